@@ -1,0 +1,1 @@
+"""The ways out: LiteLLM and Backstage over HTTP."""

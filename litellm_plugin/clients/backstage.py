@@ -1,0 +1,189 @@
+"""Backstage's catalog and permission APIs, and its public key sets.
+
+Each fails closed: what can't be asked raises
+:class:`~litellm_plugin.errors.BackstageUnavailable`, and nobody is allowed anything.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from litellm_plugin.clients.http import NoAnswerError, Upstream
+from litellm_plugin.config.settings import Discovery
+from litellm_plugin.errors import BackstageUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A catalog entity, as far as we read it.
+
+    Attributes:
+        groups: Entity refs of the groups the user is a direct member of, lower case.
+        display_name: ``spec.profile.displayName``.
+        email: ``spec.profile.email``.
+    """
+
+    kind: str
+    groups: frozenset[str] = frozenset()
+    display_name: str | None = None
+    email: str | None = None
+
+
+def split_ref(ref: str) -> tuple[str, str, str] | None:
+    """Split an entity ref into kind, namespace and name; None where it is no full ref.
+
+    The namespace may be left out and is ``default`` then; the kind may not.
+    """
+    kind, colon, rest = ref.partition(":")
+    if not colon:
+        return None
+    namespace, slash, name = rest.partition("/")
+    if not slash:
+        namespace, name = "default", rest
+    if not (kind and namespace and name) or "/" in name or ":" in name:
+        return None
+    return kind, namespace, name
+
+
+class Catalog:
+    """The catalog API.
+
+    Args:
+        upstream: The way out.
+        discovery: Tells where the catalog is.
+        token: Gives the bearer token to ask with; a service's own.
+    """
+
+    def __init__(self, upstream: Upstream, discovery: Discovery, token: Callable[[], str]) -> None:
+        self._upstream = upstream
+        self._base_url = discovery.base_url("catalog")
+        self._token = token
+
+    def entity(self, ref: str) -> Entity | None:
+        """Look an entity up, case-insensitively.
+
+        Args:
+            ref: Full entity ref, such as ``user:default/jane``.
+
+        Returns:
+            The entity, or None where the catalog has none of that ref.
+
+        Raises:
+            BackstageUnavailable: The catalog did not answer, or not with an entity.
+        """
+        parts = split_ref(ref)
+        if parts is None or ".." in parts or "." in parts:
+            return None
+        path = "/".join(quote(part, safe="") for part in parts)
+        data = _asked(
+            self._upstream,
+            "GET",
+            f"{self._base_url}/entities/by-name/{path}",
+            headers={"Authorization": f"Bearer {self._token()}"},
+            missing=404,
+        )
+        if data is None:
+            return None
+        if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
+            raise BackstageUnavailable("The Backstage catalog answered with no entity")
+        return _entity(data)
+
+
+def _entity(data: Mapping[str, Any]) -> Entity:
+    spec = data.get("spec")
+    profile = spec.get("profile") if isinstance(spec, dict) else None
+    profile = profile if isinstance(profile, dict) else {}
+    relations = data.get("relations")
+    # spec.memberOf holds short names as they were written; the relations are full refs.
+    groups = (
+        relation.get("targetRef")
+        for relation in (relations if isinstance(relations, list) else [])
+        if isinstance(relation, dict) and relation.get("type") == "memberOf"
+    )
+    return Entity(
+        kind=data["kind"],
+        groups=frozenset(ref for ref in groups if isinstance(ref, str)),
+        display_name=_text(profile.get("displayName")),
+        email=_text(profile.get("email")),
+    )
+
+
+class Permissions:
+    """The permission API: Backstage's own policy decides."""
+
+    def __init__(self, upstream: Upstream, discovery: Discovery) -> None:
+        self._upstream = upstream
+        self._url = discovery.base_url("permission") + "/authorize"
+
+    def allowed(self, name: str, action: str, token: str) -> bool:
+        """Ask whether the user behind ``token`` has a permission.
+
+        Args:
+            name: Such as ``litellm.key.create``.
+            action: Its ``action`` attribute: create, read, update or delete.
+            token: A user token, or a plugin token on behalf of the user. Backstage
+                refuses services here.
+
+        Raises:
+            BackstageUnavailable: There was no decision.
+        """
+        id_ = str(uuid.uuid4())
+        permission = {"type": "basic", "name": name, "attributes": {"action": action}}
+        data = _asked(
+            self._upstream,
+            "POST",
+            self._url,
+            headers={"Authorization": f"Bearer {token}"},
+            body={"items": [{"id": id_, "permission": permission}]},
+        )
+        match data:
+            case {"items": [{"id": str(answered), "result": "ALLOW" | "DENY" as result}]}:
+                if answered == id_:
+                    return bool(result == "ALLOW")
+        raise BackstageUnavailable("The Backstage permission API gave no decision")
+
+
+class KeySetReader:
+    """Fetches public key sets; callable, URL in, decoded JSON out."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    def __call__(self, url: str) -> Any:
+        """Return the decoded document.
+
+        Raises:
+            BackstageUnavailable: It can't be had.
+        """
+        return _asked(self._upstream, "GET", url)
+
+
+def _asked(
+    upstream: Upstream,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: Any = None,
+    missing: int | None = None,
+) -> Any:
+    try:
+        answer = upstream.request(method, url, headers=headers, body=body)
+    except NoAnswerError as exc:
+        raise BackstageUnavailable(str(exc)) from exc
+    if answer.status == missing:
+        return None
+    if not answer.ok:
+        raise BackstageUnavailable(f"{upstream.name} answered {answer.status}")
+    try:
+        return answer.json()
+    except ValueError as exc:
+        raise BackstageUnavailable(f"{upstream.name} answered with no JSON") from exc
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

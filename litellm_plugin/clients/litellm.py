@@ -1,0 +1,384 @@
+"""LiteLLM's management API, asked with the master key.
+
+Paths and shapes as observed on LiteLLM 1.106; its own documentation is at
+https://docs.litellm.ai/docs/proxy/virtual_keys. Every method may raise
+:class:`~litellm_plugin.errors.UpstreamError`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
+from litellm_plugin.errors import UpstreamError
+
+log = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+READ_ATTEMPTS = 4
+FIRST_PAUSE = 0.05  # seconds before the second attempt; doubled each time
+PAGE_SIZE = 1000  # rows; LiteLLM's own limit
+SIDE_BY_SIDE = 8  # calls under way at once for one process's fan-outs
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One LiteLLM user, as ``/user/info`` tells it.
+
+    Attributes:
+        user_id: LiteLLM's id, such as ``jane@example.com``.
+        info: The user's own row: limits, spend in USD, ``user_email``.
+        keys: The user's virtual keys, secrets masked.
+        teams: Team rows, or bare team ids.
+    """
+
+    user_id: str
+    info: Json
+    keys: list[Json] = field(default_factory=list)
+    teams: list[Any] = field(default_factory=list)
+
+    @property
+    def team_ids(self) -> list[str]:
+        """The ids of the user's teams, in LiteLLM's order."""
+        ids = (row.get("team_id") if isinstance(row, dict) else row for row in self.teams)
+        return [id_ for id_ in ids if isinstance(id_, str)]
+
+    def in_team(self, team_id: str) -> bool:
+        """Tell whether the user is a member of a team."""
+        own = self.info.get("teams")
+        return team_id in self.team_ids or (isinstance(own, list) and team_id in own)
+
+    def key(self, token: str) -> Json | None:
+        """Return the user's key with that hash, or None where it is not theirs."""
+        return next((row for row in self.keys if row.get("token") == token), None)
+
+
+class LiteLLM:
+    """A client of one LiteLLM proxy.
+
+    Args:
+        upstream: The way out.
+        base_url: The proxy's address, without a trailing slash.
+        master_key: The proxy admin's key; it goes nowhere but into the header.
+    """
+
+    def __init__(self, upstream: Upstream, base_url: str, master_key: str) -> None:
+        self._upstream = upstream
+        self._base_url = base_url
+        self._headers = {"Authorization": f"Bearer {master_key}", "Accept": "application/json"}
+        # Its threads start with the first use, so a worker forked before has its own.
+        self._workers = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="litellm")
+
+    # -- users ---------------------------------------------------------------
+
+    def account(self, user_id: str) -> Account | None:
+        """Look one user up, with keys and teams.
+
+        Args:
+            user_id: LiteLLM id, not an entity ref.
+
+        Returns:
+            The account, or None where LiteLLM does not know the user: it says
+            so with a 404, older versions with an empty ``user_info``.
+        """
+        try:
+            data = self._get("/user/info", {"user_id": user_id})
+        except UpstreamError as exc:
+            if exc.answered == 404:
+                return None
+            raise
+        if not isinstance(data, dict):
+            raise UpstreamError("LiteLLM's answer about the user is no object")
+        info = data.get("user_info", data)
+        if not isinstance(info, dict) or ("user_info" in data and not info):
+            return None
+        return Account(
+            user_id=_text(info.get("user_id")) or _text(data.get("user_id")) or user_id,
+            info=info,
+            keys=_rows(data.get("keys")),
+            teams=data["teams"] if isinstance(data.get("teams"), list) else [],
+        )
+
+    def create_user(self, user: Json) -> None:
+        """Create a user; ``auto_create_key`` must be false, or LiteLLM makes a key too."""
+        self._post("/user/new", user)
+
+    def update_user(self, user: Json) -> None:
+        """Change a user. An unknown ``user_id`` is created by this, too."""
+        self._post("/user/update", user)
+
+    # -- keys ----------------------------------------------------------------
+
+    def generate_key(self, key: Json) -> Json:
+        """Make a virtual key; the answer's ``key`` is the secret, told this once."""
+        return _object(self._post("/key/generate", key, relayed=True))
+
+    def update_key(self, change: Json) -> Json:
+        """Change the key named by ``key`` (a secret or its hash)."""
+        return _object(self._post("/key/update", change))
+
+    def block_key(self, token: str) -> None:
+        """Block a key at once."""
+        self._post("/key/block", {"key": token})
+
+    def unblock_key(self, token: str) -> None:
+        """Undo :meth:`block_key`."""
+        self._post("/key/unblock", {"key": token})
+
+    def reset_key_spend(self, token: str) -> None:
+        """Set a key's spend to 0 USD."""
+        path = f"/key/{quote(token, safe='')}/reset_spend"
+        self._post(path, {"reset_to": 0})
+
+    def delete_key(self, token: str) -> None:
+        """Delete a key for good; LiteLLM echoes unknown keys as deleted."""
+        self._post("/key/delete", {"keys": [token]})
+
+    # -- models --------------------------------------------------------------
+
+    def model_info(self) -> list[Json]:
+        """List the models with prices, in USD per token, and capabilities."""
+        return _listed(self._get("/model/info"), "data")
+
+    def model_names(self) -> list[Json]:
+        """List the models by name only, as the OpenAI API does."""
+        return _listed(self._get("/models"), "data")
+
+    # -- teams ---------------------------------------------------------------
+
+    def team(self, team_id: str) -> Any:
+        """Return ``/team/info`` as it is: ``{team_id, team_info, …}``, or a bare team row.
+
+        LiteLLM's status is handed on: a 404 means that there is no such team.
+        """
+        return self._get("/team/info", {"team_id": team_id}, relayed=True)
+
+    def teams(self, team_ids: Sequence[str]) -> list[tuple[str, Any]]:
+        """Return each team's id and ``/team/info``; those that can't be had are left out."""
+
+        def read(team_id: str) -> tuple[str, Any] | None:
+            try:
+                query = {"team_id": team_id}
+                return team_id, self._get("/team/info", query, attempts=READ_ATTEMPTS)
+            except UpstreamError as exc:
+                log.warning("team %s could not be read: %s", team_id, exc)
+                return None
+
+        return [team for team in self._side_by_side(read, team_ids) if team is not None]
+
+    def all_teams(self) -> list[Json]:
+        """List every team of the proxy, keys and members included."""
+        data = self._get("/team/list", relayed=True)
+        return _rows(data) or _listed(data, "teams", "data")
+
+    def create_team(self, team: Json) -> Json:
+        """Create a team; returns its row."""
+        return _object(self._post("/team/new", team, relayed=True))
+
+    def update_team(self, change: Json) -> Json:
+        """Change a team; returns ``{team_id, data}``."""
+        return _object(self._post("/team/update", change, relayed=True))
+
+    def delete_team(self, team_id: str) -> None:
+        """Delete a team and its keys."""
+        self._post("/team/delete", {"team_ids": [team_id]}, relayed=True)
+
+    def add_member(self, team_id: str, user_id: str, max_budget: float | None) -> None:
+        """Add a user to a team, with a budget of their own in USD unless None."""
+        body: Json = {"team_id": team_id, "member": {"user_id": user_id, "role": "user"}}
+        if max_budget is not None:
+            body["max_budget_in_team"] = max_budget
+        self._post("/team/member_add", body, relayed=True)
+
+    def remove_member(self, team_id: str, user_id: str) -> None:
+        """Take a user out of a team; their keys in that team are deleted with it."""
+        body = {"team_id": team_id, "user_id": user_id}
+        self._post("/team/member_delete", body, relayed=True)
+
+    # -- objects a team can be given -----------------------------------------
+
+    def vector_stores(self) -> list[Json]:
+        """List the vector stores."""
+        data = self._get("/vector_store/list")
+        return _rows(data) or _listed(data, "data", "vector_stores")
+
+    def mcp_servers(self) -> list[Json]:
+        """List the MCP servers.
+
+        ``/mcp/server/list`` would be LiteLLM's MCP endpoint: an endless stream.
+        """
+        data = self._get("/v1/mcp/server")
+        return _rows(data) or _listed(data, "servers", "data")
+
+    # -- usage and audit -----------------------------------------------------
+
+    def user_activity(self, user_id: str | None, start: str, end: str) -> list[Any]:
+        """Return a user's daily activity, complete.
+
+        Args:
+            user_id: LiteLLM id; None for everybody's.
+            start: First day, ``YYYY-MM-DD`` in UTC.
+            end: Last day, included.
+
+        Returns:
+            The pages, each ``{results: [{date, metrics, breakdown}], metadata}``. A day may
+            be split over two pages, and ``metadata`` sums up its own page. Spend in USD.
+        """
+        query = {"start_date": start, "end_date": end}
+        if user_id is not None:
+            query["user_id"] = user_id
+        try:
+            answer = self._get("/user/daily/activity/aggregated", query)
+        except UpstreamError as exc:
+            # Older versions of LiteLLM have no aggregated answer.
+            if exc.answered not in {404, 405}:
+                raise
+        else:
+            if not _keys_cut(answer):
+                return [answer]
+        return self._all_pages("/user/daily/activity", query)
+
+    def team_activity(self, team_id: str, start: str, end: str) -> list[Any]:
+        """Return a team's daily activity, complete, as :meth:`user_activity` does."""
+        query = {"start_date": start, "end_date": end, "team_ids": team_id}
+        return self._all_pages("/team/daily/activity", query)
+
+    def audit_log(self, query: Mapping[str, str]) -> Any:
+        """Return a page of the audit log, as LiteLLM has it."""
+        return self._get("/audit", query, relayed=True)
+
+    def _all_pages(self, path: str, query: Mapping[str, str]) -> list[Any]:
+        def page(number: int) -> Any:
+            return self._get(path, {**query, "page": str(number), "page_size": str(PAGE_SIZE)})
+
+        first = page(1)
+        metadata = first.get("metadata") if isinstance(first, dict) else None
+        pages = metadata.get("total_pages") if isinstance(metadata, dict) else 1
+        further = range(2, pages + 1) if isinstance(pages, int) else ()
+        return [first, *self._side_by_side(page, further)]
+
+    # -- the way out ---------------------------------------------------------
+
+    def _get(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        relayed: bool = False,
+        attempts: int = 1,
+    ) -> Any:
+        for pause in _pauses(attempts):
+            try:
+                return self._decoded(self._send("GET", path, query=query), relayed=relayed)
+            except UpstreamError as exc:
+                transient = exc.answered is None or exc.answered >= 500
+                if pause is None or not transient:
+                    raise
+                time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _post(self, path: str, body: Json, *, relayed: bool = False) -> Any:
+        return self._decoded(self._send("POST", path, body=body), relayed=relayed)
+
+    def _send(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Any = None
+    ) -> Answer:
+        url = self._base_url + path
+        try:
+            return self._upstream.request(
+                method, url, params=query, body=body, headers=self._headers
+            )
+        except NoAnswerError as exc:
+            raise UpstreamError(str(exc)) from exc
+
+    @staticmethod
+    def _decoded(answer: Answer, *, relayed: bool) -> Any:
+        if not answer.ok:
+            raise upstream_error(answer, relayed=relayed)
+        try:
+            return answer.json()
+        except ValueError as exc:
+            raise UpstreamError("LiteLLM's answer is not valid JSON", relayed=relayed) from exc
+
+    def _side_by_side(self, call: Callable[[A], R], arguments: Sequence[A]) -> list[R]:
+        if len(arguments) < 2:
+            return [call(argument) for argument in arguments]
+        return list(self._workers.map(call, arguments))
+
+
+def upstream_error(answer: Answer, *, relayed: bool) -> UpstreamError:
+    """Read any of LiteLLM's error bodies.
+
+    ``{"error": {"message", "param"}}`` and ``{"message"}`` have a text for
+    people. The others (``{"detail": …}``, plain text) are shown as they came,
+    behind the status.
+    """
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    body = body if isinstance(body, dict) else {}
+    error = body.get("error")
+    source = error if isinstance(error, dict) else body
+    message = source.get("message")
+    if not isinstance(message, str) or not message:
+        message = f"LiteLLM API error: {answer.status} {answer.reason} - {answer.text}"
+    param = source.get("param")
+    return UpstreamError(
+        message,
+        answered=answer.status,
+        param=param if isinstance(param, str) and param != "None" else None,
+        relayed=relayed,
+    )
+
+
+def _pauses(attempts: int) -> Iterator[float | None]:
+    """Yield for each attempt how long to wait after it failed, in seconds; None: give up."""
+    pause = FIRST_PAUSE
+    for _ in range(attempts - 1):
+        yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+        pause *= 2
+    yield None
+
+
+def _keys_cut(data: Any) -> bool:
+    # The aggregated answer names 100 keys at most, and says so.
+    metadata = data.get("metadata") if isinstance(data, dict) else None
+    if not isinstance(metadata, dict):
+        return False
+    limit, total = metadata.get("api_key_limit"), metadata.get("total_api_keys")
+    return isinstance(limit, int) and isinstance(total, int) and total > limit
+
+
+def _rows(value: Any) -> list[Json]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _listed(data: Any, *names: str) -> list[Json]:
+    """Return the rows below the first of ``names`` that holds a list; else none."""
+    if isinstance(data, dict):
+        for name in names:
+            if isinstance(data.get(name), list):
+                return _rows(data[name])
+    return []
+
+
+def _object(data: Any) -> Json:
+    if not isinstance(data, dict):
+        raise UpstreamError("LiteLLM's answer is no object")
+    return data
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

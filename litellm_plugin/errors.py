@@ -1,0 +1,179 @@
+"""Every way a request can fail, and the answer each one gives.
+
+A :class:`PluginError` knows its status and its JSON body; one handler in
+``routes/`` turns any of them into a response. Two body shapes exist, because
+the Backstage frontend and its plugins expect both: this plugin's own
+``{"error": "text"}``, and the framework's ``{"error": {"name", "message"}}``
+that Backstage itself sends from in front of a plugin.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_SECRETS = (
+    (re.compile(r"Bearer\s+[A-Za-z0-9._\-+/=]+"), "Bearer [redacted]"),
+    (re.compile(r"sk-[A-Za-z0-9_\-]{8,}"), "sk-[redacted]"),
+    (re.compile(r"eyJ[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]*"), "[redacted]"),
+    (re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"), "[redacted]"),
+)
+
+
+def redact(text: str) -> str:
+    """Return ``text`` without bearer tokens, ``sk-`` keys, JWTs and key hashes."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+class PluginError(Exception):
+    """A request that can't be served; the base of all of them."""
+
+    status = 500
+
+    def __init__(self, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields
+
+    def body(self, method: str, url: str) -> dict[str, Any]:  # noqa: ARG002 - for subclasses
+        """Return the JSON body.
+
+        Args:
+            method: The HTTP method that was asked.
+            url: Path and query below the plugin's mount.
+        """
+        return {"error": redact(self.message), **self.fields}
+
+
+class BadRequest(PluginError):
+    """The request itself is wrong; the message says how."""
+
+    status = 400
+
+
+class NotAuthenticated(PluginError):
+    """The route needs a user, and the caller is none."""
+
+    status = 401
+
+    def __init__(self, message: str = "Authentication required", **fields: Any) -> None:
+        super().__init__(message, **fields)
+
+
+class Forbidden(PluginError):
+    """The caller is known and may not."""
+
+    status = 403
+
+
+class NotFound(PluginError):
+    """There is no such thing, or not for this caller."""
+
+    status = 404
+
+    def __init__(self, message: str = "Not found", **fields: Any) -> None:
+        super().__init__(message, **fields)
+
+
+class Conflict(PluginError):
+    """The thing has changed, or is in use."""
+
+    status = 409
+
+
+class PayloadTooLarge(PluginError):
+    """The body is over the limit."""
+
+    status = 413
+
+
+class UnsupportedMediaType(PluginError):
+    """The body's charset or content encoding can't be read."""
+
+    status = 415
+
+
+class BackstageError(PluginError):
+    """An answer of Backstage's HTTP layer, in its shape.
+
+    Its frontend and plugins compare ``name``; see the table in
+    https://backstage.io/docs/backend-system/core-services/http-router
+    """
+
+    name = "Error"
+
+    def body(self, method: str, url: str) -> dict[str, Any]:
+        """Return Backstage's error body: ``error``, ``request`` and ``response``."""
+        return {
+            "error": {"name": self.name, "message": self.message, **self.fields},
+            "request": {"method": method, "url": url},
+            "response": {"statusCode": self.status},
+        }
+
+
+class Unauthenticated(BackstageError):
+    """The credentials are missing or do not hold."""
+
+    status = 401
+    name = "AuthenticationError"
+
+
+class NotAllowed(BackstageError):
+    """The credentials hold, and are restricted to something else."""
+
+    status = 403
+    name = "NotAllowedError"
+
+
+class InputRefused(BackstageError):
+    """A body that Backstage's own plugin routes refuse."""
+
+    status = 400
+    name = "InputError"
+
+
+class UpstreamError(PluginError):
+    """LiteLLM answered with an error, with nonsense, or not at all.
+
+    Attributes:
+        answered: LiteLLM's status, or None where no answer could be read.
+        param: The request field it blames, where it names one.
+        relayed: Whether the route hands LiteLLM's status on.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        answered: int | None = None,
+        param: str | None = None,
+        relayed: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.answered = answered
+        self.param = param
+        self.relayed = relayed
+
+    @property
+    def status(self) -> int:  # type: ignore[override]
+        """500, or LiteLLM's own status on the routes that hand it on."""
+        if not self.relayed or self.answered is None:
+            return 500
+        # LiteLLM's 401 or 403 is about our master key. Passed on, it would
+        # make Backstage believe the user's session has ended.
+        return 502 if self.answered in {401, 403} else self.answered
+
+    def body(self, method: str, url: str) -> dict[str, Any]:
+        """Return ``error``, and ``param`` where the status is handed on."""
+        body = super().body(method, url)
+        if self.relayed and self.param is not None:
+            body["param"] = self.param
+        return body
+
+
+class BackstageUnavailable(PluginError):
+    """The catalog, the permission API or a key set can't be asked: nothing is allowed."""
+
+    status = 503
