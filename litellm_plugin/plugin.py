@@ -1,0 +1,122 @@
+"""The plugin, put together once: clients, identity and services of one set of settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
+from litellm_plugin.clients.http import Upstream
+from litellm_plugin.clients.litellm import LiteLLM
+from litellm_plugin.config.settings import Settings
+from litellm_plugin.errors import BackstageUnavailable
+from litellm_plugin.identity.keycloak import BridgeVerifier
+from litellm_plugin.identity.principal import Principal, UserPrincipal
+from litellm_plugin.identity.signing import PluginKeys, PluginTokens
+from litellm_plugin.identity.tokens import Authenticator
+from litellm_plugin.services.access import Access
+from litellm_plugin.services.audit import Audit
+from litellm_plugin.services.bridge import Bridge
+from litellm_plugin.services.caller import Caller, litellm_id
+from litellm_plugin.services.keys import Keys
+from litellm_plugin.services.models import Models
+from litellm_plugin.services.opencode import OpencodeKeys
+from litellm_plugin.services.team_admin import TeamAdmin
+from litellm_plugin.services.teams import Teams
+from litellm_plugin.services.users import Users
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """What the routes work with."""
+
+    settings: Settings
+    authenticator: Authenticator
+    plugin_keys: PluginKeys
+    catalog: Catalog
+    litellm: LiteLLM
+    access: Access
+    users: Users
+    keys: Keys
+    teams: Teams
+    models: Models
+    team_admin: TeamAdmin
+    audit: Audit
+    bridge: Bridge
+    bridge_tokens: BridgeVerifier | None  # None: the bridge is closed
+    opencode: OpencodeKeys
+
+    def caller(self, principal: Principal, asked: str | None) -> Caller:
+        """Return the caller behind a principal.
+
+        Args:
+            principal: What the credentials proved.
+            asked: The LiteLLM user id that a service asks for; ignored for users.
+        """
+        if isinstance(principal, UserPrincipal):
+            asked = litellm_id(principal.entity_ref, self.settings.user_id_domain)
+        return Caller(principal, asked, self.catalog.entity)
+
+
+def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plugin:
+    """Put a plugin together.
+
+    Args:
+        settings: What it was told.
+        now: The present time, in UTC; the system's clock by default.
+    """
+    utc_now = now or (lambda: datetime.now(UTC))
+    service = settings.service
+
+    def upstream(name: str) -> Upstream:
+        return Upstream(
+            name,
+            timeouts=service.timeouts,
+            trust_environment=service.trust_environment,
+            ca_file=service.ca_file,
+        )
+
+    backstage = upstream("Backstage")
+    plugin_keys = PluginKeys.load(settings)
+    tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
+    fetch = KeySetReader(backstage)
+    authenticator = Authenticator(settings, fetch, plugin_keys, time.time)
+
+    def catalog_token() -> str:
+        return service.backstage_token or tokens.issue("catalog")
+
+    def on_behalf_of(user: UserPrincipal) -> str:
+        # The user's own token is their authority; behind another plugin only
+        # the limited one is at hand, which Backstage takes inside a plugin token.
+        if user.token is not None:
+            return user.token
+        if user.limited_token is None:
+            raise BackstageUnavailable("The caller's token can't be passed on to Backstage")
+        return tokens.issue("permission", obo=user.limited_token, not_after=user.expires_at)
+
+    catalog = Catalog(backstage, settings.discovery, catalog_token)
+    litellm = LiteLLM(upstream("LiteLLM"), settings.base_url, settings.master_key)
+    access = Access(settings, Permissions(backstage, settings.discovery), on_behalf_of)
+    users = Users(litellm, settings.provisioning, utc_now)
+    teams = Teams(litellm, users, access, settings.display)
+    keys = Keys(litellm, users, teams, settings.key_generation, utc_now)
+    bridged = settings.bridge.enabled and settings.bridge.issuer is not None
+    return Plugin(
+        settings=settings,
+        authenticator=authenticator,
+        plugin_keys=plugin_keys,
+        catalog=catalog,
+        litellm=litellm,
+        access=access,
+        users=users,
+        keys=keys,
+        teams=teams,
+        models=Models(litellm),
+        team_admin=TeamAdmin(settings, litellm, catalog, users, access, utc_now),
+        audit=Audit(litellm, settings.provisioning),
+        bridge=Bridge(settings, users, keys, utc_now),
+        bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
+        opencode=OpencodeKeys(litellm, users, keys, settings.opencode),
+    )

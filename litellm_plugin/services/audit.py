@@ -1,0 +1,66 @@
+"""The audit log, and a look at what provisioning would give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from litellm_plugin.clients.litellm import Json, LiteLLM
+from litellm_plugin.config.settings import Provisioning
+from litellm_plugin.errors import BadRequest
+
+FILTERS = ("action", "table_name", "changed_by")
+PAGING = ("page", "page_size")
+
+
+class Audit:
+    """Reads the audit log.
+
+    Args:
+        litellm: The client.
+        provisioning: What new users get.
+    """
+
+    def __init__(self, litellm: LiteLLM, provisioning: Provisioning) -> None:
+        self._litellm = litellm
+        self._provisioning = provisioning
+
+    def page(self, query: Mapping[str, str]) -> Any:
+        """Return a page of the audit log.
+
+        Args:
+            query: ``page`` and ``page_size``, whole numbers from 1, and filters.
+
+        Raises:
+            BadRequest: A page is no such number.
+        """
+        asked = {name: query[name] for name in FILTERS if query.get(name)}
+        for name in PAGING:
+            if name in query:
+                asked[name] = str(_positive(name, query[name]))
+        return self._litellm.audit_log(asked)
+
+    def preview(self, group: str) -> Json:
+        """Return what a first visit of somebody in ``group`` alone would create."""
+        role = self._provisioning.role_for(frozenset({group}))
+        gets = self._provisioning.for_groups(frozenset({group}))
+        limits = {"tpmLimit": gets.tpm_limit, "rpmLimit": gets.rpm_limit}
+        return {
+            "group": group,
+            "matched_role": role.group if role else None,
+            "effective_defaults": {
+                "maxBudget": gets.max_budget,
+                "budgetDuration": gets.budget_duration,
+                "models": list(gets.models),
+                "teams": list(gets.teams),
+                **{name: value for name, value in limits.items() if value is not None},
+                "userRole": gets.user_role,
+                "metadata": dict(gets.metadata),
+            },
+        }
+
+
+def _positive(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) > 0):
+        raise BadRequest(f"{name} must be a whole number from 1")
+    return int(value)

@@ -1,0 +1,65 @@
+"""The bridge: command-line clients, whose users Keycloak knows and Backstage need not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from litellm_plugin.clients.litellm import Account, Json
+from litellm_plugin.config.settings import Settings
+from litellm_plugin.identity.keycloak import BridgeIdentity
+from litellm_plugin.services.caller import litellm_id
+from litellm_plugin.services.clock import Clock, stamp
+from litellm_plugin.services.keys import Keys
+from litellm_plugin.services.users import Profile, ProvisioningFailed, Users
+
+
+class Bridge:
+    """Serves the people behind Keycloak tokens.
+
+    Args:
+        settings: Which client, and how LiteLLM ids are made.
+        users: Finds and provisions them.
+        keys: Makes their keys.
+        now: The present time, in UTC.
+    """
+
+    def __init__(self, settings: Settings, users: Users, keys: Keys, now: Clock) -> None:
+        self._settings = settings
+        self._users = users
+        self._keys = keys
+        self._now = now
+
+    def account(self, person: BridgeIdentity) -> Account:
+        """Return a person's account, created with the defaults if need be.
+
+        Raises:
+            UpstreamError: LiteLLM refused to create it.
+        """
+        user_id = litellm_id(person.login, self._settings.user_id_domain)
+        profile = Profile(
+            source=user_id,
+            email=person.email or person.login,
+            display_name=person.name or person.login,
+        )
+        try:
+            return self._users.account_of(user_id, lambda: profile)
+        except ProvisioningFailed as exc:
+            # These clients read the cause, not our summary of it.
+            raise exc.cause from exc
+
+    def generate(self, person: BridgeIdentity, body: Mapping[str, Any]) -> Json:
+        """Make a key; returns LiteLLM's answer, the secret in ``key``.
+
+        Raises:
+            BadRequest: A field is wrong, or not the caller's to set.
+            Forbidden: ``team_id`` is not one of the person's teams.
+        """
+        key = self._keys.request(body)
+        account = self.account(person)
+        created_by = {
+            "created_via": self._settings.bridge.client_id,
+            "created_by": account.user_id,
+            "created_at_iso": stamp(self._now),
+        }
+        return self._keys.generate_for(account, key, created_by)

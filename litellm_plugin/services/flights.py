@@ -1,0 +1,51 @@
+"""Calls that requests share while they are under way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+R = TypeVar("R")
+
+
+class Flights:
+    """Lets requests that arrive together share one call.
+
+    Nothing is kept: a call is shared from its start to its end.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: dict[Hashable, Future[Any]] = {}
+
+    def share(self, key: Hashable, call: Callable[[], R]) -> R:
+        """Return what ``call`` returns, or what the same key's running call does."""
+        with self._lock:
+            running = self._under_way.get(key)
+            if running is None:
+                mine: Future[Any] = Future()
+                self._under_way[key] = mine
+        if running is not None:
+            result: R = running.result()
+            return result
+        try:
+            result = call()
+        except BaseException as exc:
+            self._land(key, mine)
+            mine.set_exception(exc)
+            raise
+        self._land(key, mine)
+        mine.set_result(result)
+        return result
+
+    def forget(self, key: Hashable) -> None:
+        """Let nobody join the running call any more: what it reads may be stale now."""
+        with self._lock:
+            self._under_way.pop(key, None)
+
+    def _land(self, key: Hashable, flight: Future[Any]) -> None:
+        with self._lock:
+            if self._under_way.get(key) is flight:
+                del self._under_way[key]

@@ -1,0 +1,276 @@
+"""Virtual keys: whose they are, and what their owners may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from litellm_plugin.clients.litellm import Account, Json, LiteLLM
+from litellm_plugin.config.settings import KeyGeneration
+from litellm_plugin.errors import BadRequest, Forbidden, PluginError, UpstreamError
+from litellm_plugin.services import fields
+from litellm_plugin.services.caller import Caller
+from litellm_plugin.services.clock import Clock, stamp
+from litellm_plugin.services.shapes import present
+from litellm_plugin.services.teams import NOT_A_MEMBER, Teams
+from litellm_plugin.services.users import Users
+
+KEY_TYPES = ("llm_api", "read_only", "default")
+
+# What says whose key it is; a caller must not write it themselves.
+OWNERSHIP = ("created_by", "created_via", "created_at_iso", "backstage_")
+
+
+class Keys:
+    """Makes, changes and deletes virtual keys for their owners.
+
+    Args:
+        litellm: The client.
+        users: Finds whose keys they are.
+        teams: Tells which teams a key may be put in.
+        rules: ``litellm.keyGeneration``.
+        now: The present time, in UTC.
+    """
+
+    def __init__(
+        self,
+        litellm: LiteLLM,
+        users: Users,
+        teams: Teams,
+        rules: KeyGeneration,
+        now: Clock,
+    ) -> None:
+        self._litellm = litellm
+        self._users = users
+        self._teams = teams
+        self._rules = rules
+        self._now = now
+
+    def request(self, body: Mapping[str, Any], *, service: bool = False) -> Json:
+        """Read a request for a new key.
+
+        Args:
+            body: ``alias``, which may be missing, and limits.
+            service: Whether a service asks; only services may set ``user_id``.
+
+        Returns:
+            The fields for LiteLLM's ``/key/generate``.
+
+        Raises:
+            BadRequest: A field is wrong, or not the caller's to set.
+        """
+        fields.only(body, (*NEW_KEY, "alias", "max_budget", "user_id"))
+        key = fields.read(body, NEW_KEY)
+        if body.get("alias") is not None:
+            key["key_alias"] = fields.text("alias", body["alias"])
+        if "max_budget" in body or self._rules.allow_unlimited_budget is False:
+            key["max_budget"] = self._budget(body.get("max_budget"))
+        if self._rules.team_required and not key.get("team_id"):
+            raise BadRequest("Missing required fields", hint="Required: team_id")
+        if service and body.get("user_id") is not None:
+            key["user_id"] = fields.text("user_id", body["user_id"])
+        return key
+
+    def named_request(self, body: Mapping[str, Any], *, service: bool) -> Json:
+        """Read a request for a new key, whose ``alias`` must not be missing."""
+        alias = body.get("alias")
+        if alias is None or (isinstance(alias, str) and not alias.strip()):
+            raise BadRequest("Missing required fields", hint="Required: alias")
+        return self.request(body, service=service)
+
+    def generate(self, key: Json, caller: Caller) -> Json:
+        """Make a key for the caller; a first visit provisions them.
+
+        Args:
+            key: What :meth:`request` returned.
+            caller: The owner; a service may own none.
+
+        Returns:
+            LiteLLM's answer, the secret in ``key``.
+
+        Raises:
+            Forbidden: ``team_id`` is not a team of the caller.
+        """
+        account = self._users.account(caller) if caller.litellm_id else None
+        if key.get("team_id") is not None:
+            self._teams.usable(key["team_id"], caller, account)
+        entity = caller.entity
+        created_by = {
+            "created_by_backstage_user": caller.user.entity_ref if caller.user else "unknown",
+            **present(created_by_email=entity.email, created_by_display_name=entity.display_name),
+            "created_via": "backstage",
+            "created_at_iso": stamp(self._now),
+        }
+        if account is not None:
+            key = {**key, "user_id": caller.litellm_id}
+        with self._writing(caller):
+            return self._make(key, created_by)
+
+    def generate_for(self, account: Account, key: Json, created_by: Json) -> Json:
+        """Make a key for an account whose owner came another way than Backstage.
+
+        Args:
+            account: The owner's.
+            key: What :meth:`request` returned.
+            created_by: Metadata that says who asked, and how.
+
+        Raises:
+            Forbidden: ``team_id`` is not one of the account's teams.
+        """
+        if key.get("team_id") is not None and not account.in_team(key["team_id"]):
+            raise Forbidden(NOT_A_MEMBER)
+        return self._make({**key, "user_id": account.user_id}, created_by)
+
+    def _make(self, key: Json, created_by: Json) -> Json:
+        metadata = {**(key.get("metadata") or {}), **created_by}
+        try:
+            return self._litellm.generate_key({**key, "metadata": metadata})
+        except UpstreamError as exc:
+            if key.get("team_id") and "duration format" in exc.message:
+                raise TeamDurationBroken(key["team_id"]) from exc
+            raise
+
+    def owned(self, caller: Caller, token: str) -> OwnedKey:
+        """Return the caller's own key.
+
+        Args:
+            caller: Who asks.
+            token: The key's hash.
+
+        Raises:
+            Forbidden: It is someone else's, or no key at all; we do not say which.
+        """
+        if not caller.litellm_id:
+            raise Forbidden("Cannot verify key ownership without an authenticated user")
+        account = self._users.find(caller)
+        if account is None or account.key(token) is None:
+            raise Forbidden("Access denied: key does not belong to the caller")
+        return OwnedKey(token, caller, account)
+
+    def update(self, key: OwnedKey, body: Mapping[str, Any]) -> Json:
+        """Change a key; returns LiteLLM's answer.
+
+        Args:
+            key: What :meth:`owned` proved.
+            body: The body of ``POST /keys/:id/update``; ``key`` in it is ignored.
+
+        Raises:
+            BadRequest: A field is wrong, or not the caller's to set.
+            Forbidden: ``team_id`` is not a team of the caller.
+        """
+        fields.only(body, (*CHANGE, "max_budget", "key"))
+        change = fields.read(body, CHANGE)
+        if "max_budget" in body:
+            change["max_budget"] = self._budget(body["max_budget"])
+        if change.get("team_id") is not None:
+            self._teams.usable(change["team_id"], key.owner, key.account)
+        with self._writing(key.owner):
+            return self._litellm.update_key({**change, "key": key.token})
+
+    def block(self, key: OwnedKey) -> None:
+        """Block a key at once."""
+        with self._writing(key.owner):
+            self._litellm.block_key(key.token)
+
+    def unblock(self, key: OwnedKey) -> None:
+        """Undo :meth:`block`."""
+        with self._writing(key.owner):
+            self._litellm.unblock_key(key.token)
+
+    def reset_spend(self, key: OwnedKey) -> None:
+        """Set a key's spend to 0 USD."""
+        with self._writing(key.owner):
+            self._litellm.reset_key_spend(key.token)
+
+    def delete(self, key: OwnedKey) -> None:
+        """Delete a key for good."""
+        with self._writing(key.owner):
+            self._litellm.delete_key(key.token)
+
+    @contextmanager
+    def _writing(self, caller: Caller) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            # Also after a failure: LiteLLM may have acted all the same.
+            self._users.forget(caller)
+
+    def _budget(self, value: Any) -> float | None:
+        if value is None:
+            if self._rules.allow_unlimited_budget is False:
+                raise BadRequest("Missing required fields", hint=f"Required: {LIMITED_BUDGET}")
+            return None
+        if not fields.is_number(value) or value <= 0:
+            raise BadRequest("Missing required fields", hint=f"Required: {BUDGET}")
+        budget: float = value
+        return budget
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedKey:
+    """A key that was proved to be its owner's.
+
+    Attributes:
+        token: The key's hash.
+        owner: Whose it is.
+        account: The owner's account, which lists the key.
+    """
+
+    token: str
+    owner: Caller
+    account: Account
+
+
+class TeamDurationBroken(PluginError):
+    """LiteLLM can't make keys in this team before someone mends the team there."""
+
+    status = 502
+
+    def __init__(self, team_id: str) -> None:
+        super().__init__(
+            "LiteLLM rejected the key duration for this team. The team has a"
+            ' "Team Member Key Duration" set in LiteLLM that is not in a valid'
+            ' <number><unit> format (e.g. "30d") and overrides whatever duration is'
+            " requested. Fix or clear it in LiteLLM under Teams → this team →"
+            " Team Settings, then retry.",
+            teamId=team_id,
+        )
+
+
+def _key_type(name: str, value: Any) -> str:
+    if value not in KEY_TYPES:
+        raise BadRequest(f"{name} must be one of {', '.join(KEY_TYPES)}")
+    return str(value)
+
+
+def _metadata(name: str, value: Any) -> Json:
+    given = fields.metadata(name, value)
+    forged = [key for key in given if key.startswith(OWNERSHIP)]
+    return {key: given[key] for key in given if key not in forged}
+
+
+BUDGET = "max_budget (positive number, or null for unlimited)"
+LIMITED_BUDGET = "max_budget (positive number)"
+
+NEW_KEY: dict[str, fields.Reader] = {
+    "models": fields.or_null(fields.texts),
+    "team_id": fields.or_null(fields.text),
+    "duration": fields.or_null(fields.text),
+    "budget_duration": fields.or_null(fields.text),
+    "tpm_limit": fields.limit,
+    "rpm_limit": fields.limit,
+    "metadata": fields.or_null(_metadata),
+    "key_type": _key_type,
+}
+
+CHANGE: dict[str, fields.Reader] = {
+    "key_alias": fields.or_null(fields.text),
+    "models": fields.texts,
+    "budget_duration": fields.or_null(fields.text),
+    "tpm_limit": fields.limit,
+    "rpm_limit": fields.limit,
+    "team_id": fields.or_null(fields.text),
+    "duration": fields.or_null(fields.text),
+}

@@ -1,0 +1,113 @@
+"""``opencode connect``: a key handed to a program on the user's own machine."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from litellm_plugin.clients.litellm import Json, LiteLLM
+from litellm_plugin.config.settings import Opencode
+from litellm_plugin.errors import BadRequest, Forbidden
+from litellm_plugin.services.caller import Caller
+from litellm_plugin.services.keys import Keys
+from litellm_plugin.services.shapes import present
+from litellm_plugin.services.users import Users
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1"})
+
+
+class OpencodeKeys:
+    """Keeps one key for each user, and one for each user and team.
+
+    Args:
+        litellm: The client.
+        users: Finds and provisions the users.
+        keys: Makes the keys.
+        rules: ``litellm.opencode``.
+    """
+
+    def __init__(self, litellm: LiteLLM, users: Users, keys: Keys, rules: Opencode) -> None:
+        self._litellm = litellm
+        self._users = users
+        self._keys = keys
+        self._rules = rules
+
+    def connect(self, caller: Caller, redirect_uri: str, team_id: str | None) -> str:
+        """Make the key of the caller's slot anew.
+
+        A stored key's secret can't be had again, so the slot's old key is replaced.
+
+        Args:
+            caller: A signed-in user.
+            redirect_uri: What :func:`callback` returned.
+            team_id: A team of the caller, or None.
+
+        Returns:
+            Where to send the browser: ``redirect_uri`` with ``key`` and ``team``.
+
+        Raises:
+            BadRequest: A team is required.
+            Forbidden: It is not the caller's team.
+        """
+        if self._rules.require_team and not team_id:
+            raise BadRequest("team query parameter is required")
+        account = self._users.account(caller)
+        if team_id and not account.in_team(team_id):
+            raise Forbidden("Access denied: not a member of this team")
+        alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
+        for row in account.keys:
+            if row.get("key_alias") == alias and isinstance(row.get("token"), str):
+                self._litellm.delete_key(row["token"])
+        key: Json = {
+            "duration": self._rules.key_duration,
+            "max_budget": self._rules.max_budget,
+            **present(team_id=team_id),
+            "key_alias": alias,
+            "metadata": dict(self._rules.metadata),
+        }
+        user, entity = caller.user, caller.entity
+        created_by = {
+            "created_via": "opencode-connect",
+            **present(
+                created_by_backstage_user=user.entity_ref if user else None,
+                created_by_email=entity.email,
+                opencode_team=team_id,
+            ),
+        }
+        made = self._keys.generate_for(account, key, created_by)
+        return _with(redirect_uri, key=str(made.get("key", "")), team=team_id)
+
+
+def callback(redirect_uri: str) -> str:
+    """Return a redirect URI that stays on the user's machine.
+
+    Raises:
+        BadRequest: It is any other.
+    """
+    if not re.fullmatch(r"[!-~]+", redirect_uri):
+        raise _refused()
+    try:
+        url = urlsplit(redirect_uri)
+        port = url.port
+    except ValueError as exc:
+        raise _refused() from exc
+    if (
+        url.scheme != "http"
+        or url.hostname not in LOOPBACK
+        or url.path != "/callback"
+        or port is None
+        or url.username is not None
+        or "\\" in redirect_uri
+    ):
+        raise _refused()
+    return redirect_uri
+
+
+def _refused() -> BadRequest:
+    return BadRequest("Invalid redirect_uri — expected http://localhost:<port>/callback")
+
+
+def _with(uri: str, **parameters: str | None) -> str:
+    url = urlsplit(uri)
+    query = [*parse_qsl(url.query, keep_blank_values=True), *present(**parameters).items()]
+    return urlunsplit(url._replace(query=urlencode(query)))

@@ -1,0 +1,197 @@
+"""What the routes answer, made of what LiteLLM says; pure, one row in, one object out.
+
+The frontend tells ``null`` from absent, so each function says which it gives.
+Money is USD throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def present(**fields: Any) -> Json:
+    """Return the fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def user_info(user_id: str, info: Json, team_ids: list[str], *, can_view_audit: bool) -> Json:
+    """Return ``GET /user/info``; what LiteLLM has as null is absent."""
+    return {
+        "user_id": user_id,
+        **present(
+            user_email=info.get("user_email"),
+            email=info.get("email"),
+            teams=team_ids,
+            models=info.get("models"),
+            max_budget=info.get("max_budget"),
+            budget_duration=info.get("budget_duration"),
+            spend=info.get("spend"),
+            current_spend=info.get("current_spend"),
+            soft_limit=info.get("soft_limit"),
+            hard_limit=info.get("hard_limit"),
+        ),
+        "can_view_audit": can_view_audit,
+    }
+
+
+def virtual_key(row: Json) -> Json:
+    """Return one of ``GET /keys``: ``key`` is the masked name, or the hash where none is.
+
+    ``created_at`` is always there: the frontend sorts by it and breaks on null.
+    """
+    token = row.get("token")
+    return {
+        "key": row.get("key_name") or token or "",
+        "created_at": row.get("created_at") or "",
+        "spend": row.get("spend") or 0,
+        "models": row["models"] if isinstance(row.get("models"), list) else [],
+        **present(
+            token=token,
+            key_alias=row.get("key_alias"),
+            expires_at=row.get("expires"),
+            max_budget=row.get("max_budget"),
+            budget_duration=row.get("budget_duration"),
+            tpm_limit=row.get("tpm_limit"),
+            rpm_limit=row.get("rpm_limit"),
+            user_id=row.get("user_id"),
+            team_id=row.get("team_id"),
+            blocked=row.get("blocked"),
+        ),
+    }
+
+
+MODEL_FIELDS = (
+    "supports_function_calling",
+    "supports_vision",
+    "input_cost_per_token",
+    "output_cost_per_token",
+    "max_input_tokens",
+    "max_output_tokens",
+    "access_groups",
+)
+
+
+def model(row: Json) -> Json | None:
+    """Return one of ``GET /models``, or None for a row without any name.
+
+    Prices are USD per token; a model's own row goes before its parameters.
+    """
+    info = _object(row.get("model_info"))
+    params = _object(row.get("litellm_params"))
+    name = row.get("model_name") or params.get("model") or info.get("id")
+    if not isinstance(name, str):
+        return None
+    fields = {field: _first(info.get(field), params.get(field)) for field in MODEL_FIELDS}
+    return {"model_name": name, "mode": info.get("mode") or "chat", **present(**fields)}
+
+
+def named_model(row: Json) -> Json | None:
+    """Return one of ``GET /models`` from a row that has an ``id`` only."""
+    name = row.get("id")
+    return {"model_name": name, "mode": "chat"} if isinstance(name, str) and name else None
+
+
+TEAM_FIELDS = (
+    "team_alias",
+    "max_budget",
+    "budget_duration",
+    "spend",
+    "members_with_roles",
+    "models",
+    "tpm_limit",
+    "rpm_limit",
+    "metadata",
+    "object_permission",
+    "blocked",
+    "team_member_budget",
+)
+TEAM_LISTS = frozenset({"members_with_roles", "models"})
+
+
+def team(answer: Any, team_id: str = "") -> Json:
+    """Return one of ``GET /teams``.
+
+    Args:
+        answer: LiteLLM's ``/team/info``, whose nulls become absent, or a bare
+            team row, whose nulls stay.
+        team_id: The id that was asked for.
+    """
+    outer = _object(answer)
+    inner = _object(outer.get("team_info"))
+    row = {**outer, **present(**inner)}
+    fields = {name: row[name] for name in TEAM_FIELDS if name in row}
+    for name in TEAM_LISTS & fields.keys():
+        if fields[name] is not None and not isinstance(fields[name], list):
+            fields[name] = []
+    named = outer.get("team_id")
+    return {
+        "team_id": named if isinstance(named, str) else team_id,
+        **fields,
+        "spend": 0 if fields.get("spend") is None else fields["spend"],
+    }
+
+
+def without_budget(answer: Json) -> Json:
+    """Return a team without its dollars: a percentage and a status instead.
+
+    A team without a budget has nothing to hide and stays as it is.
+    """
+    budget = _amount(answer.get("max_budget"))
+    if budget <= 0:
+        return answer
+    pct = min(max(_amount(answer.get("spend")) / budget * 100, 0), 100)
+    shown = {name: value for name, value in answer.items() if name not in BUDGET_FIELDS}
+    return {
+        **shown,
+        "spend": 0,
+        "budget_pct": pct,
+        "budget_status": "over" if pct >= 100 else "near" if pct >= 80 else "ok",
+        "budget_hidden": True,
+    }
+
+
+BUDGET_FIELDS = frozenset({"max_budget", "soft_budget", "team_member_budget"})
+
+
+def _amount(value: Any) -> float:
+    """Return an amount, which LiteLLM may send as a text; 0 where it is none."""
+    if isinstance(value, bool):
+        return 0.0
+    try:
+        amount = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return amount if math.isfinite(amount) else 0.0
+
+
+def vector_store(row: Json) -> Json | None:
+    """Return one of ``GET /vector-stores``, or None for a row without any name."""
+    name = row.get("vector_store_name") or row.get("name")
+    id_ = row.get("vector_store_id") or row.get("id") or name
+    return {"id": id_, "name": name or id_} if isinstance(id_, str) else None
+
+
+def mcp_server(row: Json) -> Json | None:
+    """Return one of ``GET /mcp-servers``, or None for a row without any name."""
+    name = row.get("alias") or row.get("server_name") or row.get("name")
+    id_ = row.get("server_id") or row.get("id") or name
+    if not isinstance(id_, str):
+        return None
+    return {"id": id_, "name": name or id_, **present(url=row.get("url"))}
+
+
+def listed(rows: Iterable[Json | None]) -> list[Json]:
+    """Return the rows that are."""
+    return [row for row in rows if row is not None]
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,85 @@
+"""Teams: the caller's own, and who may see or use which."""
+
+from __future__ import annotations
+
+from litellm_plugin.clients.litellm import Account, Json, LiteLLM
+from litellm_plugin.config.settings import Display
+from litellm_plugin.errors import Forbidden, UpstreamError
+from litellm_plugin.services import shapes, usage
+from litellm_plugin.services.access import Access
+from litellm_plugin.services.caller import Caller
+from litellm_plugin.services.users import Users
+
+NOT_A_MEMBER = "Access denied: not a member of this team"
+
+
+class Teams:
+    """Reads teams for the people who are in them.
+
+    Args:
+        litellm: The client.
+        users: Finds the caller's account.
+        access: Tells who administers teams.
+        display: Which budgets are hidden from whom.
+    """
+
+    def __init__(self, litellm: LiteLLM, users: Users, access: Access, display: Display) -> None:
+        self._litellm = litellm
+        self._users = users
+        self._access = access
+        self._display = display
+
+    def of(self, account: Account) -> list[Json]:
+        """Return a user's teams; those that LiteLLM can't tell of are left out."""
+        teams = [shapes.team(row, id_) for id_, row in self._litellm.teams(account.team_ids)]
+        if self._display.hide_team_budget_for_members:
+            return [shapes.without_budget(team) for team in teams]
+        return teams
+
+    def usable(self, team_id: str, caller: Caller, account: Account | None) -> str:
+        """Return a team id that the caller may make keys in.
+
+        Raises:
+            Forbidden: It is neither one of the caller's teams nor owned by their group.
+        """
+        if caller.service and account is None:
+            return team_id
+        if account is not None and account.in_team(team_id):
+            return team_id
+        if self._managed(team_id, caller):
+            return team_id
+        raise Forbidden(NOT_A_MEMBER)
+
+    def usage(self, team_id: str, start: str, end: str, caller: Caller) -> Json:
+        """Return a team's usage for one of its members or managers, or a service.
+
+        Args:
+            team_id: LiteLLM's id.
+            start: First day, ``YYYY-MM-DD``.
+            end: Last day, included.
+            caller: Who asks.
+
+        Raises:
+            Forbidden: The caller has nothing to do with the team.
+        """
+        if not (caller.service or self._member(team_id, caller) or self._managed(team_id, caller)):
+            raise Forbidden(NOT_A_MEMBER)
+        report = usage.report(self._litellm.team_activity(team_id, start, end))
+        if self._access.in_team_admin_group(caller):
+            hidden = self._display.hide_team_budget_for_managers
+        else:
+            hidden = self._display.hide_team_budget_for_members
+        return usage.without_spend(report) if hidden else report
+
+    def _member(self, team_id: str, caller: Caller) -> bool:
+        account = self._users.find(caller)
+        return account is not None and account.in_team(team_id)
+
+    def _managed(self, team_id: str, caller: Caller) -> bool:
+        """Tell whether the caller's group owns the team."""
+        if not self._access.manages_teams(caller):
+            return False
+        try:
+            return self._access.owns(shapes.team(self._litellm.team(team_id), team_id))
+        except UpstreamError:
+            return False

@@ -1,0 +1,211 @@
+"""LiteLLM users: finding the caller's, and creating it on the first visit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from litellm_plugin.clients.litellm import Account, Json, LiteLLM
+from litellm_plugin.config.settings import Provisioning, UserDefaults
+from litellm_plugin.errors import NotFound, PluginError, UpstreamError, redact
+from litellm_plugin.services import usage
+from litellm_plugin.services.caller import Caller
+from litellm_plugin.services.clock import Clock, stamp
+from litellm_plugin.services.flights import Flights
+from litellm_plugin.services.shapes import present
+
+log = logging.getLogger(__name__)
+
+MAX_HINT = 500  # characters of LiteLLM's text that a hint repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What Backstage knows of a person to be provisioned.
+
+    Attributes:
+        source: Entity ref, or whatever else names the person.
+        groups: Entity refs of the groups that decide the role.
+    """
+
+    source: str
+    groups: frozenset[str] = frozenset()
+    email: str | None = None
+    display_name: str | None = None
+
+
+class ProvisioningFailed(PluginError):
+    """LiteLLM did not create the user."""
+
+    def __init__(self, cause: UpstreamError) -> None:
+        super().__init__("LiteLLM auto-provisioning failed")
+        self.cause = cause
+
+    @property
+    def status(self) -> int:  # type: ignore[override]
+        """LiteLLM's status where it is about the user to create, else 502."""
+        return self.cause.answered if self.cause.answered in {400, 404, 409, 422} else 502
+
+    def body(self, method: str, url: str) -> dict[str, Any]:
+        """Return ``error``, ``hint`` and ``provisioning``."""
+        text = redact(self.cause.message)[:MAX_HINT] or "unknown error"
+        hint = f"LiteLLM upstream {self.cause.answered or 'error'}: {text}"
+        return {**super().body(method, url), "hint": hint, "provisioning": True}
+
+
+class Users:
+    """Finds LiteLLM users and provisions them.
+
+    Args:
+        litellm: The client.
+        provisioning: What a new user gets; whether there are new users at all.
+        now: The present time, in UTC.
+    """
+
+    def __init__(self, litellm: LiteLLM, provisioning: Provisioning, now: Clock) -> None:
+        self._litellm = litellm
+        self._provisioning = provisioning
+        self._now = now
+        self._flights = Flights()
+
+    def find(self, caller: Caller) -> Account | None:
+        """Return the caller's account, or None; creates nobody."""
+        return self._litellm.account(caller.litellm_id) if caller.litellm_id else None
+
+    def account(self, caller: Caller) -> Account:
+        """Return the caller's account, created if need be.
+
+        Raises:
+            NotFound: There is none, and provisioning is off; or the caller is a
+                service that names nobody.
+            ProvisioningFailed: LiteLLM refused.
+            BackstageUnavailable: The role can't be decided without the catalog.
+        """
+        user_id = caller.litellm_id
+        if not user_id:
+            raise self._not_found("No user identity could be resolved from the request.")
+        return self.account_of(user_id, lambda: profile_of(caller), key=(caller.name, user_id))
+
+    def account_of(
+        self, user_id: str, profile: Callable[[], Profile], *, key: object = None
+    ) -> Account:
+        """Return an account by LiteLLM id, created with ``profile`` if need be.
+
+        Requests for the same ``key`` that arrive together share one look-up,
+        and so one creation.
+        """
+        return self._flights.share(
+            key or user_id, lambda: self._litellm.account(user_id) or self._create(user_id, profile)
+        )
+
+    def usage(self, caller: Caller, start: str, end: str) -> Json:
+        """Return the caller's usage; everybody's for a service that names nobody.
+
+        Args:
+            caller: Whose usage.
+            start: First day, ``YYYY-MM-DD``.
+            end: Last day, included.
+        """
+        if caller.user or caller.litellm_id:
+            self.account(caller)
+        try:
+            pages = self._litellm.user_activity(caller.litellm_id, start, end)
+        except UpstreamError as exc:
+            # LiteLLM may not know a user who has used nothing yet.
+            if exc.answered != 404 and "not found" not in exc.message:
+                raise
+            pages = []
+        return usage.report(pages)
+
+    def forget(self, caller: Caller) -> None:
+        """Let no request join a look-up that began before the caller's write."""
+        self._flights.forget((caller.name, caller.litellm_id))
+
+    def _create(self, user_id: str, profile: Callable[[], Profile]) -> Account:
+        if not self._provisioning.enabled:
+            raise self._not_found(
+                "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
+            )
+        person = profile()
+        user = self._new_user(user_id, person)
+        try:
+            self._litellm.create_user(user)
+        except UpstreamError as exc:
+            # Another worker may have been faster.
+            account = self._litellm.account(user_id) if _already_exists(exc) else None
+            if account is None:
+                raise ProvisioningFailed(exc) from exc
+            return account
+        log.info("provisioned %s for %s", user_id, person.source)
+        self._confirm(user)
+        try:
+            account = self._litellm.account(user_id)
+        except UpstreamError as exc:
+            raise ProvisioningFailed(exc) from exc
+        if account is None:
+            raise self._not_found(
+                "Provisioning attempted but returned no user — check LiteLLM logs"
+            )
+        return account
+
+    def _confirm(self, user: Json) -> None:
+        # /user/new may drop user_role when two calls race, so it is set again.
+        if not user.get("user_role"):
+            return
+        fields = ("user_id", "user_role", "user_email", "user_alias")
+        try:
+            self._litellm.update_user({name: user[name] for name in fields if name in user})
+        except UpstreamError as exc:
+            log.warning("the role of new user %s could not be confirmed: %s", user["user_id"], exc)
+
+    def _new_user(self, user_id: str, person: Profile) -> Json:
+        gets = self._provisioning.for_groups(person.groups)
+        return {
+            "user_id": user_id,
+            **present(user_email=person.email, user_alias=person.display_name),
+            **_limits(gets),
+            "auto_create_key": False,
+            "metadata": {
+                **gets.metadata,
+                "provisioned_by": "backstage",
+                "provisioned_at": stamp(self._now),
+                "backstage_entity": person.source,
+                **present(backstage_email=person.email, backstage_display_name=person.display_name),
+            },
+        }
+
+    def _not_found(self, hint: str) -> NotFound:
+        return NotFound(
+            "User not found in LiteLLM", hint=hint, provisioning=self._provisioning.enabled
+        )
+
+
+def profile_of(caller: Caller) -> Profile:
+    """Return what the catalog says of the caller; a service has no profile."""
+    if caller.user is None:
+        return Profile(source=caller.litellm_id or caller.name)
+    entity = caller.entity
+    return Profile(
+        source=caller.user.entity_ref,
+        groups=entity.groups,
+        email=entity.email,
+        display_name=entity.display_name,
+    )
+
+
+def _limits(gets: UserDefaults) -> Json:
+    return {
+        **present(max_budget=gets.max_budget),
+        "budget_duration": gets.budget_duration,
+        "models": list(gets.models),
+        "teams": list(gets.teams),
+        **present(tpm_limit=gets.tpm_limit, rpm_limit=gets.rpm_limit),
+        **({"user_role": gets.user_role} if gets.user_role else {}),
+    }
+
+
+def _already_exists(exc: UpstreamError) -> bool:
+    # Versions of LiteLLM differ in the status; the text has stayed.
+    return exc.answered == 409 or "already exists" in exc.message.lower()
