@@ -1,0 +1,51 @@
+"""Makes the blueprint, and a Flask application around it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flask import Blueprint, Flask
+from werkzeug.exceptions import HTTPException
+
+from litellm_plugin import routes
+from litellm_plugin.config import default_paths, load_settings
+from litellm_plugin.config.settings import Settings
+from litellm_plugin.plugin import build
+from litellm_plugin.routes.web import not_served
+
+
+def create_blueprint(settings: Settings | None = None) -> Blueprint:
+    """Return the plugin as a blueprint, to be registered in any Flask application.
+
+    Args:
+        settings: What the plugin was told; by default what the configuration
+            files and the environment say, as for :func:`create_app`.
+
+    Raises:
+        ConfigError: The configuration is faulty; it lists every problem.
+    """
+    return routes.blueprint(build(settings or _settings()))
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return a WSGI application that serves the plugin at ``/api/litellm``.
+
+    Args:
+        settings: What the plugin was told; by default the files that
+            ``LITELLM_PLUGIN_CONFIG`` names, else ``app-config.yaml`` and
+            ``app-config.local.yaml`` of the working directory.
+
+    Raises:
+        ConfigError: The configuration is faulty; it lists every problem.
+    """
+    app = Flask("litellm_plugin", static_folder=None)
+    app.url_map.merge_slashes = False
+    app.register_blueprint(create_blueprint(settings))
+    app.register_error_handler(HTTPException, not_served)
+    return app
+
+
+def _settings() -> Settings:
+    paths = default_paths(os.environ, Path.cwd())
+    return load_settings(paths, os.environ)

@@ -1,0 +1,28 @@
+"""The audit log and the preview of provisioning, for the audit group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litellm_plugin.errors import BadRequest
+from litellm_plugin.routes.web import Routes, current_caller, plugin, queries, query
+from litellm_plugin.services.access import Permission
+
+routes = Routes()
+
+
+@routes.get("/audit")
+def audit_log() -> Any:
+    caller = current_caller()
+    plugin.access.auditor(caller, "Audit log")
+    plugin.access.require(caller, Permission.AUDIT_READ)
+    return plugin.audit.page(queries())
+
+
+@routes.get("/provisioning/preview")
+def preview_provisioning() -> dict[str, Any]:
+    plugin.access.auditor(current_caller(), "Preview")
+    group = query("group").strip()
+    if not group:
+        raise BadRequest("group query parameter is required (e.g. group=group:default/ai-platform)")
+    return plugin.audit.preview(group)

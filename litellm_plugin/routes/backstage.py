@@ -1,0 +1,96 @@
+"""What Backstage itself asks of every plugin backend."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Response
+
+from litellm_plugin.errors import InputRefused, NotAllowed, Unauthenticated
+from litellm_plugin.identity.principal import ServicePrincipal, UserPrincipal
+from litellm_plugin.routes.web import Routes, body, json_response, plugin, principal
+from litellm_plugin.services.access import Permission
+
+JWKS_PATH = "/.backstage/auth/v1/jwks.json"
+COOKIE = "backstage-auth"
+
+routes = Routes()
+
+
+@routes.get(JWKS_PATH)
+def plugin_jwks() -> dict[str, Any]:
+    return plugin.plugin_keys.public_jwks()
+
+
+@routes.get("/.backstage/auth/v1/cookie")
+def issue_cookie() -> Response:
+    user = _user()
+    if user.limited_token is None:
+        raise Unauthenticated("The token can't be made into a cookie")
+    expires = datetime.fromtimestamp(user.expires_at, UTC)
+    text = expires.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    response = json_response({"expiresAt": text})
+    _set_cookie(response, user.limited_token, expires)
+    return response
+
+
+@routes.delete("/.backstage/auth/v1/cookie")
+def clear_cookie() -> Response:
+    _user()
+    response = Response(status=204)
+    _set_cookie(response, "", datetime.fromtimestamp(0, UTC))
+    return response
+
+
+@routes.get("/.well-known/backstage/permissions/metadata")
+def permissions_metadata() -> dict[str, Any]:
+    return {
+        "permissions": [
+            {
+                "type": "basic",
+                "name": permission.id,
+                "attributes": {"action": permission.action},
+            }
+            for permission in Permission
+        ],
+        "rules": [],
+    }
+
+
+@routes.post("/.well-known/backstage/permissions/apply-conditions")
+def apply_conditions() -> dict[str, Any]:
+    who = principal()
+    if isinstance(who, UserPrincipal) and who.actor is None:
+        raise NotAllowed("")
+    items = body().get("items")
+    if not isinstance(items, list):
+        raise InputRefused("items must be a list")
+    types = [item.get("resourceType") if isinstance(item, dict) else None for item in items]
+    if types:
+        # None of the plugin's permissions is about a resource.
+        raise InputRefused(f"Unexpected resource types: {', '.join(map(str, types))}.")
+    return {"items": []}
+
+
+def _user() -> UserPrincipal:
+    who = principal()
+    if isinstance(who, ServicePrincipal):
+        raise NotAllowed("This endpoint does not allow 'service' credentials")
+    return who
+
+
+def _set_cookie(response: Response, value: str, expires: datetime) -> None:
+    backstage = urlsplit(plugin.settings.discovery.backstage_url)
+    # Browsers take SameSite=None only from secure origins.
+    secure = backstage.scheme == "https" or backstage.hostname == "localhost"
+    response.set_cookie(
+        COOKIE,
+        value,
+        expires=expires,
+        domain=backstage.hostname,
+        secure=secure,
+        httponly=True,
+        samesite="None" if secure else "Lax",
+    )

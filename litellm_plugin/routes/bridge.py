@@ -1,0 +1,49 @@
+"""The bridge, for command-line clients with a Keycloak token.
+
+These routes are outside Backstage's barrier; each checks the token itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import request
+
+from litellm_plugin.errors import NotFound
+from litellm_plugin.identity.keycloak import BridgeIdentity
+from litellm_plugin.routes.web import Routes, body, plugin
+from litellm_plugin.services import shapes
+
+OPEN_PATHS = ("/bridge/health", "/bridge/keys", "/bridge/models")
+
+routes = Routes()
+
+
+@routes.get("/bridge/health")
+def bridge_health() -> dict[str, Any]:
+    if plugin.bridge_tokens is None:
+        raise NotFound
+    return {"status": "ok", "bridge": True, "clientId": plugin.settings.bridge.client_id}
+
+
+@routes.get("/bridge/keys")
+def list_bridge_keys() -> list[dict[str, Any]]:
+    account = plugin.bridge.account(_person())
+    return [shapes.virtual_key(row) for row in account.keys]
+
+
+@routes.post("/bridge/keys")
+def generate_bridge_key() -> dict[str, Any]:
+    return plugin.bridge.generate(_person(), body())
+
+
+@routes.get("/bridge/models")
+def bridge_models() -> list[dict[str, Any]]:
+    _person()
+    return plugin.models.all()
+
+
+def _person() -> BridgeIdentity:
+    if plugin.bridge_tokens is None:
+        raise NotFound
+    return plugin.bridge_tokens.verify(request.headers.get("Authorization"))

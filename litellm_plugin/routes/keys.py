@@ -1,0 +1,66 @@
+"""The caller's virtual keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litellm_plugin.routes.web import Routes, body, current_caller, plugin
+from litellm_plugin.services import shapes
+from litellm_plugin.services.access import Permission
+
+DONE = {"success": True}
+
+routes = Routes()
+
+
+@routes.get("/keys")
+def list_keys() -> list[dict[str, Any]]:
+    account = plugin.users.account(current_caller())
+    return [shapes.virtual_key(row) for row in account.keys]
+
+
+@routes.post("/keys/generate")
+def generate_key() -> dict[str, Any]:
+    caller = current_caller()
+    key = plugin.keys.named_request(body(), service=caller.service is not None)
+    plugin.access.require(caller, Permission.KEY_CREATE)
+    return plugin.keys.generate(key, caller)
+
+
+@routes.post("/keys/<path:token>/update")
+def update_key(token: str) -> dict[str, Any]:
+    caller = current_caller()
+    plugin.access.require(caller, Permission.KEY_MANAGE)
+    return plugin.keys.update(plugin.keys.owned(caller, token), body())
+
+
+@routes.post("/keys/<path:token>/block")
+def block_key(token: str) -> dict[str, Any]:
+    caller = current_caller()
+    plugin.access.require(caller, Permission.KEY_MANAGE)
+    plugin.keys.block(plugin.keys.owned(caller, token))
+    return DONE
+
+
+@routes.post("/keys/<path:token>/unblock")
+def unblock_key(token: str) -> dict[str, Any]:
+    caller = current_caller()
+    plugin.access.require(caller, Permission.KEY_MANAGE)
+    plugin.keys.unblock(plugin.keys.owned(caller, token))
+    return DONE
+
+
+@routes.post("/keys/<path:token>/reset_spend")
+def reset_key_spend(token: str) -> dict[str, Any]:
+    caller = current_caller()
+    plugin.access.require(caller, Permission.KEY_MANAGE)
+    plugin.keys.reset_spend(plugin.keys.owned(caller, token))
+    return DONE
+
+
+@routes.delete("/keys/<path:token>")
+def delete_key(token: str) -> dict[str, Any]:
+    caller = current_caller()
+    plugin.access.require(caller, Permission.KEY_REVOKE)
+    plugin.keys.delete(plugin.keys.owned(caller, token))
+    return DONE

@@ -1,0 +1,29 @@
+"""``opencode connect``."""
+
+from __future__ import annotations
+
+from flask import Response
+
+from litellm_plugin.errors import NotFound
+from litellm_plugin.routes.web import Routes, current_caller, plugin, query
+from litellm_plugin.services.access import Permission
+from litellm_plugin.services.opencode import callback
+
+routes = Routes()
+
+
+@routes.get("/opencode/connect")
+def connect_opencode() -> Response:
+    if not plugin.settings.opencode.enabled:
+        raise NotFound
+    caller = current_caller()
+    plugin.access.signed_in(caller)
+    redirect_uri = callback(query("redirect_uri"))
+    plugin.access.require(caller, Permission.KEY_CREATE)
+    target = plugin.opencode.connect(caller, redirect_uri, query("team") or None)
+    return Response(
+        f"Found. Redirecting to {target}",
+        status=302,
+        headers={"Location": target},
+        content_type="text/plain; charset=utf-8",
+    )

@@ -1,0 +1,83 @@
+"""Team administration, for the members of the team admins' group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litellm_plugin.routes.web import Routes, body, current_caller, plugin, query
+from litellm_plugin.services.access import Permission
+
+Json = dict[str, Any]
+
+routes = Routes()
+
+
+@routes.post("/teams")
+def create_team() -> Json:
+    user = plugin.access.team_admin(current_caller(), Permission.TEAM_CREATE)
+    return plugin.team_admin.create(body(), user)
+
+
+@routes.get("/teams/managed")
+def managed_teams() -> list[Json]:
+    plugin.access.team_admin(current_caller(), Permission.TEAM_MANAGE)
+    return plugin.team_admin.all()
+
+
+@routes.patch("/teams/<path:team_id>")
+def update_team(team_id: str) -> Json:
+    user = plugin.access.team_admin(current_caller(), Permission.TEAM_MANAGE)
+    team = plugin.team_admin.managed_team(user, team_id)
+    return plugin.team_admin.update(team, body())
+
+
+@routes.delete("/teams/<path:team_id>")
+def delete_team(team_id: str) -> Json:
+    user = plugin.access.team_admin(current_caller(), Permission.TEAM_DELETE)
+    team = plugin.team_admin.managed_team(user, team_id)
+    plugin.team_admin.delete(team, force=query("force") == "true")
+    return {"success": True}
+
+
+@routes.post("/teams/<path:team_id>/members")
+def add_team_member(team_id: str) -> Json:
+    user = plugin.access.team_admin(current_caller(), Permission.TEAM_MEMBERS)
+    team = plugin.team_admin.managed_team(user, team_id)
+    return plugin.team_admin.add_member(team, body())
+
+
+@routes.delete("/teams/<path:team_id>/members")
+def remove_team_member(team_id: str) -> Json:
+    user = plugin.access.team_admin(current_caller(), Permission.TEAM_MEMBERS)
+    team = plugin.team_admin.managed_team(user, team_id)
+    return plugin.team_admin.remove_member(team, query("userEntityRef"))
+
+
+@routes.get("/vector-stores")
+def vector_stores() -> list[Json]:
+    plugin.access.team_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
+    plugin.team_admin.objects_enabled()
+    return plugin.team_admin.vector_stores()
+
+
+@routes.put("/teams/<path:team_id>/knowledge-bases")
+def set_knowledge_bases(team_id: str) -> Json:
+    user = plugin.access.team_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
+    plugin.team_admin.objects_enabled()
+    team = plugin.team_admin.managed_team(user, team_id)
+    return plugin.team_admin.set_vector_stores(team, body())
+
+
+@routes.get("/mcp-servers")
+def mcp_servers() -> list[Json]:
+    plugin.access.team_admin(current_caller(), Permission.TEAM_MCP)
+    plugin.team_admin.objects_enabled()
+    return plugin.team_admin.mcp_servers()
+
+
+@routes.put("/teams/<path:team_id>/mcp-servers")
+def set_mcp_servers(team_id: str) -> Json:
+    user = plugin.access.team_admin(current_caller(), Permission.TEAM_MCP)
+    plugin.team_admin.objects_enabled()
+    team = plugin.team_admin.managed_team(user, team_id)
+    return plugin.team_admin.set_mcp_servers(team, body())

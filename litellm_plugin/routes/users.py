@@ -1,0 +1,44 @@
+"""The caller: who they are in LiteLLM, what they may use, what they have used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litellm_plugin.routes.web import Routes, current_caller, dates, plugin
+from litellm_plugin.services import shapes
+
+routes = Routes()
+
+
+@routes.get("/user/info")
+def user_info() -> dict[str, Any]:
+    caller = current_caller()
+    account = plugin.users.account(caller)
+    return shapes.user_info(
+        account.user_id,
+        account.info,
+        account.team_ids,
+        can_view_audit=plugin.access.may_view_audit(caller),
+    )
+
+
+@routes.get("/models")
+def models() -> list[dict[str, Any]]:
+    return plugin.models.all()
+
+
+@routes.get("/teams")
+def teams() -> list[dict[str, Any]]:
+    return plugin.teams.of(plugin.users.account(current_caller()))
+
+
+@routes.get("/usage")
+def user_usage() -> dict[str, Any]:
+    start, end = dates()
+    return plugin.users.usage(current_caller(), start, end)
+
+
+@routes.get("/teams/<path:team_id>/usage")
+def team_usage(team_id: str) -> dict[str, Any]:
+    start, end = dates()
+    return plugin.teams.usage(team_id, start, end, current_caller())

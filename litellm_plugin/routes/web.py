@@ -1,0 +1,304 @@
+"""What every request passes: the barrier on the way in, JSON on the way out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar, cast
+from urllib.parse import quote, unquote, urlsplit
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.local import LocalProxy
+
+from litellm_plugin.errors import (
+    BadRequest,
+    NotFound,
+    PayloadTooLarge,
+    PluginError,
+    Unauthenticated,
+    UnsupportedMediaType,
+)
+from litellm_plugin.identity.principal import Principal, ServicePrincipal
+from litellm_plugin.plugin import Plugin
+from litellm_plugin.services.caller import Caller
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json; charset=utf-8"
+MAX_BODY = 102_400  # bytes, decoded; the default of Backstage's JSON parser
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+View = Callable[..., Any]
+V = TypeVar("V", bound=View)
+
+
+@dataclass(slots=True)
+class State:
+    """What is known of one request on its way in."""
+
+    plugin: Plugin
+    mount: str
+    principal: Principal | None = None
+    caller: Caller | None = None
+    body: Any = None
+
+
+_KEY = "litellm_plugin.state"  # in the WSGI environment: a request's own, unlike flask.g
+
+
+def _state() -> State:
+    state: State = request.environ[_KEY]
+    return state
+
+
+# The plugin that serves the present request.
+plugin = cast("Plugin", LocalProxy(lambda: _state().plugin))
+
+
+class Routes:
+    """The routes of one module, to be put on a blueprint.
+
+    Views return plain values, which become JSON; a trailing slash in the
+    request is as good as none.
+    """
+
+    def __init__(self) -> None:
+        self._routes: list[tuple[str, str, View]] = []
+
+    def get(self, rule: str) -> Callable[[V], V]:
+        """Add a view for ``GET`` and ``HEAD``."""
+        return self._route("GET", rule)
+
+    def post(self, rule: str) -> Callable[[V], V]:
+        """Add a view for ``POST``."""
+        return self._route("POST", rule)
+
+    def put(self, rule: str) -> Callable[[V], V]:
+        """Add a view for ``PUT``."""
+        return self._route("PUT", rule)
+
+    def patch(self, rule: str) -> Callable[[V], V]:
+        """Add a view for ``PATCH``."""
+        return self._route("PATCH", rule)
+
+    def delete(self, rule: str) -> Callable[[V], V]:
+        """Add a view for ``DELETE``."""
+        return self._route("DELETE", rule)
+
+    def _route(self, method: str, rule: str) -> Callable[[V], V]:
+        def add(view: V) -> V:
+            self._routes.append((method, rule, view))
+            return view
+
+        return add
+
+    def register(self, blueprint: Blueprint) -> None:
+        """Put the routes on a blueprint."""
+        for method, rule, view in self._routes:
+            blueprint.add_url_rule(
+                rule,
+                endpoint=view.__name__,
+                view_func=_as_json(view),
+                methods=[method],
+                strict_slashes=False,
+            )
+
+
+def _as_json(view: View) -> View:
+    @wraps(view)
+    def answer(**arguments: Any) -> Response:
+        result = view(**arguments)
+        return result if isinstance(result, Response) else json_response(result)
+
+    return answer
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """Return ``value`` as JSON text, as compact as JavaScript writes it."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    # Lone surrogates, which LiteLLM's JSON may hold, can't be encoded otherwise.
+    body = text.encode("utf-8", "backslashreplace")
+    return Response(body, status=status, content_type=JSON)
+
+
+def principal() -> Principal:
+    """Return who is asking.
+
+    Raises:
+        Unauthenticated: The route is exempt from the barrier, so nobody is known.
+    """
+    known = _state().principal
+    if known is None:
+        raise Unauthenticated("Missing credentials")
+    return known
+
+
+def current_caller() -> Caller:
+    """Return the caller of this request; a service speaks for ``?user_id=``."""
+    state = _state()
+    if state.caller is None:
+        who = principal()
+        asked = query("user_id") if isinstance(who, ServicePrincipal) else ""
+        state.caller = plugin.caller(who, asked or None)
+    return state.caller
+
+
+def body() -> dict[str, Any]:
+    """Return the JSON object of the request; ``{}`` where there is none."""
+    value = _state().body
+    return value if isinstance(value, dict) else {}
+
+
+def query(name: str) -> str:
+    """Return a query parameter; "" where it is absent.
+
+    Raises:
+        BadRequest: It is given twice, so nobody knows which one is meant.
+    """
+    values = request.args.getlist(name)
+    if len(values) > 1:
+        raise BadRequest(f"{name} is given more than once")
+    return values[0] if values else ""
+
+
+def queries() -> dict[str, str]:
+    """Return every query parameter, each as :func:`query` does."""
+    return {name: query(name) for name in request.args}
+
+
+def dates() -> tuple[str, str]:
+    """Return ``start_date`` and ``end_date``."""
+    start, end = query("start_date"), query("end_date")
+    if not start or not end:
+        raise BadRequest("start_date and end_date are required")
+    return start, end
+
+
+def url_below_mount() -> str:
+    """Return path and query below the plugin's mount, as they were sent."""
+    below = _raw_path_below_mount()
+    text = request.query_string.decode("latin-1")
+    return f"{below}?{text}" if text else below
+
+
+def _raw_path_below_mount() -> str:
+    environ = request.environ
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    path = str(raw).partition("?")[0] if raw else quote(request.script_root + request.path)
+    if not path.startswith("/"):
+        path = urlsplit(path).path
+    mount = (request.script_root + _state().mount).strip("/")
+    above = mount.count("/") + 1 if mount else 0
+    below = path.lstrip("/").split("/", above)[above:]
+    return "/" + (below[0] if below else "")
+
+
+def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) -> None:
+    """Put the barrier, the body parser and the error answers on a blueprint.
+
+    Args:
+        blueprint: The plugin's.
+        serving: What the routes work with.
+        open_paths: Path prefixes, of whole segments, that nobody is asked for credentials on.
+    """
+
+    def enter() -> None:
+        request.environ[_KEY] = State(serving, blueprint.url_prefix or "")
+
+    def barrier() -> None:
+        if not _is_open(open_paths):
+            header = request.headers.get("Authorization")
+            _state().principal = serving.authenticator.authenticate(header or None)
+
+    for step in (enter, barrier, _refuse_other_paths, _parse_body):
+        blueprint.before_request(step)
+    blueprint.register_error_handler(PluginError, _refused)
+    blueprint.register_error_handler(HTTPException, not_served)
+    blueprint.register_error_handler(Exception, _broken)
+    for rule in ("/", "/<path:_path>"):
+        blueprint.add_url_rule(
+            rule, view_func=unknown_route, methods=METHODS, provide_automatic_options=False
+        )
+
+
+def unknown_route(_path: str = "") -> Response:
+    """Answer whatever no route is for, behind the barrier like everything."""
+    raise NotFound
+
+
+def not_served(error: HTTPException) -> Response:
+    """Answer what Flask itself refuses, in JSON."""
+    return json_response({"error": error.name}, error.code or 500)
+
+
+def _refused(error: PluginError) -> Response:
+    return json_response(error.body(request.method, url_below_mount()), error.status)
+
+
+def _broken(error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url_rule, exc_info=error)
+    return json_response({"error": "Internal server error"}, 500)
+
+
+def _refuse_other_paths() -> None:
+    # %2F in a path arrives decoded, so an id with a slash looks like two
+    # segments; what was sent as two is another path.
+    rule = request.url_rule
+    if rule is None or rule.endpoint.endswith(".unknown_route"):
+        return
+    segments = rule.rule.removeprefix(_state().mount).strip("/").count("/")
+    if _raw_path_below_mount().strip("/").count("/") != segments:
+        raise NotFound
+
+
+def _parse_body() -> None:
+    _state().body = _parsed_body()
+
+
+def _is_open(prefixes: tuple[str, ...]) -> bool:
+    path = unquote(_raw_path_below_mount()).rstrip("/").lower()
+    return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)
+
+
+def _parsed_body() -> Any:
+    if request.mimetype != "application/json":
+        return None
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if not charset.startswith("utf-"):
+        raise UnsupportedMediaType(f'unsupported charset "{charset.upper()}"')
+    length = request.content_length
+    if length is not None and length > MAX_BODY:
+        raise PayloadTooLarge("request entity too large")
+    data = _decompressed(request.stream.read(MAX_BODY + 1))
+    if len(data) > MAX_BODY:
+        raise PayloadTooLarge("request entity too large")
+    if not data.strip():
+        return None
+    try:
+        value = json.loads(data.decode(charset), parse_constant=_refuse_constant)
+    except (ValueError, LookupError, RecursionError) as exc:
+        raise BadRequest("The request body is not valid JSON") from exc
+    if not isinstance(value, dict | list):
+        raise BadRequest("The request body must be a JSON object")
+    return value
+
+
+def _decompressed(data: bytes) -> bytes:
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding in {"", "identity"}:
+        return data
+    if encoding not in {"gzip", "deflate"}:
+        raise UnsupportedMediaType(f'unsupported content encoding "{encoding}"')
+    try:
+        return zlib.decompressobj(wbits=47).decompress(data, MAX_BODY + 1)
+    except zlib.error as exc:
+        raise BadRequest("The request body can't be decompressed") from exc
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
