@@ -149,12 +149,11 @@ class UpstreamError(PluginError):
         *,
         answered: int | None = None,
         param: str | None = None,
-        relayed: bool = False,
     ) -> None:
         super().__init__(message)
         self.answered = answered
         self.param = param
-        self.relayed = relayed
+        self.relayed = False
 
     @property
     def status(self) -> int:  # type: ignore[override]

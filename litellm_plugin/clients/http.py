@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import math
+import os
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -24,24 +27,33 @@ from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from litellm_plugin.config.settings import Timeouts
+from litellm_plugin.errors import redact
 
 if TYPE_CHECKING:
     import socket
 
+log = logging.getLogger(__name__)
+
 POOL_SIZE = 64
 MAX_BODY_BYTES = 64 * 1024 * 1024
+# Uvicorn and Node close a connection that was idle for 5 seconds. One that is
+# about to be closed is not used: a POST that meets the end can't be repeated.
+IDLE_SECONDS = 4.0
 
-_deadline: ContextVar[tuple[float, float] | None] = ContextVar("deadline", default=None)
+# What requests raises is an OSError; urllib3's own errors and those about text
+# that no header or URL can hold come through it now and then.
+_FAILURES = (OSError, HTTPError, UnicodeError)
 
 
 class NoAnswerError(Exception):
     """The upstream could not be reached, was silent, or broke off.
 
     Attributes:
-        sent: Whether the request may have reached it: False only where no
-            connection was made, so that nothing can have been acted upon.
+        sent: Whether the request may have reached it: False only where nothing
+            was sent, so that nothing can have been acted upon.
     """
 
     def __init__(self, message: str, *, sent: bool) -> None:
@@ -77,10 +89,10 @@ class Answer:
         """Return the decoded JSON.
 
         Raises:
-            ValueError: It is no JSON, nested too deep, or NaN and its like.
+            ValueError: It is no JSON, nested too deep, or has a number that is not finite.
         """
         try:
-            return json.loads(self.body, parse_constant=_refuse_constant)
+            return json.loads(self.body, parse_constant=_refuse_constant, parse_float=_finite)
         except RecursionError as exc:
             raise ValueError("nested too deep") from exc
 
@@ -89,12 +101,20 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is out of range")
+    return number
+
+
 class Upstream:
-    """One service that is asked over HTTP.
+    """One service that is asked over HTTP; any number of threads may ask at once.
 
     Args:
         name: For messages, such as ``LiteLLM``.
-        timeouts: Limits of each call, in seconds.
+        timeouts: Limits of each call, in seconds. Names are resolved by the system,
+            which has limits of its own.
         trust_environment: Take proxies, netrc and CA bundles from the environment.
         ca_file: CA bundle to check the upstream's certificate with.
     """
@@ -109,13 +129,18 @@ class Upstream:
     ) -> None:
         self.name = name
         self._timeouts = timeouts
-        self._session = requests.Session()
-        self._session.trust_env = trust_environment
-        if ca_file is not None:
-            self._session.verify = str(ca_file)
-        self._session.cookies = RequestsCookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self._trust_environment = trust_environment
+        # Given with each call, because REQUESTS_CA_BUNDLE beats the session's own.
+        self._verify = True if ca_file is None else str(ca_file)
+        self._open()
+
+    def _open(self) -> None:
+        session = _Session()
+        session.trust_env = self._trust_environment
+        session.cookies = RequestsCookieJar(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _DeadlineAdapter(pool_maxsize=POOL_SIZE))
+            session.mount(scheme, _Adapter(pool_maxsize=POOL_SIZE))
+        self._session, self._process = session, os.getpid()
 
     def request(
         self,
@@ -138,32 +163,46 @@ class Upstream:
         Raises:
             NoAnswerError: There was no complete answer within the time-outs.
         """
-        if params:
-            url = f"{url}?{urlencode(params, quote_via=quote, safe='')}"
-        total = self._timeouts.total
-        scope = _deadline.set((time.monotonic() + total, self._timeouts.read))
+        if self._process != os.getpid():
+            # Two processes that read from one socket get each other's answers.
+            self._open()
+        limits = self._timeouts
+        call = _Call(time.monotonic() + limits.total, limits.connect, limits.read)
+        scope = _call.set(call)
         try:
-            with self._session.request(
-                method,
-                url,
-                json=body,
-                headers=dict(headers or {}),
-                timeout=(min(self._timeouts.connect, total), min(self._timeouts.read, total)),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                content = self._bounded(response)
-                return Answer(response.status_code, response.reason or "", content)
-        except requests.ConnectTimeout as exc:
-            raise NoAnswerError(f"{self.name} could not be reached in time", sent=False) from exc
-        except requests.Timeout as exc:
-            raise NoAnswerError(f"{self.name} did not answer in time", sent=True) from exc
-        except requests.RequestException as exc:
-            sent = not _never_connected(exc)
-            what = "broke off" if sent else "could not be reached"
-            raise NoAnswerError(f"{self.name} {what}", sent=sent) from exc
+            if params:
+                url = f"{url}?{urlencode(params, quote_via=quote, safe='')}"
+            try:
+                return self._exchange(method, url, body, headers or {}, call)
+            except requests.ConnectionError:
+                if method != "GET" or not call.met_the_end:
+                    raise
+            call.reuse = False
+            return self._exchange(method, url, body, headers or {}, call)
+        except _FAILURES as exc:
+            raise self._no_answer(exc, sent=call.sent) from exc
         finally:
-            _deadline.reset(scope)
+            _call.reset(scope)
+
+    def _exchange(
+        self, method: str, url: str, body: Any, headers: Mapping[str, str], call: _Call
+    ) -> Answer:
+        with self._session.request(
+            method,
+            url,
+            json=body,
+            headers=dict(headers),
+            # Without it netrc, or a password in the URL, beats the header.
+            auth=_as_it_is if "Authorization" in headers else None,
+            timeout=(min(call.connecting, call.left), min(call.silence, call.left)),
+            verify=self._verify,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            if response.status_code < 200:
+                # The real answer is still to come, and must not become the next call's.
+                raise NoAnswerError(f"{self.name} broke off", sent=True)
+            return Answer(response.status_code, response.reason or "", self._bounded(response))
 
     def _bounded(self, response: requests.Response) -> bytes:
         content = bytearray()
@@ -173,14 +212,61 @@ class Upstream:
                 raise NoAnswerError(f"{self.name} sent too much", sent=True)
         return bytes(content)
 
+    def _no_answer(self, exc: Exception, *, sent: bool) -> NoAnswerError:
+        if sent:
+            what = "did not answer in time" if _is_late(exc) else "broke off"
+        else:
+            what = "could not be reached" + (" in time" if _is_late(exc) else "")
+        log.warning("%s %s: %s", self.name, what, redact(str(exc)))
+        return NoAnswerError(f"{self.name} {what}", sent=sent)
 
-def _never_connected(exc: requests.RequestException) -> bool:
-    # urllib3 wraps twice: MaxRetryError(reason=NewConnectionError(...)).
-    reason = getattr(exc.args[0], "reason", None) if exc.args else None
-    return type(reason).__name__ in {"NewConnectionError", "NameResolutionError"}
+
+def _is_late(exc: BaseException) -> bool:
+    if isinstance(exc, requests.Timeout):
+        return True
+    # Time-outs on sending, and within the body, come as a connection error around the cause.
+    while exc.args and isinstance(exc.args[-1], Exception):
+        exc = exc.args[-1]
+    return isinstance(exc, TimeoutError | ReadTimeoutError)
 
 
-class _DeadlineReader(io.RawIOBase):
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
+        # Even when it follows none, requests reads a redirect's body to its end.
+        return None
+
+
+@dataclass(slots=True)
+class _Call:
+    """What a call allows, and how far it has come."""
+
+    deadline: float  # on the monotonic clock
+    connecting: float  # seconds, for TCP and again for TLS
+    silence: float  # seconds
+    reuse: bool = True  # a connection of the pool will do
+    connected: bool = False  # a new connection was made
+    sent: bool = False
+    answered: bool = False  # a first byte has come back
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline; never 0, which a socket takes for "do not wait"."""
+        return max(self.deadline - time.monotonic(), 0.001)
+
+    @property
+    def met_the_end(self) -> bool:
+        """Whether a connection of the pool turned out to be closed."""
+        return self.sent and not self.connected and not self.answered
+
+
+_call: ContextVar[_Call] = ContextVar("call")
+
+
+class _BoundedReader(io.RawIOBase):
     """A socket's reading side that stops at the deadline of the whole call.
 
     A time-out on a socket limits one silence only, so an upstream that sends a
@@ -195,32 +281,61 @@ class _DeadlineReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
-        limits = _deadline.get()
-        if limits is not None:
-            deadline, silence = limits
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("timed out")
-            self._sock.settimeout(min(silence, left))
-        return self._raw.readinto(buffer)  # type: ignore[attr-defined,no-any-return]
+        call = _call.get()
+        if time.monotonic() >= call.deadline:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(min(call.silence, call.left))
+        count: int | None = self._raw.readinto(buffer)
+        if count:
+            call.answered = True
+        return count
 
     def close(self) -> None:
         self._raw.close()
         super().close()
 
 
-class _DeadlineResponse(HTTPResponse):
+class _Response(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock))  # type: ignore[attr-defined]
+        self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock))
 
 
 class _HTTPConnection(HTTPConnection):
-    response_class = _DeadlineResponse
+    response_class = _Response
+    _used_at = 0.0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the pool may hand it out again."""
+        rested = time.monotonic() - self._used_at
+        return _call.get().reuse and rested < IDLE_SECONDS and super().is_connected
+
+    def connect(self) -> None:
+        super().connect()
+        _call.get().connected = True
+
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        call = _call.get()
+        sock.settimeout(min(call.connecting, call.left))  # for TLS, which begins now
+        return sock
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        call = _call.get()
+        call.sent = True
+        self.sock.settimeout(min(call.silence, call.left))
+        super().send(data)
+
+    def getresponse(self) -> Any:
+        self._used_at = time.monotonic()
+        return super().getresponse()
 
 
-class _HTTPSConnection(HTTPSConnection):
-    response_class = _DeadlineResponse
+class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
+    pass
 
 
 class _HTTPPool(HTTPConnectionPool):
@@ -231,7 +346,18 @@ class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
-class _DeadlineAdapter(HTTPAdapter):
+_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
+class _Adapter(HTTPAdapter):
+    """Connects through the classes above, also to and through proxies."""
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):  # those connect in their own way
+            manager.pool_classes_by_scheme = _POOLS
+        return manager

@@ -61,7 +61,12 @@ class Account:
 
     def key(self, token: str) -> Json | None:
         """Return the user's key with that hash, or None where it is not theirs."""
-        return next((row for row in self.keys if row.get("token") == token), None)
+
+        def hash_of(row: Json) -> Any:
+            # Only a row without its hash goes by its name.
+            return row.get("key_name") if row.get("token") is None else row["token"]
+
+        return next((row for row in self.keys if hash_of(row) == token), None)
 
 
 class LiteLLM:
@@ -101,14 +106,13 @@ class LiteLLM:
         if not isinstance(data, dict):
             raise UpstreamError("LiteLLM's answer about the user is no object")
         info = data.get("user_info", data)
-        if not isinstance(info, dict) or ("user_info" in data and not info):
+        info = info if isinstance(info, dict) else {}
+        keys = _rows(data.get("keys"))
+        teams = data["teams"] if isinstance(data.get("teams"), list) else []
+        if "user_info" in data and not (info or keys or teams):
             return None
-        return Account(
-            user_id=_text(info.get("user_id")) or _text(data.get("user_id")) or user_id,
-            info=info,
-            keys=_rows(data.get("keys")),
-            teams=data["teams"] if isinstance(data.get("teams"), list) else [],
-        )
+        named = _text(info.get("user_id")) or _text(data.get("user_id"))
+        return Account(user_id=named or user_id, info=info, keys=keys, teams=teams)
 
     def create_user(self, user: Json) -> None:
         """Create a user; ``auto_create_key`` must be false, or LiteLLM makes a key too."""
@@ -122,11 +126,11 @@ class LiteLLM:
 
     def generate_key(self, key: Json) -> Json:
         """Make a virtual key; the answer's ``key`` is the secret, told this once."""
-        return _object(self._post("/key/generate", key, relayed=True))
+        return _object(self._post("/key/generate", key))
 
-    def update_key(self, change: Json) -> Json:
-        """Change the key named by ``key`` (a secret or its hash)."""
-        return _object(self._post("/key/update", change))
+    def update_key(self, change: Json) -> Any:
+        """Change the key named by ``key`` (a secret or its hash); returns the key."""
+        return self._post("/key/update", change)
 
     def block_key(self, token: str) -> None:
         """Block a key at once."""
@@ -160,9 +164,10 @@ class LiteLLM:
     def team(self, team_id: str) -> Any:
         """Return ``/team/info`` as it is: ``{team_id, team_info, …}``, or a bare team row.
 
-        LiteLLM's status is handed on: a 404 means that there is no such team.
+        Raises:
+            UpstreamError: ``answered`` 404 means that there is no such team.
         """
-        return self._get("/team/info", {"team_id": team_id}, relayed=True)
+        return self._get("/team/info", {"team_id": team_id})
 
     def teams(self, team_ids: Sequence[str]) -> list[tuple[str, Any]]:
         """Return each team's id and ``/team/info``; those that can't be had are left out."""
@@ -179,32 +184,32 @@ class LiteLLM:
 
     def all_teams(self) -> list[Json]:
         """List every team of the proxy, keys and members included."""
-        data = self._get("/team/list", relayed=True)
+        data = self._get("/team/list")
         return _rows(data) or _listed(data, "teams", "data")
 
     def create_team(self, team: Json) -> Json:
         """Create a team; returns its row."""
-        return _object(self._post("/team/new", team, relayed=True))
+        return _object(self._post("/team/new", team))
 
     def update_team(self, change: Json) -> Json:
         """Change a team; returns ``{team_id, data}``."""
-        return _object(self._post("/team/update", change, relayed=True))
+        return _object(self._post("/team/update", change))
 
     def delete_team(self, team_id: str) -> None:
         """Delete a team and its keys."""
-        self._post("/team/delete", {"team_ids": [team_id]}, relayed=True)
+        self._post("/team/delete", {"team_ids": [team_id]})
 
     def add_member(self, team_id: str, user_id: str, max_budget: float | None) -> None:
         """Add a user to a team, with a budget of their own in USD unless None."""
         body: Json = {"team_id": team_id, "member": {"user_id": user_id, "role": "user"}}
         if max_budget is not None:
             body["max_budget_in_team"] = max_budget
-        self._post("/team/member_add", body, relayed=True)
+        self._post("/team/member_add", body)
 
     def remove_member(self, team_id: str, user_id: str) -> None:
         """Take a user out of a team; their keys in that team are deleted with it."""
         body = {"team_id": team_id, "user_id": user_id}
-        self._post("/team/member_delete", body, relayed=True)
+        self._post("/team/member_delete", body)
 
     # -- objects a team can be given -----------------------------------------
 
@@ -256,7 +261,7 @@ class LiteLLM:
 
     def audit_log(self, query: Mapping[str, str]) -> Any:
         """Return a page of the audit log, as LiteLLM has it."""
-        return self._get("/audit", query, relayed=True)
+        return self._get("/audit", query)
 
     def _all_pages(self, path: str, query: Mapping[str, str]) -> list[Any]:
         def page(number: int) -> Any:
@@ -275,12 +280,11 @@ class LiteLLM:
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        relayed: bool = False,
         attempts: int = 1,
     ) -> Any:
         for pause in _pauses(attempts):
             try:
-                return self._decoded(self._send("GET", path, query=query), relayed=relayed)
+                return self._decoded(self._send("GET", path, query=query))
             except UpstreamError as exc:
                 transient = exc.answered is None or exc.answered >= 500
                 if pause is None or not transient:
@@ -288,8 +292,8 @@ class LiteLLM:
                 time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
-    def _post(self, path: str, body: Json, *, relayed: bool = False) -> Any:
-        return self._decoded(self._send("POST", path, body=body), relayed=relayed)
+    def _post(self, path: str, body: Json) -> Any:
+        return self._decoded(self._send("POST", path, body=body))
 
     def _send(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Any = None
@@ -303,13 +307,13 @@ class LiteLLM:
             raise UpstreamError(str(exc)) from exc
 
     @staticmethod
-    def _decoded(answer: Answer, *, relayed: bool) -> Any:
+    def _decoded(answer: Answer) -> Any:
         if not answer.ok:
-            raise upstream_error(answer, relayed=relayed)
+            raise upstream_error(answer)
         try:
             return answer.json()
         except ValueError as exc:
-            raise UpstreamError("LiteLLM's answer is not valid JSON", relayed=relayed) from exc
+            raise UpstreamError("LiteLLM's answer is not valid JSON") from exc
 
     def _side_by_side(self, call: Callable[[A], R], arguments: Sequence[A]) -> list[R]:
         if len(arguments) < 2:
@@ -317,30 +321,25 @@ class LiteLLM:
         return list(self._workers.map(call, arguments))
 
 
-def upstream_error(answer: Answer, *, relayed: bool) -> UpstreamError:
+def upstream_error(answer: Answer) -> UpstreamError:
     """Read any of LiteLLM's error bodies.
 
-    ``{"error": {"message", "param"}}`` and ``{"message"}`` have a text for
-    people. The others (``{"detail": …}``, plain text) are shown as they came,
-    behind the status.
+    ``{"error": {"message", "param"}}`` and ``{"message", "param"}`` have a text for
+    people. The others (``{"detail": …}``, a list of what does not validate, plain
+    text) are shown as they came, behind the status.
     """
     try:
         body = answer.json()
     except ValueError:
         body = None
-    body = body if isinstance(body, dict) else {}
-    error = body.get("error")
-    source = error if isinstance(error, dict) else body
-    message = source.get("message")
-    if not isinstance(message, str) or not message:
+    error = body.get("error") if isinstance(body, dict) else None
+    source = body if error is None else error
+    source = source if isinstance(source, dict) else {}
+    message, param = source.get("message"), source.get("param")
+    if not isinstance(message, str):
         message = f"LiteLLM API error: {answer.status} {answer.reason} - {answer.text}"
-    param = source.get("param")
-    return UpstreamError(
-        message,
-        answered=answer.status,
-        param=param if isinstance(param, str) and param != "None" else None,
-        relayed=relayed,
-    )
+    named = isinstance(param, str) and param not in {"", "None"}
+    return UpstreamError(message, answered=answer.status, param=param if named else None)
 
 
 def _pauses(attempts: int) -> Iterator[float | None]:

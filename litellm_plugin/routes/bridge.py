@@ -32,7 +32,7 @@ def list_bridge_keys() -> list[dict[str, Any]]:
     return [shapes.virtual_key(row) for row in account.keys]
 
 
-@routes.post("/bridge/keys")
+@routes.post("/bridge/keys", relays=True)
 def generate_bridge_key() -> dict[str, Any]:
     return plugin.bridge.generate(_person(), body())
 

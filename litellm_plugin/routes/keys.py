@@ -19,7 +19,7 @@ def list_keys() -> list[dict[str, Any]]:
     return [shapes.virtual_key(row) for row in account.keys]
 
 
-@routes.post("/keys/generate")
+@routes.post("/keys/generate", relays=True)
 def generate_key() -> dict[str, Any]:
     caller = current_caller()
     key = plugin.keys.named_request(body(), service=caller.service is not None)
@@ -28,7 +28,7 @@ def generate_key() -> dict[str, Any]:
 
 
 @routes.post("/keys/<path:token>/update")
-def update_key(token: str) -> dict[str, Any]:
+def update_key(token: str) -> Any:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
     return plugin.keys.update(plugin.keys.owned(caller, token), body())

@@ -12,26 +12,26 @@ Json = dict[str, Any]
 routes = Routes()
 
 
-@routes.post("/teams")
+@routes.post("/teams", relays=True)
 def create_team() -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_CREATE)
     return plugin.team_admin.create(body(), user)
 
 
-@routes.get("/teams/managed")
+@routes.get("/teams/managed", relays=True)
 def managed_teams() -> list[Json]:
     plugin.access.team_admin(current_caller(), Permission.TEAM_MANAGE)
     return plugin.team_admin.all()
 
 
-@routes.patch("/teams/<path:team_id>")
+@routes.patch("/teams/<path:team_id>", relays=True)
 def update_team(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MANAGE)
     team = plugin.team_admin.managed_team(user, team_id)
     return plugin.team_admin.update(team, body())
 
 
-@routes.delete("/teams/<path:team_id>")
+@routes.delete("/teams/<path:team_id>", relays=True)
 def delete_team(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_DELETE)
     team = plugin.team_admin.managed_team(user, team_id)
@@ -39,28 +39,28 @@ def delete_team(team_id: str) -> Json:
     return {"success": True}
 
 
-@routes.post("/teams/<path:team_id>/members")
+@routes.post("/teams/<path:team_id>/members", relays=True)
 def add_team_member(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MEMBERS)
     team = plugin.team_admin.managed_team(user, team_id)
     return plugin.team_admin.add_member(team, body())
 
 
-@routes.delete("/teams/<path:team_id>/members")
+@routes.delete("/teams/<path:team_id>/members", relays=True)
 def remove_team_member(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MEMBERS)
     team = plugin.team_admin.managed_team(user, team_id)
     return plugin.team_admin.remove_member(team, query("userEntityRef"))
 
 
-@routes.get("/vector-stores")
+@routes.get("/vector-stores", relays=True)
 def vector_stores() -> list[Json]:
     plugin.access.team_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
     plugin.team_admin.objects_enabled()
     return plugin.team_admin.vector_stores()
 
 
-@routes.put("/teams/<path:team_id>/knowledge-bases")
+@routes.put("/teams/<path:team_id>/knowledge-bases", relays=True)
 def set_knowledge_bases(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
     plugin.team_admin.objects_enabled()
@@ -68,14 +68,14 @@ def set_knowledge_bases(team_id: str) -> Json:
     return plugin.team_admin.set_vector_stores(team, body())
 
 
-@routes.get("/mcp-servers")
+@routes.get("/mcp-servers", relays=True)
 def mcp_servers() -> list[Json]:
     plugin.access.team_admin(current_caller(), Permission.TEAM_MCP)
     plugin.team_admin.objects_enabled()
     return plugin.team_admin.mcp_servers()
 
 
-@routes.put("/teams/<path:team_id>/mcp-servers")
+@routes.put("/teams/<path:team_id>/mcp-servers", relays=True)
 def set_mcp_servers(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MCP)
     plugin.team_admin.objects_enabled()

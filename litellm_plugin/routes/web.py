@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from litellm_plugin.errors import (
     PluginError,
     Unauthenticated,
     UnsupportedMediaType,
+    UpstreamError,
 )
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.plugin import Plugin
@@ -48,6 +50,7 @@ class State:
     body: Any = None
 
 
+_ESCAPED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*")
 _KEY = "litellm_plugin.state"  # in the WSGI environment: a request's own, unlike flask.g
 
 
@@ -70,29 +73,34 @@ class Routes:
     def __init__(self) -> None:
         self._routes: list[tuple[str, str, View]] = []
 
-    def get(self, rule: str) -> Callable[[V], V]:
-        """Add a view for ``GET`` and ``HEAD``."""
-        return self._route("GET", rule)
+    def get(self, rule: str, *, relays: bool = False) -> Callable[[V], V]:
+        """Add a view for ``GET`` and ``HEAD``.
 
-    def post(self, rule: str) -> Callable[[V], V]:
+        Args:
+            rule: The path below the mount.
+            relays: Whether LiteLLM's error status is handed on; else it becomes 500.
+        """
+        return self._route("GET", rule, relays)
+
+    def post(self, rule: str, *, relays: bool = False) -> Callable[[V], V]:
         """Add a view for ``POST``."""
-        return self._route("POST", rule)
+        return self._route("POST", rule, relays)
 
-    def put(self, rule: str) -> Callable[[V], V]:
+    def put(self, rule: str, *, relays: bool = False) -> Callable[[V], V]:
         """Add a view for ``PUT``."""
-        return self._route("PUT", rule)
+        return self._route("PUT", rule, relays)
 
-    def patch(self, rule: str) -> Callable[[V], V]:
+    def patch(self, rule: str, *, relays: bool = False) -> Callable[[V], V]:
         """Add a view for ``PATCH``."""
-        return self._route("PATCH", rule)
+        return self._route("PATCH", rule, relays)
 
-    def delete(self, rule: str) -> Callable[[V], V]:
+    def delete(self, rule: str, *, relays: bool = False) -> Callable[[V], V]:
         """Add a view for ``DELETE``."""
-        return self._route("DELETE", rule)
+        return self._route("DELETE", rule, relays)
 
-    def _route(self, method: str, rule: str) -> Callable[[V], V]:
+    def _route(self, method: str, rule: str, relays: bool) -> Callable[[V], V]:
         def add(view: V) -> V:
-            self._routes.append((method, rule, view))
+            self._routes.append((method, rule, _as_json(view, relays=relays)))
             return view
 
         return add
@@ -103,16 +111,20 @@ class Routes:
             blueprint.add_url_rule(
                 rule,
                 endpoint=view.__name__,
-                view_func=_as_json(view),
+                view_func=view,
                 methods=[method],
                 strict_slashes=False,
             )
 
 
-def _as_json(view: View) -> View:
+def _as_json(view: View, *, relays: bool) -> View:
     @wraps(view)
     def answer(**arguments: Any) -> Response:
-        result = view(**arguments)
+        try:
+            result = view(**arguments)
+        except UpstreamError as exc:
+            exc.relayed = relays
+            raise
         return result if isinstance(result, Response) else json_response(result)
 
     return answer
@@ -251,8 +263,11 @@ def _refuse_other_paths() -> None:
     rule = request.url_rule
     if rule is None or rule.endpoint.endswith(".unknown_route"):
         return
+    path = _raw_path_below_mount()
+    if not _ESCAPED.fullmatch(path):
+        raise BadRequest("The path is not percent-encoded as it should be")
     segments = rule.rule.removeprefix(_state().mount).strip("/").count("/")
-    if _raw_path_below_mount().strip("/").count("/") != segments:
+    if path.strip("/").count("/") != segments:
         raise NotFound
 
 
@@ -277,7 +292,7 @@ def _parsed_body() -> Any:
     data = _decompressed(request.stream.read(MAX_BODY + 1))
     if len(data) > MAX_BODY:
         raise PayloadTooLarge("request entity too large")
-    if not data.strip():
+    if not data:
         return None
     try:
         value = json.loads(data.decode(charset), parse_constant=_refuse_constant)

@@ -11,6 +11,7 @@ from litellm_plugin.errors import BadRequest
 
 FILTERS = ("action", "table_name", "changed_by")
 PAGING = ("page", "page_size")
+NO_ROLES = "No litellm.provisioning.roles configured — every group receives the base defaults."
 
 
 class Audit:
@@ -57,6 +58,7 @@ class Audit:
                 "userRole": gets.user_role,
                 "metadata": dict(gets.metadata),
             },
+            **({} if self._provisioning.roles else {"note": NO_ROLES}),
         }
 
 

@@ -69,8 +69,8 @@ class Keys:
             key["max_budget"] = self._budget(body.get("max_budget"))
         if self._rules.team_required and not key.get("team_id"):
             raise BadRequest("Missing required fields", hint="Required: team_id")
-        if service and body.get("user_id") is not None:
-            key["user_id"] = fields.text("user_id", body["user_id"])
+        if service and "user_id" in body:
+            key["user_id"] = fields.or_null(fields.text)("user_id", body["user_id"])
         return key
 
     def named_request(self, body: Mapping[str, Any], *, service: bool) -> Json:
@@ -85,7 +85,7 @@ class Keys:
 
         Args:
             key: What :meth:`request` returned.
-            caller: The owner; a service may own none.
+            caller: The owner; a service owns none, and names whom it wants in ``user_id``.
 
         Returns:
             LiteLLM's answer, the secret in ``key``.
@@ -93,8 +93,8 @@ class Keys:
         Raises:
             Forbidden: ``team_id`` is not a team of the caller.
         """
-        account = self._users.account(caller) if caller.litellm_id else None
-        if key.get("team_id") is not None:
+        account = self._users.account(caller) if caller.user else None
+        if key.get("team_id"):
             self._teams.usable(key["team_id"], caller, account)
         entity = caller.entity
         created_by = {
@@ -119,7 +119,7 @@ class Keys:
         Raises:
             Forbidden: ``team_id`` is not one of the account's teams.
         """
-        if key.get("team_id") is not None and not account.in_team(key["team_id"]):
+        if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER)
         return self._make({**key, "user_id": account.user_id}, created_by)
 
@@ -128,7 +128,7 @@ class Keys:
         try:
             return self._litellm.generate_key({**key, "metadata": metadata})
         except UpstreamError as exc:
-            if key.get("team_id") and "duration format" in exc.message:
+            if key.get("team_id") and "Invalid duration format" in exc.message:
                 raise TeamDurationBroken(key["team_id"]) from exc
             raise
 
@@ -149,7 +149,7 @@ class Keys:
             raise Forbidden("Access denied: key does not belong to the caller")
         return OwnedKey(token, caller, account)
 
-    def update(self, key: OwnedKey, body: Mapping[str, Any]) -> Json:
+    def update(self, key: OwnedKey, body: Mapping[str, Any]) -> Any:
         """Change a key; returns LiteLLM's answer.
 
         Args:
@@ -164,7 +164,7 @@ class Keys:
         change = fields.read(body, CHANGE)
         if "max_budget" in body:
             change["max_budget"] = self._budget(body["max_budget"])
-        if change.get("team_id") is not None:
+        if change.get("team_id"):
             self._teams.usable(change["team_id"], key.owner, key.account)
         with self._writing(key.owner):
             return self._litellm.update_key({**change, "key": key.token})
@@ -262,7 +262,7 @@ NEW_KEY: dict[str, fields.Reader] = {
     "tpm_limit": fields.limit,
     "rpm_limit": fields.limit,
     "metadata": fields.or_null(_metadata),
-    "key_type": _key_type,
+    "key_type": fields.or_null(_key_type),
 }
 
 CHANGE: dict[str, fields.Reader] = {

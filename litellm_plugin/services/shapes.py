@@ -45,12 +45,12 @@ def virtual_key(row: Json) -> Json:
     """
     token = row.get("token")
     return {
-        "key": row.get("key_name") or token or "",
-        "created_at": row.get("created_at") or "",
-        "spend": row.get("spend") or 0,
+        **present(key=_first(row.get("key_name"), token)),
+        **({"token": token} if "token" in row else {}),
+        "created_at": _first(row.get("created_at"), ""),
+        "spend": _first(row.get("spend"), 0),
         "models": row["models"] if isinstance(row.get("models"), list) else [],
         **present(
-            token=token,
             key_alias=row.get("key_alias"),
             expires_at=row.get("expires"),
             max_budget=row.get("max_budget"),
@@ -127,7 +127,7 @@ def team(answer: Any, team_id: str = "") -> Json:
     for name in TEAM_LISTS & fields.keys():
         if fields[name] is not None and not isinstance(fields[name], list):
             fields[name] = []
-    named = outer.get("team_id")
+    named = _first(outer.get("team_id"), inner.get("team_id"))
     return {
         "team_id": named if isinstance(named, str) else team_id,
         **fields,

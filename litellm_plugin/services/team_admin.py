@@ -15,7 +15,7 @@ from typing import Any
 from litellm_plugin.clients.backstage import Catalog, Entity, split_ref
 from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.errors import BadRequest, Conflict, Forbidden
+from litellm_plugin.errors import BadRequest, Conflict, Forbidden, NotFound, UpstreamError
 from litellm_plugin.identity.principal import UserPrincipal
 from litellm_plugin.services import fields, shapes
 from litellm_plugin.services.access import Access
@@ -95,9 +95,14 @@ class TeamAdmin:
 
         Raises:
             Forbidden: Another group owns it, or none.
-            UpstreamError: LiteLLM does not know it (404), or failed.
+            NotFound: LiteLLM does not know it.
         """
-        row = shapes.team(self._litellm.team(team_id), team_id)
+        try:
+            row = shapes.team(self._litellm.team(team_id), team_id)
+        except UpstreamError as exc:
+            if exc.answered == 404:
+                raise NotFound("Team not found") from exc
+            raise
         owner = self._access.owner(row)
         if owner is None:
             raise Forbidden(

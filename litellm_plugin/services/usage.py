@@ -106,9 +106,8 @@ def _models(breakdown: Any) -> list[tuple[str, Json]]:
 
 
 def _entries(value: Any) -> list[tuple[str, Json]]:
-    if not isinstance(value, dict):
-        return []
-    return [(name, entry) for name, entry in value.items() if isinstance(entry, dict)]
+    entries = value.items() if isinstance(value, dict) else ()
+    return [(name, entry if isinstance(entry, dict) else {}) for name, entry in entries]
 
 
 def _zero(spend: str) -> Json:
