@@ -1,0 +1,142 @@
+"""What tests are written with: the hosts in memory, tokens, and the application between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+
+from litellm_plugin import create_app
+from litellm_plugin.config.settings import Settings
+from tests.apps import Apps
+from tests.client import PluginClient
+from tests.contract.cases import RESTRICTED
+from tests.fakes import FakeBackstage, FakeKeycloak, FakeLiteLLM, Network
+from tests.tokens import TokenFactory
+
+JWKS_PATH = "/.backstage/auth/v1/jwks.json"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "no_promise: a contract case whose answer may be any but a server error"
+    )
+
+
+@pytest.fixture(scope="session")
+def tokens() -> TokenFactory:
+    """Everybody who signs; their keys live as long as the test run."""
+    return TokenFactory()
+
+
+@pytest.fixture(scope="session")
+def apps(tmp_path_factory: pytest.TempPathFactory) -> Apps:
+    """Applications that tests share; ask for ``app`` where a test has one of its own."""
+    return Apps(tmp_path_factory.mktemp("plugin-key") / "key.json")
+
+
+@pytest.fixture
+def litellm() -> FakeLiteLLM:
+    """LiteLLM, without any rule: ``litellm.get("/user/info", json=...)``."""
+    return FakeLiteLLM()
+
+
+@pytest.fixture
+def backstage(tokens: TokenFactory) -> FakeBackstage:
+    """Backstage, with the contract's people, where everything is allowed."""
+    return FakeBackstage(tokens)
+
+
+@pytest.fixture
+def keycloak(tokens: TokenFactory) -> FakeKeycloak:
+    return FakeKeycloak(tokens)
+
+
+@pytest.fixture
+def network(
+    monkeypatch: pytest.MonkeyPatch,
+    litellm: FakeLiteLLM,
+    backstage: FakeBackstage,
+    keycloak: FakeKeycloak,
+) -> Network:
+    """The three hosts, and nothing else, for every ``requests`` session."""
+    hosts = Network(litellm, backstage, keycloak)
+    hosts.install(monkeypatch)
+    monkeypatch.setattr("litellm_plugin.clients.litellm.FIRST_PAUSE", 0.0)  # no waiting in tests
+    return hosts
+
+
+@pytest.fixture
+def variant() -> str:
+    """Settings by the name of a contract variant.
+
+    Another one: ``@pytest.mark.parametrize("variant", ["hide-members"])``.
+    """
+    return "full"
+
+
+@pytest.fixture
+def settings(apps: Apps, variant: str) -> Settings:
+    return apps.settings(variant)
+
+
+@pytest.fixture
+def client_of(network: Network, backstage: FakeBackstage) -> Callable[[Flask], PluginClient]:
+    """Makes the client of an application, which Backstage takes for the plugin then."""
+
+    def client_of(app: Flask) -> PluginClient:
+        client = PluginClient(app)
+        backstage.discovers("litellm", lambda: client.get(JWKS_PATH).json)
+        return client
+
+    return client_of
+
+
+@pytest.fixture
+def app(network: Network, settings: Settings) -> Flask:
+    """An application of this test's own."""
+    return create_app(settings)
+
+
+@pytest.fixture
+def client(app: Flask, client_of: Callable[[Flask], PluginClient]) -> PluginClient:
+    """Asks ``app``: ``client.post("/keys/generate", json={"alias": "ci"}, headers=alice)``."""
+    return client_of(app)
+
+
+@pytest.fixture
+def headers_of(tokens: TokenFactory) -> Callable[[str], dict[str, str]]:
+    """Makes request headers for a caller as the contract's ``as`` names them."""
+
+    def headers_of(who: str) -> dict[str, str]:
+        if who in RESTRICTED:
+            return {"Authorization": f"Bearer {RESTRICTED[who]}"}
+        authorization = tokens.authorization(who)
+        return {} if authorization is None else {"Authorization": authorization}
+
+    return headers_of
+
+
+@pytest.fixture
+def alice(headers_of: Callable[[str], dict[str, str]]) -> dict[str, str]:
+    """Member of the audit group and of the team admins."""
+    return headers_of("alice")
+
+
+@pytest.fixture
+def bob(headers_of: Callable[[str], dict[str, str]]) -> dict[str, str]:
+    """Member of no special group."""
+    return headers_of("bob")
+
+
+@pytest.fixture
+def carol(headers_of: Callable[[str], dict[str, str]]) -> dict[str, str]:
+    """Power user: a role of its own in provisioning."""
+    return headers_of("carol")
+
+
+@pytest.fixture
+def dave(headers_of: Callable[[str], dict[str, str]]) -> dict[str, str]:
+    """Team admin."""
+    return headers_of("dave")

@@ -1,0 +1,381 @@
+"""A Backstage with a catalog, a permission policy and key sets, and a Keycloak realm.
+
+Only what this service asks; answers and their bodies as the real ones give them.
+Tokens are really checked, our own plugin token against the key set we publish.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from tests.fakes.network import Asked, Reply
+from tests.tokens import LIMITED_TYP, PLUGIN_TYP, STATIC_TOKEN, USER_TYP, TokenFactory
+
+PEOPLE_FILE = Path(__file__).parents[1] / "contract" / "people" / "org.yaml"
+
+
+class People:
+    """The catalog's users and groups; of their relations, memberships only."""
+
+    def __init__(self, entities: Iterable[Mapping[str, Any]]) -> None:
+        self._entities = {_ref_of(entity): _stitched(entity) for entity in entities}
+
+    @classmethod
+    @functools.cache
+    def of(cls, file: Path = PEOPLE_FILE) -> People:
+        return cls(yaml.safe_load_all(file.read_text("utf-8")))
+
+    def entity(self, ref: str) -> dict[str, Any] | None:
+        """Return the entity; the case of ``ref`` does not matter."""
+        return self._entities.get(ref.lower())
+
+    def groups(self, ref: str) -> list[str]:
+        """Return the refs of the groups a user is a direct member of."""
+        entity = self.entity(ref) or {"relations": []}
+        return [relation["targetRef"] for relation in entity["relations"]]
+
+
+def _ref_of(entity: Mapping[str, Any]) -> str:
+    metadata = entity["metadata"]
+    return f"{entity['kind']}:{metadata.get('namespace', 'default')}/{metadata['name']}".lower()
+
+
+def _stitched(entity: Mapping[str, Any]) -> dict[str, Any]:
+    groups = _refs(entity, entity["spec"].get("memberOf"), "group")
+    return {
+        **entity,
+        "metadata": {"namespace": "default", **entity["metadata"]},
+        "relations": [{"type": "memberOf", "targetRef": ref} for ref in groups],
+    }
+
+
+def _refs(entity: Mapping[str, Any], names: list[str] | None, kind: str) -> list[str]:
+    """Complete short names as Backstage does: from the kind wanted and the entity's namespace."""
+    refs = []
+    for name in names or []:
+        before, colon, rest = name.rpartition(":")
+        namespace, slash, short = rest.rpartition("/")
+        default = entity["metadata"].get("namespace", "default")
+        refs.append(f"{before if colon else kind}:{namespace if slash else default}/{short}")
+    return sorted(ref.lower() for ref in refs)
+
+
+class PolicyError(Exception):
+    """The policy was told to throw."""
+
+
+@dataclass(frozen=True)
+class _PolicyRule:
+    permissions: tuple[str, ...]
+    users: frozenset[str]
+    result: str
+
+    def applies(self, permission: str, refs: Iterable[str]) -> bool:
+        return any(_matches(pattern, permission) for pattern in self.permissions) and (
+            "*" in self.users or not self.users.isdisjoint(refs)
+        )
+
+
+def _matches(pattern: str, value: str) -> bool:
+    if pattern.endswith("*"):
+        return value.startswith(pattern[:-1])
+    return pattern == value
+
+
+class Policy:
+    """``PERM[,PERM]@USER[,USER][=RESULT]``, more after ``;``; what no rule names is allowed.
+
+    ``RESULT`` is DENY (the default), ALLOW or THROW. ``PERM`` may end in ``*``; ``USER``
+    is a name, the full ref of a user or a group, or ``*``. The first rule that applies wins.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        self._rules = [_policy_rule(part) for part in text.split(";") if part]
+
+    def decide(self, permission: str, refs: Iterable[str]) -> str:
+        """Return ``ALLOW`` or ``DENY``.
+
+        Raises:
+            PolicyError: The rule says THROW.
+        """
+        refs = list(refs)
+        for rule in self._rules:
+            if rule.applies(permission, refs):
+                if rule.result == "THROW":
+                    raise PolicyError("rig policy was told to throw")
+                return rule.result
+        return "ALLOW"
+
+
+def _policy_rule(text: str) -> _PolicyRule:
+    left, _, result = text.partition("=")
+    permissions, at, users = left.partition("@")
+    result = result or "DENY"
+    if not at or result not in {"ALLOW", "DENY", "THROW"}:
+        raise ValueError(f"no policy rule: {text!r}")
+    return _PolicyRule(
+        permissions=tuple(permissions.split(",")),
+        users=frozenset(
+            user if user == "*" or ":" in user else f"user:default/{user}"
+            for user in users.split(",")
+        ),
+        result=result,
+    )
+
+
+@dataclass(frozen=True)
+class _User:
+    ref: str
+
+
+@dataclass(frozen=True)
+class _Service:
+    subject: str
+
+
+class _RefusedError(Exception):
+    def __init__(self, status: int, name: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.name = name
+
+
+def _illegal(message: str) -> _RefusedError:
+    return _RefusedError(401, "AuthenticationError", message)
+
+
+@dataclass(frozen=True)
+class BackstageCall:
+    """One request that Backstage got; ``plugin`` is the one asked."""
+
+    plugin: str
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(repr=False, compare=False)
+    body: Any = None
+
+
+class FakeBackstage:
+    """A Backstage that has never heard of us until :meth:`discovers` is called.
+
+    Attributes:
+        policy: What the permission API decides by.
+        people: The catalog.
+        failures: By plugin id, the status it answers everything with, or what the
+            connection fails with.
+        never_signed_in: Refs of users whose tokens hold and whom the auth plugin has no record
+            of: the permission API answers 404.
+        calls: What was asked, in order.
+    """
+
+    def __init__(self, tokens: TokenFactory, people: People | None = None) -> None:
+        self.base_url = f"{tokens.backstage}/api"
+        self.policy = Policy()
+        self.people = people or People.of()
+        self.failures: dict[str, int | Exception] = {}
+        self.never_signed_in: set[str] = set()
+        self.calls: list[BackstageCall] = []
+        self._tokens = tokens
+        self._key_sets = {
+            url.removeprefix(self.base_url): keys for url, keys in tokens.jwks().items()
+        }
+        self._discovered: dict[str, Callable[[], Any]] = {}
+        self._lock = threading.Lock()
+
+    def discovers(self, plugin: str, key_set: Callable[[], Any]) -> None:
+        """Say where ``plugin`` publishes its keys, as ``discovery.endpoints`` does.
+
+        Args:
+            plugin: Plugin id.
+            key_set: Fetches the decoded key set.
+        """
+        self._discovered[plugin] = key_set
+
+    def asked_of(self, plugin: str) -> list[BackstageCall]:
+        return [call for call in self.calls if call.plugin == plugin]
+
+    def answer(self, asked: Asked) -> Reply:
+        _, plugin, *rest = asked.path.split("/", 2)
+        path = f"/{rest[0]}" if rest else ""
+        with self._lock:
+            call = BackstageCall(plugin, asked.method, path, dict(asked.headers), asked.json)
+            self.calls.append(call)
+        failure = self.failures.get(plugin)
+        try:
+            if isinstance(failure, Exception):
+                raise failure
+            if failure is not None:
+                raise _RefusedError(failure, "Error", "told to fail")
+            if asked.path in self._key_sets:
+                return Reply(json=self._key_sets[asked.path])
+            if plugin == "catalog" and path.startswith("/entities/by-name/"):
+                return self._entity(asked, path)
+            if (asked.method, plugin, path) == ("POST", "permission", "/authorize"):
+                return self._authorize(asked)
+        except _RefusedError as exc:
+            error = {"name": exc.name, "message": str(exc)}
+            return _error_body(exc.status, error, asked.method, path)
+        return Reply(404)
+
+    # -- catalog -------------------------------------------------------------
+
+    def _entity(self, asked: Asked, path: str) -> Reply:
+        caller = self._caller(asked, "catalog")
+        kind, namespace, name = map(unquote, path.removeprefix("/entities/by-name/").split("/"))
+        entity = self.people.entity(f"{kind}:{namespace}/{name}")
+        hidden = isinstance(caller, _User) and (
+            self.policy.decide("catalog.entity.read", self._ownership(caller)) == "DENY"
+        )
+        if asked.method != "GET" or entity is None or hidden:
+            message = f"No entity named '{name}' found, with kind '{kind}' in namespace"
+            raise _RefusedError(404, "NotFoundError", f"{message} '{namespace}'")
+        return Reply(json=entity)
+
+    # -- permission ----------------------------------------------------------
+
+    def _authorize(self, asked: Asked) -> Reply:
+        caller = self._caller(asked, "permission")
+        if isinstance(caller, _Service):
+            message = "This endpoint does not allow 'service' credentials"
+            raise _RefusedError(403, "NotAllowedError", message)
+        items = asked.json.get("items") if isinstance(asked.json, dict) else None
+        if not isinstance(items, list) or not all(map(_is_query, items)):
+            raise _RefusedError(400, "InputError", "Invalid input")
+        if caller.ref in self.never_signed_in:
+            raise _RefusedError(404, "ResponseError", "Request failed with 404 Not Found")
+        refs = self._ownership(caller)
+        try:
+            decisions = [
+                {"id": item["id"], "result": self.policy.decide(item["permission"]["name"], refs)}
+                for item in items
+            ]
+        except PolicyError as exc:
+            raise _RefusedError(500, "Error", str(exc)) from exc
+        return Reply(json={"items": decisions})
+
+    def _ownership(self, user: _User) -> list[str]:
+        return [user.ref, *self.people.groups(user.ref)]
+
+    # -- credentials ---------------------------------------------------------
+
+    def _caller(self, asked: Asked, plugin: str) -> _User | _Service:
+        token = asked.bearer
+        if not token:
+            raise _illegal("Missing credentials")
+        typ = _unverified(token, 0).get("typ")
+        if typ == PLUGIN_TYP:
+            return self._plugin(token, plugin)
+        if typ == LIMITED_TYP:
+            raise _illegal("Illegal limited user token")
+        if typ == USER_TYP:
+            return self._user(token)
+        if token == STATIC_TOKEN:
+            return _Service("rig-full")
+        raise _illegal("Illegal token")
+
+    def _user(self, token: str) -> _User:
+        keys = {"keys": [self._tokens.user_key.jwk()]}
+        claims = self._claims(token, keys, "Failed user token verification")
+        return _User(claims["sub"])
+
+    def _plugin(self, token: str, called: str) -> _User | _Service:
+        failed = "Failed plugin token verification"
+        caller = _unverified(token, 1).get("sub")
+        if caller == self._tokens.plugin_id:
+            keys: Any = {"keys": [self._tokens.plugin_key.jwk()]}
+        elif caller in self._discovered:
+            keys = self._discovered[caller]()
+        else:
+            raise _illegal(
+                f"Received a plugin token where the source '{caller}' plugin unexpectedly does"
+                " not have a JWKS endpoint. The target plugin needs to be migrated to be"
+                " installed in an app using the new backend system."
+            )
+        claims = self._claims(token, keys, failed)
+        audience = claims.get("aud")
+        if called not in (audience if isinstance(audience, list) else [audience]):
+            raise _illegal(failed)
+        behalf = claims.get("obo")
+        if not behalf:
+            return _Service(f"plugin:{caller}")
+        typ = _unverified(behalf, 0).get("typ") if isinstance(behalf, str) else None
+        if typ not in {USER_TYP, LIMITED_TYP}:
+            raise _illegal("Invalid user token in plugin token obo claim")
+        return self._user(behalf)
+
+    def _claims(self, token: str, keys: Any, failed: str) -> dict[str, Any]:
+        now = self._tokens.clock()
+        try:
+            claims = jwt.decode(token, KeySet.import_key_set(keys), algorithms=["ES256"]).claims
+        except (JoseError, ValueError) as exc:
+            raise _illegal(failed) from exc
+        expires, issued = claims.get("exp"), claims.get("iat")
+        if not isinstance(expires, int) or not isinstance(issued, int) or expires <= now:
+            raise _illegal(failed)
+        if claims.get("nbf", now) > now or not isinstance(claims.get("sub"), str):
+            raise _illegal(failed)
+        return claims
+
+
+def _is_query(item: Any) -> bool:
+    match item:
+        case {
+            "id": str(),
+            "permission": {"type": "basic", "name": str(), "attributes": dict()},
+        }:
+            return True
+    return False
+
+
+def _error_body(status: int, error: Mapping[str, Any], method: str, path: str) -> Reply:
+    body = {
+        "error": error,
+        "request": {"method": method, "url": path},
+        "response": {"statusCode": status},
+    }
+    return Reply(status, body)
+
+
+def _unverified(token: str, part: int) -> dict[str, Any]:
+    """Decode a token's header (0) or claims (1); empty where it is no token."""
+    segments = token.split(".")
+    if len(segments) != 3:
+        return {}
+    try:
+        decoded = json.loads(base64.urlsafe_b64decode(segments[part] + "=="))
+    except ValueError:
+        return {}
+    return decoded if isinstance(decoded, dict) else {}
+
+
+class FakeKeycloak:
+    """The realm's key set, and nothing else."""
+
+    def __init__(self, tokens: TokenFactory) -> None:
+        realm = urlsplit(tokens.issuer)
+        self.base_url = f"{realm.scheme}://{realm.netloc}"
+        self._path = f"{realm.path}/protocol/openid-connect/certs"
+        self._tokens = tokens
+        self.failure: Exception | None = None
+        self.calls: list[str] = []
+
+    def answer(self, asked: Asked) -> Reply:
+        self.calls.append(asked.path)
+        if self.failure is not None:
+            raise self.failure
+        if asked.path != self._path:
+            return Reply(404, {"error": "not found"})
+        return Reply(json={"keys": [self._tokens.keycloak_key.jwk()]})

@@ -1,0 +1,212 @@
+"""A LiteLLM proxy that answers by rules, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.fakes.network import NOTHING, Asked, Reply, dropped
+
+MASTER_KEY = "sk-contract-master-key"
+BASE_URL = "http://127.0.0.1:4787"  # the recordings name it
+
+RULE_FIELDS = frozenset({"method", "path", "query", "body", "status", "json", "text", "times"}) | {
+    "drop"
+}
+
+
+@dataclass
+class Rule:
+    """One answer, and what it answers to; None stands for any.
+
+    Attributes:
+        path: As sent, percent-encoded, without the query.
+        query: Parameters that must be there.
+        body: What the JSON body must have: members of objects, at any depth.
+        times: How often it may be used; None: always.
+        error: Raised instead of an answer.
+        meanwhile: Called before the answer goes out, to hold it back or to look around.
+    """
+
+    path: str | None = None
+    reply: Reply = field(default_factory=lambda: Reply(json={}))
+    method: str | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = NOTHING
+    times: int | None = None
+    error: Exception | None = None
+    meanwhile: Callable[[], None] | None = None
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Rule:
+        """Read a rule as a contract case has it.
+
+        Raises:
+            ValueError: It has a field that no rule has.
+        """
+        if unknown := raw.keys() - RULE_FIELDS:
+            raise ValueError(f"a rule has no {', '.join(sorted(unknown))}")
+        content = NOTHING if "text" in raw else raw.get("json", NOTHING)
+        return cls(
+            path=raw.get("path"),
+            reply=Reply(raw.get("status", 200), content, raw.get("text", "")),
+            method=raw.get("method"),
+            query=raw.get("query") or {},
+            body=raw.get("body", NOTHING),
+            times=raw.get("times"),
+            error=dropped() if raw.get("drop") else None,
+        )
+
+    def fits(self, asked: Asked) -> bool:
+        sent = asked.parameters
+        return (
+            self.times != 0
+            and self.method in {None, asked.method}
+            and self.path in {None, asked.path}
+            and all((name, value) in sent for name, value in self.query.items())
+            and (self.body is NOTHING or _has(asked.json, self.body))
+        )
+
+
+def _has(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):
+        return isinstance(value, Mapping) and all(
+            name in value and _has(value[name], member) for name, member in wanted.items()
+        )
+    return bool(value == wanted)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request that LiteLLM got.
+
+    Attributes:
+        path: As sent, percent-encoded.
+        query: As sent, without the question mark.
+        body: Decoded JSON; None where there was no body.
+        status: What was answered; None: the connection broke.
+    """
+
+    method: str
+    path: str
+    query: str = ""
+    body: Any = None
+    status: int | None = 200
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def target(self) -> str:
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+    @property
+    def failed(self) -> bool:
+        """Whether a second attempt may do better."""
+        return self.status is None or self.status == 429 or self.status >= 500
+
+    def as_write(self) -> dict[str, Any]:
+        """Return the call as a case's ``writes`` has it."""
+        return {"method": self.method, "path": self.target, "body": self.body}
+
+
+class FakeLiteLLM:
+    """Answers with the first rule that fits and is not used up, else 599.
+
+    Whoever comes without the master key gets LiteLLM's 401.
+    """
+
+    def __init__(self, base_url: str = BASE_URL, master_key: str = MASTER_KEY) -> None:
+        self.base_url = base_url
+        self.master_key = master_key
+        self.rules: list[Rule] = []
+        self.calls: list[Call] = []
+        self._lock = threading.Lock()
+
+    def script(self, rules: Iterable[Mapping[str, Any]]) -> None:
+        """Add rules as a contract case has them."""
+        self.rules += [Rule.from_json(rule) for rule in rules]
+
+    def on(
+        self,
+        method: str | None,
+        path: str,
+        *,
+        json: Any = NOTHING,
+        text: str | None = None,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        body: Any = NOTHING,
+        times: int | None = None,
+        error: Exception | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
+        """Add a rule; it answers ``{}`` where neither ``json`` nor ``text`` is given."""
+        content = {} if json is NOTHING and text is None else json
+        self.rules.append(
+            Rule(
+                path=path,
+                reply=Reply(status, content, text or "", headers or {}),
+                method=method,
+                query=query or {},
+                body=body,
+                times=times,
+                error=error,
+                meanwhile=meanwhile,
+            )
+        )
+
+    def get(self, path: str, **rule: Any) -> None:
+        self.on("GET", path, **rule)
+
+    def post(self, path: str, **rule: Any) -> None:
+        self.on("POST", path, **rule)
+
+    def forget(self) -> None:
+        """Drop all rules and calls."""
+        self.rules.clear()
+        self.calls.clear()
+
+    @property
+    def reads(self) -> list[Call]:
+        return [call for call in self.calls if call.method == "GET"]
+
+    @property
+    def writes(self) -> list[Call]:
+        return [call for call in self.calls if call.method != "GET"]
+
+    def answer(self, asked: Asked) -> Reply:
+        with self._lock:
+            rule = self._rule(asked)
+            if rule.times is not None:
+                rule.times -= 1
+            self.calls.append(
+                Call(
+                    method=asked.method,
+                    path=asked.path,
+                    query=asked.query,
+                    body=asked.json,
+                    status=rule.reply.status if rule.error is None else None,
+                    headers=dict(asked.headers),
+                )
+            )
+        if rule.meanwhile is not None:
+            rule.meanwhile()
+        if rule.error is not None:
+            raise rule.error
+        return rule.reply
+
+    def _rule(self, asked: Asked) -> Rule:
+        if asked.bearer != self.master_key:
+            refusal = _error(401, "Authentication Error, Invalid proxy server token passed.")
+            return Rule(asked.path, refusal)
+        for rule in self.rules:
+            if rule.fits(asked):
+                return rule
+        return Rule(asked.path, _error(599, f"no rule for {asked.method} {asked.path}"))
+
+
+def _error(status: int, message: str) -> Reply:
+    error = {"message": message, "type": "auth_error", "param": "None", "code": str(status)}
+    return Reply(status, {"error": error})

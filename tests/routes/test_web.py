@@ -1,0 +1,150 @@
+"""What every request passes, whatever it asks for."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+
+import pytest
+
+from tests.client import PluginClient
+from tests.fakes import FakeLiteLLM
+from tests.routes.conftest import OWN_KEY
+
+JSON = {"Content-Type": "application/json"}
+LIMIT = 102_400
+
+Headers = dict[str, str]
+
+
+def _padded(size: int) -> str:
+    frame = '{"alias":""}'
+    return '{"alias":"' + "a" * (size - len(frame)) + '"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        ("{", JSON, 400),
+        ('"text"', JSON, 400),
+        ("5", JSON, 400),
+        ("null", JSON, 400),
+        ("   ", JSON, 400),
+        ('{"alias":"a"} x', JSON, 400),
+        ('{"alias":NaN}', JSON, 400),
+        ('{"alias":-Infinity}', JSON, 400),
+        ("[" * 100_000, JSON, 400),
+        ('{"alias":"\\ud800"}', JSON, 400),
+        (b'{"alias":"\xff"}', JSON, 400),
+        (_padded(LIMIT + 1), JSON, 413),
+        ("{}", {"Content-Type": "application/json; charset=iso-8859-1"}, 415),
+        ("{}", {**JSON, "Content-Encoding": "br"}, 415),
+        ("not gzip", {**JSON, "Content-Encoding": "gzip"}, 400),
+        (gzip.compress(_padded(LIMIT + 1).encode()), {**JSON, "Content-Encoding": "gzip"}, 413),
+        (gzip.compress(bytes(50_000_000)), {**JSON, "Content-Encoding": "gzip"}, 413),
+    ],
+    ids=str,
+)
+def test_a_body_that_can_not_be_read_is_refused_and_nothing_is_written(
+    client: PluginClient,
+    known_bob: FakeLiteLLM,
+    bob: Headers,
+    body: str | bytes,
+    headers: Headers,
+    status: int,
+) -> None:
+    answer = client.post("/keys/generate", raw=body, headers=bob | headers)
+    assert answer.status_code == status
+    assert isinstance(answer.get_json()["error"], str)
+    assert known_bob.calls == []
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        ("alias=mine", {"Content-Type": "application/x-www-form-urlencoded"}),
+        ('{"alias":"mine"}', {"Content-Type": "text/plain"}),
+        ('{"alias":"mine"}', {"Content-Type": "application/vnd.x+json"}),
+        ("", JSON),
+        ("[]", JSON),
+    ],
+)
+def test_a_body_that_is_no_json_object_counts_as_an_empty_one(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, body: str, headers: Headers
+) -> None:
+    answer = client.post("/keys/generate", raw=body, headers=bob | headers)
+    assert answer.status_code == 400
+    assert answer.get_json() == {"error": "Missing required fields", "hint": "Required: alias"}
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+def test_a_compressed_body_is_read(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, compress: object
+) -> None:
+    assert callable(compress)
+    encoding = "gzip" if compress is gzip.compress else "deflate"
+    sent = compress(json.dumps({"alias": "mine"}).encode())
+    headers = {**bob, **JSON, "Content-Encoding": encoding}
+    assert client.post("/keys/generate", raw=sent, headers=headers).status_code == 200
+
+
+def test_a_delete_with_a_content_type_and_no_body_is_served(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
+    known_bob.post("/key/delete", json={"deleted_keys": [OWN_KEY]})
+    answer = client.delete(f"/keys/{OWN_KEY}", headers=bob | JSON)
+    assert answer.get_json() == {"success": True}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/nope", 404),
+        ("/", 404),
+        ("", 404),
+        ("/keys/a/b/update", 404),  # two segments, so another path than /keys/a%2Fb/update
+        ("/keys/a%2Fb/update", 403),
+        ("/keys/%zz/update", 400),
+        ("/keys/..%2F..%2Fuser%2Fnew/update", 403),
+        ("/keys/a;b/update", 403),
+        ("/keys/%00/update", 403),
+        ("/keys/" + "a" * 5000 + "/update", 403),
+        ("/keys//update", 404),
+    ],
+)
+def test_a_path_means_what_was_sent(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, path: str, status: int
+) -> None:
+    answer = client.post(path, json={}, headers=bob)
+    assert answer.status_code == status
+    assert isinstance(answer.get_json()["error"], str)
+    assert known_bob.writes == []
+
+
+def test_an_unknown_path_wants_credentials_too(client: PluginClient) -> None:
+    answer = client.get("/nope?x=1")
+    assert answer.status_code == 401
+    assert answer.get_json()["request"] == {"method": "GET", "url": "/nope?x=1"}
+
+
+def test_a_trailing_slash_does_not_matter(client: PluginClient, bob: Headers) -> None:
+    assert client.get("/health/", headers=bob).get_json()["status"] == "ok"
+
+
+def test_a_parameter_given_twice_is_refused(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
+    answer = client.get("/usage?start_date=a&start_date=b&end_date=c", headers=bob)
+    assert answer.status_code == 400
+    assert "start_date" in answer.get_json()["error"]
+
+
+def test_a_fault_of_ours_is_answered_in_json_and_tells_nothing(
+    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, caplog: pytest.LogCaptureFixture
+) -> None:
+    litellm.get("/user/info", error=RuntimeError("sk-secret-inside-a-fault"))
+    answer = client.get("/keys", headers=bob)
+    assert answer.status_code == 500
+    assert answer.get_json() == {"error": "Internal server error"}
+    assert "GET" in caplog.text
