@@ -9,8 +9,9 @@ from flask import Blueprint, Flask
 from werkzeug.exceptions import HTTPException
 
 from litellm_plugin import routes
-from litellm_plugin.config import default_paths, load_settings
+from litellm_plugin.config import ConfigError, default_paths, load_settings
 from litellm_plugin.config.settings import Settings
+from litellm_plugin.identity.signing import KeyStoreError
 from litellm_plugin.plugin import build
 from litellm_plugin.routes.web import not_served
 
@@ -25,7 +26,10 @@ def create_blueprint(settings: Settings | None = None) -> Blueprint:
     Raises:
         ConfigError: The configuration is faulty; it lists every problem.
     """
-    return routes.blueprint(build(settings or _settings()))
+    try:
+        return routes.blueprint(build(settings or _settings()))
+    except KeyStoreError as exc:
+        raise ConfigError([str(exc)]) from exc
 
 
 def create_app(settings: Settings | None = None) -> Flask:

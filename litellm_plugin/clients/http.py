@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from http.client import HTTPResponse
+from http.client import HTTPResponse, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,7 +217,10 @@ class Upstream:
             what = "did not answer in time" if _is_late(exc) else "broke off"
         else:
             what = "could not be reached" + (" in time" if _is_late(exc) else "")
-        log.warning("%s %s: %s", self.name, what, redact(str(exc)))
+        # An invalid header would be quoted, and may be the one with the credentials.
+        secret = isinstance(exc, requests.exceptions.InvalidHeader)
+        reason = type(exc).__name__ if secret else redact(str(exc))
+        log.warning("%s %s: %s", self.name, what, reason)
         return NoAnswerError(f"{self.name} {what}", sent=sent)
 
 
@@ -271,11 +274,15 @@ class _BoundedReader(io.RawIOBase):
 
     A time-out on a socket limits one silence only, so an upstream that sends a
     byte now and then, in its headers too, could hold a thread for ever.
+
+    Attributes:
+        ended: Whether the other side has closed the connection.
     """
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
         self._sock = sock
+        self.ended = False
 
     def readable(self) -> bool:
         return True
@@ -288,6 +295,7 @@ class _BoundedReader(io.RawIOBase):
         count: int | None = self._raw.readinto(buffer)
         if count:
             call.answered = True
+        self.ended = count == 0
         return count
 
     def close(self) -> None:
@@ -298,7 +306,14 @@ class _BoundedReader(io.RawIOBase):
 class _Response(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_BoundedReader(self.fp.detach(), sock))
+        self._reader = _BoundedReader(self.fp.detach(), sock)
+        self.fp = io.BufferedReader(self._reader)
+
+    def begin(self) -> None:
+        super().begin()
+        if self._reader.ended:
+            # http.client takes it for the end of the headers, and so for an empty body.
+            raise RemoteDisconnected("Remote end closed connection within the headers")
 
 
 class _HTTPConnection(HTTPConnection):

@@ -105,13 +105,15 @@ class LiteLLM:
             raise
         if not isinstance(data, dict):
             raise UpstreamError("LiteLLM's answer about the user is no object")
-        info = data.get("user_info", data)
-        info = info if isinstance(info, dict) else {}
+        own = data.get("user_info")
+        own = own if isinstance(own, dict) else {}
         keys = _rows(data.get("keys"))
         teams = data["teams"] if isinstance(data.get("teams"), list) else []
-        if "user_info" in data and not (info or keys or teams):
+        if "user_info" in data and not (own or keys or teams):
             return None
-        named = _text(info.get("user_id")) or _text(data.get("user_id"))
+        # Old versions have the user's fields beside "keys" instead of below "user_info".
+        info = {**data, **{name: value for name, value in own.items() if value is not None}}
+        named = _text(data.get("user_id")) or _text(own.get("user_id"))
         return Account(user_id=named or user_id, info=info, keys=keys, teams=teams)
 
     def create_user(self, user: Json) -> None:

@@ -40,6 +40,7 @@ def issue_cookie() -> Response:
 def clear_cookie() -> Response:
     _user()
     response = Response(status=204)
+    del response.headers["Content-Type"]
     _set_cookie(response, "", datetime.fromtimestamp(0, UTC))
     return response
 

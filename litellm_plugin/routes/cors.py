@@ -20,7 +20,7 @@ def install(blueprint: Blueprint, cors: Cors) -> None:
         if request.method != "OPTIONS" or not allowed(request.headers.get("Origin", "")):
             return None
         response = Response(status=204)
-        response.content_length = 0
+        del response.headers["Content-Type"]
         response.headers["Access-Control-Allow-Methods"] = ",".join(cors.methods)
         asked = request.headers.get("Access-Control-Request-Headers")
         if cors.allowed_headers is not None:

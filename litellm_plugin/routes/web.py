@@ -234,7 +234,11 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
     blueprint.register_error_handler(Exception, _broken)
     for rule in ("/", "/<path:_path>"):
         blueprint.add_url_rule(
-            rule, view_func=unknown_route, methods=METHODS, provide_automatic_options=False
+            rule,
+            view_func=unknown_route,
+            methods=METHODS,
+            provide_automatic_options=False,
+            strict_slashes=False,
         )
 
 

@@ -115,10 +115,10 @@ class Access:
             Forbidden: There is no audit group, or the user is not in it.
             BackstageUnavailable: The catalog can't be asked.
         """
-        user = self.signed_in(caller)
         group = self._settings.audit_group
         if group is None:
             raise Forbidden(f"{what} is not configured (litellm.audit.group not set)")
+        user = self.signed_in(caller)
         if group not in caller.entity.groups:
             raise Forbidden("Access denied: not a member of the audit group")
         return user

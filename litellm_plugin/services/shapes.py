@@ -82,17 +82,19 @@ def model(row: Json) -> Json | None:
     """
     info = _object(row.get("model_info"))
     params = _object(row.get("litellm_params"))
-    name = row.get("model_name") or params.get("model") or info.get("id")
-    if not isinstance(name, str):
+    name = _first(row.get("model_name"), params.get("model"), info.get("id"))
+    if not isinstance(name, str) or not name:
         return None
     fields = {field: _first(info.get(field), params.get(field)) for field in MODEL_FIELDS}
-    return {"model_name": name, "mode": info.get("mode") or "chat", **present(**fields)}
+    return {"model_name": name, "mode": _first(info.get("mode"), "chat"), **present(**fields)}
 
 
 def named_model(row: Json) -> Json | None:
-    """Return one of ``GET /models`` from a row that has an ``id`` only."""
-    name = row.get("id")
-    return {"model_name": name, "mode": "chat"} if isinstance(name, str) and name else None
+    """Return one of ``GET /models`` from a row of the OpenAI API, or None without a name."""
+    name = _first(row.get("id"), row.get("model_name"))
+    if not isinstance(name, str) or not name:
+        return None
+    return {"model_name": name, "mode": _first(row.get("mode"), "chat")}
 
 
 TEAM_FIELDS = (
