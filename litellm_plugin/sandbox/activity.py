@@ -1,0 +1,163 @@
+"""Daily usage, added up as LiteLLM's ``daily/activity`` endpoints add it up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+Json = dict[str, Any]
+Named = Callable[["UsageRow"], str]
+Described = Callable[[str], Json]
+
+API_KEY_LIMIT = 100  # what the aggregated answer says it names at most
+
+_COUNTED = ("prompt_tokens", "completion_tokens", "successful_requests", "failed_requests")
+_METRICS = (
+    "spend",
+    "flat_cost",
+    "prompt_tokens",
+    "completion_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "compression_saved_tokens",
+    "compression_savings_spend",
+    "prompt_caching_savings_spend",
+    "gateway_injected_caching_savings_spend",
+    "autorouter_savings_spend",
+    "total_tokens",
+    "successful_requests",
+    "failed_requests",
+    "api_requests",
+    "total_response_time_ms",
+    "timed_requests",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """What one key did with one model on one day; a row of LiteLLM's table.
+
+    Attributes:
+        day: In UTC.
+        token: The key's hash.
+        model: The public name.
+        deployment: The provider's name, such as ``openai/gpt-4o``.
+        spend: USD.
+    """
+
+    day: date
+    token: str
+    user_id: str | None
+    team_id: str | None
+    model: str
+    deployment: str
+    spend: float
+    prompt_tokens: int
+    completion_tokens: int
+    successful_requests: int
+    failed_requests: int = 0
+
+
+def page_of(
+    rows: Sequence[UsageRow],
+    *,
+    page: int,
+    page_size: int | None,
+    entity: Named,
+    about_entity: Described,
+    about_key: Described,
+) -> Json:
+    """Return one page of daily activity.
+
+    A page is one of rows, as LiteLLM's is: a day may be split, and the totals are
+    those of the page.
+
+    Args:
+        rows: All rows that were asked for.
+        page: From 1.
+        page_size: Rows per page; None for the aggregated answer.
+        entity: Whose usage a row is: a user's or a team's.
+        about_entity: Metadata of such an entity.
+        about_key: Metadata of a key, by hash.
+    """
+    newest_first = sorted(rows, key=lambda row: (-row.day.toordinal(), row.token, row.model))
+    pages = -(-len(rows) // page_size) if page_size else 1
+    shown = newest_first[(page - 1) * page_size :][:page_size] if page_size else newest_first
+    totals = {f"total_{name.removeprefix('total_')}": n for name, n in _metrics(shown).items()}
+    return {
+        "results": [
+            {
+                "date": day,
+                "metrics": _metrics(own),
+                "breakdown": _breakdown(own, entity, about_entity, about_key),
+            }
+            for day, own in _groups(shown, lambda row: row.day.isoformat())
+        ],
+        "metadata": {
+            **totals,
+            "page": page,
+            "total_pages": pages,
+            "has_more": page < pages,
+            "api_key_limit": None if page_size else API_KEY_LIMIT,
+            "total_api_keys": None if page_size else len({row.token for row in rows}),
+            "entity_total_api_keys": None,
+        },
+    }
+
+
+def _breakdown(
+    rows: Sequence[UsageRow], entity: Named, about_entity: Described, about_key: Described
+) -> Json:
+    def nothing(_name: str) -> Json:
+        return {}
+
+    def by_key(own: Iterable[UsageRow]) -> Json:
+        return {
+            token: {"metrics": _metrics(keys_own), "metadata": about_key(token)}
+            for token, keys_own in _groups(own, lambda row: row.token)
+        }
+
+    def by(named: Named, about: Described = nothing) -> Json:
+        return {
+            name: {
+                "metrics": _metrics(own),
+                "metadata": about(name),
+                "api_key_breakdown": by_key(own),
+            }
+            for name, own in _groups(rows, named)
+        }
+
+    return {
+        "mcp_servers": {},
+        "models": by(lambda row: row.deployment),
+        "model_groups": by(lambda row: row.model),
+        "providers": by(lambda row: row.deployment.partition("/")[0]),
+        "endpoints": by(lambda _row: "/chat/completions"),
+        "api_keys": by_key(rows),
+        "entities": by(entity, about_entity),
+    }
+
+
+def _groups(rows: Iterable[UsageRow], named: Named) -> list[tuple[str, list[UsageRow]]]:
+    groups: dict[str, list[UsageRow]] = {}
+    for row in rows:
+        groups.setdefault(named(row), []).append(row)
+    return list(groups.items())
+
+
+def _metrics(rows: Sequence[UsageRow]) -> dict[str, float]:
+    counts = {name: sum(getattr(row, name) for row in rows) for name in _COUNTED}
+    requests = counts["successful_requests"] + counts["failed_requests"]
+    known: dict[str, float] = {
+        **counts,
+        "spend": sum((row.spend for row in rows), 0.0),
+        "total_tokens": counts["prompt_tokens"] + counts["completion_tokens"],
+        "api_requests": requests,
+        "total_response_time_ms": 2 * requests,
+        "timed_requests": requests,
+    }
+    return {
+        name: known.get(name, 0.0 if name.endswith(("spend", "cost")) else 0) for name in _METRICS
+    }

@@ -1,0 +1,252 @@
+"""A stand-in for the parts of Backstage that the plugin asks: auth, catalog, permission.
+
+Tokens are checked as Backstage checks them. Its ``discovery.endpoints`` is given
+to it directly, so it fetches the service's public keys from the service itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask, Response, request
+
+from litellm_plugin.clients.backstage import KeySetReader
+from litellm_plugin.clients.http import Upstream
+from litellm_plugin.config.settings import Timeouts
+from litellm_plugin.errors import BackstageUnavailable
+from litellm_plugin.identity import jose
+from litellm_plugin.sandbox.tokens import LIMITED_USER, PLUGIN, USER, Issuer, proven
+
+Json = dict[str, Any]
+
+# Other plugins whose tokens the stand-in's issuer signs.
+PLUGINS = frozenset({"auth", "catalog", "permission", "proxy", "scaffolder"})
+MAX_BODY_BYTES = 100 * 1024
+
+_JWKS_PATH = "/.backstage/auth/v1/jwks.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom a token proved: a user, a service, or a plugin on a user's behalf (both)."""
+
+    user: str | None = None  # entity ref
+    service: str | None = None  # subject
+
+
+class RefusedError(Exception):
+    """An answer in Backstage's error shape."""
+
+    def __init__(self, status: int, name: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.name = name
+        self.message = message
+
+
+def _unauthenticated(message: str) -> RefusedError:
+    return RefusedError(401, "AuthenticationError", message)
+
+
+class BackstageStandIn:
+    """Backstage's auth, catalog and permission plugins, in memory.
+
+    Args:
+        issuer: Signs user tokens, and those of other plugins.
+        entities: The catalog, as its API gives entities.
+        discovery: Base URL by plugin id, of plugins that are served elsewhere.
+        static_tokens: Subject by token, of ``backend.auth.externalAccess``.
+        fetch: Gets a key set's URL; raises BackstageUnavailable.
+        clock: Tells the Unix time, in seconds.
+
+    Attributes:
+        entities: Entities by ref, in lower case.
+        denied: Pairs of permission name and entity ref that the policy denies;
+            everything else is allowed.
+    """
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        entities: Iterable[Json],
+        *,
+        discovery: Mapping[str, str],
+        static_tokens: Mapping[str, str] | None = None,
+        fetch: Callable[[str], Any] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._issuer = issuer
+        self._initial = {_ref(entity): entity for entity in entities}
+        self._discovery = dict(discovery)
+        self._static_tokens = dict(static_tokens or {})
+        self._fetch = fetch or KeySetReader(Upstream("the plugin", timeouts=Timeouts()))
+        self._clock = clock
+        self.reset()
+        self.app = Flask("litellm_plugin.sandbox.backstage", static_folder=None)
+        self.app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+        rule = self.app.add_url_rule
+        rule("/api/auth/.well-known/jwks.json", view_func=self._user_keys)
+        rule(f"/api/<plugin>{_JWKS_PATH}", view_func=self._plugin_keys)
+        rule("/api/catalog/entities/by-name/<kind>/<namespace>/<name>", view_func=self._entity)
+        rule("/api/permission/authorize", view_func=self._authorize, methods=["POST"])
+        self.app.register_error_handler(RefusedError, _refusal)
+        self.app.register_error_handler(404, lambda _error: Response(status=404))
+
+    def reset(self) -> None:
+        """Return to the entities it was made with, a policy that allows, and no keys known."""
+        self.entities: dict[str, Json] = dict(self._initial)
+        self.denied: set[tuple[str, str]] = set()
+        self._known_keys: dict[str, Json] = {}
+
+    # -- routes --------------------------------------------------------------
+
+    def _user_keys(self) -> Response:
+        return _json(self._issuer.jwks())
+
+    def _plugin_keys(self, plugin: str) -> Response:
+        if plugin not in PLUGINS:
+            return Response(status=404)
+        return _json(self._issuer.jwks())
+
+    def _entity(self, kind: str, namespace: str, name: str) -> Response:
+        caller = self._caller("catalog")
+        entity = self.entities.get(f"{kind}:{namespace}/{name}".lower())
+        # The catalog tells nobody that there is something they may not see.
+        hidden = caller.user and ("catalog.entity.read", caller.user) in self.denied
+        if entity is None or hidden:
+            what = f"named '{name}' found, with kind '{kind}' in namespace '{namespace}'"
+            raise RefusedError(404, "NotFoundError", f"No entity {what}")
+        return _json(entity)
+
+    def _authorize(self) -> Response:
+        caller = self._caller("permission")
+        if caller.user is None:
+            message = "This endpoint does not allow 'service' credentials"
+            raise RefusedError(403, "NotAllowedError", message)
+        body = request.get_json(silent=True)
+        items = body.get("items") if isinstance(body, dict) else None
+        if not isinstance(items, list) or not all(_is_permission_query(item) for item in items):
+            raise RefusedError(400, "InputError", "items: a list of {id, permission} is wanted")
+        if caller.user not in self.entities:
+            # Backstage knows the groups of those only who have signed in.
+            raise RefusedError(404, "ResponseError", "Request failed with 404 Not Found")
+        decisions = [
+            {"id": item["id"], "result": self._decision(item["permission"]["name"], caller.user)}
+            for item in items
+        ]
+        return _json({"items": decisions})
+
+    def _decision(self, permission: str, user: str) -> str:
+        return "DENY" if (permission, user) in self.denied else "ALLOW"
+
+    # -- tokens --------------------------------------------------------------
+
+    def _caller(self, plugin: str) -> Caller:
+        """Return who is asking ``plugin``, or refuse."""
+        header = request.headers.get("Authorization", "")
+        match = re.fullmatch(r"bearer +(\S+)", header, re.IGNORECASE)
+        if match is None:
+            raise _unauthenticated("Missing credentials")
+        try:
+            token = jose.parse(match[1])
+        except jose.TokenError:
+            token = None
+        if token is not None and token.typ == PLUGIN:
+            return self._plugin_caller(token, plugin)
+        if token is not None and token.typ == LIMITED_USER:
+            raise _unauthenticated("Illegal limited user token")
+        if token is not None and token.typ == USER:
+            return Caller(user=self._user(token))
+        if match[1] in self._static_tokens:
+            return Caller(service=self._static_tokens[match[1]])
+        raise _unauthenticated("Illegal token")
+
+    def _user(self, token: jose.UnverifiedToken) -> str:
+        try:
+            claims = proven(token, self._issuer.jwks(), now=self._clock())
+        except jose.TokenError as exc:
+            raise _unauthenticated("Failed user token verification") from exc
+        if not isinstance(claims.get("sub"), str) or not claims["sub"]:
+            raise _unauthenticated("No user sub found in token")
+        return str(claims["sub"])
+
+    def _plugin_caller(self, token: jose.UnverifiedToken, plugin: str) -> Caller:
+        failed = _unauthenticated("Failed plugin token verification")
+        try:
+            source = token.unverified_claims.get("sub")
+        except jose.TokenError as exc:
+            raise failed from exc
+        if not isinstance(source, str) or not re.fullmatch(r"[\w-]+", source, re.ASCII):
+            raise _unauthenticated("Invalid plugin token: forbidden subject format")
+        try:
+            claims = proven(token, self._keys_of(source, token), now=self._clock())
+        except jose.TokenError as exc:
+            raise failed from exc
+        if plugin not in jose.audiences(claims):
+            raise failed
+        if not claims.get("obo"):
+            return Caller(service=f"plugin:{source}")
+        try:
+            behind = jose.parse(str(claims["obo"]))
+        except jose.TokenError:
+            behind = None
+        if behind is None or behind.typ not in {LIMITED_USER, USER}:
+            raise _unauthenticated("Invalid user token in plugin token obo claim")
+        return Caller(user=self._user(behind), service=f"plugin:{source}")
+
+    def _keys_of(self, source: str, token: jose.UnverifiedToken) -> Json:
+        if source not in self._discovery:
+            if source in PLUGINS:
+                return self._issuer.jwks()
+            raise _unauthenticated(_no_jwks_endpoint(source))
+        known = self._known_keys.get(source, {"keys": []})
+        kid = token.header.get("kid")
+        if not any(members.get("kid") == kid for members in known["keys"]):
+            try:
+                known = self._fetch(self._discovery[source] + _JWKS_PATH)
+            except BackstageUnavailable as exc:
+                raise _unauthenticated(_no_jwks_endpoint(source)) from exc
+            if not isinstance(known, dict) or not isinstance(known.get("keys"), list):
+                raise _unauthenticated(_no_jwks_endpoint(source))
+            self._known_keys[source] = known
+        return known
+
+
+def _no_jwks_endpoint(source: str) -> str:
+    return (
+        f"Received a plugin token where the source '{source}' plugin unexpectedly does not have "
+        "a JWKS endpoint. The target plugin needs to be migrated to be installed in an app using "
+        "the new backend system."
+    )
+
+
+def _is_permission_query(item: Any) -> bool:
+    match item:
+        case {"id": str(), "permission": {"type": str(), "name": str(), "attributes": dict()}}:
+            return True
+    return False
+
+
+def _ref(entity: Mapping[str, Any]) -> str:
+    metadata = entity["metadata"]
+    return f"{entity['kind']}:{metadata['namespace']}/{metadata['name']}".lower()
+
+
+def _json(answer: Any, status: int = 200) -> Response:
+    return Response(json.dumps(answer), status, mimetype="application/json")
+
+
+def _refusal(refused: RefusedError) -> Response:
+    plugin = request.path.removeprefix("/api/").partition("/")[0]
+    url = request.full_path.rstrip("?").removeprefix(f"/api/{plugin}")
+    body = {
+        "error": {"name": refused.name, "message": refused.message},
+        "request": {"method": request.method, "url": url},
+        "response": {"statusCode": refused.status},
+    }
+    return _json(body, refused.status)

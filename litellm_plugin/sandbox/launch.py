@@ -1,0 +1,272 @@
+"""Starts the sandbox: the service and both stand-ins, each in threads of this process.
+
+Everything listens on the loopback, and nothing starts where the configuration
+could mean something real.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flask import Flask
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from litellm_plugin.config import load_settings
+from litellm_plugin.config.settings import Settings, StaticAccess
+from litellm_plugin.factory import create_app
+from litellm_plugin.sandbox import people
+from litellm_plugin.sandbox.backstage import BackstageStandIn
+from litellm_plugin.sandbox.litellm import LiteLLMStandIn
+from litellm_plugin.sandbox.tokens import Issuer
+
+MASTER_KEY = "sk-sandbox-master-key"
+PORT = 5000
+TOKEN_HOURS = 12
+
+_LITELLM_URL, _BACKSTAGE_URL = "LITELLM_BASE_URL", "BACKSTAGE_URL"
+_ASKED_OF_BACKSTAGE = ("auth", "catalog", "permission")
+
+
+class SandboxRefusedError(Exception):
+    """The sandbox does not start; the text tells the user why, and holds no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A running sandbox.
+
+    Attributes:
+        url: Where the service is mounted.
+        settings: What it runs on.
+        today: The last day of usage, in UTC.
+        tokens: A user token per person, good for :data:`TOKEN_HOURS`.
+        headers: Per person, a file with the ``Authorization`` header, for ``curl -H @FILE``.
+    """
+
+    url: str
+    settings: Settings
+    litellm: LiteLLMStandIn
+    backstage: BackstageStandIn
+    today: date
+    tokens: Mapping[people.Person, str]
+    headers: Mapping[people.Person, Path]
+
+
+@contextmanager
+def running(
+    config: Sequence[Path],
+    environ: Mapping[str, str],
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+) -> Iterator[Sandbox]:
+    """Run the sandbox for the time of the ``with`` block.
+
+    Args:
+        config: Configuration files, later ones win. Where the ports they name for
+            LiteLLM and Backstage are taken, ``LITELLM_BASE_URL`` and ``BACKSTAGE_URL``
+            lead them to free ones.
+        environ: The environment they may refer to.
+        host: A loopback address, for the service.
+        port: Its port; None takes 5000, or a free one where that is taken.
+
+    Raises:
+        SandboxRefusedError: It would stand beside something real, or a port is taken.
+        ConfigError: The configuration is faulty.
+    """
+    _refuse_real_environment(environ)
+    with ExitStack() as stack:
+        wanted = load_settings(config, environ)
+        _refuse_real(wanted)
+        sockets = {
+            _LITELLM_URL: stack.enter_context(_listen(*_address(wanted.base_url))),
+            _BACKSTAGE_URL: stack.enter_context(_listen(*_address(wanted.discovery.backstage_url))),
+        }
+        urls = {name: _url(sock) for name, sock in sockets.items()}
+        settings = load_settings(config, {**environ, **urls})
+        _refuse_real(settings)
+        for name, told in (
+            (_LITELLM_URL, settings.base_url),
+            (_BACKSTAGE_URL, settings.discovery.backstage_url),
+        ):
+            if _address(told)[1] != _address(urls[name])[1]:
+                raise SandboxRefusedError(
+                    f"the address {told} is taken; end what listens there, or let the "
+                    f"configuration take the address from ${{{name}}}"
+                )
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="litellm-sandbox-")))
+        settings = _with_own_key(settings, folder)
+        front = stack.enter_context(_service_socket(host, port))
+        sandbox = _furnished(settings, f"{_url(front)}/api/litellm", folder)
+        for sock, app in (
+            (sockets[_LITELLM_URL], sandbox.litellm.app),
+            (sockets[_BACKSTAGE_URL], sandbox.backstage.app),
+        ):
+            stack.enter_context(_serving(sock, app, _Silent))
+        stack.enter_context(_serving(front, create_app(settings), _Logged))
+        yield sandbox
+
+
+# -- what is refused -----------------------------------------------------------
+
+
+def _refuse_real_environment(environ: Mapping[str, str]) -> None:
+    if environ.get("LITELLM_MASTER_KEY") not in {None, "", MASTER_KEY}:
+        raise SandboxRefusedError(
+            "LITELLM_MASTER_KEY is set to something else than the sandbox's own key, as if it "
+            "were a real one; unset it"
+        )
+    for name in (_LITELLM_URL, _BACKSTAGE_URL):
+        if environ.get(name):
+            _address(environ[name], name)
+
+
+def _refuse_real(settings: Settings) -> None:
+    if settings.master_key != MASTER_KEY:
+        raise SandboxRefusedError(
+            "litellm.masterKey is not the sandbox's own key, as if it were a real one; "
+            f"only {MASTER_KEY} will do"
+        )
+    _address(settings.base_url, "litellm.baseUrl")
+    _address(settings.discovery.backstage_url, "backend.baseUrl")
+    for plugin in _ASKED_OF_BACKSTAGE:
+        expected = f"{settings.discovery.backstage_url.rstrip('/')}/api/{plugin}"
+        if settings.discovery.base_url(plugin) != expected:
+            raise SandboxRefusedError(
+                f"discovery.endpoints leads '{plugin}' away from the sandbox's Backstage"
+            )
+
+
+def _address(url: str, name: str = "the address") -> tuple[str, int]:
+    """Return host and port of a URL on the loopback, or refuse."""
+    refused = SandboxRefusedError(
+        f"{name} has to be http://, a loopback address and a port, nothing else: the sandbox "
+        "talks to its own stand-ins only"
+    )
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", 80 if parts.port is None else parts.port
+    except ValueError:
+        raise refused from None
+    rest = (parts.path.strip("/"), parts.query, parts.fragment, parts.username)
+    if parts.scheme != "http" or any(rest) or not _is_loopback(host):
+        raise refused
+    return host, port
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# -- sockets and servers -------------------------------------------------------
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there, or on a free port of the same host."""
+    try:
+        return _bind(host, port)
+    except OSError:
+        try:
+            return _bind(host, 0)
+        except OSError as exc:
+            raise SandboxRefusedError(f"nothing can listen on {host}: {exc.strerror}") from exc
+
+
+def _service_socket(host: str, port: int | None) -> socket.socket:
+    if not _is_loopback(host):
+        raise SandboxRefusedError("--host has to be a loopback address, such as 127.0.0.1")
+    if port is None:
+        return _listen(host, PORT)
+    if not 0 <= port < 2**16:
+        raise SandboxRefusedError(f"port {port} can't be had: there is no such port")
+    try:
+        return _bind(host, port)
+    except OSError as exc:
+        raise SandboxRefusedError(f"port {port} can't be had: {exc.strerror}") from exc
+
+
+def _url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Logged(WSGIRequestHandler):
+    """Writes a line per request, without colours: it may go to a file."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
+        self.log("info", "%a %s", self.requestline, code)
+
+
+class _Silent(WSGIRequestHandler):
+    """Leaves the log to the service: its requests are what the user sent."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
+
+@contextmanager
+def _serving(sock: socket.socket, app: Flask, handler: type[WSGIRequestHandler]) -> Iterator[None]:
+    host, port = sock.getsockname()[:2]
+    server = make_server(host, port, app, threaded=True, request_handler=handler, fd=sock.fileno())
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+# -- what is inside ------------------------------------------------------------
+
+
+def _with_own_key(settings: Settings, folder: Path) -> Settings:
+    """Keep the service's key pair out of the user's state folder, where a real one may be."""
+    service = replace(settings.service, key_file=folder / "plugin-key.json")
+    return replace(settings, service=service)
+
+
+def _furnished(settings: Settings, url: str, folder: Path) -> Sandbox:
+    issuer = Issuer()
+    litellm = LiteLLMStandIn(settings.master_key)
+    today = datetime.now(UTC).date()
+    people.fill(litellm, user_id_domain=settings.user_id_domain, today=today)
+    static = {
+        access.token: access.subject
+        for access in settings.external_access
+        if isinstance(access, StaticAccess)
+    }
+    if settings.service.backstage_token:
+        static[settings.service.backstage_token] = "litellm-plugin"
+    backstage = BackstageStandIn(
+        issuer,
+        people.catalog(),
+        discovery={settings.service.plugin_id: url},
+        static_tokens=static,
+    )
+    auth_url = settings.discovery.base_url("auth")
+    tokens = {
+        person: issuer.user_token(person.entity_ref, issuer=auth_url, lifetime=TOKEN_HOURS * 3600)
+        for person in people.PEOPLE
+    }
+    headers = {person: folder / person.name for person in people.PEOPLE}
+    for person, file in headers.items():
+        file.write_text(f"Authorization: Bearer {tokens[person]}\n")
+    return Sandbox(url, settings, litellm, backstage, today, tokens, headers)

@@ -1,0 +1,663 @@
+"""A stand-in for LiteLLM's management API, as far as the plugin asks it.
+
+Shapes, statuses and oddities are those observed on LiteLLM 1.106. Unlike the
+real one it keeps an audit log without a licence, and it has no models to call.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl
+
+from flask import Flask, Response, request
+
+from litellm_plugin.sandbox.activity import page_of
+from litellm_plugin.sandbox.refusals import (
+    Json,
+    RefusedError,
+    checked,
+    dates,
+    detail,
+    invalid,
+    printed_error,
+    proxy_error,
+    whole_number,
+)
+from litellm_plugin.sandbox.store import (
+    ADMIN,
+    KEYS,
+    SHAPES,
+    TEAMS,
+    USERS,
+    Store,
+    seconds,
+    stamp,
+    token_of,
+)
+
+MAX_BODY_BYTES = 1024 * 1024
+
+_ROLES = ("proxy_admin", "proxy_admin_viewer", "internal_user", "internal_user_viewer")
+_KEY_ROUTES = {
+    "default": [],
+    "llm_api": ["llm_api_routes"],
+    "management": ["management_routes"],
+    "read_only": ["info_routes"],
+}
+_LIMITS = ("models", "metadata", "max_budget", "budget_duration", "tpm_limit", "rpm_limit")
+_USER_FIELDS = (*_LIMITS, "user_email", "user_alias", "user_role", "max_parallel_requests")
+_TEAM_FIELDS = (*_LIMITS, "team_alias", "blocked", "max_parallel_requests")
+_KEY_FIELDS = (*_LIMITS, "key_alias", "user_id", "team_id", "blocked", "max_parallel_requests")
+_TIMES = ("created_at", "updated_at", "settings_updated_at", "deleted_at", "budget_reset_at")
+_NO_ID = "Value error, Either user id or user email must be provided"
+_NOT_IN_BLOCK = (
+    "jwt_key_mappings",
+    "litellm_organization_table",
+    "litellm_project_table",
+    "organization_id",
+    "policies",
+)
+_TEAM_INFO_EXTRAS: Json = {
+    "team_member_budget_table": None,
+    "access_group_models": None,
+    "access_group_mcp_server_ids": None,
+    "access_group_agent_ids": None,
+    "access_group_details": None,
+    "organization_models": None,
+    "model_max_budget_usage": {},
+    "caller_edit_access": {"kind": "unrestricted"},
+}
+
+
+class LiteLLMStandIn:
+    """LiteLLM with its database in memory.
+
+    A handler (``user_new``, ``key_generate``, ...) takes the body or the query of
+    its endpoint and returns the answer, or raises RefusedError; it may be called
+    directly to fill the stand-in. Over HTTP one call is served at a time.
+
+    Args:
+        master_key: What the caller has to show.
+        clock: Tells the Unix time, in seconds.
+
+    Attributes:
+        app: The WSGI application.
+        store: The database.
+    """
+
+    def __init__(self, master_key: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._master_key = master_key.encode()
+        self.store = Store(clock)
+        self.app = Flask("litellm_plugin.sandbox.litellm", static_folder=None)
+        self.app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+        for method, path, handler in (
+            ("GET", "/user/info", self.user_info),
+            ("POST", "/user/new", self.user_new),
+            ("POST", "/user/update", self.user_update),
+            ("POST", "/key/generate", self.key_generate),
+            ("POST", "/key/update", self.key_update),
+            ("POST", "/key/block", self.key_block),
+            ("POST", "/key/unblock", self.key_unblock),
+            ("POST", "/key/<path:key>/reset_spend", self.key_reset_spend),
+            ("POST", "/key/delete", self.key_delete),
+            ("GET", "/key/info", self.key_info),
+            ("GET", "/models", self.model_names),
+            ("GET", "/model/info", self.model_info),
+            ("GET", "/team/info", self.team_info),
+            ("GET", "/team/list", self.team_list),
+            ("POST", "/team/new", self.team_new),
+            ("POST", "/team/update", self.team_update),
+            ("POST", "/team/delete", self.team_delete),
+            ("POST", "/team/member_add", self.team_member_add),
+            ("POST", "/team/member_delete", self.team_member_delete),
+            ("GET", "/user/daily/activity", self.user_activity),
+            ("GET", "/user/daily/activity/aggregated", self.user_activity_aggregated),
+            ("GET", "/team/daily/activity", self.team_activity),
+            ("GET", "/audit", self.audit),
+            ("GET", "/vector_store/list", self.vector_store_list),
+            ("GET", "/v1/mcp/server", self.mcp_server_list),
+        ):
+            self.app.add_url_rule(path, path, self._view(handler), methods=[method])
+        for status, text in ((404, "Not Found"), (405, "Method Not Allowed")):
+            self.app.register_error_handler(status, _plain(status, text))
+
+    # -- users ---------------------------------------------------------------
+
+    def user_info(self, query: Json) -> Json:
+        """``GET /user/info``."""
+        if "user_id" not in query:
+            return {"user_id": ADMIN, "user_info": None, "keys": [], "teams": []}
+        user_id = query["user_id"]
+        if user_id not in self.store.users:
+            raise proxy_error(404, f"User {user_id} not found")
+        user = self.store.users[user_id]
+        info = {**user, "organization_memberships": [], "model_max_budget_usage": {}}
+        keys = self.store.keys_of(user_id=user_id)
+        return {
+            "user_id": user_id,
+            "user_info": info,
+            "keys": [{**key, "team_alias": self._team_alias(key["team_id"])} for key in keys],
+            "teams": [self._listed(team_id, user_id) for team_id in user["teams"]],
+        }
+
+    def user_new(self, body: Json) -> Json:
+        """``POST /user/new``."""
+        given = checked(body)
+        _check_user(given)
+        user_id, email = given.get("user_id") or str(uuid.uuid4()), given.get("user_email")
+        if user_id in self.store.users:
+            raise printed_error(409, f"User with id {user_id} already exists")
+        if email and any(user["user_email"] == email for user in self.store.users.values()):
+            raise printed_error(409, f"User with email {email} already exists")
+        fields = _taken(given, _USER_FIELDS, "user")
+        user = self.store.add_user(user_id, fields)
+        # A team that does not exist is only a line in LiteLLM's log.
+        for team_id in (team for team in given.get("teams") or [] if team in self.store.teams):
+            self.store.add_member(self.store.teams[team_id], user_id)
+        answer = {**SHAPES["generated"], **fields, "user_id": user_id}
+        if given.get("auto_create_key") is not False:
+            secret, key = self.store.add_key({"user_id": user_id}, made_by=None)
+            answer.update(key=secret, key_name=key["key_name"], created_at=key["created_at"])
+        return {**answer, "teams": user["teams"] or None}
+
+    def user_update(self, body: Json) -> Json:
+        """``POST /user/update``; an unknown user is created."""
+        given = checked(body)
+        if not given.get("user_id"):
+            raise invalid(["body"], "value_error", _NO_ID)
+        _check_user(given)
+        user_id, changes = given["user_id"], _taken(given, _USER_FIELDS, "user")
+        if user_id in self.store.users:
+            self.store.change(self.store.users[user_id], changes)
+            self.store.record("updated", USERS, user_id, changes)
+        else:
+            self.store.add_user(user_id, changes)
+        return {"user_id": user_id, "data": self.store.users[user_id]}
+
+    # -- keys ----------------------------------------------------------------
+
+    def key_generate(self, body: Json) -> Json:
+        """``POST /key/generate``; nothing checks that user, team or models exist."""
+        given = checked(body)
+        kind, secret = given.get("key_type") or "default", given.get("key")
+        if kind not in _KEY_ROUTES:
+            message = "Input should be 'llm_api', 'management', 'read_only' or 'default'"
+            raise invalid(["body", "key_type"], "enum", message)
+        if secret is not None and not secret.startswith("sk-"):
+            text = "Invalid key format. LiteLLM Virtual Key must start with 'sk-'. Received: ****"
+            raise printed_error(400, text)
+        _check_budget(given)
+        self._check_alias_free(given.get("key_alias"))
+        try:
+            expires = self._later(given.get("duration"))
+        except ValueError as exc:
+            raise proxy_error(500, str(exc)) from None
+        fields = _taken(given, _KEY_FIELDS, "key")
+        fields.update(key_type=kind, allowed_routes=_KEY_ROUTES[kind], expires=_offset(expires))
+        secret, key = self.store.add_key(fields, secret=secret)
+        of_users = ("user_email", "user_role", "user_alias", "teams")
+        answer = {n: key.get(n, v) for n, v in SHAPES["generated"].items() if n not in of_users}
+        precise = f"{expires:%Y-%m-%dT%H:%M:%S.%fZ}" if expires else None
+        return {**answer, "key": secret, "token_id": key["token"], "expires": precise}
+
+    def key_update(self, body: Json) -> Json:
+        """``POST /key/update``: only what is sent changes; metadata is replaced."""
+        given = checked(body)
+        if not given.get("key") and not given.get("key_alias"):
+            message = "Value error, either key or key_alias must be provided"
+            raise invalid(["body"], "value_error", message)
+        key = self._key(given.get("key") or self._token_with(given["key_alias"]))
+        _check_budget(given, kind="auth_error", param="None")
+        _check_models(given, 400, kind="auth_error", param="None")
+        self._check_alias_free(given.get("key_alias"), but=key["token"])
+        user_id, team_id = key["user_id"], given.get("team_id")
+        if team_id and user_id and (team_id, user_id) not in self.store.memberships:
+            message = f"User={user_id} is not a member of the team={team_id}."
+            raise proxy_error(403, message, kind="auth_error", param="None")
+        changes = _taken(given, _KEY_FIELDS, "key")
+        if "duration" in given:
+            try:
+                changes["expires"] = _offset(self._later(given["duration"], endless="-1"))
+            except ValueError as exc:
+                message = f"Authentication Error, {exc}"
+                raise proxy_error(400, message, kind="auth_error", param="None") from None
+        before = {name: key[name] for name in changes}
+        self.store.change(key, {**changes, "settings_updated_at": stamp(self.store.now())})
+        self.store.record("updated", KEYS, key["token"], changes, before)
+        return {"key": given.get("key") or key["token"], **_with_offsets(key)}
+
+    def key_block(self, body: Json) -> Json:
+        """``POST /key/block``."""
+        return self._set_blocked(body, blocked=True)
+
+    def key_unblock(self, body: Json) -> Json:
+        """``POST /key/unblock``."""
+        return self._set_blocked(body, blocked=False)
+
+    def key_reset_spend(self, body: Json, key: str) -> Json:
+        """``POST /key/{key}/reset_spend``."""
+        spend = checked(body, "reset_to")["reset_to"]
+        row = self.store.keys.get(token_of(key))
+        if row is None:
+            raise detail(404, f"Key {key} not found.")
+        if spend is None:
+            raise invalid(["body", "reset_to"], "float_type", "Input should be a valid number")
+        if not spend >= 0:  # neither is NaN
+            raise detail(400, "reset_to must be >= 0")
+        if spend > row["spend"]:
+            raise detail(400, f"reset_to ({spend}) must be <= current spend ({row['spend']})")
+        before = row["spend"]
+        self.store.change(row, {"spend": spend})
+        budget = {name: row[name] for name in ("max_budget", "budget_reset_at")}
+        return {"key_hash": row["token"], "spend": spend, "previous_spend": before, **budget}
+
+    def key_delete(self, body: Json) -> Json:
+        """``POST /key/delete``: one known key is enough, and the answer echoes all."""
+        named = checked(body).get("keys")
+        if not named:
+            message = "Value error, At least one of 'keys' or 'key_aliases' must be provided."
+            raise invalid(["body"], "value_error", message)
+        known = [token_of(key) for key in named if token_of(key) in self.store.keys]
+        if not known:
+            raise printed_error(404, "No keys found")
+        self.store.delete_keys(known)
+        return {"deleted_keys": named}
+
+    def key_info(self, query: Json) -> Json:
+        """``GET /key/info``; a deleted key is still told."""
+        named = query.get("key", "")
+        token = token_of(named)
+        key = self.store.keys.get(token) or self.store.deleted_keys.get(token)
+        if key is None:
+            raise _key_not_found("Key not found in database")
+        info = {name: value for name, value in _with_offsets(key).items() if name != "token"}
+        return {"key": named, "info": {**info, "status": self.store.key_status(key)}}
+
+    def _key(self, named: str | None) -> Json:
+        key = self.store.keys.get(token_of(named)) if named else None
+        if key is None:
+            raise _key_not_found("Key not found.")
+        return key
+
+    def _token_with(self, alias: str) -> str | None:
+        return next((t for t, key in self.store.keys.items() if key["key_alias"] == alias), None)
+
+    def _check_alias_free(self, alias: str | None, *, but: str | None = None) -> None:
+        if alias and self._token_with(alias) not in {None, but}:
+            message = f"Key with alias '{alias}' already exists. "
+            message += "Unique key aliases across all keys are required."
+            raise proxy_error(400, message, kind="bad_request_error", param="key_alias")
+
+    def _later(self, duration: str | None, *, endless: str | None = None) -> datetime | None:
+        if duration is None or duration == endless:
+            return None
+        return self.store.now() + timedelta(seconds=seconds(duration))
+
+    def _set_blocked(self, body: Json, *, blocked: bool) -> Json:
+        key = self._key(checked(body, "key")["key"])
+        self.store.change(key, {"blocked": blocked})
+        action = "blocked" if blocked else "unblocked"
+        self.store.record(action, KEYS, key["token"], {"blocked": blocked})
+        answer = {name: value for name, value in key.items() if name not in _NOT_IN_BLOCK}
+        return {**answer, "expires": _zulu(key["expires"]), "org_id": None}
+
+    # -- models --------------------------------------------------------------
+
+    def model_names(self, _query: Json) -> Json:
+        """``GET /models``."""
+        common = {"object": "model", "created": 1677610602, "owned_by": "openai"}
+        told = ("mode", "max_input_tokens", "max_output_tokens")
+        rows = [
+            {"id": row["model_name"], **common, **{n: row["model_info"].get(n) for n in told}}
+            for row in self.store.models
+        ]
+        return {"data": rows, "object": "list"}
+
+    def model_info(self, _query: Json) -> Json:
+        """``GET /model/info``."""
+        return {"data": self.store.models}
+
+    # -- teams ---------------------------------------------------------------
+
+    def team_info(self, query: Json) -> Json:
+        """``GET /team/info``; the only read that tells what objects a team is given."""
+        team_id = query.get("team_id")
+        if team_id is None:
+            text = str({"message": "Malformed request. No team id passed in."})
+            raise proxy_error(422, text, kind="auth_error", param="None")
+        if team_id not in self.store.teams:
+            text = str({"message": f"Team not found, passed team id: {team_id}."})
+            raise proxy_error(404, text, kind="auth_error", param="None")
+        team, users = self.store.teams[team_id], self.store.users
+        members = [
+            {**member, "user_alias": users.get(member["user_id"], {}).get("user_alias")}
+            for member in team["members_with_roles"]
+        ]
+        memberships = [
+            {**row, "budget_source": "custom" if row["budget_id"] else "none"}
+            for row in self.store.memberships_of(team_id)
+        ]
+        objects = {"object_permission": self.store.objects.get(team_id)}
+        return {
+            "team_id": team_id,
+            "team_info": {**team, "members_with_roles": members, **objects, **_TEAM_INFO_EXTRAS},
+            "keys": self.store.keys_of(team_id=team_id),
+            "team_memberships": memberships,
+        }
+
+    def team_list(self, query: Json) -> list[Json]:
+        """``GET /team/list``."""
+        user_id, memberships = query.get("user_id"), self.store.memberships
+        ids = (id_ for id_ in self.store.teams if not user_id or (id_, user_id) in memberships)
+        return [self._listed(team_id, user_id) for team_id in ids]
+
+    def team_new(self, body: Json) -> Json:
+        """``POST /team/new``; whoever shows the master key becomes the team's admin."""
+        given = checked(body)
+        _check_budget(given)
+        team_id = given.get("team_id") or str(uuid.uuid4())
+        if team_id in self.store.teams:
+            text = f"Team id = {team_id} already exists. Please use a different team id."
+            raise printed_error(400, text)
+        members = _members(body.get("members_with_roles") or [])
+        team = self.store.add_team(team_id, _taken(given, _TEAM_FIELDS, "team"))
+        for member in members:
+            self.store.add_member(team, member["user_id"], member["role"])
+        self.store.add_member(team, ADMIN, "admin")
+        if given.get("object_permission") is not None:
+            self.store.give_objects(team, given["object_permission"])
+        return team
+
+    def team_update(self, body: Json) -> Json:
+        """``POST /team/update``; metadata is replaced."""
+        given = checked(body, "team_id")
+        team_id = given["team_id"]
+        if team_id not in self.store.teams:
+            raise printed_error(404, f"Team not found, passed team_id={team_id}")
+        _check_budget(given)
+        _check_models(given, 500)
+        team, changes = self.store.teams[team_id], _taken(given, _TEAM_FIELDS, "team")
+        before = {name: team[name] for name in changes}
+        self.store.change(team, changes)
+        if given.get("object_permission") is not None:
+            self.store.give_objects(team, given["object_permission"])
+        self.store.record("updated", TEAMS, team_id, changes, before)
+        more = {"litellm_organization_table": None, "projects": None}
+        objects = {"object_permission": self.store.objects.get(team_id)}
+        return {"team_id": team_id, "data": {**team, **objects, **more}}
+
+    def team_delete(self, body: Json) -> Json:
+        """``POST /team/delete``: all of them or none."""
+        team_ids = checked(body, "team_ids")["team_ids"] or []
+        for team_id in team_ids:
+            if team_id not in self.store.teams:
+                raise detail(404, f"Team not found, passed team_id={team_id}")
+        for team_id in dict.fromkeys(team_ids):
+            self.store.delete_team(team_id)
+        return {"deleted_teams": team_ids}
+
+    def team_member_add(self, body: Json) -> Json:
+        """``POST /team/member_add``; an unknown user is created."""
+        given = checked(body, "team_id", "member")
+        member = body["member"]
+        members = _members(member if isinstance(member, list) else [member])
+        team = self.store.teams.get(given["team_id"])
+        if team is None:
+            text = f"Team doesn't exist in db. Team={given['team_id']}. "
+            raise detail(404, text + "Create team via `/team/new` call.")
+        for one in members:
+            if one["role"] == "admin":
+                raise detail(400, "Assigning team admins is a premium feature.")
+            if (team["team_id"], one["user_id"]) in self.store.memberships:
+                message = f"User already in team. Member: user_id={one['user_id']}"
+                kind = "team_member_already_in_team"
+                raise proxy_error(400, message, kind=kind, param="member")
+        budget = given.get("max_budget_in_team")
+        ids = dict.fromkeys(one["user_id"] for one in members)
+        added = [self.store.add_member(team, id_, max_budget=budget) for id_ in ids]
+        self.store.record("updated", TEAMS, team["team_id"], {"members_added": list(ids)})
+        users = [self.store.users[row["user_id"]] for row in added]
+        return {**team, "updated_users": users, "updated_team_memberships": added}
+
+    def team_member_delete(self, body: Json) -> Json:
+        """``POST /team/member_delete``; the member's keys in the team go too."""
+        given = checked(body, "team_id")
+        user_id, team = given.get("user_id"), self.store.teams.get(given["team_id"])
+        if not user_id:
+            raise invalid(["body"], "value_error", _NO_ID)
+        if team is None:
+            raise detail(400, f"Team id={given['team_id']} does not exist in db")
+        if (team["team_id"], user_id) not in self.store.memberships:
+            raise detail(400, "User not found in team")
+        self.store.remove_member(team["team_id"], user_id)
+        self.store.record("updated", TEAMS, team["team_id"], {"members_removed": [user_id]})
+        return team
+
+    def _listed(self, team_id: str, user_id: str | None) -> Json:
+        memberships = self.store.memberships_of(team_id)
+        keys = self.store.keys_of(team_id=team_id)
+        return {
+            **self.store.teams[team_id],
+            "team_memberships": [r for r in memberships if user_id in {None, r["user_id"]}],
+            "keys": [{**key, "expires": _zulu(key["expires"])} for key in keys],
+        }
+
+    def _team_alias(self, team_id: str | None) -> str | None:
+        # LiteLLM prints the None of a key without a team, and of such a key only.
+        return self.store.teams.get(team_id, {}).get("team_alias") if team_id else "None"
+
+    # -- usage, audit, lists -------------------------------------------------
+
+    def user_activity(self, query: Json) -> Json:
+        """``GET /user/daily/activity``."""
+        return self._user_activity(query, whole_number(query, "page_size", 50, most=1000))
+
+    def user_activity_aggregated(self, query: Json) -> Json:
+        """``GET /user/daily/activity/aggregated``."""
+        return self._user_activity(query, None)
+
+    def team_activity(self, query: Json) -> Json:
+        """``GET /team/daily/activity``."""
+        page_size = whole_number(query, "page_size", 10, most=1000)
+        wanted = [id_ for id_ in query.get("team_ids", "").split(",") if id_]
+        first, last = dates(query)
+        rows = (row for row in self.store.usage if row.team_id and first <= row.day <= last)
+        return page_of(
+            [row for row in rows if not wanted or row.team_id in wanted],
+            page=whole_number(query, "page", 1),
+            page_size=page_size,
+            entity=lambda row: row.team_id or "Unassigned",
+            about_entity=lambda id_: {"team_alias": self._team_alias(id_)},
+            about_key=self._about_key,
+        )
+
+    def audit(self, query: Json) -> Json:
+        """``GET /audit``."""
+        page = whole_number(query, "page", 1)
+        page_size = whole_number(query, "page_size", 10, most=100)
+        filters = ("changed_by", "action", "table_name", "object_id")
+        wanted = {name: query[name] for name in filters if query.get(name)}
+        entries = reversed(self.store.audit_log)
+        rows = [row for row in entries if all(row[n] == value for n, value in wanted.items())]
+        return {
+            "audit_logs": rows[(page - 1) * page_size :][:page_size],
+            "total": len(rows),
+            "page": page,
+            "page_size": page_size,
+            "total_pages": -(-len(rows) // page_size),
+        }
+
+    def vector_store_list(self, _query: Json) -> Json:
+        """``GET /vector_store/list``."""
+        stores = self.store.vector_stores
+        pages = {"current_page": 1, "total_pages": 1 if stores else 0}
+        return {"object": "list", "data": stores, "total_count": len(stores), **pages}
+
+    def mcp_server_list(self, _query: Json) -> list[Json]:
+        """``GET /v1/mcp/server``."""
+        return self.store.mcp_servers
+
+    def _user_activity(self, query: Json, page_size: int | None) -> Json:
+        page = whole_number(query, "page", 1) if page_size else 1
+        first, last = dates(query)
+        user_id = query.get("user_id")
+        rows = (row for row in self.store.usage if first <= row.day <= last)
+        return page_of(
+            [row for row in rows if user_id in {None, row.user_id}],
+            page=page,
+            page_size=page_size,
+            entity=lambda row: row.user_id or "Unassigned",
+            about_entity=self._about_user,
+            about_key=self._about_key,
+        )
+
+    def _about_user(self, user_id: str) -> Json:
+        user = self.store.users.get(user_id, {})
+        return {name: user.get(name) for name in ("user_email", "user_alias")}
+
+    def _about_key(self, token: str) -> Json:
+        key = self.store.keys.get(token) or self.store.deleted_keys.get(token) or {}
+        about = {name: key.get(name) for name in ("key_alias", "team_id", "user_id")}
+        email = self._about_user(key.get("user_id") or "")["user_email"]
+        return {**about, "user_email": email, "key_exists": token in self.store.keys}
+
+    # -- in front of every endpoint ------------------------------------------
+
+    def _view(self, handler: Callable[..., Any]) -> Callable[..., Response]:
+        def view(**parts: str) -> Response:
+            try:
+                self._authenticate()
+                given = _body() if request.method == "POST" else _query()
+                with self.store.lock:
+                    # Written out under the lock: the answer may hold the rows themselves.
+                    return _json(handler(given, **parts), 200)
+            except RefusedError as refused:
+                return _json(refused.body, refused.status)
+
+        return view
+
+    def _authenticate(self) -> None:
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        key = key.strip()
+        if scheme.lower() != "bearer" or not key:
+            message = "Authentication Error, No api key passed in."
+        elif hmac.compare_digest(key.encode(), self._master_key):
+            return
+        elif not key.startswith("sk-"):
+            message = "LiteLLM Virtual Key expected. Received=****, expected to start with 'sk-'."
+        elif token_of(key) in self.store.keys:
+            message = "Only proxy admin can be used to generate, delete, update info for new "
+            message += f"keys/users/teams. Route={request.path}."
+        else:
+            message = "Authentication Error, Invalid proxy server token passed. Received API "
+            message += f"Key = sk-..., Key Hash (Token) ={token_of(key)}. "
+            message += "Unable to find token in cache or `LiteLLM_VerificationTokenTable`"
+            raise proxy_error(401, message, kind="token_not_found_in_db", param="key")
+        raise proxy_error(401, message, kind="auth_error", param="None")
+
+
+def _query() -> Json:
+    text = request.query_string.decode("latin-1")
+    if request.path == "/user/info":
+        text = text.replace("+", "%2B")  # a plus is a plus there, not a space
+    return dict(parse_qsl(text, keep_blank_values=True))
+
+
+def _body() -> Json:
+    raw = request.get_data()
+    if not raw:
+        raise invalid(["body"], "missing", "Field required")
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as exc:
+        position = getattr(exc, "pos", 0)
+        raise invalid(["body", position], "json_invalid", "JSON decode error") from None
+    if not isinstance(body, dict):
+        message = "Input should be a valid dictionary or object to extract fields from"
+        raise invalid(["body"], "model_attributes_type", message)
+    return body
+
+
+def _json(answer: Any, status: int) -> Response:
+    return Response(json.dumps(answer), status, mimetype="application/json")
+
+
+def _plain(status: int, text: str) -> Callable[[Exception], Response]:
+    return lambda _error: _json({"detail": text}, status)
+
+
+def _taken(given: Json, fields: Iterable[str], shape: str) -> Json:
+    # null is no list and no object: there it means "as if not sent".
+    default = SHAPES[shape]
+    return {
+        name: deepcopy(default[name]) if given[name] is None else given[name]
+        for name in fields
+        if name in given
+    }
+
+
+def _members(rows: Iterable[Any]) -> list[Json]:
+    members = []
+    for row in rows:
+        member = checked(row) if isinstance(row, dict) else {}
+        if not member.get("user_id"):
+            raise invalid(["body"], "value_error", _NO_ID)
+        members.append({"user_id": member["user_id"], "role": row.get("role") or "user"})
+    return members
+
+
+def _check_user(given: Json) -> None:
+    if given.get("user_role") is not None and given["user_role"] not in _ROLES:
+        message = "Input should be " + " or ".join(repr(role) for role in _ROLES)
+        raise invalid(["body", "user_role"], "literal_error", message)
+    # Of a user LiteLLM takes a negative amount, too.
+    budget = given.get("max_budget")
+    _check_budget({**given, "max_budget": budget and abs(budget)})
+
+
+def _check_budget(given: Json, **fields: str) -> None:
+    budget, duration = given.get("max_budget"), given.get("budget_duration")
+    if budget is not None and not (math.isfinite(budget) and budget >= 0):
+        text = f"max_budget must be a non-negative finite number. Received: {budget}"
+        raise printed_error(400, text, **fields)
+    if duration is not None:
+        try:
+            seconds(duration)
+        except ValueError:
+            text = f"Invalid budget_duration '{duration}'. "
+            text += "Use a format like '1h', '24h', '7d', or '30d'."
+            raise printed_error(400, text, **fields) from None
+
+
+def _check_models(given: Json, status: int, **fields: str) -> None:
+    # An update takes null for other fields, but for no list.
+    if "models" in given and given["models"] is None:
+        message = "Unable to match input value to any allowed input type for the field."
+        raise proxy_error(status, message, **fields)
+
+
+def _key_not_found(message: str) -> RefusedError:
+    return proxy_error(404, message, kind="not_found_error", param="key")
+
+
+def _offset(moment: datetime | None) -> str | None:
+    return None if moment is None else stamp(moment).replace("Z", "+00:00")
+
+
+def _zulu(text: str | None) -> str | None:
+    return text.replace("+00:00", "Z") if text else text
+
+
+def _with_offsets(key: Json) -> Json:
+    return {
+        name: value.replace("Z", "+00:00") if name in _TIMES and value else value
+        for name, value in key.items()
+    }

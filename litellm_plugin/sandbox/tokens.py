@@ -1,0 +1,101 @@
+"""Backstage's tokens, really signed with a throw-away key, and the stand-in's check of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from litellm_plugin.identity import jose
+
+USER = "vnd.backstage.user"
+LIMITED_USER = "vnd.backstage.limited-user"
+PLUGIN = "vnd.backstage.plugin"
+
+_ACCEPTED = ("ES256", "RS256")
+
+
+class Issuer:
+    """Signs as Backstage's auth plugin does, and as any of its other plugins.
+
+    Args:
+        clock: Tells the Unix time, in seconds.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._key = jose.PrivateKey.generate()
+
+    def jwks(self) -> dict[str, Any]:
+        """Return the public key set."""
+        return {"keys": [self._key.public().as_jwk()]}
+
+    def user_token(
+        self,
+        entity_ref: str,
+        *,
+        issuer: str = "http://127.0.0.1:7010/api/auth",
+        lifetime: float = 3600,
+    ) -> str:
+        """Return a user token.
+
+        Args:
+            entity_ref: Such as ``user:default/jane``.
+            issuer: External address of Backstage's auth plugin.
+            lifetime: Seconds until it expires; may be negative.
+        """
+        shared = {"sub": entity_ref, **self._times(lifetime)}
+        proof = self._key.sign(LIMITED_USER, shared).rpartition(".")[2]
+        claims = {"iss": issuer, **shared, "aud": "backstage", "uip": proof}
+        return self._key.sign(USER, claims)
+
+    def plugin_token(
+        self, plugin: str, audience: str, *, user_token: str | None = None, lifetime: float = 3600
+    ) -> str:
+        """Return the token that one plugin shows another.
+
+        Args:
+            plugin: The calling plugin's id.
+            audience: The called plugin's id.
+            user_token: Of the user it acts for, if any.
+            lifetime: Seconds until it expires; may be negative.
+        """
+        obo = {"obo": limited_token(user_token)} if user_token is not None else {}
+        claims = {"sub": plugin, "aud": audience, **self._times(lifetime), **obo}
+        return self._key.sign(PLUGIN, claims)
+
+    def _times(self, lifetime: float) -> dict[str, int]:
+        now = int(self._clock())
+        return {"iat": now, "exp": now + int(lifetime)}
+
+
+def limited_token(user_token: str) -> str:
+    """Return what of a user token may be shown on the user's behalf; no key is needed."""
+    token = jose.parse(user_token)
+    claims = token.unverified_claims
+    header = {"typ": LIMITED_USER, "alg": token.alg, "kid": token.header.get("kid")}
+    payload = {name: claims[name] for name in ("sub", "iat", "exp")}
+    parts = (jose.b64url(jose.encode_json(part)) for part in (header, payload))
+    return ".".join((*parts, claims["uip"]))
+
+
+def proven(token: jose.UnverifiedToken, jwks: Mapping[str, Any], *, now: float) -> jose.Claims:
+    """Return the claims of a token whose signature and times hold.
+
+    Args:
+        token: The token, taken apart.
+        jwks: The issuer's key set.
+        now: Unix time, in seconds.
+
+    Raises:
+        jose.TokenError: It does not hold.
+    """
+    for members in jwks.get("keys", ()):
+        if members.get("kid") == token.header.get("kid"):
+            try:
+                claims = jose.PublicKey.from_jwk(members).verify(token, _ACCEPTED)
+            except jose.KeyFormatError as exc:
+                raise jose.TokenError(f"its key can't be used: {exc}") from exc
+            jose.check_times(claims, now, required=("iat", "exp"))
+            return claims
+    raise jose.TokenError("nobody's key")
