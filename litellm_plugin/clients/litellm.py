@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
-from litellm_plugin.errors import UpstreamError
+from litellm_plugin.errors import UpstreamError, redact
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,10 @@ Json = dict[str, Any]
 
 READ_ATTEMPTS = 4
 FIRST_PAUSE = 0.05  # seconds before the second attempt; doubled each time
+RETRY_WITHIN = 5.0  # seconds after which no further attempt is begun
 PAGE_SIZE = 1000  # rows; LiteLLM's own limit
+MAX_PAGES = 1000
+MAX_TEXT = 10_000  # characters of an error's text
 SIDE_BY_SIDE = 8  # calls under way at once for one process's fan-outs
 
 A = TypeVar("A")
@@ -159,7 +162,8 @@ class LiteLLM:
 
     def model_names(self) -> list[Json]:
         """List the models by name only, as the OpenAI API does."""
-        return _listed(self._get("/models"), "data")
+        data = self._get("/models")
+        return _rows(data) or _listed(data, "data")
 
     # -- teams ---------------------------------------------------------------
 
@@ -179,7 +183,7 @@ class LiteLLM:
                 query = {"team_id": team_id}
                 return team_id, self._get("/team/info", query, attempts=READ_ATTEMPTS)
             except UpstreamError as exc:
-                log.warning("team %s could not be read: %s", team_id, exc)
+                log.warning("team %s could not be read: %s", team_id, redact(exc.message))
                 return None
 
         return [team for team in self._side_by_side(read, team_ids) if team is not None]
@@ -258,6 +262,9 @@ class LiteLLM:
 
     def team_activity(self, team_id: str, start: str, end: str) -> list[Any]:
         """Return a team's daily activity, complete, as :meth:`user_activity` does."""
+        if "," in team_id:
+            # LiteLLM would take it for several teams, and tell about each.
+            raise UpstreamError("LiteLLM can't tell the usage of a team with a comma in its id")
         query = {"start_date": start, "end_date": end, "team_ids": team_id}
         return self._all_pages("/team/daily/activity", query)
 
@@ -273,6 +280,8 @@ class LiteLLM:
         metadata = first.get("metadata") if isinstance(first, dict) else None
         pages = metadata.get("total_pages") if isinstance(metadata, dict) else 1
         further = range(2, pages + 1) if isinstance(pages, int) else ()
+        if len(further) > MAX_PAGES:
+            raise UpstreamError(f"LiteLLM's answer has too many pages: {pages}")
         return [first, *self._side_by_side(page, further)]
 
     # -- the way out ---------------------------------------------------------
@@ -284,12 +293,14 @@ class LiteLLM:
         *,
         attempts: int = 1,
     ) -> Any:
+        # A LiteLLM that is silent until the time-out would be waited for each time.
+        give_up = time.monotonic() + RETRY_WITHIN
         for pause in _pauses(attempts):
             try:
                 return self._decoded(self._send("GET", path, query=query))
             except UpstreamError as exc:
                 transient = exc.answered is None or exc.answered >= 500
-                if pause is None or not transient:
+                if pause is None or not transient or time.monotonic() > give_up:
                     raise
                 time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
@@ -341,7 +352,7 @@ def upstream_error(answer: Answer) -> UpstreamError:
     if not isinstance(message, str):
         message = f"LiteLLM API error: {answer.status} {answer.reason} - {answer.text}"
     named = isinstance(param, str) and param not in {"", "None"}
-    return UpstreamError(message, answered=answer.status, param=param if named else None)
+    return UpstreamError(message[:MAX_TEXT], answered=answer.status, param=param if named else None)
 
 
 def _pauses(attempts: int) -> Iterator[float | None]:

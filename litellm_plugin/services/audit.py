@@ -9,8 +9,8 @@ from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.config.settings import Provisioning
 from litellm_plugin.errors import BadRequest
 
-FILTERS = ("action", "table_name", "changed_by")
-PAGING = ("page", "page_size")
+FILTERS = ("start_date", "end_date", "action", "table_name", "changed_by")
+PAGE_SIZE = 25
 NO_ROLES = "No litellm.provisioning.roles configured — every group receives the base defaults."
 
 
@@ -35,11 +35,11 @@ class Audit:
         Raises:
             BadRequest: A page is no such number.
         """
-        asked = {name: query[name] for name in FILTERS if query.get(name)}
-        for name in PAGING:
-            if name in query:
-                asked[name] = str(_positive(name, query[name]))
-        return self._litellm.audit_log(asked)
+        asked = {"page_size": _positive("page_size", query.get("page_size") or str(PAGE_SIZE))}
+        if query.get("page"):
+            asked["page"] = _positive("page", query["page"])
+        filters = {name: query[name] for name in FILTERS if query.get(name)}
+        return self._litellm.audit_log({**asked, **filters})
 
     def preview(self, group: str) -> Json:
         """Return what a first visit of somebody in ``group`` alone would create."""
@@ -62,7 +62,7 @@ class Audit:
         }
 
 
-def _positive(name: str, value: str) -> int:
+def _positive(name: str, value: str) -> str:
     if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) > 0):
         raise BadRequest(f"{name} must be a whole number from 1")
-    return int(value)
+    return value

@@ -26,7 +26,7 @@ def user_info(user_id: str, info: Json, team_ids: list[str], *, can_view_audit: 
             user_email=info.get("user_email"),
             email=info.get("email"),
             teams=team_ids,
-            models=info.get("models"),
+            models=_listed_or_none(info.get("models")),
             max_budget=info.get("max_budget"),
             budget_duration=info.get("budget_duration"),
             spend=info.get("spend"),
@@ -127,8 +127,7 @@ def team(answer: Any, team_id: str = "") -> Json:
     row = {**outer, **present(**inner)}
     fields = {name: row[name] for name in TEAM_FIELDS if name in row}
     for name in TEAM_LISTS & fields.keys():
-        if fields[name] is not None and not isinstance(fields[name], list):
-            fields[name] = []
+        fields[name] = _listed_or_none(fields[name])
     named = _first(outer.get("team_id"), inner.get("team_id"))
     return {
         "team_id": named if isinstance(named, str) else team_id,
@@ -189,6 +188,11 @@ def mcp_server(row: Json) -> Json | None:
 def listed(rows: Iterable[Json | None]) -> list[Json]:
     """Return the rows that are."""
     return [row for row in rows if row is not None]
+
+
+def _listed_or_none(value: Any) -> list[Any] | None:
+    """Return a list as it is, and no list for what is none; the frontend breaks on others."""
+    return value if value is None or isinstance(value, list) else []
 
 
 def _first(*values: Any) -> Any:

@@ -129,8 +129,18 @@ class TeamAdmin:
 
     def all(self) -> list[Json]:
         """Return every team the group owns, in the shape of ``GET /teams``."""
-        teams = (shapes.team(row) for row in self._litellm.all_teams())
-        return [self._shown(team) for team in teams if self._access.owns(team)]
+        rows = [row for row in self._litellm.all_teams() if self._access.owns(shapes.team(row))]
+        # LiteLLM's list has no object_permission, only its id. Shown without, a
+        # team would look bare, and saving from there would detach everything.
+        bare = [str(row.get("team_id")) for row in rows if _lacks_objects(row)]
+        objects = {
+            id_: shapes.team(answer).get("object_permission")
+            for id_, answer in self._litellm.teams(bare)
+        }
+        for row in rows:
+            if row.get("team_id") in objects:
+                row["object_permission"] = objects[row["team_id"]]
+        return [self._shown(shapes.team(row)) for row in rows]
 
     def create(self, body: Mapping[str, Any], user: UserPrincipal) -> Json:
         """Create a team that the group owns; returns LiteLLM's row, unless budgets are hidden.
@@ -347,6 +357,10 @@ class TeamAdmin:
     def _object_permission(self, team: ManagedTeam, change: Json) -> Json:
         present = team.row.get("object_permission")
         return {"object_permission": {**(present if isinstance(present, dict) else {}), **change}}
+
+
+def _lacks_objects(row: Json) -> bool:
+    return bool(row.get("object_permission_id")) and row.get("object_permission") is None
 
 
 def _ref(value: Any) -> str:
