@@ -319,7 +319,8 @@ class TokenFactory:
             "wrong-aud": self.wrong_aud,
             "wrong-typ": self.wrong_typ,
             "other-key": self.other_key,
-            "uncatalogued": self.user,
+            # Issued as it is given; a sign-in by the catalog spells the ref its own way.
+            "uncatalogued": lambda ref: self.user(sub=ref),
         }
         return made[kind](rest) if kind in made else self.user(who)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -35,33 +35,41 @@ def pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(8)
 
 
-def test_those_who_arrive_together_share_one_call(pool: ThreadPoolExecutor) -> None:
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Released whenever somebody joins a running call."""
+    joiners = threading.Semaphore(0)
+
+    class Watched(Future[object]):
+        def result(self, timeout: float | None = None) -> object:
+            joiners.release()
+            return super().result(timeout)
+
+    monkeypatch.setattr("litellm_plugin.services.flights.Future", Watched)
+    return joiners
+
+
+def test_those_who_arrive_together_share_one_call(
+    pool: ThreadPoolExecutor, joined: threading.Semaphore
+) -> None:
     flights, call = Flights(), Call()
-    first = pool.submit(flights.share, "k", call)
-    assert call.started.wait(WAIT)
-    others = [pool.submit(flights.share, "k", call) for _ in range(5)]
+    futures = [pool.submit(flights.share, "k", call) for _ in range(6)]
+    for _ in range(5):
+        assert joined.acquire(timeout=WAIT)
     call.let_go.set()
-    assert {future.result(WAIT) for future in (first, *others)} == {"result"}
-    # Those submitted late enough made their own call; none ran beside another.
-    assert 1 <= call.times <= 6
+    assert [future.result(WAIT) for future in futures] == ["result"] * 6
+    assert call.times == 1
 
 
-def test_a_joined_call_fails_for_all(pool: ThreadPoolExecutor) -> None:
+def test_a_joined_call_fails_for_all(pool: ThreadPoolExecutor, joined: threading.Semaphore) -> None:
     flights, call = Flights(), Call(ValueError("no"))
-    first = pool.submit(flights.share, "k", call)
-    assert call.started.wait(WAIT)
-    joined = threading.Event()
-
-    def join() -> object:
-        joined.set()
-        return flights.share("k", call)
-
-    second = pool.submit(join)
-    assert joined.wait(WAIT)
+    futures = [pool.submit(flights.share, "k", call) for _ in range(2)]
+    assert joined.acquire(timeout=WAIT)
     call.let_go.set()
-    for future in (first, second):
+    for future in futures:
         with pytest.raises(ValueError, match="no"):
             future.result(WAIT)
+    assert call.times == 1
 
 
 def test_nothing_is_kept_after_the_call(pool: ThreadPoolExecutor) -> None:

@@ -1,0 +1,1 @@
+"""Who is asking: tokens, key sets, and our own identity."""

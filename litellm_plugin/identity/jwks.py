@@ -1,0 +1,222 @@
+"""Other people's public keys, fetched when needed and kept.
+
+A rotation is followed at once, as Backstage follows it: a key id nobody knows
+makes the set be fetched again. So that made-up ids don't become a flood of
+requests, this is free once in ``COOL_DOWN`` seconds, and beyond that at most
+``FORCED_RELOADS`` times in ``FORCED_WINDOW``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from threading import Event, Lock
+from typing import Any, Protocol
+
+from litellm_plugin.errors import PluginError
+from litellm_plugin.identity.jose import (
+    ASYMMETRIC,
+    KeyFormatError,
+    PublicKey,
+    TokenError,
+    UnverifiedToken,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_AGE = 600.0  # seconds until known keys are fetched again
+COOL_DOWN = 30.0  # seconds after a fetch in which another one must be forced
+FORCED_RELOADS = 10
+FORCED_WINDOW = 60.0  # seconds
+
+Fetch = Callable[[str], Any]
+"""Takes a URL and returns the decoded JSON; raises ``PluginError``."""
+
+
+class NoKeysError(TokenError):
+    """The key set has never been read, so nothing can be checked with it."""
+
+
+class KeySource(Protocol):
+    """Something that knows which key a token was signed with."""
+
+    def key_for(self, token: UnverifiedToken) -> PublicKey:
+        """Return the one key that ``token`` names.
+
+        Raises:
+            TokenError: There is none.
+        """
+
+
+class FixedKeys:
+    """Keys that are known for good, such as the service's own."""
+
+    def __init__(self, keys: Sequence[PublicKey]) -> None:
+        self._keys = tuple(keys)
+
+    def key_for(self, token: UnverifiedToken) -> PublicKey:
+        """Return the one key that ``token`` names.
+
+        Raises:
+            TokenError: There is none.
+        """
+        key = _select(self._keys, token)
+        if key is None:
+            raise TokenError("it is signed with a key that its issuer does not publish")
+        return key
+
+
+class KeySet:
+    """The keys at one URL. Safe to share between threads.
+
+    One thread fetches; the others go on with the keys at hand, or wait for that
+    one fetch where theirs is not among them. Keys that can't be refreshed are
+    kept.
+
+    Args:
+        url: Of the JSON Web Key Set.
+        fetch: Fetches it.
+        setting: The setting that led to ``url``, for the operator's log.
+        max_age: Seconds until known keys are fetched again.
+        timer: Tells the time in seconds; must never go back.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        fetch: Fetch,
+        *,
+        setting: str,
+        max_age: float = MAX_AGE,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.url = url
+        self._fetch = fetch
+        self._setting = setting
+        self._max_age = max_age
+        self._timer = timer
+        self._lock = Lock()
+        # All below is written under the lock; it is never held during a fetch.
+        self._keys: tuple[PublicKey, ...] | None = None
+        self._due = 0.0  # when known keys are to be fetched again
+        self._cool = 0.0  # when a fetch need not be forced
+        self._forced: deque[float] = deque(maxlen=FORCED_RELOADS)
+        self._loading: Event | None = None
+
+    def key_for(self, token: UnverifiedToken) -> PublicKey:
+        """Return the one key that ``token`` names, fetching the set where needed.
+
+        Raises:
+            NoKeysError: The set has never been read.
+            TokenError: The token's algorithm is not an asymmetric one, or none
+                or several of the keys fit.
+        """
+        if token.alg not in ASYMMETRIC:
+            raise TokenError("its algorithm is not allowed")
+        asked = self.load()
+        key = _select(self._keys or (), token)
+        if key is None and not asked:
+            self._fetch_once(forced=True)
+            key = _select(self._keys or (), token)
+        if key is None:
+            raise TokenError("it is signed with a key that its issuer does not publish")
+        return key
+
+    def load(self) -> bool:
+        """Make sure that there are keys, and that they are not too old.
+
+        Returns:
+            Whether the set had to be fetched.
+
+        Raises:
+            NoKeysError: The set has never been read, nor can be now.
+        """
+        known = self._keys is not None
+        asked = False
+        if not known or self._timer() >= self._due:
+            asked = self._fetch_once(wait=not known)
+        if self._keys is None:
+            raise NoKeysError("the keys to check it with can't be read")
+        return asked
+
+    def _fetch_once(self, *, wait: bool = True, forced: bool = False) -> bool:
+        """Fetch the set, or share the fetch that is under way.
+
+        Args:
+            wait: Whether to wait for another thread's fetch.
+            forced: Whether it is subject to the limit on forced reloads.
+
+        Returns:
+            Whether this call has seen a fetch through, successful or not.
+        """
+        with self._lock:
+            shared = self._loading
+            if shared is None:
+                if forced and not self._may_reload():
+                    return False
+                done = self._loading = Event()
+        if shared is not None:
+            return wait and shared.wait()
+        try:
+            self._read()
+        finally:
+            with self._lock:
+                self._loading = None
+            done.set()
+        return True
+
+    def _may_reload(self) -> bool:
+        now = self._timer()
+        if now < self._cool:
+            if len(self._forced) == FORCED_RELOADS and now - self._forced[0] < FORCED_WINDOW:
+                return False
+            self._forced.append(now)
+        return True
+
+    def _read(self) -> None:
+        try:
+            keys = _public_keys(self._fetch(self.url))
+        except (PluginError, KeyFormatError) as exc:
+            log.warning(
+                "The public keys at %s can't be read (%s). %s Check that %s leads there and "
+                "that this host can reach it.",
+                self.url,
+                exc,
+                "Tokens signed there are refused." if self._keys is None else "Old ones are kept.",
+                self._setting,
+            )
+            with self._lock:
+                # While it is down, not every request shall wait for it.
+                self._due = self._cool = self._timer() + COOL_DOWN
+            return
+        with self._lock:
+            now = self._timer()
+            self._keys = keys
+            self._due = now + self._max_age
+            self._cool = now + COOL_DOWN
+
+
+def _public_keys(document: Any) -> tuple[PublicKey, ...]:
+    members = document.get("keys") if isinstance(document, Mapping) else None
+    if not isinstance(members, list) or not all(isinstance(key, Mapping) for key in members):
+        raise KeyFormatError("it is no JSON Web Key Set")
+    keys = []
+    for member in members:
+        try:
+            keys.append(PublicKey.from_jwk(member))
+        except KeyFormatError as exc:
+            # RFC 7517, section 5: what is not understood is passed over.
+            log.debug("A key is passed over: %s", exc)
+    return tuple(keys)
+
+
+def _select(keys: Sequence[PublicKey], token: UnverifiedToken) -> PublicKey | None:
+    kid = token.header.get("kid")
+    if kid is not None and not isinstance(kid, str):
+        raise TokenError("its kid is no text")
+    fitting = [key for key in keys if kid in {None, key.kid} and key.fits(token.alg)]
+    if len(fitting) > 1:
+        raise TokenError("it does not say which of several keys it is signed with")
+    return fitting[0] if fitting else None

@@ -1,0 +1,43 @@
+"""Who is asking: the two kinds of principal that pass the credentials barrier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from litellm_plugin.config.settings import AccessRestriction
+
+
+@dataclass(frozen=True, slots=True)
+class UserPrincipal:
+    """A signed-in Backstage user, directly or behind another plugin.
+
+    Attributes:
+        entity_ref: Such as ``user:default/jane``; lower case, as Backstage writes it.
+        token: The user token itself; None where a plugin acts on the user's behalf.
+        limited_token: The user's limited token, which a plugin token carries as ``obo``;
+            None where the user token has no ``uip`` to make it from.
+        expires_at: Unix time, in seconds, from which the token no longer holds.
+        actor: ``plugin:<id>`` of the plugin that acts for the user, else None.
+    """
+
+    entity_ref: str
+    token: str | None = field(repr=False)
+    limited_token: str | None = field(repr=False)
+    expires_at: float
+    actor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePrincipal:
+    """A Backstage plugin or an external service; never a person.
+
+    Attributes:
+        subject: ``plugin:<id>``, an external subject, or ``external:<prefix>:<sub>``.
+        restrictions: What the token is limited to inside this plugin; None: nothing.
+    """
+
+    subject: str
+    restrictions: tuple[AccessRestriction, ...] | None = None
+
+
+Principal = UserPrincipal | ServicePrincipal

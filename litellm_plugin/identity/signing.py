@@ -1,0 +1,224 @@
+"""The service's own identity: the key it signs plugin tokens with, and the tokens.
+
+Backstage takes the service for the plugin because it finds the public key at
+the plugin's address. All workers and replicas must therefore agree on the key:
+either it is configured, as ``backend.auth.pluginKeyStore``, or one is made per
+host and kept in a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
+
+from litellm_plugin.config.settings import Settings, StaticPluginKey
+from litellm_plugin.identity.jose import KeyFormatError, PrivateKey, PublicKey
+
+PLUGIN_TYP = "vnd.backstage.plugin"
+
+LIFETIME = 3600  # seconds; what Backstage gives its own
+REUSED_FOR = 2700  # seconds; what is left then outlasts any call
+
+_Key = TypeVar("_Key", PublicKey, PrivateKey)
+
+_STATIC_KEYS = "backend.auth.pluginKeyStore.static.keys"
+
+
+class KeyStoreError(Exception):
+    """The plugin key can't be had; the text names the setting and what to do."""
+
+
+class PluginKeys:
+    """The key that signs, and all that are published.
+
+    Args:
+        signing: The key that signs.
+        published: The public keys, that of ``signing`` among them; by default it alone.
+    """
+
+    def __init__(self, signing: PrivateKey, published: Sequence[PublicKey] = ()) -> None:
+        self.signing = signing
+        self.published = tuple(published) or (signing.public(),)
+
+    @classmethod
+    def load(cls, settings: Settings, environ: Mapping[str, str] = os.environ) -> PluginKeys:
+        """Read the configured keys, or this host's key, which is made if there is none.
+
+        Args:
+            settings: Their ``plugin_keys``, or else ``service.key_file``, decide.
+            environ: Environment variables; ``XDG_STATE_HOME`` counts.
+
+        Raises:
+            KeyStoreError: A key can't be read or kept, or others could have read it.
+        """
+        if settings.plugin_keys:
+            return _configured(settings.plugin_keys)
+        return cls(_host_key(settings.service.key_file or _default_file(environ)))
+
+    def public_jwks(self) -> dict[str, Any]:
+        """Return the JSON Web Key Set for ``/.backstage/auth/v1/jwks.json``."""
+        return {"keys": [key.as_jwk() for key in self.published]}
+
+
+class PluginTokens:
+    """Issues plugin tokens. Safe to share between threads.
+
+    Args:
+        keys: To sign with.
+        plugin_id: Whom the tokens speak for.
+        clock: Tells the Unix time in seconds.
+    """
+
+    def __init__(
+        self, keys: PluginKeys, plugin_id: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._key = keys.signing
+        self._plugin_id = plugin_id
+        self._clock = clock
+        self._lock = Lock()
+        self._kept: dict[str, tuple[float, str]] = {}  # by audience: when issued, token
+
+    def issue(self, audience: str, obo: str | None = None, not_after: float | None = None) -> str:
+        """Return a token for another plugin.
+
+        Args:
+            audience: The plugin's id.
+            obo: The limited token of the user on whose behalf it is; such a
+                token is made anew each time, others are used again.
+            not_after: Unix time in seconds at which it ends at the latest,
+                where that is sooner than in an hour.
+        """
+        if obo is not None or not_after is not None:
+            return self._signed(audience, obo, not_after)
+        with self._lock:
+            now = self._clock()
+            issued, token = self._kept.get(audience, (0.0, ""))
+            if not issued <= now < issued + REUSED_FOR:
+                token = self._signed(audience, None, None)
+                self._kept[audience] = (now, token)
+            return token
+
+    def _signed(self, audience: str, obo: str | None, not_after: float | None) -> str:
+        now = int(self._clock())
+        expires = now + LIFETIME
+        if not_after is not None:
+            expires = min(expires, int(not_after))
+        claims = {"sub": self._plugin_id, "aud": audience, "iat": now, "exp": expires}
+        if obo is not None:
+            claims["obo"] = obo
+        return self._key.sign(PLUGIN_TYP, claims)
+
+
+def _configured(keys: Sequence[StaticPluginKey]) -> PluginKeys:
+    ids = [key.key_id for key in keys]
+    if len(set(ids)) < len(ids):
+        raise KeyStoreError(f"{_STATIC_KEYS}: every keyId must be another one, got {ids}")
+    first = keys[0]
+    if first.private_key_file is None:
+        raise KeyStoreError(f"{_STATIC_KEYS}[0].privateKeyFile: missing; the first key signs")
+    published = [
+        _from_pem(PublicKey.from_pem, key.public_key_file, key, f"[{index}].publicKeyFile")
+        for index, key in enumerate(keys)
+    ]
+    signing = _from_pem(PrivateKey.from_pem, first.private_key_file, first, "[0].privateKeyFile")
+    if signing.public().as_jwk() != published[0].as_jwk():
+        raise KeyStoreError(
+            f"{_STATIC_KEYS}[0]: {first.private_key_file} and {first.public_key_file} "
+            "are not a pair"
+        )
+    return PluginKeys(signing, published)
+
+
+def _from_pem(read: Callable[..., _Key], path: Path, key: StaticPluginKey, setting: str) -> _Key:
+    try:
+        return read(path.read_text("ascii"), kid=key.key_id, algorithm=key.algorithm)
+    except (OSError, ValueError, KeyFormatError) as exc:
+        raise KeyStoreError(f"{_STATIC_KEYS}{setting}: {path}: {_reason(exc)}") from exc
+
+
+def _default_file(environ: Mapping[str, str]) -> Path:
+    state = Path(environ.get("XDG_STATE_HOME", ""))
+    try:
+        # The XDG specification has relative paths ignored.
+        base = state if state.is_absolute() else Path.home() / ".local" / "state"
+    except RuntimeError as exc:
+        raise KeyStoreError(
+            "litellm.service.keyFile: missing, and this user has no home folder to keep "
+            "the plugin key in"
+        ) from exc
+    return base / "litellm-plugin" / "plugin-key.json"
+
+
+def _host_key(path: Path) -> PrivateKey:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_folder(path.parent)
+        with suppress(FileNotFoundError):
+            return _read(path)
+        _create(path)
+        return _read(path)
+    except OSError as exc:
+        raise _unusable(path, _reason(exc)) from exc
+
+
+def _check_folder(folder: Path) -> None:
+    status = folder.stat()
+    open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if status.st_uid not in {0, os.geteuid()}:
+        raise _unusable(folder, "the folder belongs to another user")
+    # In a sticky folder nobody can replace another's file.
+    if open_to_others and not status.st_mode & stat.S_ISVTX:
+        raise _unusable(folder, "other users can write to the folder (chmod go-w)")
+
+
+def _read(path: Path) -> PrivateKey:
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_uid != os.geteuid():
+            raise _unusable(path, "the file belongs to another user")
+        if stat.S_IMODE(status.st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+            raise _unusable(
+                path, "other users may have read the key (delete the file: a new one is made)"
+            )
+        content = file.read()
+    try:
+        return PrivateKey.from_jwk(json.loads(content))
+    except (ValueError, TypeError, RecursionError, KeyFormatError) as exc:
+        raise _unusable(
+            path, "the file holds no plugin key (delete it: a new one is made)"
+        ) from exc
+
+
+def _create(path: Path) -> None:
+    """Put a new key at ``path``, unless another process is first."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    complete = Path(name)  # mode 0600, as mkstemp makes it
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(PrivateKey.generate().as_jwk(), file)
+            file.flush()
+            os.fsync(file.fileno())
+        # Unlike a rename, a link never replaces the key that others already use.
+        with suppress(FileExistsError):
+            path.hardlink_to(complete)
+    finally:
+        complete.unlink()
+
+
+def _unusable(path: Path, reason: str) -> KeyStoreError:
+    return KeyStoreError(
+        f"litellm.service.keyFile: the plugin key can't be kept in {path}: {reason}. Name a file "
+        "in a folder that is this service's own, or configure backend.auth.pluginKeyStore."
+    )
+
+
+def _reason(exc: Exception) -> str:
+    return exc.strerror or str(exc) if isinstance(exc, OSError) else str(exc)

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from litellm_plugin.identity.jose import (
+    ASYMMETRIC,
+    MAX_TOKEN_CHARS,
+    KeyFormatError,
+    PrivateKey,
+    PublicKey,
+    SharedSecret,
+    TokenError,
+    audiences,
+    check_times,
+    parse,
+)
+from tests.identity.doubles import numbered
+from tests.tokens import SigningKey, b64url, segment
+
+KEY = SigningKey.ec("k1")
+HEADER = {"typ": "JWT", "alg": "ES256", "kid": "k1"}
+CLAIMS = {"sub": "user:default/bob"}
+
+
+def public(key: SigningKey = KEY) -> PublicKey:
+    return PublicKey.from_jwk(key.jwk())
+
+
+class TestParsing:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            ".",
+            "..",
+            "garbage",
+            "a.b",
+            "a.b.c",
+            "a.b.c.d",
+            "e30.e30",
+            "e30.e30.e30.e30",
+            "e30=.e30.",
+            "e31.e30.",  # the same bytes as e30, spelled with stray bits
+            " e30.e30.",
+            "é30.e30.",
+        ],
+    )
+    def test_what_is_not_three_segments_of_strict_base64url_is_no_token(self, text: str) -> None:
+        with pytest.raises(TokenError):
+            parse(text)
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            b"",
+            b"[]",
+            b"null",
+            b"{",
+            b'{"alg": NaN}',
+            b'{"alg": "none", "alg": "ES256"}',
+            b"\xff\xfe{}",
+            "{}".encode("utf-16"),
+            "{}".encode("utf-8-sig"),
+            b'{"kid": "\\ud800"}',
+            b"[" * 10_000,
+            b"9" * 5_000,
+        ],
+        ids=numbered,
+    )
+    def test_a_header_that_is_not_one_json_object_makes_no_token(self, header: bytes) -> None:
+        with pytest.raises(TokenError):
+            parse(f"{segment(header)}.e30.")
+
+    def test_a_token_may_have_16_kib_and_no_more(self) -> None:
+        start = f"{segment(HEADER)}."
+        longest = start + "a" * (MAX_TOKEN_CHARS - len(start) - 1) + "."
+        assert parse(longest).header == HEADER
+        with pytest.raises(TokenError, match="longer"):
+            parse(longest + "a")
+
+    @settings(deadline=None)
+    @given(st.text() | st.from_regex(r"[\w-]{0,20}\.[\w-]{0,20}\.[\w-]{0,20}"))
+    def test_no_text_breaks_it(self, text: str) -> None:
+        try:
+            token = parse(text)
+            assert isinstance(token.unverified_claims, dict)
+        except TokenError:
+            pass
+
+    def test_a_payload_that_is_no_json_is_noticed_when_it_is_read(self) -> None:
+        token = parse(KEY.token(HEADER, b"no json"))
+        with pytest.raises(TokenError, match="payload"):
+            _ = token.unverified_claims
+
+    def test_a_token_is_not_shown_by_its_repr(self) -> None:
+        text = KEY.token(HEADER, CLAIMS)
+        assert text not in repr(parse(text))
+
+    @pytest.mark.parametrize("value", [None, 5, ["JWT"], {}])
+    def test_typ_and_alg_that_are_no_text_are_none(self, value: Any) -> None:
+        token = parse(f"{segment({'typ': value, 'alg': value})}.e30.")
+        assert (token.typ, token.alg) == ("", "")
+
+
+class TestVerifying:
+    @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "ES512"])
+    def test_elliptic_curves(self, algorithm: str) -> None:
+        key = SigningKey.ec("k1", algorithm)
+        token = parse(key.token({**HEADER, "alg": algorithm}, CLAIMS))
+        assert public(key).verify(token, ASYMMETRIC) == CLAIMS
+
+    @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"])
+    def test_rsa(self, algorithm: str) -> None:
+        key = SigningKey.rsa("r1", algorithm)
+        token = parse(key.token({**HEADER, "alg": algorithm}, CLAIMS))
+        assert public(key).verify(token, ASYMMETRIC) == CLAIMS
+
+    def test_eddsa(self) -> None:
+        private = ed25519.Ed25519PrivateKey.generate()
+        raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        key = PublicKey.from_jwk({"kty": "OKP", "crv": "Ed25519", "x": b64url(raw)})
+        message = f"{segment({'alg': 'EdDSA'})}.{segment({'sub': 'bob'})}"
+        token = parse(f"{message}.{b64url(private.sign(message.encode()))}")
+        assert key.verify(token, ASYMMETRIC) == {"sub": "bob"}
+
+    def test_a_key_without_alg_and_use_will_do(self) -> None:
+        key = PublicKey.from_jwk(KEY.jwk(alg=None, kid=None))
+        assert key.verify(parse(KEY.token(HEADER, CLAIMS)), ASYMMETRIC) == CLAIMS
+
+    def test_headers_that_nobody_knows_do_not_matter(self) -> None:
+        token = parse(KEY.token({**HEADER, "x-own": 1, "cty": "json"}, CLAIMS))
+        assert public().verify(token, ASYMMETRIC) == CLAIMS
+
+    @pytest.mark.parametrize("algorithm", ["none", "HS256", "RS256", "ES384", "nonsense", "es256"])
+    def test_no_other_algorithm_than_the_keys(self, algorithm: str) -> None:
+        message = f"{segment({**HEADER, 'alg': algorithm})}.{segment(CLAIMS)}"
+        mac = hmac.new(KEY.public_pem(), message.encode(), hashlib.sha256).digest()
+        for signature in (b"", mac, KEY.signature(message.encode(), "ES256")):
+            token = parse(f"{message}.{b64url(signature)}")
+            with pytest.raises(TokenError):
+                public().verify(token, ASYMMETRIC | {algorithm})
+
+    def test_an_empty_list_of_algorithms_allows_none(self) -> None:
+        with pytest.raises(TokenError, match="algorithm"):
+            public().verify(parse(KEY.token(HEADER, CLAIMS)), ())
+
+    def test_rs256_where_only_es256_is_allowed(self) -> None:
+        key = SigningKey.rsa("r1")
+        token = parse(key.token({**HEADER, "alg": "RS256"}, CLAIMS))
+        with pytest.raises(TokenError, match="algorithm"):
+            public(key).verify(token, {"ES256"})
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"crit": ["exp"], "exp": 1},
+            {"crit": []},
+            {"crit": None},
+            {"crit": ["b64"], "b64": False},
+            {"b64": False},
+            {"alg": None},
+            {"alg": ["ES256"]},
+            {"kid": 7},
+        ],
+    )
+    def test_a_header_that_asks_for_more_than_is_understood(self, header: dict[str, Any]) -> None:
+        message = f"{segment({**HEADER, **header})}.{segment(CLAIMS)}"
+        token = parse(f"{message}.{b64url(KEY.signature(message.encode(), 'ES256'))}")
+        with pytest.raises(TokenError):
+            public().verify(token, ASYMMETRIC)
+
+    def test_keys_inside_the_token_are_never_used(self) -> None:
+        attacker = SigningKey.ec("k1")
+        header = {
+            **HEADER,
+            "jwk": attacker.jwk(),
+            "jku": "https://evil.example/jwks.json",
+            "x5u": "https://evil.example/cert.pem",
+        }
+        with pytest.raises(TokenError, match="signature"):
+            public().verify(parse(attacker.token(header, CLAIMS)), ASYMMETRIC)
+
+    @pytest.mark.parametrize("size", [0, 63, 65, 128])
+    def test_a_signature_of_another_size(self, size: int) -> None:
+        message = KEY.token(HEADER, CLAIMS).rpartition(".")[0]
+        with pytest.raises(TokenError, match="signature"):
+            public().verify(parse(f"{message}.{b64url(bytes(size))}"), ASYMMETRIC)
+
+    @given(data=st.data())
+    @settings(max_examples=150, deadline=None)
+    def test_changing_any_character_breaks_a_token(self, data: st.DataObject) -> None:
+        text = KEY.token(HEADER, CLAIMS)
+        place = data.draw(st.integers(0, len(text) - 1))
+        alphabet = st.sampled_from("ABCXYZabcxyz0189-_.+/= ").filter(lambda c: c != text[place])
+        changed = text[:place] + data.draw(alphabet) + text[place + 1 :]
+        with pytest.raises(TokenError):
+            public().verify(parse(changed), ASYMMETRIC)
+
+
+class TestSharedSecrets:
+    def test_only_hs256_and_only_the_secret(self) -> None:
+        secret = SharedSecret.from_bytes(b"0123456789abcdef")
+        message = f"{segment({'alg': 'HS256'})}.{segment({'sub': 's'})}"
+        mac = hmac.new(b"0123456789abcdef", message.encode(), hashlib.sha256).digest()
+        assert secret.verify(parse(f"{message}.{b64url(mac)}")) == {"sub": "s"}
+        for wrong in (parse(f"{message}.{b64url(mac[::-1])}"), parse(KEY.token(HEADER, CLAIMS))):
+            with pytest.raises(TokenError):
+                secret.verify(wrong)
+
+    def test_an_empty_secret_is_none(self) -> None:
+        with pytest.raises(KeyFormatError):
+            SharedSecret.from_bytes(b"")
+
+
+class TestKeys:
+    @pytest.mark.parametrize(
+        "members",
+        [
+            {},
+            {"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQ"},
+            {"kty": ["EC"]},
+            {"kty": "AKP"},
+            {"kty": "EC"},
+            {"kty": "EC", "crv": "P-256", "x": 1, "y": 2},
+            {"kty": "EC", "crv": "P-1", "x": "AQ", "y": "AQ"},
+            {"kty": "EC", "crv": "P-256", "x": "AQ", "y": "AQ"},
+            {"kty": "RSA", "n": "AQAB", "e": "AQAB"},
+            {"kty": "RSA", "n": 5, "e": "AQAB"},
+            {"kty": "OKP", "crv": "Ed25519", "x": "AQ"},
+            KEY.jwk(use="enc"),
+            KEY.jwk(use="other"),
+            KEY.jwk(key_ops=["sign"]),
+            KEY.jwk(key_ops=[1]),
+            KEY.jwk(d="AQ"),
+        ],
+    )
+    def test_what_is_no_key_to_verify_with_is_refused(self, members: dict[str, Any]) -> None:
+        with pytest.raises(KeyFormatError):
+            PublicKey.from_jwk(members)
+
+    def test_a_key_fits_its_own_algorithm_only(self) -> None:
+        named, unnamed = public(), PublicKey.from_jwk(SigningKey.rsa("r1").jwk(alg=None))
+        assert {a for a in ASYMMETRIC if named.fits(a)} == {"ES256"}
+        assert {a for a in ASYMMETRIC if unnamed.fits(a)} == {
+            a for a in ASYMMETRIC if a[:2] in {"RS", "PS"}
+        }
+        assert not any(unnamed.fits(algorithm) for algorithm in ("none", "HS256", ""))
+
+    def test_a_new_key_signs_what_its_public_half_verifies(self) -> None:
+        key = PrivateKey.generate()
+        token = parse(key.sign("a.typ", {"sub": "Ö"}))
+        assert token.header == {"typ": "a.typ", "alg": "ES256", "kid": key.kid}
+        assert key.public().verify(token, {"ES256"}) == {"sub": "Ö"}
+
+    def test_a_new_key_survives_being_stored(self) -> None:
+        key = PrivateKey.generate()
+        again = PrivateKey.from_jwk(json.loads(json.dumps(key.as_jwk())))
+        assert again.as_jwk() == key.as_jwk()
+        assert again.kid == key.kid
+
+    def test_the_public_half_holds_nothing_private(self) -> None:
+        key = PrivateKey.generate()
+        assert set(key.public().as_jwk()) == {"kty", "crv", "x", "y", "kid", "alg"}
+        assert str(key.as_jwk()["d"]) not in repr(key)
+
+    @pytest.mark.parametrize(
+        "members",
+        [
+            [],
+            {},
+            {"kty": "EC"},
+            PrivateKey.generate().public().as_jwk(),
+            {**PrivateKey.generate().as_jwk(), "kid": None},
+            {**PrivateKey.generate().as_jwk(), "alg": "ES384"},
+            {**PrivateKey.generate().as_jwk(), "alg": "none"},
+            {**PrivateKey.generate().as_jwk(), "d": PrivateKey.generate().as_jwk()["d"]},
+        ],
+    )
+    def test_a_stored_key_that_is_none_is_refused(self, members: Any) -> None:
+        with pytest.raises(KeyFormatError):
+            PrivateKey.from_jwk(members)
+
+    @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "ES512", "RS256", "PS512"])
+    def test_pem_files_of_every_algorithm(self, algorithm: str) -> None:
+        made = SigningKey.ec if algorithm.startswith("ES") else SigningKey.rsa
+        key = made("k", algorithm)
+        private = PrivateKey.from_pem(key.private_pem().decode(), kid="k", algorithm=algorithm)
+        public = PublicKey.from_pem(key.public_pem().decode(), kid="k", algorithm=algorithm)
+        assert public.verify(parse(private.sign("t", CLAIMS)), {algorithm}) == CLAIMS
+        assert public.as_jwk() == key.jwk()
+
+    @pytest.mark.parametrize("algorithm", ["ES384", "RS256", "EdDSA", "HS256", "none", ""])
+    def test_a_pem_of_another_kind_than_the_algorithm_is_refused(self, algorithm: str) -> None:
+        for read, pem in (
+            (PrivateKey.from_pem, KEY.private_pem()),
+            (PublicKey.from_pem, KEY.public_pem()),
+        ):
+            with pytest.raises(KeyFormatError):
+                read(pem.decode(), kid="k", algorithm=algorithm)
+
+    def test_private_and_public_pems_are_not_mistaken_for_each_other(self) -> None:
+        with pytest.raises(KeyFormatError, match="private one is wanted"):
+            PrivateKey.from_pem(KEY.public_pem().decode(), kid="k", algorithm="ES256")
+        with pytest.raises(KeyFormatError, match="public one is wanted"):
+            PublicKey.from_pem(KEY.private_pem().decode(), kid="k", algorithm="ES256")
+        with pytest.raises(KeyFormatError, match="PEM"):
+            PublicKey.from_pem("junk", kid="k", algorithm="ES256")
+
+
+class TestTimes:
+    @pytest.mark.parametrize(
+        "claims",
+        [
+            {},
+            {"iat": 200},  # may lie in the future
+            {"exp": 101, "nbf": 100},
+            {"exp": 100.5, "nbf": 99.5, "iat": -1},
+        ],
+    )
+    def test_holds_now(self, claims: dict[str, Any]) -> None:
+        check_times(claims, 100, required=())
+
+    @pytest.mark.parametrize(
+        "claims",
+        [
+            {"exp": 100},
+            {"exp": 99},
+            {"exp": 0},
+            {"nbf": 101},
+            {"exp": "200"},
+            {"exp": None},
+            {"exp": True},
+            {"exp": [200]},
+            {"exp": float("inf")},
+            {"exp": float("nan")},
+            {"exp": 10**400},
+            {"iat": "1"},
+            {"nbf": {}},
+        ],
+    )
+    def test_does_not_hold_now(self, claims: dict[str, Any]) -> None:
+        with pytest.raises(TokenError):
+            check_times(claims, 100, required=())
+
+    @pytest.mark.parametrize("missing", ["iat", "exp", "nbf"])
+    def test_what_is_required_must_be_there(self, missing: str) -> None:
+        claims = {"iat": 1, "nbf": 1, "exp": 200}
+        check_times(claims, 100, required=claims)
+        del claims[missing]
+        with pytest.raises(TokenError, match=missing):
+            check_times(claims, 100, required=("iat", "nbf", "exp"))
+
+
+@pytest.mark.parametrize(
+    ("aud", "named"),
+    [
+        ("a", {"a"}),
+        (["a", "b", 5, None, ["c"]], {"a", "b"}),
+        (None, set()),
+        ({"a": 1}, set()),
+        ([], set()),
+    ],
+)
+def test_audiences(aud: Any, named: set[str]) -> None:
+    assert audiences({"aud": aud}) == named
+
+
+def test_base64_without_strictness_would_take_a_second_spelling() -> None:
+    assert base64.urlsafe_b64decode("e31=") == base64.urlsafe_b64decode("e30=")
