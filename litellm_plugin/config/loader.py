@@ -1,0 +1,426 @@
+"""Fills :class:`~litellm_plugin.config.settings.Settings`; knows every key there is.
+
+Defaults are not here but in ``settings``: a key that is not set is not passed on.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from litellm_plugin.config.convert import (
+    base64_bytes,
+    blank_or_text,
+    existing_file,
+    file,
+    flag,
+    header,
+    matching,
+    number,
+    one_of,
+    positive,
+    target,
+    text,
+    url,
+    url_with_query,
+    whole,
+)
+from litellm_plugin.config.layers import Layers
+from litellm_plugin.config.reader import Reader
+from litellm_plugin.config.report import Report, dotted
+from litellm_plugin.config.settings import (
+    AccessRestriction,
+    Bridge,
+    Cors,
+    Discovery,
+    DiscoveryEndpoint,
+    Display,
+    ExternalAccess,
+    JwksAccess,
+    KeyGeneration,
+    LegacyAccess,
+    Opencode,
+    Provisioning,
+    Role,
+    Service,
+    Settings,
+    StaticAccess,
+    StaticPluginKey,
+    TeamAdmin,
+    Timeouts,
+    UserDefaults,
+)
+from litellm_plugin.config.sources import read_sources
+from litellm_plugin.config.strays import strays
+from litellm_plugin.config.yaml12 import Value
+
+_logger = logging.getLogger(__name__)
+
+_ENTITY_REF = re.compile(r"[a-z][a-z0-9.-]*:[^\s/:A-Z]+/[^\s/A-Z]+")
+_DOMAIN = re.compile(r"[^\s@/]+")
+_ACTIONS = ("create", "read", "update", "delete")
+_ALGORITHMS = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "ES256K", "EdDSA", "Ed25519"),
+)
+
+_plugin_id = matching(r"[A-Za-z0-9_-]+", "letters, digits, - and _ only")
+_no_spaces = matching(r"\S+", "text without spaces")
+_static_token = matching(r"\S{8,}", "8 or more characters, without spaces")
+
+
+def load_settings(paths: Sequence[Path], environ: Mapping[str, str]) -> Settings:
+    """Read the configuration files, in order, and ``APP_CONFIG_*`` of the environment.
+
+    Args:
+        paths: Later files win; :func:`~litellm_plugin.config.default_paths` names the usual.
+        environ: Variables for ``${X}`` and ``$env``, and ``APP_CONFIG_*``.
+
+    Raises:
+        ConfigError: Something is missing or wrong; it names all of it.
+    """
+    report = Report()
+    reader = Reader(Layers(read_sources(paths, environ, report)), report)
+    settings = read_settings(reader)
+    _judge_strays(reader, report)
+    report.raise_problems()
+    return settings
+
+
+def read_settings(reader: Reader) -> Settings:
+    """Read every key there is from the root of the configuration.
+
+    What is wrong is in the reader's report; the settings are good for nothing then.
+    """
+    litellm = reader.at("litellm")
+    litellm.require("baseUrl", "masterKey")
+    settings = Settings(
+        base_url=(litellm.get("baseUrl", url) or "").rstrip("/"),
+        master_key=litellm.get("masterKey", header) or "",
+        discovery=_discovery(reader),
+        provisioning=_provisioning(litellm.at("provisioning")),
+        key_generation=_key_generation(litellm.at("keyGeneration")),
+        team_admin=_team_admin(litellm.at("teamAdmin")),
+        display=_display(litellm.at("display")),
+        bridge=_bridge(litellm.at("bridge")),
+        opencode=_opencode(litellm.at("opencode")),
+        service=_service(litellm.at("service")),
+        external_access=_external_access(reader.at("backend.auth")),
+        plugin_keys=_plugin_keys(reader.at("backend.auth.pluginKeyStore")),
+        cors=_cors(reader),
+        **_given(
+            public_base_url=litellm.get("publicBaseUrl", url),
+            user_id_domain=_domain(litellm),
+            audit_group=_group(litellm, "audit.group"),
+            permission_enabled=reader.get("permission.enabled", flag),
+        ),
+    )
+    if reader.get("backend.auth.dangerouslyDisableDefaultAuthPolicy", flag):
+        reader.warn(
+            "backend.auth.dangerouslyDisableDefaultAuthPolicy",
+            "not honoured; every request still needs credentials",
+        )
+    if litellm.has("teamAdmin") and not settings.team_management:
+        litellm.warn("teamAdmin", "without effect; it needs a group, and permission.enabled")
+    return settings
+
+
+def _judge_strays(reader: Reader, report: Report) -> None:
+    """Refuse unknown keys of our own; others may be the frontend's, unless they look alike."""
+    for stray in strays(reader.at("litellm").everything(), ("litellm",), reader.asked):
+        hint = f"; did you mean {stray.meant}?" if stray.meant else ""
+        if stray.path[:2] == ("litellm", "service"):
+            report.problem(stray.path, f"no such key{hint}")
+        elif stray.meant:
+            _logger.warning("%s: not a key of this service%s", dotted(stray.path), hint)
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    """Return the fields that have a value; the others keep the default of their class."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _group(reader: Reader, key: str, convert: Callable[[Value], str] = text) -> str | None:
+    group = reader.get(key, convert)
+    if group and not _ENTITY_REF.fullmatch(group):
+        reader.warn(key, "not written as group:namespace/name in lower case: it has no members")
+    return group
+
+
+def _domain(litellm: Reader) -> str | None:
+    domain = litellm.get("userIdDomain", text)
+    if domain is not None and not _DOMAIN.fullmatch(domain):
+        litellm.warn("userIdDomain", "no domain such as example.com; user ids end with @ and this")
+    return domain
+
+
+def _discovery(reader: Reader) -> Discovery:
+    backstage_url = reader.get("litellm.service.backstageUrl", url)
+    base_url = reader.get("backend.baseUrl", url)
+    if not reader.has("litellm.service.backstageUrl"):
+        reader.require("backend.baseUrl")
+    endpoints = []
+    for entry in reader.elements("discovery.endpoints") or ():
+        entry.require("target", "plugins")
+        plugins = entry.texts("plugins") or ()
+        if isinstance(entry.peek("target"), dict):
+            entry.get("target.external", target)
+            internal = entry.get("target.internal", target)
+        else:
+            internal = entry.get("target", target)
+        if internal is not None:
+            endpoints.append(DiscoveryEndpoint(internal, plugins))
+    # Of two entries for a plugin, Backstage takes the last and Discovery the first.
+    return Discovery(backstage_url or base_url or "", tuple(reversed(endpoints)))
+
+
+def _provisioning(reader: Reader) -> Provisioning:
+    defaults = reader.at("defaults")
+    return Provisioning(
+        defaults=UserDefaults(
+            **_user_fields(defaults), **_given(metadata=defaults.mapping("metadata"))
+        ),
+        roles=tuple(role for entry in reader.elements("roles") or () if (role := _role(entry))),
+        **_given(enabled=reader.get("enabled", flag)),
+    )
+
+
+def _role(reader: Reader) -> Role | None:
+    """Return the role, or None for one that nobody can have."""
+    group = _group(reader, "group", blank_or_text)
+    overrides = _user_fields(reader, blank=True)
+    metadata = reader.mapping("metadata")
+    if not group:
+        reader.warn("group", "missing; nobody has this role")
+        return None
+    return Role(group, overrides, **_given(metadata=metadata))
+
+
+def _user_fields(reader: Reader, *, blank: bool = False) -> dict[str, Any]:
+    """Return what is set of UserDefaults, but for metadata; ``blank`` allows empty text."""
+    words = blank_or_text if blank else text
+    return _given(
+        max_budget=reader.get("maxBudget", number),
+        budget_duration=reader.get("budgetDuration", words),
+        models=reader.texts("models", empty_is_all=True),
+        teams=reader.texts("teams"),
+        tpm_limit=reader.get("tpmLimit", whole),
+        rpm_limit=reader.get("rpmLimit", whole),
+        user_role=reader.get("userRole", words),
+    )
+
+
+def _key_generation(reader: Reader) -> KeyGeneration:
+    return KeyGeneration(
+        allow_unlimited_budget=reader.get("allowUnlimitedBudget", flag),
+        team_required=reader.get("teamRequired", flag),
+    )
+
+
+def _team_admin(reader: Reader) -> TeamAdmin:
+    return TeamAdmin(
+        **_given(
+            group=_group(reader, "group"),
+            allowed_models=reader.texts("allowedModels"),
+            allowed_model_access_groups=reader.texts("allowedModelAccessGroups"),
+            max_budget_ceiling=reader.get("maxBudgetCeiling", number),
+            allow_unlimited_budget=reader.get("allowUnlimitedBudget", flag),
+            allowed_vector_stores=reader.texts("allowedVectorStores"),
+            allowed_mcp_servers=reader.texts("allowedMcpServers"),
+            allowed_mcp_access_groups=reader.texts("allowedMcpAccessGroups"),
+            allow_team_delete=reader.get("allowTeamDelete", flag),
+            object_permissions=reader.get("objectPermissions.enabled", flag),
+        )
+    )
+
+
+def _display(reader: Reader) -> Display:
+    return Display(
+        **_given(
+            hide_team_budget_for_members=reader.get("hideTeamBudgetForMembers", flag),
+            hide_team_budget_for_managers=reader.get("hideTeamBudgetForManagers", flag),
+        )
+    )
+
+
+def _bridge(reader: Reader) -> Bridge:
+    issuer = reader.get("issuer", url)
+    bridge = Bridge(
+        issuer=issuer.rstrip("/") if issuer else None,
+        **_given(enabled=reader.get("enabled", flag), client_id=reader.get("clientId", text)),
+    )
+    if bridge.enabled and not reader.has("issuer"):
+        reader.warn("issuer", "missing; the bridge is enabled, and its routes are left out")
+    return bridge
+
+
+def _opencode(reader: Reader) -> Opencode:
+    return Opencode(
+        **_given(
+            enabled=reader.get("enabled", flag),
+            key_duration=reader.get("keyDuration", text),
+            max_budget=reader.get("maxBudget", number),
+            require_team=reader.get("requireTeam", flag),
+            metadata=reader.mapping("metadata"),
+        )
+    )
+
+
+def _service(reader: Reader) -> Service:
+    timeouts = reader.at("timeouts")
+    return Service(
+        timeouts=Timeouts(
+            **_given(
+                connect=timeouts.get("connect", positive),
+                read=timeouts.get("read", positive),
+                total=timeouts.get("total", positive),
+            )
+        ),
+        **_given(
+            backstage_token=reader.get("backstageToken", header),
+            plugin_id=reader.get("pluginId", _plugin_id),
+            cache_seconds=reader.get("cacheSeconds", number),
+            rate_limits=reader.get("rateLimits", flag),
+            circuit_breaker=reader.get("circuitBreaker", flag),
+            trust_environment=reader.get("trustEnvironment", flag),
+            ca_file=reader.get("caFile", existing_file),
+            key_file=reader.get("keyFile", file),
+        ),
+    )
+
+
+def _external_access(auth: Reader) -> tuple[ExternalAccess, ...]:
+    access = [_external_entry(entry) for entry in auth.elements("externalAccess") or ()]
+    for entry in auth.elements("keys") or ():
+        entry.require("secret")
+        access.append(
+            LegacyAccess(
+                entry.get("secret", base64_bytes) or b"",
+                "external:backstage-plugin",
+                _limits(entry),
+            )
+        )
+    return tuple(entry for entry in access if entry is not None)
+
+
+def _external_entry(entry: Reader) -> ExternalAccess | None:
+    entry.require("type")
+    kind = entry.get("type", one_of("static", "legacy", "jwks"))
+    options = entry.at("options")
+    limits = _limits(entry)
+    if options.has("accessRestrictions"):
+        options.problem("accessRestrictions", "without effect here; it belongs beside options")
+    match kind:
+        case "static":
+            options.require("token", "subject")
+            token = options.get("token", _static_token)
+            return StaticAccess(token or "", _subject(options), limits)
+        case "legacy":
+            options.require("secret", "subject")
+            return LegacyAccess(
+                options.get("secret", base64_bytes) or b"", _subject(options), limits
+            )
+        case "jwks":
+            options.require("url")
+            return JwksAccess(
+                url=options.get("url", url_with_query) or "",
+                issuers=options.limit("issuer"),
+                audiences=options.limit("audience"),
+                algorithms=_among(options, "algorithm", _ALGORITHMS),
+                subject_prefix=options.get("subjectPrefix", text),
+                restrictions=limits,
+            )
+    return None
+
+
+def _subject(options: Reader) -> str:
+    return options.get("subject", _no_spaces) or ""
+
+
+def _among(reader: Reader, key: str, known: Sequence[str]) -> tuple[str, ...]:
+    words = reader.limit(key)
+    if not set(words) <= set(known):
+        reader.problem(key, f"wanted only {', '.join(known)}")
+    return words
+
+
+def _limits(entry: Reader) -> tuple[AccessRestriction, ...] | None:
+    """Return what a token is restricted to; None where it may do everything."""
+    listed = entry.elements("accessRestrictions", limits=True)
+    if listed is None:
+        return None
+    restrictions: dict[str, AccessRestriction] = {}
+    for item in listed:
+        _refuse_others(item, ("plugin", "permission", "permissionAttribute"))
+        item.require("plugin")
+        plugin = item.get("plugin", text) or ""
+        if plugin in restrictions:
+            item.problem("plugin", "the same plugin twice")
+        attribute = item.at("permissionAttribute")
+        _refuse_others(attribute, ("action",))
+        if item.has("permissionAttribute"):
+            attribute.require("action")
+        restrictions[plugin] = AccessRestriction(
+            plugin,
+            permissions=frozenset(item.limit("permission")),
+            actions=frozenset(_among(attribute, "action", _ACTIONS)),
+        )
+    return tuple(restrictions.values())
+
+
+def _refuse_others(reader: Reader, known: Sequence[str]) -> None:
+    """Report unknown keys where one that is not understood would be a limit too few."""
+    for key in reader.everything():
+        if key not in known:
+            reader.problem(key, f"no such key; wanted {' or '.join(known)}")
+
+
+def _plugin_keys(store: Reader) -> tuple[StaticPluginKey, ...]:
+    if store.get("type", one_of("static", "database")) != "static":
+        return ()
+    store.require("static.keys")
+    entries = store.elements("static.keys")
+    if entries == []:
+        store.problem("static.keys", "empty; the first key is to sign")
+    keys = []
+    for index, entry in enumerate(entries or ()):
+        entry.require("keyId", "publicKeyFile", *(["privateKeyFile"] if index == 0 else []))
+        keys.append(
+            StaticPluginKey(
+                key_id=entry.get("keyId", text) or "",
+                public_key_file=entry.get("publicKeyFile", existing_file) or Path(),
+                private_key_file=entry.get("privateKeyFile", existing_file),
+                **_given(algorithm=entry.get("algorithm", one_of(*_ALGORITHMS))),
+            )
+        )
+    return tuple(keys)
+
+
+def _cors(reader: Reader) -> Cors | None:
+    switch = reader.peek("backend.cors")
+    if switch is None or switch is False:
+        return None
+    cors = reader.at("backend.cors")
+    if not cors.has("origin"):
+        cors.warn("origin", "missing; no other origin is let in")
+    return Cors(
+        origins=cors.text_or_texts("origin") or (),
+        allowed_headers=_headers(cors, "allowedHeaders"),
+        **_given(
+            methods=_headers(cors, "methods"),
+            exposed_headers=_headers(cors, "exposedHeaders"),
+            credentials=cors.get("credentials", flag),
+            max_age=cors.get("maxAge", whole),
+        ),
+    )
+
+
+def _headers(reader: Reader, key: str) -> tuple[str, ...] | None:
+    texts = reader.text_or_texts(key)
+    if texts is None:
+        return None
+    names = (name.strip() for text in texts for name in text.split(","))
+    return tuple(name for name in names if name)

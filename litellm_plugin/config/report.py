@@ -1,0 +1,64 @@
+"""Everything that is wrong with the configuration, told in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from litellm_plugin.errors import redact
+
+KeyPath = tuple[str | int, ...]
+
+
+def dotted(path: KeyPath) -> str:
+    """Return ``path`` as messages write it, such as ``litellm.provisioning.roles[0].group``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+class ConfigError(Exception):
+    """The configuration can't be used.
+
+    Attributes:
+        problems: One line each. They name keys, files and types, and never a value.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(problems)
+        self.problems = list(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
+class Report:
+    """Collects the problems, in the order they are found, each once."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+        self._blamed: set[KeyPath] = set()
+        self.incomplete = False  # a whole file is not there: what it says can't be known
+
+    def problem(self, path: KeyPath, text: str) -> None:
+        """Add what is wrong with the key at ``path``."""
+        self._blamed.add(path)
+        self._add(f"{dotted(path)}: {text}")
+
+    def unreadable(self, source: str, text: str) -> None:
+        """Add why the whole of ``source`` can't be used."""
+        self.incomplete = True
+        self._add(f"{source}: {text}")
+
+    def blames(self, path: KeyPath) -> bool:
+        """Return whether there is a problem at ``path`` or above it already."""
+        return any(path[:length] in self._blamed for length in range(1, len(path) + 1))
+
+    def raise_problems(self) -> None:
+        """Raise ConfigError if there is any problem."""
+        if self._lines:
+            raise ConfigError(list(self._lines))
+
+    def _add(self, line: str) -> None:
+        # Nothing puts a value into a line; this is for the secret in the place of a key.
+        self._lines[redact(line)] = None

@@ -1,0 +1,253 @@
+"""The settings, typed and frozen; field by field what ``app-config.yaml`` says.
+
+Every class names the key it stands for. ``loader`` fills them; nothing here
+reads a file or the environment. Amounts of money are USD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class UserDefaults:
+    """``litellm.provisioning.defaults``: what a first visit creates.
+
+    A role may blank a field, so the empty string and zero are values here.
+    """
+
+    max_budget: float | None = 10.0  # USD per budget_duration
+    budget_duration: str = "30d"
+    models: tuple[str, ...] = ()  # empty: every model of the proxy
+    teams: tuple[str, ...] = ()  # LiteLLM team ids
+    tpm_limit: int | None = None  # tokens per minute
+    rpm_limit: int | None = None  # requests per minute
+    user_role: str = "internal_user"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One of ``litellm.provisioning.roles``: a group, and what differs for it."""
+
+    group: str  # entity ref
+    overrides: Mapping[str, Any]  # field names of UserDefaults to values, metadata left out
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # merged over the defaults'
+
+    def applied_to(self, defaults: UserDefaults) -> UserDefaults:
+        """Return ``defaults`` with this role's fields in place."""
+        merged = {**defaults.metadata, **self.metadata}
+        return replace(defaults, **self.overrides, metadata=merged)
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioning:
+    """``litellm.provisioning``."""
+
+    enabled: bool = False
+    defaults: UserDefaults = field(default_factory=UserDefaults)
+    roles: tuple[Role, ...] = ()  # the first whose group the user is in wins
+
+    def role_for(self, groups: frozenset[str]) -> Role | None:
+        """Return the first role whose group is among ``groups`` (entity refs)."""
+        return next((role for role in self.roles if role.group in groups), None)
+
+    def for_groups(self, groups: frozenset[str]) -> UserDefaults:
+        """Return what a user in ``groups`` gets."""
+        role = self.role_for(groups)
+        return role.applied_to(self.defaults) if role else self.defaults
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGeneration:
+    """``litellm.keyGeneration``: told by ``/config``, enforced only where set."""
+
+    allow_unlimited_budget: bool | None = None
+    team_required: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TeamAdmin:
+    """``litellm.teamAdmin``."""
+
+    group: str | None = None  # entity ref
+    allowed_models: tuple[str, ...] = ()
+    allowed_model_access_groups: tuple[str, ...] = ()
+    max_budget_ceiling: float = 1000.0  # USD
+    allow_unlimited_budget: bool = False
+    allowed_vector_stores: tuple[str, ...] = ()
+    allowed_mcp_servers: tuple[str, ...] = ()
+    allowed_mcp_access_groups: tuple[str, ...] = ()
+    allow_team_delete: bool = False
+    object_permissions: bool = False  # objectPermissions.enabled
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """``litellm.display``."""
+
+    hide_team_budget_for_members: bool = False
+    hide_team_budget_for_managers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """``litellm.bridge``: CLI clients with a Keycloak token."""
+
+    enabled: bool = False
+    issuer: str | None = None
+    client_id: str = "abby-cli"
+
+
+@dataclass(frozen=True, slots=True)
+class Opencode:
+    """``litellm.opencode``."""
+
+    enabled: bool = False
+    key_duration: str = "30d"
+    max_budget: float = 50.0  # USD
+    require_team: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRestriction:
+    """One of an external access entry's ``accessRestrictions``."""
+
+    plugin: str
+    permissions: frozenset[str] = frozenset()  # empty: no limit by name
+    actions: frozenset[str] = frozenset()  # empty: no limit by permissionAttribute.action
+
+
+@dataclass(frozen=True, slots=True)
+class StaticAccess:
+    """``externalAccess`` of type ``static``."""
+
+    token: str = field(repr=False)
+    subject: str
+    restrictions: tuple[AccessRestriction, ...] | None = None  # None: everything
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyAccess:
+    """``externalAccess`` of type ``legacy``, and ``backend.auth.keys``."""
+
+    secret: bytes = field(repr=False)  # decoded
+    subject: str
+    restrictions: tuple[AccessRestriction, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JwksAccess:
+    """``externalAccess`` of type ``jwks``."""
+
+    url: str
+    issuers: tuple[str, ...] = ()  # empty: any
+    audiences: tuple[str, ...] = ()  # empty: any
+    algorithms: tuple[str, ...] = ()  # empty: any asymmetric one
+    subject_prefix: str | None = None
+    restrictions: tuple[AccessRestriction, ...] | None = None
+
+
+ExternalAccess = StaticAccess | LegacyAccess | JwksAccess
+
+
+@dataclass(frozen=True, slots=True)
+class StaticPluginKey:
+    """One of ``backend.auth.pluginKeyStore.static.keys``; the first one signs."""
+
+    key_id: str
+    public_key_file: Path
+    private_key_file: Path | None
+    algorithm: str = "ES256"
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """``backend.cors``, the options of the ``cors`` middleware of Express."""
+
+    origins: tuple[str, ...]  # globs
+    methods: tuple[str, ...] = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
+    allowed_headers: tuple[str, ...] | None = None  # None: those the browser asks for
+    exposed_headers: tuple[str, ...] = ()
+    credentials: bool = False
+    max_age: int | None = None  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryEndpoint:
+    """One of ``discovery.endpoints``; ``target`` is the internal one."""
+
+    target: str
+    plugins: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Where each Backstage plugin is: ``discovery.endpoints``, else below Backstage's address."""
+
+    backstage_url: str
+    endpoints: tuple[DiscoveryEndpoint, ...] = ()
+
+    def base_url(self, plugin: str) -> str:
+        """Return the internal base URL of ``plugin``, without a trailing slash."""
+        for wanted in (plugin, "*"):
+            for endpoint in self.endpoints:
+                if wanted in endpoint.plugins:
+                    return endpoint.target.replace("{{pluginId}}", plugin).rstrip("/")
+        return f"{self.backstage_url.rstrip('/')}/api/{plugin}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """``litellm.service.timeouts``, in seconds."""
+
+    connect: float = 5.0
+    read: float = 30.0  # longest silence
+    total: float = 30.0  # the whole call, its body included
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """``litellm.service``: what this service has beyond the original."""
+
+    backstage_token: str | None = field(default=None, repr=False)
+    plugin_id: str = "litellm"
+    cache_seconds: float = 5.0  # 0: nothing of an upstream's answer is kept
+    rate_limits: bool = True
+    circuit_breaker: bool = True
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    trust_environment: bool = False  # proxies, netrc and CA bundles of the environment
+    ca_file: Path | None = None  # CA bundle for LiteLLM and Backstage
+    key_file: Path | None = None  # where the plugin key is kept; None: the user's state folder
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the service was told."""
+
+    base_url: str  # LiteLLM, without a trailing slash
+    master_key: str = field(repr=False)
+    discovery: Discovery
+    public_base_url: str | None = None
+    user_id_domain: str | None = None
+    provisioning: Provisioning = field(default_factory=Provisioning)
+    audit_group: str | None = None  # entity ref; None: nobody
+    key_generation: KeyGeneration = field(default_factory=KeyGeneration)
+    team_admin: TeamAdmin = field(default_factory=TeamAdmin)
+    display: Display = field(default_factory=Display)
+    bridge: Bridge = field(default_factory=Bridge)
+    opencode: Opencode = field(default_factory=Opencode)
+    service: Service = field(default_factory=Service)
+    permission_enabled: bool = False
+    external_access: tuple[ExternalAccess, ...] = ()
+    plugin_keys: tuple[StaticPluginKey, ...] = ()  # empty: one key per host
+    cors: Cors | None = None
+
+    @property
+    def team_management(self) -> bool:
+        """Whether teams can be administered at all."""
+        return self.permission_enabled and self.team_admin.group is not None

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_plugin.config import convert, javascript
+from litellm_plugin.config.convert import Wrong
+from litellm_plugin.config.yaml12 import Value
+
+BAD: list[Any] = [None, [], {}, ["x"], {"x": 1}]
+
+
+@pytest.mark.parametrize("value", [True, 1, 1.0, "true", "1", "YES", "y", " On\n", "\ufeffon"])
+def test_what_is_true(value: Value) -> None:
+    assert convert.flag(value) is True
+
+
+@pytest.mark.parametrize("value", [False, 0, -0.0, "False", "0", "no", "N", "\tOFF "])
+def test_what_is_false(value: Value) -> None:
+    assert convert.flag(value) is False
+
+
+@pytest.mark.parametrize("value", [*BAD, "", " ", "maybe", 2, -1, 0.5, "1.0", "\x85on", math.nan])
+def test_what_is_no_boolean(value: Value) -> None:
+    with pytest.raises(Wrong):
+        convert.flag(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (10, 10.0),
+        (0.5, 0.5),
+        ("10", 10.0),
+        ("1e3", 1000.0),
+        ("0x10", 16.0),
+        ("0o20", 16.0),
+        ("0B11", 3.0),
+        ("", 0.0),
+        (" \n", 0.0),
+        (" +5. ", 5.0),
+        (".5", 0.5),
+        ("017", 17.0),
+        ("\u00a07\ufeff", 7.0),
+    ],
+)
+def test_text_that_javascript_takes_for_a_number_is_one(value: Value, number: float) -> None:
+    assert convert.number(value) == number
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(*BAD, True, math.inf, math.nan, 10**400),
+        *("abc", "Infinity", "NaN", "1e999", "0x" + "f" * 400),
+        *("1_000", "-0x10", "5 USD", ".", "e3", "1e", "--1", "٣"),
+    ],
+)
+def test_what_is_no_finite_number(value: Value) -> None:
+    with pytest.raises(Wrong) as raised:
+        convert.number(value)
+    assert raised.value.wanted == "number"
+
+
+def test_numbers_keep_to_their_limits() -> None:
+    with pytest.raises(Wrong, match="0 or more"):
+        convert.number(-0.01)
+    with pytest.raises(Wrong, match="more"):
+        convert.positive("0")
+    with pytest.raises(Wrong, match="whole number"):
+        convert.whole(1.5)
+    assert convert.whole(1e4) == 10000
+    assert type(convert.whole("1e4")) is int
+
+
+@pytest.mark.parametrize("value", [*BAD, "", 5, True])
+def test_text_is_a_string_that_is_not_empty(value: Value) -> None:
+    with pytest.raises(Wrong, match="string"):
+        convert.text(value)
+
+
+def test_blank_text_is_allowed_where_it_means_something() -> None:
+    assert convert.blank_or_text("") == ""
+    with pytest.raises(Wrong):
+        convert.blank_or_text(0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://litellm",
+        "https://litellm.example.com:4000/base/",
+        "HTTP://[::1]:4000",
+        "http://127.0.0.1:4010",
+    ],
+)
+def test_urls_stay_as_they_are_written(value: str) -> None:
+    assert convert.url(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "litellm:4000",
+        "//litellm",
+        "ftp://litellm",
+        "http://",
+        "http://:4000",
+        "http:litellm",
+        "http://li tellm",
+        " http://litellm",
+        "http://litellm\n",
+        "http://litellm\\x",
+        "http://litellm:port",
+        "http://litellm:99999",
+        "http://[::1",
+        "http://user:pass@litellm",
+        "http://user@litellm",
+        "http://@litellm",
+        "http://litellm?x",
+        "http://litellm/?",
+        "http://litellm#x",
+        "http://litellm/#",
+        "",
+        5,
+    ],
+)
+def test_what_is_no_url_for_requests(value: Value) -> None:
+    with pytest.raises(Wrong):
+        convert.url(value)
+
+
+def test_some_urls_have_a_query() -> None:
+    assert convert.url_with_query("https://x/keys?p=b2c") == "https://x/keys?p=b2c"
+    with pytest.raises(Wrong):
+        convert.url_with_query("https://u:p@x/keys?p=b2c")
+
+
+@pytest.mark.parametrize("key", ["sk-x y", "sk-x\n", "sk-\x00", "sk-é", "\tsk", "sk\u2028"])
+def test_what_no_header_may_hold(key: str) -> None:
+    with pytest.raises(Wrong):
+        convert.header(key)
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [("c2VjcmV0", b"secret"), ("_-8=", b"\xff\xef"), ("/+8", b"\xff\xef"), ("AA", b"\0")],
+)
+def test_base64_has_two_alphabets_and_needs_no_padding(text: str, secret: bytes) -> None:
+    assert convert.base64_bytes(text) == secret
+
+
+@pytest.mark.parametrize("text", ["a", "abcde", "?!", "===", "c2Vj cmV0", "", "é"])
+def test_what_is_no_base64(text: str) -> None:
+    with pytest.raises(Wrong):
+        convert.base64_bytes(text)
+
+
+def test_paths_begin_at_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ca.pem").touch()
+    assert convert.existing_file("ca.pem") == tmp_path / "ca.pem"
+    assert convert.file("new/key.json") == tmp_path / "new" / "key.json"
+
+
+@pytest.mark.parametrize("conversion", [convert.file, convert.existing_file])
+@pytest.mark.parametrize("value", [".", "a\0b", "", 5])
+def test_what_is_no_path_of_a_file(conversion: Callable[[Value], Path], value: Value) -> None:
+    with pytest.raises(Wrong):
+        conversion(value)
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\ufeff", "\u2028", "\u3000", "\v"])
+def test_javascript_trims_what_it_calls_space(space: str) -> None:
+    assert javascript.trim(f"{space}a{space}") == "a"
+    assert javascript.trim_end(f"{space}a{space}") == f"{space}a"
+
+
+@pytest.mark.parametrize("other", ["\x85", "\x1c", "\u200b"])
+def test_javascript_does_not_trim_what_python_calls_space(other: str) -> None:
+    assert javascript.trim(other) == other
