@@ -17,3 +17,7 @@ threads = 16
 # by us and not by a killed worker.
 timeout = 90
 graceful_timeout = 45
+
+# Longer than a reverse proxy keeps an idle connection (60 s in nginx): the side
+# that sends the request must be the one that closes, or requests are lost.
+keepalive = 75

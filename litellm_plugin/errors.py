@@ -12,11 +12,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
+# Every run of characters is looked at once, from its beginning: "eyJeyJeyJ..." as long
+# as a request's body would keep a plain eyJ\w+ busy for seconds.
+_JWT = re.compile(
+    r"(?<![A-Za-z0-9_\-])((?>[A-Za-z0-9_\-]*?(?=eyJ)))"
+    r"eyJ[A-Za-z0-9_\-]*+\.[A-Za-z0-9_\-]++\.[A-Za-z0-9_\-]*+"
+)
+# The D of a %3D in front is no digit of the hash.
+_KEY_HASH = re.compile(
+    r"(?:(?<![0-9A-Fa-f])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
+    r"[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"
+)
 _SECRETS = (
     (re.compile(r"Bearer\s+[A-Za-z0-9._\-+/=]+"), "Bearer [redacted]"),
     (re.compile(r"sk-[A-Za-z0-9_\-]{8,}"), "sk-[redacted]"),
-    (re.compile(r"eyJ[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]+\.[A-Za-z0-9_\-]*"), "[redacted]"),
-    (re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"), "[redacted]"),
+    (_JWT, r"\1[redacted]"),
+    (_KEY_HASH, "[redacted]"),
 )
 
 
@@ -33,7 +44,7 @@ class PluginError(Exception):
     status = 500
 
     def __init__(self, message: str, **fields: Any) -> None:
-        super().__init__(message)
+        super().__init__(redact(message))  # what logs and tracebacks show
         self.message = message
         self.fields = fields
 

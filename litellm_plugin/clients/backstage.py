@@ -6,15 +6,20 @@ Each fails closed: what can't be asked raises
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from litellm_plugin.clients.http import NoAnswerError, Upstream
+from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Discovery
-from litellm_plugin.errors import BackstageUnavailable
+from litellm_plugin.errors import BackstageUnavailable, redact
+
+log = logging.getLogger(__name__)
+
+MAX_LOGGED = 500  # characters of an error's text
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +83,20 @@ class Catalog:
         parts = split_ref(ref)
         if parts is None or ".." in parts or "." in parts:
             return None
-        path = "/".join(quote(part, safe="") for part in parts)
-        data = _asked(
+        try:
+            path = "/".join(quote(part, safe="") for part in parts)
+        except UnicodeEncodeError:  # half a surrogate pair
+            return None
+        answer = _asked(
             self._upstream,
             "GET",
             f"{self._base_url}/entities/by-name/{path}",
             headers={"Authorization": f"Bearer {self._token()}"},
-            missing=404,
+            expected=404,
         )
-        if data is None:
+        if answer.status == 404:
             return None
+        data = _decoded(answer)
         if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
             raise BackstageUnavailable("The Backstage catalog answered with no entity")
         return _entity(data)
@@ -133,14 +142,14 @@ class Permissions:
         """
         id_ = str(uuid.uuid4())
         permission = {"type": "basic", "name": name, "attributes": {"action": action}}
-        data = _asked(
+        answer = _asked(
             self._upstream,
             "POST",
             self._url,
             headers={"Authorization": f"Bearer {token}"},
             body={"items": [{"id": id_, "permission": permission}]},
         )
-        match data:
+        match _decoded(answer):
             case {"items": [{"id": str(answered), "result": "ALLOW" | "DENY" as result}]}:
                 if answered == id_:
                     return bool(result == "ALLOW")
@@ -159,7 +168,7 @@ class KeySetReader:
         Raises:
             BackstageUnavailable: It can't be had.
         """
-        return _asked(self._upstream, "GET", url)
+        return _decoded(_asked(self._upstream, "GET", url))
 
 
 def _asked(
@@ -169,20 +178,25 @@ def _asked(
     *,
     headers: Mapping[str, str] | None = None,
     body: Any = None,
-    missing: int | None = None,
-) -> Any:
+    expected: int | None = None,
+) -> Answer:
+    """Return an answer of 2xx, or of the ``expected`` status."""
     try:
         answer = upstream.request(method, url, headers=headers, body=body)
     except NoAnswerError as exc:
         raise BackstageUnavailable(str(exc)) from exc
-    if answer.status == missing:
-        return None
-    if not answer.ok:
+    if not answer.ok and answer.status != expected:
+        text = redact(answer.text)[:MAX_LOGGED]
+        log.warning("%s %s answered %d: %s", method, url, answer.status, text)
         raise BackstageUnavailable(f"{upstream.name} answered {answer.status}")
+    return answer
+
+
+def _decoded(answer: Answer) -> Any:
     try:
         return answer.json()
     except ValueError as exc:
-        raise BackstageUnavailable(f"{upstream.name} answered with no JSON") from exc
+        raise BackstageUnavailable("Backstage's answer is not valid JSON") from exc
 
 
 def _text(value: Any) -> str | None:

@@ -242,6 +242,10 @@ class _Session(requests.Session):
         # Even when it follows none, requests reads a redirect's body to its end.
         return None
 
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        _call.get().sent = True  # for all we know; our own adapter knows better
+        return super().send(request, **kwargs)
+
 
 @dataclass(slots=True)
 class _Call:
@@ -253,6 +257,7 @@ class _Call:
     reuse: bool = True  # a connection of the pool will do
     connected: bool = False  # a new connection was made
     sent: bool = False
+    reused: bool = False  # it was sent over a connection of the pool
     answered: bool = False  # a first byte has come back
 
     @property
@@ -263,7 +268,7 @@ class _Call:
     @property
     def met_the_end(self) -> bool:
         """Whether a connection of the pool turned out to be closed."""
-        return self.sent and not self.connected and not self.answered
+        return self.reused and not self.answered
 
 
 _call: ContextVar[_Call] = ContextVar("call")
@@ -340,7 +345,7 @@ class _HTTPConnection(HTTPConnection):
         if self.sock is None:
             self.connect()
         call = _call.get()
-        call.sent = True
+        call.sent, call.reused = True, not call.connected
         self.sock.settimeout(min(call.silence, call.left))
         super().send(data)
 
@@ -370,6 +375,10 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        _call.get().sent = False  # until a connection does
+        return super().send(*args, **kwargs)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)

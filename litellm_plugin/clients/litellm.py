@@ -173,7 +173,7 @@ class LiteLLM:
         Raises:
             UpstreamError: ``answered`` 404 means that there is no such team.
         """
-        return self._get("/team/info", {"team_id": team_id})
+        return self._get("/team/info", {"team_id": team_id}, attempts=READ_ATTEMPTS)
 
     def teams(self, team_ids: Sequence[str]) -> list[tuple[str, Any]]:
         """Return each team's id and ``/team/info``; those that can't be had are left out."""
@@ -319,8 +319,10 @@ class LiteLLM:
         except NoAnswerError as exc:
             raise UpstreamError(str(exc)) from exc
 
-    @staticmethod
-    def _decoded(answer: Answer) -> Any:
+    def _decoded(self, answer: Answer) -> Any:
+        if answer.status == 401:
+            # The caller reads LiteLLM's text, which does not name the setting.
+            log.error("%s refuses the master key; check litellm.masterKey", self._base_url)
         if not answer.ok:
             raise upstream_error(answer)
         try:

@@ -10,6 +10,7 @@ from litellm_plugin.routes import (
     cors,
     headers,
     keys,
+    openapi,
     opencode,
     system,
     team_admin,
@@ -26,6 +27,6 @@ def blueprint(plugin: Plugin) -> Blueprint:
     if plugin.settings.cors is not None:
         cors.install(bp, plugin.settings.cors)
     web.install(bp, plugin, open_paths=(backstage.JWKS_PATH, *bridged))
-    for module in (system, users, keys, team_admin, audit, opencode, bridge, backstage):
+    for module in (system, openapi, users, keys, team_admin, audit, opencode, bridge, backstage):
         module.routes.register(bp)
     return bp

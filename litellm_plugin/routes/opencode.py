@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Response
+from flask import Response, request
 
 from litellm_plugin.errors import NotFound
 from litellm_plugin.routes.web import Routes, current_caller, plugin, query
@@ -14,7 +14,8 @@ routes = Routes()
 
 @routes.get("/opencode/connect")
 def connect_opencode() -> Response:
-    if not plugin.settings.opencode.enabled:
+    # HEAD must not write, and this route does.
+    if not plugin.settings.opencode.enabled or request.method == "HEAD":
         raise NotFound
     caller = current_caller()
     plugin.access.signed_in(caller)

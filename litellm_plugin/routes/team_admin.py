@@ -55,29 +55,25 @@ def remove_team_member(team_id: str) -> Json:
 
 @routes.get("/vector-stores", relays=True)
 def vector_stores() -> list[Json]:
-    plugin.access.team_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
-    plugin.team_admin.objects_enabled()
+    plugin.access.object_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
     return plugin.team_admin.vector_stores()
 
 
 @routes.put("/teams/<path:team_id>/knowledge-bases", relays=True)
 def set_knowledge_bases(team_id: str) -> Json:
-    user = plugin.access.team_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
-    plugin.team_admin.objects_enabled()
+    user = plugin.access.object_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
     team = plugin.team_admin.managed_team(user, team_id)
     return plugin.team_admin.set_vector_stores(team, body())
 
 
 @routes.get("/mcp-servers", relays=True)
 def mcp_servers() -> list[Json]:
-    plugin.access.team_admin(current_caller(), Permission.TEAM_MCP)
-    plugin.team_admin.objects_enabled()
+    plugin.access.object_admin(current_caller(), Permission.TEAM_MCP)
     return plugin.team_admin.mcp_servers()
 
 
 @routes.put("/teams/<path:team_id>/mcp-servers", relays=True)
 def set_mcp_servers(team_id: str) -> Json:
-    user = plugin.access.team_admin(current_caller(), Permission.TEAM_MCP)
-    plugin.team_admin.objects_enabled()
+    user = plugin.access.object_admin(current_caller(), Permission.TEAM_MCP)
     team = plugin.team_admin.managed_team(user, team_id)
     return plugin.team_admin.set_mcp_servers(team, body())

@@ -127,22 +127,38 @@ class Access:
         """Return the team admin behind the request.
 
         Raises:
-            NotAuthenticated: It is a service.
             Forbidden: Team management is off, or the user is not in its group, or
                 Backstage's policy denies ``permission``.
+            NotAuthenticated: It is a service.
             BackstageUnavailable: Backstage can't be asked.
         """
-        user = self.signed_in(caller)
         group = self._settings.team_admin.group
         if not self._settings.team_management or group is None:
             raise Forbidden(
                 "Team management is disabled"
                 " (requires permission.enabled and litellm.teamAdmin.group)"
             )
+        user = self.signed_in(caller)
         if group not in caller.entity.groups:
             raise Forbidden(f"Access denied: not a member of {group}")
         self.require(caller, permission)
         return user
+
+    def object_admin(self, caller: Caller, permission: Permission) -> UserPrincipal:
+        """Return the team admin behind a request about knowledge bases or MCP servers.
+
+        Raises:
+            Forbidden: As :meth:`team_admin`, or those can't be managed.
+            NotAuthenticated: It is a service.
+            BackstageUnavailable: Backstage can't be asked.
+        """
+        if self._settings.team_management and not self._settings.team_admin.object_permissions:
+            raise Forbidden(
+                "Knowledge-base / MCP management is disabled (set"
+                " litellm.teamAdmin.objectPermissions.enabled: true, with a permission policy"
+                " and the allowlists in place)"
+            )
+        return self.team_admin(caller, permission)
 
     def in_team_admin_group(self, caller: Caller) -> bool:
         """Tell whether the caller is in the team admins' group, whether that is in use or not."""

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.config.settings import Opencode
-from litellm_plugin.errors import BadRequest, Forbidden
+from litellm_plugin.errors import BadRequest, Forbidden, PluginError
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.keys import Keys
 from litellm_plugin.services.shapes import present
@@ -49,11 +49,11 @@ class OpencodeKeys:
             BadRequest: A team is required.
             Forbidden: It is not the caller's team.
         """
-        if self._rules.require_team and not team_id:
-            raise BadRequest("team query parameter is required")
         account = self._users.account(caller)
+        if self._rules.require_team and not team_id:
+            raise BadRequest("A team is required for this connection")
         if team_id and not account.in_team(team_id):
-            raise Forbidden("Access denied: not a member of this team")
+            raise Forbidden("Access denied: team is not one of your teams", team=team_id)
         alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
         for row in account.keys:
             if row.get("key_alias") == alias and isinstance(row.get("token"), str):
@@ -74,33 +74,36 @@ class OpencodeKeys:
                 opencode_team=team_id,
             ),
         }
-        made = self._keys.generate_for(account, key, created_by)
-        return _with(redirect_uri, key=str(made.get("key", "")), team=team_id)
+        secret = self._keys.generate_for(account, key, created_by).get("key")
+        if not isinstance(secret, str) or not secret:
+            raise NoKey("LiteLLM returned no key material")
+        return _with(redirect_uri, key=secret, team=team_id)
+
+
+class NoKey(PluginError):
+    """LiteLLM made a key and did not tell it."""
+
+    status = 502
 
 
 def callback(redirect_uri: str) -> str:
-    """Return a redirect URI that stays on the user's machine.
+    """Return a redirect URI that stays on the user's machine, normalised.
 
     Raises:
         BadRequest: It is any other.
     """
-    if not re.fullmatch(r"[!-~]+", redirect_uri):
+    if not re.fullmatch(r"[!-\[\]-~]+", redirect_uri):  # no blanks, no backslashes, ASCII only
         raise _refused()
     try:
         url = urlsplit(redirect_uri)
         port = url.port
     except ValueError as exc:
         raise _refused() from exc
-    if (
-        url.scheme != "http"
-        or url.hostname not in LOOPBACK
-        or url.path != "/callback"
-        or port is None
-        or url.username is not None
-        or "\\" in redirect_uri
-    ):
+    host = url.hostname
+    if url.scheme != "http" or host not in LOOPBACK or url.path != "/callback" or "@" in url.netloc:
         raise _refused()
-    return redirect_uri
+    netloc = host if port in {None, 80} else f"{host}:{port}"
+    return urlunsplit(url._replace(netloc=netloc))
 
 
 def _refused() -> BadRequest:
@@ -108,6 +111,7 @@ def _refused() -> BadRequest:
 
 
 def _with(uri: str, **parameters: str | None) -> str:
+    """Return ``uri`` with query parameters set; what it had under their names is replaced."""
     url = urlsplit(uri)
-    query = [*parse_qsl(url.query, keep_blank_values=True), *present(**parameters).items()]
+    query = dict(parse_qsl(url.query, keep_blank_values=True)) | present(**parameters)
     return urlunsplit(url._replace(query=urlencode(query)))

@@ -171,18 +171,18 @@ def _amount(value: Any) -> float:
 
 def vector_store(row: Json) -> Json | None:
     """Return one of ``GET /vector-stores``, or None for a row without any name."""
-    name = row.get("vector_store_name") or row.get("name")
-    id_ = row.get("vector_store_id") or row.get("id") or name
-    return {"id": id_, "name": name or id_} if isinstance(id_, str) else None
+    name = _first(row.get("vector_store_name"), row.get("name"))
+    id_ = _first(row.get("vector_store_id"), row.get("id"), name)
+    return {"id": id_, **present(name=name)} if isinstance(id_, str) else None
 
 
 def mcp_server(row: Json) -> Json | None:
     """Return one of ``GET /mcp-servers``, or None for a row without any name."""
-    name = row.get("alias") or row.get("server_name") or row.get("name")
-    id_ = row.get("server_id") or row.get("id") or name
+    name = _first(row.get("alias"), row.get("name"))
+    id_ = _first(row.get("server_id"), row.get("id"), name)
     if not isinstance(id_, str):
         return None
-    return {"id": id_, "name": name or id_, **present(url=row.get("url"))}
+    return {"id": id_, **present(name=name, url=row.get("url"))}
 
 
 def listed(rows: Iterable[Json | None]) -> list[Json]:

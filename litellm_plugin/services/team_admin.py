@@ -8,7 +8,7 @@ caller is a team admin with the right permission; the methods here want the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,6 @@ from litellm_plugin.services.caller import litellm_id
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.flights import Flights
 from litellm_plugin.services.users import Profile, Users
-
-OBJECTS = ("vector_stores", "mcp_servers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +110,6 @@ class TeamAdmin:
             raise Forbidden(f"Access denied: team is owned by {owner}")
         return ManagedTeam(team_id, row, user)
 
-    def objects_enabled(self) -> None:
-        """Let through where knowledge bases and MCP servers can be managed.
-
-        Raises:
-            Forbidden: They can't.
-        """
-        if not self._rules.object_permissions:
-            raise Forbidden(
-                "Knowledge-base / MCP management is disabled (set"
-                " litellm.teamAdmin.objectPermissions.enabled: true, with a permission policy"
-                " and the allowlists in place)"
-            )
-
     # -- teams ---------------------------------------------------------------
 
     def all(self) -> list[Json]:
@@ -152,10 +137,9 @@ class TeamAdmin:
         """
         alias = self._alias(body, "team_alias is required")
         team: Json = {"team_alias": alias, "models": self._models(body.get("models"))}
-        budget = self._budget(body.get("max_budget"))
+        budget = self._budget(body.get("max_budget"), "max_budget is required")
         if budget is not None:
-            team["max_budget"] = budget
-        team["budget_duration"] = _duration(body) or "30d"
+            team |= {"max_budget": budget, "budget_duration": _duration(body) or "30d"}
         team |= _limits(body)
 
         def make() -> Json:
@@ -177,15 +161,16 @@ class TeamAdmin:
             Conflict: It was changed since ``expectedUpdatedAtIso``.
             BadRequest: Nothing is left to change, or a field is wrong.
         """
-        if "expectedUpdatedAtIso" in body:
-            self._unchanged_since(team, body["expectedUpdatedAtIso"])
         change: Json = {}
         if "team_alias" in body:
             change["team_alias"] = self._alias(body, "team_alias must not be empty")
         if "models" in body:
             change["models"] = self._models(body["models"])
         if "max_budget" in body:
-            change["max_budget"] = self._budget(body["max_budget"])
+            change["max_budget"] = self._budget(
+                body["max_budget"],
+                "max_budget cannot be cleared (unlimited budgets are disabled)",
+            )
         duration = _duration(body)
         if duration:
             change["budget_duration"] = duration
@@ -196,6 +181,8 @@ class TeamAdmin:
             change["blocked"] = body["blocked"]
         if not change:
             raise BadRequest("no updatable fields provided")
+        if "expectedUpdatedAtIso" in body:
+            self._unchanged_since(team, body["expectedUpdatedAtIso"])
         return self._write(team, change)
 
     def delete(self, team: ManagedTeam, *, force: bool) -> None:
@@ -225,15 +212,15 @@ class TeamAdmin:
         Raises:
             BadRequest: It is no person, or a field is wrong.
         """
-        ref = _ref(body.get("userEntityRef"))
-        if body.get("role") not in {None, "user"}:
+        ref = _ref(body.get("userEntityRef"), "userEntityRef is required")
+        if body.get("role", "user") != "user":
             raise BadRequest("only the 'user' team role can be assigned from Backstage")
         budget = None
         if "maxBudgetInTeam" in body:
             budget = body["maxBudgetInTeam"]
             if not fields.is_number(budget) or budget <= 0:
                 raise BadRequest("maxBudgetInTeam must be a positive number")
-        person = self._person(ref)
+        ref, person = self._person(ref)
         user_id = litellm_id(ref, self._settings.user_id_domain)
         profile = Profile(ref, person.groups, person.email, person.display_name)
         self._users.account_of(user_id, lambda: profile)
@@ -247,7 +234,7 @@ class TeamAdmin:
             team: The team.
             who: LiteLLM id of a member, as the frontend sends it, or an entity ref.
         """
-        who = _ref(who)
+        who = _ref(who, "userEntityRef query parameter is required")
         user_id = who if who in team.member_ids else litellm_id(who, self._settings.user_id_domain)
         self._litellm.remove_member(team.team_id, user_id)
         return self._again(team)
@@ -257,21 +244,23 @@ class TeamAdmin:
     def vector_stores(self) -> list[Json]:
         """Return the vector stores that team admins may give: ``id`` and ``name``."""
         rows = shapes.listed(map(shapes.vector_store, self._litellm.vector_stores()))
-        return [row for row in rows if row["id"] in self._rules.allowed_vector_stores]
+        return _named_in(self._rules.allowed_vector_stores, rows)
 
     def mcp_servers(self) -> list[Json]:
         """Return the MCP servers that team admins may give: ``id``, ``name`` and ``url``."""
         rows = shapes.listed(map(shapes.mcp_server, self._litellm.mcp_servers()))
-        return [row for row in rows if row["id"] in self._rules.allowed_mcp_servers]
+        return _named_in(self._rules.allowed_mcp_servers, rows)
 
     def set_vector_stores(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Replace a team's knowledge bases; returns the team."""
-        stores = self._objects(body, "vector_stores", set(self._rules.allowed_vector_stores))
+        allowed = self._rules.allowed_vector_stores
+        stores = _allowed_objects(body, "vector_stores", allowed, "vector store(s)")
         return self._write(team, self._object_permission(team, {"vector_stores": stores}))
 
     def set_mcp_servers(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Replace a team's MCP servers; returns the team."""
-        servers = self._objects(body, "mcp_servers", set(self._rules.allowed_mcp_servers))
+        allowed = self._rules.allowed_mcp_servers
+        servers = _allowed_objects(body, "mcp_servers", allowed, "MCP server(s)")
         return self._write(team, self._object_permission(team, {"mcp_servers": servers}))
 
     # -- parts ---------------------------------------------------------------
@@ -308,15 +297,17 @@ class TeamAdmin:
                 " (a team with no explicit models grants access to every proxy model)"
             )
         allowed = {*self._rules.allowed_models, *self._rules.allowed_model_access_groups}
+        if not allowed:
+            raise BadRequest("models are not allowed (team admin has configured no allowlist)")
         for model in value:
             if not isinstance(model, str) or model not in allowed:
                 raise BadRequest(f'model "{model}" is not in the allowed set for team admins')
         return value
 
-    def _budget(self, value: Any) -> float | None:
+    def _budget(self, value: Any, not_unlimited: str) -> float | None:
         if value is None:
             if not self._rules.allow_unlimited_budget:
-                raise BadRequest("max_budget is required")
+                raise BadRequest(not_unlimited)
             return None
         if not fields.is_number(value) or value <= 0:
             raise BadRequest("max_budget must be a positive number")
@@ -339,41 +330,52 @@ class TeamAdmin:
             teams.update(role.overrides.get("teams", ()))
         return teams
 
-    def _person(self, ref: str) -> Entity:
-        if split_ref(ref) is None:
+    def _person(self, ref: str) -> tuple[str, Entity]:
+        """Return a person's entity, and their ref as Backstage's tokens write it."""
+        parts = split_ref(ref)
+        if parts is None:
             raise BadRequest(f"Could not verify {ref} in the Backstage catalog")
         entity = self._catalog.entity(ref)
         if entity is None or entity.kind.lower() != "user":
             raise BadRequest(f"{ref} is not a User in the Backstage catalog")
-        return entity
-
-    def _objects(self, body: Mapping[str, Any], name: str, allowed: set[str]) -> list[str]:
-        wanted = fields.texts(name, body.get(name))
-        for item in wanted:
-            if item not in allowed:
-                raise BadRequest(f'{name}: "{item}" is not in the allowed set for team admins')
-        return wanted
+        kind, namespace, name = parts
+        return f"{kind}:{namespace}/{name}".lower(), entity
 
     def _object_permission(self, team: ManagedTeam, change: Json) -> Json:
         present = team.row.get("object_permission")
         return {"object_permission": {**(present if isinstance(present, dict) else {}), **change}}
 
 
+def _named_in(allowed: Collection[str], rows: list[Json]) -> list[Json]:
+    return [row for row in rows if row["id"] in allowed or row.get("name") in allowed]
+
+
 def _lacks_objects(row: Json) -> bool:
     return bool(row.get("object_permission_id")) and row.get("object_permission") is None
 
 
-def _ref(value: Any) -> str:
+def _ref(value: Any, missing: str) -> str:
     if value is not None and not isinstance(value, str):
         raise BadRequest("userEntityRef must be a string")
     if not value or not value.strip():
-        raise BadRequest("userEntityRef is required")
+        raise BadRequest(missing)
     return fields.text("userEntityRef", value.strip())
+
+
+def _allowed_objects(
+    body: Mapping[str, Any], name: str, allowed: Collection[str], what: str
+) -> list[str]:
+    wanted = fields.texts(name, body.get(name))
+    refused = [item for item in wanted if item not in allowed]
+    if refused:
+        names = ", ".join(refused)
+        raise BadRequest(f"{what} not in the allowed set for team admins: {names}")
+    return wanted
 
 
 def _duration(body: Mapping[str, Any]) -> str | None:
     value = body.get("budget_duration")
-    return value.strip() if isinstance(value, str) and value.strip() else None
+    return value if isinstance(value, str) and value.strip() else None
 
 
 def _limits(body: Mapping[str, Any]) -> Json:
