@@ -59,8 +59,7 @@ class Account:
 
     def in_team(self, team_id: str) -> bool:
         """Tell whether the user is a member of a team."""
-        own = self.info.get("teams")
-        return team_id in self.team_ids or (isinstance(own, list) and team_id in own)
+        return team_id in self.team_ids
 
     def key(self, token: str) -> Json | None:
         """Return the user's key with that hash, or None where it is not theirs."""

@@ -7,11 +7,17 @@ from typing import Any
 
 from litellm_plugin.clients.litellm import Account, Json
 from litellm_plugin.config.settings import Settings
+from litellm_plugin.errors import NotFound, PluginError, UpstreamError
 from litellm_plugin.identity.keycloak import BridgeIdentity
 from litellm_plugin.services.caller import litellm_id
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.keys import Keys
 from litellm_plugin.services.users import Profile, ProvisioningFailed, Users
+
+NO_USER = (
+    "No LiteLLM user for this identity. Log in to Backstage once to be provisioned,"
+    " or enable litellm.provisioning.enabled."
+)
 
 
 class Bridge:
@@ -34,19 +40,27 @@ class Bridge:
         """Return a person's account, created with the defaults if need be.
 
         Raises:
-            UpstreamError: LiteLLM refused to create it.
+            NotFound: There is none, and provisioning is off.
+            PluginError: LiteLLM failed; these clients read its own text.
         """
-        user_id = litellm_id(person.login, self._settings.user_id_domain)
+        # As the original has it: the name in front of an "@", in our own domain.
+        name = person.login.partition("@")[0]
+        user_id = litellm_id(name, self._settings.user_id_domain)
         profile = Profile(
             source=user_id,
-            email=person.email or person.login,
-            display_name=person.name or person.login,
+            email=person.email or person.username,
+            display_name=person.name or person.username,
         )
         try:
             return self._users.account_of(user_id, lambda: profile)
         except ProvisioningFailed as exc:
-            # These clients read the cause, not our summary of it.
-            raise exc.cause from exc
+            raise PluginError(exc.cause.message) from exc
+        except UpstreamError as exc:
+            raise PluginError(exc.message) from exc
+        except NotFound as exc:
+            if self._settings.provisioning.enabled:
+                raise PluginError(exc.message, **exc.fields) from exc
+            raise NotFound(exc.message, **{**exc.fields, "hint": NO_USER}) from exc
 
     def generate(self, person: BridgeIdentity, body: Mapping[str, Any]) -> Json:
         """Make a key; returns LiteLLM's answer, the secret in ``key``.

@@ -106,7 +106,12 @@ class Keys:
         if account is not None:
             key = {**key, "user_id": caller.litellm_id}
         with self._writing(caller):
-            return self._make(key, created_by)
+            try:
+                return self._make(key, created_by)
+            except UpstreamError as exc:
+                if key.get("team_id") and "Invalid duration format" in exc.message:
+                    raise TeamDurationBroken(key["team_id"]) from exc
+                raise
 
     def generate_for(self, account: Account, key: Json, created_by: Json) -> Json:
         """Make a key for an account whose owner came another way than Backstage.
@@ -125,12 +130,7 @@ class Keys:
 
     def _make(self, key: Json, created_by: Json) -> Json:
         metadata = {**(key.get("metadata") or {}), **created_by}
-        try:
-            return self._litellm.generate_key({**key, "metadata": metadata})
-        except UpstreamError as exc:
-            if key.get("team_id") and "Invalid duration format" in exc.message:
-                raise TeamDurationBroken(key["team_id"]) from exc
-            raise
+        return self._litellm.generate_key({**key, "metadata": metadata})
 
     def owned(self, caller: Caller, token: str) -> OwnedKey:
         """Return the caller's own key.

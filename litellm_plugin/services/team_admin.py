@@ -301,7 +301,8 @@ class TeamAdmin:
             raise BadRequest("models are not allowed (team admin has configured no allowlist)")
         for model in value:
             if not isinstance(model, str) or model not in allowed:
-                raise BadRequest(f'model "{model}" is not in the allowed set for team admins')
+                name = model if isinstance(model, str) else json.dumps(model)
+                raise BadRequest(f'model "{name}" is not in the allowed set for team admins')
         return value
 
     def _budget(self, value: Any, not_unlimited: str) -> float | None:
@@ -318,7 +319,8 @@ class TeamAdmin:
         return budget
 
     def _unchanged_since(self, team: ManagedTeam, expected: Any) -> None:
-        if expected != team.metadata.get("updated_at_iso"):
+        changed_at = team.metadata.get("updated_at_iso")
+        if changed_at is None or expected != changed_at:
             raise Conflict(
                 "This team was modified since you loaded it. Reload and re-apply your change."
             )
