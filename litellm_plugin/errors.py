@@ -167,13 +167,19 @@ class UpstreamError(PluginError):
         self.relayed = False
 
     @property
+    def down(self) -> bool:
+        """Whether LiteLLM itself, or what is in front of it, is out of order."""
+        return self.answered is None or self.answered in {502, 503, 504}
+
+    @property
     def status(self) -> int:  # type: ignore[override]
         """500, or LiteLLM's own status on the routes that hand it on."""
         if not self.relayed or self.answered is None:
             return 500
         # LiteLLM's 401 or 403 is about our master key. Passed on, it would
-        # make Backstage believe the user's session has ended.
-        return 502 if self.answered in {401, 403} else self.answered
+        # make Backstage believe the user's session has ended. And a redirect,
+        # which is never followed, is none that the browser could follow.
+        return 502 if self.answered < 400 or self.answered in {401, 403} else self.answered
 
     def body(self, method: str, url: str) -> dict[str, Any]:
         """Return ``error``, and ``param`` where the status is handed on."""

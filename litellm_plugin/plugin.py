@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
+from litellm_plugin.cache.host import HostShared
+from litellm_plugin.cache.memory import MemoryStore
+from litellm_plugin.cache.snapshots import Snapshots
+from litellm_plugin.clients.backstage import Catalog, Entity, KeySetReader, Permissions
 from litellm_plugin.clients.http import Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.config.settings import Settings
@@ -36,6 +39,7 @@ class Plugin:
     authenticator: Authenticator
     plugin_keys: PluginKeys
     catalog: Catalog
+    snapshots: Snapshots
     litellm: LiteLLM
     access: Access
     users: Users
@@ -57,7 +61,10 @@ class Plugin:
         """
         if isinstance(principal, UserPrincipal):
             asked = litellm_id(principal.entity_ref, self.settings.user_id_domain)
-        return Caller(principal, asked, self.catalog.entity)
+        return Caller(principal, asked, self._entity)
+
+    def _entity(self, ref: str) -> Entity | None:
+        return self.snapshots.read(("entity", ref), (), lambda: self.catalog.entity(ref))
 
 
 def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plugin:
@@ -98,25 +105,29 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
 
     catalog = Catalog(backstage, settings.discovery, catalog_token)
     litellm = LiteLLM(upstream("LiteLLM"), settings.base_url, settings.master_key)
-    access = Access(settings, Permissions(backstage, settings.discovery), on_behalf_of)
-    users = Users(litellm, settings.provisioning, utc_now)
-    teams = Teams(litellm, users, access, settings.display)
-    keys = Keys(litellm, users, teams, settings.key_generation, utc_now)
+    store = MemoryStore(HostShared.of_user(settings.base_url))
+    snapshots = Snapshots(store, service.cache_seconds, service.stale_seconds)
+    permissions = Permissions(backstage, settings.discovery)
+    access = Access(settings, permissions, snapshots, on_behalf_of)
+    users = Users(litellm, snapshots, settings.provisioning, utc_now)
+    teams = Teams(litellm, snapshots, users, access, settings.display)
+    keys = Keys(litellm, snapshots, users, teams, settings.key_generation, utc_now)
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
     return Plugin(
         settings=settings,
         authenticator=authenticator,
         plugin_keys=plugin_keys,
         catalog=catalog,
+        snapshots=snapshots,
         litellm=litellm,
         access=access,
         users=users,
         keys=keys,
         teams=teams,
-        models=Models(litellm),
-        team_admin=TeamAdmin(settings, litellm, catalog, users, access, utc_now),
+        models=Models(litellm, snapshots),
+        team_admin=TeamAdmin(settings, litellm, snapshots, catalog, users, access, utc_now),
         audit=Audit(litellm, settings.provisioning),
         bridge=Bridge(settings, users, keys, utc_now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
-        opencode=OpencodeKeys(litellm, users, keys, settings.opencode),
+        opencode=OpencodeKeys(users, keys, settings.opencode),
     )

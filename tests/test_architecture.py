@@ -17,6 +17,7 @@ LAYERS = (
     ("routes",),
     ("plugin",),
     ("services",),
+    ("cache",),
     ("clients", "identity"),
     ("config",),
     ("errors",),

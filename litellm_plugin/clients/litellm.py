@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -44,18 +44,41 @@ class Account:
         info: The user's own row: limits, spend in USD, ``user_email``.
         keys: The user's virtual keys, secrets masked.
         teams: Team rows, or bare team ids.
+        asked: The id that was looked up.
     """
 
     user_id: str
     info: Json
-    keys: list[Json] = field(default_factory=list)
-    teams: list[Any] = field(default_factory=list)
+    keys: list[Json]
+    teams: list[Any]
+    asked: str
+
+    @property
+    def rows(self) -> int:
+        """How large the account is, in rows."""
+        return 1 + len(self.keys) + len(self.teams)
 
     @property
     def team_ids(self) -> list[str]:
         """The ids of the user's teams, in LiteLLM's order."""
         ids = (row.get("team_id") if isinstance(row, dict) else row for row in self.teams)
         return [id_ for id_ in ids if isinstance(id_, str)]
+
+    @property
+    def whole_teams(self) -> list[Json]:
+        """The team rows that tell all that ``/team/info`` tells.
+
+        LiteLLM has whole rows in ``/user/info`` since it puts ``team_memberships``
+        there; the object permissions it leaves out, all but their id.
+        """
+        return [
+            row
+            for row in self.teams
+            if isinstance(row, dict)
+            and isinstance(row.get("team_id"), str)
+            and "team_memberships" in row
+            and (row.get("object_permission") is not None or not row.get("object_permission_id"))
+        ]
 
     def in_team(self, team_id: str) -> bool:
         """Tell whether the user is a member of a team."""
@@ -116,7 +139,7 @@ class LiteLLM:
         # Old versions have the user's fields beside "keys" instead of below "user_info".
         info = {**data, **{name: value for name, value in own.items() if value is not None}}
         named = _text(data.get("user_id")) or _text(own.get("user_id"))
-        return Account(user_id=named or user_id, info=info, keys=keys, teams=teams)
+        return Account(named or user_id, info, keys, teams, asked=user_id)
 
     def create_user(self, user: Json) -> None:
         """Create a user; ``auto_create_key`` must be false, or LiteLLM makes a key too."""

@@ -283,6 +283,7 @@ def _service(reader: Reader) -> Service:
             backstage_token=reader.get("backstageToken", header),
             plugin_id=reader.get("pluginId", _plugin_id),
             cache_seconds=reader.get("cacheSeconds", number),
+            stale_seconds=reader.get("staleSeconds", number),
             rate_limits=reader.get("rateLimits", flag),
             circuit_breaker=reader.get("circuitBreaker", flag),
             trust_environment=reader.get("trustEnvironment", flag),

@@ -20,8 +20,8 @@ def create_team() -> Json:
 
 @routes.get("/teams/managed", relays=True)
 def managed_teams() -> list[Json]:
-    plugin.access.team_admin(current_caller(), Permission.TEAM_MANAGE)
-    return plugin.team_admin.all()
+    user = plugin.access.team_admin(current_caller(), Permission.TEAM_MANAGE)
+    return plugin.team_admin.all(user)
 
 
 @routes.patch("/teams/<path:team_id>", relays=True)

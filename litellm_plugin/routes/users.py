@@ -29,16 +29,16 @@ def models() -> list[dict[str, Any]]:
 
 @routes.get("/teams")
 def teams() -> list[dict[str, Any]]:
-    return plugin.teams.of(plugin.users.account(current_caller()))
+    return plugin.teams.of(current_caller())
 
 
 @routes.get("/usage")
 def user_usage() -> dict[str, Any]:
-    start, end = dates()
-    return plugin.users.usage(current_caller(), start, end)
+    with dates() as (start, end):
+        return plugin.users.usage(current_caller(), start, end)
 
 
 @routes.get("/teams/<path:team_id>/usage")
 def team_usage(team_id: str) -> dict[str, Any]:
-    start, end = dates()
-    return plugin.teams.usage(team_id, start, end, current_caller())
+    with dates() as (start, end):
+        return plugin.teams.usage(team_id, start, end, current_caller())

@@ -6,8 +6,10 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from functools import wraps
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
@@ -183,12 +185,30 @@ def queries() -> dict[str, str]:
     return {name: query(name) for name in request.args}
 
 
-def dates() -> tuple[str, str]:
-    """Return ``start_date`` and ``end_date``."""
+@contextmanager
+def dates() -> Iterator[tuple[str, str]]:
+    """Give ``start_date`` and ``end_date`` to what asks LiteLLM.
+
+    Raises:
+        BadRequest: One is missing, or is no day and LiteLLM refused it.
+    """
     start, end = query("start_date"), query("end_date")
     if not start or not end:
         raise BadRequest("start_date and end_date are required")
-    return start, end
+    try:
+        yield start, end
+    except UpstreamError as exc:
+        # What a day is, is LiteLLM's to say; only what it refused was wrong.
+        if exc.answered in {400, 422} and not (_is_day(start) and _is_day(end)):
+            raise BadRequest("start_date and end_date must be days, YYYY-MM-DD") from exc
+        raise
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def url_below_mount() -> str:
@@ -229,6 +249,7 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
 
     for step in (enter, barrier, _refuse_other_paths, _parse_body):
         blueprint.before_request(step)
+    blueprint.after_request(_tell_age)
     blueprint.register_error_handler(PluginError, _refused)
     blueprint.register_error_handler(HTTPException, not_served)
     blueprint.register_error_handler(Exception, _broken)
@@ -240,6 +261,14 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
             provide_automatic_options=False,
             strict_slashes=False,
         )
+
+
+def _tell_age(response: Response) -> Response:
+    state: State | None = request.environ.get(_KEY)
+    age = state.caller.stale_seconds if state and state.caller else None
+    if age is not None:
+        response.headers["X-Stale-Seconds"] = str(int(age))
+    return response
 
 
 def unknown_route(_path: str = "") -> Response:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from enum import Enum
 
+from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.backstage import Permissions
 from litellm_plugin.clients.litellm import Json
 from litellm_plugin.config.settings import AccessRestriction, Settings
@@ -50,6 +51,7 @@ class Access:
     Args:
         settings: Which groups and switches there are.
         permissions: Backstage's permission API.
+        snapshots: What was decided a moment ago.
         on_behalf_of: Makes the token to ask it with for a user: their own authority.
     """
 
@@ -57,10 +59,12 @@ class Access:
         self,
         settings: Settings,
         permissions: Permissions,
+        snapshots: Snapshots,
         on_behalf_of: Callable[[UserPrincipal], str],
     ) -> None:
         self._settings = settings
         self._permissions = permissions
+        self._snapshots = snapshots
         self._on_behalf_of = on_behalf_of
 
     def require(self, caller: Caller, permission: Permission) -> None:
@@ -81,8 +85,13 @@ class Access:
             return _unrestricted(principal, permission)
         if not self._settings.permission_enabled:
             return True
-        token = self._on_behalf_of(principal)
-        return self._permissions.allowed(permission.id, permission.action, token)
+        return self._snapshots.read(
+            ("decision", principal.entity_ref, permission.id),
+            (),
+            lambda: self._permissions.allowed(
+                permission.id, permission.action, self._on_behalf_of(principal)
+            ),
+        )
 
     def signed_in(self, caller: Caller) -> UserPrincipal:
         """Return the user behind the request.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.config.settings import Provisioning
-from litellm_plugin.errors import BadRequest
+from litellm_plugin.errors import BadRequest, UpstreamError
 
 FILTERS = ("start_date", "end_date", "action", "table_name", "changed_by")
 PAGE_SIZE = 25
+MAX_PAGE_SIZE = 100  # LiteLLM's
 NO_ROLES = "No litellm.provisioning.roles configured — every group receives the base defaults."
 
 
@@ -33,13 +35,19 @@ class Audit:
             query: ``page`` and ``page_size``, whole numbers from 1, and filters.
 
         Raises:
-            BadRequest: A page is no such number.
+            BadRequest: A page is no such number, or LiteLLM refuses what is asked for.
         """
         asked = {"page_size": _positive("page_size", query.get("page_size") or str(PAGE_SIZE))}
         if query.get("page"):
             asked["page"] = _positive("page", query["page"])
         filters = {name: query[name] for name in FILTERS if query.get(name)}
-        return self._litellm.audit_log({**asked, **filters})
+        try:
+            return self._litellm.audit_log({**asked, **filters})
+        except UpstreamError as exc:
+            # What it takes is LiteLLM's to say; only what it refused was wrong.
+            if exc.answered is not None and (fault := _fault({**asked, **filters})):
+                raise BadRequest(fault) from exc
+            raise
 
     def preview(self, group: str) -> Json:
         """Return what a first visit of somebody in ``group`` alone would create."""
@@ -60,6 +68,23 @@ class Audit:
             },
             **({} if self._provisioning.roles else {"note": NO_ROLES}),
         }
+
+
+def _fault(asked: Mapping[str, str]) -> str | None:
+    """Tell what LiteLLM 1.106 does not take."""
+    if int(asked["page_size"]) > MAX_PAGE_SIZE:
+        return f"page_size must be at most {MAX_PAGE_SIZE}"
+    for name in ("start_date", "end_date"):
+        if name in asked and not _is_time(asked[name]):
+            return f"{name} must be a time with its offset, such as 2026-11-01T00:00:00Z"
+    return None
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _positive(name: str, value: str) -> str:

@@ -36,8 +36,12 @@ class Bridge:
         self._keys = keys
         self._now = now
 
-    def account(self, person: BridgeIdentity) -> Account:
+    def account(self, person: BridgeIdentity, *, fresh: bool = False) -> Account:
         """Return a person's account, created with the defaults if need be.
+
+        Args:
+            person: Whose.
+            fresh: Whether it must be as it is right now, because a write depends on it.
 
         Raises:
             NotFound: There is none, and provisioning is off.
@@ -52,7 +56,8 @@ class Bridge:
             display_name=person.name or person.username,
         )
         try:
-            return self._users.account_of(user_id, lambda: profile)
+            reader = f"bridge:{person.login}"
+            return self._users.account_of(user_id, lambda: profile, reader=reader, fresh=fresh)
         except ProvisioningFailed as exc:
             raise PluginError(exc.cause.message) from exc
         except UpstreamError as exc:
@@ -70,7 +75,7 @@ class Bridge:
             Forbidden: ``team_id`` is not one of the person's teams.
         """
         key = self._keys.request(body)
-        account = self.account(person)
+        account = self.account(person, fresh=True)
         created_by = {
             "created_via": self._settings.bridge.client_id,
             "created_by": account.user_id,

@@ -29,6 +29,7 @@ class Caller:
     ) -> None:
         self.principal = principal
         self.litellm_id = litellm_id
+        self.stale_seconds: float | None = None
         self._look_up = look_up
 
     @property
@@ -40,6 +41,14 @@ class Caller:
     def service(self) -> ServicePrincipal | None:
         """The service, or None for a user."""
         return self.principal if isinstance(self.principal, ServicePrincipal) else None
+
+    def note_stale(self, seconds: float) -> None:
+        """Remember that this request is answered from before an upstream went down.
+
+        Args:
+            seconds: How old what it is answered from is.
+        """
+        self.stale_seconds = max(seconds, self.stale_seconds or 0.0)
 
     @property
     def name(self) -> str:

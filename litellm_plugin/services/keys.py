@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import KeyGeneration
 from litellm_plugin.errors import BadRequest, Forbidden, PluginError, UpstreamError
@@ -15,7 +15,7 @@ from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.shapes import present
 from litellm_plugin.services.teams import NOT_A_MEMBER, Teams
-from litellm_plugin.services.users import Users
+from litellm_plugin.services.users import Users, user_scope
 
 KEY_TYPES = ("llm_api", "read_only", "default")
 
@@ -28,6 +28,7 @@ class Keys:
 
     Args:
         litellm: The client.
+        snapshots: What was read a moment ago.
         users: Finds whose keys they are.
         teams: Tells which teams a key may be put in.
         rules: ``litellm.keyGeneration``.
@@ -37,12 +38,14 @@ class Keys:
     def __init__(
         self,
         litellm: LiteLLM,
+        snapshots: Snapshots,
         users: Users,
         teams: Teams,
         rules: KeyGeneration,
         now: Clock,
     ) -> None:
         self._litellm = litellm
+        self._snapshots = snapshots
         self._users = users
         self._teams = teams
         self._rules = rules
@@ -93,7 +96,7 @@ class Keys:
         Raises:
             Forbidden: ``team_id`` is not a team of the caller.
         """
-        account = self._users.account(caller) if caller.user else None
+        account = self._users.account(caller, fresh=True) if caller.user else None
         if key.get("team_id"):
             self._teams.usable(key["team_id"], caller, account)
         entity = caller.entity
@@ -105,7 +108,7 @@ class Keys:
         }
         if account is not None:
             key = {**key, "user_id": caller.litellm_id}
-        with self._writing(caller):
+        with self._snapshots.writing(user_scope(str(key.get("user_id") or ""))):
             try:
                 return self._make(key, created_by)
             except UpstreamError as exc:
@@ -126,7 +129,8 @@ class Keys:
         """
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER)
-        return self._make({**key, "user_id": account.user_id}, created_by)
+        with self._snapshots.writing(user_scope(account.asked)):
+            return self._make({**key, "user_id": account.user_id}, created_by)
 
     def _make(self, key: Json, created_by: Json) -> Json:
         metadata = {**(key.get("metadata") or {}), **created_by}
@@ -144,7 +148,7 @@ class Keys:
         """
         if not caller.litellm_id:
             raise Forbidden("Cannot verify key ownership without an authenticated user")
-        account = self._users.find(caller)
+        account = self._users.find(caller, fresh=True)
         if account is None or account.key(token) is None:
             raise Forbidden("Access denied: key does not belong to the caller")
         return OwnedKey(token, caller, account)
@@ -166,36 +170,28 @@ class Keys:
             change["max_budget"] = self._budget(body["max_budget"])
         if change.get("team_id"):
             self._teams.usable(change["team_id"], key.owner, key.account)
-        with self._writing(key.owner):
+        with self._snapshots.writing(user_scope(key.account.asked)):
             return self._litellm.update_key({**change, "key": key.token})
 
     def block(self, key: OwnedKey) -> None:
         """Block a key at once."""
-        with self._writing(key.owner):
+        with self._snapshots.writing(user_scope(key.account.asked)):
             self._litellm.block_key(key.token)
 
     def unblock(self, key: OwnedKey) -> None:
         """Undo :meth:`block`."""
-        with self._writing(key.owner):
+        with self._snapshots.writing(user_scope(key.account.asked)):
             self._litellm.unblock_key(key.token)
 
     def reset_spend(self, key: OwnedKey) -> None:
         """Set a key's spend to 0 USD."""
-        with self._writing(key.owner):
+        with self._snapshots.writing(user_scope(key.account.asked)):
             self._litellm.reset_key_spend(key.token)
 
     def delete(self, key: OwnedKey) -> None:
         """Delete a key for good."""
-        with self._writing(key.owner):
+        with self._snapshots.writing(user_scope(key.account.asked)):
             self._litellm.delete_key(key.token)
-
-    @contextmanager
-    def _writing(self, caller: Caller) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            # Also after a failure: LiteLLM may have acted all the same.
-            self._users.forget(caller)
 
     def _budget(self, value: Any) -> float | None:
         if value is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.services import shapes
@@ -16,13 +17,19 @@ class Models:
 
     Args:
         litellm: The client.
+        snapshots: What was read a moment ago.
     """
 
-    def __init__(self, litellm: LiteLLM) -> None:
+    def __init__(self, litellm: LiteLLM, snapshots: Snapshots) -> None:
         self._litellm = litellm
+        self._snapshots = snapshots
 
     def all(self) -> list[Json]:
         """Return every model; by name only where LiteLLM can't tell the rest."""
+        # The same for everybody: it is the proxy's own list.
+        return self._snapshots.read(("models",), (), self._read, weight=len)
+
+    def _read(self) -> list[Json]:
         try:
             rows = self._litellm.model_info()
         except UpstreamError as exc:

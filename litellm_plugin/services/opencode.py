@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from litellm_plugin.clients.litellm import Json, LiteLLM
+from litellm_plugin.clients.litellm import Json
 from litellm_plugin.config.settings import Opencode
 from litellm_plugin.errors import BadRequest, Forbidden, PluginError
 from litellm_plugin.services.caller import Caller
-from litellm_plugin.services.keys import Keys
+from litellm_plugin.services.keys import Keys, OwnedKey
 from litellm_plugin.services.shapes import present
 from litellm_plugin.services.users import Users
 
@@ -20,14 +20,12 @@ class OpencodeKeys:
     """Keeps one key for each user, and one for each user and team.
 
     Args:
-        litellm: The client.
         users: Finds and provisions the users.
         keys: Makes the keys.
         rules: ``litellm.opencode``.
     """
 
-    def __init__(self, litellm: LiteLLM, users: Users, keys: Keys, rules: Opencode) -> None:
-        self._litellm = litellm
+    def __init__(self, users: Users, keys: Keys, rules: Opencode) -> None:
         self._users = users
         self._keys = keys
         self._rules = rules
@@ -49,7 +47,7 @@ class OpencodeKeys:
             BadRequest: A team is required.
             Forbidden: It is not the caller's team.
         """
-        account = self._users.account(caller)
+        account = self._users.account(caller, fresh=True)
         if self._rules.require_team and not team_id:
             raise BadRequest("A team is required for this connection")
         if team_id and not account.in_team(team_id):
@@ -57,7 +55,7 @@ class OpencodeKeys:
         alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
         for row in account.keys:
             if row.get("key_alias") == alias and isinstance(row.get("token"), str):
-                self._litellm.delete_key(row["token"])
+                self._keys.delete(OwnedKey(row["token"], caller, account))
         key: Json = {
             "duration": self._rules.key_duration,
             "max_budget": self._rules.max_budget,

@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from litellm_plugin.cache.flights import Flights
+from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.backstage import Catalog, Entity, split_ref
 from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.config.settings import Settings
@@ -21,8 +23,7 @@ from litellm_plugin.services import fields, shapes
 from litellm_plugin.services.access import Access
 from litellm_plugin.services.caller import litellm_id
 from litellm_plugin.services.clock import Clock, stamp
-from litellm_plugin.services.flights import Flights
-from litellm_plugin.services.users import Profile, Users
+from litellm_plugin.services.users import TEAMS, Profile, Users
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class TeamAdmin:
     Args:
         settings: Ceilings and allow-lists.
         litellm: The client.
+        snapshots: What was read a moment ago.
         catalog: Knows who is a person.
         users: Finds and provisions new members.
         access: Tells which group owns a team.
@@ -68,6 +70,7 @@ class TeamAdmin:
         self,
         settings: Settings,
         litellm: LiteLLM,
+        snapshots: Snapshots,
         catalog: Catalog,
         users: Users,
         access: Access,
@@ -76,6 +79,7 @@ class TeamAdmin:
         self._settings = settings
         self._rules = settings.team_admin
         self._litellm = litellm
+        self._snapshots = snapshots
         self._catalog = catalog
         self._users = users
         self._access = access
@@ -112,8 +116,14 @@ class TeamAdmin:
 
     # -- teams ---------------------------------------------------------------
 
-    def all(self) -> list[Json]:
+    def all(self, user: UserPrincipal) -> list[Json]:
         """Return every team the group owns, in the shape of ``GET /teams``."""
+        rows = self._snapshots.read(
+            ("managed", user.entity_ref), (TEAMS,), self._owned_rows, weight=len
+        )
+        return [self._shown(shapes.team(row)) for row in rows]
+
+    def _owned_rows(self) -> list[Json]:
         rows = [row for row in self._litellm.all_teams() if self._access.owns(shapes.team(row))]
         # LiteLLM's list has no object_permission, only its id. Shown without, a
         # team would look bare, and saving from there would detach everything.
@@ -125,7 +135,7 @@ class TeamAdmin:
         for row in rows:
             if row.get("team_id") in objects:
                 row["object_permission"] = objects[row["team_id"]]
-        return [self._shown(shapes.team(row)) for row in rows]
+        return rows
 
     def create(self, body: Mapping[str, Any], user: UserPrincipal) -> Json:
         """Create a team that the group owns; returns LiteLLM's row, unless budgets are hidden.
@@ -149,7 +159,8 @@ class TeamAdmin:
                 "created_via": "backstage",
                 "created_at_iso": stamp(self._now),
             }
-            return self._litellm.create_team({**team, "metadata": owned})
+            with self._snapshots.writing(TEAMS):
+                return self._litellm.create_team({**team, "metadata": owned})
 
         same = (user.entity_ref, json.dumps(team, sort_keys=True))
         return self._shown(self._flights.share(same, make))
@@ -202,7 +213,8 @@ class TeamAdmin:
                 f"Team {team.team_id} is referenced by litellm.provisioning config; deleting it"
                 " will break user provisioning. Re-send with ?force=true to override."
             )
-        self._litellm.delete_team(team.team_id)
+        with self._snapshots.writing(TEAMS):
+            self._litellm.delete_team(team.team_id)
 
     # -- members -------------------------------------------------------------
 
@@ -223,8 +235,9 @@ class TeamAdmin:
         ref, person = self._person(ref)
         user_id = litellm_id(ref, self._settings.user_id_domain)
         profile = Profile(ref, person.groups, person.email, person.display_name)
-        self._users.account_of(user_id, lambda: profile)
-        self._litellm.add_member(team.team_id, user_id, budget)
+        self._users.account_of(user_id, lambda: profile, reader=team.by.entity_ref)
+        with self._snapshots.writing(TEAMS):
+            self._litellm.add_member(team.team_id, user_id, budget)
         return self._again(team)
 
     def remove_member(self, team: ManagedTeam, who: str) -> Json:
@@ -236,19 +249,22 @@ class TeamAdmin:
         """
         who = _ref(who, "userEntityRef query parameter is required")
         user_id = who if who in team.member_ids else litellm_id(who, self._settings.user_id_domain)
-        self._litellm.remove_member(team.team_id, user_id)
+        with self._snapshots.writing(TEAMS):
+            self._litellm.remove_member(team.team_id, user_id)
         return self._again(team)
 
     # -- knowledge bases and MCP servers -------------------------------------
 
     def vector_stores(self) -> list[Json]:
         """Return the vector stores that team admins may give: ``id`` and ``name``."""
-        rows = shapes.listed(map(shapes.vector_store, self._litellm.vector_stores()))
+        stores = self._snapshots.read(("vector-stores",), (), self._litellm.vector_stores)
+        rows = shapes.listed(map(shapes.vector_store, stores))
         return _named_in(self._rules.allowed_vector_stores, rows)
 
     def mcp_servers(self) -> list[Json]:
         """Return the MCP servers that team admins may give: ``id``, ``name`` and ``url``."""
-        rows = shapes.listed(map(shapes.mcp_server, self._litellm.mcp_servers()))
+        servers = self._snapshots.read(("mcp-servers",), (), self._litellm.mcp_servers)
+        rows = shapes.listed(map(shapes.mcp_server, servers))
         return _named_in(self._rules.allowed_mcp_servers, rows)
 
     def set_vector_stores(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
@@ -272,7 +288,8 @@ class TeamAdmin:
             "updated_by_backstage_user": team.by.entity_ref,
         }
         change = {"team_id": team.team_id, **change, "metadata": metadata}
-        answer = self._litellm.update_team(change).get("data")
+        with self._snapshots.writing(TEAMS):
+            answer = self._litellm.update_team(change).get("data")
         if not isinstance(answer, dict):
             return self._again(team)
         return self._shown(shapes.team(answer, team.team_id))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import Display
 from litellm_plugin.errors import Forbidden, UpstreamError
 from litellm_plugin.services import shapes, usage
 from litellm_plugin.services.access import Access
 from litellm_plugin.services.caller import Caller
-from litellm_plugin.services.users import Users
+from litellm_plugin.services.users import TEAMS, Users
 
 NOT_A_MEMBER = "Access denied: not a member of this team"
 
@@ -18,20 +21,41 @@ class Teams:
 
     Args:
         litellm: The client.
+        snapshots: What was read a moment ago.
         users: Finds the caller's account.
         access: Tells who administers teams.
         display: Which budgets are hidden from whom.
     """
 
-    def __init__(self, litellm: LiteLLM, users: Users, access: Access, display: Display) -> None:
+    def __init__(
+        self,
+        litellm: LiteLLM,
+        snapshots: Snapshots,
+        users: Users,
+        access: Access,
+        display: Display,
+    ) -> None:
         self._litellm = litellm
+        self._snapshots = snapshots
         self._users = users
         self._access = access
         self._display = display
 
-    def of(self, account: Account) -> list[Json]:
-        """Return a user's teams; those that LiteLLM can't tell of are left out."""
-        teams = [shapes.team(row, id_) for id_, row in self._litellm.teams(account.team_ids)]
+    def of(self, caller: Caller) -> list[Json]:
+        """Return the caller's teams; those that LiteLLM can't tell of are left out."""
+        account = self._users.account(caller)
+        known: dict[str, Any] = {row["team_id"]: {"team_info": row} for row in account.whole_teams}
+        unknown = [id_ for id_ in account.team_ids if id_ not in known]
+        if unknown:
+            read: list[tuple[str, Any]] = self._snapshots.read(
+                ("teams", caller.name, *unknown),
+                (TEAMS,),
+                lambda: self._litellm.teams(unknown),
+                weight=len,
+                stale=caller.note_stale,
+            )
+            known |= read
+        teams = [shapes.team(known[id_], id_) for id_ in account.team_ids if id_ in known]
         if self._display.hide_team_budget_for_members:
             return [shapes.without_budget(team) for team in teams]
         return teams
@@ -64,7 +88,14 @@ class Teams:
         """
         if not (caller.service or self._member(team_id, caller) or self._managed(team_id, caller)):
             raise Forbidden(NOT_A_MEMBER)
-        report = usage.report(self._litellm.team_activity(team_id, start, end))
+        pages = self._snapshots.read(
+            ("team-usage", caller.name, team_id, start, end),
+            (),
+            lambda: self._litellm.team_activity(team_id, start, end),
+            weight=usage.rows,
+            stale=caller.note_stale,
+        )
+        report = usage.report(pages)
         if self._access.in_team_admin_group(caller):
             hidden = self._display.hide_team_budget_for_managers
         else:

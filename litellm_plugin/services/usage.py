@@ -58,6 +58,17 @@ def report(pages: Iterable[Any]) -> Json:
     }
 
 
+def rows(pages: list[Any]) -> int:
+    """Return how large pages of daily activity are, in models and keys of a day."""
+    entries = (
+        len(entry.get("api_key_breakdown") or ()) + 1
+        for page in pages
+        for _, row in _rows(page)
+        for _, entry in _models(row.get("breakdown"))
+    )
+    return sum(entries)
+
+
 def without_spend(usage: Json) -> Json:
     """Return a report whose dollars are all 0; tokens and counts stay."""
 

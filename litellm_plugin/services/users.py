@@ -7,18 +7,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import Provisioning, UserDefaults
 from litellm_plugin.errors import NotFound, PluginError, UpstreamError, redact
 from litellm_plugin.services import usage
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.clock import Clock, stamp
-from litellm_plugin.services.flights import Flights
 from litellm_plugin.services.shapes import present
 
 log = logging.getLogger(__name__)
 
 MAX_HINT = 500  # characters of LiteLLM's text that a hint repeats
+
+
+# What depends on any team; changing one is rare, and so is everybody's reading anew.
+TEAMS = "teams"
+
+
+def user_scope(user_id: str) -> str:
+    """Return the scope of what depends on one user."""
+    return f"user:{user_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +69,36 @@ class Users:
 
     Args:
         litellm: The client.
+        snapshots: What was read a moment ago.
         provisioning: What a new user gets; whether there are new users at all.
         now: The present time, in UTC.
     """
 
-    def __init__(self, litellm: LiteLLM, provisioning: Provisioning, now: Clock) -> None:
+    def __init__(
+        self, litellm: LiteLLM, snapshots: Snapshots, provisioning: Provisioning, now: Clock
+    ) -> None:
         self._litellm = litellm
+        self._snapshots = snapshots
         self._provisioning = provisioning
         self._now = now
-        self._flights = Flights()
 
-    def find(self, caller: Caller) -> Account | None:
-        """Return the caller's account, or None; creates nobody."""
-        return self._litellm.account(caller.litellm_id) if caller.litellm_id else None
+    def find(self, caller: Caller, *, fresh: bool = False) -> Account | None:
+        """Return the caller's account, or None; creates nobody.
 
-    def account(self, caller: Caller) -> Account:
+        Args:
+            caller: Whose.
+            fresh: Whether it must be as it is right now, because a write depends on it.
+        """
+        if not caller.litellm_id:
+            return None
+        return self._look_up(caller.litellm_id, caller.name, fresh=fresh)
+
+    def account(self, caller: Caller, *, fresh: bool = False) -> Account:
         """Return the caller's account, created if need be.
+
+        Args:
+            caller: Whose.
+            fresh: Whether it must be as it is right now, because a write depends on it.
 
         Raises:
             NotFound: There is none, and provisioning is off; or the caller is a
@@ -86,18 +109,67 @@ class Users:
         user_id = caller.litellm_id
         if not user_id:
             raise self._not_found("No user identity could be resolved from the request.")
-        return self.account_of(user_id, lambda: profile_of(caller), key=(caller.name, user_id))
+        return self.account_of(
+            user_id,
+            lambda: profile_of(caller),
+            reader=caller.name,
+            fresh=fresh,
+            stale=caller.note_stale,
+        )
 
     def account_of(
-        self, user_id: str, profile: Callable[[], Profile], *, key: object = None
+        self,
+        user_id: str,
+        profile: Callable[[], Profile],
+        *,
+        reader: str,
+        fresh: bool = False,
+        stale: Callable[[float], None] | None = None,
     ) -> Account:
         """Return an account by LiteLLM id, created with ``profile`` if need be.
 
-        Requests for the same ``key`` that arrive together share one look-up,
-        and so one creation.
+        Args:
+            user_id: LiteLLM's id.
+            profile: Tells who a new user is.
+            reader: Who asks; nobody is answered from somebody else's snapshot.
+            fresh: As for :meth:`account`.
+            stale: Called with the age of an answer from before LiteLLM went down.
         """
-        return self._flights.share(
-            key or user_id, lambda: self._litellm.account(user_id) or self._create(user_id, profile)
+        scope = user_scope(user_id)
+        before = self._snapshots.generations(scope)
+        account = self._look_up(user_id, reader, fresh=fresh, stale=stale)
+        if account is not None:
+            return account
+        if not self._provisioning.enabled:
+            raise self._not_found(
+                "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
+            )
+        person = profile()
+        with self._snapshots.alone(scope):
+            if before is None or before != self._snapshots.generations(scope):
+                # Somebody was here while we were waiting.
+                account = self._look_up(user_id, reader)
+            if account is None:
+                # The new user may be put into teams, whose members see it.
+                with self._snapshots.writing(scope, TEAMS):
+                    account = self._create(user_id, person)
+        return account
+
+    def _look_up(
+        self,
+        user_id: str,
+        reader: str,
+        *,
+        fresh: bool = False,
+        stale: Callable[[float], None] | None = None,
+    ) -> Account | None:
+        return self._snapshots.read(
+            ("account", reader, user_id),
+            (user_scope(user_id), TEAMS),
+            lambda: self._litellm.account(user_id),
+            fresh=fresh,
+            weight=lambda account: account.rows if account else 1,
+            stale=stale,
         )
 
     def usage(self, caller: Caller, start: str, end: str) -> Json:
@@ -111,7 +183,13 @@ class Users:
         if caller.user or caller.litellm_id:
             self.account(caller)
         try:
-            pages = self._litellm.user_activity(caller.litellm_id, start, end)
+            pages = self._snapshots.read(
+                ("usage", caller.name, caller.litellm_id or "", start, end),
+                (),
+                lambda: self._litellm.user_activity(caller.litellm_id, start, end),
+                weight=usage.rows,
+                stale=caller.note_stale,
+            )
         except UpstreamError as exc:
             # LiteLLM may not know a user who has used nothing yet.
             if exc.answered != 404 and "not found" not in exc.message:
@@ -119,16 +197,7 @@ class Users:
             pages = []
         return usage.report(pages)
 
-    def forget(self, caller: Caller) -> None:
-        """Let no request join a look-up that began before the caller's write."""
-        self._flights.forget((caller.name, caller.litellm_id))
-
-    def _create(self, user_id: str, profile: Callable[[], Profile]) -> Account:
-        if not self._provisioning.enabled:
-            raise self._not_found(
-                "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
-            )
-        person = profile()
+    def _create(self, user_id: str, person: Profile) -> Account:
         user = self._new_user(user_id, person)
         try:
             self._litellm.create_user(user)

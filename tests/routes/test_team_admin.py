@@ -44,16 +44,21 @@ def test_the_same_request_sent_twice_at_once_makes_one_team(
     dave: Headers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    joined = threading.Event()
+    making, joined = threading.Event(), threading.Event()
 
     class Watched(Future[object]):
         def result(self, timeout: float | None = None) -> object:
-            joined.set()
+            if making.is_set():
+                joined.set()
             return super().result(timeout)
 
-    monkeypatch.setattr("litellm_plugin.services.flights.Future", Watched)
+    def make() -> None:
+        making.set()
+        assert joined.wait(5)
+
+    monkeypatch.setattr("litellm_plugin.cache.flights.Future", Watched)
     # The first request is answered when the second has joined it.
-    litellm.post("/team/new", json={"team_id": "one"}, meanwhile=lambda: joined.wait(5) and None)
+    litellm.post("/team/new", json={"team_id": "one"}, meanwhile=make)
 
     def create(_: int) -> Any:
         return client.post("/teams", json=_new_team("a"), headers=dave).get_json()

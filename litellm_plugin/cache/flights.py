@@ -40,11 +40,6 @@ class Flights:
         mine.set_result(result)
         return result
 
-    def forget(self, key: Hashable) -> None:
-        """Let nobody join the running call any more: what it reads may be stale now."""
-        with self._lock:
-            self._under_way.pop(key, None)
-
     def _land(self, key: Hashable, flight: Future[Any]) -> None:
         with self._lock:
             if self._under_way.get(key) is flight:

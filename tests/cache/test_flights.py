@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from litellm_plugin.services.flights import Flights
+from litellm_plugin.cache.flights import Flights
 
 WAIT = 5  # seconds, at most
 
@@ -45,7 +45,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
             joiners.release()
             return super().result(timeout)
 
-    monkeypatch.setattr("litellm_plugin.services.flights.Future", Watched)
+    monkeypatch.setattr("litellm_plugin.cache.flights.Future", Watched)
     return joiners
 
 
@@ -87,14 +87,3 @@ def test_another_key_does_not_wait(pool: ThreadPoolExecutor) -> None:
     assert flights.share("quick", lambda: "quick") == "quick"
     slow.let_go.set()
     assert first.result(WAIT) == "result"
-
-
-def test_a_call_that_was_forgotten_is_joined_by_nobody(pool: ThreadPoolExecutor) -> None:
-    flights, stale = Flights(), Call("stale")
-    first = pool.submit(flights.share, "k", stale)
-    assert stale.started.wait(WAIT)
-    flights.forget("k")
-    assert flights.share("k", lambda: "fresh") == "fresh"
-    stale.let_go.set()
-    assert first.result(WAIT) == "stale"
-    assert flights.share("k", lambda: "fresh") == "fresh"

@@ -1,0 +1,1 @@
+"""What is remembered for a few seconds, and how a write makes it forgotten."""

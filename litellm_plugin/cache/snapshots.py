@@ -1,0 +1,133 @@
+"""Reads that are remembered for a few seconds, and shared while they are under way."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from litellm_plugin.cache.flights import Flights
+from litellm_plugin.cache.store import Entry, Generations, Store, StoreUnavailableError
+from litellm_plugin.errors import UpstreamError
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Snapshots:
+    """Remembers reads, keyed by who reads and what.
+
+    Args:
+        store: Where.
+        seconds: How long a read may be repeated without asking again; 0: never.
+        stale_seconds: How long beyond that it may stand in for an upstream that is down.
+        clock: Unix time, in seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        seconds: float,
+        stale_seconds: float = 0.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._seconds = seconds
+        self._stale_seconds = stale_seconds
+        self._clock = clock
+        self._flights = Flights()
+        self._writes = 0  # by this process, for times when the store can't be asked
+
+    def read(
+        self,
+        key: tuple[str, ...],
+        scopes: tuple[str, ...],
+        load: Callable[[], T],
+        *,
+        seconds: float | None = None,
+        fresh: bool = False,
+        weight: Callable[[T], int] = lambda _: 1,
+        stale: Callable[[float], None] | None = None,
+    ) -> T:
+        """Return what ``load`` returns, or returned a moment ago.
+
+        Args:
+            key: Who reads and what; nobody else's read is ever returned.
+            scopes: What it depends on; :meth:`forget` any of them and it is read again.
+            load: The read.
+            seconds: How long to remember it, if not as long as everything.
+            fresh: Ask in any case, as whoever decides about a write should.
+            weight: Its size in rows.
+            stale: Called with the age, in seconds, of a snapshot that stands in for an
+                upstream that is down; without it none does.
+        """
+        name = "\x1f".join(key)
+        try:
+            entry, generations = self._store.look_up(name, scopes)
+        except StoreUnavailableError as exc:
+            log.warning("snapshots can't be asked for: %s", exc)
+            return self._flights.share((name, self._writes), load)
+        if entry is not None and (fresh or not self._seconds or entry.generations != generations):
+            entry = None
+        now = self._clock()
+        lifetime = self._seconds and (self._seconds if seconds is None else seconds)
+        if entry is not None and 0 <= now - entry.read_at < lifetime:
+            value: T = entry.value
+            return value
+
+        def load_and_keep() -> T:
+            loaded = load()
+            if lifetime:
+                self._keep(name, Entry(loaded, generations, now), lifetime, weight(loaded))
+            return loaded
+
+        try:
+            # Whoever has seen a later write has later generations, and joins no earlier read.
+            return self._flights.share((name, generations), load_and_keep)
+        except UpstreamError as exc:
+            if entry is None or stale is None or not exc.down:
+                raise
+            log.warning("a snapshot stands in: %s", exc)
+            stale(now - entry.read_at)
+            stood_in: T = entry.value
+            return stood_in
+
+    def generations(self, *scopes: str) -> Generations | None:
+        """Return a value that changes when any of ``scopes`` is forgotten; None: who knows."""
+        try:
+            return self._store.generations(scopes)
+        except StoreUnavailableError:
+            return None
+
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Hold a lock that no other worker holds."""
+        with self._store.alone(name):
+            yield
+
+    def forget(self, *scopes: str) -> None:
+        """Let nothing that was read before now be returned any more."""
+        self._writes += 1
+        try:
+            self._store.bump(scopes)
+        except StoreUnavailableError as exc:
+            log.error("other replicas may answer from before this write: %s", exc)
+
+    @contextmanager
+    def writing(self, *scopes: str) -> Iterator[None]:
+        """Forget ``scopes`` when the write is over, however it ended."""
+        try:
+            yield
+        finally:
+            # Also after a failure: the upstream may have acted all the same.
+            self.forget(*scopes)
+
+    def _keep(self, name: str, entry: Entry, lifetime: float, weight: int) -> None:
+        try:
+            seconds = lifetime + self._stale_seconds
+            self._store.put(name, entry, seconds=seconds, weight=max(weight, 1))
+        except StoreUnavailableError as exc:
+            log.warning("a snapshot can't be kept: %s", exc)
