@@ -185,7 +185,7 @@ class UpstreamError(PluginError):
         """Return ``error``, and ``param`` where the status is handed on."""
         body = super().body(method, url)
         if self.relayed and self.param is not None:
-            body["param"] = self.param
+            body["param"] = redact(self.param)
         return body
 
 

@@ -17,6 +17,7 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.keycloak import BridgeVerifier
 from litellm_plugin.identity.principal import Principal, UserPrincipal
+from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
 from litellm_plugin.identity.tokens import Authenticator
 from litellm_plugin.services.access import Access
@@ -36,7 +37,7 @@ class Plugin:
     """What the routes work with."""
 
     settings: Settings
-    authenticator: Authenticator
+    authenticator: RememberedTokens
     plugin_keys: PluginKeys
     catalog: Catalog
     snapshots: Snapshots
@@ -89,7 +90,9 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     plugin_keys = PluginKeys.load(settings)
     tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
     fetch = KeySetReader(backstage)
-    authenticator = Authenticator(settings, fetch, plugin_keys, time.time)
+    # As long as nothing else is remembered, no token is.
+    seconds = MAX_SECONDS if service.cache_seconds else 0.0
+    authenticator = RememberedTokens(Authenticator(settings, fetch, plugin_keys), seconds)
 
     def catalog_token() -> str:
         return service.backstage_token or tokens.issue("catalog")

@@ -7,8 +7,6 @@ from litellm_plugin.routes import (
     audit,
     backstage,
     bridge,
-    cors,
-    headers,
     keys,
     openapi,
     opencode,
@@ -23,9 +21,6 @@ def blueprint(plugin: Plugin) -> Blueprint:
     """Return a blueprint with every route of ``plugin``."""
     bp = Blueprint("litellm", __name__, url_prefix="/api/litellm")
     bridged = bridge.OPEN_PATHS if plugin.settings.bridge.enabled else ()
-    headers.install(bp)
-    if plugin.settings.cors is not None:
-        cors.install(bp, plugin.settings.cors)
     web.install(bp, plugin, open_paths=(backstage.JWKS_PATH, *bridged))
     for module in (system, openapi, users, keys, team_admin, audit, opencode, bridge, backstage):
         module.routes.register(bp)

@@ -6,42 +6,52 @@ import re
 from collections.abc import Callable
 from fnmatch import translate
 
-from flask import Blueprint, Response, request
+from flask import Response, request
 
 from litellm_plugin.config.settings import Cors
+from litellm_plugin.routes.headers import SecuredResponse
 
 
-def install(blueprint: Blueprint, cors: Cors) -> None:
-    """Answer preflights ahead of the barrier, and mark answers for allowed origins."""
-    allowed = _matcher(cors.origins)
+class CrossOrigin:
+    """Decides by ``backend.cors``.
 
-    @blueprint.before_request
-    def answer_preflight() -> Response | None:
-        if request.method != "OPTIONS" or not allowed(request.headers.get("Origin", "")):
+    Args:
+        cors: The settings.
+    """
+
+    def __init__(self, cors: Cors) -> None:
+        self._cors = cors
+        self._allowed = _matcher(cors.origins)
+
+    def preflight(self) -> Response | None:
+        """Answer the preflight of an allowed origin; None for any other request."""
+        if request.method != "OPTIONS" or not self._allowed(request.headers.get("Origin", "")):
             return None
-        response = Response(status=204)
+        response = SecuredResponse(status=204)
         del response.headers["Content-Type"]
-        response.headers["Access-Control-Allow-Methods"] = ",".join(cors.methods)
+        response.headers["Access-Control-Allow-Methods"] = ",".join(self._cors.methods)
         asked = request.headers.get("Access-Control-Request-Headers")
-        if cors.allowed_headers is not None:
-            response.headers["Access-Control-Allow-Headers"] = ",".join(cors.allowed_headers)
+        if self._cors.allowed_headers is not None:
+            allowed = ",".join(self._cors.allowed_headers)
+            response.headers["Access-Control-Allow-Headers"] = allowed
         else:
             response.vary.add("Access-Control-Request-Headers")
             if asked:
                 response.headers["Access-Control-Allow-Headers"] = asked
-        if cors.max_age is not None:
-            response.access_control_max_age = cors.max_age
+        if self._cors.max_age is not None:
+            response.access_control_max_age = self._cors.max_age
         return response
 
-    @blueprint.after_request
-    def name_origin(response: Response) -> Response:
+    def finish(self, response: Response) -> Response:
+        """Say on an answer which origin may read it."""
         response.vary.add("Origin")
         origin = request.headers.get("Origin", "")
-        if allowed(origin):
+        if origin and self._allowed(origin):
             response.access_control_allow_origin = origin
-            response.access_control_allow_credentials = cors.credentials
-            if cors.exposed_headers:
-                response.headers["Access-Control-Expose-Headers"] = ",".join(cors.exposed_headers)
+            response.access_control_allow_credentials = self._cors.credentials
+            if self._cors.exposed_headers:
+                exposed = ",".join(self._cors.exposed_headers)
+                response.headers["Access-Control-Expose-Headers"] = exposed
         return response
 
 

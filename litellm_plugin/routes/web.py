@@ -29,6 +29,8 @@ from litellm_plugin.errors import (
 )
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.plugin import Plugin
+from litellm_plugin.routes.cors import CrossOrigin
+from litellm_plugin.routes.headers import SecuredResponse, finish
 from litellm_plugin.services.caller import Caller
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class State:
 
     plugin: Plugin
     mount: str
+    path: str  # below the mount, as it was sent
     principal: Principal | None = None
     caller: Caller | None = None
     body: Any = None
@@ -137,7 +140,7 @@ def json_response(value: Any, status: int = 200) -> Response:
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     # Lone surrogates, which LiteLLM's JSON may hold, can't be encoded otherwise.
     body = text.encode("utf-8", "backslashreplace")
-    return Response(body, status=status, content_type=JSON)
+    return SecuredResponse(body, status=status, content_type=JSON)
 
 
 def principal() -> Principal:
@@ -213,43 +216,55 @@ def _is_day(text: str) -> bool:
 
 def url_below_mount() -> str:
     """Return path and query below the plugin's mount, as they were sent."""
-    below = _raw_path_below_mount()
-    text = request.query_string.decode("latin-1")
-    return f"{below}?{text}" if text else below
+    path, query_string = _state().path, request.query_string.decode("latin-1")
+    return f"{path}?{query_string}" if query_string else path
 
 
-def _raw_path_below_mount() -> str:
+def _path_below(mount: str) -> str:
     environ = request.environ
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     path = str(raw).partition("?")[0] if raw else quote(request.script_root + request.path)
     if not path.startswith("/"):
         path = urlsplit(path).path
-    mount = (request.script_root + _state().mount).strip("/")
+    mount = (request.script_root + mount).strip("/")
     above = mount.count("/") + 1 if mount else 0
     below = path.lstrip("/").split("/", above)[above:]
     return "/" + (below[0] if below else "")
 
 
 def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) -> None:
-    """Put the barrier, the body parser and the error answers on a blueprint.
+    """Put on a blueprint what every request passes on its way in and out.
 
     Args:
         blueprint: The plugin's.
         serving: What the routes work with.
         open_paths: Path prefixes, of whole segments, that nobody is asked for credentials on.
     """
+    mount = blueprint.url_prefix or ""
+    cross_origin = CrossOrigin(serving.settings.cors) if serving.settings.cors else None
 
-    def enter() -> None:
-        request.environ[_KEY] = State(serving, blueprint.url_prefix or "")
-
-    def barrier() -> None:
-        if not _is_open(open_paths):
+    def arrive() -> Response | None:
+        state = request.environ[_KEY] = State(serving, mount, _path_below(mount))
+        preflight = cross_origin.preflight() if cross_origin else None
+        if preflight is not None:
+            return preflight
+        if not _is_open(state.path, open_paths):
             header = request.headers.get("Authorization")
-            _state().principal = serving.authenticator.authenticate(header or None)
+            state.principal = serving.authenticator.authenticate(header or None)
+        _refuse_other_paths(state)
+        state.body = _parsed_body()
+        return None
 
-    for step in (enter, barrier, _refuse_other_paths, _parse_body):
-        blueprint.before_request(step)
-    blueprint.after_request(_tell_age)
+    def leave(response: Response) -> Response:
+        caller = _state().caller
+        if caller is not None and caller.stale_seconds is not None:
+            response.headers["X-Stale-Seconds"] = str(int(caller.stale_seconds))
+        if cross_origin is not None:
+            cross_origin.finish(response)
+        return finish(response)
+
+    blueprint.before_request(arrive)
+    blueprint.after_request(leave)
     blueprint.register_error_handler(PluginError, _refused)
     blueprint.register_error_handler(HTTPException, not_served)
     blueprint.register_error_handler(Exception, _broken)
@@ -261,14 +276,6 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
             provide_automatic_options=False,
             strict_slashes=False,
         )
-
-
-def _tell_age(response: Response) -> Response:
-    state: State | None = request.environ.get(_KEY)
-    age = state.caller.stale_seconds if state and state.caller else None
-    if age is not None:
-        response.headers["X-Stale-Seconds"] = str(int(age))
-    return response
 
 
 def unknown_route(_path: str = "") -> Response:
@@ -290,26 +297,21 @@ def _broken(error: Exception) -> Response:
     return json_response({"error": "Internal server error"}, 500)
 
 
-def _refuse_other_paths() -> None:
+def _refuse_other_paths(state: State) -> None:
     # %2F in a path arrives decoded, so an id with a slash looks like two
     # segments; what was sent as two is another path.
     rule = request.url_rule
     if rule is None or rule.endpoint.endswith(".unknown_route"):
         return
-    path = _raw_path_below_mount()
-    if not _ESCAPED.fullmatch(path):
+    if not _ESCAPED.fullmatch(state.path):
         raise BadRequest("The path is not percent-encoded as it should be")
-    segments = rule.rule.removeprefix(_state().mount).strip("/").count("/")
-    if path.strip("/").count("/") != segments:
+    segments = rule.rule.removeprefix(state.mount).strip("/").count("/")
+    if state.path.strip("/").count("/") != segments:
         raise NotFound
 
 
-def _parse_body() -> None:
-    _state().body = _parsed_body()
-
-
-def _is_open(prefixes: tuple[str, ...]) -> bool:
-    path = unquote(_raw_path_below_mount()).rstrip("/").lower()
+def _is_open(path: str, prefixes: tuple[str, ...]) -> bool:
+    path = unquote(path).rstrip("/").lower()
     return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)
 
 

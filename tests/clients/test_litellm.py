@@ -1,0 +1,629 @@
+"""What LiteLLM is asked, and what is made of its answers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+from requests_mock import ANY, Mocker
+from requests_mock.request import _RequestObjectProxy as Sent
+
+from litellm_plugin.clients import litellm as module
+from litellm_plugin.clients.http import Upstream
+from litellm_plugin.clients.litellm import PAGE_SIZE, READ_ATTEMPTS, Account, LiteLLM
+from litellm_plugin.config.settings import Timeouts
+from litellm_plugin.errors import UpstreamError
+from tests.clients.server import Peer, Server, answer
+
+BASE = "http://litellm.example/below"
+MASTER_KEY = "sk-0123456789-master"
+HASH = "0123456789abcdef" * 4
+DAYS = ("2026-11-01", "2026-11-30")
+TIME = "start_date=2026-11-01&end_date=2026-11-30"
+
+# What every public method sends: its arguments, path and query as sent, body.
+CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
+    "account": (("a b+c@x.org",), "/user/info?user_id=a%20b%2Bc%40x.org", None),
+    "create_user": (({"user_id": "bob"},), "/user/new", {"user_id": "bob"}),
+    "update_user": (({"user_id": "bob"},), "/user/update", {"user_id": "bob"}),
+    "generate_key": (({"key_alias": "ci"},), "/key/generate", {"key_alias": "ci"}),
+    "update_key": (({"key": HASH, "max_budget": None},), "/key/update",
+                   {"key": HASH, "max_budget": None}),
+    "block_key": ((HASH,), "/key/block", {"key": HASH}),
+    "unblock_key": ((HASH,), "/key/unblock", {"key": HASH}),
+    "reset_key_spend": (("sk/a b",), "/key/sk%2Fa%20b/reset_spend", {"reset_to": 0}),
+    "delete_key": ((HASH,), "/key/delete", {"keys": [HASH]}),
+    "model_info": ((), "/model/info", None),
+    "model_names": ((), "/models", None),
+    "team": (("t 1&x=y",), "/team/info?team_id=t%201%26x%3Dy", None),
+    "teams": ((["t1"],), "/team/info?team_id=t1", None),
+    "all_teams": ((), "/team/list", None),
+    "create_team": (({"team_alias": "x"},), "/team/new", {"team_alias": "x"}),
+    "update_team": (({"team_id": "t1"},), "/team/update", {"team_id": "t1"}),
+    "delete_team": (("t1",), "/team/delete", {"team_ids": ["t1"]}),
+    "add_member": (("t1", "bob", 2.5), "/team/member_add",
+                   {"team_id": "t1", "member": {"user_id": "bob", "role": "user"},
+                    "max_budget_in_team": 2.5}),
+    "remove_member": (("t1", "bob"), "/team/member_delete", {"team_id": "t1", "user_id": "bob"}),
+    "vector_stores": ((), "/vector_store/list", None),
+    "mcp_servers": ((), "/v1/mcp/server", None),
+    "user_activity": (
+        ("bob", *DAYS),
+        f"/user/daily/activity/aggregated?{TIME}&user_id=bob",
+        None,
+    ),
+    "team_activity": (
+        ("t1", *DAYS),
+        f"/team/daily/activity?{TIME}&team_ids=t1&page=1&page_size={PAGE_SIZE}",
+        None,
+    ),
+    "audit_log": (({"page": "2", "action": "deleted"},), "/audit?page=2&action=deleted", None),
+}  # fmt: skip
+
+# The details of teams are tried again where they fail; nothing else is.
+ONCE = sorted(CALLS.keys() - {"team", "teams"})
+
+
+@pytest.fixture
+def upstream() -> Upstream:
+    return Upstream("LiteLLM", timeouts=Timeouts())
+
+
+@pytest.fixture
+def client(upstream: Upstream) -> LiteLLM:
+    return LiteLLM(upstream, BASE, MASTER_KEY)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long the client would have waited each time, in seconds."""
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    return waited
+
+
+def call(client: LiteLLM, name: str) -> Any:
+    return getattr(client, name)(*CALLS[name][0])
+
+
+def sent(requests_mock: Mocker) -> list[str]:
+    """Return path and query of every request, as sent."""
+    return [asked.url.removeprefix(BASE) for asked in requests_mock.request_history]
+
+
+def account_of(client: LiteLLM, requests_mock: Mocker, **parts: Any) -> Account:
+    """Return the account that LiteLLM tells with these ``keys`` and ``teams``."""
+    body = {"user_info": {"user_id": "bob"}, **parts}
+    requests_mock.get(f"{BASE}/user/info", json=body)
+    account = client.account("bob")
+    assert account is not None
+    return account
+
+
+def error_of(client: LiteLLM, name: str = "model_info") -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        call(client, name)
+    return caught.value
+
+
+class TestWhatIsSent:
+    def test_every_method_is_looked_at(self) -> None:
+        assert CALLS.keys() == {name for name in vars(LiteLLM) if not name.startswith("_")}
+
+    @pytest.mark.parametrize("name", CALLS)
+    def test_path_query_body_and_key(
+        self, client: LiteLLM, requests_mock: Mocker, name: str
+    ) -> None:
+        requests_mock.register_uri(ANY, ANY, json={})
+
+        call(client, name)
+
+        _, target, body = CALLS[name]
+        assert sent(requests_mock) == [target]
+        (asked,) = requests_mock.request_history
+        assert asked.method == ("GET" if body is None else "POST")
+        assert (asked.json() if asked.body else None) == body
+        assert asked.headers["Authorization"] == f"Bearer {MASTER_KEY}"
+
+    def test_a_member_has_no_budget_unless_it_is_given(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        requests_mock.post(f"{BASE}/team/member_add", json={})
+
+        client.add_member("t1", "bob", None)
+
+        assert "max_budget_in_team" not in requests_mock.request_history[0].json()
+
+    def test_a_budget_of_nothing_is_a_budget(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        requests_mock.post(f"{BASE}/team/member_add", json={})
+
+        client.add_member("t1", "bob", 0.0)
+
+        assert requests_mock.request_history[0].json()["max_budget_in_team"] == 0.0
+
+    @pytest.mark.parametrize("name", CALLS)
+    def test_the_key_does_not_follow_a_redirect(
+        self, client: LiteLLM, requests_mock: Mocker, pauses: list[float], name: str
+    ) -> None:
+        headers = {"Location": "http://elsewhere.example/"}
+        requests_mock.register_uri(ANY, ANY, status_code=307, headers=headers)
+
+        if name == "teams":
+            assert call(client, name) == []
+        else:
+            assert error_of(client, name).answered == 307
+        assert {asked.hostname for asked in requests_mock.request_history} == {"litellm.example"}
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("body", "message", "param"),
+        [
+            ({"error": {"message": "Key with alias 'x' exists", "param": "key_alias"}},
+             "Key with alias 'x' exists", "key_alias"),
+            ({"error": {"message": "no", "param": "None", "code": "400"}}, "no", None),
+            ({"error": {"message": "no", "param": None}}, "no", None),
+            ({"error": {"message": "no", "param": ["x"]}}, "no", None),
+            ({"message": "top level", "param": "p"}, "top level", "p"),
+            ({"error": None, "message": "top level"}, "top level", None),
+            ({"detail": {"error": "Team not found"}},
+             'LiteLLM API error: 400 Bad Request - {"detail": {"error": "Team not found"}}', None),
+            ({"detail": [{"loc": ["body"], "msg": "no"}]},
+             'LiteLLM API error: 400 Bad Request - {"detail": [{"loc": ["body"], "msg": "no"}]}',
+             None),
+            ({"detail": "Not Found"},
+             'LiteLLM API error: 400 Bad Request - {"detail": "Not Found"}', None),
+            ({"error": "text"}, 'LiteLLM API error: 400 Bad Request - {"error": "text"}', None),
+            ({"error": {"message": 5}},
+             'LiteLLM API error: 400 Bad Request - {"error": {"message": 5}}', None),
+            ([], "LiteLLM API error: 400 Bad Request - []", None),
+            (None, "LiteLLM API error: 400 Bad Request - null", None),
+        ],
+    )  # fmt: skip
+    def test_every_shape_is_read(
+        self, client: LiteLLM, requests_mock: Mocker, body: Any, message: str, param: str | None
+    ) -> None:
+        text = json.dumps(body)
+        requests_mock.get(f"{BASE}/model/info", status_code=400, reason="Bad Request", text=text)
+
+        error = error_of(client)
+
+        assert (error.message, error.answered, error.param) == (message, 400, param)
+
+    @pytest.mark.parametrize(
+        ("body", "shown"),
+        [(b"", ""), (b"<h1>boom</h1>", "<h1>boom</h1>"), (b"\xff", "\N{REPLACEMENT CHARACTER}")],
+    )
+    def test_what_is_no_json_is_shown_as_it_came(
+        self, client: LiteLLM, requests_mock: Mocker, body: bytes, shown: str
+    ) -> None:
+        requests_mock.get(f"{BASE}/model/info", status_code=502, reason="Bad", content=body)
+
+        assert error_of(client).message == f"LiteLLM API error: 502 Bad - {shown}"
+
+    @pytest.mark.parametrize("body", ["x" * 100_000, '{"message": "%s"}' % ("x" * 100_000)])
+    def test_a_long_text_is_cut(self, client: LiteLLM, requests_mock: Mocker, body: str) -> None:
+        requests_mock.get(f"{BASE}/model/info", status_code=500, text=body)
+
+        assert len(error_of(client).message) == module.MAX_TEXT
+
+    @pytest.mark.parametrize("name", ONCE)
+    @pytest.mark.parametrize("status", [400, 403, 503])
+    def test_every_method_tells_what_was_answered_after_one_attempt(
+        self, client: LiteLLM, requests_mock: Mocker, name: str, status: int
+    ) -> None:
+        requests_mock.register_uri(ANY, ANY, status_code=status, json={"message": "no"})
+
+        error = error_of(client, name)
+
+        assert (error.answered, error.message) == (status, "no")
+        assert len(requests_mock.request_history) == 1
+
+    @pytest.mark.parametrize("name", ONCE)
+    @pytest.mark.parametrize(
+        "failure", [requests.ConnectionError, requests.ConnectTimeout, requests.ReadTimeout]
+    )
+    def test_silence_is_an_error_without_a_status(
+        self, client: LiteLLM, requests_mock: Mocker, name: str, failure: type[Exception]
+    ) -> None:
+        requests_mock.register_uri(ANY, ANY, exc=failure)
+
+        assert error_of(client, name).answered is None
+        assert len(requests_mock.request_history) == 1
+
+    @pytest.mark.parametrize("name", ONCE)
+    @pytest.mark.parametrize("text", ["", "not json", "[1e999]"])
+    def test_a_success_that_is_no_json_is_an_error(
+        self, client: LiteLLM, requests_mock: Mocker, name: str, text: str
+    ) -> None:
+        requests_mock.register_uri(ANY, ANY, text=text)
+
+        error = error_of(client, name)
+
+        assert (error.answered, error.message) == (None, "LiteLLM's answer is not valid JSON")
+
+    @pytest.mark.parametrize("name", ["generate_key", "create_team", "update_team"])
+    @pytest.mark.parametrize("odd", [[], None, "text", 5])
+    def test_a_write_is_answered_with_an_object(
+        self, client: LiteLLM, requests_mock: Mocker, name: str, odd: Any
+    ) -> None:
+        requests_mock.register_uri(ANY, ANY, text=json.dumps(odd))
+
+        assert error_of(client, name).message == "LiteLLM's answer is no object"
+
+    def test_a_refused_master_key_is_told_to_the_operator_by_its_setting(
+        self, client: LiteLLM, requests_mock: Mocker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        requests_mock.get(f"{BASE}/model/info", status_code=401, json={"message": "no"})
+
+        error_of(client)
+
+        assert "litellm.masterKey" in caplog.text
+        assert MASTER_KEY not in caplog.text
+
+
+class TestAccount:
+    def test_a_known_user_has_info_keys_and_teams(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        info = {"user_id": "bob", "max_budget": 20.0, "spend": 0.5}
+        keys, teams = [{"token": HASH, "key_alias": "ci"}], [{"team_id": "t1"}, "t2"]
+        body = {"user_id": "bob", "user_info": info, "keys": keys, "teams": teams}
+        requests_mock.get(f"{BASE}/user/info", json=body)
+
+        account = client.account("bob")
+
+        assert account is not None
+        assert (account.user_id, account.keys, account.teams) == ("bob", keys, teams)
+        assert info.items() <= account.info.items()
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"user_id": "bob", "user_info": None, "keys": [], "teams": []},
+            {"user_id": "bob", "user_info": {}, "keys": [], "teams": []},
+            {"user_id": "bob", "user_info": None},
+            {"user_info": [], "keys": None, "teams": None},
+        ],
+    )
+    def test_an_answer_without_anything_means_an_unknown_user(
+        self, client: LiteLLM, requests_mock: Mocker, body: Any
+    ) -> None:
+        requests_mock.get(f"{BASE}/user/info", json=body)
+
+        assert client.account("bob") is None
+
+    def test_404_means_an_unknown_user(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        body = {"error": {"message": "User bob not found", "code": "404"}}
+        requests_mock.get(f"{BASE}/user/info", status_code=404, json=body)
+
+        assert client.account("bob") is None
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 410, 429, 500, 503])
+    def test_no_other_error_means_an_unknown_user(
+        self, client: LiteLLM, requests_mock: Mocker, status: int
+    ) -> None:
+        body = {"error": {"message": "User bob not found"}}
+        requests_mock.get(f"{BASE}/user/info", status_code=status, json=body)
+
+        assert error_of(client, "account").answered == status
+
+    @pytest.mark.parametrize("body", [None, [], "bob", 5, True])
+    def test_nonsense_is_an_error_and_no_unknown_user(
+        self, client: LiteLLM, requests_mock: Mocker, body: Any
+    ) -> None:
+        requests_mock.get(f"{BASE}/user/info", text=json.dumps(body))
+
+        assert error_of(client, "account").message == "LiteLLM's answer about the user is no object"
+
+    def test_old_versions_have_the_fields_on_top(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        requests_mock.get(f"{BASE}/user/info", json={"user_id": "bob", "max_budget": 3})
+
+        account = client.account("bob")
+
+        assert account is not None
+        assert (account.info["max_budget"], account.keys, account.teams) == (3, [], [])
+
+    def test_rows_that_are_none_are_left_out(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        account = account_of(client, requests_mock, keys=[None, 5, {"token": HASH}], teams={})
+
+        assert (account.keys, account.teams) == ([{"token": HASH}], [])
+
+    def test_team_ids_come_from_rows_and_from_bare_ids(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        teams = [{"team_id": "t2"}, "t1", {"x": 1}, None, 5, {"team_id": None}]
+
+        assert account_of(client, requests_mock, teams=teams).team_ids == ["t2", "t1"]
+
+    @pytest.mark.parametrize(
+        ("teams", "member"),
+        [
+            ([{"team_id": "t1"}], True),
+            (["t0", "t1"], True),
+            (["t10", {"team_id": "T1"}, {"team_alias": "t1"}, None, ["t1"]], False),
+            ("t1", False),
+            ([], False),
+        ],
+    )
+    def test_membership_is_in_the_teams(
+        self, client: LiteLLM, requests_mock: Mocker, teams: Any, member: bool
+    ) -> None:
+        assert account_of(client, requests_mock, teams=teams).in_team("t1") is member
+
+    def test_a_key_is_found_by_its_hash_only(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        row = {"token": HASH, "key_alias": "ci", "key_name": "sk-...abcd"}
+        account = account_of(client, requests_mock, keys=[{"key_alias": "none"}, row])
+
+        assert account.key(HASH) == row
+        assert [account.key(other) for other in ("ci", "sk-...abcd", "", HASH[:-1])] == [None] * 4
+
+
+class TestLists:
+    @pytest.mark.parametrize(
+        ("name", "wrappers"),
+        [
+            ("model_info", ["data"]),
+            ("model_names", ["data"]),
+            ("all_teams", ["", "teams", "data"]),
+            ("vector_stores", ["", "data", "vector_stores"]),
+            ("mcp_servers", ["", "servers", "data"]),
+        ],
+    )
+    def test_rows_are_found_wherever_a_version_has_them(
+        self, client: LiteLLM, requests_mock: Mocker, name: str, wrappers: list[str]
+    ) -> None:
+        rows = [{"id": 1}, {"id": 2}]
+        for wrapper in wrappers:
+            body = {wrapper: [*rows, None, "x"]} if wrapper else [*rows, None, "x"]
+            requests_mock.get(ANY, json=body)
+
+            assert call(client, name) == rows
+
+    @pytest.mark.parametrize("name", ["all_teams", "model_info", "vector_stores", "mcp_servers"])
+    @pytest.mark.parametrize("body", [{}, [], None, 5, {"data": None}, {"data": {}}])
+    def test_without_rows_the_list_is_empty(
+        self, client: LiteLLM, requests_mock: Mocker, name: str, body: Any
+    ) -> None:
+        requests_mock.get(ANY, text=json.dumps(body))
+
+        assert call(client, name) == []
+
+
+PASSING = [
+    {"status_code": 500},
+    {"status_code": 503},
+    {"exc": requests.ConnectionError},
+    {"exc": requests.ReadTimeout},
+    {"text": "no json"},
+]
+
+
+class TestTeamDetails:
+    def test_they_come_in_the_order_asked_for(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        ids = [f"t{number}" for number in range(30)]
+        requests_mock.get(f"{BASE}/team/info", json=lambda asked, _: {"team_id": asked.qs})
+
+        assert [team_id for team_id, _ in client.teams(ids)] == ids
+
+    def test_they_are_read_side_by_side(
+        self, upstream: Upstream, serve: Callable[..., Server]
+    ) -> None:
+        together = threading.Barrier(4)
+
+        def script(peer: Peer) -> None:
+            together.wait(5)
+            peer.send(answer())
+
+        client = LiteLLM(upstream, serve(script).url, MASTER_KEY)
+
+        assert len(client.teams(["t1", "t2", "t3", "t4"])) == 4
+
+    def test_requests_that_come_together_share_a_few_threads(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        names = set()
+
+        def body(_asked: Sent, _context: Any) -> Any:
+            names.add(threading.current_thread().name)
+            return {}
+
+        requests_mock.get(f"{BASE}/team/info", json=body)
+        ids = [f"t{number}" for number in range(20)]
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(client.teams, [ids] * 4))
+
+        assert len(names) <= module.SIDE_BY_SIDE
+
+    @pytest.mark.parametrize("failure", PASSING)
+    def test_a_passing_failure_is_tried_again(
+        self, client: LiteLLM, requests_mock: Mocker, pauses: list[float], failure: Any
+    ) -> None:
+        team = {"json": {"team_id": "t1"}}
+        failures = [failure] * (READ_ATTEMPTS - 1)
+        requests_mock.get(f"{BASE}/team/info", [*failures, team, *failures, team])
+
+        assert client.teams(["t1"]) == [("t1", {"team_id": "t1"})]
+        assert client.team("t1") == {"team_id": "t1"}
+        assert len(pauses) == 2 * (READ_ATTEMPTS - 1)
+        assert all(
+            module.FIRST_PAUSE * 2**turn / 2 <= pause <= module.FIRST_PAUSE * 2**turn
+            for turn, pause in enumerate(pauses[: READ_ATTEMPTS - 1])
+        )
+
+    def test_a_lasting_failure_leaves_the_team_out(
+        self, client: LiteLLM, requests_mock: Mocker, pauses: list[float]
+    ) -> None:
+        requests_mock.get(f"{BASE}/team/info?team_id=t1", json={"team_id": "t1"})
+        requests_mock.get(f"{BASE}/team/info?team_id=t2", status_code=500, json={})
+
+        assert [team_id for team_id, _ in client.teams(["t2", "t1"])] == ["t1"]
+        assert sent(requests_mock).count("/team/info?team_id=t2") == READ_ATTEMPTS
+
+    @pytest.mark.parametrize("failure", PASSING)
+    def test_a_lasting_failure_of_the_only_team_is_an_error(
+        self, client: LiteLLM, requests_mock: Mocker, pauses: list[float], failure: Any
+    ) -> None:
+        requests_mock.get(f"{BASE}/team/info", **failure)
+
+        assert error_of(client, "team").answered == failure.get("status_code")
+        assert len(requests_mock.request_history) == READ_ATTEMPTS
+
+    @pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 408, 422, 429])
+    def test_a_refusal_is_not_tried_again(
+        self, client: LiteLLM, requests_mock: Mocker, pauses: list[float], status: int
+    ) -> None:
+        requests_mock.get(f"{BASE}/team/info", status_code=status, json={"message": "no"})
+
+        assert client.teams(["t1"]) == []
+        assert error_of(client, "team").answered == status
+        assert (len(requests_mock.request_history), pauses) == (2, [])
+
+    def test_a_failure_that_took_long_is_not_tried_again(
+        self, client: LiteLLM, requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "RETRY_WITHIN", -1.0)
+        requests_mock.get(f"{BASE}/team/info", exc=requests.ReadTimeout)
+
+        assert client.teams(["t1"]) == []
+        assert len(requests_mock.request_history) == 1
+
+    def test_why_one_is_left_out_is_logged_without_secrets(
+        self, client: LiteLLM, requests_mock: Mocker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        text = f"Invalid token {MASTER_KEY}, hash {HASH}"
+        requests_mock.get(f"{BASE}/team/info", status_code=401, json={"message": text})
+
+        client.teams(["t1"])
+
+        assert "team t1 could not be read: Invalid token" in caplog.text
+        assert MASTER_KEY not in caplog.text
+        assert HASH not in caplog.text
+
+    def test_no_teams_need_no_call(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        assert client.teams([]) == []
+        assert requests_mock.request_history == []
+
+
+AGGREGATED = f"{BASE}/user/daily/activity/aggregated"
+
+
+def page_of(total: Any) -> Callable[[Sent, Any], Any]:
+    """Answer with the number of the page, as one of ``total``."""
+    return lambda asked, _: {
+        "results": [asked.qs["page"][0]],
+        "metadata": {"total_pages": total, "page": int(asked.qs["page"][0])},
+    }
+
+
+class TestActivity:
+    @pytest.fixture(params=["user", "team"])
+    def activity(
+        self, request: pytest.FixtureRequest, client: LiteLLM, requests_mock: Mocker
+    ) -> tuple[Callable[[], list[Any]], str]:
+        """One that comes in pages, and its path."""
+        requests_mock.get(AGGREGATED, status_code=404, json={"detail": "Not Found"})
+        ask = client.user_activity if request.param == "user" else client.team_activity
+        return lambda: ask("x", *DAYS), f"{BASE}/{request.param}/daily/activity"
+
+    @pytest.mark.parametrize("total", [1, 2, 3, 20])
+    def test_all_pages_are_read_in_order(
+        self, activity: tuple[Callable[[], list[Any]], str], requests_mock: Mocker, total: int
+    ) -> None:
+        ask, path = activity
+        requests_mock.get(path, json=page_of(total))
+
+        pages = ask()
+
+        assert [page["results"] for page in pages] == [[str(n + 1)] for n in range(total)]
+        paged = [
+            asked for asked in requests_mock.request_history if asked.url.startswith(path + "?")
+        ]
+        assert {asked.qs["page_size"][0] for asked in paged} == {str(PAGE_SIZE)}
+        assert len(paged) == total
+
+    @pytest.mark.parametrize(
+        "body",
+        [{}, [], None, {"metadata": None}, {"metadata": {}}, {"metadata": {"total_pages": "3"}},
+         {"metadata": {"total_pages": 0}}, {"metadata": {"total_pages": -1}}],
+    )  # fmt: skip
+    def test_without_a_number_of_pages_there_is_one(
+        self, activity: tuple[Callable[[], list[Any]], str], requests_mock: Mocker, body: Any
+    ) -> None:
+        ask, path = activity
+        requests_mock.get(path, text=json.dumps(body))
+
+        assert ask() == [body]
+
+    @pytest.mark.parametrize("failure", [{"status_code": 500}, {"exc": requests.ReadTimeout}])
+    def test_a_page_that_fails_fails_the_whole(
+        self, activity: tuple[Callable[[], list[Any]], str], requests_mock: Mocker, failure: Any
+    ) -> None:
+        ask, path = activity
+        requests_mock.get(path, json=page_of(5))
+        requests_mock.get(f"{path}?page=3", **failure)
+
+        with pytest.raises(UpstreamError):
+            ask()
+
+    def test_a_senseless_number_of_pages_is_refused(
+        self, activity: tuple[Callable[[], list[Any]], str], requests_mock: Mocker
+    ) -> None:
+        ask, path = activity
+        requests_mock.get(path, json=page_of(10**12))
+
+        with pytest.raises(UpstreamError, match="too many pages"):
+            ask()
+
+    def test_the_aggregated_answer_is_enough(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        body = {"results": [], "metadata": {"api_key_limit": 100, "total_api_keys": 100}}
+        requests_mock.get(AGGREGATED, json=body)
+
+        assert client.user_activity("bob", *DAYS) == [body]
+
+    def test_an_aggregated_answer_without_all_keys_is_not(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        body = {"results": [], "metadata": {"api_key_limit": 100, "total_api_keys": 101}}
+        requests_mock.get(AGGREGATED, json=body)
+        requests_mock.get(f"{BASE}/user/daily/activity", json=page_of(2))
+
+        assert len(client.user_activity("bob", *DAYS)) == 2
+
+    @pytest.mark.parametrize("status", [404, 405])
+    def test_versions_without_it_are_asked_page_by_page(
+        self, client: LiteLLM, requests_mock: Mocker, status: int
+    ) -> None:
+        requests_mock.get(AGGREGATED, status_code=status, json={"detail": "Not Found"})
+        requests_mock.get(f"{BASE}/user/daily/activity", json=page_of(1))
+
+        assert len(client.user_activity("bob", *DAYS)) == 1
+
+    def test_nobody_named_means_everybody(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        requests_mock.get(AGGREGATED, status_code=404, json={})
+        requests_mock.get(f"{BASE}/user/daily/activity", json=page_of(2))
+
+        client.user_activity(None, *DAYS)
+
+        assert not any("user_id" in target for target in sent(requests_mock))
+
+    def test_a_nameless_user_is_not_everybody(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        requests_mock.get(AGGREGATED, json={})
+
+        client.user_activity("", *DAYS)
+
+        assert sent(requests_mock)[0].endswith("&user_id=")
+
+    def test_a_comma_does_not_make_two_teams_of_one(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        with pytest.raises(UpstreamError, match="comma"):
+            client.team_activity("mine,theirs", *DAYS)
+        assert requests_mock.request_history == []
