@@ -78,15 +78,16 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     utc_now = now or (lambda: datetime.now(UTC))
     service = settings.service
 
-    def upstream(name: str) -> Upstream:
+    def upstream(name: str, setting: str) -> Upstream:
         return Upstream(
             name,
+            setting=setting,
             timeouts=service.timeouts,
             trust_environment=service.trust_environment,
             ca_file=service.ca_file,
         )
 
-    backstage = upstream("Backstage")
+    backstage = upstream("Backstage", "litellm.service.backstageUrl and discovery.endpoints")
     plugin_keys = PluginKeys.load(settings)
     tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
     fetch = KeySetReader(backstage)
@@ -107,7 +108,9 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
         return tokens.issue("permission", obo=user.limited_token, not_after=user.expires_at)
 
     catalog = Catalog(backstage, settings.discovery, catalog_token)
-    litellm = LiteLLM(upstream("LiteLLM"), settings.base_url, settings.master_key)
+    litellm = LiteLLM(
+        upstream("LiteLLM", "litellm.baseUrl"), settings.base_url, settings.master_key
+    )
     store = MemoryStore(HostShared.of_user(settings.base_url))
     snapshots = Snapshots(store, service.cache_seconds, service.stale_seconds)
     permissions = Permissions(backstage, settings.discovery)

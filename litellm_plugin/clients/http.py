@@ -113,6 +113,7 @@ class Upstream:
 
     Args:
         name: For messages, such as ``LiteLLM``.
+        setting: What says where it is, for the operator's log.
         timeouts: Limits of each call, in seconds. Names are resolved by the system,
             which has limits of its own.
         trust_environment: Take proxies, netrc and CA bundles from the environment.
@@ -124,10 +125,12 @@ class Upstream:
         name: str,
         *,
         timeouts: Timeouts,
+        setting: str = "its address",
         trust_environment: bool = False,
         ca_file: Path | None = None,
     ) -> None:
         self.name = name
+        self._setting = setting
         self._timeouts = timeouts
         self._trust_environment = trust_environment
         # Given with each call, because REQUESTS_CA_BUNDLE beats the session's own.
@@ -220,7 +223,9 @@ class Upstream:
         # An invalid header would be quoted, and may be the one with the credentials.
         secret = isinstance(exc, requests.exceptions.InvalidHeader)
         reason = type(exc).__name__ if secret else redact(str(exc))
-        log.warning("%s %s: %s", self.name, what, reason)
+        log.warning(
+            "%s %s; check that it is up, and %s: %s", self.name, what, self._setting, reason
+        )
         return NoAnswerError(f"{self.name} {what}", sent=sent)
 
 
