@@ -1,0 +1,16 @@
+"""A route of Flask and nothing else: what ``GET /health`` is held against.
+
+Served with the service's own gunicorn settings: no token check, no blueprint, the same answer.
+"""
+
+from __future__ import annotations
+
+from flask import Flask
+
+app = Flask(__name__)
+
+
+@app.get("/api/litellm/health")
+def health() -> dict[str, object]:
+    """Answer as the service does."""
+    return {"status": "ok", "provisioning": True}
