@@ -9,10 +9,13 @@ from datetime import UTC, datetime
 
 from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.memory import MemoryStore
+from litellm_plugin.cache.sealed import Seal
 from litellm_plugin.cache.snapshots import Snapshots
+from litellm_plugin.cache.store import Store
 from litellm_plugin.clients.backstage import Catalog, Entity, KeySetReader, Permissions
 from litellm_plugin.clients.http import Upstream
 from litellm_plugin.clients.litellm import LiteLLM
+from litellm_plugin.config import ConfigError
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.keycloak import BridgeVerifier
@@ -30,6 +33,8 @@ from litellm_plugin.services.opencode import OpencodeKeys
 from litellm_plugin.services.team_admin import TeamAdmin
 from litellm_plugin.services.teams import Teams
 from litellm_plugin.services.users import Users
+
+BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn.conf.py gives a worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +83,20 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     utc_now = now or (lambda: datetime.now(UTC))
     service = settings.service
 
-    def upstream(name: str, setting: str) -> Upstream:
+    def upstream(name: str, setting: str, at_once: int | None = None) -> Upstream:
         return Upstream(
             name,
             setting=setting,
+            at_once=at_once,
             timeouts=service.timeouts,
             trust_environment=service.trust_environment,
             ca_file=service.ca_file,
         )
 
-    backstage = upstream("Backstage", "litellm.service.backstageUrl and discovery.endpoints")
+    # Backstage asks us for our key set before it answers. If every thread of a
+    # worker waited for Backstage, nobody would be left to tell it.
+    where = "litellm.service.backstageUrl and discovery.endpoints"
+    backstage = upstream("Backstage", where, at_once=BACKSTAGE_AT_ONCE)
     plugin_keys = PluginKeys.load(settings)
     tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
     fetch = KeySetReader(backstage)
@@ -111,8 +120,7 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     litellm = LiteLLM(
         upstream("LiteLLM", "litellm.baseUrl"), settings.base_url, settings.master_key
     )
-    store = MemoryStore(HostShared.of_user(settings.base_url))
-    snapshots = Snapshots(store, service.cache_seconds, service.stale_seconds)
+    snapshots = Snapshots(_store(settings), service.cache_seconds, service.stale_seconds)
     permissions = Permissions(backstage, settings.discovery)
     access = Access(settings, permissions, snapshots, on_behalf_of)
     users = Users(litellm, snapshots, settings.provisioning, utc_now)
@@ -137,3 +145,23 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, settings.opencode),
     )
+
+
+def _store(settings: Settings) -> Store:
+    """Return where snapshots are kept.
+
+    Raises:
+        ConfigError: ``backend.cache`` asks for what is not installed.
+    """
+    memory = MemoryStore(HostShared.of_user(settings.base_url))
+    if settings.cache.connection is None:
+        return memory
+    try:
+        from litellm_plugin.cache.redis import RedisStore, connect  # noqa: PLC0415 - an extra
+    except ImportError as exc:
+        wanted = "needs the Python package redis; install litellm-plugin[redis]"
+        raise ConfigError([f"backend.cache.store: {settings.cache.store} {wanted}"]) from exc
+    # Whoever reads by other settings does not read the same.
+    installation = repr((settings.base_url, settings.discovery, settings.team_admin))
+    seal = Seal(settings.master_key, installation)
+    return RedisStore(connect(settings.cache.connection), settings.base_url, seal, memory)

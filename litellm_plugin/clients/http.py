@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POOL_SIZE = 64
+PATIENCE = 2.0  # seconds to wait for a place among those who ask at once
 MAX_BODY_BYTES = 64 * 1024 * 1024
 # Uvicorn and Node close a connection that was idle for 5 seconds. One that is
 # about to be closed is not used: a POST that meets the end can't be repeated.
@@ -114,6 +116,7 @@ class Upstream:
     Args:
         name: For messages, such as ``LiteLLM``.
         setting: What says where it is, for the operator's log.
+        at_once: How many threads may be asking at the same time; None: any number.
         timeouts: Limits of each call, in seconds. Names are resolved by the system,
             which has limits of its own.
         trust_environment: Take proxies, netrc and CA bundles from the environment.
@@ -126,11 +129,13 @@ class Upstream:
         *,
         timeouts: Timeouts,
         setting: str = "its address",
+        at_once: int | None = None,
         trust_environment: bool = False,
         ca_file: Path | None = None,
     ) -> None:
         self.name = name
         self._setting = setting
+        self._places = threading.BoundedSemaphore(at_once) if at_once else None
         self._timeouts = timeouts
         self._trust_environment = trust_environment
         # Given with each call, because REQUESTS_CA_BUNDLE beats the session's own.
@@ -166,6 +171,22 @@ class Upstream:
         Raises:
             NoAnswerError: There was no complete answer within the time-outs.
         """
+        if self._places is not None and not self._places.acquire(timeout=PATIENCE):
+            raise NoAnswerError(f"{self.name} is asked too much at once", sent=False)
+        try:
+            return self._request(method, url, params, body, headers or {})
+        finally:
+            if self._places is not None:
+                self._places.release()
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, str] | None,
+        body: Any,
+        headers: Mapping[str, str],
+    ) -> Answer:
         if self._process != os.getpid():
             # Two processes that read from one socket get each other's answers.
             self._open()
@@ -176,12 +197,12 @@ class Upstream:
             if params:
                 url = f"{url}?{urlencode(params, quote_via=quote, safe='')}"
             try:
-                return self._exchange(method, url, body, headers or {}, call)
+                return self._exchange(method, url, body, headers, call)
             except requests.ConnectionError:
                 if method != "GET" or not call.met_the_end:
                     raise
             call.reuse = False
-            return self._exchange(method, url, body, headers or {}, call)
+            return self._exchange(method, url, body, headers, call)
         except _FAILURES as exc:
             raise self._no_answer(exc, sent=call.sent) from exc
         finally:

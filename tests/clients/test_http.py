@@ -775,3 +775,28 @@ class TestTls:
             refusal(hurried, server.url)
 
         assert server.all_closed()
+
+
+def test_only_so_many_ask_at_once_and_the_others_are_told_soon(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "PATIENCE", SHORT)
+    upstream = Upstream("Backstage", timeouts=Timeouts(), at_once=1)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow(peer: Peer) -> None:
+        asked.set()
+        assert go_on.wait(5)
+        sends(answer(b"{}"))(peer)
+
+    url = serve(slow, sends(answer(b"{}"))).url
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(upstream.request, "GET", url)
+        assert asked.wait(5)
+        with at_least(SHORT):
+            error = refusal(upstream, url)
+        go_on.set()
+        assert first.result().ok
+
+    assert (str(error), error.sent) == ("Backstage is asked too much at once", False)
+    assert upstream.request("GET", url).ok  # the place is free again
