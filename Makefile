@@ -19,7 +19,7 @@ sandbox: .venv/.installed  ## run the service with LiteLLM and Backstage stand-i
 	$(BIN)/python -m litellm_plugin.sandbox
 
 test: .venv/.installed  ## run the default test suite
-	$(BIN)/python -m pytest -m 'not live'
+	$(BIN)/python -m pytest
 
 lint: .venv/.installed  ## check style
 	$(BIN)/ruff check .

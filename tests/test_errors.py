@@ -125,3 +125,20 @@ def test_a_body_is_redacted() -> None:
 
     assert BadRequest(text).body("GET", "/") == want
     assert UpstreamError(text).body("GET", "/") == want
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (
+            "Authentication Error, LiteLLM Virtual Key expected. Received=rig-****ster, expected",
+            "Authentication Error, LiteLLM Virtual Key expected. Received=[redacted], expected",
+        ),
+        (
+            "Invalid proxy server token passed. Received API Key = sk-...c2Bw, Key Hash",
+            "Invalid proxy server token passed. Received API Key = [redacted], Key Hash",
+        ),
+    ],
+)
+def test_the_ends_of_a_refused_master_key_are_not_shown(said: str, shown: str) -> None:
+    assert redact(said) == shown

@@ -27,14 +27,14 @@ def generate_key() -> dict[str, Any]:
     return plugin.keys.generate(key, caller)
 
 
-@routes.post("/keys/<path:token>/update")
+@routes.post("/keys/<litellm_id:token>/update")
 def update_key(token: str) -> Any:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
     return plugin.keys.update(plugin.keys.owned(caller, token), body())
 
 
-@routes.post("/keys/<path:token>/block")
+@routes.post("/keys/<litellm_id:token>/block")
 def block_key(token: str) -> dict[str, Any]:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
@@ -42,7 +42,7 @@ def block_key(token: str) -> dict[str, Any]:
     return DONE
 
 
-@routes.post("/keys/<path:token>/unblock")
+@routes.post("/keys/<litellm_id:token>/unblock")
 def unblock_key(token: str) -> dict[str, Any]:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
@@ -50,7 +50,7 @@ def unblock_key(token: str) -> dict[str, Any]:
     return DONE
 
 
-@routes.post("/keys/<path:token>/reset_spend")
+@routes.post("/keys/<litellm_id:token>/reset_spend")
 def reset_key_spend(token: str) -> dict[str, Any]:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
@@ -58,7 +58,7 @@ def reset_key_spend(token: str) -> dict[str, Any]:
     return DONE
 
 
-@routes.delete("/keys/<path:token>")
+@routes.delete("/keys/<litellm_id:token>")
 def delete_key(token: str) -> dict[str, Any]:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_REVOKE)

@@ -24,14 +24,14 @@ def managed_teams() -> list[Json]:
     return plugin.team_admin.all(user)
 
 
-@routes.patch("/teams/<path:team_id>", relays=True)
+@routes.patch("/teams/<litellm_id:team_id>", relays=True)
 def update_team(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MANAGE)
     team = plugin.team_admin.managed_team(user, team_id)
     return plugin.team_admin.update(team, body())
 
 
-@routes.delete("/teams/<path:team_id>", relays=True)
+@routes.delete("/teams/<litellm_id:team_id>", relays=True)
 def delete_team(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_DELETE)
     team = plugin.team_admin.managed_team(user, team_id)
@@ -39,14 +39,14 @@ def delete_team(team_id: str) -> Json:
     return {"success": True}
 
 
-@routes.post("/teams/<path:team_id>/members", relays=True)
+@routes.post("/teams/<litellm_id:team_id>/members", relays=True)
 def add_team_member(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MEMBERS)
     team = plugin.team_admin.managed_team(user, team_id)
     return plugin.team_admin.add_member(team, body())
 
 
-@routes.delete("/teams/<path:team_id>/members", relays=True)
+@routes.delete("/teams/<litellm_id:team_id>/members", relays=True)
 def remove_team_member(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MEMBERS)
     team = plugin.team_admin.managed_team(user, team_id)
@@ -59,7 +59,7 @@ def vector_stores() -> list[Json]:
     return plugin.team_admin.vector_stores()
 
 
-@routes.put("/teams/<path:team_id>/knowledge-bases", relays=True)
+@routes.put("/teams/<litellm_id:team_id>/knowledge-bases", relays=True)
 def set_knowledge_bases(team_id: str) -> Json:
     user = plugin.access.object_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
     team = plugin.team_admin.managed_team(user, team_id)
@@ -72,7 +72,7 @@ def mcp_servers() -> list[Json]:
     return plugin.team_admin.mcp_servers()
 
 
-@routes.put("/teams/<path:team_id>/mcp-servers", relays=True)
+@routes.put("/teams/<litellm_id:team_id>/mcp-servers", relays=True)
 def set_mcp_servers(team_id: str) -> Json:
     user = plugin.access.object_admin(current_caller(), Permission.TEAM_MCP)
     team = plugin.team_admin.managed_team(user, team_id)

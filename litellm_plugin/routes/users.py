@@ -38,7 +38,7 @@ def user_usage() -> dict[str, Any]:
         return plugin.users.usage(current_caller(), start, end)
 
 
-@routes.get("/teams/<path:team_id>/usage")
+@routes.get("/teams/<litellm_id:team_id>/usage")
 def team_usage(team_id: str) -> dict[str, Any]:
     with dates() as (start, end):
         return plugin.teams.usage(team_id, start, end, current_caller())

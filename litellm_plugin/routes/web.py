@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.local import LocalProxy
+from werkzeug.routing import PathConverter
 
 from litellm_plugin.errors import (
     BadRequest,
@@ -66,6 +67,12 @@ def _state() -> State:
 
 # The plugin that serves the present request.
 plugin = cast("Plugin", LocalProxy(lambda: _state().plugin))
+
+
+class IdConverter(PathConverter):
+    """``<litellm_id:name>``: an id with whatever in it. Werkzeug's ``path`` ends at a line break."""
+
+    regex = r"[^/](?s:.)*?"
 
 
 class Routes:
@@ -241,6 +248,7 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
         open_paths: Path prefixes, of whole segments, that nobody is asked for credentials on.
     """
     mount = blueprint.url_prefix or ""
+    blueprint.record(lambda setup: setup.app.url_map.converters.update(litellm_id=IdConverter))
     cross_origin = CrossOrigin(serving.settings.cors) if serving.settings.cors else None
 
     def arrive() -> Response | None:
@@ -268,7 +276,7 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
     blueprint.register_error_handler(PluginError, _refused)
     blueprint.register_error_handler(HTTPException, not_served)
     blueprint.register_error_handler(Exception, _broken)
-    for rule in ("/", "/<path:_path>"):
+    for rule in ("/", "/<litellm_id:_path>"):
         blueprint.add_url_rule(
             rule,
             view_func=unknown_route,

@@ -7,7 +7,7 @@ from typing import Any
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import Display
-from litellm_plugin.errors import Forbidden, UpstreamError
+from litellm_plugin.errors import BadRequest, Forbidden, UpstreamError
 from litellm_plugin.services import shapes, usage
 from litellm_plugin.services.access import Access
 from litellm_plugin.services.caller import Caller
@@ -85,9 +85,12 @@ class Teams:
 
         Raises:
             Forbidden: The caller has nothing to do with the team.
+            BadRequest: LiteLLM can't be asked about it.
         """
         if not (caller.service or self._member(team_id, caller) or self._managed(team_id, caller)):
             raise Forbidden(NOT_A_MEMBER)
+        if "," in team_id:
+            raise BadRequest("LiteLLM can't tell the usage of a team with a comma in its id")
         pages = self._snapshots.read(
             ("team-usage", caller.name, team_id, start, end),
             (),

@@ -1,0 +1,101 @@
+"""Schemathesis makes requests of all kinds from our OpenAPI document, and judges the answers.
+
+What is made depends on the document only. ``SCHEMATHESIS_EXAMPLES=200`` makes so many random ones
+for each operation, besides those that are always made, and sends each of them in all ways instead
+of one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import CheckFunction, not_a_server_error
+from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from litellm_plugin.routes.openapi import document
+from tests.apps import Apps
+from tests.client import MOUNT
+from tests.rig import CALLERS, Rig
+from tests.standin import KEY, TEAM, furnished
+from tests.tokens import TokenFactory
+
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "0"))
+CHECKS: list[CheckFunction] = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+OWN = {"token": KEY, "team_id": TEAM}
+DURATION = re.compile(r"[0-9]{1,4}(s|m|h|d|w|mo)")  # of more digits some are beyond its calendar
+
+GENERATION = GenerationConfig(deterministic=True, with_security_parameters=False)
+CONFIG = schemathesis.Config(projects=ProjectsConfig(default=ProjectConfig(generation=GENERATION)))
+SCHEMA = schemathesis.openapi.from_dict({**document(), "servers": [{"url": MOUNT}]}, config=CONFIG)
+
+
+@pytest.fixture
+def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    return Rig(apps.app(), tokens, monkeypatch)
+
+
+@pytest.fixture
+def turns() -> Iterator[int]:
+    """Counts an operation's requests."""
+    return itertools.count()
+
+
+@SCHEMA.parametrize()
+@settings(
+    max_examples=EXAMPLES or 4,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_request_finds_a_server_error_or_an_undocumented_answer(
+    case: schemathesis.Case[Any], rig: Rig, turns: Iterator[int]
+) -> None:
+    if _has_odd_duration(case.body):
+        return
+    ways = list(_ways(case))
+    for who, path_parameters in ways if EXAMPLES else [ways[next(turns) % len(ways)]]:
+        case.path_parameters = path_parameters
+        furnished()  # anew: each request may delete something
+        case.call_and_validate(app=rig.app, headers=rig.credentials(who), checks=CHECKS)
+
+
+def _ways(case: schemathesis.Case[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield who may ask, and for what: ids that nobody has, and the caller's own."""
+    callers = [CALLERS[scheme] for scheme in _schemes(case)]
+    given = dict(case.path_parameters)
+    yield callers[0], {name: OWN[name] for name in given}
+    if given or len(callers) > 1:
+        yield callers[-1], given
+
+
+def _schemes(case: schemathesis.Case[Any]) -> list[str]:
+    said = case.operation.definition.raw
+    wanted = said.get("security", document()["security"])
+    return [scheme for one in wanted for scheme in one] or ["user"]
+
+
+def _has_odd_duration(body: Any) -> bool:
+    """Tell whether LiteLLM would answer 500, which the contract has us hand on."""
+    given = body if isinstance(body, dict) else {}
+    texts = (given.get(name) for name in ("duration", "budget_duration"))
+    return any(isinstance(text, str) and not DURATION.fullmatch(text) for text in texts)
