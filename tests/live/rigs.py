@@ -1,0 +1,199 @@
+"""The rigs of ``../shared``: the real LiteLLM, the real Backstage and a stand-in for Keycloak."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.live.web import Client, json_of
+
+REPO = Path(__file__).parents[2]
+SHARED = REPO.parent / "shared"
+
+MASTER_KEY = "sk-rig-master"
+USER_ID_DOMAIN = "example.com"
+STATIC_TOKEN = "rig-static-full-access-token"
+
+LITELLM_PORT = int(os.environ.get("LIVE_LITELLM_PORT", "4210"))
+BACKSTAGE_PORT = int(os.environ.get("LIVE_BACKSTAGE_PORT", "7310"))
+KEYCLOAK_PORT = int(os.environ.get("LIVE_KEYCLOAK_PORT", "7390"))
+
+INSTALLING = 1200.0  # seconds; what a first start on a new machine may take
+RUNNING = 60.0  # seconds, for any other command
+
+
+def run(program: Path, *arguments: str, env: Mapping[str, str], limit: float = RUNNING) -> str:
+    """Run a program of a rig and return what it printed.
+
+    Args:
+        program: Its path.
+        arguments: What it is given.
+        env: Variables beside those of this process.
+        limit: Seconds it may take.
+    """
+    done = subprocess.run(
+        [str(program), *arguments],
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=limit,
+        check=False,
+    )
+    assert done.returncode == 0, f"{program} failed:\n{done.stdout}\n{done.stderr}"
+    return done.stdout.strip()
+
+
+def answers(url: str) -> bool:
+    """Tell whether there is a server that says that it is well."""
+    try:
+        return Client(url).ask("GET", "", timeout=2).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+class LiteLLMRig:
+    """The proxy, asked directly: as its admin, or with a virtual key."""
+
+    url = f"http://127.0.0.1:{LITELLM_PORT}"
+
+    def __init__(self) -> None:
+        self.admin = Client(self.url, MASTER_KEY)
+        self._folder = SHARED / "litellm"
+        self._env = {"LITELLM_PORT": str(LITELLM_PORT), "LITELLM_MASTER_KEY": MASTER_KEY}
+
+    @property
+    def running(self) -> bool:
+        return answers(f"{self.url}/health/readiness")
+
+    def up(self) -> None:
+        run(self._folder / "up", env=self._env, limit=INSTALLING)
+
+    def down(self) -> None:
+        run(self._folder / "down", env=self._env)
+
+    def empty(self) -> None:
+        """Take everything out, and put in what the settings name."""
+        for known in json_of(self.admin.get("/v1/mcp/server")):
+            # LiteLLM keeps these in memory too, where emptying the database does not reach.
+            self.admin.delete(f"/v1/mcp/server/{known['server_id']}")
+        run(self._folder / "reset", env=self._env)
+        for team_id in ("team-guests", "team-ml"):
+            json_of(self.admin.post("/team/new", {"team_id": team_id, "team_alias": team_id}))
+        server = {"server_id": "rig_tools", "alias": "rig_tools", "transport": "http"}
+        address = {"server_name": "rig_tools", "url": "http://127.0.0.1:9/mcp"}
+        json_of(self.admin.post("/v1/mcp/server", {**server, **address}), 201)
+        store = {"vector_store_id": "vs-rig-docs", "vector_store_name": "Docs"}
+        json_of(self.admin.post("/vector_store/new", {**store, "custom_llm_provider": "openai"}))
+
+    def user(self, user_id: str) -> dict[str, Any] | None:
+        """Return ``/user/info``: ``user_info``, ``keys`` and ``teams``; None for nobody."""
+        response = self.admin.get("/user/info", user_id=user_id)
+        return None if response.status_code == 404 else dict(json_of(response))
+
+    def keys_of(self, user_id: str) -> list[str]:
+        """Return the hashes of a user's keys; none where there is no such user."""
+        user = self.user(user_id)
+        return sorted(key["token"] for key in user["keys"]) if user else []
+
+    def key(self, token: str) -> dict[str, Any]:
+        """Return what LiteLLM knows of a key, ``status`` among it."""
+        return dict(json_of(self.admin.get("/key/info", key=token))["info"])
+
+    def team(self, team_id: str) -> dict[str, Any] | None:
+        """Return a team's row, or None where there is none."""
+        response = self.admin.get("/team/info", team_id=team_id)
+        return None if response.status_code == 404 else dict(json_of(response)["team_info"])
+
+    def complete(self, secret: str, model: str = "gpt-4o-mini") -> requests.Response:
+        """Ask a model something, with a virtual key."""
+        question = {"model": model, "messages": [{"role": "user", "content": "Hello?"}]}
+        return Client(self.url, secret).post("/chat/completions", question)
+
+
+class BackstageRig:
+    """Backstage, with its own sign-in and policy, and a service in the plugin's place.
+
+    Args:
+        service_url: The plugin's base URL, ``/api/litellm`` included.
+    """
+
+    url = f"http://127.0.0.1:{BACKSTAGE_PORT}"
+
+    def __init__(self, service_url: str) -> None:
+        self._folder = SHARED / "backstage"
+        self._env = {
+            "BACKSTAGE_PORT": str(BACKSTAGE_PORT),
+            "KEYCLOAK_PORT": str(KEYCLOAK_PORT),
+            "LITELLM_BASE_URL": LiteLLMRig.url,
+            "LITELLM_MASTER_KEY": MASTER_KEY,
+            "LITELLM_USER_ID_DOMAIN": USER_ID_DOMAIN,
+            "LITELLM_FLASK_URL": service_url,
+        }
+
+    @property
+    def running(self) -> bool:
+        return answers(f"{self.url}/.backstage/health/v1/readiness")
+
+    def up(self) -> None:
+        try:
+            run(self._folder / "up", env=self._env, limit=INSTALLING)
+        except AssertionError:
+            # On a busy machine it may look for its process before there is one.
+            run(self._folder / "up", env=self._env, limit=INSTALLING)
+
+    def down(self) -> None:
+        run(self._folder / "down", "--keycloak", env=self._env)
+
+    def policy(self, rules: str = "") -> None:
+        """Set the permission policy, ``litellm.key.*@bob``; allow everything by default."""
+        run(self._folder / "policy", rules, env=self._env)
+
+    def sign_in(self, who: str, *, uncatalogued: bool = False) -> str:
+        """Return a user token, issued by Backstage's own auth backend.
+
+        Args:
+            who: A name in the default namespace, or an entity ref.
+            uncatalogued: Whether the catalog need not know them.
+        """
+        headers = {"x-rig-user": who if ":" in who else f"user:default/{who}"}
+        if uncatalogued:
+            headers["x-rig-uncatalogued"] = "true"
+        response = Client(self.url).ask("GET", "/api/auth/rig/refresh", headers=headers)
+        return str(json_of(response)["backstageIdentity"]["token"])
+
+    def limited_token(self, who: str) -> str:
+        """Return somebody's limited user token."""
+        response = Client(self.url, self.sign_in(who)).get("/api/rig/limited-token")
+        return str(json_of(response)["token"])
+
+    def plugin_token(self, who: str | None = None, *, target: str = "litellm") -> str:
+        """Return a token of the plugin ``rig`` for another one, on behalf of a user or not."""
+        query = {"target": target, **({"obo": "1"} if who else {})}
+        token = self.sign_in(who) if who else STATIC_TOKEN
+        return str(json_of(Client(self.url, token).get("/api/rig/plugin-token", **query))["token"])
+
+    def forged(self, *arguments: str) -> str:
+        """Return a token with any claims and header; ``forge.mjs`` says how."""
+        return run(self._folder / "forge.mjs", *arguments, env=self._env)
+
+    def reads(self, token: str) -> dict[str, Any]:
+        """Return how Backstage reads a token: ``ok``; if not, ``name`` and ``message``."""
+        rig = Client(self.url, STATIC_TOKEN)
+        return dict(json_of(rig.post("/api/rig/authenticate", {"token": token})))
+
+    def keycloak_token(self, *arguments: str, **claims: object) -> str:
+        """Return an access token of the Keycloak realm.
+
+        Args:
+            arguments: ``--alg`` and ``--key``, as ``fake-keycloak.mjs`` says.
+            claims: They replace the usual ones; None drops one.
+        """
+        program = self._folder / "fake-keycloak.mjs"
+        return run(program, "token", json.dumps(claims), *arguments, env=self._env)

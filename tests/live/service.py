@@ -1,0 +1,139 @@
+"""The service in processes of its own, as one would deploy it: ``gunicorn app:app``."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from tests.live.rigs import (
+    BACKSTAGE_PORT,
+    KEYCLOAK_PORT,
+    MASTER_KEY,
+    REPO,
+    SHARED,
+    USER_ID_DOMAIN,
+    LiteLLMRig,
+    answers,
+)
+
+STARTING = 30.0  # seconds
+STOPPING = 10.0  # seconds
+
+MOUNT = "/api/litellm"
+JWKS_PATH = "/.backstage/auth/v1/jwks.json"
+
+# What Backstage itself reads, as it is.
+CONFIG = ("app-config.yaml", "app-config.flask.yaml")
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Service:
+    """One deployment: two workers, Backstage's own configuration files and one more.
+
+    Args:
+        name: Of its folder.
+        folder: Where its configuration and its logs are put.
+        config: YAML, merged over Backstage's.
+        plugin_url: The address that Backstage's discovery has for the plugin.
+        env: Variables that differ from what Backstage has.
+        without: Variables that are not set at all.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        config: str,
+        *,
+        plugin_url: str | None = None,
+        env: Mapping[str, str] | None = None,
+        without: Collection[str] = (),
+    ) -> None:
+        address = f"127.0.0.1:{free_port()}"
+        self.url = f"http://{address}{MOUNT}"
+        self._folder = folder / name
+        self._folder.mkdir()
+        overlay = self._folder / "app-config.service.yaml"
+        overlay.write_text(config)
+        files = [*(SHARED / "backstage" / file for file in CONFIG), overlay]
+        variables = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self._folder),
+            "LITELLM_PLUGIN_BIND": address,
+            "LITELLM_PLUGIN_CONFIG": ",".join(map(str, files)),
+            "GUNICORN_CMD_ARGS": f"--access-logfile {self._folder / 'access.log'}",
+            # As env.sh and up of the rig set them for Backstage.
+            "RIG_SHARE": str(SHARED / "backstage"),
+            "BACKSTAGE_PORT": str(BACKSTAGE_PORT),
+            "KEYCLOAK_BASE": f"http://127.0.0.1:{KEYCLOAK_PORT}",
+            "LITELLM_BASE_URL": LiteLLMRig.url,
+            "LITELLM_MASTER_KEY": MASTER_KEY,
+            "LITELLM_USER_ID_DOMAIN": USER_ID_DOMAIN,
+            "LITELLM_FLASK_URL": plugin_url or self.url,
+            **(env or {}),
+        }
+        self._env = {name: value for name, value in variables.items() if name not in without}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        """What the service and gunicorn have said."""
+        return (self._folder / "log").read_text(errors="replace")
+
+    @property
+    def access_log(self) -> str:
+        """One line for each request that was answered."""
+        return (self._folder / "access.log").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._spawn()
+        deadline = time.monotonic() + STARTING
+        while not answers(self.url + JWKS_PATH):
+            assert self._process is not None
+            assert self._process.poll() is None, f"the service ended:\n{self.log}"
+            assert time.monotonic() < deadline, f"the service does not answer:\n{self.log}"
+            time.sleep(0.05)
+
+    def fail(self) -> int:
+        """Start it, and return the exit status it must end with by itself."""
+        try:
+            return self._spawn().wait(STARTING)
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End it, its workers too."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOPPING)
+        except subprocess.TimeoutExpired:
+            process.kill()  # the workers end when they find that it is gone
+            process.wait()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "app:app"],
+                cwd=REPO,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        return self._process
