@@ -14,6 +14,7 @@ import hashlib
 import logging
 import mmap
 import os
+import secrets
 import stat
 import struct
 import tempfile
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 
 SLOTS = 1 << 16
 _COUNTER = struct.Struct("=Q")
-_SIZE = SLOTS * _COUNTER.size
+_ID = SLOTS * _COUNTER.size  # behind the counters
+_SIZE = _ID + _COUNTER.size
 _STRIPES = 256
 
 PATIENCE = 30.0  # seconds to wait for a lock
@@ -42,15 +44,18 @@ class HostShared:
     Args:
         path: The file, made with mode 0600 where there is none; not on a network
             file system. None shares with forked children only.
+
+    Attributes:
+        id: A random one, which those who share have in common.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._descriptor = _opened(path)
         os.ftruncate(self._descriptor, _SIZE)
         self._map = mmap.mmap(self._descriptor, _SIZE)
-        # The locks of the file are between processes; these are between threads.
-        self._counting = threading.Lock()
-        self._holding = tuple(threading.Lock() for _ in range(_STRIPES))
+        between_threads = _between_threads(self._descriptor)
+        self._counting, self._holding = between_threads.counting, between_threads.holding
+        self.id = self._identified()
 
     @classmethod
     def of_user(cls, name: str) -> HostShared:
@@ -95,7 +100,7 @@ class HostShared:
         It is a courtesy: who does not get it in time goes on without, because a
         worker that hangs must not stop the others.
         """
-        offset = _SIZE + _slot(name)  # behind the counters
+        offset = _SIZE + _slot(name)  # behind everything
         until = time.monotonic() + PATIENCE
         threads = self._holding[offset // _COUNTER.size % _STRIPES]
         has_threads = threads.acquire(timeout=PATIENCE)
@@ -110,6 +115,17 @@ class HostShared:
             if has_threads:
                 threads.release()
 
+    def _identified(self) -> str:
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _ID)
+        try:
+            (number,) = _COUNTER.unpack_from(self._map, _ID)
+            if not number:
+                number = secrets.randbits(63) | 1
+                _COUNTER.pack_into(self._map, _ID, number)
+        finally:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _ID)
+        return f"{number:016x}"
+
     def _locked_in_time(self, offset: int, until: float) -> bool:
         while True:
             with suppress(BlockingIOError, PermissionError):
@@ -118,6 +134,24 @@ class HostShared:
             if time.monotonic() >= until:
                 return False
             time.sleep(POLL)
+
+
+class _ThreadLocks:
+    """What the locks of the file are to processes, for the threads of one process."""
+
+    def __init__(self) -> None:
+        self.counting = threading.Lock()
+        self.holding = tuple(threading.Lock() for _ in range(_STRIPES))
+
+
+_thread_locks: dict[tuple[int, int], _ThreadLocks] = {}
+
+
+def _between_threads(descriptor: int) -> _ThreadLocks:
+    # By file, as a process may have several applications: a lock that one of them
+    # has on the file keeps out other processes only. It stays open, so its number is its own.
+    status = os.fstat(descriptor)
+    return _thread_locks.setdefault((status.st_dev, status.st_ino), _ThreadLocks())
 
 
 def _opened(path: Path | None) -> int:

@@ -41,6 +41,11 @@ class MemoryStore:
             getsizeof=lambda kept: kept[2],
         )
 
+    @property
+    def host_id(self) -> str:
+        """What tells the generations of this host from those of another one."""
+        return self._host.id
+
     def look_up(self, key: str, scopes: tuple[str, ...]) -> tuple[Entry | None, Generations]:
         """Return the entry of ``key``, and the present generations of ``scopes``."""
         generations = self._host.generations(scopes)

@@ -39,7 +39,6 @@ class Snapshots:
         self._stale_seconds = stale_seconds
         self._clock = clock
         self._flights = Flights()
-        self._writes = 0  # by this process, for times when the store can't be asked
 
     def read(
         self,
@@ -68,8 +67,8 @@ class Snapshots:
         try:
             entry, generations = self._store.look_up(name, scopes)
         except StoreUnavailableError as exc:
-            log.warning("snapshots can't be asked for: %s", exc)
-            return self._flights.share((name, self._writes), load)
+            log.debug("snapshots can't be asked for: %s", exc)  # the store says it once
+            return self._flights.share((name, exc.known), load)
         if entry is not None and (fresh or not self._seconds or entry.generations != generations):
             entry = None
         now = self._clock()
@@ -110,7 +109,6 @@ class Snapshots:
 
     def forget(self, *scopes: str) -> None:
         """Let nothing that was read before now be returned any more."""
-        self._writes += 1
         try:
             self._store.bump(scopes)
         except StoreUnavailableError as exc:
@@ -130,4 +128,4 @@ class Snapshots:
             seconds = lifetime + self._stale_seconds
             self._store.put(name, entry, seconds=seconds, weight=max(weight, 1))
         except StoreUnavailableError as exc:
-            log.warning("a snapshot can't be kept: %s", exc)
+            log.debug("a snapshot can't be kept: %s", exc)

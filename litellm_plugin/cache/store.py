@@ -10,7 +10,15 @@ Generations = tuple[int, ...]
 
 
 class StoreUnavailableError(Exception):
-    """The store can't be asked; whoever asks does without."""
+    """The store can't be asked; whoever asks does without.
+
+    Attributes:
+        known: As much of the generations as is known all the same; on a look-up only.
+    """
+
+    def __init__(self, message: str, *, known: Generations = ()) -> None:
+        super().__init__(message)
+        self.known = known
 
 
 @dataclass(frozen=True, slots=True)

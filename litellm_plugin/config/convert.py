@@ -170,6 +170,24 @@ def target(value: Value) -> str:
     return url(_PLUGIN_ID.sub("{{pluginId}}", text(value)))
 
 
+def redis_url(value: Value) -> str:
+    """Return the URL of a Redis database that ``value`` is; it may have user and password."""
+    found = text(value)
+    not_one = Wrong("a redis or rediss URL with a host", got="another string")
+    try:
+        parts = urlsplit(found)
+        parts.port  # noqa: B018 - raises where it is none
+    except ValueError:
+        raise not_one from None
+    known = parts.scheme in {"redis", "rediss"} and parts.hostname
+    # In its query the client would look for time-outs and file names.
+    if not known or _NOT_IN_URLS.search(found) or not re.fullmatch(r"/?\d*", parts.path):
+        raise not_one
+    if parts.query or parts.fragment:
+        raise Wrong("one without", got="a URL with a query or a fragment")
+    return found
+
+
 def file(value: Value) -> Path:
     """Return the absolute path of a file that is there, or can be made there.
 

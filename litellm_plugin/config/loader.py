@@ -22,6 +22,7 @@ from litellm_plugin.config.convert import (
     number,
     one_of,
     positive,
+    redis_url,
     target,
     text,
     url,
@@ -34,6 +35,7 @@ from litellm_plugin.config.report import Report, dotted
 from litellm_plugin.config.settings import (
     AccessRestriction,
     Bridge,
+    Cache,
     Cors,
     Discovery,
     DiscoveryEndpoint,
@@ -66,6 +68,9 @@ _ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "ES256K", "EdDSA", "Ed25519"),
 )
+
+_SHARED_STORES = ("redis", "valkey")
+_OTHER_STORES = ("memory", "none", "memcache", "infinispan")  # that Backstage has, or had
 
 _plugin_id = matching(r"[A-Za-z0-9_-]+", "letters, digits, - and _ only")
 _no_spaces = matching(r"\S+", "text without spaces")
@@ -111,6 +116,7 @@ def read_settings(reader: Reader) -> Settings:
         external_access=_external_access(reader.at("backend.auth")),
         plugin_keys=_plugin_keys(reader.at("backend.auth.pluginKeyStore")),
         cors=_cors(reader),
+        cache=_cache(reader.at("backend.cache")),
         **_given(
             public_base_url=litellm.get("publicBaseUrl", url),
             user_id_domain=_domain(litellm),
@@ -417,6 +423,24 @@ def _cors(reader: Reader) -> Cors | None:
             max_age=cors.get("maxAge", whole),
         ),
     )
+
+
+def _cache(reader: Reader) -> Cache:
+    store = reader.get("store", one_of(*_SHARED_STORES, *_OTHER_STORES)) or "memory"
+    if store not in _SHARED_STORES:
+        reader.get("connection", str)  # in a form that is the store's own affair
+        if store not in {"memory", "none"}:
+            reader.warn("store", "not supported; memory takes its place")
+        return Cache()
+    if reader.has(f"{store}.cluster"):
+        reader.warn(f"{store}.cluster", "not supported; memory takes its place")
+        return Cache()
+    reader.require("connection")
+    if not isinstance(reader.peek("connection"), dict):
+        return Cache(store, reader.get("connection", redis_url))
+    reader.require("connection.url")
+    reader.warn("connection", "of its options only url is used")
+    return Cache(store, reader.get("connection.url", redis_url))
 
 
 def _headers(reader: Reader, key: str) -> tuple[str, ...] | None:

@@ -178,6 +178,14 @@ class Cors:
 
 
 @dataclass(frozen=True, slots=True)
+class Cache:
+    """``backend.cache``: where the replicas of this service meet."""
+
+    store: str = "memory"  # memory, redis or valkey
+    connection: str | None = field(default=None, repr=False)  # URL; None for memory
+
+
+@dataclass(frozen=True, slots=True)
 class DiscoveryEndpoint:
     """One of ``discovery.endpoints``; ``target`` is the internal one."""
 
@@ -247,6 +255,7 @@ class Settings:
     external_access: tuple[ExternalAccess, ...] = ()
     plugin_keys: tuple[StaticPluginKey, ...] = ()  # empty: one key per host
     cors: Cors | None = None
+    cache: Cache = field(default_factory=Cache)
 
     @property
     def team_management(self) -> bool:

@@ -11,7 +11,7 @@ from litellm_plugin.errors import BadRequest, Forbidden, UpstreamError
 from litellm_plugin.services import shapes, usage
 from litellm_plugin.services.access import Access
 from litellm_plugin.services.caller import Caller
-from litellm_plugin.services.users import TEAMS, Users
+from litellm_plugin.services.users import TEAMS, Users, user_scope
 
 NOT_A_MEMBER = "Access denied: not a member of this team"
 
@@ -93,7 +93,7 @@ class Teams:
             raise BadRequest("LiteLLM can't tell the usage of a team with a comma in its id")
         pages = self._snapshots.read(
             ("team-usage", caller.name, team_id, start, end),
-            (),
+            (user_scope(caller.litellm_id or ""),),  # it names their keys, among others
             lambda: self._litellm.team_activity(team_id, start, end),
             weight=usage.rows,
             stale=caller.note_stale,

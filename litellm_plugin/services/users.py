@@ -185,7 +185,7 @@ class Users:
         try:
             pages = self._snapshots.read(
                 ("usage", caller.name, caller.litellm_id or "", start, end),
-                (),
+                (user_scope(caller.litellm_id or ""),),  # it names their keys
                 lambda: self._litellm.user_activity(caller.litellm_id, start, end),
                 weight=usage.rows,
                 stale=caller.note_stale,

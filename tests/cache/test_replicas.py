@@ -1,0 +1,292 @@
+"""Two deployments that have nothing in common but LiteLLM, Backstage and a Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+import litellm_plugin.sandbox
+from litellm_plugin.sandbox import people
+from litellm_plugin.sandbox.launch import MASTER_KEY, Sandbox, running
+from tests.cache.redis_server import RedisServer, needs_redis
+
+pytestmark = needs_redis
+
+CONFIG = Path(litellm_plugin.sandbox.__file__).with_name("app-config.yaml")
+REPOSITORY = CONFIG.parents[2]
+NOWHERE = {"LITELLM_BASE_URL": "http://127.0.0.1:0", "BACKSTAGE_URL": "http://127.0.0.1:0"}
+SERVICE_TOKEN = "static-token-for-the-catalog"
+
+PATIENCE = 20.0  # seconds
+BOUND = 3.0  # seconds that a request may take while Redis is away
+
+Wsgi = Callable[..., Iterable[bytes]]
+
+
+class Replica:
+    """One gunicorn with two workers, and a home of its own.
+
+    Args:
+        folder: Its home.
+        redis: URL.
+        sandbox: Where LiteLLM and Backstage are.
+    """
+
+    def __init__(self, folder: Path, redis: str, sandbox: Sandbox) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._tokens = sandbox.tokens
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._url = f"http://{address}/api/litellm"
+        config = folder / "app-config.yaml"
+        config.write_text(
+            json.dumps(
+                {
+                    "backend": {"cache": {"store": "redis", "connection": redis}},
+                    "litellm": {"service": {"cacheSeconds": 30, "backstageToken": SERVICE_TOKEN}},
+                }
+            )
+        )
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+            "WEB_CONCURRENCY": "2",
+            "LITELLM_PLUGIN_BIND": address,
+            "LITELLM_PLUGIN_CONFIG": f"{CONFIG},{config}",
+            "LITELLM_BASE_URL": sandbox.settings.base_url,
+            "BACKSTAGE_URL": sandbox.settings.discovery.backstage_url,
+        }
+        with (folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "app:app"],
+                cwd=REPOSITORY,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < until, self.log
+            try:
+                self.ask(people.BOB, "GET", "/health")
+            except requests.ConnectionError:
+                time.sleep(0.02)
+            else:
+                return
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def wait_until_gone(self) -> None:
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def ask(self, who: people.Person, method: str, path: str, body: Any = None) -> Any:
+        """Return what it answers, over a connection of its own: to any of its workers."""
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.request(
+                method,
+                self._url + path,
+                json=body,
+                headers={"Authorization": f"Bearer {self._tokens[who]}"},
+                timeout=PATIENCE,
+            )
+        assert answer.status_code < 300, answer.text
+        return answer.json() if answer.content else None
+
+    def aliases(self) -> set[str]:
+        """Return the names of Bob's keys."""
+        return {key["key_alias"] for key in self.ask(people.BOB, "GET", "/keys")}
+
+    def make(self, alias: str) -> Any:
+        """Make a key for Bob."""
+        key = {"alias": alias, "models": ["gpt-4o-mini"], "duration": "7d", "max_budget": 5}
+        return self.ask(people.BOB, "POST", "/keys/generate", key)
+
+
+class Gate:
+    """Counts what LiteLLM is asked, and lets calls wait for each other."""
+
+    def __init__(self, inside: Wsgi) -> None:
+        self._inside = inside
+        self.calls: Counter[str] = Counter()
+        self.meeting: tuple[str, threading.Barrier] | None = None  # in the query, and who waits
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self.calls[f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"] += 1
+        if self.meeting is not None and self.meeting[0] in environ["QUERY_STRING"]:
+            barrier = self.meeting[1]
+            if barrier.n_waiting + 1 == barrier.parties:
+                self.meeting = None
+            barrier.wait(PATIENCE)
+        return self._inside(environ, start_response)
+
+    @property
+    def looked_up(self) -> int:
+        return self.calls["GET /user/info"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("replicas")
+
+
+@pytest.fixture(scope="module")
+def redis(folder: Path) -> Iterator[RedisServer]:
+    server = RedisServer(folder / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def sandbox(folder: Path) -> Iterator[Sandbox]:
+    config = folder / "sandbox.yaml"
+    config.write_text(json.dumps({"litellm": {"service": {"backstageToken": SERVICE_TOKEN}}}))
+    with running([CONFIG, config], NOWHERE, port=0) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def litellm(sandbox: Sandbox) -> Gate:
+    app = sandbox.litellm.app
+    gate = Gate(app.wsgi_app)
+    app.wsgi_app = gate  # type: ignore[method-assign]
+    return gate
+
+
+@pytest.fixture(scope="module")
+def replicas(
+    folder: Path, redis: RedisServer, sandbox: Sandbox, litellm: Gate
+) -> Iterator[tuple[Replica, Replica]]:
+    both = Replica(folder / "a", redis.url, sandbox), Replica(folder / "b", redis.url, sandbox)
+    try:
+        for replica in both:
+            replica.wait()
+        yield both
+    finally:
+        for replica in both:
+            replica.terminate()
+        for replica in both:
+            replica.wait_until_gone()
+
+
+def settled(replicas: Iterable[Replica], litellm: Gate) -> None:
+    """Ask until nobody has to ask LiteLLM any more."""
+    until = time.monotonic() + PATIENCE
+    quiet = 0
+    while quiet < 8:
+        assert time.monotonic() < until, "answers are not remembered"
+        before = litellm.looked_up
+        for replica in replicas:
+            replica.aliases()
+        quiet = 0 if litellm.looked_up > before else quiet + 1
+
+
+def test_a_write_through_one_replica_is_seen_through_the_other_at_once(
+    replicas: tuple[Replica, Replica], litellm: Gate, redis: RedisServer
+) -> None:
+    settled(replicas, litellm)
+    secrets = []
+    for number in range(6):
+        writer, other = replicas[:: -1 if number % 2 else 1]
+        before = litellm.looked_up
+        assert [replica.aliases() for replica in replicas * 2] == [writer.aliases()] * 4
+        assert litellm.looked_up == before  # so it is remembered what a write is to change
+        made = writer.make(f"key-{number}")
+        secrets.append(made["key"])
+        for replica in (other, writer) * 2:
+            assert f"key-{number}" in replica.aliases()
+    for replica in replicas:
+        replica.ask(people.BOB, "GET", "/teams")
+        replica.ask(people.BOB, "GET", "/models")
+        replica.ask(people.ALICE, "GET", "/vector-stores")
+        replica.ask(people.ALICE, "GET", "/mcp-servers")
+    everything = redis.everything()
+    assert b"key-5" in everything
+    for secret in (*secrets, MASTER_KEY, SERVICE_TOKEN, "eyJ"):
+        assert secret.encode() not in everything
+
+
+def test_two_first_visits_make_one_user(replicas: tuple[Replica, Replica], litellm: Gate) -> None:
+    litellm.meeting = ("user_id=carol", threading.Barrier(2))
+    with ThreadPoolExecutor(2) as pool:
+        visits = [
+            pool.submit(replica.ask, people.CAROL, "GET", "/user/info") for replica in replicas
+        ]
+        first, second = [visit.result() for visit in visits]
+    assert first == second
+    assert first["user_id"] == "carol@example.com"
+    assert litellm.calls["POST /user/new"] == 1
+
+
+def test_redis_goes_away_and_comes_back(
+    replicas: tuple[Replica, Replica], litellm: Gate, redis: RedisServer
+) -> None:
+    writer, other = replicas
+    settled(replicas, litellm)
+    redis.save()
+    redis.kill()
+    took = []
+
+    def keys_of(replica: Replica) -> set[str]:
+        began = time.monotonic()
+        keys = replica.aliases()
+        took.append(time.monotonic() - began)
+        return keys
+
+    before = litellm.looked_up
+    assert keys_of(writer) == keys_of(other)
+    assert litellm.looked_up == before + 2
+    writer.make("while-away")
+    for replica in (writer, writer, other, other):
+        assert "while-away" in keys_of(replica)
+    redis.start()  # with what it knew before that write
+    for _ in range(6):
+        assert "while-away" in keys_of(writer)
+    settled(replicas, litellm)
+    other.make("afterwards")
+    for replica in (writer, other) * 2:
+        assert {"while-away", "afterwards"} <= keys_of(replica)
+    redis.freeze()
+    before = litellm.looked_up
+    for replica in (writer, other):
+        assert {"while-away", "afterwards"} <= keys_of(replica)
+    assert litellm.looked_up > before
+    redis.thaw()
+    settled(replicas, litellm)
+    assert max(took) < BOUND
+    for replica in replicas:
+        assert "Traceback" not in replica.log
+        complaints = replica.log.count("snapshots are not used meanwhile")
+        assert 1 <= complaints <= 2  # once for each worker

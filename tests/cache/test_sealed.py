@@ -1,0 +1,89 @@
+"""What goes into a seal comes out as it was, and nothing else does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litellm_plugin.cache.sealed import SEAL_BYTES, Seal
+from litellm_plugin.cache.store import Entry
+from litellm_plugin.clients.backstage import Entity
+from litellm_plugin.clients.litellm import Account
+
+SEAL = Seal("sk-master", "here")
+
+texts = st.text(max_size=5)
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+objects = st.dictionaries(texts, json, max_size=3)
+values = st.one_of(
+    json,
+    st.builds(Account, texts, objects, st.lists(objects), st.lists(json), texts),
+    st.builds(Entity, texts, st.frozensets(texts), st.none() | texts, st.none() | texts),
+    st.lists(st.tuples(texts, json)),
+)
+
+
+def closed(value: Any, name: str = "name") -> bytes:
+    return SEAL.close(name, Entry(value, (1, 2), 1000.5))
+
+
+@given(values)
+def test_whatever_is_remembered_comes_back_as_it_was(value: Any) -> None:
+    entry = SEAL.open("name", closed(value))
+    assert entry == Entry(value, (1, 2), 1000.5)
+    assert type(entry.value) is type(value)
+
+
+def test_metadata_never_becomes_an_object() -> None:
+    forged = ["account", {"user_id": "x"}]
+    metadata = {"account": forged, "kind": "entity", "__class__": "Account"}
+    account = Account("a", {"metadata": metadata}, [metadata], [forged], "a")
+    entry = SEAL.open("name", closed(account))
+    assert entry is not None
+    assert entry.value == account
+
+
+def test_half_a_character_survives() -> None:
+    entry = SEAL.open("name", closed({"alias": "\ud83d"}))
+    assert entry is not None
+    assert entry.value == {"alias": "\ud83d"}
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        lambda data: SEAL.open("another name", data),
+        lambda data: Seal("sk-another", "here").open("name", data),
+        lambda data: Seal("sk-master", "elsewhere").open("name", data),
+        lambda data: SEAL.open("name", data.replace(b"false", b"true")),
+        lambda data: SEAL.open("name", data[SEAL_BYTES:]),
+        lambda data: SEAL.open("name", data[:-1]),
+        lambda data: SEAL.open("name", bytes(SEAL_BYTES) + data[SEAL_BYTES:]),
+        lambda _: SEAL.open("name", b""),
+    ],
+    ids=["name", "secret", "installation", "changed", "bare", "cut", "unsealed", "empty"],
+)
+def test_what_was_not_sealed_for_that_name_is_nothing(opened: Any) -> None:
+    data = closed({"allowed": False})
+    assert SEAL.open("name", data) is not None
+    assert opened(data) is None
+
+
+@pytest.mark.parametrize(
+    "text", [b'["account",{"user_id":"a"},[],1]', b'["later",1,[],1]', b"[]", b"null", b"{"]
+)
+def test_what_another_version_sealed_is_nothing(text: bytes) -> None:
+    assert SEAL.open("name", SEAL._seal("name", text) + text) is None
+
+
+@pytest.mark.parametrize("value", [object(), {"at": {1, 2}}, [("a", b"b")]])
+def test_what_is_no_json_is_refused(value: object) -> None:
+    with pytest.raises(TypeError):
+        closed(value)
