@@ -41,7 +41,11 @@ def _padded(size: int) -> str:
         ("{}", {"Content-Type": "application/json; charset=iso-8859-1"}, 415),
         ("{}", {**JSON, "Content-Encoding": "br"}, 415),
         ("not gzip", {**JSON, "Content-Encoding": "gzip"}, 400),
-        (gzip.compress(_padded(LIMIT + 1).encode(), mtime=0), {**JSON, "Content-Encoding": "gzip"}, 413),
+        (
+            gzip.compress(_padded(LIMIT + 1).encode(), mtime=0),
+            {**JSON, "Content-Encoding": "gzip"},
+            413,
+        ),
         (gzip.compress(bytes(50_000_000), mtime=0), {**JSON, "Content-Encoding": "gzip"}, 413),
     ],
     ids=str,

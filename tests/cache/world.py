@@ -1,0 +1,241 @@
+"""Several workers of one host in one process, and a LiteLLM that keeps what it is told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+from werkzeug.test import TestResponse
+
+from litellm_plugin import create_app
+from litellm_plugin.config.settings import Settings
+from litellm_plugin.sandbox.activity import UsageRow
+from litellm_plugin.sandbox.litellm import LiteLLMStandIn
+from tests.cache.turns import Turns
+from tests.client import PluginClient
+from tests.fakes import Asked, FakeBackstage, FakeKeycloak, Network, People, Reply
+from tests.fakes.litellm import BASE_URL, MASTER_KEY
+from tests.fakes.network import NOTHING
+from tests.tokens import TokenFactory
+
+TEAM_ADMINS = "group:default/litellm-team-admins"
+JWKS_PATH = "/.backstage/auth/v1/jwks.json"
+PERIOD = "start_date=2026-11-01&end_date=2026-11-08"
+DAY = date(2026, 11, 2)
+
+Json = dict[str, Any]
+Hook = Callable[["Call"], None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that LiteLLM got."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    body: Any
+    status: list[int] = field(default_factory=list, compare=False)  # empty until it is known
+
+    @property
+    def users(self) -> set[str]:
+        """The LiteLLM ids of the users it is about."""
+        body = self.body if isinstance(self.body, dict) else {}
+        return {given["user_id"] for given in (self.query, body) if given.get("user_id")}
+
+
+class LiteLLM:
+    """The stand-in as a host of the network, with hooks around what it does.
+
+    Attributes:
+        stand_in: Keeps what it is told.
+        calls: What was asked, in order.
+        arriving: Called with each call before LiteLLM acts; what it raises is the answer.
+        acted: Called when LiteLLM has acted, and its answer is not out yet; the same holds.
+    """
+
+    base_url = BASE_URL
+
+    def __init__(self) -> None:
+        self.stand_in = LiteLLMStandIn(MASTER_KEY)
+        self.calls: list[Call] = []
+        self.arriving: Hook = _nothing
+        self.acted: Hook = _nothing
+        self._client = PluginClient(self.stand_in.app, mount="")
+
+    @property
+    def reads(self) -> list[Call]:
+        return [call for call in self.calls if call.method == "GET"]
+
+    @property
+    def writes(self) -> list[Call]:
+        return [call for call in self.calls if call.method != "GET"]
+
+    def read(self, path: str) -> list[Call]:
+        return [call for call in self.reads if call.path == path]
+
+    def answer(self, asked: Asked) -> Reply:
+        call = Call(asked.method, asked.path, dict(parse_qsl(asked.query)), asked.json)
+        self.calls.append(call)
+        try:
+            self.arriving(call)
+            target = f"{asked.path}?{asked.query}" if asked.query else asked.path
+            answer = self._client.request(
+                asked.method, target, raw=asked.body, headers=asked.headers
+            )
+            call.status.append(answer.status_code)
+            self.acted(call)
+        except FailsError as exc:
+            return Reply(exc.status, {"error": {"message": "told to fail", "code": exc.status}})
+        kind = {"Content-Type": answer.content_type or ""}
+        return Reply(answer.status_code, text=answer.text, headers=kind)
+
+
+class FailsError(Exception):
+    """Raised by a hook: LiteLLM answers with this status instead."""
+
+    def __init__(self, status: int = 500) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def _nothing(_call: Call) -> None:
+    pass
+
+
+class World:
+    """Workers, LiteLLM and Backstage.
+
+    A worker is an application of its own, with a memory of its own; like the processes of one
+    host they share a file, and nothing else.
+
+    Args:
+        settings: Of all workers.
+        tokens: Signs.
+        folder: Where the workers meet.
+        monkeypatch: Puts the network and the folder in place.
+        workers: How many there are.
+        turns: Whose turn it is, if threads take turns; LiteLLM then parks each call when it
+            has acted, before its answer is out.
+
+    Attributes:
+        workers: A client of each.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        tokens: TokenFactory,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        workers: int = 1,
+        turns: Turns | None = None,
+    ) -> None:
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+        monkeypatch.setattr("litellm_plugin.clients.litellm.FIRST_PAUSE", 0.0)
+        self.litellm = LiteLLM()
+        self.turns = turns
+        if turns is not None:
+            turns.rule(monkeypatch)
+            self.litellm.acted = lambda _call: turns.park()
+        self.backstage = FakeBackstage(tokens, People(()))
+        self.workers = [PluginClient(create_app(settings)) for _ in range(workers)]
+        self.backstage.discovers("litellm", lambda: self.workers[0].get(JWKS_PATH).json)
+        Network(self.litellm, self.backstage, FakeKeycloak(tokens)).install(monkeypatch)
+        self._tokens = tokens
+        self._headers: dict[str, dict[str, str]] = {}
+
+    def people(self, **groups: Iterable[str]) -> None:
+        """Let these be the catalog's people, each by name with their groups."""
+        self.backstage.people = People(person(name, of) for name, of in groups.items())
+
+    def ask(
+        self, who: str, method: str, target: str, *, worker: int = 0, json: Any = NOTHING
+    ) -> TestResponse:
+        """Send a request to a worker."""
+        if who not in self._headers:
+            self._headers[who] = {"Authorization": self._tokens.authorization(who) or ""}
+        return self.workers[worker].request(method, target, json=json, headers=self._headers[who])
+
+    def get(self, who: str, target: str, *, worker: int = 0) -> Any:
+        """Return what a worker answers; it must be 200."""
+        answer = self.ask(who, "GET", target, worker=worker)
+        assert answer.status_code == 200, answer.text
+        return answer.json
+
+
+def person(name: str, groups: Iterable[str] = ()) -> Json:
+    """Return a catalog entity."""
+    return {
+        "apiVersion": "backstage.io/v1alpha1",
+        "kind": "User",
+        "metadata": {"name": name},
+        "spec": {"memberOf": list(groups)},
+    }
+
+
+def id_of(name: str) -> str:
+    """Return somebody's LiteLLM id."""
+    return f"{name}@example.com"
+
+
+def caching(settings: Settings, seconds: float, stale: float = 0.0) -> Settings:
+    """Return settings under which reads are kept for ``seconds``."""
+    service = replace(settings.service, cache_seconds=seconds, stale_seconds=stale)
+    return replace(settings, service=service)
+
+
+def used(token: str, user_id: str, team_id: str | None = None, spend: float = 0.1) -> UsageRow:
+    """Return a row of usage."""
+    return UsageRow(
+        day=DAY,
+        token=token,
+        user_id=user_id,
+        team_id=team_id,
+        model="gpt-4o-mini",
+        deployment="openai/gpt-4o-mini",
+        spend=spend,
+        prompt_tokens=1,
+        completion_tokens=1,
+        successful_requests=1,
+    )
+
+
+class Meeting:
+    """A place in LiteLLM where calls wait for the test, or for each other.
+
+    Args:
+        wanted: Which calls.
+        parties: How many must be there before any goes on; None: until :meth:`let_go`.
+    """
+
+    WAIT = 20.0  # seconds, at most
+
+    def __init__(self, wanted: Callable[[Call], bool], parties: int | None = None) -> None:
+        self._wanted = wanted
+        self._barrier = threading.Barrier(parties) if parties else None
+        self._there = threading.Semaphore(0)
+        self._gone = threading.Event()
+
+    def __call__(self, call: Call) -> None:
+        if not self._wanted(call) or self._gone.is_set():
+            return
+        self._there.release()
+        if self._barrier is not None:
+            self._barrier.wait(self.WAIT)
+        else:
+            assert self._gone.wait(self.WAIT)
+
+    def reached(self) -> None:
+        """Wait until one more call is there."""
+        assert self._there.acquire(timeout=self.WAIT)
+
+    def let_go(self) -> None:
+        """Hold nobody from now on."""
+        self._gone.set()
