@@ -70,7 +70,7 @@ plugin = cast("Plugin", LocalProxy(lambda: _state().plugin))
 
 
 class IdConverter(PathConverter):
-    """``<litellm_id:name>``: an id with whatever in it. Werkzeug's ``path`` ends at a line break."""
+    """``<litellm_id:name>``: an id with whatever in it; ``path`` ends at a line break."""
 
     regex = r"[^/](?s:.)*?"
 

@@ -154,6 +154,11 @@ def test_a_look_up_is_one_round_trip(worker: Worked, server: RedisServer, source
     assert server.redis.info("stats")["total_commands_processed"] == before + 2  # INFO is one
 
 
+def test_two_who_are_the_first_agree(worker: Worked) -> None:
+    one, other = worker("a").store, worker("b").store
+    assert one._begin(("s",), ()) == other._begin(("s",), ()) == one.generations(("s",))
+
+
 def test_installations_do_not_meet(worker: Worked, source: Source) -> None:
     read(worker(), source)
     for other in (
@@ -252,6 +257,20 @@ def test_a_write_while_redis_is_away_is_not_joined_to_an_earlier_read(
         assert reader.read(("k",), ("s",), lambda: "second") == "second"
         written.set()
         assert early.result(20) == "first"
+
+
+def test_a_write_is_told_to_a_redis_that_is_back_without_waiting(
+    worker: Worked, server: RedisServer, source: Source
+) -> None:
+    one, other = worker("a"), worker("b")
+    assert [read(one, source), read(other, source)] == ["first"] * 2
+    server.save()
+    server.kill()
+    read(one, source)
+    server.start()
+    with one.writing("s"):
+        source.value = "second"
+    assert read(other, source) == "second"
 
 
 def test_a_silent_redis_costs_one_request_in_a_while_its_time(
