@@ -79,6 +79,9 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     Args:
         settings: What it was told.
         now: The present time, in UTC; the system's clock by default.
+
+    Raises:
+        ConfigError: They ask for what is not installed.
     """
     utc_now = now or (lambda: datetime.now(UTC))
     service = settings.service

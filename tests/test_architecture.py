@@ -28,6 +28,7 @@ DOORS = {
     "urllib3": {"clients/http.py"},
     "joserfc": {"identity/jose.py"},
     "yaml": {"config/yaml12.py"},
+    "redis": {"cache/redis.py"},
     "flask": {"routes/", "factory.py", "sandbox/"},
     "werkzeug": {"routes/", "factory.py", "sandbox/"},
 }

@@ -12,7 +12,8 @@ nobody reads their own write stale on the same host, whatever happens to Redis.
 
 What remains is another host, on which nobody can know of a write that Redis was not told
 of. It may answer from before that write until somebody looks the same up on the host that
-wrote, and no longer than a snapshot lives.
+wrote, and no longer than a snapshot lives; beyond that only as what stands in, marked as
+stale, for a LiteLLM that is down.
 """
 
 from __future__ import annotations

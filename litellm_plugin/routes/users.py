@@ -24,7 +24,7 @@ def user_info() -> dict[str, Any]:
 
 @routes.get("/models")
 def models() -> list[dict[str, Any]]:
-    return plugin.models.all()
+    return plugin.models.all(current_caller().note_stale)
 
 
 @routes.get("/teams")

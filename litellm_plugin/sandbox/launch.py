@@ -21,7 +21,7 @@ from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from litellm_plugin.config import load_settings
-from litellm_plugin.config.settings import Settings, StaticAccess
+from litellm_plugin.config.settings import Cache, Settings, StaticAccess
 from litellm_plugin.factory import create_app
 from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.backstage import BackstageStandIn
@@ -238,9 +238,9 @@ def _serving(sock: socket.socket, app: Flask, handler: type[WSGIRequestHandler])
 
 
 def _with_own_key(settings: Settings, folder: Path) -> Settings:
-    """Keep the service's key pair out of the user's state folder, where a real one may be."""
+    """Keep out of the user's state folder and Redis, where what is there may be real."""
     service = replace(settings.service, key_file=folder / "plugin-key.json")
-    return replace(settings, service=service)
+    return replace(settings, service=service, cache=Cache())
 
 
 def _furnished(settings: Settings, url: str, folder: Path) -> Sandbox:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 
 from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.identity.principal import Principal, ServicePrincipal, UserPrincipal
@@ -31,6 +30,7 @@ class Caller:
         self.litellm_id = litellm_id
         self.stale_seconds: float | None = None
         self._look_up = look_up
+        self._entity: Entity | None = None
 
     @property
     def user(self) -> UserPrincipal | None:
@@ -57,7 +57,7 @@ class Caller:
             return self.principal.entity_ref
         return self.principal.subject
 
-    @cached_property
+    @property
     def entity(self) -> Entity:
         """The user's catalog entity; an empty one where the catalog has none.
 
@@ -66,7 +66,11 @@ class Caller:
         """
         if self.user is None:
             return NO_ENTITY
-        return self._look_up(self.user.entity_ref) or NO_ENTITY
+        # functools.cached_property of Python 3.11 has one lock for all callers, and
+        # would hold it for as long as the catalog takes.
+        if self._entity is None:
+            self._entity = self._look_up(self.user.entity_ref) or NO_ENTITY
+        return self._entity
 
 
 def litellm_id(name: str, domain: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Json, LiteLLM
@@ -24,10 +25,14 @@ class Models:
         self._litellm = litellm
         self._snapshots = snapshots
 
-    def all(self) -> list[Json]:
-        """Return every model; by name only where LiteLLM can't tell the rest."""
+    def all(self, stale: Callable[[float], None] | None = None) -> list[Json]:
+        """Return every model; by name only where LiteLLM can't tell the rest.
+
+        Args:
+            stale: Called with the age of an answer from before LiteLLM went down.
+        """
         # The same for everybody: it is the proxy's own list.
-        return self._snapshots.read(("models",), (), self._read, weight=len)
+        return self._snapshots.read(("models",), (), self._read, weight=len, stale=stale)
 
     def _read(self) -> list[Json]:
         try:

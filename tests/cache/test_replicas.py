@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ NOWHERE = {"LITELLM_BASE_URL": "http://127.0.0.1:0", "BACKSTAGE_URL": "http://12
 SERVICE_TOKEN = "static-token-for-the-catalog"
 
 PATIENCE = 20.0  # seconds
+MEETING = 0.3  # seconds that calls of LiteLLM wait for each other
 BOUND = 3.0  # seconds that a request may take while Redis is away
 
 Wsgi = Callable[..., Iterable[bytes]]
@@ -135,20 +137,24 @@ class Replica:
 
 
 class Gate:
-    """Counts what LiteLLM is asked, and lets calls wait for each other."""
+    """Counts what LiteLLM is asked, and lets calls wait for each other.
+
+    Attributes:
+        calls: How often each was made, as ``GET /user/info``.
+        meetings: By call, where the first ones of that kind wait for each other.
+    """
 
     def __init__(self, inside: Wsgi) -> None:
         self._inside = inside
         self.calls: Counter[str] = Counter()
-        self.meeting: tuple[str, threading.Barrier] | None = None  # in the query, and who waits
+        self.meetings: dict[str, threading.Barrier] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        self.calls[f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"] += 1
-        if self.meeting is not None and self.meeting[0] in environ["QUERY_STRING"]:
-            barrier = self.meeting[1]
-            if barrier.n_waiting + 1 == barrier.parties:
-                self.meeting = None
-            barrier.wait(PATIENCE)
+        call = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+        self.calls[call] += 1
+        if call in self.meetings:
+            with suppress(threading.BrokenBarrierError):
+                self.meetings[call].wait()
         return self._inside(environ, start_response)
 
     @property
@@ -239,12 +245,16 @@ def test_a_write_through_one_replica_is_seen_through_the_other_at_once(
 
 
 def test_two_first_visits_make_one_user(replicas: tuple[Replica, Replica], litellm: Gate) -> None:
-    litellm.meeting = ("user_id=carol", threading.Barrier(2))
+    litellm.meetings = {
+        "GET /user/info": threading.Barrier(2, timeout=MEETING),  # both find nobody
+        "POST /user/new": threading.Barrier(2, timeout=MEETING),  # in vain
+    }
     with ThreadPoolExecutor(2) as pool:
         visits = [
             pool.submit(replica.ask, people.CAROL, "GET", "/user/info") for replica in replicas
         ]
         first, second = [visit.result() for visit in visits]
+    litellm.meetings = {}
     assert first == second
     assert first["user_id"] == "carol@example.com"
     assert litellm.calls["POST /user/new"] == 1
@@ -275,6 +285,8 @@ def test_redis_goes_away_and_comes_back(
     for _ in range(6):
         assert "while-away" in keys_of(writer)
     settled(replicas, litellm)
+    for replica in (writer, other) * 2:
+        assert "while-away" in keys_of(replica)
     other.make("afterwards")
     for replica in (writer, other) * 2:
         assert {"while-away", "afterwards"} <= keys_of(replica)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -63,7 +64,8 @@ class LiteLLM:
     base_url = BASE_URL
 
     def __init__(self) -> None:
-        self.stand_in = LiteLLMStandIn(MASTER_KEY)
+        self.stand_in = _stand_in()
+        self.stand_in.store.reset()
         self.calls: list[Call] = []
         self.arriving: Hook = _nothing
         self.acted: Hook = _nothing
@@ -103,6 +105,11 @@ class FailsError(Exception):
     def __init__(self, status: int = 500) -> None:
         super().__init__(status)
         self.status = status
+
+
+@functools.cache
+def _stand_in() -> LiteLLMStandIn:
+    return LiteLLMStandIn(MASTER_KEY)  # Flask takes its time to put the routes together
 
 
 def _nothing(_call: Call) -> None:
@@ -207,35 +214,44 @@ def used(token: str, user_id: str, team_id: str | None = None, spend: float = 0.
     )
 
 
-class Meeting:
-    """A place in LiteLLM where calls wait for the test, or for each other.
+class Hold:
+    """A place where calls to LiteLLM stand still until the test, or enough of them, let them go.
 
     Args:
         wanted: Which calls.
-        parties: How many must be there before any goes on; None: until :meth:`let_go`.
+        times: How many of them; later ones pass.
+        together: Whether they go on by themselves once that many are there.
     """
 
     WAIT = 20.0  # seconds, at most
 
-    def __init__(self, wanted: Callable[[Call], bool], parties: int | None = None) -> None:
+    def __init__(
+        self, wanted: Callable[[Call], bool], times: int = 1, *, together: bool = False
+    ) -> None:
         self._wanted = wanted
-        self._barrier = threading.Barrier(parties) if parties else None
+        self._lock = threading.Lock()
+        self._left = times
+        self._together = together
         self._there = threading.Semaphore(0)
-        self._gone = threading.Event()
+        self._go = threading.Event()
 
     def __call__(self, call: Call) -> None:
-        if not self._wanted(call) or self._gone.is_set():
+        if not self._wanted(call):
             return
+        with self._lock:
+            if not self._left:
+                return
+            self._left -= 1
+            if not self._left and self._together:
+                self._go.set()
         self._there.release()
-        if self._barrier is not None:
-            self._barrier.wait(self.WAIT)
-        else:
-            assert self._gone.wait(self.WAIT)
+        assert self._go.wait(self.WAIT), "nobody let the call go"
 
     def reached(self) -> None:
         """Wait until one more call is there."""
-        assert self._there.acquire(timeout=self.WAIT)
+        assert self._there.acquire(timeout=self.WAIT), "no call came"
 
     def let_go(self) -> None:
         """Hold nobody from now on."""
-        self._gone.set()
+        self._left = 0
+        self._go.set()
