@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from copy import copy
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -28,8 +29,12 @@ class Flights:
                 mine: Future[Any] = Future()
                 self._under_way[key] = mine
         if running is not None:
-            result: R = running.result()
-            return result
+            try:
+                joined: R = running.result()
+            except Exception as exc:
+                # Routes note on an error how they answer it; each on its own.
+                raise copy(exc) from exc
+            return joined
         try:
             result = call()
         except BaseException as exc:

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from litellm_plugin.cache.flights import Flights
+from litellm_plugin.errors import UpstreamError
 
 WAIT = 5  # seconds, at most
 
@@ -70,6 +71,21 @@ def test_a_joined_call_fails_for_all(pool: ThreadPoolExecutor, joined: threading
         with pytest.raises(ValueError, match="no"):
             future.result(WAIT)
     assert call.times == 1
+
+
+def test_those_who_share_a_failure_have_errors_of_their_own(
+    pool: ThreadPoolExecutor, joined: threading.Semaphore
+) -> None:
+    flights, call = Flights(), Call(UpstreamError("no", answered=429, param="x"))
+    futures = [pool.submit(flights.share, "k", call) for _ in range(3)]
+    for _ in range(2):
+        assert joined.acquire(timeout=WAIT)
+    call.let_go.set()
+    errors = [future.exception(WAIT) for future in futures]
+    assert len(set(map(id, errors))) == 3
+    for error in errors:
+        assert isinstance(error, UpstreamError)
+        assert (error.message, error.answered, error.param) == ("no", 429, "x")
 
 
 def test_nothing_is_kept_after_the_call(pool: ThreadPoolExecutor) -> None:

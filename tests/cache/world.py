@@ -152,11 +152,16 @@ class World:
             turns.rule(monkeypatch)
             self.litellm.acted = lambda _call: turns.park()
         self.backstage = FakeBackstage(tokens, People(()))
-        self.workers = [PluginClient(create_app(settings)) for _ in range(workers)]
+        self.workers: list[PluginClient] = []
+        self.start(settings, workers)
         self.backstage.discovers("litellm", lambda: self.workers[0].get(JWKS_PATH).json)
         Network(self.litellm, self.backstage, FakeKeycloak(tokens)).install(monkeypatch)
         self._tokens = tokens
         self._headers: dict[str, dict[str, str]] = {}
+
+    def start(self, settings: Settings, workers: int) -> None:
+        """Start more workers."""
+        self.workers += [PluginClient(create_app(settings)) for _ in range(workers)]
 
     def people(self, **groups: Iterable[str]) -> None:
         """Let these be the catalog's people, each by name with their groups."""
