@@ -19,7 +19,7 @@ sandbox: .venv/.installed  ## run the service with LiteLLM and Backstage stand-i
 	$(BIN)/python -m litellm_plugin.sandbox
 
 test: .venv/.installed  ## run the default test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: .venv/.installed  ## check style
 	$(BIN)/ruff check .

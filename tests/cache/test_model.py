@@ -50,7 +50,7 @@ from tests.fakes.network import NOTHING
 # while LiteLLM is down. Off: calls under way are shared, and nothing else.
 MODES = {"kept": (3600.0, 0.0), "standing in": (1e-9, 3600.0), "off": (0.0, 0.0)}
 
-EXAMPLES = int(os.environ.get("CACHE_MODEL_EXAMPLES", "30"))
+EXAMPLES = int(os.environ.get("CACHE_MODEL_EXAMPLES", "25"))
 STEPS = 30
 WORKERS = 2
 
@@ -114,28 +114,29 @@ def stores_of(objects: Mapping[str, Any] | None) -> frozenset[str]:
 # -- what may be read ------------------------------------------------------------
 
 Window = Sequence[State]  # LiteLLM from the last write that must be seen until now
-Check = Callable[[Any, str, Window], None]
+# Of an answer, by the reader's id: with the window of everybody's writes, and of the reader's own.
+Check = Callable[[Any, str, Window, Window], None]
 
 
-def check_user(seen: Any, user_id: str, window: Window) -> None:
+def check_user(seen: Any, user_id: str, window: Window, own: Window) -> None:
     assert seen["user_id"] == user_id
     assert frozenset(seen["teams"]) in [
         state.teams_of[user_id] for state in window if user_id in state.teams_of
     ]
 
 
-def check_keys(seen: Any, user_id: str, window: Window) -> None:
+def check_keys(seen: Any, user_id: str, window: Window, own: Window) -> None:
     assert all(row["user_id"] == user_id for row in seen)
     assert {row["token"]: shown(row) for row in seen} in [
         state.keys_of(user_id) for state in window
     ]
 
 
-def check_teams(seen: Any, user_id: str, window: Window) -> None:
+def check_teams(seen: Any, user_id: str, window: Window, own: Window) -> None:
     _check_team_rows(seen, [state.teams_of.get(user_id) for state in window], window)
 
 
-def check_managed(seen: Any, user_id: str, window: Window) -> None:
+def check_managed(seen: Any, user_id: str, window: Window, own: Window) -> None:
     # Every team here is owned by the team admins' group.
     _check_team_rows(seen, [frozenset(state.teams) for state in window], window)
 
@@ -156,13 +157,13 @@ def _ids(window: Window) -> set[str]:
     return {id_ for state in window for id_ in state.teams}
 
 
-def check_usage(seen: Any, user_id: str, window: Window) -> None:
-    _check_aliases(seen, user_id, window)
+def check_usage(seen: Any, user_id: str, window: Window, own: Window) -> None:
+    _check_aliases(seen, user_id, own)
     for hash_ in seen["usage_by_key"]:
-        assert any(user_id == state.keys.get(hash_, (user_id,))[0] for state in window)
+        assert all(user_id == state.keys.get(hash_, (user_id,))[0] for state in window)
 
 
-def check_team_usage(seen: Any, user_id: str, window: Window) -> None:
+def check_team_usage(seen: Any, user_id: str, window: Window, own: Window) -> None:
     managed = user_id.startswith(ADMINS)
     may = [
         GUESTS in (state.teams if managed else state.teams_of.get(user_id, ())) for state in window
@@ -171,14 +172,14 @@ def check_team_usage(seen: Any, user_id: str, window: Window) -> None:
         assert not all(may)
     else:
         assert any(may)
-        _check_aliases(seen, user_id, window)
+        _check_aliases(seen, user_id, own)
 
 
-def _check_aliases(seen: Any, user_id: str, window: Window) -> None:
+def _check_aliases(seen: Any, user_id: str, own: Window) -> None:
     for hash_, use in seen["usage_by_key"].items():
         # What others call theirs need not be known at once.
-        if any(hash_ in state.keys_of(user_id) for state in window):
-            assert use.get("key_alias") in [state.aliases[hash_] for state in window]
+        if any(hash_ in state.keys_of(user_id) for state in own):
+            assert use.get("key_alias") in [state.aliases[hash_] for state in own]
 
 
 READS: dict[str, tuple[str, Check]] = {
@@ -207,14 +208,18 @@ class Request:
 
     Attributes:
         since: Index of the oldest state that it may show.
+        own_since: The same, where only the caller's own writes must be seen.
         fault: What becomes of its first call to LiteLLM that may be meant.
         acted_at: Index of the state that its last write made; None: it has written nothing.
         for_all: Whether what it wrote shows for others, too.
     """
 
-    def __init__(self, who: str, since: int, check: Check | None, fault: str | None) -> None:
+    def __init__(
+        self, who: str, since: int, own_since: int, check: Check | None, fault: str | None
+    ) -> None:
         self.who = who
         self.since = since
+        self.own_since = own_since
         self.check = check
         self.fault = fault
         self.acted_at: int | None = None
@@ -245,6 +250,7 @@ class Model(RuleBasedStateMachine):
         self.arrange()
         self.states = [State.of(self.store)]
         self.since = dict.fromkeys(map(self.name, PEOPLE), 0)
+        self.own_since = dict(self.since)
 
     def name(self, who: str) -> str:
         return f"{who}{self.run}"
@@ -403,7 +409,7 @@ class Model(RuleBasedStateMachine):
         wait: bool,
     ) -> None:
         """Send a request; ``wait`` for its answer, as far as it does not wait for others."""
-        request = Request(who, self.since[who], check, fault)
+        request = Request(who, self.since[who], self.own_since[who], check, fault)
         request.faults_before = self.faults
 
         def ask() -> TestResponse:
@@ -431,10 +437,12 @@ class Model(RuleBasedStateMachine):
         over = [request for request in self.under_way if request.turn and request.turn.over]
         self.under_way = [request for request in self.under_way if request not in over]
         assert self.broken == []
-        self.failed = True
-        for request in over:
-            self.judge(request)
-        self.failed = False
+        try:
+            for request in over:
+                self.judge(request)
+        except BaseException:
+            self.failed = True
+            raise
 
     def judge(self, request: Request) -> None:
         """Look at an answer that is out."""
@@ -443,7 +451,8 @@ class Model(RuleBasedStateMachine):
         if request.check is not None:
             expected = {200, 403} if request.check is check_team_usage else {200}
             if answer.status_code in expected:
-                request.check(answer.json, id_of(request.who), self.states[request.since :])
+                windows = self.states[request.since :], self.states[request.own_since :]
+                request.check(answer.json, id_of(request.who), *windows)
             else:
                 # Only where LiteLLM failed meanwhile; a shared call fails for all who share it.
                 assert self.faults > request.faults_before, answer.text
@@ -451,6 +460,7 @@ class Model(RuleBasedStateMachine):
             return
         for name in self.since if request.for_all else (request.who,):
             self.since[name] = max(self.since[name], request.acted_at)
+        self.own_since[request.who] = max(self.own_since[request.who], request.acted_at)
         for worker in range(WORKERS):
             for what in SHOWS_TEAMS if request.for_all else SHOWS_KEYS:
                 self.look(worker, request.who, what)
@@ -462,7 +472,7 @@ class Model(RuleBasedStateMachine):
     def arriving(self, call: Call) -> None:
         if call.path == "/user/new" and call.body["user_id"] in self.store.users:
             self.broken.append(f"created twice: {call.body['user_id']}")
-        request = self._of(call)
+        request = self._present()
         if request is not None and request.fault == "refuse" and call.method == "POST":
             request.fault = None
             self.faults += 1
@@ -471,7 +481,7 @@ class Model(RuleBasedStateMachine):
     def acted(self, call: Call) -> None:
         if call.method == "POST":
             self.states.append(State.of(self.store))
-        request = self._of(call)
+        request = self._present()
         if request is None:
             return
         if call.method == "POST":
@@ -485,8 +495,8 @@ class Model(RuleBasedStateMachine):
             self.faults += 1
             raise FailsError if fault == "500" else dropped()
 
-    def _of(self, call: Call) -> Request | None:
-        """Return whose call it is; None for one of several that a request makes at once."""
+    def _present(self) -> Request | None:
+        """Return whose thread this is; None for a helper's."""
         request: Request | None = getattr(self.mine, "request", None)
         return request
 
