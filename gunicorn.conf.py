@@ -1,6 +1,22 @@
-"""Settings of gunicorn; found by itself where ``gunicorn app:app`` is started."""
+"""Settings of gunicorn; found by itself where ``gunicorn app:app`` is started.
 
+Why they are what they are, with measurements: benchmarks/README.md.
+"""
+
+import gc
 import os
+
+try:
+    from gevent import monkey
+except ImportError:
+    # Requests wait for LiteLLM most of the time, so threads do what processes would.
+    worker_class = "gthread"
+    threads = 16
+else:
+    # Before anything of the service is imported: preload_app imports it here.
+    monkey.patch_all()
+    # A greenlet takes over from another one for half of what a thread costs.
+    worker_class = "litellm_plugin.worker.Worker"
 
 bind = os.environ.get("LITELLM_PLUGIN_BIND", "127.0.0.1:5000")
 
@@ -8,10 +24,8 @@ bind = os.environ.get("LITELLM_PLUGIN_BIND", "127.0.0.1:5000")
 # ends gunicorn with its own exit status instead of restarting workers for ever.
 preload_app = True
 
-# Requests wait for LiteLLM most of the time, so threads do what processes would.
-worker_class = "gthread"
+# One for each core.
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-threads = 16
 
 # Above litellm.service.timeouts.total, so that a slow LiteLLM is answered for
 # by us and not by a killed worker.
@@ -21,3 +35,14 @@ graceful_timeout = 45
 # Longer than a reverse proxy keeps an idle connection (60 s in nginx): the side
 # that sends the request must be the one that closes, or requests are lost.
 keepalive = 75
+
+
+def post_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicorn's names
+    """Let the garbage collector look at what a worker makes, and less often.
+
+    LiteLLM's answers are thousands of objects without a cycle among them, which
+    come and go by themselves.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

@@ -30,11 +30,12 @@ from litellm_plugin.services.caller import Caller, litellm_id
 from litellm_plugin.services.keys import Keys
 from litellm_plugin.services.models import Models
 from litellm_plugin.services.opencode import OpencodeKeys
+from litellm_plugin.services.reports import Reports
 from litellm_plugin.services.team_admin import TeamAdmin
 from litellm_plugin.services.teams import Teams
 from litellm_plugin.services.users import Users
 
-BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn.conf.py gives a worker
+BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn.conf.py gives a worker without gevent
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,9 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     snapshots = Snapshots(_store(settings), service.cache_seconds, service.stale_seconds)
     permissions = Permissions(backstage, settings.discovery)
     access = Access(settings, permissions, snapshots, on_behalf_of)
-    users = Users(litellm, snapshots, settings.provisioning, utc_now)
-    teams = Teams(litellm, snapshots, users, access, settings.display)
+    reports = Reports(snapshots, utc_now)
+    users = Users(litellm, snapshots, reports, settings.provisioning, utc_now)
+    teams = Teams(litellm, snapshots, reports, users, access, settings.display)
     keys = Keys(litellm, snapshots, users, teams, settings.key_generation, utc_now)
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
     return Plugin(

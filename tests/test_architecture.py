@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "litellm_plugin"
 
 # From top to bottom; a layer imports from itself and from those below it.
 LAYERS = (
-    ("sandbox",),
+    ("sandbox", "worker"),
     ("factory", "__init__"),
     ("routes",),
     ("plugin",),
@@ -29,6 +29,8 @@ DOORS = {
     "joserfc": {"identity/jose.py"},
     "yaml": {"config/yaml12.py"},
     "redis": {"cache/redis.py"},
+    "gevent": {"worker.py"},
+    "gunicorn": {"worker.py"},
     "flask": {"routes/", "factory.py", "sandbox/"},
     "werkzeug": {"routes/", "factory.py", "sandbox/"},
 }

@@ -1,0 +1,62 @@
+"""The gunicorn worker that ``gunicorn.conf.py`` chooses: gevent's, with two habits changed.
+
+For gunicorn alone; whoever imports it has gevent, and has patched what it patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import gevent
+from gunicorn.http.errors import NoMoreData
+from gunicorn.workers.ggevent import GeventWorker
+
+# gunicorn looks once a second whether to close its listening sockets; what came in
+# before that has sent its request by then.
+LAST_CONNECTIONS = 1.5  # seconds
+
+
+class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
+    """Serves each connection in a greenlet, in turn; lets go of idle ones when it ends."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._idle: set[gevent.Greenlet] = set()
+
+    @contextmanager
+    def timeout_ctx(self) -> Iterator[None]:
+        """Limit how long a connection may wait for its next request."""
+        greenlet = gevent.getcurrent()
+        self._idle.add(greenlet)
+        try:
+            with super().timeout_ctx():
+                yield
+        finally:
+            self._idle.discard(greenlet)
+
+    def handle_request(self, *args: Any) -> None:
+        """Answer one request, and let the other connections have their turn.
+
+        A client that sends its next request at once would be answered for ever: nothing
+        that there is to read makes a greenlet wait.
+        """
+        super().handle_request(*args)
+        if not self.alive:
+            raise StopIteration  # as gunicorn closes a connection
+        gevent.sleep(0)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end: requests are finished, and idle connections closed.
+
+        gunicorn waits for those as well, which are a reverse proxy's and stay open for
+        longer than ``graceful_timeout``.
+        """
+        super().handle_exit(sig, frame)
+        gevent.spawn_later(LAST_CONNECTIONS, self._close_idle)
+
+    def _close_idle(self) -> None:
+        for greenlet in list(self._idle):
+            greenlet.kill(NoMoreData(), block=False)
