@@ -17,15 +17,18 @@ import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from http.client import HTTPResponse, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+import orjson
 import requests
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
+from requests.utils import default_headers, get_netrc_auth
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
@@ -44,6 +47,8 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 # Uvicorn and Node close a connection that was idle for 5 seconds. One that is
 # about to be closed is not used: a POST that meets the end can't be repeated.
 IDLE_SECONDS = 4.0
+
+_HEADERS = dict(default_headers())
 
 # What requests raises is an OSError; urllib3's own errors and those about text
 # that no header or URL can hold come through it now and then.
@@ -93,6 +98,10 @@ class Answer:
         Raises:
             ValueError: It is no JSON, nested too deep, or has a number that is not finite.
         """
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            pass  # half a surrogate pair, which Python and JavaScript let through, is one reason
         try:
             return json.loads(self.body, parse_constant=_refuse_constant, parse_float=_finite)
         except RecursionError as exc:
@@ -211,22 +220,39 @@ class Upstream:
     def _exchange(
         self, method: str, url: str, body: Any, headers: Mapping[str, str], call: _Call
     ) -> Answer:
-        with self._session.request(
-            method,
-            url,
-            json=body,
-            headers=dict(headers),
-            # Without it netrc, or a password in the URL, beats the header.
-            auth=_as_it_is if "Authorization" in headers else None,
+        request = self._prepared(method, url, body, headers)
+        with self._session.send(
+            request,
             timeout=(min(call.connecting, call.left), min(call.silence, call.left)),
-            verify=self._verify,
             allow_redirects=False,
-            stream=True,
+            **self._environment(request),
         ) as response:
             if response.status_code < 200:
                 # The real answer is still to come, and must not become the next call's.
                 raise NoAnswerError(f"{self.name} broke off", sent=True)
             return Answer(response.status_code, response.reason or "", self._bounded(response))
+
+    def _prepared(
+        self, method: str, url: str, body: Any, headers: Mapping[str, str]
+    ) -> requests.PreparedRequest:
+        # What Session.request does besides, to merge settings that we do not have, and to
+        # look at the same addresses again and again, costs as much as sending.
+        base, question, query = url.partition("?")
+        request = requests.PreparedRequest()
+        request.prepare_method(method)
+        request.url = f"{_normalized(base)}{question}{query}"
+        request.prepare_headers({**_HEADERS, **headers})
+        request.prepare_body(None, None, json=body)
+        if "Authorization" not in headers:  # or netrc, or a password in the URL, would beat it
+            request.prepare_auth(get_netrc_auth(url) if self._trust_environment else None, url)
+        return request
+
+    def _environment(self, request: requests.PreparedRequest) -> Any:
+        if not self._trust_environment:
+            return {"stream": True, "verify": self._verify, "proxies": {}, "cert": None}
+        return self._session.merge_environment_settings(
+            request.url or "", {}, stream=True, verify=self._verify, cert=None
+        )
 
     def _bounded(self, response: requests.Response) -> bytes:
         content = bytearray()
@@ -259,8 +285,12 @@ def _is_late(exc: BaseException) -> bool:
     return isinstance(exc, TimeoutError | ReadTimeoutError)
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+@lru_cache(1024)
+def _normalized(url: str) -> str:
+    """Return an address without a query as ``requests`` sends it, an international name encoded."""
+    request = requests.PreparedRequest()
+    request.prepare_url(url, None)
+    return request.url or url
 
 
 class _Session(requests.Session):

@@ -14,6 +14,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
 
+import orjson
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.local import LocalProxy
@@ -144,9 +145,12 @@ def _as_json(view: View, *, relays: bool) -> View:
 
 def json_response(value: Any, status: int = 200) -> Response:
     """Return ``value`` as JSON text, as compact as JavaScript writes it."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    # Lone surrogates, which LiteLLM's JSON may hold, can't be encoded otherwise.
-    body = text.encode("utf-8", "backslashreplace")
+    try:
+        body = orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        # LiteLLM's JSON may hold half a surrogate pair, which can't be encoded otherwise.
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        body = text.encode("utf-8", "backslashreplace")
     return SecuredResponse(body, status=status, content_type=JSON)
 
 
