@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -43,42 +43,22 @@ class Account:
         user_id: LiteLLM's id, such as ``jane@example.com``.
         info: The user's own row: limits, spend in USD, ``user_email``.
         keys: The user's virtual keys, secrets masked.
-        teams: Team rows, or bare team ids.
+        team_ids: The ids of the user's teams, in LiteLLM's order.
         asked: The id that was looked up.
+        whole_teams: Those team rows that tell all that ``/team/info`` tells.
     """
 
     user_id: str
     info: Json
     keys: list[Json]
-    teams: list[Any]
+    team_ids: list[str]
     asked: str
+    whole_teams: list[Json] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
         """How large the account is, in rows."""
-        return 1 + len(self.keys) + len(self.teams)
-
-    @property
-    def team_ids(self) -> list[str]:
-        """The ids of the user's teams, in LiteLLM's order."""
-        ids = (row.get("team_id") if isinstance(row, dict) else row for row in self.teams)
-        return [id_ for id_ in ids if isinstance(id_, str)]
-
-    @property
-    def whole_teams(self) -> list[Json]:
-        """The team rows that tell all that ``/team/info`` tells.
-
-        LiteLLM has whole rows in ``/user/info`` since it puts ``team_memberships``
-        there; the object permissions it leaves out, all but their id.
-        """
-        return [
-            row
-            for row in self.teams
-            if isinstance(row, dict)
-            and isinstance(row.get("team_id"), str)
-            and "team_memberships" in row
-            and (row.get("object_permission") is not None or not row.get("object_permission_id"))
-        ]
+        return 1 + len(self.keys) + len(self.team_ids) + len(self.whole_teams)
 
     def in_team(self, team_id: str) -> bool:
         """Tell whether the user is a member of a team."""
@@ -139,7 +119,16 @@ class LiteLLM:
         # Old versions have the user's fields beside "keys" instead of below "user_info".
         info = {**data, **{name: value for name, value in own.items() if value is not None}}
         named = _text(data.get("user_id")) or _text(own.get("user_id"))
-        return Account(named or user_id, info, keys, teams, asked=user_id)
+        rows = [row if isinstance(row, dict) else {"team_id": row} for row in teams]
+        rows = [row for row in rows if isinstance(row.get("team_id"), str)]
+        return Account(
+            named or user_id,
+            info,
+            keys,
+            [row["team_id"] for row in rows],
+            asked=user_id,
+            whole_teams=[row for row in rows if _is_whole(row)],
+        )
 
     def create_user(self, user: Json) -> None:
         """Create a user; ``auto_create_key`` must be false, or LiteLLM makes a key too."""
@@ -395,6 +384,17 @@ def _keys_cut(data: Any) -> bool:
         return False
     limit, total = metadata.get("api_key_limit"), metadata.get("total_api_keys")
     return isinstance(limit, int) and isinstance(total, int) and total > limit
+
+
+def _is_whole(team: Json) -> bool:
+    """Tell whether a team's row tells all that ``/team/info`` tells.
+
+    LiteLLM has whole rows in ``/user/info`` since it puts ``team_memberships`` there;
+    the object permissions it leaves out, all but their id.
+    """
+    return "team_memberships" in team and (
+        team.get("object_permission") is not None or not team.get("object_permission_id")
+    )
 
 
 def _rows(value: Any) -> list[Json]:

@@ -18,6 +18,24 @@ def present(**fields: Any) -> Json:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def picked(row: Json, names: Iterable[str]) -> Json:
+    """Return what a row has of some fields."""
+    return {name: row[name] for name in names if name in row}
+
+
+USER_FIELDS = (
+    "user_email",
+    "email",
+    "models",
+    "max_budget",
+    "budget_duration",
+    "spend",
+    "current_spend",
+    "soft_limit",
+    "hard_limit",
+)
+
+
 def user_info(user_id: str, info: Json, team_ids: list[str], *, can_view_audit: bool) -> Json:
     """Return ``GET /user/info``; what LiteLLM has as null is absent."""
     return {
@@ -36,6 +54,24 @@ def user_info(user_id: str, info: Json, team_ids: list[str], *, can_view_audit: 
         ),
         "can_view_audit": can_view_audit,
     }
+
+
+KEY_FIELDS = (
+    "key_name",
+    "token",
+    "created_at",
+    "spend",
+    "models",
+    "key_alias",
+    "expires",
+    "max_budget",
+    "budget_duration",
+    "tpm_limit",
+    "rpm_limit",
+    "user_id",
+    "team_id",
+    "blocked",
+)
 
 
 def virtual_key(row: Json) -> Json:

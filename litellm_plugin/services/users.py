@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import Provisioning, UserDefaults
 from litellm_plugin.errors import NotFound, PluginError, UpstreamError, redact
-from litellm_plugin.services import usage
+from litellm_plugin.services import shapes, usage
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.shapes import present
@@ -166,7 +166,7 @@ class Users:
         return self._snapshots.read(
             ("account", reader, user_id),
             (user_scope(user_id), TEAMS),
-            lambda: self._litellm.account(user_id),
+            lambda: _slim(self._litellm.account(user_id)),
             fresh=fresh,
             weight=lambda account: account.rows if account else 1,
             stale=stale,
@@ -249,6 +249,20 @@ class Users:
         return NotFound(
             "User not found in LiteLLM", hint=hint, provisioning=self._provisioning.enabled
         )
+
+
+def _slim(account: Account | None) -> Account | None:
+    """Return an account with the fields that the routes answer: most of a row they do not."""
+    if account is None:
+        return None
+    return replace(
+        account,
+        info=shapes.picked(account.info, shapes.USER_FIELDS),
+        keys=[shapes.picked(row, shapes.KEY_FIELDS) for row in account.keys],
+        whole_teams=[
+            shapes.picked(row, ("team_id", *shapes.TEAM_FIELDS)) for row in account.whole_teams
+        ],
+    )
 
 
 def profile_of(caller: Caller) -> Profile:

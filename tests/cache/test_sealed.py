@@ -44,7 +44,7 @@ def test_whatever_is_remembered_comes_back_as_it_was(value: Any) -> None:
 def test_metadata_never_becomes_an_object() -> None:
     forged = ["account", {"user_id": "x"}]
     metadata = {"account": forged, "kind": "entity", "__class__": "Account"}
-    account = Account("a", {"metadata": metadata}, [metadata], [forged], "a")
+    account = Account("a", {"metadata": metadata}, [metadata], ["t"], "a", [{"forged": forged}])
     entry = SEAL.open("name", closed(account))
     assert entry is not None
     assert entry.value == account

@@ -279,7 +279,7 @@ class TestAccount:
         account = client.account("bob")
 
         assert account is not None
-        assert (account.user_id, account.keys, account.teams) == ("bob", keys, teams)
+        assert (account.user_id, account.keys, account.team_ids) == ("bob", keys, ["t1", "t2"])
         assert info.items() <= account.info.items()
 
     @pytest.mark.parametrize(
@@ -329,12 +329,12 @@ class TestAccount:
         account = client.account("bob")
 
         assert account is not None
-        assert (account.info["max_budget"], account.keys, account.teams) == (3, [], [])
+        assert (account.info["max_budget"], account.keys, account.team_ids) == (3, [], [])
 
     def test_rows_that_are_none_are_left_out(self, client: LiteLLM, requests_mock: Mocker) -> None:
         account = account_of(client, requests_mock, keys=[None, 5, {"token": HASH}], teams={})
 
-        assert (account.keys, account.teams) == ([{"token": HASH}], [])
+        assert (account.keys, account.team_ids) == ([{"token": HASH}], [])
 
     def test_team_ids_come_from_rows_and_from_bare_ids(
         self, client: LiteLLM, requests_mock: Mocker
