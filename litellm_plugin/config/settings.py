@@ -224,7 +224,7 @@ class Service:
 
     backstage_token: str | None = field(default=None, repr=False)
     plugin_id: str = "litellm"
-    cache_seconds: float = 0.0  # 0: nothing of an upstream's answer is kept
+    cache_seconds: float = 3.0  # 0: nothing of an upstream's answer is kept
     stale_seconds: float = 0.0  # how long beyond that while LiteLLM is down
     rate_limits: bool = True
     circuit_breaker: bool = True
