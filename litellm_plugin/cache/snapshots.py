@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from litellm_plugin.cache.flights import Flights
 from litellm_plugin.cache.store import Entry, Generations, Store, StoreUnavailableError
@@ -15,6 +16,19 @@ from litellm_plugin.errors import UpstreamError
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a read may keep something by the way.
+
+    Attributes:
+        value: What is kept there; None where nothing is, or what no longer counts.
+        keep: Called with a value and its size in rows, keeps it as of when the place was looked at.
+    """
+
+    value: Any
+    keep: Callable[[Any, int], None]
 
 
 class Snapshots:
@@ -93,6 +107,39 @@ class Snapshots:
             stale(now - entry.read_at)
             stood_in: T = entry.value
             return stood_in
+
+    @property
+    def seconds(self) -> float:
+        """How long a read may be repeated without asking again; 0: never."""
+        return self._seconds
+
+    def place(self, key: tuple[str, ...], scopes: tuple[str, ...], *, seconds: float) -> Place:
+        """Return what is kept by the way, or where to keep it; to be asked before the read.
+
+        It waits for nobody, so it may be called inside of a read.
+
+        Args:
+            key: As for :meth:`read`.
+            scopes: As for :meth:`read`.
+            seconds: How long it is kept.
+        """
+        name = "\x1f".join(key)
+        nowhere = Place(None, lambda _value, _weight: None)
+        if not self._seconds:
+            return nowhere
+        try:
+            entry, generations = self._store.look_up(name, scopes)
+        except StoreUnavailableError as exc:
+            log.debug("snapshots can't be asked for: %s", exc)  # the store says it once
+            return nowhere
+        now = self._clock()
+
+        def keep(value: Any, weight: int) -> None:
+            self._keep(name, Entry(value, generations, now), seconds, weight)
+
+        if entry is None or entry.generations != generations:
+            return Place(None, keep)
+        return Place(entry.value if 0 <= now - entry.read_at < seconds else None, keep)
 
     def generations(self, *scopes: str) -> Generations | None:
         """Return a value that changes when any of ``scopes`` is forgotten; None: who knows."""

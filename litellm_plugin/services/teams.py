@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from litellm_plugin.cache.snapshots import Snapshots
@@ -11,6 +12,7 @@ from litellm_plugin.errors import BadRequest, Forbidden, UpstreamError
 from litellm_plugin.services import shapes, usage
 from litellm_plugin.services.access import Access
 from litellm_plugin.services.caller import Caller
+from litellm_plugin.services.reports import Reports
 from litellm_plugin.services.users import TEAMS, Users, user_scope
 
 NOT_A_MEMBER = "Access denied: not a member of this team"
@@ -22,6 +24,7 @@ class Teams:
     Args:
         litellm: The client.
         snapshots: What was read a moment ago.
+        reports: Of usage.
         users: Finds the caller's account.
         access: Tells who administers teams.
         display: Which budgets are hidden from whom.
@@ -31,12 +34,14 @@ class Teams:
         self,
         litellm: LiteLLM,
         snapshots: Snapshots,
+        reports: Reports,
         users: Users,
         access: Access,
         display: Display,
     ) -> None:
         self._litellm = litellm
         self._snapshots = snapshots
+        self._reports = reports
         self._users = users
         self._access = access
         self._display = display
@@ -91,14 +96,13 @@ class Teams:
             raise Forbidden(NOT_A_MEMBER)
         if "," in team_id:
             raise BadRequest("LiteLLM can't tell the usage of a team with a comma in its id")
-        pages = self._snapshots.read(
-            ("team-usage", caller.name, team_id, start, end),
+        report = self._reports.read(
+            ("team-usage", caller.name, team_id),
             (user_scope(caller.litellm_id or ""),),  # it names their keys, among others
-            lambda: self._litellm.team_activity(team_id, start, end),
-            weight=usage.rows,
+            partial(self._litellm.team_activity, team_id),
+            (start, end),
             stale=caller.note_stale,
         )
-        report = usage.report(pages)
         if self._access.in_team_admin_group(caller):
             hidden = self._display.hide_team_budget_for_managers
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from litellm_plugin.cache.snapshots import Snapshots
@@ -14,6 +15,7 @@ from litellm_plugin.errors import NotFound, PluginError, UpstreamError, redact
 from litellm_plugin.services import shapes, usage
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.clock import Clock, stamp
+from litellm_plugin.services.reports import Reports
 from litellm_plugin.services.shapes import present
 
 log = logging.getLogger(__name__)
@@ -70,15 +72,22 @@ class Users:
     Args:
         litellm: The client.
         snapshots: What was read a moment ago.
+        reports: Of usage.
         provisioning: What a new user gets; whether there are new users at all.
         now: The present time, in UTC.
     """
 
     def __init__(
-        self, litellm: LiteLLM, snapshots: Snapshots, provisioning: Provisioning, now: Clock
+        self,
+        litellm: LiteLLM,
+        snapshots: Snapshots,
+        reports: Reports,
+        provisioning: Provisioning,
+        now: Clock,
     ) -> None:
         self._litellm = litellm
         self._snapshots = snapshots
+        self._reports = reports
         self._provisioning = provisioning
         self._now = now
 
@@ -183,19 +192,18 @@ class Users:
         if caller.user or caller.litellm_id:
             self.account(caller)
         try:
-            pages = self._snapshots.read(
-                ("usage", caller.name, caller.litellm_id or "", start, end),
+            return self._reports.read(
+                ("usage", caller.name, caller.litellm_id or ""),
                 (user_scope(caller.litellm_id or ""),),  # it names their keys
-                lambda: self._litellm.user_activity(caller.litellm_id, start, end),
-                weight=usage.rows,
+                partial(self._litellm.user_activity, caller.litellm_id),
+                (start, end),
                 stale=caller.note_stale,
             )
         except UpstreamError as exc:
             # LiteLLM may not know a user who has used nothing yet.
             if exc.answered != 404 and "not found" not in exc.message:
                 raise
-            pages = []
-        return usage.report(pages)
+            return usage.report([])
 
     def _create(self, user_id: str, person: Profile) -> Account:
         user = self._new_user(user_id, person)

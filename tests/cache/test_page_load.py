@@ -15,7 +15,7 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.sandbox.store import token_of
 from tests.cache.conftest import Worlds
 from tests.cache.turns import Turn, Turns
-from tests.cache.world import PERIOD, TEAM_ADMINS, World, caching, id_of, used
+from tests.cache.world import DAY, PERIOD, TEAM_ADMINS, World, caching, id_of, used
 
 # The page of the frontend 0.26: six requests at once, three more when /config is there, the
 # budget widget's three when /user/info is. People who administer no teams get 403 for
@@ -169,6 +169,24 @@ def test_the_page_again_costs_none(world: World) -> None:
     assert world.litellm.calls == []
     for path, answers in first.items():
         assert {answer.text for answer in answers} == {answer.text for answer in again[path]}
+
+
+def test_the_page_later_asks_for_the_usage_of_days_that_are_not_over(open_furnished: Any) -> None:
+    world = open_furnished(1e-9)
+    path = f"/usage?{PERIOD}"
+    first = open_page(world, PLAIN)[path][0].json
+    for _ in range(2):
+        world.litellm.calls.clear()
+        assert open_page(world, PLAIN)[path][0].json == first
+        (call,) = world.litellm.read("/user/daily/activity/aggregated")
+        assert call.query["start_date"] > DAY.isoformat()
+    (key,) = first["usage_by_key"]
+    world.ask(PLAIN, "POST", f"/keys/{key}/update", json={"key_alias": "renamed"})
+    world.litellm.calls.clear()
+    after = open_page(world, PLAIN)[path][0].json
+    assert after["usage_by_key"][key]["key_alias"] == "renamed"
+    (call,) = world.litellm.read("/user/daily/activity/aggregated")
+    assert call.query["start_date"] < DAY.isoformat()
 
 
 def test_a_team_admins_page_costs_three_more(world: World) -> None:

@@ -27,7 +27,7 @@ from tests.tokens import TokenFactory
 
 TEAM_ADMINS = "group:default/litellm-team-admins"
 JWKS_PATH = "/.backstage/auth/v1/jwks.json"
-PERIOD = "start_date=2026-11-01&end_date=2026-11-08"
+PERIOD = "start_date=2026-11-01&end_date=2099-12-31"  # goes on
 DAY = date(2026, 11, 2)
 
 Json = dict[str, Any]

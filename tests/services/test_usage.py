@@ -1,0 +1,147 @@
+"""Usage reports: at once or in parts, and whatever LiteLLM may have put among the figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from litellm_plugin.sandbox.activity import UsageRow
+from litellm_plugin.services import usage
+from tests.services.activity import Json, pages_of, used
+
+FIRST = date(2026, 11, 1)
+DAYS = [(FIRST + timedelta(days=number)).isoformat() for number in range(10)]
+START, END = DAYS[0], DAYS[-1]
+TOKENS = ("k1", "k2", "k3")
+COUNTS = st.integers(0, 10**6)
+
+ROWS = st.lists(
+    st.builds(
+        UsageRow,
+        day=st.sampled_from(DAYS).map(date.fromisoformat),
+        token=st.sampled_from(TOKENS),
+        user_id=st.just("bob@example.com"),
+        team_id=st.none(),
+        model=st.sampled_from(("gpt-4o", "gpt-4o-mini", "o4-mini")),
+        deployment=st.just("openai/gpt"),
+        spend=st.floats(0, 1000),
+        prompt_tokens=COUNTS,
+        completion_tokens=COUNTS,
+        successful_requests=COUNTS,
+        failed_requests=COUNTS,
+    ),
+    max_size=40,
+)
+ABOUT = st.fixed_dictionaries(
+    {}, optional={"key_alias": st.sampled_from((None, "ci")), "team_id": st.just("team-ml")}
+)
+PAGE_SIZES = st.none() | st.integers(1, 7)
+
+
+@given(
+    rows=ROWS,
+    later=ROWS,
+    day=st.sampled_from(DAYS),
+    sizes=st.tuples(PAGE_SIZES, PAGE_SIZES, PAGE_SIZES),
+    about=st.fixed_dictionaries(dict.fromkeys(TOKENS, ABOUT)),
+)
+def test_parts_asked_for_at_two_times_are_the_report_of_one_answer(
+    rows: list[UsageRow],
+    later: list[UsageRow],
+    day: str,
+    sizes: tuple[int | None, int | None, int | None],
+    about: dict[str, Json],
+) -> None:
+    def asked(rows: list[UsageRow], start: str, page_size: int | None) -> list[Any]:
+        return pages_of(rows, start, END, page_size=page_size, about_key=about.__getitem__)
+
+    parts = usage.parts(asked(rows, START, sizes[0]), day)
+    assert parts is not None
+    newer, older = parts
+    assert_same(usage.merged(newer, older), usage.report(asked(rows, START, sizes[1])))
+
+    # Meanwhile more was used, on days that are not over.
+    rows = rows + [row for row in later if row.day.isoformat() >= day]
+    newer = usage.report(asked(rows, day, sizes[2]))
+    assert_same(usage.merged(newer, older), usage.report(asked(rows, START, sizes[1])))
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Check that two reports are the same in all but the last digits, and in order."""
+    if isinstance(other, Mapping):
+        assert list(one) == list(other)
+        for name in other:
+            assert_same(one[name], other[name])
+    elif isinstance(other, Sequence) and not isinstance(other, str):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    elif isinstance(other, float):
+        assert math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
+    else:
+        assert one == other
+
+
+def test_merging_changes_neither_part() -> None:
+    pages = pages_of([used(DAYS[1]), used(DAYS[2], model="o4-mini")], START, END)
+    newer, older = usage.parts(pages, DAYS[2]) or ({}, {})
+    kept = repr((newer, older))
+    assert usage.merged(newer, older)["usage_by_key"]["k1"]["models"] == ["o4-mini", "gpt-4o"]
+    assert repr((newer, older)) == kept
+
+
+def test_days_that_are_not_in_order_have_no_parts() -> None:
+    (page,) = pages_of([used(DAYS[1]), used(DAYS[2])], START, END)
+    page["results"].reverse()
+    assert usage.parts([page], DAYS[2]) is None
+
+
+def test_totals_of_something_else_than_the_days_have_no_parts() -> None:
+    (page,) = pages_of([used(DAYS[1]), used(DAYS[2])], START, END)
+    page["metadata"]["total_prompt_tokens"] += 1
+    assert usage.parts([page], DAYS[2]) is None
+
+
+@pytest.mark.parametrize("alias", [None, "", "ci"])
+def test_a_key_is_named_by_the_newest_row_that_has_a_name(alias: str | None) -> None:
+    def told(day: str, alias: str | None) -> Json:
+        return usage.report(
+            pages_of([used(day)], START, END, about_key=lambda _: {"key_alias": alias})
+        )
+
+    newer, older = told(DAYS[2], alias), told(DAYS[1], "old")
+    assert usage.merged(newer, older)["usage_by_key"]["k1"]["key_alias"] == (alias or "old")
+
+
+@pytest.mark.parametrize("odd", [None, True, "7", math.nan, math.inf, -math.inf, [7], {}, ...])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_what_is_no_number_counts_as_nothing(odd: Any, rows: int) -> None:
+    fine = [used(day) for day in DAYS[1:rows]]
+    wanted = usage.report(pages_of([*fine, used(DAYS[0], spend=0)], START, END))
+    (page,) = pages_of([*fine, used(DAYS[0])], START, END)
+    day = page["results"][-1]
+    model = day["breakdown"]["model_groups"]["gpt-4o"]
+    told = [day["metrics"], model["metrics"], model["api_key_breakdown"]["k1"]["metrics"]]
+    for metrics in told:
+        if odd is ...:
+            del metrics["spend"]
+        else:
+            metrics["spend"] = odd
+    page["metadata"]["total_spend"] = wanted["total_spend"]
+    assert usage.report([page]) == wanted
+
+
+@pytest.mark.parametrize("odd", [None, [], "x", {"results": None}, {"results": [None, {}]}])
+def test_a_page_of_something_else_is_empty(odd: Any) -> None:
+    assert usage.report([odd]) == usage.report([])
+
+
+def test_a_report_is_as_large_as_what_it_lists() -> None:
+    pages = pages_of([used(DAYS[1]), used(DAYS[2])], START, END)
+    assert usage.rows(usage.report(pages)) == 6  # two days, once more by model; a model; a key
