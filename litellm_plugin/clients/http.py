@@ -12,6 +12,8 @@ import json
 import logging
 import math
 import os
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -21,7 +23,7 @@ from functools import lru_cache
 from http.client import HTTPResponse, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import orjson
@@ -35,9 +37,6 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from litellm_plugin.config.settings import Timeouts
 from litellm_plugin.errors import redact
-
-if TYPE_CHECKING:
-    import socket
 
 log = logging.getLogger(__name__)
 
@@ -385,7 +384,20 @@ class _HTTPConnection(HTTPConnection):
     def is_connected(self) -> bool:
         """Whether the pool may hand it out again."""
         rested = time.monotonic() - self._used_at
-        return _call.get().reuse and rested < IDLE_SECONDS and super().is_connected
+        if not _call.get().reuse or rested >= IDLE_SECONDS:
+            return False
+        if self.sock is None or isinstance(self.sock, ssl.SSLSocket):
+            return super().is_connected
+        # The same without a poll, for which gevent sets up a watcher and a timer: it is
+        # quiet if the other side has neither closed it nor sent what nobody asked for.
+        self.sock.settimeout(0)
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def connect(self) -> None:
         super().connect()
