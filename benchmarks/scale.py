@@ -85,10 +85,10 @@ def timed(service: Service, group: Group, path: str, first: int = 0) -> Json:
         for _ in range(CONNECTIONS)
     ]
     ours = load.at_rate(workers, group.rate, first=first, seconds=group.seconds)
+    litellm = f"http://127.0.0.1:{sides.PORTS.upstream}"
     asked = f"/user/info?user_id={group.name}0@{sides.USER_ID_DOMAIN}"
     workers = [
-        load.Requests(load.Connection(Upstream.url), asked, [MASTER_KEY])
-        for _ in range(CONNECTIONS)
+        load.Requests(load.Connection(litellm), asked, [MASTER_KEY]) for _ in range(CONNECTIONS)
     ]
     direct = load.at_rate(workers, group.rate, first=0, seconds=group.seconds / 2)
     return {

@@ -32,12 +32,6 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 HERE = Path(__file__).parent
 REPO = HERE.parent
 
-UPSTREAM_PORT = 4407
-SERVICE_PORT = 5407
-BARE_PORT = 5408
-BACKSTAGE_PORT = 7407
-KEYCLOAK_PORT = 7480
-
 MOUNT = "/api/litellm"
 PLUGIN_ID = "litellm-flask"
 MASTER_KEY = "sk-rig-master"
@@ -52,6 +46,20 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 class UnusableError(Exception):
     """Something that the benchmark needs is not there, or did not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where everything listens, on the loopback."""
+
+    upstream: int = 4407
+    service: int = 5407
+    bare: int = 5408
+    backstage: int = 7407
+    keycloak: int = 7480
+
+
+PORTS = Ports()
 
 
 # -- processes ---------------------------------------------------------------
@@ -165,15 +173,19 @@ def _running(
             process.wait()
 
 
-# -- the stand-in for LiteLLM ------------------------------------------------
+# -- LiteLLM, as both sides see it -------------------------------------------
 
 
 class Upstream:
-    """The stand-in: ``upstream.py`` in a process of its own."""
+    """The stand-in, or a relay to the real one: a program of this folder in a process of its own.
 
-    url = f"http://127.0.0.1:{UPSTREAM_PORT}"
+    Attributes:
+        url: Without a path.
+        pid: Of the process.
+    """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, port: int, pid: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
         self.pid = pid
         self._session = requests.Session()
 
@@ -188,17 +200,21 @@ class Upstream:
 
 
 @contextmanager
-def upstream(folder: Path, *arguments: str) -> Iterator[Upstream]:
-    """Run the stand-in.
+def upstream(
+    folder: Path, *arguments: str, program: str = "upstream.py", ports: Ports = PORTS
+) -> Iterator[Upstream]:
+    """Run the stand-in, or what else counts calls.
 
     Args:
         folder: For its log.
-        arguments: Of ``upstream.py``, beside the port.
+        arguments: Of the program, beside the port.
+        program: A file of this folder.
+        ports: Where.
     """
-    command = [sys.executable, str(HERE / "upstream.py"), "--port", str(UPSTREAM_PORT), *arguments]
-    ready = f"{Upstream.url}/__calls"
+    command = [sys.executable, str(HERE / program), "--port", str(ports.upstream), *arguments]
+    ready = f"http://127.0.0.1:{ports.upstream}/__calls"
     with _running(command, ready, folder / "upstream.log", cwd=HERE) as pid:
-        yield Upstream(pid)
+        yield Upstream(ports.upstream, pid)
 
 
 # -- Backstage, and the original in it ---------------------------------------
@@ -208,13 +224,16 @@ class Backstage:
     """The real one of ``../shared/backstage``.
 
     Args:
+        port: Where it listens.
         pid: Of its process.
         keys: The folder with the keys it signs with.
+
+    Attributes:
+        url: Without a path.
     """
 
-    url = f"http://127.0.0.1:{BACKSTAGE_PORT}"
-
-    def __init__(self, pid: int, keys: Path) -> None:
+    def __init__(self, port: int, pid: int, keys: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}"
         self.pid = pid
         self._key_file = keys / "user.pem"
 
@@ -252,21 +271,22 @@ class Backstage:
 
 
 @contextmanager
-def backstage(shared: Path, folder: Path) -> Iterator[Backstage]:
-    """Run Backstage with the npm plugin, which asks the stand-in.
+def backstage(shared: Path, folder: Path, ports: Ports = PORTS) -> Iterator[Backstage]:
+    """Run Backstage with the npm plugin, which asks the upstream.
 
     Args:
         shared: The folder with the rigs.
         folder: For the configuration that maps our plugin id to our service.
+        ports: Where.
     """
     rig = shared / "backstage"
     extra = folder / "app-config.discovery.yaml"
-    extra.write_text(DISCOVERY)
+    extra.write_text(DISCOVERY.format(port=ports.service))
     env = {
         **os.environ,
-        "BACKSTAGE_PORT": str(BACKSTAGE_PORT),
-        "KEYCLOAK_PORT": str(KEYCLOAK_PORT),
-        "LITELLM_BASE_URL": Upstream.url,
+        "BACKSTAGE_PORT": str(ports.backstage),
+        "KEYCLOAK_PORT": str(ports.keycloak),
+        "LITELLM_BASE_URL": f"http://127.0.0.1:{ports.upstream}",
         "LITELLM_MASTER_KEY": MASTER_KEY,
         "LITELLM_USER_ID_DOMAIN": USER_ID_DOMAIN,
         "BACKSTAGE_CONFIG_EXTRA": str(extra),
@@ -274,22 +294,33 @@ def backstage(shared: Path, folder: Path) -> Iterator[Backstage]:
     env.pop("LITELLM_FLASK_URL", None)  # would take the npm plugin's place
     home = Path(env.get("BACKSTAGE_RIG") or Path.home() / ".cache" / "backstage-rig")
     try:
-        _run(rig / "up", env, INSTALLING)
-        pid = int((home / "run" / str(BACKSTAGE_PORT) / "pid").read_text())
-        yield Backstage(pid, home / "keys")
+        run(rig / "up", env, INSTALLING)
+        pid = int((home / "run" / str(ports.backstage) / "pid").read_text())
+        yield Backstage(ports.backstage, pid, home / "keys")
     finally:
-        _run(rig / "down", env, STARTING, "--keycloak")
+        run(rig / "down", env, STARTING, "--keycloak")
 
 
 DISCOVERY = f"""\
 discovery:
   endpoints:
-    - target: http://127.0.0.1:{SERVICE_PORT}{MOUNT}
+    - target: http://127.0.0.1:{{port}}{MOUNT}
       plugins: [{PLUGIN_ID}]
 """
 
 
-def _run(program: Path, env: Mapping[str, str], limit: float, *arguments: str) -> None:
+def run(program: Path, env: Mapping[str, str], limit: float, *arguments: str) -> None:
+    """Run a program of a rig to its end.
+
+    Args:
+        program: Its path.
+        env: Its whole environment.
+        limit: Seconds it may take.
+        arguments: What it is given.
+
+    Raises:
+        UnusableError: It failed.
+    """
     # Into a file: what it starts in the background would hold a pipe open.
     done = subprocess.run(
         [str(program), *arguments],
@@ -344,7 +375,11 @@ litellm:
 
 @contextmanager
 def service(
-    shared: Path, folder: Path, checkout: Path, overlays: Sequence[Path] = ()
+    shared: Path,
+    folder: Path,
+    checkout: Path,
+    overlays: Sequence[Path] = (),
+    ports: Ports = PORTS,
 ) -> Iterator[Service]:
     """Run our service as one would deploy it: ``gunicorn app:app``, Backstage's configuration.
 
@@ -353,40 +388,41 @@ def service(
         folder: For its logs and its key.
         checkout: Where ``app.py`` and ``gunicorn.conf.py`` are.
         overlays: Further configuration files, the later ones winning.
+        ports: Where.
     """
     rig = shared / "backstage"
     own, discovery = folder / "app-config.service.yaml", folder / "app-config.discovery.yaml"
     own.write_text(OVERLAY.format(plugin_id=PLUGIN_ID, folder=folder))
-    discovery.write_text(DISCOVERY)
+    discovery.write_text(DISCOVERY.format(port=ports.service))
     files = [rig / "app-config.yaml", discovery, own, *overlays]
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
-        "LITELLM_PLUGIN_BIND": f"127.0.0.1:{SERVICE_PORT}",
+        "LITELLM_PLUGIN_BIND": f"127.0.0.1:{ports.service}",
         "LITELLM_PLUGIN_CONFIG": ",".join(str(file.resolve()) for file in files),
         # As the rig sets them for Backstage.
         "RIG_SHARE": str(rig),
-        "BACKSTAGE_PORT": str(BACKSTAGE_PORT),
-        "KEYCLOAK_BASE": f"http://127.0.0.1:{KEYCLOAK_PORT}",
-        "LITELLM_BASE_URL": Upstream.url,
+        "BACKSTAGE_PORT": str(ports.backstage),
+        "KEYCLOAK_BASE": f"http://127.0.0.1:{ports.keycloak}",
+        "LITELLM_BASE_URL": f"http://127.0.0.1:{ports.upstream}",
         "LITELLM_MASTER_KEY": MASTER_KEY,
         "LITELLM_USER_ID_DOMAIN": USER_ID_DOMAIN,
     }
     command = [sys.executable, "-m", "gunicorn", "app:app"]
-    ready = f"http://127.0.0.1:{SERVICE_PORT}{MOUNT}/.backstage/auth/v1/jwks.json"
+    ready = f"http://127.0.0.1:{ports.service}{MOUNT}/.backstage/auth/v1/jwks.json"
     with _running(command, ready, folder / "service.log", cwd=checkout, env=env) as pid:
-        yield Service(SERVICE_PORT, pid)
+        yield Service(ports.service, pid)
 
 
 @contextmanager
 def bare(folder: Path, checkout: Path) -> Iterator[Service]:
     """Run ``bare.py`` with the service's own gunicorn settings."""
-    env = {"PATH": os.environ["PATH"], "LITELLM_PLUGIN_BIND": f"127.0.0.1:{BARE_PORT}"}
+    env = {"PATH": os.environ["PATH"], "LITELLM_PLUGIN_BIND": f"127.0.0.1:{PORTS.bare}"}
     settings = checkout / "gunicorn.conf.py"
     command = [sys.executable, "-m", "gunicorn", "-c", str(settings), "bare:app"]
-    ready = f"http://127.0.0.1:{BARE_PORT}{MOUNT}/health"
+    ready = f"http://127.0.0.1:{PORTS.bare}{MOUNT}/health"
     with _running(command, ready, folder / "bare.log", cwd=HERE, env=env) as pid:
-        yield Service(BARE_PORT, pid)
+        yield Service(PORTS.bare, pid)
 
 
 def introduce(backstage: Backstage, service: Service) -> None:
@@ -433,18 +469,27 @@ def everything(
         yield Rig(stub, original, ours, plain)
 
 
-def check_tools(shared: Path) -> None:
+def check_tools(shared: Path, rigs: Sequence[str] = ("backstage",), *, wrk: bool = True) -> None:
     """See to it that what can't be done without is there.
+
+    Args:
+        shared: The folder with the rigs.
+        rigs: Which of them.
+        wrk: Whether ``wrk`` is needed.
 
     Raises:
         UnusableError: It is not.
     """
     missing = []
-    if shutil.which("wrk") is None:
+    if wrk and shutil.which("wrk") is None:
         missing.append("wrk is not installed (Debian has it as a package: wrk)")
     if importlib.util.find_spec("gunicorn") is None:
         missing.append(f"{sys.executable} has no gunicorn; run it with the repo's .venv")
-    if not (shared / "backstage" / "up").is_file():
-        missing.append(f"{shared / 'backstage' / 'up'} is not there; name the folder with --shared")
+    programs = [shared / rig / "up" for rig in rigs]
+    missing += [
+        f"{program} is not there; name the folder with --shared"
+        for program in programs
+        if not program.is_file()
+    ]
     if missing:
         raise UnusableError("\n".join(missing))
