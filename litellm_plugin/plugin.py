@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.sealed import Seal
+from litellm_plugin.cache.shared import SharedStore
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.cache.store import Store
 from litellm_plugin.clients.backstage import Catalog, Entity, KeySetReader, Permissions
@@ -158,15 +159,19 @@ def _store(settings: Settings) -> Store:
     Raises:
         ConfigError: ``backend.cache`` asks for what is not installed.
     """
-    memory = MemoryStore(HostShared.of_user(settings.base_url))
-    if settings.cache.connection is None:
+    host = HostShared.of_user(settings.base_url)
+    memory = MemoryStore(host)
+    connection = settings.cache.connection
+    if connection is None and (not settings.service.cache_seconds or host.path is None):
         return memory
+    # Whoever reads by other settings does not read the same.
+    installation = repr((settings.base_url, settings.discovery, settings.team_admin))
+    seal = Seal(settings.master_key, installation)
+    if connection is None:
+        return SharedStore(memory, seal)
     try:
         from litellm_plugin.cache.redis import RedisStore, connect  # noqa: PLC0415 - an extra
     except ImportError as exc:
         wanted = "needs the Python package redis; install litellm-plugin[redis]"
         raise ConfigError([f"backend.cache.store: {settings.cache.store} {wanted}"]) from exc
-    # Whoever reads by other settings does not read the same.
-    installation = repr((settings.base_url, settings.discovery, settings.team_admin))
-    seal = Seal(settings.master_key, installation)
-    return RedisStore(connect(settings.cache.connection), settings.base_url, seal, memory)
+    return RedisStore(connect(connection), settings.base_url, seal, memory)

@@ -29,6 +29,7 @@ DOORS = {
     "joserfc": {"identity/jose.py"},
     "yaml": {"config/yaml12.py"},
     "redis": {"cache/redis.py"},
+    "lmdb": {"cache/shared.py"},
     "gevent": {"worker.py"},
     "gunicorn": {"worker.py"},
     "flask": {"routes/", "factory.py", "sandbox/"},

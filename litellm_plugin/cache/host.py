@@ -21,7 +21,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from litellm_plugin.cache.store import Generations
@@ -32,10 +33,25 @@ SLOTS = 1 << 16
 _COUNTER = struct.Struct("=Q")
 _ID = SLOTS * _COUNTER.size  # behind the counters
 _SIZE = _ID + _COUNTER.size
-_STRIPES = 256
 
 PATIENCE = 30.0  # seconds to wait for a lock
-POLL = 0.01  # seconds; file locks have no time-out of their own
+
+# File locks have no time-out of their own, so they are tried again and again: after a
+# quarter of the time that was waited already, which is soon for who waits for little.
+_POLL_LEAST, _POLL_MOST = 0.001, 0.05  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """How somebody came by a lock.
+
+    Attributes:
+        held: Whether they have it; not, where it could not be had in time.
+        waited: Whether somebody else had it when they came.
+    """
+
+    held: bool
+    waited: bool
 
 
 class HostShared:
@@ -46,15 +62,16 @@ class HostShared:
             file system. None shares with forked children only.
 
     Attributes:
+        path: The file; None where only forked children share it.
         id: A random one, which those who share have in common.
     """
 
     def __init__(self, path: Path | None) -> None:
+        self.path = path
         self._descriptor = _opened(path)
         os.ftruncate(self._descriptor, _SIZE)
         self._map = mmap.mmap(self._descriptor, _SIZE)
-        between_threads = _between_threads(self._descriptor)
-        self._counting, self._holding = between_threads.counting, between_threads.holding
+        self._threads = _between_threads(self._descriptor)
         self.id = self._identified()
 
     @classmethod
@@ -64,15 +81,9 @@ class HostShared:
         Where the folder for temporary files can't be used, only processes that
         are forked from this one share it, as under ``preload_app`` of gunicorn.
         """
-        folder = Path(tempfile.gettempdir()) / f"litellm-plugin-{os.geteuid()}"
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            status = folder.lstat()
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                raise PermissionError(f"{folder} belongs to somebody else")
-            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise PermissionError(f"{folder} is open to others")
-            return cls(folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.shared")
+            file = f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.shared"
+            return cls(_private_folder() / file)
         except OSError as exc:
             log.warning("snapshots are shared with forked workers only: %s", exc)
             return cls(None)
@@ -83,7 +94,7 @@ class HostShared:
 
     def bump(self, scopes: tuple[str, ...]) -> None:
         """Begin a new generation of each scope."""
-        with self._counting:
+        with self._threads.counting:
             for scope in scopes:
                 slot = _slot(scope)
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, slot)
@@ -94,26 +105,33 @@ class HostShared:
                     fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, slot)
 
     @contextmanager
-    def alone(self, name: str) -> Iterator[None]:
+    def alone(self, name: str, patience: float | None = None) -> Iterator[Hold]:
         """Hold a lock that no other process or thread of this host holds.
 
         It is a courtesy: who does not get it in time goes on without, because a
         worker that hangs must not stop the others.
+
+        Args:
+            name: What for.
+            patience: How long to wait for it, in seconds; ``PATIENCE`` by default.
         """
-        offset = _SIZE + _slot(name)  # behind everything
-        until = time.monotonic() + PATIENCE
-        threads = self._holding[offset // _COUNTER.size % _STRIPES]
-        has_threads = threads.acquire(timeout=PATIENCE)
-        try:
-            has_file = has_threads and self._locked_in_time(offset, until)
+        at = _SIZE + _number(name, 6)  # behind everything
+        until = time.monotonic() + (PATIENCE if patience is None else patience)
+        with self._threads.holding(at, until) as among_threads:
+            if not among_threads.held:
+                yield among_threads
+                return
+            among_processes = self._locked_in_time(at, until)
             try:
-                yield
+                waited = among_threads.waited or among_processes.waited
+                yield Hold(among_processes.held, waited)
             finally:
-                if has_file:
-                    fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, offset)
-        finally:
-            if has_threads:
-                threads.release()
+                if among_processes.held:
+                    fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, at)
+
+    def touch(self) -> None:
+        """Let nobody who tidies temporary files up take the file for forgotten."""
+        os.utime(self._descriptor)
 
     def _identified(self) -> str:
         fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, _ID)
@@ -126,14 +144,24 @@ class HostShared:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, _ID)
         return f"{number:016x}"
 
-    def _locked_in_time(self, offset: int, until: float) -> bool:
+    def _locked_in_time(self, at: int, until: float) -> Hold:
+        began = time.monotonic()
+        waited = False
         while True:
-            with suppress(BlockingIOError, PermissionError):
-                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-                return True
-            if time.monotonic() >= until:
-                return False
-            time.sleep(POLL)
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
+            except (BlockingIOError, PermissionError):
+                waited = True
+            except OSError as exc:  # the system has no more locks to give
+                log.debug("going on without a lock: %s", exc)
+                return Hold(held=False, waited=waited)
+            else:
+                return Hold(held=True, waited=waited)
+            now = time.monotonic()
+            if now >= until:
+                return Hold(held=False, waited=True)
+            pause = min(max((now - began) / 4, _POLL_LEAST), _POLL_MOST)
+            time.sleep(min(pause, until - now))
 
 
 class _ThreadLocks:
@@ -141,7 +169,37 @@ class _ThreadLocks:
 
     def __init__(self) -> None:
         self.counting = threading.Lock()
-        self.holding = tuple(threading.Lock() for _ in range(_STRIPES))
+        self._changing = threading.Lock()
+        # By place in the file; those that nobody holds or waits for are not kept. Each is
+        # made when it is wanted, so that it is a greenlet's where those do the work.
+        self._locks: dict[int, _ThreadLock] = {}
+
+    @contextmanager
+    def holding(self, at: int, until: float) -> Iterator[Hold]:
+        """Hold the lock at a place of the file, unless it is not free before ``until``."""
+        with self._changing:
+            lock = self._locks.get(at)
+            waited = lock is not None
+            if lock is None:
+                lock = self._locks[at] = _ThreadLock()
+            lock.wanted_by += 1
+        held = False
+        try:
+            held = lock.lock.acquire(timeout=max(until - time.monotonic(), 0))
+            yield Hold(held, waited)
+        finally:
+            if held:
+                lock.lock.release()
+            with self._changing:
+                lock.wanted_by -= 1
+                if not lock.wanted_by:
+                    del self._locks[at]
+
+
+class _ThreadLock:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.wanted_by = 0
 
 
 _thread_locks: dict[tuple[int, int], _ThreadLocks] = {}
@@ -161,6 +219,27 @@ def _opened(path: Path | None) -> int:
     return os.open(path, flags, 0o600)
 
 
+def _private_folder() -> Path:
+    """Return the folder for what this user's processes share, made if need be.
+
+    Raises:
+        OSError: It can't be made, or is not this user's alone.
+    """
+    folder = Path(tempfile.gettempdir()) / f"litellm-plugin-{os.geteuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} belongs to somebody else")
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise PermissionError(f"{folder} is open to others")
+    return folder
+
+
 def _slot(scope: str) -> int:
-    digest = hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=4).digest()
-    return int.from_bytes(digest, "big") % SLOTS * _COUNTER.size
+    return _number(scope, 4) % SLOTS * _COUNTER.size
+
+
+def _number(text: str, size: int) -> int:
+    """Return a number of ``size`` bytes that stands for a text."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
+    return int.from_bytes(digest, "big")

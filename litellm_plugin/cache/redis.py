@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
+import math
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import cast
 
 from redis import Redis
@@ -35,8 +35,9 @@ from redis.lock import Lock
 from redis.retry import Retry
 
 from litellm_plugin.cache.memory import MemoryStore
-from litellm_plugin.cache.sealed import SEAL_BYTES, Seal
-from litellm_plugin.cache.store import Entry, Generations, StoreUnavailableError
+from litellm_plugin.cache.sealed import Seal
+from litellm_plugin.cache.store import Entry, Generations, StoreUnavailableError, Turn
+from litellm_plugin.cache.waiting import Queue
 
 log = logging.getLogger(__name__)
 
@@ -45,20 +46,11 @@ ANSWER_SECONDS = 0.5
 PAUSE = 1.0  # seconds to do without after a failure
 QUIET = 60.0  # seconds between two complaints in the log
 
-MAX_BYTES = 1 << 20  # of one entry
 GENERATION_SECONDS = 24 * 3600  # any time will do; without its generation nothing counts
 
 LOCK_SECONDS = 30.0  # after which a lock is free, whoever holds it
 PATIENCE = 30.0  # seconds to wait for a lock
 POLL = 0.02  # seconds between two attempts
-
-# The secret of a key (masked ones have dots in them), or a field that may hold one.
-_CONFIDENTIAL = re.compile(
-    # No "risk-assessment"; but what JSON escapes in front is no letter.
-    rb"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9a-f]{4}))sk-[A-Za-z0-9_-]{8}"
-    rb'|"(?:api_key|credentials|env|env_vars|litellm_params|static_headers)"'
-    rb':(?!null|""|\[\]|\{\})'
-)
 
 
 def connect(url: str) -> Redis:
@@ -105,9 +97,16 @@ class RedisStore:
         self._prefix = f"litellm-plugin:{{{_digest(litellm)}}}"
         self._seal = seal
         self._memory = memory
+        self._queue = Queue(memory.host)
         self._line = _Line(timer)
 
-    def look_up(self, key: str, scopes: tuple[str, ...]) -> tuple[Entry | None, Generations]:
+    def look_up(
+        self,
+        key: str,
+        scopes: tuple[str, ...],
+        *,
+        since: float = math.inf,  # noqa: ARG002 - Redis has the generations, and is asked anyway
+    ) -> tuple[Entry | None, Generations]:
         """Return the entry of ``key``, and the present generations of ``scopes``.
 
         One round trip; two where a generation has to be made up for.
@@ -124,12 +123,20 @@ class RedisStore:
     def put(self, key: str, entry: Entry, *, seconds: float, weight: int) -> None:
         """Keep ``entry`` for ``seconds``, for all hosts if it can be let out of this process."""
         name = self._name("entry", key)
-        data = self._closed(name, entry)
+        data = self._seal.let_out(name, entry)
+        self._queue.note(key, shared=data is not None)
         if data is None:
             self._memory.put(key, entry, seconds=seconds, weight=weight)
             return
         with self._asking():
             self._redis.set(name, data, px=max(round(seconds * 1000), 1))
+
+    def reading(self, key: str, generations: Generations) -> AbstractContextManager[Turn]:
+        """Let other workers of this host wait for what then is in Redis.
+
+        Not those of other hosts: a lock in Redis would cost every read two round trips more.
+        """
+        return self._queue.turn(key, generations)
 
     def generations(self, scopes: tuple[str, ...]) -> Generations:
         """Return the present generations of ``scopes``."""
@@ -175,7 +182,7 @@ class RedisStore:
         return [*generations, *map(self._told, scopes)]
 
     def _told(self, scope: str) -> str:
-        return self._name(f"told:{self._memory.host_id}", scope)
+        return self._name(f"told:{self._memory.host.id}", scope)
 
     def _agreed(
         self, scopes: Sequence[str], here: Generations, noted: Sequence[bytes | None]
@@ -213,17 +220,6 @@ class RedisStore:
 
     def _read(self, names: list[str]) -> list[bytes | None]:
         return cast("list[bytes | None]", self._redis.mget(names))
-
-    def _closed(self, name: str, entry: Entry) -> bytes | None:
-        """Return the bytes for Redis, or None where they are not to go there."""
-        try:
-            data = self._seal.close(name, entry)
-        except (TypeError, ValueError, RecursionError) as exc:
-            log.warning("a snapshot is kept in this process only: %s", exc)
-            return None
-        if len(data) > MAX_BYTES or _CONFIDENTIAL.search(data, SEAL_BYTES):
-            return None
-        return data
 
     def _locked(self, name: str, until: float) -> Lock | None:
         """Return the lock, held; None where it can't be had."""

@@ -78,28 +78,36 @@ class Snapshots:
                 upstream that is down; without it none does.
         """
         name = "\x1f".join(key)
+        lifetime = self._seconds and (self._seconds if seconds is None else seconds)
         try:
-            entry, generations = self._store.look_up(name, scopes)
+            since = self._clock() - lifetime
+            entry, generations = self._store.look_up(name, scopes, since=since)
         except StoreUnavailableError as exc:
             log.debug("snapshots can't be asked for: %s", exc)  # the store says it once
             return self._flights.share((name, exc.known), load)
         if entry is not None and (fresh or not self._seconds or entry.generations != generations):
             entry = None
         now = self._clock()
-        lifetime = self._seconds and (self._seconds if seconds is None else seconds)
         if entry is not None and 0 <= now - entry.read_at < lifetime:
             value: T = entry.value
             return value
 
-        def load_and_keep() -> T:
+        def load_and_keep(known: Generations) -> T:
+            began = self._clock()
             loaded = load()
             if lifetime:
-                self._keep(name, Entry(loaded, generations, now), lifetime, weight(loaded))
+                self._keep(name, Entry(loaded, known, began), lifetime, weight(loaded))
             return loaded
 
+        def load_it() -> T:
+            if fresh or not lifetime:
+                return load_and_keep(generations)
+            return self._in_turn(name, scopes, generations, lifetime, load_and_keep)
+
         try:
-            # Whoever has seen a later write has later generations, and joins no earlier read.
-            return self._flights.share((name, generations), load_and_keep)
+            # Whoever has seen a later write has later generations, and joins no earlier read;
+            # who asks in any case joins nobody who may be answered from the store.
+            return self._flights.share((name, generations, fresh), load_it)
         except UpstreamError as exc:
             if entry is None or stale is None or not exc.down:
                 raise
@@ -128,7 +136,8 @@ class Snapshots:
         if not self._seconds:
             return nowhere
         try:
-            entry, generations = self._store.look_up(name, scopes)
+            since = self._clock() - seconds
+            entry, generations = self._store.look_up(name, scopes, since=since)
         except StoreUnavailableError as exc:
             log.debug("snapshots can't be asked for: %s", exc)  # the store says it once
             return nowhere
@@ -169,6 +178,40 @@ class Snapshots:
         finally:
             # Also after a failure: the upstream may have acted all the same.
             self.forget(*scopes)
+
+    def _in_turn(
+        self,
+        name: str,
+        scopes: tuple[str, ...],
+        known: Generations,
+        lifetime: float,
+        load: Callable[[Generations], T],
+    ) -> T:
+        """Return what another worker has read while this one waited, or else read it."""
+        with self._store.reading(name, known) as turn:
+            if turn.look_again:
+                entry, known = self._by_now(name, scopes, known, lifetime)
+                if entry is not None:
+                    value: T = entry.value
+                    return value
+            if not turn.waited:
+                return load(known)
+        # In vain. From here on all who waited ask at once: in a row they would wait too long.
+        return load(known)
+
+    def _by_now(
+        self, name: str, scopes: tuple[str, ...], known: Generations, lifetime: float
+    ) -> tuple[Entry | None, Generations]:
+        """Return what the store has, if it counts and is not too old; and the generations."""
+        try:
+            since = self._clock() - lifetime
+            entry, present = self._store.look_up(name, scopes, since=since)
+        except StoreUnavailableError as exc:
+            log.debug("snapshots can't be asked for: %s", exc)
+            return None, known
+        if entry is None or entry.generations != present:
+            return None, present
+        return (entry if 0 <= self._clock() - entry.read_at < lifetime else None), present
 
     def _keep(self, name: str, entry: Entry, lifetime: float, weight: int) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -36,18 +37,49 @@ class Entry:
     read_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How somebody came to read what others may have been reading.
+
+    Attributes:
+        look_again: Whether the store may have it by now.
+        waited: Whether somebody else was reading it. If the store does not have it all the
+            same, they have failed, or are slow: no reason to let others wait once more.
+    """
+
+    look_again: bool
+    waited: bool
+
+
 class Store(Protocol):
     """Keeps entries for a time, and counts how often each scope was written to.
 
     Every method may raise :class:`StoreUnavailableError`.
     """
 
-    def look_up(self, key: str, scopes: tuple[str, ...]) -> tuple[Entry | None, Generations]:
-        """Return the entry of ``key``, and the present generations of ``scopes``."""
+    def look_up(
+        self, key: str, scopes: tuple[str, ...], *, since: float = math.inf
+    ) -> tuple[Entry | None, Generations]:
+        """Return the entry of ``key``, and the present generations of ``scopes``.
+
+        Args:
+            key: What it was put under.
+            scopes: What it depends on.
+            since: Unix time, in seconds; an entry of this process that was read after that,
+                and still counts, is good enough, even if others have a later one.
+        """
         ...
 
     def put(self, key: str, entry: Entry, *, seconds: float, weight: int) -> None:
         """Keep ``entry`` for ``seconds``; ``weight`` is its size in rows."""
+        ...
+
+    def reading(self, key: str, generations: Generations) -> AbstractContextManager[Turn]:
+        """Let others wait, where they would find ``key`` in the store afterwards.
+
+        Whoever knows of a later write has later generations, and waits for nobody from
+        before it. Nobody waits for long. Never raises StoreUnavailableError.
+        """
         ...
 
     def generations(self, scopes: tuple[str, ...]) -> Generations:

@@ -234,19 +234,40 @@ def test_the_page_that_provisions_its_user_costs_five_reads(
     assert world.litellm.calls == []
 
 
-def test_a_second_worker_costs_one_look_more(open_furnished: Any) -> None:
-    world = open_furnished(workers=2)
-    open_page(world, PLAIN)
-    assert paths(world) == OWN | {"/user/info": 2}
-    assert_only_about(world, PLAIN)
+@pytest.mark.parametrize(("who", "more"), [(PLAIN, {}), (ADMIN, ADMINS)])
+@pytest.mark.parametrize("at_once", [1, BROWSER])
+def test_more_workers_cost_nothing_more(
+    open_furnished: Any, who: str, more: dict[str, int], at_once: int
+) -> None:
+    world = open_furnished(workers=3)
+    first = open_page(world, who, at_once)
+    assert paths(world) == OWN | more
+    assert_only_about(world, who)
+    world.litellm.calls.clear()
+    world.workers.reverse()
+    again = open_page(world, who, at_once)
+    assert world.litellm.calls == []
+    for path, answers in first.items():
+        assert {answer.text for answer in answers} == {answer.text for answer in again[path]}
 
 
 def test_two_workers_make_one_user(open_furnished: Any) -> None:
     world = open_furnished(workers=2, known=False)
     open_page(world, PLAIN)
     assert [call.path for call in world.litellm.writes] == ["/user/new", "/user/update"]
-    assert paths(world) == OWN | {"/user/info": 5}
+    assert paths(world) == OWN | {"/user/info": 3}
     assert_only_about(world, PLAIN)
+
+
+def test_a_write_through_one_worker_costs_one_call_more_through_all(open_furnished: Any) -> None:
+    world = open_furnished(workers=2)
+    open_page(world, PLAIN)
+    (key,) = world.get(PLAIN, "/keys")
+    answer = world.ask(PLAIN, "POST", f"/keys/{key['token']}/block", json={}, worker=1)
+    assert answer.status_code == 200
+    world.litellm.calls.clear()
+    open_page(world, PLAIN)
+    assert paths(world)["/user/info"] == 1
 
 
 def test_a_write_costs_one_call_more_and_no_other_user_anything(world: World) -> None:
@@ -282,12 +303,14 @@ def test_a_team_with_knowledge_bases_costs_one_call_more_to_each_list(
     assert world.litellm.calls == []
 
 
-@pytest.mark.parametrize("who", [PLAIN, ADMIN])
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("who", "more"), [(PLAIN, {}), (ADMIN, ADMINS)])
 def test_threads_in_any_order_leave_a_snapshot_that_costs_nothing(
-    open_furnished: Any, who: str
+    open_furnished: Any, who: str, more: dict[str, int], workers: int
 ) -> None:
-    world = open_furnished(threads=True)
+    world = open_furnished(threads=True, workers=workers)
     open_page_in_threads(world, who)
+    assert paths(world) == OWN | more
     assert_only_about(world, who)
     world.litellm.calls.clear()
     open_page_in_threads(world, who)

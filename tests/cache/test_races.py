@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
+from litellm_plugin.cache import waiting
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.store import Entry
 from litellm_plugin.config.settings import Settings
@@ -239,6 +240,13 @@ def test_a_write_that_litellm_reports_as_failed_is_forgotten_too(
 # -- first visits ----------------------------------------------------------------
 
 
+@pytest.fixture
+def _each_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no worker wait for what another one reads, as where that takes too long."""
+    monkeypatch.setattr(waiting, "PATIENCE", 0.0)
+
+
+@pytest.mark.usefixtures("_each_for_themselves")
 def test_first_visits_through_all_workers_at_once_make_one_user_each(
     world: World, submit: Submit
 ) -> None:
@@ -258,6 +266,7 @@ def test_first_visits_through_all_workers_at_once_make_one_user_each(
     assert sorted(made) == sorted(map(id_of, NEW))
 
 
+@pytest.mark.usefixtures("_each_for_themselves")
 def test_a_first_visit_that_litellm_reports_as_failed_makes_one_user(
     world: World, submit: Submit
 ) -> None:

@@ -18,7 +18,7 @@ from litellm_plugin.cache import redis
 from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.redis import RedisStore, connect
-from litellm_plugin.cache.sealed import Seal
+from litellm_plugin.cache.sealed import MAX_BYTES, Seal
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.cache.store import Entry, StoreUnavailableError
 from litellm_plugin.clients.backstage import Entity
@@ -393,7 +393,7 @@ def test_the_password_is_not_told(
         ([{"credentials": {"auth_value": "hunter2"}}], False),
         ([{"env": {"TOKEN": "hunter2"}}], False),
         ([{"static_headers": {"X-Key": "hunter2"}}], False),
-        ("x" * redis.MAX_BYTES, False),
+        ("x" * MAX_BYTES, False),
         (object(), False),
     ],
     ids=lambda value: repr(value)[:20] if value is not True and value is not False else "",
@@ -532,7 +532,7 @@ def test_a_forked_worker_has_connections_of_its_own(worker: Worked, source: Sour
 
 def test_a_later_entry_wins_wherever_it_is_kept(worker: Worked, clock: Clock) -> None:
     one = worker()
-    large, small = "x" * redis.MAX_BYTES, "small"
+    large, small = "x" * MAX_BYTES, "small"
     generations = one.store.generations(("s",))
     for value in (small, large, small, large):
         clock.now += 1

@@ -56,6 +56,20 @@ def test_half_a_character_survives() -> None:
     assert entry.value == {"alias": "\ud83d"}
 
 
+@pytest.mark.parametrize("value", [2**53 + 1, 2**63, 2**64, -(2**63) - 1, -0.0, 5e-324, 10**40])
+def test_no_number_loses_a_digit(value: float) -> None:
+    entry = SEAL.open("name", closed([value]))
+    assert entry is not None
+    assert repr(entry.value) == repr([value])
+
+
+@pytest.mark.parametrize("value", [[float("nan")], {"at": (1, 2)}, [{1: "one"}], {"a": [(1,)]}])
+def test_what_would_not_come_back_as_it_is_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="would change it"):
+        closed(value)
+    assert SEAL.let_out("name", Entry(value, (), 0.0)) is None
+
+
 @pytest.mark.parametrize(
     "opened",
     [
@@ -77,7 +91,17 @@ def test_what_was_not_sealed_for_that_name_is_nothing(opened: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b'["account",{"user_id":"a"},[],1]', b'["later",1,[],1]', b"[]", b"null", b"{"]
+    "text",
+    [
+        b'o["account",{"user_id":"a"},[],1]',
+        b'j["account",{"user_id":"a"},[],1]',
+        b'["account",{"user_id":"a"},[],1]',
+        b'o["later",1,[],1]',
+        b"o[]",
+        b"jnull",
+        b"o{",
+        b"",
+    ],
 )
 def test_what_another_version_sealed_is_nothing(text: bytes) -> None:
     assert SEAL.open("name", SEAL._seal("name", text) + text) is None

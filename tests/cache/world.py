@@ -120,7 +120,7 @@ class World:
     """Workers, LiteLLM and Backstage.
 
     A worker is an application of its own, with a memory of its own; like the processes of one
-    host they share a file, and nothing else.
+    host they share files, and nothing else.
 
     Args:
         settings: Of all workers.
