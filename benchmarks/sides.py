@@ -380,6 +380,7 @@ def service(
     checkout: Path,
     overlays: Sequence[Path] = (),
     ports: Ports = PORTS,
+    arguments: Sequence[str] = (),
 ) -> Iterator[Service]:
     """Run our service as one would deploy it: ``gunicorn app:app``, Backstage's configuration.
 
@@ -389,6 +390,7 @@ def service(
         checkout: Where ``app.py`` and ``gunicorn.conf.py`` are.
         overlays: Further configuration files, the later ones winning.
         ports: Where.
+        arguments: Of gunicorn.
     """
     rig = shared / "backstage"
     own, discovery = folder / "app-config.service.yaml", folder / "app-config.discovery.yaml"
@@ -408,7 +410,7 @@ def service(
         "LITELLM_MASTER_KEY": MASTER_KEY,
         "LITELLM_USER_ID_DOMAIN": USER_ID_DOMAIN,
     }
-    command = [sys.executable, "-m", "gunicorn", "app:app"]
+    command = [sys.executable, "-m", "gunicorn", *arguments, "app:app"]
     ready = f"http://127.0.0.1:{ports.service}{MOUNT}/.backstage/auth/v1/jwks.json"
     with _running(command, ready, folder / "service.log", cwd=checkout, env=env) as pid:
         yield Service(ports.service, pid)
