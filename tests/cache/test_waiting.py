@@ -103,7 +103,14 @@ def store(
 ) -> Iterator[Callable[[], Store]]:
     """Makes the store of a worker, with a memory of its own."""
     if request.param == "file":
-        yield lambda: SharedStore(MemoryStore(host), SEAL)
+        # One that is let go of is about to close the file, and nobody can open it meanwhile.
+        kept: list[Store] = []
+
+        def another() -> Store:
+            kept.append(SharedStore(MemoryStore(host), SEAL))
+            return kept[-1]
+
+        yield another
         return
     server = RedisServer(tmp_path / "redis")
     server.start()
