@@ -17,7 +17,7 @@ from litellm_plugin.clients.backstage import Catalog, Entity, KeySetReader, Perm
 from litellm_plugin.clients.http import Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.config import ConfigError
-from litellm_plugin.config.settings import Settings
+from litellm_plugin.config.settings import CACHE_SECONDS, Settings
 from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.keycloak import BridgeVerifier
 from litellm_plugin.identity.principal import Principal, UserPrincipal
@@ -69,7 +69,13 @@ class Plugin:
         """
         if isinstance(principal, UserPrincipal):
             asked = litellm_id(principal.entity_ref, self.settings.user_id_domain)
-        return Caller(principal, asked, self._entity)
+        caller = Caller(principal, asked, self._entity)
+        caller.since = self.snapshots.begin(caller.name)
+        return caller
+
+    def left(self, caller: Caller) -> None:
+        """Note that the caller has been answered."""
+        self.snapshots.end(caller.name)
 
     def _entity(self, ref: str) -> Entity | None:
         return self.snapshots.read(("entity", ref), (), lambda: self.catalog.entity(ref))
@@ -106,8 +112,10 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
     fetch = KeySetReader(backstage)
     # As long as nothing else is remembered, no token is.
-    seconds = MAX_SECONDS if service.cache_seconds else 0.0
-    authenticator = RememberedTokens(Authenticator(settings, fetch, plugin_keys), seconds)
+    remembering = service.cache_seconds != 0
+    authenticator = RememberedTokens(
+        Authenticator(settings, fetch, plugin_keys), MAX_SECONDS if remembering else 0.0
+    )
 
     def catalog_token() -> str:
         return service.backstage_token or tokens.issue("catalog")
@@ -125,7 +133,13 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     litellm = LiteLLM(
         upstream("LiteLLM", "litellm.baseUrl"), settings.base_url, settings.master_key
     )
-    snapshots = Snapshots(_store(settings), service.cache_seconds, service.stale_seconds)
+    host = HostShared.of_user(settings.base_url)
+    snapshots = Snapshots(
+        _store(settings, host),
+        CACHE_SECONDS if service.cache_seconds is None else service.cache_seconds,
+        service.stale_seconds,
+        host=host if service.cache_seconds is None else None,
+    )
     permissions = Permissions(backstage, settings.discovery)
     access = Access(settings, permissions, snapshots, on_behalf_of)
     reports = Reports(snapshots, utc_now)
@@ -153,16 +167,15 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     )
 
 
-def _store(settings: Settings) -> Store:
+def _store(settings: Settings, host: HostShared) -> Store:
     """Return where snapshots are kept.
 
     Raises:
         ConfigError: ``backend.cache`` asks for what is not installed.
     """
-    host = HostShared.of_user(settings.base_url)
     memory = MemoryStore(host)
     connection = settings.cache.connection
-    if connection is None and (not settings.service.cache_seconds or host.path is None):
+    if connection is None and (settings.service.cache_seconds == 0 or host.path is None):
         return memory
     # Whoever reads by other settings does not read the same.
     installation = repr((settings.base_url, settings.discovery, settings.team_admin))

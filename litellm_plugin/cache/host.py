@@ -32,9 +32,14 @@ log = logging.getLogger(__name__)
 SLOTS = 1 << 16
 _COUNTER = struct.Struct("=Q")
 _ID = SLOTS * _COUNTER.size  # behind the counters
-_SIZE = _ID + _COUNTER.size
+# How many requests of somebody are under way; when one of them began or ended last, and
+# when the first of the row began: Unix time.
+_ROW = struct.Struct("=Qdd")
+_ROWS = _ID + _COUNTER.size
+_SIZE = _ROWS + SLOTS * _ROW.size
 
 PATIENCE = 30.0  # seconds to wait for a lock
+LONGEST = 60.0  # seconds; whoever has not ended a request by then was killed
 
 # File locks have no time-out of their own, so they are tried again and again: after a
 # quarter of the time that was waited already, which is soon for who waits for little.
@@ -103,6 +108,41 @@ class HostShared:
                     _COUNTER.pack_into(self._map, slot, (count + 1) % (1 << 64))
                 finally:
                     fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, slot)
+
+    def begin(self, name: str, now: float, pause: float) -> float:
+        """Note that a request of somebody begins.
+
+        Args:
+            name: Whose it is.
+            now: Unix time, in seconds.
+            pause: Seconds without any request of theirs after which a new row begins.
+
+        Returns:
+            When the first of this row of requests began.
+        """
+        with self._row(name) as at:
+            under_way, last, first = _ROW.unpack_from(self._map, at)
+            quiet = now - last
+            if quiet > (LONGEST if under_way else pause) or quiet < 0:
+                under_way, first = 0, now
+            _ROW.pack_into(self._map, at, under_way + 1, now, first)
+            return float(first)
+
+    def end(self, name: str, now: float) -> None:
+        """Note that it ends; arguments as for :meth:`begin`."""
+        with self._row(name) as at:
+            under_way, _, first = _ROW.unpack_from(self._map, at)
+            _ROW.pack_into(self._map, at, max(under_way - 1, 0), now, first)
+
+    @contextmanager
+    def _row(self, name: str) -> Iterator[int]:
+        at = _ROWS + _number(name, 4) % SLOTS * _ROW.size
+        with self._threads.counting:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, at)
+            try:
+                yield at
+            finally:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, at)
 
     @contextmanager
     def alone(self, name: str, patience: float | None = None) -> Iterator[Hold]:

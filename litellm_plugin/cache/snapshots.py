@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from litellm_plugin.cache.flights import Flights
+from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.store import Entry, Generations, Store, StoreUnavailableError
 from litellm_plugin.errors import UpstreamError
 
 log = logging.getLogger(__name__)
+
+PAUSE = 0.05  # seconds; a browser needs less to ask for what an answer leads to
 
 T = TypeVar("T")
 
@@ -39,6 +42,7 @@ class Snapshots:
         seconds: How long a read may be repeated without asking again; 0: never.
         stale_seconds: How long beyond that it may stand in for an upstream that is down.
         clock: Unix time, in seconds.
+        host: Tells which requests of somebody come in a row; None: nobody asks.
     """
 
     def __init__(
@@ -47,10 +51,12 @@ class Snapshots:
         seconds: float,
         stale_seconds: float = 0.0,
         clock: Callable[[], float] = time.time,
+        host: HostShared | None = None,
     ) -> None:
         self._store = store
         self._seconds = seconds
         self._stale_seconds = stale_seconds
+        self._host = host
         self._clock = clock
         self._flights = Flights()
 
@@ -62,6 +68,7 @@ class Snapshots:
         *,
         seconds: float | None = None,
         fresh: bool = False,
+        since: float = 0.0,
         weight: Callable[[T], int] = lambda _: 1,
         stale: Callable[[float], None] | None = None,
     ) -> T:
@@ -73,6 +80,7 @@ class Snapshots:
             load: The read.
             seconds: How long to remember it, if not as long as everything.
             fresh: Ask in any case, as whoever decides about a write should.
+            since: Unix time, in seconds; no read that began before will do.
             weight: Its size in rows.
             stale: Called with the age, in seconds, of a snapshot that stands in for an
                 upstream that is down; without it none does.
@@ -80,15 +88,15 @@ class Snapshots:
         name = "\x1f".join(key)
         lifetime = self._seconds and (self._seconds if seconds is None else seconds)
         try:
-            since = self._clock() - lifetime
-            entry, generations = self._store.look_up(name, scopes, since=since)
+            oldest = max(self._clock() - lifetime, since)
+            entry, generations = self._store.look_up(name, scopes, since=oldest)
         except StoreUnavailableError as exc:
             log.debug("snapshots can't be asked for: %s", exc)  # the store says it once
             return self._flights.share((name, exc.known), load)
         if entry is not None and (fresh or not self._seconds or entry.generations != generations):
             entry = None
         now = self._clock()
-        if entry is not None and 0 <= now - entry.read_at < lifetime:
+        if entry is not None and 0 <= now - entry.read_at < lifetime and entry.read_at >= since:
             value: T = entry.value
             return value
 
@@ -102,7 +110,7 @@ class Snapshots:
         def load_it() -> T:
             if fresh or not lifetime:
                 return load_and_keep(generations)
-            return self._in_turn(name, scopes, generations, lifetime, load_and_keep)
+            return self._in_turn(name, scopes, generations, lifetime, since, load_and_keep)
 
         try:
             # Whoever has seen a later write has later generations, and joins no earlier read;
@@ -150,6 +158,19 @@ class Snapshots:
             return Place(None, keep)
         return Place(entry.value if 0 <= now - entry.read_at < seconds else None, keep)
 
+    def begin(self, reader: str) -> float:
+        """Note that a request begins; return when the first of its row did, Unix time.
+
+        Requests are in a row as those of one page are: one is under way, or has ended a
+        moment ago. What was read for an earlier row may be too old for this one.
+        """
+        return self._host.begin(reader, self._clock(), PAUSE) if self._host else 0.0
+
+    def end(self, reader: str) -> None:
+        """Note that it ends."""
+        if self._host:
+            self._host.end(reader, self._clock())
+
     def generations(self, *scopes: str) -> Generations | None:
         """Return a value that changes when any of ``scopes`` is forgotten; None: who knows."""
         try:
@@ -185,12 +206,13 @@ class Snapshots:
         scopes: tuple[str, ...],
         known: Generations,
         lifetime: float,
+        since: float,
         load: Callable[[Generations], T],
     ) -> T:
         """Return what another worker has read while this one waited, or else read it."""
         with self._store.reading(name, known) as turn:
             if turn.look_again:
-                entry, known = self._by_now(name, scopes, known, lifetime)
+                entry, known = self._by_now(name, scopes, known, lifetime, since)
                 if entry is not None:
                     value: T = entry.value
                     return value
@@ -200,18 +222,24 @@ class Snapshots:
         return load(known)
 
     def _by_now(
-        self, name: str, scopes: tuple[str, ...], known: Generations, lifetime: float
+        self,
+        name: str,
+        scopes: tuple[str, ...],
+        known: Generations,
+        lifetime: float,
+        since: float,
     ) -> tuple[Entry | None, Generations]:
         """Return what the store has, if it counts and is not too old; and the generations."""
         try:
-            since = self._clock() - lifetime
+            since = max(self._clock() - lifetime, since)
             entry, present = self._store.look_up(name, scopes, since=since)
         except StoreUnavailableError as exc:
             log.debug("snapshots can't be asked for: %s", exc)
             return None, known
         if entry is None or entry.generations != present:
             return None, present
-        return (entry if 0 <= self._clock() - entry.read_at < lifetime else None), present
+        counts = since <= entry.read_at <= self._clock()
+        return (entry if counts else None), present
 
     def _keep(self, name: str, entry: Entry, lifetime: float, weight: int) -> None:
         try:

@@ -218,13 +218,17 @@ class Timeouts:
     total: float = 30.0  # the whole call, its body included
 
 
+CACHE_SECONDS = 3.0
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """``litellm.service``: what this service has beyond the original."""
 
     backstage_token: str | None = field(default=None, repr=False)
     plugin_id: str = "litellm"
-    cache_seconds: float = 3.0  # 0: nothing of an upstream's answer is kept
+    # None: CACHE_SECONDS, but accounts no longer than for one page; 0: nothing is kept.
+    cache_seconds: float | None = None
     stale_seconds: float = 0.0  # how long beyond that while LiteLLM is down
     rate_limits: bool = True
     circuit_breaker: bool = True

@@ -269,8 +269,10 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
 
     def leave(response: Response) -> Response:
         caller = _state().caller
-        if caller is not None and caller.stale_seconds is not None:
-            response.headers["X-Stale-Seconds"] = str(int(caller.stale_seconds))
+        if caller is not None:
+            serving.left(caller)
+            if caller.stale_seconds is not None:
+                response.headers["X-Stale-Seconds"] = str(int(caller.stale_seconds))
         if cross_origin is not None:
             cross_origin.finish(response)
         return finish(response)

@@ -100,7 +100,7 @@ class Users:
         """
         if not caller.litellm_id:
             return None
-        return self._look_up(caller.litellm_id, caller.name, fresh=fresh)
+        return self._look_up(caller.litellm_id, caller.name, fresh=fresh, since=caller.since)
 
     def account(self, caller: Caller, *, fresh: bool = False) -> Account:
         """Return the caller's account, created if need be.
@@ -123,6 +123,7 @@ class Users:
             lambda: profile_of(caller),
             reader=caller.name,
             fresh=fresh,
+            since=caller.since,
             stale=caller.note_stale,
         )
 
@@ -133,6 +134,7 @@ class Users:
         *,
         reader: str,
         fresh: bool = False,
+        since: float = 0.0,
         stale: Callable[[float], None] | None = None,
     ) -> Account:
         """Return an account by LiteLLM id, created with ``profile`` if need be.
@@ -142,11 +144,12 @@ class Users:
             profile: Tells who a new user is.
             reader: Who asks; nobody is answered from somebody else's snapshot.
             fresh: As for :meth:`account`.
+            since: Unix time, in seconds; what was read before is too old.
             stale: Called with the age of an answer from before LiteLLM went down.
         """
         scope = user_scope(user_id)
         before = self._snapshots.generations(scope)
-        account = self._look_up(user_id, reader, fresh=fresh, stale=stale)
+        account = self._look_up(user_id, reader, fresh=fresh, since=since, stale=stale)
         if account is not None:
             return account
         if not self._provisioning.enabled:
@@ -170,6 +173,7 @@ class Users:
         reader: str,
         *,
         fresh: bool = False,
+        since: float = 0.0,
         stale: Callable[[float], None] | None = None,
     ) -> Account | None:
         return self._snapshots.read(
@@ -177,6 +181,7 @@ class Users:
             (user_scope(user_id), TEAMS),
             lambda: _slim(self._litellm.account(user_id)),
             fresh=fresh,
+            since=since,
             weight=lambda account: account.rows if account else 1,
             stale=stale,
         )
