@@ -77,16 +77,21 @@ def deploy(tmp_path_factory: pytest.TempPathFactory, key_file: Path) -> Iterator
     folder = tmp_path_factory.mktemp("services")
     services: list[Service] = []
 
-    def deploy(name: str, config: str = "", *, start: bool = True, **options: Any) -> Service:
+    def deploy(
+        name: str, config: str = "", *, start: bool = True, caching: bool = False, **options: Any
+    ) -> Service:
         """Return a service.
 
         Args:
             name: Of its folder.
             config: YAML below the overlay's ``litellm.service.keyFile``.
             start: Whether to start it.
+            caching: Whether it keeps what it reads, as it does unless told otherwise. Most
+                tests change policy or LiteLLM, and look at once.
             options: Of ``Service``.
         """
-        text = f"litellm:\n  service:\n    keyFile: {key_file}\n{config}"
+        text = f"litellm:\n  service:\n    keyFile: {key_file}\n"
+        text += config if caching else f"    cacheSeconds: 0\n{config}"
         service = Service(name, folder, text, **options)
         services.append(service)
         if start:

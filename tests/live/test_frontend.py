@@ -49,9 +49,9 @@ def _failures(summary: dict[str, Any]) -> list[str]:
 
 
 def test_every_step_of_the_frontend_works(
-    service: Service, backstage: BackstageRig, tmp_path: Path, told: Told
+    deploy: Deploy, backstage: BackstageRig, tmp_path: Path, told: Told
 ) -> None:
-    summary = _walk(service, tmp_path / "walk")
+    summary = _walk(deploy("walk", caching=True), tmp_path / "walk")
     assert _failures(summary) == []
     told(f"{summary['passed']} steps in the browser, screenshots in {tmp_path / 'walk'}")
 
@@ -59,7 +59,7 @@ def test_every_step_of_the_frontend_works(
 def test_the_page_works_with_budgets_hidden_from_members(
     deploy: Deploy, backstage: BackstageRig, tmp_path: Path, told: Told
 ) -> None:
-    hiding = deploy("walk-hidden", "  display: { hideTeamBudgetForMembers: true }\n")
+    hiding = deploy("walk-hidden", "  display: { hideTeamBudgetForMembers: true }\n", caching=True)
     summary = _walk(hiding, tmp_path / "walk", "--only", "arrange|sign in|home:|teams:")
     assert _failures(summary) == []
     told(f"{summary['passed']} steps in the browser with team budgets hidden")
@@ -68,7 +68,7 @@ def test_the_page_works_with_budgets_hidden_from_members(
 def test_the_page_works_without_team_management(
     deploy: Deploy, backstage: BackstageRig, tmp_path: Path, told: Told
 ) -> None:
-    plain = deploy("walk-no-teams", "  teamAdmin: null\n")
+    plain = deploy("walk-no-teams", "  teamAdmin: null\n", caching=True)
     summary = _walk(plain, tmp_path / "walk", "--only", "arrange|sign in|teams:|plain user")
     assert _failures(summary) == []
     told(f"{summary['passed']} steps in the browser without team management")
