@@ -96,7 +96,7 @@ class Snapshots:
         if entry is not None and (fresh or not self._seconds or entry.generations != generations):
             entry = None
         now = self._clock()
-        if entry is not None and 0 <= now - entry.read_at < lifetime and entry.read_at >= since:
+        if entry is not None and _is_new(entry, now, lifetime, since):
             value: T = entry.value
             return value
 
@@ -156,7 +156,7 @@ class Snapshots:
 
         if entry is None or entry.generations != generations:
             return Place(None, keep)
-        return Place(entry.value if 0 <= now - entry.read_at < seconds else None, keep)
+        return Place(entry.value if _is_new(entry, now, seconds) else None, keep)
 
     def begin(self, reader: str) -> float:
         """Note that a request begins; return when the first of its row did, Unix time.
@@ -231,15 +231,14 @@ class Snapshots:
     ) -> tuple[Entry | None, Generations]:
         """Return what the store has, if it counts and is not too old; and the generations."""
         try:
-            since = max(self._clock() - lifetime, since)
-            entry, present = self._store.look_up(name, scopes, since=since)
+            oldest = max(self._clock() - lifetime, since)
+            entry, present = self._store.look_up(name, scopes, since=oldest)
         except StoreUnavailableError as exc:
             log.debug("snapshots can't be asked for: %s", exc)
             return None, known
         if entry is None or entry.generations != present:
             return None, present
-        counts = since <= entry.read_at <= self._clock()
-        return (entry if counts else None), present
+        return (entry if _is_new(entry, self._clock(), lifetime, since) else None), present
 
     def _keep(self, name: str, entry: Entry, lifetime: float, weight: int) -> None:
         try:
@@ -247,3 +246,8 @@ class Snapshots:
             self._store.put(name, entry, seconds=seconds, weight=max(weight, 1))
         except StoreUnavailableError as exc:
             log.debug("a snapshot can't be kept: %s", exc)
+
+
+def _is_new(entry: Entry, now: float, lifetime: float, since: float = 0.0) -> bool:
+    """Tell whether an entry was read within a lifetime of now, and not before ``since``."""
+    return 0 <= now - entry.read_at < lifetime and entry.read_at >= since
