@@ -10,7 +10,9 @@ that Backstage itself sends from in front of a plugin.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
 # Every run of characters is looked at once, from its beginning: "eyJeyJeyJ..." as long
 # as a request's body would keep a plain eyJ\w+ busy for seconds.
@@ -33,8 +35,23 @@ _SECRETS = (
 )
 
 
+# What this process was configured with, in whatever form; the longest first.
+_LEAST = 6  # characters; what is shorter is no secret, and would be found in every other word
+_configured: tuple[str, ...] = ()
+
+
+def never_show(secrets: Iterable[str]) -> None:
+    """Let :func:`redact` know secrets of the configuration; they may look like anything."""
+    global _configured  # noqa: PLW0603 - one list for the process: so is everything that is written
+    known = {secret for secret in secrets if len(secret) >= _LEAST}
+    known |= {quote(secret, safe="") for secret in known}
+    _configured = tuple(sorted(known.union(_configured), key=lambda each: (-len(each), each)))
+
+
 def redact(text: str) -> str:
-    """Return ``text`` without bearer tokens, ``sk-`` keys, JWTs and key hashes."""
+    """Return ``text`` without configured secrets, bearer tokens, ``sk-`` keys, JWTs, key hashes."""
+    for secret in _configured:
+        text = text.replace(secret, "[redacted]")
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text

@@ -18,7 +18,7 @@ from litellm_plugin.clients.http import Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.config import ConfigError
 from litellm_plugin.config.settings import CACHE_SECONDS, Settings
-from litellm_plugin.errors import BackstageUnavailable
+from litellm_plugin.errors import BackstageUnavailable, never_show
 from litellm_plugin.identity.keycloak import BridgeVerifier
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
@@ -91,6 +91,7 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     Raises:
         ConfigError: They ask for what is not installed.
     """
+    never_show(settings.secrets())
     utc_now = now or (lambda: datetime.now(UTC))
     service = settings.service
 

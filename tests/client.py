@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 from werkzeug.test import TestResponse, run_wsgi_app
 from werkzeug.wrappers import Request
 
+from tests.canaries import WATCH
 from tests.fakes.network import NOTHING
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class PluginClient:
             sent.setdefault("Content-Type", "application/json")
         environ = _environ(method, self.mount + path, sent, body)
         chunks, status, answered = run_wsgi_app(self.app, environ, buffered=True)
-        return TestResponse(chunks, status, answered, request=Request(environ))
+        answer = TestResponse(chunks, status, answered, request=Request(environ))
+        WATCH.answer(answer)
+        return answer
 
     def get(self, path: str, **sent: Any) -> TestResponse:
         return self.request("GET", path, **sent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from flask import Flask
@@ -10,6 +10,7 @@ from flask import Flask
 from litellm_plugin import create_app
 from litellm_plugin.config.settings import Settings
 from tests.apps import Apps
+from tests.canaries import WATCH, failed_for_output, shared_folder
 from tests.client import PluginClient
 from tests.contract.cases import RESTRICTED
 from tests.fakes import FakeBackstage, FakeKeycloak, FakeLiteLLM, Network
@@ -30,6 +31,29 @@ def _own_temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("tmp")))
         yield
+        WATCH.files(shared_folder())
+        assert WATCH.leaks == []
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_written() -> Iterator[None]:
+    """Fail a test that wrote a secret; see ``tests/canaries.py``."""
+    WATCH.leaks.clear()
+    with WATCH.installed():
+        yield
+    found, WATCH.leaks = WATCH.leaks, []
+    assert found == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that printed one."""
+    report = yield
+    if call.when == "teardown" and report.passed:
+        failed_for_output(report)
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,12 @@ reads a file or the environment. Amounts of money are USD.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,3 +267,21 @@ class Settings:
     def team_management(self) -> bool:
         """Whether teams can be administered at all."""
         return self.permission_enabled and self.team_admin.group is not None
+
+    def secrets(self) -> Iterator[str]:
+        """Yield what must never be shown, in the forms that it may come up in."""
+        yield self.master_key
+        if self.service.backstage_token is not None:
+            yield self.service.backstage_token
+        for entry in self.external_access:
+            match entry:
+                case StaticAccess():
+                    yield entry.token
+                case LegacyAccess():
+                    yield base64.b64encode(entry.secret).decode()
+                    yield entry.secret.decode("utf-8", "replace")
+                case JwksAccess():
+                    pass
+        if self.cache.connection is not None:
+            yield self.cache.connection
+            yield unquote(urlsplit(self.cache.connection).password or "")

@@ -182,7 +182,7 @@ class KeySet:
             log.warning(
                 "The public keys at %s can't be read (%s). %s Check that %s leads there and "
                 "that this host can reach it.",
-                self.url,
+                self.url.partition("?")[0],  # what is behind it may be a secret
                 exc,
                 "Tokens signed there are refused." if self._keys is None else "Old ones are kept.",
                 self._setting,

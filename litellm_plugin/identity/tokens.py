@@ -359,7 +359,7 @@ class _JwksCheck:
         try:
             claims = self._verified(token)
         except TokenError as exc:
-            log.info("A token is not one of %s: %s", self._entry.url, exc)
+            log.info("A token is not one of %s: %s", self._entry.url.partition("?")[0], exc)
             return None
         subject = claims.get("sub")
         if not isinstance(subject, str) or not subject:

@@ -10,6 +10,7 @@ from flask import Response
 
 from litellm_plugin.errors import InputRefused, NotAllowed, Unauthenticated
 from litellm_plugin.identity.principal import ServicePrincipal, UserPrincipal
+from litellm_plugin.routes.headers import PublicResponse
 from litellm_plugin.routes.web import Routes, body, json_response, plugin, principal
 from litellm_plugin.services.access import Permission
 
@@ -20,8 +21,8 @@ routes = Routes()
 
 
 @routes.get(JWKS_PATH)
-def plugin_jwks() -> dict[str, Any]:
-    return plugin.plugin_keys.public_jwks()
+def plugin_jwks() -> Response:
+    return json_response(plugin.plugin_keys.public_jwks(), kind=PublicResponse)
 
 
 @routes.get("/.backstage/auth/v1/cookie")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import request
+from flask import Response, request
 
 from litellm_plugin.errors import NotFound
 from litellm_plugin.identity.keycloak import BridgeIdentity
-from litellm_plugin.routes.web import Routes, body, plugin
+from litellm_plugin.routes.headers import PublicResponse
+from litellm_plugin.routes.web import Routes, body, json_response, plugin
 from litellm_plugin.services import shapes
 
 OPEN_PATHS = ("/bridge/health", "/bridge/keys", "/bridge/models")
@@ -20,10 +21,12 @@ routes = Routes()
 
 
 @routes.get("/bridge/health")
-def bridge_health() -> dict[str, Any]:
+def bridge_health() -> Response:
     if plugin.bridge_tokens is None:
         raise NotFound
-    return {"status": "ok", "bridge": True, "clientId": plugin.settings.bridge.client_id}
+    client_id = plugin.settings.bridge.client_id
+    health = {"status": "ok", "bridge": True, "clientId": client_id}
+    return json_response(health, kind=PublicResponse)
 
 
 @routes.get("/bridge/keys")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flask import Response, request
 
@@ -25,29 +25,38 @@ SECURITY = {
     "X-Permitted-Cross-Domain-Policies": "none",
     "X-XSS-Protection": "0",
 }
-_SECURITY_LINES = list(SECURITY.items())
+# Answers are about the caller, and may hold a key: nobody on the way keeps one.
+PRIVATE = {**SECURITY, "Cache-Control": "no-store"}
 
 
 class SecuredResponse(Response):
-    """A response that has the security headers when it is sent.
+    """A response that has the security headers when it is sent, and that nobody may keep.
 
     They are the same on all, and werkzeug checks every header of every
     response three times; these are put behind what it has checked.
     """
 
+    lines: ClassVar = list(PRIVATE.items())
+
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Send the response."""
 
         def start(status: str, lines: list[tuple[str, str]], *more: Any) -> Any:
-            return start_response(status, lines + _SECURITY_LINES, *more)
+            return start_response(status, lines + self.lines, *more)
 
         return super().__call__(environ, start)
+
+
+class PublicResponse(SecuredResponse):
+    """A document for anybody, which may be kept."""
+
+    lines: ClassVar = list(SECURITY.items())
 
 
 def finish(response: Response) -> Response:
     """Put a weak ETag on a JSON answer, and honour If-None-Match."""
     if not isinstance(response, SecuredResponse):
-        response.headers.update(SECURITY)
+        response.headers.update(PRIVATE)
     if response.is_json:
         response.add_etag(weak=True)
         known = "If-None-Match" in request.headers

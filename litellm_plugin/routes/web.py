@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from litellm_plugin.errors import (
     Unauthenticated,
     UnsupportedMediaType,
     UpstreamError,
+    redact,
 )
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.plugin import Plugin
@@ -143,15 +145,23 @@ def _as_json(view: View, *, relays: bool) -> View:
     return answer
 
 
-def json_response(value: Any, status: int = 200) -> Response:
-    """Return ``value`` as JSON text, as compact as JavaScript writes it."""
+def json_response(
+    value: Any, status: int = 200, *, kind: type[SecuredResponse] = SecuredResponse
+) -> Response:
+    """Return ``value`` as JSON text, as compact as JavaScript writes it.
+
+    Args:
+        value: JSON-like.
+        status: HTTP status.
+        kind: ``PublicResponse`` for a document that anybody may read and keep.
+    """
     try:
         body = orjson.dumps(value)
     except orjson.JSONEncodeError:
         # LiteLLM's JSON may hold half a surrogate pair, which can't be encoded otherwise.
         text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         body = text.encode("utf-8", "backslashreplace")
-    return SecuredResponse(body, status=status, content_type=JSON)
+    return kind(body, status=status, content_type=JSON)
 
 
 def principal() -> Principal:
@@ -307,7 +317,9 @@ def _refused(error: PluginError) -> Response:
 
 
 def _broken(error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url_rule, exc_info=error)
+    # Not exc_info: a traceback ends with the text of the error, and that may quote anything.
+    trace = redact("".join(traceback.format_exception(error)))
+    log.error("%s %s failed\n%s", request.method, request.url_rule, trace.rstrip())
     return json_response({"error": "Internal server error"}, 500)
 
 

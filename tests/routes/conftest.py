@@ -36,6 +36,6 @@ def account() -> Account:
 def known_bob(litellm: FakeLiteLLM, account: Account) -> FakeLiteLLM:
     """LiteLLM knows bob; ``/key/generate`` and ``/key/update`` succeed."""
     litellm.get("/user/info", query={"user_id": "bob@example.com"}, json=account())
-    litellm.post("/key/generate", json={"key": "sk-new", "token": "2" * 64})
+    litellm.post("/key/generate", json={"key": "sk-canary-new-key", "token": "2" * 64})
     litellm.post("/key/update", json={"key": OWN_KEY})
     return litellm

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+from collections import Counter
 
-from litellm_plugin.routes.headers import SECURITY
-from tests.client import PluginClient
+import pytest
+from flask import Flask
+
+from litellm_plugin.routes.headers import PRIVATE, SECURITY
+from tests.client import MOUNT, PluginClient
+from tests.fakes import FakeLiteLLM
 
 Headers = dict[str, str]
 
@@ -21,6 +26,49 @@ def test_every_answer_has_the_security_headers(
     assert SECURITY.items() <= dict(answer.headers).items()
 
 
+PUBLIC = {"/.backstage/auth/v1/jwks.json", "/bridge/health"}
+
+
+def _routes(app: Flask) -> list[tuple[str, str]]:
+    return [
+        (method, re.sub(r"<[^>]*>", "some-id", rule.rule.removeprefix(MOUNT)))
+        for rule in app.url_map.iter_rules()
+        for method in sorted(rule.methods or ())
+    ]
+
+
+def test_no_answer_of_any_route_may_be_kept_but_public_documents(
+    app: Flask, client: PluginClient, alice: Headers, litellm: FakeLiteLLM
+) -> None:
+    litellm.on(None, "/user/info", json={"user_id": "alice@example.com", "keys": []})
+    seen = Counter[int]()
+    for method, path in _routes(app):
+        for headers in ({}, alice, {"Authorization": "Bearer broken"}):
+            answer = client.request(method, path, headers=headers)
+            if answer.status_code == 200 and path in PUBLIC and method in {"GET", "HEAD"}:
+                assert "Cache-Control" not in answer.headers
+            else:
+                assert answer.headers.getlist("Cache-Control") == ["no-store"], (method, path)
+            seen[answer.status_code] += 1
+    assert {200, 401, 403, 404} <= set(seen)
+    assert sum(seen.values()) > 100
+
+
+def test_the_key_in_a_redirect_may_not_be_kept(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
+    back = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1455%2Fcallback"
+    answer = client.get(back, headers=bob)
+    assert answer.status_code == 302
+    assert "key=sk-" in answer.headers["Location"]
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_what_is_outside_of_the_plugin_may_not_be_kept_either(app: Flask) -> None:
+    answer = PluginClient(app, mount="").get("/elsewhere")
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (404, "no-store")
+
+
 def test_an_answer_that_did_not_change_is_not_sent_again(
     client: PluginClient, bob: Headers
 ) -> None:
@@ -31,7 +79,7 @@ def test_an_answer_that_did_not_change_is_not_sent_again(
         again = client.get("/config", headers=bob | {"If-None-Match": known})
         assert (again.status_code, again.data) == (304, b"")
         assert "Content-Type" not in again.headers
-        assert SECURITY.items() <= dict(again.headers).items()
+        assert PRIVATE.items() <= dict(again.headers).items()
 
 
 def test_a_changed_answer_an_error_and_a_reload_are_sent_whole(
