@@ -3,16 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox test lint types live format clean
+.PHONY: help sandbox test lint types live format lock audit licences clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
-.venv/.installed: pyproject.toml
+# Everything is locked with hashes but the checkout itself, which is put there as it is.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+
+.venv/.installed: pyproject.toml requirements/build.txt requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed; name it with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(INSTALL) --require-hashes -r requirements/build.txt -r requirements/dev.txt
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 sandbox: .venv/.installed  ## run the service with LiteLLM and Backstage stand-ins
@@ -34,6 +38,32 @@ live: .venv/.installed  ## test against the real LiteLLM and Backstage of ../sha
 format: .venv/.installed  ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Each lock keeps the releases it has, unless pyproject.toml forbids them: UPGRADE=--upgrade takes
+# the newest, UPGRADE='--upgrade-package NAME' the newest of one. They hold for every Python from
+# 3.11 on, and name no registry.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command 'make lock' $(UPGRADE)
+BUILD_NEEDS := import tomllib; \
+	print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')
+
+lock: .venv/.installed  ## lock what pyproject.toml asks for, after each change there
+	$(COMPILE) pyproject.toml --extra serve --extra redis -o requirements/run.txt
+	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
+	$(COMPILE) --group fuzz -o requirements/fuzz.txt
+	$(BIN)/python -c "$(BUILD_NEEDS)" | $(COMPILE) - -o requirements/build.txt
+	@$(MAKE) --no-print-directory licences
+
+audit: .venv/.installed  ## look for known vulnerabilities of what is locked
+	@# 75 is said aloud, and is no failure: the data could not be reached.
+	$(BIN)/python requirements/audit.py || [ $$? = 75 ]
+
+LICENCES = $(BIN)/pip-licenses --packages $$(grep -oE '^[[:alnum:]._-]+' requirements/run.txt)
+
+licences: .venv/.installed  ## list the licences of what is deployed; refuse those we may not use
+	@mkdir -p docs
+	@$(LICENCES) >/dev/null && { cat requirements/licences.md && $(LICENCES); } >docs/licences.md
 
 clean:  ## remove what the targets made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
