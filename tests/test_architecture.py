@@ -19,6 +19,7 @@ LAYERS = (
     ("services",),
     ("cache",),
     ("clients", "identity"),
+    ("telemetry",),
     ("config",),
     ("errors",),
 )

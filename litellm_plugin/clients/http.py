@@ -37,6 +37,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from litellm_plugin.config.settings import Timeouts
 from litellm_plugin.errors import redact
+from litellm_plugin.telemetry.context import passed_on
 
 log = logging.getLogger(__name__)
 
@@ -240,7 +241,7 @@ class Upstream:
         request = requests.PreparedRequest()
         request.prepare_method(method)
         request.url = f"{_normalized(base)}{question}{query}"
-        request.prepare_headers({**_HEADERS, **headers})
+        request.prepare_headers({**_HEADERS, **passed_on(), **headers})
         request.prepare_body(None, None, json=body)
         if "Authorization" not in headers:  # or netrc, or a password in the URL, would beat it
             request.prepare_auth(get_netrc_auth(url) if self._trust_environment else None, url)

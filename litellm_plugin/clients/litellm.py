@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
 from litellm_plugin.errors import UpstreamError, redact
+from litellm_plugin.telemetry.context import carried
 
 log = logging.getLogger(__name__)
 
@@ -344,7 +345,7 @@ class LiteLLM:
     def _side_by_side(self, call: Callable[[A], R], arguments: Sequence[A]) -> list[R]:
         if len(arguments) < 2:
             return [call(argument) for argument in arguments]
-        return list(self._workers.map(call, arguments))
+        return list(self._workers.map(carried(call), arguments))
 
 
 def upstream_error(answer: Answer) -> UpstreamError:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flask import Response, request
 
+from litellm_plugin.telemetry.context import REQUEST_ID
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
@@ -33,7 +35,8 @@ class SecuredResponse(Response):
     """A response that has the security headers when it is sent, and that nobody may keep.
 
     They are the same on all, and werkzeug checks every header of every
-    response three times; these are put behind what it has checked.
+    response three times; these are put behind what it has checked. So is the
+    request's id, which was checked when it came.
     """
 
     lines: ClassVar = list(PRIVATE.items())
@@ -42,7 +45,9 @@ class SecuredResponse(Response):
         """Send the response."""
 
         def start(status: str, lines: list[tuple[str, str]], *more: Any) -> Any:
-            return start_response(status, lines + self.lines, *more)
+            name = environ.get(REQUEST_ID)
+            named = [("X-Request-Id", name)] if name else []
+            return start_response(status, lines + self.lines + named, *more)
 
         return super().__call__(environ, start)
 
@@ -57,6 +62,8 @@ def finish(response: Response) -> Response:
     """Put a weak ETag on a JSON answer, and honour If-None-Match."""
     if not isinstance(response, SecuredResponse):
         response.headers.update(PRIVATE)
+        if name := request.environ.get(REQUEST_ID):
+            response.headers["X-Request-Id"] = name
     if response.is_json:
         response.add_etag(weak=True)
         known = "If-None-Match" in request.headers

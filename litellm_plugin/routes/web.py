@@ -36,6 +36,7 @@ from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes.cors import CrossOrigin
 from litellm_plugin.routes.headers import SecuredResponse, finish
 from litellm_plugin.services.caller import Caller
+from litellm_plugin.telemetry import context
 
 log = logging.getLogger(__name__)
 
@@ -266,7 +267,9 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
     cross_origin = CrossOrigin(serving.settings.cors) if serving.settings.cors else None
 
     def arrive() -> Response | None:
-        state = request.environ[_KEY] = State(serving, mount, _path_below(mount))
+        environ = request.environ
+        context.begin(environ)
+        state = environ[_KEY] = State(serving, mount, _path_below(mount))
         preflight = cross_origin.preflight() if cross_origin else None
         if preflight is not None:
             return preflight
@@ -285,6 +288,7 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
                 response.headers["X-Stale-Seconds"] = str(int(caller.stale_seconds))
         if cross_origin is not None:
             cross_origin.finish(response)
+        context.end()
         return finish(response)
 
     blueprint.before_request(arrive)

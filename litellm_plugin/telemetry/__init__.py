@@ -1,0 +1,1 @@
+"""What an operator sees of a request: its id, and what is told of it."""
