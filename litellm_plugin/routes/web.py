@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import traceback
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,12 +26,12 @@ from litellm_plugin.errors import (
     PayloadTooLarge,
     PluginError,
     Unauthenticated,
-    UnsupportedMediaType,
     UpstreamError,
     redact,
 )
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.plugin import Plugin
+from litellm_plugin.routes import bodies
 from litellm_plugin.routes.cors import CrossOrigin
 from litellm_plugin.routes.headers import SecuredResponse, finish
 from litellm_plugin.services.caller import Caller
@@ -41,7 +40,6 @@ from litellm_plugin.telemetry import context
 log = logging.getLogger(__name__)
 
 JSON = "application/json; charset=utf-8"
-MAX_BODY = 102_400  # bytes, decoded; the default of Backstage's JSON parser
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 View = Callable[..., Any]
@@ -348,37 +346,13 @@ def _is_open(path: str, prefixes: tuple[str, ...]) -> bool:
 def _parsed_body() -> Any:
     if request.mimetype != "application/json":
         return None
-    charset = request.mimetype_params.get("charset", "utf-8").lower()
-    if not charset.startswith("utf-"):
-        raise UnsupportedMediaType(f'unsupported charset "{charset.upper()}"')
     length = request.content_length
-    if length is not None and length > MAX_BODY:
+    if length is not None and length > bodies.MAX_BODY:
         raise PayloadTooLarge("request entity too large")
-    data = _decompressed(request.stream.read(MAX_BODY + 1))
-    if len(data) > MAX_BODY:
+    data = request.stream.read(bodies.MAX_BODY + 1)
+    if len(data) > bodies.MAX_BODY:
         raise PayloadTooLarge("request entity too large")
+    data = bodies.decompressed(data, request.headers.get("Content-Encoding", ""))
     if not data:
         return None
-    try:
-        value = json.loads(data.decode(charset), parse_constant=_refuse_constant)
-    except (ValueError, LookupError, RecursionError) as exc:
-        raise BadRequest("The request body is not valid JSON") from exc
-    if not isinstance(value, dict | list):
-        raise BadRequest("The request body must be a JSON object")
-    return value
-
-
-def _decompressed(data: bytes) -> bytes:
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding in {"", "identity"}:
-        return data
-    if encoding not in {"gzip", "deflate"}:
-        raise UnsupportedMediaType(f'unsupported content encoding "{encoding}"')
-    try:
-        return zlib.decompressobj(wbits=47).decompress(data, MAX_BODY + 1)
-    except zlib.error as exc:
-        raise BadRequest("The request body can't be decompressed") from exc
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    return bodies.decoded(data, request.mimetype_params.get("charset", "utf-8"))

@@ -14,6 +14,7 @@ from litellm_plugin.errors import BadRequest
 
 MAX_TEXT = 512  # characters of an alias, a name or an id
 MAX_LIST = 1000
+MAX_LIMIT = 2**63 - 1  # LiteLLM's database has no larger ones
 
 Reader = Callable[[str, Any], Any]
 
@@ -61,6 +62,8 @@ def limit(name: str, value: Any) -> int | None:
         return None
     if not is_number(value) or value < 0 or value != int(value):
         raise BadRequest(f"{name} must be a whole number, not negative")
+    if value > MAX_LIMIT:
+        raise BadRequest(f"{name} must be at most {MAX_LIMIT}")
     return int(value)
 
 
@@ -78,4 +81,9 @@ def or_null(reader: Reader) -> Reader:
 
 def is_number(value: Any) -> bool:
     """Tell whether ``value`` is a finite number; a boolean is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False

@@ -11,6 +11,7 @@ from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import KeyGeneration
 from litellm_plugin.errors import BadRequest, Forbidden, PluginError, UpstreamError
 from litellm_plugin.services import fields
+from litellm_plugin.services import metadata as notes
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.shapes import present
@@ -18,9 +19,6 @@ from litellm_plugin.services.teams import NOT_A_MEMBER, Teams
 from litellm_plugin.services.users import Users, user_scope
 
 KEY_TYPES = ("llm_api", "read_only", "default")
-
-# What says whose key it is; a caller must not write it themselves.
-OWNERSHIP = ("created_by", "created_via", "created_at_iso", "backstage_")
 
 
 class Keys:
@@ -241,12 +239,6 @@ def _key_type(name: str, value: Any) -> str:
     return str(value)
 
 
-def _metadata(name: str, value: Any) -> Json:
-    given = fields.metadata(name, value)
-    forged = [key for key in given if key.startswith(OWNERSHIP)]
-    return {key: given[key] for key in given if key not in forged}
-
-
 BUDGET = "max_budget (positive number, or null for unlimited)"
 LIMITED_BUDGET = "max_budget (positive number)"
 
@@ -257,7 +249,7 @@ NEW_KEY: dict[str, fields.Reader] = {
     "budget_duration": fields.or_null(fields.text),
     "tpm_limit": fields.limit,
     "rpm_limit": fields.limit,
-    "metadata": fields.or_null(_metadata),
+    "metadata": fields.or_null(notes.given),
     "key_type": fields.or_null(_key_type),
 }
 

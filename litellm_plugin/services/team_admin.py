@@ -399,8 +399,12 @@ def _duration(body: Mapping[str, Any]) -> str | None:
 
 def _limits(body: Mapping[str, Any]) -> Json:
     # What is no limit is left out, as the original does.
-    return {
+    limits = {
         name: body[name]
         for name in ("tpm_limit", "rpm_limit")
         if fields.is_number(body.get(name)) and body[name] >= 0
     }
+    for name, limit in limits.items():
+        if limit > fields.MAX_LIMIT:
+            raise BadRequest(f"{name} must be at most {fields.MAX_LIMIT}")
+    return limits

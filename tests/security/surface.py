@@ -1,0 +1,74 @@
+"""Every route there is, from the URL map: a new one is attacked without touching a test."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from flask import Flask
+from werkzeug.routing import Rule
+
+from tests.client import MOUNT
+from tests.openapi import described
+
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+@dataclass(frozen=True)
+class Surface:
+    """One method of one rule.
+
+    Attributes:
+        rule: Below the mount, its ids in angle brackets.
+        names: Of its ids.
+    """
+
+    method: str
+    rule: str
+    names: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.rule}"
+
+    @property
+    def bridged(self) -> bool:
+        """Whether it is asked with a token of Keycloak."""
+        return self.rule.startswith("/bridge/")
+
+    def path(self, ids: Mapping[str, str]) -> str:
+        """Return its path with ids filled in, percent-encoded."""
+        path = self.rule
+        for name in self.names:
+            start = path.index("<")
+            path = path[:start] + quote(ids[name], safe="") + path[path.index(">") + 1 :]
+        return path
+
+
+def surfaces(app: Flask) -> list[Surface]:
+    """Return every route of the plugin."""
+    return sorted(_surfaces(app.url_map.iter_rules()), key=str)
+
+
+def _surfaces(rules: Iterable[Rule]) -> Iterable[Surface]:
+    for rule in rules:
+        if rule.endpoint.endswith(".unknown_route"):
+            continue
+        assert len(rule.arguments) <= 1, f"{rule}: say here which id is which"
+        for method in (rule.methods or set()) - {"OPTIONS"}:
+            yield Surface(method, rule.rule.removeprefix(MOUNT), frozenset(rule.arguments))
+
+
+def body_of(surface: Surface) -> tuple[frozenset[str], dict[str, Any]] | None:
+    """Return the documented fields of a route's body, and an example; None: it takes none."""
+    document = described()
+    place = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", surface.rule).replace("/", "~1")
+    operation = f"/paths/{place}/{surface.method.lower()}"
+    if "requestBody" not in document.at(operation):
+        return None
+    content = document.resolved(f"{operation}/requestBody") + "/content/application~1json"
+    schema = document.at(document.resolved(f"{content}/schema"))
+    example = document.at(content).get("example") or schema.get("example") or {}
+    return frozenset(schema.get("properties", ())), example
