@@ -32,6 +32,15 @@ workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 timeout = 90
 graceful_timeout = 45
 
+# No client may say where the application is mounted: by default a SCRIPT_NAME header
+# would, from this host's own addresses, where a sidecar proxy hands headers on.
+forwarder_headers = ""
+
+# Users in many groups have long tokens, which Backstage takes: Node's limit is that of all
+# headers. Of 16 KiB a token is read, and not beyond.
+limit_request_field_size = 16 * 1024 + 512
+limit_request_fields = 64
+
 # Longer than a reverse proxy keeps an idle connection (60 s in nginx): the side
 # that sends the request must be the one that closes, or requests are lost.
 keepalive = 75

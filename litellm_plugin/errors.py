@@ -48,11 +48,16 @@ def never_show(secrets: Iterable[str]) -> None:
     _configured = tuple(sorted(known.union(_configured), key=lambda each: (-len(each), each)))
 
 
-def redact(text: str) -> str:
-    """Return ``text`` without configured secrets, bearer tokens, ``sk-`` keys, JWTs, key hashes."""
+def redact(text: str, *, hashes: bool = True) -> str:
+    """Return ``text`` without configured secrets, bearer tokens, ``sk-`` keys, JWTs, key hashes.
+
+    Args:
+        text: To be shown to somebody.
+        hashes: Whether key hashes go, too; who sent one may have it back.
+    """
     for secret in _configured:
         text = text.replace(secret, "[redacted]")
-    for pattern, replacement in _SECRETS:
+    for pattern, replacement in _SECRETS if hashes else _SECRETS[:-1]:
         text = pattern.sub(replacement, text)
     return text
 
@@ -113,6 +118,12 @@ class Conflict(PluginError):
     status = 409
 
 
+class RequestTimeout(PluginError):
+    """The body did not come in time."""
+
+    status = 408
+
+
 class PayloadTooLarge(PluginError):
     """The body is over the limit."""
 
@@ -138,7 +149,7 @@ class BackstageError(PluginError):
         """Return Backstage's error body: ``error``, ``request`` and ``response``."""
         return {
             "error": {"name": self.name, "message": self.message, **self.fields},
-            "request": {"method": method, "url": url},
+            "request": {"method": method, "url": redact(url, hashes=False)},
             "response": {"statusCode": self.status},
         }
 

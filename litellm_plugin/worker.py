@@ -5,6 +5,8 @@ For gunicorn alone; whoever imports it has gevent, and has patched what it patch
 
 from __future__ import annotations
 
+import errno
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,6 +19,40 @@ from gunicorn.workers.ggevent import GeventWorker
 # gunicorn looks once a second whether to close its listening sockets; what came in
 # before that has sent its request by then.
 LAST_CONNECTIONS = 1.5  # seconds
+
+# Who sends a byte now and then would keep one of a worker's connections for ever; a body
+# has 100 KB at most. Headers have ``keepalive`` seconds, by gunicorn.
+BODY_SECONDS = 30.0
+ANSWER_SECONDS = 60.0  # for a client to take the answer
+
+
+class SlowBodyError(TimeoutError):
+    """The client took too long to send a request's body."""
+
+    def __init__(self) -> None:
+        super().__init__("the request's body took too long")
+        self.errno = errno.ECONNRESET  # gunicorn tells others with their traceback
+
+
+class _InTime:
+    """Reads a request's body, from the first to the last byte, in ``BODY_SECONDS``."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self._until: float | None = None
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes.
+
+        Raises:
+            SlowBodyError: They took too long.
+        """
+        if self._until is None:
+            self._until = time.monotonic() + BODY_SECONDS
+        left = max(self._until - time.monotonic(), 0.001)
+        with gevent.Timeout(left, SlowBodyError()):
+            read: bytes = self._reader.read(size)
+        return read
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
@@ -37,15 +73,18 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
         finally:
             self._idle.discard(greenlet)
 
-    def handle_request(self, *args: Any) -> None:
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Answer one request, and let the other connections have their turn.
 
         A client that sends its next request at once would be answered for ever: nothing
         that there is to read makes a greenlet wait.
         """
-        super().handle_request(*args)
-        if not self.alive:
+        req.body.reader = _InTime(req.body.reader)
+        sock.settimeout(ANSWER_SECONDS)
+        super().handle_request(listener_name, req, sock, addr)
+        if not self.alive or req.body.failed:
             raise StopIteration  # as gunicorn closes a connection
+        sock.settimeout(None)
         gevent.sleep(0)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -18,7 +18,7 @@ from litellm_plugin.routes.openapi import document
 METHODS = frozenset({"get", "put", "post", "patch", "delete"})
 
 # For a body that can't be read, on routes that take none as well: said once, for all of them.
-UNREADABLE = frozenset({400, 413, 415})
+UNREADABLE = frozenset({400, 408, 413, 415})
 
 _URI = "urn:openapi"
 _JSON = "application/json"

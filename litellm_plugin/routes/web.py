@@ -25,6 +25,7 @@ from litellm_plugin.errors import (
     NotFound,
     PayloadTooLarge,
     PluginError,
+    RequestTimeout,
     Unauthenticated,
     UpstreamError,
     redact,
@@ -241,15 +242,22 @@ def url_below_mount() -> str:
 
 
 def _path_below(mount: str) -> str:
+    """Return the path below the mount as it was sent.
+
+    Only where it decodes to the one that is routed: with %2F in the mount, or with a
+    SCRIPT_NAME that a client made up, the barrier would look at another path than the
+    route that is served.
+    """
     environ = request.environ
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
-    path = str(raw).partition("?")[0] if raw else quote(request.script_root + request.path)
-    if not path.startswith("/"):
-        path = urlsplit(path).path
-    mount = (request.script_root + mount).strip("/")
-    above = mount.count("/") + 1 if mount else 0
-    below = path.lstrip("/").split("/", above)[above:]
-    return "/" + (below[0] if below else "")
+    sent = str(raw or "").partition("?")[0]
+    if not sent.startswith("/"):
+        sent = urlsplit(sent).path
+    above = (request.script_root + mount).strip("/")
+    segments = above.count("/") + 1 if above else 0
+    below = "/" + "/".join(sent.lstrip("/").split("/", segments)[segments:])
+    routed = request.path.removeprefix(mount) or "/"
+    return below if unquote(below) == routed else quote(routed)
 
 
 def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) -> None:
@@ -349,7 +357,12 @@ def _parsed_body() -> Any:
     length = request.content_length
     if length is not None and length > bodies.MAX_BODY:
         raise PayloadTooLarge("request entity too large")
-    data = request.stream.read(bodies.MAX_BODY + 1)
+    try:
+        data = request.stream.read(bodies.MAX_BODY + 1)
+    except TimeoutError as exc:
+        raise RequestTimeout("The request body took too long") from exc
+    except Exception as exc:  # the server's own, of chunks that are none
+        raise BadRequest("The request body can't be read") from exc
     if len(data) > bodies.MAX_BODY:
         raise PayloadTooLarge("request entity too large")
     data = bodies.decompressed(data, request.headers.get("Content-Encoding", ""))
