@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from litellm_plugin import logs
 from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.sealed import Seal
@@ -148,6 +149,7 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     teams = Teams(litellm, snapshots, reports, users, access, settings.display)
     keys = Keys(litellm, snapshots, users, teams, settings.key_generation, utc_now)
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
+    logs.guard()  # every module has been imported by now
     return Plugin(
         settings=settings,
         authenticator=authenticator,

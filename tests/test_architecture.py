@@ -21,6 +21,7 @@ LAYERS = (
     ("clients", "identity"),
     ("telemetry",),
     ("config",),
+    ("logs",),
     ("errors",),
 )
 

@@ -51,6 +51,7 @@ LIMITED_TYP = "vnd.backstage.limited-user"
 USER_AUDIENCE = "backstage"
 
 MAX_PLUGINS = 100  # whose keys are kept
+MAX_STRANGERS = 4  # whose keys are being read at the same time
 
 _BEARER = re.compile(r"Bearer +(\S+)", re.IGNORECASE)
 _PLUGIN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # becomes part of a URL
@@ -221,7 +222,8 @@ def limited_token(token: UnverifiedToken, claims: Claims) -> str | None:
 class _PluginKeySets:
     """The key sets of other plugins; beyond ``MAX_PLUGINS``, the least used are forgotten.
 
-    Only sets that could be read are kept: anybody can make up plugin ids.
+    Anybody can make up plugin ids. So only sets that could be read are kept, and reading
+    those of strangers takes no more than some of the places where Backstage is asked.
     """
 
     def __init__(self, key_set: Callable[[str], KeySet]) -> None:
@@ -240,6 +242,8 @@ class _PluginKeySets:
             if plugin in self._kept:
                 self._kept.move_to_end(plugin)
                 return self._kept[plugin]
+            if plugin not in self._tried and len(self._tried) >= MAX_STRANGERS:
+                raise NoKeysError("the keys of too many other plugins are being read")
             key_set = self._tried.setdefault(plugin, self._key_set(plugin))
         try:
             key_set.load()

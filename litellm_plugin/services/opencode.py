@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from secrets import token_hex
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from litellm_plugin.clients.litellm import Json
 from litellm_plugin.config.settings import Opencode
-from litellm_plugin.errors import BadRequest, Forbidden, PluginError
+from litellm_plugin.errors import BadRequest, Forbidden, PluginError, UpstreamError
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.keys import Keys, OwnedKey
 from litellm_plugin.services.shapes import present
@@ -54,7 +56,7 @@ class OpencodeKeys:
             raise Forbidden("Access denied: team is not one of your teams", team=team_id)
         alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
         for row in account.keys:
-            if row.get("key_alias") == alias and isinstance(row.get("token"), str):
+            if _is_of(alias, row.get("key_alias")) and isinstance(row.get("token"), str):
                 self._keys.delete(OwnedKey(row["token"], caller, account))
         key: Json = {
             "duration": self._rules.key_duration,
@@ -72,7 +74,16 @@ class OpencodeKeys:
                 opencode_team=team_id,
             ),
         }
-        secret = self._keys.generate_for(account, key, created_by).get("key")
+        try:
+            made = self._keys.generate_for(account, key, created_by)
+        except UpstreamError as exc:
+            if exc.answered != 400 or exc.param != "key_alias":
+                raise
+            # LiteLLM has each alias once for all users, and this one can be guessed: somebody
+            # else has taken it.
+            key["key_alias"] = f"{alias}~{token_hex(4)}"
+            made = self._keys.generate_for(account, key, created_by)
+        secret = made.get("key")
         if not isinstance(secret, str) or not secret:
             raise NoKey("LiteLLM returned no key material")
         return _with(redirect_uri, key=secret, team=team_id)
@@ -102,6 +113,13 @@ def callback(redirect_uri: str) -> str:
         raise _refused()
     netloc = host if port in {None, 80} else f"{host}:{port}"
     return urlunsplit(url._replace(netloc=netloc))
+
+
+def _is_of(slot: str, alias: Any) -> bool:
+    """Tell whether a key of the user has the alias of a slot, as it is or made unique."""
+    return isinstance(alias, str) and (
+        alias == slot or re.fullmatch(re.escape(slot) + "~[0-9a-f]{8}", alias) is not None
+    )
 
 
 def _refused() -> BadRequest:

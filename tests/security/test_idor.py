@@ -1,0 +1,199 @@
+"""Somebody else's ids, in the hands of everybody, on every route that takes one.
+
+Backstage's policy allows everything here: what is refused, this service refuses by itself.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from litellm_plugin.sandbox.store import token_of
+from tests.fakes import Asked
+from tests.rig import CALLERS, Rig
+from tests.security.surface import WRITES, Surface, body_of, surfaces
+from tests.standin import TEAM_ADMINS
+
+SECRET = "canary-4711"  # in whatever is not the attacker's to see
+CAROLS_SECRET = "sk-carols-key-0123456789"
+CAROLS_KEY = token_of(CAROLS_SECRET)
+CAROL = "carol@example.com"
+OTHERS_TEAM, OWNED_TEAM = "team-of-others", "team-of-team-admins"
+
+KEYCLOAK_BOB = CALLERS["keycloak"].replace("alice", "bob")
+
+# Two of each role; nobody of them has a right to Carol's key or to the team of others.
+EVERYBODY = [
+    "bob",
+    "noprofile",
+    "erin",  # of a child of the team admins' group
+    "ivan",  # a member of a team of his own
+    "grace.hopper",  # auditor
+    "contractors/bob",  # auditor of another namespace
+    "alice",  # auditor and team admin
+    "dave",  # team admin
+    "uncatalogued:user:default/nobody",
+    "obo:bob",
+    "obo:dave",
+    "static",
+    "plugin",
+    "raw:Bearer rig-static-litellm-read-token",
+    "raw:Bearer rig-static-litellm-keycreate-token",
+    "raw:Bearer rig-static-catalog-only-token",
+    KEYCLOAK_BOB,
+    "limited:carol",
+    "expired:carol",
+]
+TEAM_ADMIN = {"alice", "dave", "obo:dave"}
+SERVICES = {"static", "plugin", *(who for who in EVERYBODY if who.startswith("raw:"))}
+
+
+@pytest.fixture
+def world(rig: Rig) -> Rig:
+    """Carol has a key and is in two teams; Ivan and the team admins have a team each."""
+    litellm = rig.litellm.litellm
+    for name in ("carol", "bob", "ivan", "dave", "erin"):
+        litellm.user_new({"user_id": f"{name}@example.com", "auto_create_key": False})
+    for team_id, owner, members in (
+        (OTHERS_TEAM, "group:default/others", ("carol",)),
+        (OWNED_TEAM, TEAM_ADMINS, ("carol",)),
+        ("team-of-ivan", "group:default/others", ("ivan",)),
+        ("team-two-of-team-admins", TEAM_ADMINS, ("dave",)),
+    ):
+        litellm.team_new(
+            {
+                "team_id": team_id,
+                "team_alias": f"{SECRET} {team_id}",
+                "max_budget": 4711,
+                "models": [f"{SECRET}-model"],
+                "metadata": {"owning_group": owner, "note": SECRET},
+                "members_with_roles": [
+                    {"user_id": f"{name}@example.com", "role": "user"} for name in members
+                ],
+            }
+        )
+    litellm.key_generate({"key": CAROLS_SECRET, "key_alias": SECRET, "user_id": CAROL})
+    for name in ("bob", "ivan", "dave", "erin"):
+        litellm.key_generate({"key": f"sk-own-{name}", "user_id": f"{name}@example.com"})
+    return rig
+
+
+def _state(rig: Rig) -> Any:
+    """Return what nobody but Carol and the team admins may change."""
+    store = rig.litellm.litellm.store
+    teams = {OTHERS_TEAM, OWNED_TEAM}
+    return deepcopy(
+        (
+            store.users[CAROL],
+            {token: key for token, key in store.keys.items() if key["user_id"] == CAROL},
+            {token: key for token, key in store.keys.items() if key["team_id"] in teams},
+            {team_id: store.teams.get(team_id) for team_id in teams},
+            {who: row for who, row in store.memberships.items() if who[0] in teams},
+            {team_id: store.objects.get(team_id) for team_id in teams},
+        )
+    )
+
+
+def _ask(rig: Rig, who: str, route: Surface, ids: dict[str, str], **over: Any) -> Any:
+    _, example = body_of(route) or (None, {})
+    query = "start_date=2026-11-01&end_date=2026-11-30&force=true"
+    query += "&userEntityRef=user:default/carol"
+    if who not in SERVICES:  # a service may speak for anybody
+        query += f"&user_id={CAROL}"
+    path = f"{route.path(ids)}?{query}"
+    return rig.ask(who, route.method, path, json={**example, **over})
+
+
+def _with_an_id(rig: Rig) -> list[Surface]:
+    routes = [route for route in surfaces(rig.app) if route.names and route.method != "HEAD"]
+    assert len(routes) > 11
+    return routes
+
+
+@pytest.mark.parametrize("who", EVERYBODY)
+def test_nobody_gets_at_what_is_somebody_elses(world: Rig, who: str) -> None:
+    before = _state(world)
+    teams = [OTHERS_TEAM] if who in TEAM_ADMIN else [OTHERS_TEAM, OWNED_TEAM]
+    for route in _with_an_id(world):
+        for team_id in teams if "team_id" in route.names else teams[:1]:
+            ids = {"token": CAROLS_KEY, "team_id": team_id}
+            if who in SERVICES and (route.method, "usage" in route.rule) == ("GET", True):
+                continue  # services may see any team's usage
+            answer = _ask(world, who, route, ids)
+            assert 400 <= answer.status_code < 500, f"{route}: {answer.status_code}"
+            assert SECRET not in answer.text, str(route)
+            assert "4711" not in answer.text, str(route)
+            assert _state(world) == before, str(route)
+
+
+@pytest.mark.parametrize("who", ["bob", "dave", "obo:bob", "plugin", "expired:carol"])
+def test_other_spellings_of_an_id_are_nobodys(world: Rig, who: str) -> None:
+    before = _state(world)
+    spellings = [
+        CAROLS_SECRET,  # LiteLLM takes the secret as well as the hash
+        "sk-...6789",
+        CAROLS_KEY.upper(),
+        f"{CAROLS_KEY} ",
+        f"{CAROLS_KEY}\0",
+        f"../{CAROLS_KEY}",
+        f"{CAROLS_KEY}/../{CAROLS_KEY}",
+        SECRET,
+    ]
+    for route in _with_an_id(world):
+        if "token" in route.names:
+            for token in spellings:
+                answer = _ask(world, who, route, {"token": token})
+                assert 400 <= answer.status_code < 500, f"{route}: {token}"
+                assert _state(world) == before, f"{route}: {token}"
+
+
+@pytest.mark.parametrize("who", ["bob", "ivan", "grace.hopper", "dave", "obo:bob", KEYCLOAK_BOB])
+def test_an_id_in_a_body_or_a_query_opens_nothing(world: Rig, asked: list[Asked], who: str) -> None:
+    """What is in the path is the attacker's own, as far as there is anything."""
+    before = _state(world)
+    name = who.removeprefix("obo:")
+    team_id = "team-two-of-team-admins" if who in TEAM_ADMIN else "team-of-ivan"
+    own = {"token": token_of(f"sk-own-{name}"), "team_id": team_id}
+    keys = {"key": CAROLS_KEY, "token": CAROLS_KEY, "user_id": CAROL, "keys": [CAROLS_KEY]}
+    for route in surfaces(world.app):
+        if route.method in WRITES:
+            for team_id in [OTHERS_TEAM] if who in TEAM_ADMIN else [OTHERS_TEAM, OWNED_TEAM]:
+                _ask(world, who, route, own, team_id=team_id)
+                _ask(world, who, route, own, team_ids=[team_id], **keys)
+        if route.rule == "/opencode/connect":
+            uri = "redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
+            for team_id in (OTHERS_TEAM, OWNED_TEAM):
+                answer = world.ask(who, "GET", f"{route.rule}?{uri}&team={team_id}")
+                assert answer.status_code in {401, 403}
+        assert _state(world) == before, str(route)
+    for call in asked:
+        assert CAROLS_KEY not in f"{call.path}{call.query}{call.body!r}"
+
+
+@pytest.mark.parametrize("who", sorted({"bob", "dave", "grace.hopper", "obo:bob"}))
+def test_no_list_has_what_is_somebody_elses(world: Rig, who: str) -> None:
+    for route in surfaces(world.app):
+        if route.method != "GET" or route.names or who in TEAM_ADMIN & {"dave"}:
+            continue
+        if route.rule in {"/audit", "/teams/managed"}:
+            continue  # for those who may see it all
+        query = f"?start_date=2026-11-01&end_date=2026-11-30&user_id={CAROL}"
+        answer = world.ask(who, "GET", route.rule + query)
+        assert SECRET not in answer.text, str(route)
+        assert CAROLS_KEY not in answer.text, str(route)
+
+
+def test_each_of_these_routes_opens_to_whom_it_is_meant_for(world: Rig) -> None:
+    """Or else the tests above would prove nothing."""
+    for route in _with_an_id(world):
+        who = "carol" if "token" in route.names or "usage" in route.rule else "dave"
+        state = deepcopy(world.litellm.litellm.store.__dict__["keys"])
+        answer = _ask(world, who, route, {"token": CAROLS_KEY, "team_id": OWNED_TEAM})
+        world.litellm.litellm.store.keys = state
+        if route.method == "DELETE" and route.rule.endswith("team_id>"):
+            assert answer.status_code == 200
+            assert OWNED_TEAM not in world.litellm.litellm.store.teams
+            break
+        assert answer.status_code in {200, 400, 409}, f"{route}: {answer.text}"
