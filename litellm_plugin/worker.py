@@ -35,9 +35,14 @@ class SlowBodyError(TimeoutError):
 
 
 class _InTime:
-    """Reads a request's body, from the first to the last byte, in ``BODY_SECONDS``."""
+    """Reads a request's body, from the first to the last byte, in ``BODY_SECONDS``.
+
+    Attributes:
+        failed: Whether it could not be read; then nobody knows where the next request begins.
+    """
 
     def __init__(self, reader: Any) -> None:
+        self.failed = False
         self._reader = reader
         self._until: float | None = None
 
@@ -50,8 +55,12 @@ class _InTime:
         if self._until is None:
             self._until = time.monotonic() + BODY_SECONDS
         left = max(self._until - time.monotonic(), 0.001)
-        with gevent.Timeout(left, SlowBodyError()):
-            read: bytes = self._reader.read(size)
+        try:
+            with gevent.Timeout(left, SlowBodyError()):
+                read: bytes = self._reader.read(size)
+        except Exception:
+            self.failed = True
+            raise
         return read
 
 
@@ -79,10 +88,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
         A client that sends its next request at once would be answered for ever: nothing
         that there is to read makes a greenlet wait.
         """
-        req.body.reader = _InTime(req.body.reader)
+        body = req.body.reader = _InTime(req.body.reader)
         sock.settimeout(ANSWER_SECONDS)
         super().handle_request(listener_name, req, sock, addr)
-        if not self.alive or req.body.failed:
+        if not self.alive or body.failed:
             raise StopIteration  # as gunicorn closes a connection
         sock.settimeout(None)
         gevent.sleep(0)
