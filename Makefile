@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox test lint types live format lock audit licences clean
+.PHONY: help sandbox test lint types live format fuzz lock audit licences clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -39,6 +39,16 @@ format: .venv/.installed  ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Without a wheel of atheris for this Python, what needs it is skipped, and says so.
+.venv/.fuzz: .venv/.installed requirements/fuzz.txt
+	-$(INSTALL) --only-binary :all: --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
+FUZZ_SECONDS ?= 90
+
+fuzz: .venv/.fuzz  ## fuzz each target for FUZZ_SECONDS, two at a time
+	$(BIN)/python -m fuzz.fuzz_run all --seconds $(FUZZ_SECONDS)
+
 # Each lock keeps the releases it has, unless pyproject.toml forbids them: UPGRADE=--upgrade takes
 # the newest, UPGRADE='--upgrade-package NAME' the newest of one. They hold for every Python from
 # 3.11 on, and name no registry.
@@ -66,4 +76,4 @@ licences: .venv/.installed  ## list the licences of what is deployed; refuse tho
 	@$(LICENCES) >/dev/null && { cat requirements/licences.md && $(LICENCES); } >docs/licences.md
 
 clean:  ## remove what the targets made
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fuzz/.corpus

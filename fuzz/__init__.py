@@ -1,0 +1,1 @@
+"""Fuzz targets: what any input must not do; see README.md here."""
