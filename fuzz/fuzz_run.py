@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.target == "all":
         return _all(options.seconds)
-    logging.disable(logging.INFO)  # that a token is refused is said for each of them
+    # What is logged of made-up requests is of no use; some targets look at it themselves.
+    logging.basicConfig(handlers=[logging.NullHandler()])
     if options.target == "stateful":
         return int(importlib.import_module("fuzz.stateful").run(options.seconds))
     if options.inputs:
@@ -98,7 +99,8 @@ def _with_atheris(name: str, seconds: int) -> int:
             f"-dict={folder / 'words'}",
             f"-artifact_prefix={folder}/found-",
             # Its own time-out takes a process that was stopped for a while for a slow input.
-            *("-max_len=8000", "-timeout=100000", "-rss_limit_mb=2048", "-print_final_stats=1"),
+            *("-timeout=100000", "-report_slow_units=100000"),
+            *("-max_len=8000", "-rss_limit_mb=2048", "-print_final_stats=1"),
             *(str(folder / "reached"), str(folder / "seeds")),
         ],
         lambda data: _timed(target, data),

@@ -61,7 +61,7 @@ def test_without_atheris_it_is_said_that_nothing_is_fuzzed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "atheris", None)
-    monkeypatch.setattr("logging.disable", lambda _level: None)
+    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
     assert fuzz_run.main(["tokens"]) == os.EX_TEMPFAIL
     assert "tokens SKIPPED" in capsys.readouterr().out
 
