@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox test lint types live format fuzz lock audit licences clean
+.PHONY: help sandbox test lint types live docs wheel format fuzz lock audit licences clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -34,6 +34,17 @@ types: .venv/.installed  ## check types
 
 live: .venv/.installed  ## test against the real LiteLLM and Backstage of ../shared
 	$(BIN)/python -m pytest -m live tests/live
+
+docs: .venv/.installed  ## build the documentation into site/
+	$(BIN)/python docs/configuration_page.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@! grep -rnEo --include='*.html' --include='*.css' \
+		'<(script|img|iframe)[^>]* src="?(https?:)?//[^>]*|<link[^>]* rel="?stylesheet[^>]* href="?(https?:)?//[^>]*|url\(["'"'"']?(https?:)?//[^)]*' site \
+		|| { echo "the pages must not load anything from elsewhere" >&2; exit 1; }
+
+wheel: .venv/.installed  ## build the wheel and the source distribution into dist/
+	rm -rf build dist
+	$(BIN)/python -m build --quiet --no-isolation >/dev/null
 
 format: .venv/.installed  ## put the code in form
 	$(BIN)/ruff check --fix .
@@ -76,4 +87,4 @@ licences: .venv/.installed  ## list the licences of what is deployed; refuse tho
 	@$(LICENCES) >/dev/null && { cat requirements/licences.md && $(LICENCES); } >docs/licences.md
 
 clean:  ## remove what the targets made
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fuzz/.corpus
+	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fuzz/.corpus
