@@ -12,7 +12,8 @@ from litellm_plugin import routes
 from litellm_plugin.config import ConfigError, default_paths, load_settings
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.identity.signing import KeyStoreError
-from litellm_plugin.plugin import build
+from litellm_plugin.plugin import Plugin, build
+from litellm_plugin.routes import probes
 from litellm_plugin.routes.web import not_served
 
 
@@ -26,14 +27,13 @@ def create_blueprint(settings: Settings | None = None) -> Blueprint:
     Raises:
         ConfigError: The configuration is faulty; it lists every problem.
     """
-    try:
-        return routes.blueprint(build(settings or _settings()))
-    except KeyStoreError as exc:
-        raise ConfigError([str(exc)]) from exc
+    return routes.blueprint(_built(settings))
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """Return a WSGI application that serves the plugin at ``/api/litellm``.
+
+    At its root it has what orchestrators ask for: ``/livez`` and ``/readyz``.
 
     Args:
         settings: What the plugin was told; by default the files that
@@ -45,9 +45,19 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     app = Flask("litellm_plugin", static_folder=None)
     app.url_map.merge_slashes = False
-    app.register_blueprint(create_blueprint(settings))
+    plugin = _built(settings)
+    app.extensions["litellm_plugin"] = plugin
+    app.register_blueprint(routes.blueprint(plugin))
+    app.register_blueprint(probes.at_root(plugin))
     app.register_error_handler(HTTPException, not_served)
     return app
+
+
+def _built(settings: Settings | None) -> Plugin:
+    try:
+        return build(settings or _settings())
+    except KeyStoreError as exc:
+        raise ConfigError([str(exc)]) from exc
 
 
 def _settings() -> Settings:

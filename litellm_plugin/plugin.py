@@ -18,8 +18,9 @@ from litellm_plugin.clients.backstage import Catalog, Entity, KeySetReader, Perm
 from litellm_plugin.clients.http import Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.config import ConfigError
-from litellm_plugin.config.settings import CACHE_SECONDS, Settings
+from litellm_plugin.config.settings import CACHE_SECONDS, Settings, Timeouts
 from litellm_plugin.errors import BackstageUnavailable, never_show
+from litellm_plugin.identity.jwks import NoKeysError
 from litellm_plugin.identity.keycloak import BridgeVerifier
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
@@ -32,12 +33,14 @@ from litellm_plugin.services.caller import Caller, litellm_id
 from litellm_plugin.services.keys import Keys
 from litellm_plugin.services.models import Models
 from litellm_plugin.services.opencode import OpencodeKeys
+from litellm_plugin.services.readiness import Look, Readiness
 from litellm_plugin.services.reports import Reports
 from litellm_plugin.services.team_admin import TeamAdmin
 from litellm_plugin.services.teams import Teams
 from litellm_plugin.services.users import Users
 
 BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn.conf.py gives a worker without gevent
+LOOKING = Timeouts(connect=2.0, read=2.0, total=2.0)  # of a look whether something is up
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Plugin:
     bridge: Bridge
     bridge_tokens: BridgeVerifier | None  # None: the bridge is closed
     opencode: OpencodeKeys
+    readiness: Readiness
 
     def caller(self, principal: Principal, asked: str | None) -> Caller:
         """Return the caller behind a principal.
@@ -96,12 +100,17 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     utc_now = now or (lambda: datetime.now(UTC))
     service = settings.service
 
-    def upstream(name: str, setting: str, at_once: int | None = None) -> Upstream:
+    def upstream(
+        name: str,
+        setting: str,
+        at_once: int | None = None,
+        timeouts: Timeouts = service.timeouts,
+    ) -> Upstream:
         return Upstream(
             name,
             setting=setting,
             at_once=at_once,
-            timeouts=service.timeouts,
+            timeouts=timeouts,
             trust_environment=service.trust_environment,
             ca_file=service.ca_file,
         )
@@ -115,9 +124,8 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     fetch = KeySetReader(backstage)
     # As long as nothing else is remembered, no token is.
     remembering = service.cache_seconds != 0
-    authenticator = RememberedTokens(
-        Authenticator(settings, fetch, plugin_keys), MAX_SECONDS if remembering else 0.0
-    )
+    verifier = Authenticator(settings, fetch, plugin_keys)
+    authenticator = RememberedTokens(verifier, MAX_SECONDS if remembering else 0.0)
 
     def catalog_token() -> str:
         return service.backstage_token or tokens.issue("catalog")
@@ -148,6 +156,28 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     users = Users(litellm, snapshots, reports, settings.provisioning, utc_now)
     teams = Teams(litellm, snapshots, reports, users, access, settings.display)
     keys = Keys(litellm, snapshots, users, teams, settings.key_generation, utc_now)
+
+    def backstage_works() -> bool:
+        try:
+            # What was fetched just now need not be asked for again.
+            return verifier.load_user_keys() or bool(seen_keys(verifier.user_keys_url))
+        except (NoKeysError, BackstageUnavailable):
+            return False
+
+    seen_keys = KeySetReader(upstream("Backstage", where, timeouts=LOOKING))
+    seen_litellm = LiteLLM(
+        upstream("LiteLLM", "litellm.baseUrl", timeouts=LOOKING),
+        settings.base_url,
+        settings.master_key,
+    )
+    others: dict[str, Look] = {}
+    if settings.cache.connection is not None:
+        others[settings.cache.store] = lambda: snapshots.generations("readiness") is not None
+    readiness = Readiness(
+        {"backstage": backstage_works, "litellm": seen_litellm.works},
+        others,
+        strict=service.strict_readiness,
+    )
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
     logs.guard()  # every module has been imported by now
     return Plugin(
@@ -167,6 +197,7 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
         bridge=Bridge(settings, users, keys, utc_now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, settings.opencode),
+        readiness=readiness,
     )
 
 

@@ -91,6 +91,20 @@ class LiteLLM:
         # Its threads start with the first use, so a worker forked before has its own.
         self._workers = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="litellm")
 
+    def works(self) -> bool:
+        """Tell whether LiteLLM is up, and has its database; asked without the master key."""
+        try:
+            answer = self._upstream.request("GET", f"{self._base_url}/health/readiness")
+            told = answer.json()
+        except NoAnswerError:
+            return False
+        except ValueError:
+            told = None
+        # Without a database LiteLLM counts itself as healthy; it manages no keys then.
+        # Whoever hides the page from us is there.
+        database = told.get("db") if isinstance(told, dict) else None
+        return answer.status < 500 and database != "Not connected"
+
     # -- users ---------------------------------------------------------------
 
     def account(self, user_id: str) -> Account | None:

@@ -295,6 +295,7 @@ def _service(reader: Reader) -> Service:
             trust_environment=reader.get("trustEnvironment", flag),
             ca_file=reader.get("caFile", existing_file),
             key_file=reader.get("keyFile", file),
+            strict_readiness=reader.get("strictReadiness", flag),
         ),
     )
 

@@ -237,6 +237,7 @@ class Service:
     timeouts: Timeouts = field(default_factory=Timeouts)
     trust_environment: bool = False  # proxies, netrc and CA bundles of the environment
     ca_file: Path | None = None  # CA bundle for LiteLLM and Backstage
+    strict_readiness: bool = False  # not ready while LiteLLM or Backstage is down
     key_file: Path | None = None  # where the plugin key is kept; None: the user's state folder
 
 

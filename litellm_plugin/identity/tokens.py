@@ -93,6 +93,22 @@ class Authenticator:
             (entry, _external_check(entry, key_set, clock)) for entry in settings.external_access
         ]
 
+    @property
+    def user_keys_url(self) -> str:
+        """Where Backstage's public keys are."""
+        return self._user_keys.url
+
+    def load_user_keys(self) -> bool:
+        """Make sure that users' tokens can be verified.
+
+        Returns:
+            Whether Backstage had to be asked for its keys.
+
+        Raises:
+            NoKeysError: It never told them, nor does it now.
+        """
+        return self._user_keys.load()
+
     def authenticate(self, authorization: str | None, *, allow_limited: bool = False) -> Principal:
         """Return the principal behind an Authorization header.
 

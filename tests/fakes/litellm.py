@@ -12,6 +12,8 @@ from tests.fakes.network import NOTHING, Asked, Reply, dropped
 MASTER_KEY = "sk-contract-master-key"
 BASE_URL = "http://127.0.0.1:4787"  # the recordings name it
 
+OPEN_PATH = "/health/readiness"
+
 RULE_FIELDS = frozenset({"method", "path", "query", "body", "status", "json", "text", "times"}) | {
     "drop"
 }
@@ -113,7 +115,7 @@ class Call:
 class FakeLiteLLM:
     """Answers with the first rule that fits and is not used up, else 599.
 
-    Whoever comes without the master key gets LiteLLM's 401.
+    Whoever comes without the master key gets LiteLLM's 401, but for its health.
     """
 
     def __init__(self, base_url: str = BASE_URL, master_key: str = MASTER_KEY) -> None:
@@ -198,7 +200,7 @@ class FakeLiteLLM:
         return rule.reply
 
     def _rule(self, asked: Asked) -> Rule:
-        if asked.bearer != self.master_key:
+        if asked.bearer != self.master_key and asked.path != OPEN_PATH:
             refusal = _error(401, "Authentication Error, Invalid proxy server token passed.")
             return Rule(asked.path, refusal)
         for rule in self.rules:
