@@ -22,7 +22,7 @@ LAYERS = (
     ("telemetry",),
     ("config",),
     ("logs",),
-    ("errors",),
+    ("errors", "journal"),
 )
 
 DOORS = {

@@ -69,6 +69,14 @@ _ALGORITHMS = (
     *("ES256", "ES384", "ES512", "ES256K", "EdDSA", "Ed25519"),
 )
 
+_SEVERITIES = ("low", "medium", "high", "critical")
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+}
+
 _SHARED_STORES = ("redis", "valkey")
 _OTHER_STORES = ("memory", "none", "memcache", "infinispan")  # that Backstage has, or had
 
@@ -122,6 +130,7 @@ def read_settings(reader: Reader) -> Settings:
             user_id_domain=_domain(litellm),
             audit_group=_group(litellm, "audit.group"),
             permission_enabled=reader.get("permission.enabled", flag),
+            audit_levels=_audit_levels(reader.at("backend.auditor.severityLogLevelMappings")),
         ),
     )
     if reader.get("backend.auth.dangerouslyDisableDefaultAuthPolicy", flag):
@@ -292,12 +301,22 @@ def _service(reader: Reader) -> Service:
             stale_seconds=reader.get("staleSeconds", number),
             rate_limits=reader.get("rateLimits", flag),
             circuit_breaker=reader.get("circuitBreaker", flag),
+            trusted_proxies=reader.get("trustedProxies", whole),
             trust_environment=reader.get("trustEnvironment", flag),
             ca_file=reader.get("caFile", existing_file),
             key_file=reader.get("keyFile", file),
             strict_readiness=reader.get("strictReadiness", flag),
         ),
     )
+
+
+def _audit_levels(reader: Reader) -> dict[str, int] | None:
+    given = {
+        severity: _LEVELS[level]
+        for severity in _SEVERITIES
+        if (level := reader.get(severity, one_of(*_LEVELS)))
+    }
+    return {**dict.fromkeys(_SEVERITIES, logging.INFO), **given} if given else None
 
 
 def _external_access(auth: Reader) -> tuple[ExternalAccess, ...]:

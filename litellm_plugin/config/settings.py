@@ -7,6 +7,7 @@ reads a file or the environment. Amounts of money are USD.
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -234,6 +235,7 @@ class Service:
     stale_seconds: float = 0.0  # how long beyond that while LiteLLM is down
     rate_limits: bool = True
     circuit_breaker: bool = True
+    trusted_proxies: int = 0  # reverse proxies whose X-Forwarded-For counts
     timeouts: Timeouts = field(default_factory=Timeouts)
     trust_environment: bool = False  # proxies, netrc and CA bundles of the environment
     ca_file: Path | None = None  # CA bundle for LiteLLM and Backstage
@@ -263,6 +265,11 @@ class Settings:
     plugin_keys: tuple[StaticPluginKey, ...] = ()  # empty: one key per host
     cors: Cors | None = None
     cache: Cache = field(default_factory=Cache)
+    # backend.auditor.severityLogLevelMappings, as levels of Python's logging. Backstage's own
+    # default for "low" hides those events.
+    audit_levels: Mapping[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("low", "medium", "high", "critical"), logging.INFO)
+    )
 
     @property
     def team_management(self) -> bool:

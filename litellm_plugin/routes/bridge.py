@@ -11,8 +11,9 @@ from flask import Response, request
 
 from litellm_plugin.errors import NotFound
 from litellm_plugin.identity.keycloak import BridgeIdentity
+from litellm_plugin.journal import Event
 from litellm_plugin.routes.headers import PublicResponse
-from litellm_plugin.routes.web import Routes, body, json_response, plugin
+from litellm_plugin.routes.web import Routes, body, json_response, known_as, plugin
 from litellm_plugin.services import shapes
 
 OPEN_PATHS = ("/bridge/health", "/bridge/keys", "/bridge/models")
@@ -35,7 +36,7 @@ def list_bridge_keys() -> list[dict[str, Any]]:
     return [shapes.virtual_key(row) for row in account.keys]
 
 
-@routes.post("/bridge/keys", relays=True)
+@routes.post("/bridge/keys", relays=True, event=Event("bridge-key-create"))
 def generate_bridge_key() -> dict[str, Any]:
     return plugin.bridge.generate(_person(), body())
 
@@ -49,4 +50,6 @@ def bridge_models() -> list[dict[str, Any]]:
 def _person() -> BridgeIdentity:
     if plugin.bridge_tokens is None:
         raise NotFound
-    return plugin.bridge_tokens.verify(request.headers.get("Authorization"))
+    person = plugin.bridge_tokens.verify(request.headers.get("Authorization"))
+    known_as(f"bridge:{person.login}")
+    return person

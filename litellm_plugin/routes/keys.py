@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from litellm_plugin.journal import Event
 from litellm_plugin.routes.web import Routes, body, current_caller, plugin
 from litellm_plugin.services import shapes
 from litellm_plugin.services.access import Permission
@@ -19,7 +20,7 @@ def list_keys() -> list[dict[str, Any]]:
     return [shapes.virtual_key(row) for row in account.keys]
 
 
-@routes.post("/keys/generate", relays=True)
+@routes.post("/keys/generate", relays=True, event=Event("key-create"))
 def generate_key() -> dict[str, Any]:
     caller = current_caller()
     key = plugin.keys.named_request(body(), service=caller.service is not None)
@@ -27,14 +28,14 @@ def generate_key() -> dict[str, Any]:
     return plugin.keys.generate(key, caller)
 
 
-@routes.post("/keys/<litellm_id:token>/update")
+@routes.post("/keys/<litellm_id:token>/update", event=Event("key-update"))
 def update_key(token: str) -> Any:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
     return plugin.keys.update(plugin.keys.owned(caller, token), body())
 
 
-@routes.post("/keys/<litellm_id:token>/block")
+@routes.post("/keys/<litellm_id:token>/block", event=Event("key-block"))
 def block_key(token: str) -> dict[str, Any]:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
@@ -42,7 +43,7 @@ def block_key(token: str) -> dict[str, Any]:
     return DONE
 
 
-@routes.post("/keys/<litellm_id:token>/unblock")
+@routes.post("/keys/<litellm_id:token>/unblock", event=Event("key-unblock"))
 def unblock_key(token: str) -> dict[str, Any]:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
@@ -50,7 +51,7 @@ def unblock_key(token: str) -> dict[str, Any]:
     return DONE
 
 
-@routes.post("/keys/<litellm_id:token>/reset_spend")
+@routes.post("/keys/<litellm_id:token>/reset_spend", event=Event("key-spend-reset"))
 def reset_key_spend(token: str) -> dict[str, Any]:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
@@ -58,7 +59,7 @@ def reset_key_spend(token: str) -> dict[str, Any]:
     return DONE
 
 
-@routes.delete("/keys/<litellm_id:token>")
+@routes.delete("/keys/<litellm_id:token>", event=Event("key-delete", "high"))
 def delete_key(token: str) -> dict[str, Any]:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_REVOKE)

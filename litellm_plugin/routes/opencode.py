@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Response, request
 
 from litellm_plugin.errors import NotFound
+from litellm_plugin.journal import Event
 from litellm_plugin.routes.web import Routes, current_caller, plugin, query
 from litellm_plugin.services.access import Permission
 from litellm_plugin.services.opencode import callback
@@ -12,7 +13,7 @@ from litellm_plugin.services.opencode import callback
 routes = Routes()
 
 
-@routes.get("/opencode/connect")
+@routes.get("/opencode/connect", event=Event("opencode-connect"))
 def connect_opencode() -> Response:
     # HEAD must not write, and this route does.
     if not plugin.settings.opencode.enabled or request.method == "HEAD":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from litellm_plugin.journal import Event
 from litellm_plugin.routes.web import Routes, body, current_caller, plugin, query
 from litellm_plugin.services.access import Permission
 
@@ -12,7 +13,7 @@ Json = dict[str, Any]
 routes = Routes()
 
 
-@routes.post("/teams", relays=True)
+@routes.post("/teams", relays=True, event=Event("team-create"))
 def create_team() -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_CREATE)
     return plugin.team_admin.create(body(), user)
@@ -24,14 +25,14 @@ def managed_teams() -> list[Json]:
     return plugin.team_admin.all(user)
 
 
-@routes.patch("/teams/<litellm_id:team_id>", relays=True)
+@routes.patch("/teams/<litellm_id:team_id>", relays=True, event=Event("team-update"))
 def update_team(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MANAGE)
     team = plugin.team_admin.managed_team(user, team_id)
     return plugin.team_admin.update(team, body())
 
 
-@routes.delete("/teams/<litellm_id:team_id>", relays=True)
+@routes.delete("/teams/<litellm_id:team_id>", relays=True, event=Event("team-delete", "high"))
 def delete_team(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_DELETE)
     team = plugin.team_admin.managed_team(user, team_id)
@@ -39,14 +40,16 @@ def delete_team(team_id: str) -> Json:
     return {"success": True}
 
 
-@routes.post("/teams/<litellm_id:team_id>/members", relays=True)
+@routes.post("/teams/<litellm_id:team_id>/members", relays=True, event=Event("team-member-add"))
 def add_team_member(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MEMBERS)
     team = plugin.team_admin.managed_team(user, team_id)
     return plugin.team_admin.add_member(team, body())
 
 
-@routes.delete("/teams/<litellm_id:team_id>/members", relays=True)
+@routes.delete(
+    "/teams/<litellm_id:team_id>/members", relays=True, event=Event("team-member-remove")
+)
 def remove_team_member(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MEMBERS)
     team = plugin.team_admin.managed_team(user, team_id)
@@ -59,7 +62,11 @@ def vector_stores() -> list[Json]:
     return plugin.team_admin.vector_stores()
 
 
-@routes.put("/teams/<litellm_id:team_id>/knowledge-bases", relays=True)
+@routes.put(
+    "/teams/<litellm_id:team_id>/knowledge-bases",
+    relays=True,
+    event=Event("team-knowledge-bases-update"),
+)
 def set_knowledge_bases(team_id: str) -> Json:
     user = plugin.access.object_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
     team = plugin.team_admin.managed_team(user, team_id)
@@ -72,7 +79,9 @@ def mcp_servers() -> list[Json]:
     return plugin.team_admin.mcp_servers()
 
 
-@routes.put("/teams/<litellm_id:team_id>/mcp-servers", relays=True)
+@routes.put(
+    "/teams/<litellm_id:team_id>/mcp-servers", relays=True, event=Event("team-mcp-servers-update")
+)
 def set_mcp_servers(team_id: str) -> Json:
     user = plugin.access.object_admin(current_caller(), Permission.TEAM_MCP)
     team = plugin.team_admin.managed_team(user, team_id)

@@ -8,6 +8,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Token
 from dataclasses import dataclass
 from datetime import date
 from functools import wraps
@@ -15,11 +16,12 @@ from typing import Any, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
 
 import orjson
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.local import LocalProxy
 from werkzeug.routing import PathConverter
 
+from litellm_plugin import journal
 from litellm_plugin.errors import (
     BadRequest,
     NotFound,
@@ -31,10 +33,12 @@ from litellm_plugin.errors import (
     redact,
 )
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
+from litellm_plugin.journal import Event
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.cors import CrossOrigin
 from litellm_plugin.routes.headers import SecuredResponse, finish
+from litellm_plugin.routes.journaled import Line
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.telemetry import context
 
@@ -54,12 +58,15 @@ class State:
     plugin: Plugin
     mount: str
     path: str  # below the mount, as it was sent
+    line: Line  # in the audit journal
+    begun: Token[Any]  # what the journal has to know to leave the request
     principal: Principal | None = None
     caller: Caller | None = None
     body: Any = None
 
 
 _ESCAPED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*")
+_EVENT = "journal_event"  # of a view: its method and what the journal calls it
 _KEY = "litellm_plugin.state"  # in the WSGI environment: a request's own, unlike flask.g
 
 
@@ -88,34 +95,48 @@ class Routes:
     def __init__(self) -> None:
         self._routes: list[tuple[str, str, View]] = []
 
-    def get(self, rule: str, *, relays: bool = False) -> Callable[[V], V]:
+    def get(
+        self, rule: str, *, relays: bool = False, event: Event | None = None
+    ) -> Callable[[V], V]:
         """Add a view for ``GET`` and ``HEAD``.
 
         Args:
             rule: The path below the mount.
             relays: Whether LiteLLM's error status is handed on; else it becomes 500.
+            event: What the audit journal calls it; a route without one changes nothing.
         """
-        return self._route("GET", rule, relays)
+        return self._route("GET", rule, relays, event)
 
-    def post(self, rule: str, *, relays: bool = False) -> Callable[[V], V]:
+    def post(
+        self, rule: str, *, relays: bool = False, event: Event | None = None
+    ) -> Callable[[V], V]:
         """Add a view for ``POST``."""
-        return self._route("POST", rule, relays)
+        return self._route("POST", rule, relays, event)
 
-    def put(self, rule: str, *, relays: bool = False) -> Callable[[V], V]:
+    def put(
+        self, rule: str, *, relays: bool = False, event: Event | None = None
+    ) -> Callable[[V], V]:
         """Add a view for ``PUT``."""
-        return self._route("PUT", rule, relays)
+        return self._route("PUT", rule, relays, event)
 
-    def patch(self, rule: str, *, relays: bool = False) -> Callable[[V], V]:
+    def patch(
+        self, rule: str, *, relays: bool = False, event: Event | None = None
+    ) -> Callable[[V], V]:
         """Add a view for ``PATCH``."""
-        return self._route("PATCH", rule, relays)
+        return self._route("PATCH", rule, relays, event)
 
-    def delete(self, rule: str, *, relays: bool = False) -> Callable[[V], V]:
+    def delete(
+        self, rule: str, *, relays: bool = False, event: Event | None = None
+    ) -> Callable[[V], V]:
         """Add a view for ``DELETE``."""
-        return self._route("DELETE", rule, relays)
+        return self._route("DELETE", rule, relays, event)
 
-    def _route(self, method: str, rule: str, relays: bool) -> Callable[[V], V]:
+    def _route(self, method: str, rule: str, relays: bool, event: Event | None) -> Callable[[V], V]:
         def add(view: V) -> V:
-            self._routes.append((method, rule, _as_json(view, relays=relays)))
+            answer = _as_json(view, relays=relays)
+            if event is not None:
+                answer.__dict__[_EVENT] = method, event
+            self._routes.append((method, rule, answer))
             return view
 
         return add
@@ -143,6 +164,12 @@ def _as_json(view: View, *, relays: bool) -> View:
         return result if isinstance(result, Response) else json_response(result)
 
     return answer
+
+
+def event_of(view: View | None, method: str) -> Event | None:
+    """Return what a view changes, as the audit journal calls it; None where that is nothing."""
+    served, event = getattr(view, _EVENT, (None, None))
+    return event if served == method else None
 
 
 def json_response(
@@ -174,6 +201,11 @@ def principal() -> Principal:
     if known is None:
         raise Unauthenticated("Missing credentials")
     return known
+
+
+def known_as(name: str) -> None:
+    """Note who is asking on a route that is exempt from the barrier, and knows all the same."""
+    _state().line.name = name
 
 
 def current_caller() -> Caller:
@@ -275,19 +307,26 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
     def arrive() -> Response | None:
         environ = request.environ
         context.begin(environ)
-        state = environ[_KEY] = State(serving, mount, _path_below(mount))
+        view = current_app.view_functions.get(request.endpoint or "")
+        line = Line(serving, event_of(view, request.method))
+        begun = journal.begin(line)
+        state = environ[_KEY] = State(serving, mount, _path_below(mount), line, begun)
         preflight = cross_origin.preflight() if cross_origin else None
         if preflight is not None:
             return preflight
         if not _is_open(state.path, open_paths):
             header = request.headers.get("Authorization")
             state.principal = serving.authenticator.authenticate(header or None)
+            line.principal = state.principal
         _refuse_other_paths(state)
         state.body = _parsed_body()
         return None
 
     def leave(response: Response) -> Response:
-        caller = _state().caller
+        state = _state()
+        state.line.write(response, state.body)
+        journal.end(state.begun)
+        caller = state.caller
         if caller is not None:
             serving.left(caller)
             if caller.stale_seconds is not None:
@@ -323,10 +362,12 @@ def not_served(error: HTTPException) -> Response:
 
 
 def _refused(error: PluginError) -> Response:
+    _state().line.error = error
     return json_response(error.body(request.method, url_below_mount()), error.status)
 
 
 def _broken(error: Exception) -> Response:
+    _state().line.error = error
     # Not exc_info: a traceback ends with the text of the error, and that may quote anything.
     trace = redact("".join(traceback.format_exception(error)))
     log.error("%s %s failed\n%s", request.method, request.url_rule, trace.rstrip())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from litellm_plugin import journal
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import KeyGeneration
@@ -132,7 +133,12 @@ class Keys:
 
     def _make(self, key: Json, created_by: Json) -> Json:
         metadata = {**(key.get("metadata") or {}), **created_by}
-        return self._litellm.generate_key({**key, "metadata": metadata})
+        journal.note(userId=key.get("user_id"), keyAlias=key.get("key_alias"))
+        made = self._litellm.generate_key({**key, "metadata": metadata})
+        token = made.get("token") or made.get("key")
+        if isinstance(token, str):
+            journal.note(keyId=journal.key_id(token))
+        return made
 
     def owned(self, caller: Caller, token: str) -> OwnedKey:
         """Return the caller's own key.
@@ -147,8 +153,10 @@ class Keys:
         if not caller.litellm_id:
             raise Forbidden("Cannot verify key ownership without an authenticated user")
         account = self._users.find(caller, fresh=True)
-        if account is None or account.key(token) is None:
+        row = account.key(token) if account is not None else None
+        if account is None or row is None:
             raise Forbidden("Access denied: key does not belong to the caller")
+        journal.note(userId=account.user_id, keyAlias=row.get("key_alias"))
         return OwnedKey(token, caller, account)
 
     def update(self, key: OwnedKey, body: Mapping[str, Any]) -> Any:

@@ -7,6 +7,7 @@ from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from litellm_plugin import journal
 from litellm_plugin.clients.litellm import Json
 from litellm_plugin.config.settings import Opencode
 from litellm_plugin.errors import BadRequest, Forbidden, PluginError, UpstreamError
@@ -55,9 +56,12 @@ class OpencodeKeys:
         if team_id and not account.in_team(team_id):
             raise Forbidden("Access denied: team is not one of your teams", team=team_id)
         alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
+        replaced: list[str] = []
         for row in account.keys:
             if _is_of(alias, row.get("key_alias")) and isinstance(row.get("token"), str):
                 self._keys.delete(OwnedKey(row["token"], caller, account))
+                replaced.append(journal.key_id(row["token"]))
+                journal.note(replacedKeyIds=replaced)
         key: Json = {
             "duration": self._rules.key_duration,
             "max_budget": self._rules.max_budget,

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from litellm_plugin import journal
 from litellm_plugin.cache.flights import Flights
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.backstage import Catalog, Entity, split_ref
@@ -163,7 +164,9 @@ class TeamAdmin:
                 return self._litellm.create_team({**team, "metadata": owned})
 
         same = (user.entity_ref, json.dumps(team, sort_keys=True))
-        return self._shown(self._flights.share(same, make))
+        made = self._flights.share(same, make)
+        journal.note(teamId=made.get("team_id"))
+        return self._shown(made)
 
     def update(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Change a team; returns it in the shape of ``GET /teams``.
@@ -234,6 +237,7 @@ class TeamAdmin:
                 raise BadRequest("maxBudgetInTeam must be a positive number")
         ref, person = self._person(ref)
         user_id = litellm_id(ref, self._settings.user_id_domain)
+        journal.note(memberId=user_id)
         profile = Profile(ref, person.groups, person.email, person.display_name)
         self._users.account_of(user_id, lambda: profile, reader=team.by.entity_ref)
         with self._snapshots.writing(TEAMS):
@@ -249,6 +253,7 @@ class TeamAdmin:
         """
         who = _ref(who, "userEntityRef query parameter is required")
         user_id = who if who in team.member_ids else litellm_id(who, self._settings.user_id_domain)
+        journal.note(memberId=user_id)
         with self._snapshots.writing(TEAMS):
             self._litellm.remove_member(team.team_id, user_id)
         return self._again(team)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from litellm_plugin import journal
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import Provisioning, UserDefaults
@@ -212,14 +213,17 @@ class Users:
 
     def _create(self, user_id: str, person: Profile) -> Account:
         user = self._new_user(user_id, person)
+        told = {"userId": user_id, "entityRef": person.source, "role": user.get("user_role")}
         try:
             self._litellm.create_user(user)
         except UpstreamError as exc:
             # Another worker may have been faster.
             account = self._litellm.account(user_id) if _already_exists(exc) else None
             if account is None:
+                journal.record(journal.USER_PROVISION, told, exc)
                 raise ProvisioningFailed(exc) from exc
             return account
+        journal.record(journal.USER_PROVISION, told)
         log.info("provisioned %s for %s", user_id, person.source)
         self._confirm(user)
         try:

@@ -1,0 +1,321 @@
+"""The audit journal: a line for every write and every denial, with who, what and from where."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from litellm_plugin import create_app, journal
+from litellm_plugin.config.settings import Settings
+from litellm_plugin.errors import redact
+from litellm_plugin.routes.web import event_of
+from tests.apps import Apps
+from tests.canaries import WATCH, secrets_in
+from tests.client import MOUNT, PluginClient
+from tests.fakes.network import NOTHING
+from tests.rig import CALLERS, Rig
+from tests.standin import KEY, SECRET, TEAM, furnished
+from tests.tokens import TokenFactory
+
+# Routes of other methods than GET that change nothing in LiteLLM.
+NO_WRITES = {"clear_cookie", "apply_conditions"}
+
+Headers = dict[str, str]
+USAGE = f"/teams/{TEAM}/usage?start_date=2026-11-01&end_date=2026-11-02"
+BACK = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1455%2Fcallback"
+
+
+class Lines(logging.Handler):
+    """Keeps the journal's lines, decoded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        assert text.isascii()
+        assert not re.search(r"[\x00-\x1f]", text)
+        line = json.loads(text)
+        assert line == vars(record)["audit"]
+        self.lines.append(line)
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["eventId"] == event]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    handler = Lines()
+    journal.log.addHandler(handler)
+    yield handler
+    journal.log.removeHandler(handler)
+
+
+@pytest.fixture
+def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    return Rig(apps.app(), tokens, monkeypatch)
+
+
+def _writing(app: Flask) -> list[tuple[str, str, str]]:
+    """Return method, path and event of every route that changes something."""
+    found = []
+    for rule in app.url_map.iter_rules():
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            event = event_of(app.view_functions[rule.endpoint], method)
+            name = rule.endpoint.rpartition(".")[2]
+            if event is None:
+                assert method == "GET" or name in {*NO_WRITES, "unknown_route"}, (
+                    f"{method} {rule.rule} has no event for the audit journal"
+                )
+            else:
+                found.append((method, rule.rule.removeprefix(MOUNT), event.id))
+    return found
+
+
+def test_every_route_that_writes_has_an_event_in_the_journal(apps: Apps) -> None:
+    events = [event for _, _, event in _writing(apps.app())]
+    assert len(events) == len(set(events)) == 15
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", event) for event in events)
+
+
+# What makes each of them succeed, as alice.
+SENT: dict[str, tuple[str, Any]] = {
+    "key-create": ("/keys/generate", {"alias": "ci", "max_budget": 5}),
+    "key-update": (f"/keys/{KEY}/update", {"key_alias": "renamed", "max_budget": 7}),
+    "key-block": (f"/keys/{KEY}/block", {}),
+    "key-unblock": (f"/keys/{KEY}/unblock", {}),
+    "key-spend-reset": (f"/keys/{KEY}/reset_spend", {}),
+    "key-delete": (f"/keys/{KEY}", None),
+    "opencode-connect": (BACK, None),
+    "bridge-key-create": ("/bridge/keys", {"alias": "cli"}),
+    "team-create": ("/teams", {"team_alias": "New", "models": ["gpt-4o"], "max_budget": 5}),
+    "team-update": (f"/teams/{TEAM}", {"team_alias": "Renamed"}),
+    "team-delete": (f"/teams/{TEAM}", None),
+    "team-member-add": (f"/teams/{TEAM}/members", {"userEntityRef": "user:default/bob"}),
+    "team-member-remove": (f"/teams/{TEAM}/members?userEntityRef=jane%40example.com", None),
+    "team-knowledge-bases-update": (f"/teams/{TEAM}/knowledge-bases", {"vector_stores": []}),
+    "team-mcp-servers-update": (f"/teams/{TEAM}/mcp-servers", {"mcp_servers": []}),
+}
+
+
+def _ask(rig: Rig, event: str, method: str, who: str | None = None) -> int:
+    target, body = SENT[event]
+    by = who or (CALLERS["keycloak"] if event.startswith("bridge") else "alice")
+    return rig.ask(by, method, target, json=NOTHING if body is None else body).status_code
+
+
+def test_every_write_leaves_one_line_that_tells_who_what_and_where(rig: Rig, lines: Lines) -> None:
+    for method, _, event in _writing(rig.app):
+        furnished()
+        lines.lines.clear()
+        assert _ask(rig, event, method) in {200, 302}, event
+        (line,) = lines.of(event)
+        assert line["status"] == "succeeded"
+        assert line["plugin"] == "litellm"
+        by = "bridge:alice" if event.startswith("bridge") else "user:default/alice"
+        assert line["actor"]["actorId"] == by
+        assert line["actor"]["ip"] == "127.0.0.1"
+        assert line["request"]["method"] == method
+        assert line["request"]["url"].startswith(MOUNT)
+        assert line["isAuditEvent"] is True
+        if event.startswith("key-") and event != "key-create":
+            assert line["meta"]["keyId"] == KEY[: journal.KEY_DIGITS]
+            assert line["meta"]["userId"] == "alice@example.com"
+            assert line["meta"]["keyAlias"] == "alice-laptop"
+        new_users = lines.of("user-provision") if event == "team-member-add" else []
+        assert lines.lines == [*new_users, line]
+
+
+def test_every_write_that_is_denied_leaves_one_line(rig: Rig, lines: Lines) -> None:
+    for method, _, event in _writing(rig.app):
+        lines.lines.clear()
+        assert _ask(rig, event, method, "none") == 401
+        (line,) = lines.lines
+        assert (line["eventId"], line["status"]) == (event, "failed")
+        assert line["meta"]["statusCode"] == 401
+        assert line["error"]["message"]
+        assert "actorId" not in line["actor"]
+
+
+@pytest.mark.parametrize(
+    ("who", "method", "target", "status", "event", "actor"),
+    [
+        ("none", "GET", "/keys", 401, "authenticate", None),
+        ("expired:alice", "GET", "/keys", 401, "authenticate", None),
+        ("static", "GET", "/audit", 401, "authenticate", "rig-full"),
+        ("bob", "GET", "/audit", 403, "authorize", "user:default/bob"),
+        ("bob", "GET", USAGE, 403, "authorize", "user:default/bob"),
+        ("bob", "DELETE", f"/teams/{TEAM}", 403, "team-delete", "user:default/bob"),
+        ("bob", "DELETE", f"/keys/{KEY}", 403, "key-delete", "user:default/bob"),
+        ("alice", "POST", f"/keys/{KEY}/update", 400, "key-update", "user:default/alice"),
+        ("obo:alice", "DELETE", "/keys/none", 403, "key-delete", "user:default/alice"),
+    ],
+)
+def test_every_denial_leaves_a_line(
+    rig: Rig,
+    lines: Lines,
+    who: str,
+    method: str,
+    target: str,
+    status: int,
+    event: str,
+    actor: str | None,
+) -> None:
+    sent = {"spend": 0} if method == "POST" else NOTHING
+    assert rig.ask(who, method, target, json=sent).status_code == status
+    (line,) = [each for each in lines.lines if each["eventId"] != "user-provision"]
+    assert (line["eventId"], line["status"]) == (event, "failed")
+    assert line["actor"].get("actorId") == actor
+    assert line["meta"]["statusCode"] == status
+    assert line["actor"].get("onBehalfBy") == ("plugin:rig" if who == "obo:alice" else None)
+
+
+def test_what_is_read_and_allowed_leaves_no_line(rig: Rig, lines: Lines) -> None:
+    for target in ("/keys", "/teams", "/nope", "/health"):
+        rig.ask("alice", "GET", target)
+    rig.ask("alice", "HEAD", BACK)
+    rig.ask("alice", "OPTIONS", "/keys/generate")
+    assert lines.lines == []
+
+
+def test_a_first_visit_is_told_of_once_and_by_whom(rig: Rig, lines: Lines) -> None:
+    for _ in range(2):
+        assert rig.ask("bob", "GET", "/keys").status_code == 200
+    (line,) = lines.lines
+    assert (line["eventId"], line["status"]) == ("user-provision", "succeeded")
+    assert line["actor"]["actorId"] == "user:default/bob"
+    assert line["meta"]["userId"] == "bob@example.com"
+    assert line["request"]["url"] == f"{MOUNT}/keys"
+
+
+def test_a_first_visit_that_fails_is_told_of(rig: Rig, lines: Lines) -> None:
+    rig.litellm.failures["/user/new"] = 500
+    assert rig.ask("bob", "GET", "/keys").status_code == 502
+    (line,) = lines.of("user-provision")
+    assert line["status"] == "failed"
+    assert "told to fail" in line["error"]["message"]
+
+
+def test_a_write_that_litellm_refuses_is_told_of_as_failed(rig: Rig, lines: Lines) -> None:
+    rig.litellm.failures["/key/generate"] = 500
+    assert _ask(rig, "key-create", "POST") == 500
+    (line,) = lines.lines
+    assert line["status"] == "failed"
+    assert line["meta"]["fields"] == {"alias": "ci", "max_budget": 5}
+
+
+def test_a_replaced_key_is_named(rig: Rig, lines: Lines) -> None:
+    for _ in range(2):
+        assert _ask(rig, "opencode-connect", "GET") == 302
+    first, second = lines.lines
+    assert second["meta"]["replacedKeyIds"] == [first["meta"]["keyId"]]
+    assert second["meta"]["keyId"] != first["meta"]["keyId"]
+
+
+def test_a_key_in_a_path_is_not_written_but_told_by_its_hash(rig: Rig, lines: Lines) -> None:
+    for spelling in (SECRET, "%73" + SECRET[1:], KEY, KEY.upper()):
+        rig.ask("alice", "DELETE", f"/keys/{spelling}?user_id=Bearer%20{SECRET}")
+    ids = {line["meta"]["keyId"] for line in lines.lines}
+    assert ids == {KEY[: journal.KEY_DIGITS]}
+    assert len(lines.lines) == 4
+    text = json.dumps(lines.lines)
+    assert SECRET not in text
+    assert KEY not in text
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb", "\u2028\u0085\r\n", "x\x1b[31m", "\x00", "é" * 5000, '"},{"eventId":"forged"']
+)
+def test_no_name_ends_the_line_or_makes_it_long(rig: Rig, lines: Lines, name: str) -> None:
+    body = {"alias": name, "models": [name] * 500, "max_budget": 10**400, "x" * 90_000: 1}
+    headers = {"User-Agent": name.encode("unicode_escape").decode() * 50}
+    rig.ask("alice", "POST", "/keys/generate", json=body, headers=headers)
+    (line,) = lines.lines
+    assert line["eventId"] == "key-create"
+    assert len(json.dumps(line)) < 32_000
+
+
+def test_half_a_surrogate_pair_can_be_written(rig: Rig, lines: Lines) -> None:
+    rig.ask(
+        "alice",
+        "POST",
+        "/keys/generate",
+        raw='{"alias":"\\ud800"}',
+        headers={"Content-Type": "application/json"},
+    )
+    (line,) = lines.lines
+    assert line["meta"]["fields"]["alias"] == "\ud800"
+
+
+def test_what_people_keep_in_metadata_is_not_told(rig: Rig, lines: Lines) -> None:
+    rig.ask("alice", "POST", "/keys/generate", json={"alias": "a", "metadata": {"pin": "4711"}})
+    (line,) = lines.lines
+    assert line["meta"]["fields"] == {"alias": "a", "others": 1}
+    assert "4711" not in json.dumps(line)
+
+
+def test_the_request_id_of_the_environment_is_told(rig: Rig, lines: Lines) -> None:
+    app = rig.app.wsgi_app
+
+    def named(environ: dict[str, Any], start: Any) -> Any:
+        environ["litellm_plugin.request_id"] = "the-id"
+        return app(environ, start)
+
+    PluginClient(named).get("/keys")
+    (line,) = lines.lines
+    assert line["requestId"]
+
+
+def test_the_level_goes_by_severity(
+    settings: Settings, network: object, client_of: Callable[[Flask], PluginClient], bob: Headers
+) -> None:
+    levels = {"low": logging.DEBUG, "medium": logging.ERROR, "high": 20, "critical": 20}
+    client = client_of(create_app(replace(settings, audit_levels=levels)))
+    records: list[logging.LogRecord] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    handler = Keep()
+    journal.log.addHandler(handler)
+    try:
+        client.get("/audit", headers=bob)  # low, so it is not logged
+        client.get("/audit")
+    finally:
+        journal.log.removeHandler(handler)
+    assert [record.levelno for record in records] == [logging.ERROR]
+
+
+def test_where_no_logging_is_set_up_it_goes_to_standard_error(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(journal.log, "propagate", False)
+    assert not journal.log.hasHandlers()
+    rig.ask("none", "GET", "/keys")
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert json.loads(line)["eventId"] == "authenticate"
+    assert out == ""
+
+
+def test_a_line_about_no_request_is_possible(lines: Lines) -> None:
+    journal.record(journal.USER_PROVISION, {"userId": "x"})
+    assert lines.lines[0]["meta"] == {"userId": "x"}
+    assert "actor" not in lines.lines[0]
+
+
+def test_nothing_secret_is_in_a_line(rig: Rig, lines: Lines) -> None:
+    _ask(rig, "key-create", "POST")
+    _ask(rig, "opencode-connect", "GET")
+    assert secrets_in(json.dumps(lines.lines)) == []
+    assert WATCH.leaks == []
