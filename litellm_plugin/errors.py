@@ -9,6 +9,7 @@ that Backstage itself sends from in front of a plugin.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -136,6 +137,20 @@ class UnsupportedMediaType(PluginError):
     status = 415
 
 
+class TooManyRequests(PluginError):
+    """Somebody asks too often.
+
+    Attributes:
+        retry_after: Seconds from now on that they have to wait.
+    """
+
+    status = 429
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        self.retry_after = max(math.ceil(retry_after), 1)
+        super().__init__(f"{message}; try again in {self.retry_after} seconds")
+
+
 class BackstageError(PluginError):
     """An answer of Backstage's HTTP layer, in its shape.
 
@@ -159,6 +174,10 @@ class Unauthenticated(BackstageError):
 
     status = 401
     name = "AuthenticationError"
+
+
+class NotVerifiable(Unauthenticated):
+    """Nobody knows whether the credentials hold: the keys to check them with can't be read."""
 
 
 class NotAllowed(BackstageError):

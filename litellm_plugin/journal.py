@@ -16,6 +16,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -124,7 +125,8 @@ def record(event: Event, meta: Mapping[str, Any], error: Exception | None = None
     if log.hasHandlers():
         log.log(level, "%s", line, extra={"audit": entry})
     elif log.isEnabledFor(level):
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 - there is nothing else to write to
+        with suppress(OSError, ValueError):  # it may be closed; what was done is done
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - nothing else is there
 
 
 def key_id(token: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import ModuleType
 
 from litellm_plugin import logs
+from litellm_plugin.cache.counters import Counters, HostTable, in_redis
 from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.sealed import Seal
@@ -34,6 +37,7 @@ from litellm_plugin.services.keys import Keys
 from litellm_plugin.services.models import Models
 from litellm_plugin.services.opencode import OpencodeKeys
 from litellm_plugin.services.readiness import Look, Readiness
+from litellm_plugin.services.rate_limits import RateLimits
 from litellm_plugin.services.reports import Reports
 from litellm_plugin.services.team_admin import TeamAdmin
 from litellm_plugin.services.teams import Teams
@@ -64,6 +68,7 @@ class Plugin:
     bridge_tokens: BridgeVerifier | None  # None: the bridge is closed
     opencode: OpencodeKeys
     readiness: Readiness
+    rate_limits: RateLimits
 
     def caller(self, principal: Principal, asked: str | None) -> Caller:
         """Return the caller behind a principal.
@@ -198,7 +203,24 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, settings.opencode),
         readiness=readiness,
+        rate_limits=RateLimits(service.rate_limits, _counters(settings)),
     )
+
+
+def _counters(settings: Settings) -> Counters | None:
+    """Return where to count who asks how often; None where nobody is counted.
+
+    Raises:
+        ConfigError: ``backend.cache`` asks for what is not installed.
+    """
+    if not settings.service.rate_limits.enabled:
+        return None
+    here = HostTable.of_user(settings.base_url)
+    connection = settings.cache.connection
+    if connection is None:
+        return Counters(here)
+    pool = _redis(settings).connect(connection).connection_pool
+    return Counters(here, in_redis(pool, connection, settings.base_url))
 
 
 def _store(settings: Settings, host: HostShared) -> Store:
@@ -216,9 +238,19 @@ def _store(settings: Settings, host: HostShared) -> Store:
     seal = Seal(settings.master_key, installation)
     if connection is None:
         return SharedStore(memory, seal)
+    redis = _redis(settings)
+    store: Store = redis.RedisStore(redis.connect(connection), settings.base_url, seal, memory)
+    return store
+
+
+def _redis(settings: Settings) -> ModuleType:
+    """Return the module that knows Redis.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
     try:
-        from litellm_plugin.cache.redis import RedisStore, connect  # noqa: PLC0415 - an extra
+        return importlib.import_module("litellm_plugin.cache.redis")
     except ImportError as exc:
         wanted = "needs the Python package redis; install litellm-plugin[redis]"
         raise ConfigError([f"backend.cache.store: {settings.cache.store} {wanted}"]) from exc
-    return RedisStore(connect(connection), settings.base_url, seal, memory)

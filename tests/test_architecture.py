@@ -31,6 +31,7 @@ DOORS = {
     "joserfc": {"identity/jose.py"},
     "yaml": {"config/yaml12.py"},
     "redis": {"cache/redis.py"},
+    "limits": {"cache/counters.py"},
     "lmdb": {"cache/shared.py"},
     "gevent": {"worker.py"},
     "gunicorn": {"worker.py"},

@@ -73,10 +73,10 @@ class HostShared:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._descriptor = _opened(path)
+        self._descriptor = opened(path)
         os.ftruncate(self._descriptor, _SIZE)
         self._map = mmap.mmap(self._descriptor, _SIZE)
-        self._threads = _between_threads(self._descriptor)
+        self._threads = between_threads(self._descriptor)
         self.id = self._identified()
 
     @classmethod
@@ -88,7 +88,7 @@ class HostShared:
         """
         try:
             file = f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.shared"
-            return cls(_private_folder() / file)
+            return cls(private_folder() / file)
         except OSError as exc:
             log.warning("snapshots are shared with forked workers only: %s", exc)
             return cls(None)
@@ -245,21 +245,23 @@ class _ThreadLock:
 _thread_locks: dict[tuple[int, int], _ThreadLocks] = {}
 
 
-def _between_threads(descriptor: int) -> _ThreadLocks:
+def between_threads(descriptor: int) -> _ThreadLocks:
+    """Return the locks among the threads of this process that go with an open file."""
     # By file, as a process may have several applications: a lock that one of them
     # has on the file keeps out other processes only. It stays open, so its number is its own.
     status = os.fstat(descriptor)
     return _thread_locks.setdefault((status.st_dev, status.st_ino), _ThreadLocks())
 
 
-def _opened(path: Path | None) -> int:
+def opened(path: Path | None) -> int:
+    """Return the descriptor of a file that is this user's alone; None: of one without a name."""
     if path is None:
         return os.memfd_create("litellm-plugin", os.MFD_CLOEXEC)
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     return os.open(path, flags, 0o600)
 
 
-def _private_folder() -> Path:
+def private_folder() -> Path:
     """Return the folder for what this user's processes share, made if need be.
 
     Raises:

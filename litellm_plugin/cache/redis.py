@@ -22,7 +22,6 @@ import hashlib
 import logging
 import math
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -34,6 +33,7 @@ from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 from redis.retry import Retry
 
+from litellm_plugin.cache.line import Line
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.sealed import Seal
 from litellm_plugin.cache.store import Entry, Generations, StoreUnavailableError, Turn
@@ -43,8 +43,6 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 0.25
 ANSWER_SECONDS = 0.5
-PAUSE = 1.0  # seconds to do without after a failure
-QUIET = 60.0  # seconds between two complaints in the log
 
 GENERATION_SECONDS = 24 * 3600  # any time will do; without its generation nothing counts
 
@@ -98,7 +96,7 @@ class RedisStore:
         self._seal = seal
         self._memory = memory
         self._queue = Queue(memory.host)
-        self._line = _Line(timer)
+        self._line = Line("snapshots are not used", timer)
 
     def look_up(
         self,
@@ -245,53 +243,6 @@ class RedisStore:
             self._line.broke(exc)
             raise StoreUnavailableError(f"Redis does not answer: {exc}", known=known) from exc
         self._line.held()
-
-
-class _Line:
-    """Knows whether to ask Redis: after a failure one request in each pause tries.
-
-    Requests that come meanwhile do without at once, so that time-outs are not theirs.
-    """
-
-    def __init__(self, timer: Callable[[], float]) -> None:
-        self._timer = timer
-        self._lock = threading.Lock()
-        self._again_at: float | None = None  # None: it works
-        self._quiet_until = float("-inf")
-        self._complained = False
-
-    def open(self) -> bool:
-        """Tell whether to ask now."""
-        with self._lock:
-            now = self._timer()
-            if self._again_at is None:
-                return True
-            if now < self._again_at:
-                return False
-            self._again_at = now + PAUSE
-            return True
-
-    def broke(self, exc: Exception) -> None:
-        """Note a failure."""
-        with self._lock:
-            now = self._timer()
-            self._again_at = now + PAUSE
-            complain = now >= self._quiet_until
-            if complain:
-                self._quiet_until = now + QUIET
-                self._complained = True
-        if complain:
-            log.warning("Redis does not answer, snapshots are not used meanwhile: %s", exc)
-
-    def held(self) -> None:
-        """Note an answer."""
-        if self._again_at is None:
-            return
-        with self._lock:
-            self._again_at = None
-            relieved, self._complained = self._complained, False
-        if relieved:
-            log.warning("Redis answers again")
 
 
 def _digest(text: str) -> str:

@@ -15,11 +15,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from litellm_plugin.config import javascript
+from litellm_plugin.config.settings import Rate
 from litellm_plugin.config.yaml12 import Value
 
 _TRUE = frozenset({"y", "yes", "true", "1", "on"})
 _FALSE = frozenset({"n", "no", "false", "0", "off"})
 _NOT_IN_URLS = re.compile(r"[\s\x00-\x1f\x7f\\]")
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_RATE = re.compile(r"([1-9][0-9]{0,8}) ?(?:/|per) ?(second|minute|hour|day)")
 _PLUGIN_ID = re.compile(r"\{\{\s*pluginId\s*\}\}")
 
 
@@ -113,6 +116,16 @@ def whole(value: Value) -> int:
     if not found.is_integer():
         raise Wrong("whole number", got="a fraction")
     return int(found)
+
+
+def rate(value: Value) -> Rate:
+    """Return how often something may be done that ``value`` says, such as ``100/minute``."""
+    found = _RATE.fullmatch(text(value))
+    if found is None:
+        raise Wrong(
+            "a number per second, minute, hour or day, such as 100/minute", got="another string"
+        )
+    return Rate(int(found[1]), _SECONDS[found[2]])
 
 
 def matching(pattern: str, wanted: str) -> Callable[[Value], str]:

@@ -22,6 +22,7 @@ from litellm_plugin.config.convert import (
     number,
     one_of,
     positive,
+    rate,
     redis_url,
     target,
     text,
@@ -46,6 +47,7 @@ from litellm_plugin.config.settings import (
     LegacyAccess,
     Opencode,
     Provisioning,
+    RateLimits,
     Role,
     Service,
     Settings,
@@ -299,7 +301,7 @@ def _service(reader: Reader) -> Service:
             plugin_id=reader.get("pluginId", _plugin_id),
             cache_seconds=reader.get("cacheSeconds", number),
             stale_seconds=reader.get("staleSeconds", number),
-            rate_limits=reader.get("rateLimits", flag),
+            rate_limits=_rate_limits(reader),
             circuit_breaker=reader.get("circuitBreaker", flag),
             trusted_proxies=reader.get("trustedProxies", whole),
             trust_environment=reader.get("trustEnvironment", flag),
@@ -307,6 +309,20 @@ def _service(reader: Reader) -> Service:
             key_file=reader.get("keyFile", file),
             strict_readiness=reader.get("strictReadiness", flag),
         ),
+    )
+
+
+def _rate_limits(reader: Reader) -> RateLimits | None:
+    if not isinstance(reader.peek("rateLimits"), dict):
+        enabled = reader.get("rateLimits", flag)
+        return None if enabled is None else RateLimits(enabled=enabled)
+    limits = reader.at("rateLimits")
+    return RateLimits(
+        **_given(
+            writes=limits.get("writes", rate),
+            service_writes=limits.get("serviceWrites", rate),
+            failed_tokens=limits.get("failedTokens", rate),
+        )
     )
 
 

@@ -221,6 +221,24 @@ class Timeouts:
     total: float = 30.0  # the whole call, its body included
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How often something may be done."""
+
+    amount: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """``litellm.service.rateLimits``; nobody who uses the page meets them."""
+
+    enabled: bool = True
+    writes: Rate = Rate(1200, 60)  # changes by one person
+    service_writes: Rate = Rate(6000, 60)  # changes by one service, which speaks for many
+    failed_tokens: Rate = Rate(300, 60)  # from one address
+
+
 CACHE_SECONDS = 3.0
 
 
@@ -233,7 +251,7 @@ class Service:
     # None: CACHE_SECONDS, but accounts no longer than for one page; 0: nothing is kept.
     cache_seconds: float | None = None
     stale_seconds: float = 0.0  # how long beyond that while LiteLLM is down
-    rate_limits: bool = True
+    rate_limits: RateLimits = field(default_factory=RateLimits)
     circuit_breaker: bool = True
     trusted_proxies: int = 0  # reverse proxies whose X-Forwarded-For counts
     timeouts: Timeouts = field(default_factory=Timeouts)

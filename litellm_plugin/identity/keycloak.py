@@ -40,6 +40,10 @@ class BridgeRefused(PluginError):
         super().__init__("unauthorized", hint=hint)
 
 
+class BridgeNotVerifiable(BridgeRefused):
+    """Nobody knows whether the token holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class BridgeIdentity:
     """Who a Keycloak access token is of; at least one of the first three is there.
@@ -111,7 +115,7 @@ class BridgeVerifier:
             self._check_client(claims)
             return _identity(claims)
         except NoKeysError as exc:
-            raise BridgeRefused("the issuer's keys can't be read at present") from exc
+            raise BridgeNotVerifiable("the issuer's keys can't be read at present") from exc
         except TokenError as exc:
             log.info("A bridge token is refused: %s", exc)
             raise BridgeRefused(f"invalid Keycloak token: {exc}") from exc

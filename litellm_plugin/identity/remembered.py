@@ -42,10 +42,18 @@ class RememberedTokens:
         # A value is the principal, and until when it is believed.
         self._believed: LRUCache[bytes, tuple[UserPrincipal, float, float]] = LRUCache(MAX_TOKENS)
 
-    def authenticate(self, authorization: str | None) -> Principal:
-        """Return the principal behind an Authorization header, as ``Authenticator`` does."""
+    def authenticate(
+        self, authorization: str | None, suspect: Callable[[], bool] = lambda: False
+    ) -> Principal:
+        """Return the principal behind an Authorization header, as ``Authenticator`` does.
+
+        Args:
+            authorization: The header's value; None where there is none.
+            suspect: Tells whether too many tokens of the same origin did not hold; asked
+                only of a token that is not remembered.
+        """
         if authorization is None or not self._seconds:
-            return self._authenticator.authenticate(authorization)
+            return self._authenticator.authenticate(authorization, suspect=suspect())
         key = hashlib.sha256(authorization.encode("utf-8", "surrogatepass")).digest()
         now = self._clock()
         with self._lock:
@@ -54,7 +62,7 @@ class RememberedTokens:
             principal, since, until = believed
             if since <= now < until:
                 return principal
-        found = self._authenticator.authenticate(authorization)
+        found = self._authenticator.authenticate(authorization, suspect=suspect())
         if isinstance(found, UserPrincipal):
             until = min(now + self._seconds, found.expires_at)
             with self._lock:

@@ -27,7 +27,7 @@ from litellm_plugin.config.settings import (
     Settings,
     StaticAccess,
 )
-from litellm_plugin.errors import NotAllowed, Unauthenticated
+from litellm_plugin.errors import NotAllowed, NotVerifiable, Unauthenticated
 from litellm_plugin.identity.jose import (
     ASYMMETRIC,
     Claims,
@@ -109,12 +109,16 @@ class Authenticator:
         """
         return self._user_keys.load()
 
-    def authenticate(self, authorization: str | None, *, allow_limited: bool = False) -> Principal:
+    def authenticate(
+        self, authorization: str | None, *, allow_limited: bool = False, suspect: bool = False
+    ) -> Principal:
         """Return the principal behind an Authorization header.
 
         Args:
             authorization: The header's value; None where there is none.
             allow_limited: Whether a limited user token will do.
+            suspect: Whether too many tokens of the same origin did not hold. Then nothing
+                counts that could be guessed, and no keys of a plugin are asked for.
 
         Raises:
             Unauthenticated: There are no credentials, or they do not hold.
@@ -126,10 +130,10 @@ class Authenticator:
         credential = bearer[1]
         token = _parsed(credential)
         if token is not None and token.typ == PLUGIN_TYP:
-            return self._plugin(token)
+            return self._plugin(token, suspect=suspect)
         if token is not None and _is_user_token(token):
             return self._user(token, allow_limited=allow_limited)
-        return self._service(credential, token)
+        return self._service(credential, token, suspect=suspect)
 
     def _user(
         self, token: UnverifiedToken, *, allow_limited: bool = True, actor: str | None = None
@@ -144,7 +148,9 @@ class Authenticator:
                 raise TokenError("'sub' is no text")
         except TokenError as exc:
             log.info("A user token is refused: %s", exc)
-            raise Unauthenticated("Failed user token verification") from exc
+            unknown = isinstance(exc, NoKeysError)
+            refused = NotVerifiable if unknown else Unauthenticated
+            raise refused("Failed user token verification") from exc
         if not subject:
             raise Unauthenticated("No user sub found in token")
         limited = token.typ == LIMITED_TYP
@@ -160,10 +166,10 @@ class Authenticator:
             actor=actor,
         )
 
-    def _plugin(self, token: UnverifiedToken) -> Principal:
+    def _plugin(self, token: UnverifiedToken, *, suspect: bool) -> Principal:
         try:
             source = _unverified_source(token)
-            keys = self._keys_of(source)
+            keys = self._keys_of(source, suspect=suspect)
             claims = self._verified(token, keys, _BOTH_TIMES)
             if self._plugin_id not in audiences(claims):
                 raise TokenError("it is for another plugin")
@@ -179,16 +185,22 @@ class Authenticator:
             raise Unauthenticated("Invalid user token in plugin token obo claim")
         return self._user(user, actor=subject)
 
-    def _keys_of(self, plugin: str) -> KeySource:
+    def _keys_of(self, plugin: str, *, suspect: bool) -> KeySource:
         if plugin == self._plugin_id:
             return self._own_keys
+        if suspect and plugin not in self._plugin_keys:
+            raise TokenError("it is of a plugin whose keys are not at hand")
         try:
             return self._plugin_keys.of(plugin)
         except NoKeysError as exc:
             raise _no_jwks(plugin) from exc
 
-    def _service(self, credential: str, token: UnverifiedToken | None) -> ServicePrincipal:
+    def _service(
+        self, credential: str, token: UnverifiedToken | None, *, suspect: bool
+    ) -> ServicePrincipal:
         for entry, check in self._external:
+            if suspect and not isinstance(entry, JwksAccess):
+                continue
             subject = check(credential, token)
             if subject is not None:
                 return self._within_restrictions(entry, subject)
@@ -247,6 +259,11 @@ class _PluginKeySets:
         self._lock = Lock()
         self._kept: OrderedDict[str, KeySet] = OrderedDict()
         self._tried: dict[str, KeySet] = {}  # by those who are reading them right now
+
+    def __contains__(self, plugin: str) -> bool:
+        """Tell whether the key set of ``plugin`` is at hand."""
+        with self._lock:
+            return plugin in self._kept
 
     def of(self, plugin: str) -> KeySet:
         """Return the key set of ``plugin``.

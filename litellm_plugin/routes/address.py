@@ -42,7 +42,7 @@ def network_of(address: str) -> str:
         return address
     if isinstance(found, ipaddress.IPv4Address):
         return address
-    return str(ipaddress.IPv6Network((found, 64), strict=False))
+    return str(ipaddress.IPv6Network((int(found), 64), strict=False))
 
 
 def _address(text: str) -> str | None:

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 from flask import Response, request
 
 from litellm_plugin import journal
+from litellm_plugin.errors import UpstreamError
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.journal import Event, Severity
 from litellm_plugin.plugin import Plugin
@@ -93,7 +94,9 @@ class Line:
             body: The JSON of the request.
         """
         status = response.status_code
-        event = self.event or journal.DENIALS.get(status)
+        event = self.event
+        if event is None and not isinstance(self.error, UpstreamError):  # LiteLLM's 429 is none
+            event = journal.DENIALS.get(status)
         if event is None:
             return
         error = self.error

@@ -25,17 +25,21 @@ from litellm_plugin import journal
 from litellm_plugin.errors import (
     BadRequest,
     NotFound,
+    NotVerifiable,
     PayloadTooLarge,
     PluginError,
     RequestTimeout,
+    TooManyRequests,
     Unauthenticated,
     UpstreamError,
     redact,
 )
+from litellm_plugin.identity.keycloak import BridgeNotVerifiable
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.journal import Event
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes import bodies
+from litellm_plugin.routes.address import client_address, network_of
 from litellm_plugin.routes.cors import CrossOrigin
 from litellm_plugin.routes.headers import SecuredResponse, finish
 from litellm_plugin.routes.journaled import Line
@@ -204,8 +208,15 @@ def principal() -> Principal:
 
 
 def known_as(name: str) -> None:
-    """Note who is asking on a route that is exempt from the barrier, and knows all the same."""
-    _state().line.name = name
+    """Note who is asking on a route that is exempt from the barrier, and knows all the same.
+
+    Raises:
+        TooManyRequests: They change too much in a short time.
+    """
+    line = _state().line
+    line.name = name
+    if line.event is not None:
+        plugin.rate_limits.write(name, service=False)
 
 
 def current_caller() -> Caller:
@@ -316,9 +327,11 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
             return preflight
         if not _is_open(state.path, open_paths):
             header = request.headers.get("Authorization")
-            state.principal = serving.authenticator.authenticate(header or None)
-            line.principal = state.principal
+            who = serving.authenticator.authenticate(header or None, _suspect)
+            line.principal = state.principal = who
         _refuse_other_paths(state)
+        if line.event is not None and state.principal is not None:
+            _count_write(state.principal)
         state.body = _parsed_body()
         return None
 
@@ -362,8 +375,44 @@ def not_served(error: HTTPException) -> Response:
 
 
 def _refused(error: PluginError) -> Response:
-    _state().line.error = error
-    return json_response(error.body(request.method, url_below_mount()), error.status)
+    line = _state().line
+    if _is_failed_token(error, line):
+        try:
+            plugin.rate_limits.failed_token(_network())
+        except TooManyRequests as exc:
+            error = exc
+    line.error = error
+    response = json_response(error.body(request.method, url_below_mount()), error.status)
+    if isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
+
+
+def _is_failed_token(error: PluginError, line: Line) -> bool:
+    """Tell whether there was a token that does not hold; none at all is no guess."""
+    if error.status != 401 or line.principal is not None or line.name is not None:
+        return False
+    if isinstance(error, NotVerifiable | BridgeNotVerifiable):
+        return False
+    return bool(request.headers.get("Authorization", "").strip())
+
+
+def _network() -> str:
+    """Return where the request comes from, as tokens that do not hold are counted."""
+    hops = plugin.settings.service.trusted_proxies
+    return network_of(client_address(request.environ, hops))
+
+
+def _suspect() -> bool:
+    return plugin.rate_limits.suspects(_network())
+
+
+def _count_write(who: Principal) -> None:
+    match who:
+        case ServicePrincipal(subject=subject):
+            plugin.rate_limits.write(subject, service=True)
+        case user:
+            plugin.rate_limits.write(user.entity_ref, service=False)
 
 
 def _broken(error: Exception) -> Response:

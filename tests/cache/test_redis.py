@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from litellm_plugin.cache import redis
+from litellm_plugin.cache import line, redis
 from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.redis import RedisStore, connect
@@ -205,7 +205,7 @@ def test_a_write_that_redis_was_not_told_of_is_seen_on_its_host(
     server.start()  # with the snapshot from before the write
     assert len(server.names(":entry:")) == 1
     assert read(elsewhere, Source("unread")) == "first"  # nobody can have told it
-    clock.now += redis.PAUSE
+    clock.now += line.PAUSE
     assert read(colleague, source) == "second"
     assert [read(one, source) for one in (writer, elsewhere)] == ["second"] * 2
     assert source.reads == 4  # the first, two without Redis, and one again
@@ -221,7 +221,7 @@ def test_a_write_that_redis_has_lost_is_seen_on_its_host(
         source.value = "second"
     server.kill()
     server.start()
-    clock.now += redis.PAUSE
+    clock.now += line.PAUSE
     assert [read(one, source) for one in (colleague, writer, elsewhere)] == ["second"] * 3
 
 
@@ -291,7 +291,7 @@ def test_a_silent_redis_costs_one_request_in_a_while_its_time(
     one.forget("s")  # writes are told in any case
     assert time.monotonic() - began < limit
     server.thaw()
-    clock.now += redis.PAUSE
+    clock.now += line.PAUSE
     source.value = "second"
     assert [read(one, source), read(worker("b"), source)] == ["second"] * 2
 
@@ -303,10 +303,10 @@ def test_only_one_request_at_a_time_tries_a_redis_that_was_away(
     server.kill()
     with pytest.raises(StoreUnavailableError):
         one.store.look_up("k", ("s",))
-    clock.now += redis.PAUSE
+    clock.now += line.PAUSE
     tries = [one.store._line.open() for _ in range(3)]
     assert tries == [True, False, False]
-    clock.now += redis.PAUSE
+    clock.now += line.PAUSE
     assert one.store._line.open()
 
 
@@ -323,11 +323,11 @@ def test_an_outage_is_two_lines_in_the_log(
     server.kill()
     for _ in range(20):
         read(one, source)
-        clock.now += redis.PAUSE
+        clock.now += line.PAUSE
     server.start()
     for _ in range(20):
         read(one, source)
-        clock.now += redis.PAUSE
+        clock.now += line.PAUSE
     told, relieved = caplog.messages
     assert "Redis does not answer" in told
     assert "answers again" in relieved
@@ -341,10 +341,10 @@ def test_a_redis_that_refuses_writes_is_done_without(
     server.redis.config_set("maxmemory", "1")
     with one.writing("s"):
         source.value = "second"
-    clock.now += redis.PAUSE
+    clock.now += line.PAUSE
     assert read(one, source) == "second"
     server.redis.config_set("maxmemory", "0")
-    clock.now += redis.PAUSE
+    clock.now += line.PAUSE
     assert [read(one, source), read(other, source)] == ["second"] * 2
 
 

@@ -21,6 +21,8 @@ from litellm_plugin.config.settings import (
     LegacyAccess,
     Opencode,
     Provisioning,
+    Rate,
+    RateLimits,
     Role,
     Service,
     Settings,
@@ -143,7 +145,7 @@ def test_every_key_arrives(load: Load, write: Write, tmp_path: Path) -> None:
             backstage_token="a-static-token",
             plugin_id="litellm-flask",
             cache_seconds=0.0,
-            rate_limits=False,
+            rate_limits=RateLimits(enabled=False),
             circuit_breaker=False,
             timeouts=Timeouts(connect=1.0, read=2.5, total=3.0),
             trust_environment=True,
@@ -256,7 +258,11 @@ def test_a_key_from_an_unset_variable_names_the_variable(
         ("litellm.service.backstageToken", "a b", "got another string"),
         ("litellm.service.pluginId", "a/b", "got another string"),
         ("litellm.service.cacheSeconds", -1, "got a negative number"),
-        ("litellm.service.rateLimits", {"perMinute": 5}, "got object"),
+        ("litellm.service.rateLimits", 5, "got number"),
+        ("litellm.service.rateLimits.writes", 5, "got number"),
+        ("litellm.service.rateLimits.writes", "0/minute", "got another string"),
+        ("litellm.service.rateLimits.serviceWrites", "5/week", "got another string"),
+        ("litellm.service.rateLimits.failedTokens", "-5/minute", "got another string"),
         ("litellm.service.timeouts.total", 0, "got 0"),
         ("litellm.service.caFile", "nope.pem", "got no file"),
         ("litellm.service.keyFile", ".", "got the path of something else"),
@@ -326,11 +332,35 @@ def test_a_value_from_an_include_is_blamed_on_the_included_file(
 
 
 @pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("100/minute", Rate(100, 60)),
+        ("100 per minute", Rate(100, 60)),
+        ("1/second", Rate(1, 1)),
+        ("5 / hour", Rate(5, 3600)),
+        ("7per day", Rate(7, 86400)),
+        ("20/hour", Rate(20, 3600)),
+    ],
+)
+def test_a_rate_is_a_number_per_time(load: Load, text: str, rate: Rate) -> None:
+    limits = load(at("litellm.service.rateLimits.writes", text)).service.rate_limits
+    assert limits == RateLimits(writes=rate)
+
+
+def test_rate_limits_can_be_switched_off_and_on(load: Load) -> None:
+    for given, enabled in ((False, False), (True, True), ("off", False)):
+        settings = load(at("litellm.service.rateLimits", given))
+        assert settings.service.rate_limits == RateLimits(enabled=enabled)
+
+
+@pytest.mark.parametrize(
     ("key", "problem"),
     [
         ("cacheSecond", "cacheSecond: no such key; did you mean cacheSeconds?"),
         ("colour", "colour: no such key"),
         ("timeouts.conect", "timeouts.conect: no such key; did you mean connect?"),
+        ("rateLimits.perMinute", "rateLimits.perMinute: no such key"),
+        ("rateLimits.write", "rateLimits.write: no such key; did you mean writes?"),
     ],
 )
 def test_an_unknown_key_of_the_service_is_a_problem(

@@ -17,10 +17,12 @@ class Verifier:
 
     def __init__(self) -> None:
         self.asked: list[str | None] = []
+        self.suspected: list[bool] = []
         self.answer: Principal | Exception = _user(expires_at=10_000)
 
-    def authenticate(self, authorization: str | None) -> Principal:
+    def authenticate(self, authorization: str | None, *, suspect: bool) -> Principal:
         self.asked.append(authorization)
+        self.suspected.append(suspect)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -53,6 +55,20 @@ def test_a_users_token_is_verified_once_a_minute(
     now[0] += MAX_SECONDS
     tokens.authenticate("Bearer a")
     assert len(verifier.asked) == 2
+
+
+def test_where_it_comes_from_matters_only_to_a_token_that_is_looked_at(
+    tokens: RememberedTokens, verifier: Verifier
+) -> None:
+    asked: list[str] = []
+
+    def suspect() -> bool:
+        asked.append("")
+        return True
+
+    for _ in range(3):
+        tokens.authenticate("Bearer a", suspect)
+    assert (verifier.suspected, len(asked)) == ([True], 1)
 
 
 def test_a_token_is_not_believed_past_its_end(
