@@ -234,7 +234,7 @@ class RateLimits:
     """``litellm.service.rateLimits``; nobody who uses the page meets them."""
 
     enabled: bool = True
-    writes: Rate = Rate(1200, 60)  # changes by one person
+    writes: Rate = Rate(3000, 60)  # changes by one person
     service_writes: Rate = Rate(6000, 60)  # changes by one service, which speaks for many
     failed_tokens: Rate = Rate(300, 60)  # from one address
 
