@@ -33,6 +33,8 @@ from litellm_plugin.services.access import Access
 from litellm_plugin.services.audit import Audit
 from litellm_plugin.services.bridge import Bridge
 from litellm_plugin.services.caller import Caller, litellm_id
+from litellm_plugin.services.directory import Directory
+from litellm_plugin.services.key_rules import KeyRules
 from litellm_plugin.services.keys import Keys
 from litellm_plugin.services.models import Models
 from litellm_plugin.services.opencode import OpencodeKeys
@@ -160,7 +162,10 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     reports = Reports(snapshots, utc_now)
     users = Users(litellm, snapshots, reports, settings.provisioning, utc_now)
     teams = Teams(litellm, snapshots, reports, users, access, settings.display)
-    keys = Keys(litellm, snapshots, users, teams, settings.key_generation, utc_now)
+    models = Models(litellm, snapshots)
+    directory = Directory(catalog, snapshots, settings.user_id_domain)
+    ceilings = KeyRules(settings, directory, models, snapshots, utc_now)
+    keys = Keys(litellm, snapshots, users, teams, settings.key_generation, ceilings, utc_now)
 
     def backstage_works() -> bool:
         try:
@@ -196,7 +201,7 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
         users=users,
         keys=keys,
         teams=teams,
-        models=Models(litellm, snapshots),
+        models=models,
         team_admin=TeamAdmin(settings, litellm, snapshots, catalog, users, access, utc_now),
         audit=Audit(litellm, settings.provisioning),
         bridge=Bridge(settings, users, keys, utc_now),

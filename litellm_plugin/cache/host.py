@@ -22,10 +22,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from litellm_plugin.cache.store import Generations
+from litellm_plugin.cache.store import Generations, Hold
 
 log = logging.getLogger(__name__)
 
@@ -44,19 +43,6 @@ LONGEST = 60.0  # seconds; whoever has not ended a request by then was killed
 # File locks have no time-out of their own, so they are tried again and again: after a
 # quarter of the time that was waited already, which is soon for who waits for little.
 _POLL_LEAST, _POLL_MOST = 0.001, 0.05  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """How somebody came by a lock.
-
-    Attributes:
-        held: Whether they have it; not, where it could not be had in time.
-        waited: Whether somebody else had it when they came.
-    """
-
-    held: bool
-    waited: bool
 
 
 class HostShared:

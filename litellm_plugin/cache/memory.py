@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from cachetools import TLRUCache
 
 from litellm_plugin.cache.host import HostShared
-from litellm_plugin.cache.store import Entry, Generations, Turn
+from litellm_plugin.cache.store import Entry, Generations, Hold, Turn
 
 MAX_ROWS = 50_000
 
@@ -78,7 +78,7 @@ class MemoryStore:
         """Return the present generations of ``scopes``."""
         return self.host.generations(scopes)
 
-    def alone(self, name: str) -> AbstractContextManager[object]:
+    def alone(self, name: str) -> AbstractContextManager[Hold]:
         """Hold a lock that no other worker of this host holds."""
         return self.host.alone(name)
 

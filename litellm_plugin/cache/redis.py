@@ -36,7 +36,7 @@ from redis.retry import Retry
 from litellm_plugin.cache.line import Line
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.cache.store import Entry, Generations, StoreUnavailableError, Turn
+from litellm_plugin.cache.store import Entry, Generations, Hold, StoreUnavailableError, Turn
 from litellm_plugin.cache.waiting import Queue
 
 log = logging.getLogger(__name__)
@@ -156,16 +156,16 @@ class RedisStore:
                 self._begin(scopes, scopes)
 
     @contextmanager
-    def alone(self, name: str) -> Iterator[None]:
+    def alone(self, name: str) -> Iterator[Hold]:
         """Hold a lock that nobody else holds, on this host or, while Redis is up, on any.
 
         As on one host it is a courtesy: who does not get it in time goes on without.
         """
         until = time.monotonic() + PATIENCE
-        with self._memory.alone(name):
+        with self._memory.alone(name) as here:
             lock = self._locked(self._name("lock", name), until)
             try:
-                yield
+                yield Hold(here.held and lock is not None, here.waited)
             finally:
                 if lock is not None:
                     # It may have run out, or Redis be gone; then it is free before long.

@@ -30,7 +30,7 @@ import lmdb
 from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.cache.store import Entry, Generations, Turn
+from litellm_plugin.cache.store import Entry, Generations, Hold, Turn
 from litellm_plugin.cache.waiting import Queue
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class SharedStore:
         """Return the present generations of ``scopes``."""
         return self._memory.generations(scopes)
 
-    def alone(self, name: str) -> AbstractContextManager[object]:
+    def alone(self, name: str) -> AbstractContextManager[Hold]:
         """Hold a lock that no other worker of this host holds."""
         return self._memory.alone(name)
 

@@ -179,10 +179,10 @@ class Snapshots:
             return None
 
     @contextmanager
-    def alone(self, name: str) -> Iterator[None]:
-        """Hold a lock that no other worker holds."""
-        with self._store.alone(name):
-            yield
+    def alone(self, name: str) -> Iterator[bool]:
+        """Hold a lock that no other worker holds; gives whether it could be had in time."""
+        with self._store.alone(name) as hold:
+            yield hold.held
 
     def forget(self, *scopes: str) -> None:
         """Let nothing that was read before now be returned any more."""

@@ -51,6 +51,19 @@ class Turn:
     waited: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """How somebody came by a lock.
+
+    Attributes:
+        held: Whether they have it; not, where it could not be had in time.
+        waited: Whether somebody else had it when they came.
+    """
+
+    held: bool
+    waited: bool
+
+
 class Store(Protocol):
     """Keeps entries for a time, and counts how often each scope was written to.
 
@@ -86,8 +99,11 @@ class Store(Protocol):
         """Return the present generations of ``scopes``."""
         ...
 
-    def alone(self, name: str) -> AbstractContextManager[object]:
-        """Hold a lock that no other worker holds. Never raises StoreUnavailableError."""
+    def alone(self, name: str) -> AbstractContextManager[Hold]:
+        """Hold a lock that no other worker holds. Never raises StoreUnavailableError.
+
+        It is a courtesy: who does not get it in time goes on without, and can tell.
+        """
         ...
 
     def bump(self, scopes: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +20,7 @@ from litellm_plugin.errors import BackstageUnavailable, redact
 log = logging.getLogger(__name__)
 
 MAX_LOGGED = 500  # characters of an error's text
+MAX_FOUND_BY = 200  # characters; the catalog has longer values in no index
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,57 @@ class Catalog:
             raise BackstageUnavailable("The Backstage catalog answered with no entity")
         return _entity(data)
 
+    def users(self, field: str, values: Iterable[str]) -> list[tuple[str, Entity]]:
+        """Look users up by a field of theirs, case-insensitively.
+
+        Args:
+            field: Such as ``metadata.name`` or ``spec.profile.email``.
+            values: Any of them will do. One that can't be asked for is nobody's.
+
+        Returns:
+            Their full entity refs, in lower case, and their entities.
+
+        Raises:
+            BackstageUnavailable: The catalog did not answer, or not with entities.
+        """
+        asked = [value for value in values if _fits_filter(value)]
+        if not asked:
+            return []
+        answer = _asked(
+            self._upstream,
+            "GET",
+            f"{self._base_url}/entities",
+            # Of one field in one filter, any value will do.
+            params={
+                "filter": ",".join(["kind=user", *(f"{field}={value}" for value in asked)]),
+                "fields": "kind,metadata.name,metadata.namespace,relations,spec.profile",
+            },
+            headers={"Authorization": f"Bearer {self._token()}"},
+        )
+        data = _decoded(answer)
+        if not isinstance(data, list) or not all(map(_is_user, data)):
+            raise BackstageUnavailable("The Backstage catalog answered with no list of users")
+        return [(_ref(row), _entity(row)) for row in data]
+
+
+def _fits_filter(value: str) -> bool:
+    # A comma would begin another condition, and blanks around a value do not count. The catalog
+    # finds nothing by values of more than 200 characters.
+    return 0 < len(value) <= MAX_FOUND_BY and value.isprintable() and not set(value) & {",", " "}
+
+
+def _is_user(row: Any) -> bool:
+    match row:
+        case {"kind": str(kind), "metadata": {"name": str()}}:
+            return kind.lower() == "user"
+    return False
+
+
+def _ref(row: Mapping[str, Any]) -> str:
+    metadata = row["metadata"]
+    namespace = _text(metadata.get("namespace")) or "default"
+    return f"{row['kind']}:{namespace}/{metadata['name']}".lower()
+
 
 def _entity(data: Mapping[str, Any]) -> Entity:
     spec = data.get("spec")
@@ -176,13 +228,14 @@ def _asked(
     method: str,
     url: str,
     *,
+    params: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
     body: Any = None,
     expected: int | None = None,
 ) -> Answer:
     """Return an answer of 2xx, or of the ``expected`` status."""
     try:
-        answer = upstream.request(method, url, headers=headers, body=body)
+        answer = upstream.request(method, url, params=params, headers=headers, body=body)
     except NoAnswerError as exc:
         raise BackstageUnavailable(str(exc)) from exc
     if not answer.ok and answer.status != expected:

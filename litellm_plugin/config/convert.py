@@ -128,6 +128,12 @@ def rate(value: Value) -> Rate:
     return Rate(int(found[1]), _SECONDS[found[2]])
 
 
+def positive_whole(value: Value) -> int:
+    """Return the whole number that ``value`` is, which has to be 1 or more."""
+    positive(value)
+    return whole(value)
+
+
 def matching(pattern: str, wanted: str) -> Callable[[Value], str]:
     """Return a conversion to a string, all of which matches ``pattern``."""
 

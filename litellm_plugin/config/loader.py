@@ -22,6 +22,7 @@ from litellm_plugin.config.convert import (
     number,
     one_of,
     positive,
+    positive_whole,
     rate,
     redis_url,
     target,
@@ -44,6 +45,7 @@ from litellm_plugin.config.settings import (
     ExternalAccess,
     JwksAccess,
     KeyGeneration,
+    KeyPolicy,
     LegacyAccess,
     Opencode,
     Provisioning,
@@ -82,6 +84,11 @@ _LEVELS = {
 _SHARED_STORES = ("redis", "valkey")
 _OTHER_STORES = ("memory", "none", "memcache", "infinispan")  # that Backstage has, or had
 
+_UNLIMITED = "unlimited"
+
+_duration = matching(
+    r"[1-9][0-9]{0,5}(s|m|h|d|w|mo)", "a number and one of s, m, h, d, w and mo, such as 30d"
+)
 _plugin_id = matching(r"[A-Za-z0-9_-]+", "letters, digits, - and _ only")
 _no_spaces = matching(r"\S+", "text without spaces")
 _static_token = matching(r"\S{8,}", "8 or more characters, without spaces")
@@ -118,6 +125,7 @@ def read_settings(reader: Reader) -> Settings:
         discovery=_discovery(reader),
         provisioning=_provisioning(litellm.at("provisioning")),
         key_generation=_key_generation(litellm.at("keyGeneration")),
+        key_policy=KeyPolicy(**_key_policy(litellm.at("keyPolicy"))),
         team_admin=_team_admin(litellm.at("teamAdmin")),
         display=_display(litellm.at("display")),
         bridge=_bridge(litellm.at("bridge")),
@@ -210,10 +218,11 @@ def _role(reader: Reader) -> Role | None:
     group = _group(reader, "group", blank_or_text)
     overrides = _user_fields(reader, blank=True)
     metadata = reader.mapping("metadata")
+    key_policy = _key_policy(reader.at("keyPolicy"))
     if not group:
         reader.warn("group", "missing; nobody has this role")
         return None
-    return Role(group, overrides, **_given(metadata=metadata))
+    return Role(group, overrides, key_policy=key_policy, **_given(metadata=metadata))
 
 
 def _user_fields(reader: Reader, *, blank: bool = False) -> dict[str, Any]:
@@ -235,6 +244,42 @@ def _key_generation(reader: Reader) -> KeyGeneration:
         allow_unlimited_budget=reader.get("allowUnlimitedBudget", flag),
         team_required=reader.get("teamRequired", flag),
     )
+
+
+def _key_policy(reader: Reader) -> dict[str, Any]:
+    """Return what is set of KeyPolicy; None for what is said to be unlimited.
+
+    A ceiling that is misspelt, or whose variable is not set, would be one too few.
+    """
+    names: dict[str, tuple[str, Callable[[str], Any]]] = {
+        "maxDuration": ("max_duration", lambda key: reader.get(key, _duration)),
+        "maxBudget": ("max_budget", lambda key: reader.get(key, positive)),
+        "minBudgetDuration": ("min_budget_duration", lambda key: reader.get(key, _duration)),
+        "maxTpmLimit": ("max_tpm_limit", lambda key: reader.get(key, positive_whole)),
+        "maxRpmLimit": ("max_rpm_limit", lambda key: reader.get(key, positive_whole)),
+        "allowedModels": ("allowed_models", lambda key: _at_least_one(reader, key)),
+        "maxActiveKeys": ("max_active_keys", lambda key: reader.get(key, whole)),
+    }
+    _refuse_others(reader, tuple(names))
+    policy: dict[str, Any] = {}
+    for key, (name, read) in names.items():
+        if reader.peek(key) == _UNLIMITED:
+            reader.get(key, text)
+            # Where no shortest time is set no budget begins anew; any may after no time at all.
+            policy[name] = "0s" if key == "minBudgetDuration" else None
+            continue
+        value = read(key)
+        if value is not None:
+            policy[name] = value
+        reader.refuse_left_out(key)
+    return policy
+
+
+def _at_least_one(reader: Reader, key: str) -> tuple[str, ...] | None:
+    texts = reader.texts(key)
+    if texts == ():
+        reader.problem(key, f"names nothing; write {_UNLIMITED} if everything is allowed")
+    return texts
 
 
 def _team_admin(reader: Reader) -> TeamAdmin:

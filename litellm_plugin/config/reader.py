@@ -66,6 +66,12 @@ class Reader:
             reason = self._layers.why_missing(path)
             self._report.problem(path, f"missing ({reason})" if reason else "missing")
 
+    def refuse_left_out(self, key: str) -> None:
+        """Report ``key`` if it was written and is left out, such as for want of a variable."""
+        path = self._full(key)
+        if not self._report.blames(path) and self._layers.why_missing(path):
+            self.require(key)
+
     def problem(self, key: str, text: str) -> None:
         """Report what is wrong with ``key``; ``text`` must not quote its value."""
         self._report.problem(self._full(key), text)
@@ -133,7 +139,7 @@ class Reader:
         words = [word for text in texts or () for word in _SEPARATOR.split(text) if word]
         found = self._find(self._full(key))
         if found is None:
-            self._refuse_left_out(key)
+            self.refuse_left_out(key)
         elif texts is not None and not words:
             self._complain(found, _NO_LIMIT)
         return tuple(dict.fromkeys(words))
@@ -165,7 +171,7 @@ class Reader:
         found = self._find(self._full(key))
         if found is None:
             if limits:
-                self._refuse_left_out(key)
+                self.refuse_left_out(key)
             return None
         if not isinstance(found.value, list):
             self._complain(found, Wrong("list of objects"))
@@ -215,11 +221,6 @@ class Reader:
     def _complain(self, found: Found, wrong: Wrong) -> None:
         got = wrong.got or kind(found.value)
         self._report.problem(found.path, f"got {got} in {found.origin}, wanted {wrong.wanted}")
-
-    def _refuse_left_out(self, key: str) -> None:
-        path = self._full(key)
-        if not self._report.blames(path) and self._layers.why_missing(path):
-            self.require(key)
 
     def _converted(self, found: Found, convert: Callable[[Value], T]) -> T | None:
         try:

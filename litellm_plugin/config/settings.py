@@ -33,12 +33,27 @@ class UserDefaults:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyPolicy:
+    """``litellm.keyPolicy``: the ceilings of virtual keys; None is no ceiling."""
+
+    max_duration: str | None = None  # such as 30d
+    max_budget: float | None = None  # USD per key
+    min_budget_duration: str | None = None  # None: under a max_budget none may begin anew
+    max_tpm_limit: int | None = None  # tokens per minute
+    max_rpm_limit: int | None = None  # requests per minute
+    allowed_models: tuple[str, ...] | None = None  # names and access groups
+    max_active_keys: int | None = None  # per LiteLLM user
+
+
+@dataclass(frozen=True, slots=True)
 class Role:
     """One of ``litellm.provisioning.roles``: a group, and what differs for it."""
 
     group: str  # entity ref
     overrides: Mapping[str, Any]  # field names of UserDefaults to values, metadata left out
     metadata: Mapping[str, Any] = field(default_factory=dict)  # merged over the defaults'
+    # Field names of KeyPolicy to values, which replace those of litellm.keyPolicy.
+    key_policy: Mapping[str, Any] = field(default_factory=dict)
 
     def applied_to(self, defaults: UserDefaults) -> UserDefaults:
         """Return ``defaults`` with this role's fields in place."""
@@ -273,6 +288,7 @@ class Settings:
     provisioning: Provisioning = field(default_factory=Provisioning)
     audit_group: str | None = None  # entity ref; None: nobody
     key_generation: KeyGeneration = field(default_factory=KeyGeneration)
+    key_policy: KeyPolicy = field(default_factory=KeyPolicy)
     team_admin: TeamAdmin = field(default_factory=TeamAdmin)
     display: Display = field(default_factory=Display)
     bridge: Bridge = field(default_factory=Bridge)

@@ -93,6 +93,7 @@ class BackstageStandIn:
         rule("/api/auth/.well-known/jwks.json", view_func=self._user_keys)
         rule(f"/api/<plugin>{_JWKS_PATH}", view_func=self._plugin_keys)
         rule("/api/catalog/entities/by-name/<kind>/<namespace>/<name>", view_func=self._entity)
+        rule("/api/catalog/entities", view_func=self._users)
         rule("/api/permission/authorize", view_func=self._authorize, methods=["POST"])
         self.app.register_error_handler(RefusedError, _refusal)
         self.app.register_error_handler(404, lambda _error: Response(status=404))
@@ -122,6 +123,21 @@ class BackstageStandIn:
             what = f"named '{name}' found, with kind '{kind}' in namespace '{namespace}'"
             raise RefusedError(404, "NotFoundError", f"No entity {what}")
         return _json(entity)
+
+    def _users(self) -> Response:
+        """Answer ``filter=kind=user,field=value,...``, which is all that the plugin asks."""
+        caller = self._caller("catalog")
+        wanted: dict[str, set[str]] = {}
+        for condition in request.args.get("filter", "").split(","):
+            field, _, value = condition.partition("=")
+            wanted.setdefault(field, set()).add(value.strip().lower())
+        hidden = caller.user and ("catalog.entity.read", caller.user) in self.denied
+        found = [
+            entity
+            for entity in self.entities.values()
+            if all(_member(entity, field) in values for field, values in wanted.items())
+        ]
+        return _json([] if hidden else found)
 
     def _authorize(self) -> Response:
         caller = self._caller("permission")
@@ -230,6 +246,13 @@ def _is_permission_query(item: Any) -> bool:
         case {"id": str(), "permission": {"type": str(), "name": str(), "attributes": dict()}}:
             return True
     return False
+
+
+def _member(entity: Any, path: str) -> str:
+    """Return a field as filters compare it, in lower case; "" where there is none."""
+    for name in path.split("."):
+        entity = entity.get(name) if isinstance(entity, dict) else None
+    return entity.lower() if isinstance(entity, str) else ""
 
 
 def _ref(entity: Mapping[str, Any]) -> str:

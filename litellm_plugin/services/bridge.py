@@ -47,17 +47,16 @@ class Bridge:
             NotFound: There is none, and provisioning is off.
             PluginError: LiteLLM failed; these clients read its own text.
         """
-        # As the original has it: the name in front of an "@", in our own domain.
-        name = person.login.partition("@")[0]
-        user_id = litellm_id(name, self._settings.user_id_domain)
+        user_id = self._own_id(person)
         profile = Profile(
             source=user_id,
             email=person.email or person.username,
             display_name=person.name or person.username,
         )
         try:
-            reader = f"bridge:{person.login}"
-            return self._users.account_of(user_id, lambda: profile, reader=reader, fresh=fresh)
+            return self._users.account_of(
+                user_id, lambda: profile, reader=_reader(person), fresh=fresh
+            )
         except ProvisioningFailed as exc:
             raise PluginError(exc.cause.message) from exc
         except UpstreamError as exc:
@@ -71,8 +70,9 @@ class Bridge:
         """Make a key; returns LiteLLM's answer, the secret in ``key``.
 
         Raises:
-            BadRequest: A field is wrong, or not the caller's to set.
-            Forbidden: ``team_id`` is not one of the person's teams.
+            BadRequest: A field is wrong, not the caller's to set, or beyond a ceiling.
+            Forbidden: ``team_id`` is not one of the person's teams, or they have as many
+                active keys as they may.
         """
         key = self._keys.request(body)
         account = self.account(person, fresh=True)
@@ -81,4 +81,15 @@ class Bridge:
             "created_by": account.user_id,
             "created_at_iso": stamp(self._now),
         }
-        return self._keys.generate_for(account, key, created_by)
+        return self._keys.generate_for(
+            account, key, created_by, own_id=self._own_id(person), reader=_reader(person)
+        )
+
+    def _own_id(self, person: BridgeIdentity) -> str:
+        # As the original has it: the name in front of an "@", in our own domain.
+        name = person.login.partition("@")[0]
+        return litellm_id(name, self._settings.user_id_domain)
+
+
+def _reader(person: BridgeIdentity) -> str:
+    return f"bridge:{person.login}"

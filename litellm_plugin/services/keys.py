@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from litellm_plugin import journal
@@ -15,6 +17,8 @@ from litellm_plugin.services import fields
 from litellm_plugin.services import metadata as notes
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.clock import Clock, stamp
+from litellm_plugin.services.key_policy import Policy, is_active
+from litellm_plugin.services.key_rules import KeyRules
 from litellm_plugin.services.shapes import present
 from litellm_plugin.services.teams import NOT_A_MEMBER, Teams
 from litellm_plugin.services.users import Users, user_scope
@@ -31,6 +35,7 @@ class Keys:
         users: Finds whose keys they are.
         teams: Tells which teams a key may be put in.
         rules: ``litellm.keyGeneration``.
+        ceilings: ``litellm.keyPolicy``, and what roles have instead.
         now: The present time, in UTC.
     """
 
@@ -41,6 +46,7 @@ class Keys:
         users: Users,
         teams: Teams,
         rules: KeyGeneration,
+        ceilings: KeyRules,
         now: Clock,
     ) -> None:
         self._litellm = litellm
@@ -48,6 +54,7 @@ class Keys:
         self._users = users
         self._teams = teams
         self._rules = rules
+        self._ceilings = ceilings
         self._now = now
 
     def request(self, body: Mapping[str, Any], *, service: bool = False) -> Json:
@@ -67,8 +74,10 @@ class Keys:
         key = fields.read(body, NEW_KEY)
         if body.get("alias") is not None:
             key["key_alias"] = fields.text("alias", body["alias"])
-        if "max_budget" in body or self._rules.allow_unlimited_budget is False:
-            key["max_budget"] = self._budget(body.get("max_budget"))
+        if "max_budget" in body:
+            key["max_budget"] = self._budget(body["max_budget"])
+        elif not self._ceilings.limits_budget:
+            self._refuse_unlimited(key)  # else a ceiling may take its place
         if self._rules.team_required and not key.get("team_id"):
             raise BadRequest("Missing required fields", hint="Required: team_id")
         if service and "user_id" in body:
@@ -93,11 +102,16 @@ class Keys:
             LiteLLM's answer, the secret in ``key``.
 
         Raises:
-            Forbidden: ``team_id`` is not a team of the caller.
+            Forbidden: ``team_id`` is not a team of the caller, or they have as many active
+                keys as they may.
+            PolicyRefused: It goes beyond a ceiling.
         """
         account = self._users.account(caller, fresh=True) if caller.user else None
         if key.get("team_id"):
             self._teams.usable(key["team_id"], caller, account)
+        owner = caller.litellm_id if account is not None else key.get("user_id")
+        policy = self._ceilings.of(caller) if caller.user else self._ceilings.of_id(owner)
+        key = self._within(policy, key)
         entity = caller.entity
         created_by = {
             "created_by_backstage_user": caller.user.entity_ref if caller.user else "unknown",
@@ -106,39 +120,160 @@ class Keys:
             "created_at_iso": stamp(self._now),
         }
         if account is not None:
-            key = {**key, "user_id": caller.litellm_id}
-        with self._snapshots.writing(user_scope(str(key.get("user_id") or ""))):
+            key = {**key, "user_id": owner}
+        with (
+            self._room(policy, owner, caller.name),
+            self._snapshots.writing(user_scope(str(owner or ""))),
+        ):
             try:
-                return self._make(key, created_by)
+                return self._make(key, created_by, policy)
             except UpstreamError as exc:
                 if key.get("team_id") and "Invalid duration format" in exc.message:
                     raise TeamDurationBroken(key["team_id"]) from exc
                 raise
 
-    def generate_for(self, account: Account, key: Json, created_by: Json) -> Json:
+    def generate_for(
+        self, account: Account, key: Json, created_by: Json, *, own_id: str, reader: str
+    ) -> Json:
         """Make a key for an account whose owner came another way than Backstage.
 
         Args:
             account: The owner's.
             key: What :meth:`request` returned.
             created_by: Metadata that says who asked, and how.
+            own_id: The LiteLLM id that is made of the owner's name.
+            reader: As for ``Users.account_of``.
 
         Raises:
             Forbidden: ``team_id`` is not one of the account's teams.
+            PolicyRefused: It goes beyond a ceiling.
         """
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER)
-        with self._snapshots.writing(user_scope(account.asked)):
-            return self._make({**key, "user_id": account.user_id}, created_by)
+        policy = self._ceilings.of_id(own_id)
+        key = self._within(policy, key)
+        with (
+            self._room(policy, account.asked, reader),
+            self._snapshots.writing(user_scope(account.asked)),
+        ):
+            return self._make({**key, "user_id": account.user_id}, created_by, policy)
 
-    def _make(self, key: Json, created_by: Json) -> Json:
+    def replace(
+        self,
+        caller: Caller,
+        account: Account,
+        key: Json,
+        created_by: Json,
+        *,
+        replaced: Callable[[Json], bool],
+    ) -> Json:
+        """Make a key in place of some of the caller's.
+
+        Args:
+            caller: A signed-in user.
+            account: Theirs.
+            key: As the configuration has it; what goes beyond a ceiling is cut down to it.
+            created_by: Metadata that says who asked, and how.
+            replaced: Tells of a row of the account whether it is to go.
+
+        Raises:
+            Forbidden: ``team_id`` is not one of the account's teams, or they have as many
+                active keys as they may.
+        """
+        if key.get("team_id") and not account.in_team(key["team_id"]):
+            raise Forbidden(NOT_A_MEMBER)
+        policy = self._ceilings.of(caller)
+        key = policy.lesser(key)
+
+        def in_the_slot(row: Json) -> bool:
+            return isinstance(row.get("token"), str) and replaced(row)
+
+        with (
+            self._room(policy, account.asked, caller.name, but=in_the_slot),
+            self._snapshots.writing(user_scope(account.asked)),
+        ):
+            gone: list[str] = []
+            for row in filter(in_the_slot, account.keys):
+                self._litellm.delete_key(row["token"])
+                gone.append(journal.key_id(row["token"]))
+                journal.note(replacedKeyIds=gone)
+            return self._make({**key, "user_id": account.user_id}, created_by, policy)
+
+    def _make(self, key: Json, created_by: Json, policy: Policy) -> Json:
         metadata = {**(key.get("metadata") or {}), **created_by}
         journal.note(userId=key.get("user_id"), keyAlias=key.get("key_alias"))
         made = self._litellm.generate_key({**key, "metadata": metadata})
         token = made.get("token") or made.get("key")
         if isinstance(token, str):
             journal.note(keyId=journal.key_id(token))
+        if policy.outlives(made.get("expires"), self._now()):
+            return {**made, "expires": self._shortened(made, key["duration"])}
         return made
+
+    def _shortened(self, made: Json, duration: str) -> Any:
+        """Give a key the life that was asked for, as its team's setting in LiteLLM had not.
+
+        A key that lives too long is not handed out: what can't be shortened is deleted.
+        """
+        token = made.get("token") or made.get("token_id") or made.get("key")
+        if not isinstance(token, str):
+            raise UpstreamError("LiteLLM's answer names no key")
+        try:
+            changed = self._litellm.update_key({"key": token, "duration": duration})
+        except UpstreamError:
+            self._litellm.delete_key(token)
+            raise
+        return changed.get("expires") if isinstance(changed, dict) else None
+
+    def _within(self, policy: Policy, key: Json) -> Json:
+        key = policy.new_key(key, self._ceilings.groups_of)
+        self._refuse_unlimited(key)
+        return key
+
+    def _refuse_unlimited(self, key: Json) -> None:
+        if self._rules.allow_unlimited_budget is False and key.get("max_budget") is None:
+            raise BadRequest("Missing required fields", hint=f"Required: {LIMITED_BUDGET}")
+
+    @contextmanager
+    def _room(
+        self,
+        policy: Policy,
+        owner: str | None,
+        reader: str,
+        *,
+        but: Callable[[Json], bool] = lambda _: False,
+    ) -> Iterator[None]:
+        """Make sure that one more key of the owner may be active; ``but`` some do not count.
+
+        Keys without an owner are nobody's to count.
+        """
+
+        def keys() -> list[Json]:
+            account = self._users.as_it_is(str(owner), reader)
+            if account is None:
+                raise BadRequest("user_id is not known to LiteLLM, so its keys can't be counted")
+            return [row for row in account.keys if not but(row)]
+
+        if not owner:
+            yield
+            return
+        with self._ceilings.counted(policy, owner, keys):
+            yield
+
+    @contextmanager
+    def _reviving(self, key: OwnedKey, policy: Policy) -> Iterator[None]:
+        """Make sure that a key may become active that was not."""
+        with self._room(
+            policy,
+            key.account.asked,
+            key.owner.name,
+            but=lambda row: row.get("token") == key.token,
+        ):
+            yield
+
+    def _policy_of(self, key: OwnedKey) -> Policy:
+        caller = key.owner
+        return self._ceilings.of(caller) if caller.user else self._ceilings.of_id(key.account.asked)
 
     def owned(self, caller: Caller, token: str) -> OwnedKey:
         """Return the caller's own key.
@@ -176,7 +311,12 @@ class Keys:
             change["max_budget"] = self._budget(body["max_budget"])
         if change.get("team_id"):
             self._teams.usable(change["team_id"], key.owner, key.account)
-        with self._snapshots.writing(user_scope(key.account.asked)):
+        policy = self._policy_of(key)
+        change = policy.change(change, key.row, self._ceilings.groups_of)
+        with ExitStack() as held:
+            if "duration" in change and _has_only_expired(key.row, self._now()):
+                held.enter_context(self._reviving(key, policy))
+            held.enter_context(self._snapshots.writing(user_scope(key.account.asked)))
             return self._litellm.update_key({**change, "key": key.token})
 
     def block(self, key: OwnedKey) -> None:
@@ -185,12 +325,24 @@ class Keys:
             self._litellm.block_key(key.token)
 
     def unblock(self, key: OwnedKey) -> None:
-        """Undo :meth:`block`."""
-        with self._snapshots.writing(user_scope(key.account.asked)):
+        """Undo :meth:`block`.
+
+        Raises:
+            Forbidden: The caller has as many active keys as they may.
+        """
+        with (
+            self._reviving(key, self._policy_of(key)),
+            self._snapshots.writing(user_scope(key.account.asked)),
+        ):
             self._litellm.unblock_key(key.token)
 
     def reset_spend(self, key: OwnedKey) -> None:
-        """Set a key's spend to 0 USD."""
+        """Set a key's spend to 0 USD.
+
+        Raises:
+            Forbidden: There is a ceiling of budgets, which this would go round.
+        """
+        self._policy_of(key).refuse_reset()
         with self._snapshots.writing(user_scope(key.account.asked)):
             self._litellm.reset_key_spend(key.token)
 
@@ -201,8 +353,7 @@ class Keys:
 
     def _budget(self, value: Any) -> float | None:
         if value is None:
-            if self._rules.allow_unlimited_budget is False:
-                raise BadRequest("Missing required fields", hint=f"Required: {LIMITED_BUDGET}")
+            self._refuse_unlimited({})
             return None
         if not fields.is_number(value) or value <= 0:
             raise BadRequest("Missing required fields", hint=f"Required: {BUDGET}")
@@ -224,6 +375,11 @@ class OwnedKey:
     owner: Caller
     account: Account
 
+    @property
+    def row(self) -> Json:
+        """The key as LiteLLM has it."""
+        return self.account.key(self.token) or {}
+
 
 class TeamDurationBroken(PluginError):
     """LiteLLM can't make keys in this team before someone mends the team there."""
@@ -239,6 +395,10 @@ class TeamDurationBroken(PluginError):
             " Team Settings, then retry.",
             teamId=team_id,
         )
+
+
+def _has_only_expired(row: Json, now: datetime) -> bool:
+    return row.get("blocked") is not True and not is_active(row, now)
 
 
 def _key_type(name: str, value: Any) -> str:

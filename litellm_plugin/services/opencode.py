@@ -7,12 +7,11 @@ from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from litellm_plugin import journal
 from litellm_plugin.clients.litellm import Json
 from litellm_plugin.config.settings import Opencode
 from litellm_plugin.errors import BadRequest, Forbidden, PluginError, UpstreamError
 from litellm_plugin.services.caller import Caller
-from litellm_plugin.services.keys import Keys, OwnedKey
+from litellm_plugin.services.keys import Keys
 from litellm_plugin.services.shapes import present
 from litellm_plugin.services.users import Users
 
@@ -56,12 +55,6 @@ class OpencodeKeys:
         if team_id and not account.in_team(team_id):
             raise Forbidden("Access denied: team is not one of your teams", team=team_id)
         alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
-        replaced: list[str] = []
-        for row in account.keys:
-            if _is_of(alias, row.get("key_alias")) and isinstance(row.get("token"), str):
-                self._keys.delete(OwnedKey(row["token"], caller, account))
-                replaced.append(journal.key_id(row["token"]))
-                journal.note(replacedKeyIds=replaced)
         key: Json = {
             "duration": self._rules.key_duration,
             "max_budget": self._rules.max_budget,
@@ -79,14 +72,22 @@ class OpencodeKeys:
             ),
         }
         try:
-            made = self._keys.generate_for(account, key, created_by)
+            made = self._keys.replace(
+                caller,
+                account,
+                key,
+                created_by,
+                replaced=lambda row: _is_of(alias, row.get("key_alias")),
+            )
         except UpstreamError as exc:
             if exc.answered != 400 or exc.param != "key_alias":
                 raise
             # LiteLLM has each alias once for all users, and this one can be guessed: somebody
-            # else has taken it.
+            # else has taken it. What was to be replaced is gone by now.
             key["key_alias"] = f"{alias}~{token_hex(4)}"
-            made = self._keys.generate_for(account, key, created_by)
+            made = self._keys.replace(
+                caller, account, key, created_by, replaced=lambda _: False
+            )
         secret = made.get("key")
         if not isinstance(secret, str) or not secret:
             raise NoKey("LiteLLM returned no key material")

@@ -103,6 +103,15 @@ class Users:
             return None
         return self._look_up(caller.litellm_id, caller.name, fresh=fresh, since=caller.since)
 
+    def as_it_is(self, user_id: str, reader: str) -> Account | None:
+        """Return an account by LiteLLM id as it is right now, or None; creates nobody.
+
+        Args:
+            user_id: LiteLLM's id.
+            reader: As for :meth:`account_of`.
+        """
+        return self._look_up(user_id, reader, fresh=True)
+
     def account(self, caller: Caller, *, fresh: bool = False) -> Account:
         """Return the caller's account, created if need be.
 

@@ -362,3 +362,56 @@ def id_of(asked: Any) -> str:
 def decided(result: str) -> Any:
     """Answer as the permission backend does."""
     return lambda asked, _: {"items": [{"id": id_of(asked), "result": result}]}
+
+
+# -- users by a field ------------------------------------------------------------
+
+USERS = f"{URL}/api/catalog/entities"
+
+
+def test_users_are_found_by_any_of_several_values(catalog: Catalog, requests_mock: Mocker) -> None:
+    row = {
+        "kind": "User",
+        "metadata": {"name": "Jane", "namespace": "Ops"},
+        "spec": {"profile": {"email": "jane@example.com"}},
+        "relations": [{"type": "memberOf", "targetRef": "group:default/a"}],
+    }
+    bare = {"kind": "user", "metadata": {"name": "jane"}}
+    requests_mock.get(USERS, json=[row, bare])
+    assert catalog.users("metadata.name", ["jane", "jane@x", "a,kind=group", " jane", ""]) == [
+        ("user:ops/jane", Entity("User", frozenset({"group:default/a"}), None, "jane@example.com")),
+        ("user:default/jane", Entity("user")),
+    ]
+    (asked,) = requests_mock.request_history
+    assert asked.qs["filter"] == ["kind=user,metadata.name=jane,metadata.name=jane@x"]
+    assert asked.headers["Authorization"] == "Bearer our-own-token"
+
+
+@pytest.mark.parametrize("value", ["", "a,b", "a b", "a\nb", "x" * 201])
+def test_nobody_is_asked_for_by_what_no_filter_can_say(
+    catalog: Catalog, requests_mock: Mocker, value: str
+) -> None:
+    requests_mock.get(ANY, json=[])
+    assert catalog.users("metadata.name", [value]) == []
+    assert requests_mock.request_history == []
+
+
+@failures
+def test_without_a_list_of_users_nobody_knows_who_there_is(
+    catalog: Catalog, requests_mock: Mocker, failure: dict[str, Any]
+) -> None:
+    requests_mock.get(USERS, **failure)
+    if failure == FAILURES["a list"]:
+        assert catalog.users("metadata.name", ["jane"]) == []
+        return
+    with pytest.raises(BackstageUnavailable):
+        catalog.users("metadata.name", ["jane"])
+
+
+@pytest.mark.parametrize(
+    "row", [{}, None, {"kind": "User"}, {"kind": "Group", "metadata": {"name": "jane"}}], ids=str
+)
+def test_what_is_no_user_is_no_answer(catalog: Catalog, requests_mock: Mocker, row: Any) -> None:
+    requests_mock.get(USERS, json=[row])
+    with pytest.raises(BackstageUnavailable):
+        catalog.users("metadata.name", ["jane"])

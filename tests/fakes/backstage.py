@@ -42,10 +42,28 @@ class People:
         """Return the entity; the case of ``ref`` does not matter."""
         return self._entities.get(ref.lower())
 
+    def users(self, filters: str) -> list[dict[str, Any]]:
+        """Return the users that a filter finds: any value of a field, and each field."""
+        wanted: dict[str, set[str]] = {}
+        for condition in filters.split(","):
+            field, _, value = condition.partition("=")
+            wanted.setdefault(field, set()).add(value.strip().lower())
+        return [
+            entity
+            for entity in self._entities.values()
+            if all(str(_member(entity, name)).lower() in any_ for name, any_ in wanted.items())
+        ]
+
     def groups(self, ref: str) -> list[str]:
         """Return the refs of the groups a user is a direct member of."""
         entity = self.entity(ref) or {"relations": []}
         return [relation["targetRef"] for relation in entity["relations"]]
+
+
+def _member(entity: Any, path: str) -> Any:
+    for name in path.split("."):
+        entity = entity.get(name) if isinstance(entity, dict) else None
+    return entity
 
 
 def _ref_of(entity: Mapping[str, Any]) -> str:
@@ -223,6 +241,9 @@ class FakeBackstage:
                 return Reply(json=self._key_sets[asked.path])
             if plugin == "catalog" and path.startswith("/entities/by-name/"):
                 return self._entity(asked, path)
+            if (asked.method, plugin, path) == ("GET", "catalog", "/entities"):
+                self._caller(asked, "catalog")
+                return Reply(json=self.people.users(dict(asked.parameters)["filter"]))
             if (asked.method, plugin, path) == ("POST", "permission", "/authorize"):
                 return self._authorize(asked)
         except _RefusedError as exc:

@@ -1,0 +1,344 @@
+"""Ceilings of keys hold for every way to make or change one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from litellm_plugin import create_app
+from litellm_plugin.cache.host import HostShared
+from litellm_plugin.config.settings import KeyGeneration, KeyPolicy, Provisioning, Role
+from tests.apps import Apps
+from tests.client import PluginClient
+from tests.fakes import FakeBackstage, FakeLiteLLM, Network
+from tests.routes.conftest import OWN_KEY
+from tests.standin import furnished
+
+Headers = dict[str, str]
+Json = dict[str, Any]
+
+POWER = "group:default/ai-power-users"  # carol's, and heidi's of the contractors
+POLICY = KeyPolicy(max_duration="30d", max_budget=100, max_rpm_limit=10, allowed_models=("cheap",))
+FILLED = {"duration": "30d", "max_budget": 100, "rpm_limit": 10, "models": ["cheap"]}
+BOB = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
+CALLBACK = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
+
+Under = Callable[..., PluginClient]
+
+
+@pytest.fixture
+def under(apps: Apps, network: Network, client_of: Callable[[Flask], PluginClient]) -> Under:
+    """Makes the client of a service with ceilings: ``under(KeyPolicy(...), max_budget=5)``."""
+
+    def under(policy: KeyPolicy = POLICY, **of_power_users: Any) -> PluginClient:
+        settings = apps.settings("full")
+        roles = (Role(POWER, {}, key_policy=of_power_users), *settings.provisioning.roles)
+        provisioning = replace(settings.provisioning, roles=roles)
+        return client_of(
+            create_app(replace(settings, key_policy=policy, provisioning=provisioning))
+        )
+
+    return under
+
+
+def made(litellm: FakeLiteLLM) -> Json:
+    """Return the limits of the one key that was made or changed."""
+    (write,) = [call for call in litellm.writes if call.path in {"/key/generate", "/key/update"}]
+    return {name: write.body[name] for name in FILLED if name in write.body}
+
+
+def test_what_the_frontend_leaves_out_is_filled_in(
+    under: Under, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
+    known_bob.rules[1].reply.json["expires"] = "2026-11-28T00:00:00Z"
+    sent = {"alias": "ci", "models": [], "duration": "10d", "max_budget": 5, "key_type": "llm_api"}
+    assert under().post("/keys/generate", json=sent, headers=bob).status_code == 200
+    assert made(known_bob) == {**FILLED, "duration": "10d", "max_budget": 5}
+
+
+@pytest.mark.parametrize(
+    "beyond",
+    [
+        {"duration": None},
+        {"duration": "31d"},
+        {"duration": "-1"},
+        {"max_budget": None},
+        {"max_budget": 101},
+        {"budget_duration": "1h"},
+        {"rpm_limit": None},
+        {"rpm_limit": 11},
+        {"models": ["dear"]},
+        {"models": ["all-team-models"]},
+    ],
+    ids=str,
+)
+def test_what_goes_beyond_is_refused_on_every_way(
+    under: Under, known_bob: FakeLiteLLM, bob: Headers, headers_of: Any, beyond: Json
+) -> None:
+    known_bob.get("/model/info", json={"data": []})
+    known_bob.get("/models", json={"data": []})
+    client = under()
+    for method_path, headers in (
+        ("/keys/generate", bob),
+        (f"/keys/{OWN_KEY}/update", bob),
+        ("/bridge/keys", headers_of(BOB)),
+        ("/keys/generate", headers_of("static")),
+    ):
+        alias = {} if "update" in method_path else {"alias": "ci"}
+        answer = client.post(method_path, json={**alias, **beyond}, headers=headers)
+        assert answer.status_code == 400, method_path
+        assert "everybody" in answer.get_json()["error"]
+    assert known_bob.writes == []
+
+
+def test_metadata_is_no_way_round_a_budget(
+    under: Under, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
+    metadata = {"temp_budget_increase": 1000, "temp_budget_expiry": "2030-01-01"}
+    sent = {"alias": "ci", "metadata": metadata}
+    answer = under().post("/keys/generate", json=sent, headers=bob)
+    assert answer.status_code == 400
+    assert "temp_budget_increase" in answer.get_json()["error"]
+    assert known_bob.writes == []
+
+
+def test_a_change_leaves_alone_what_it_does_not_name(
+    under: Under, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
+    client = under()
+    for sent, change in (
+        ({"key_alias": "x"}, {}),
+        ({"max_budget": 50, "models": []}, {"max_budget": 50, "models": ["cheap"]}),
+    ):
+        known_bob.calls.clear()
+        assert client.post(f"/keys/{OWN_KEY}/update", json=sent, headers=bob).status_code == 200
+        assert made(known_bob) == change
+
+
+def test_spend_is_not_reset_under_a_ceiling_of_budgets(
+    under: Under, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
+    path = f"/keys/{OWN_KEY}/reset_spend"
+    answer = under().post(path, json={}, headers=bob)
+    assert answer.status_code == 403
+    assert "at most 100 USD for everybody" in answer.get_json()["error"]
+    known_bob.post(f"/key/{OWN_KEY}/reset_spend", json={})
+    free = KeyPolicy(max_duration="30d")
+    assert under(free).post(path, json={}, headers=bob).status_code == 200
+
+
+def test_a_role_has_ceilings_of_its_own(
+    under: Under, litellm: FakeLiteLLM, account: Any, bob: Headers, carol: Headers
+) -> None:
+    client = under(max_budget=500.0, max_duration=None)
+    for who, headers, most, whom in (
+        ("bob", bob, 100, "everybody"),
+        ("carol", carol, 500, f"members of {POWER}"),
+    ):
+        litellm.get("/user/info", query={"user_id": f"{who}@example.com"}, json=account())
+        sent = {"alias": "ci", "max_budget": most + 1}
+        answer = client.post("/keys/generate", json=sent, headers=headers)
+        assert answer.status_code == 400
+        assert answer.get_json() == {"error": f"max_budget must be at most {most} USD for {whom}"}
+    litellm.post("/key/generate", json={"key": "sk-new"})
+    sent = {"alias": "ci", "duration": None}
+    assert client.post("/keys/generate", json=sent, headers=carol).status_code == 200
+    assert made(litellm) == {**FILLED, "duration": None, "max_budget": 500}
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("carol", 5), ("bob", 100), ("heidi", 5), ("nobody", 100)]
+)
+def test_the_bridge_is_no_way_round_the_ceilings_of_a_role(
+    under: Under, litellm: FakeLiteLLM, account: Any, headers_of: Any, name: str, most: int
+) -> None:
+    user_id = f"{name}@example.com"
+    litellm.get("/user/info", query={"user_id": user_id}, json=account(user_id))
+    headers = headers_of(f'keycloak:{{"azp":"abby-cli","preferred_username":"{name}"}}')
+    client = under(max_budget=5.0)
+    sent = {"alias": "cli", "max_budget": most + 1}
+    answer = client.post("/bridge/keys", json=sent, headers=headers)
+    assert answer.status_code == 400
+    assert f"at most {most} USD" in answer.get_json()["error"]
+    service = headers_of("static")
+    sent = {"alias": "cli", "max_budget": most + 1, "user_id": user_id}
+    answer = client.post("/keys/generate", json=sent, headers=service)
+    assert f"at most {most} USD" in answer.get_json()["error"]
+    assert litellm.writes == []
+
+
+@pytest.mark.parametrize("path", ["/bridge/keys", "/keys/generate"])
+def test_no_key_is_made_while_a_role_can_not_be_known(
+    under: Under,
+    known_bob: FakeLiteLLM,
+    backstage: FakeBackstage,
+    bob: Headers,
+    headers_of: Any,
+    path: str,
+) -> None:
+    client = under(max_budget=5.0)
+    assert client.get("/health", headers=bob).status_code == 200  # the key set is known now
+    backstage.failures["catalog"] = 503
+    headers = headers_of(BOB) if "bridge" in path else bob
+    answer = client.post(path, json={"alias": "cli", "max_budget": 1}, headers=headers)
+    assert answer.status_code == 503
+    assert known_bob.writes == []
+
+
+def test_a_model_of_an_allowed_access_group_is_allowed(
+    under: Under, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
+    rows = [
+        {"model_name": "small", "model_info": {"access_groups": ["everyone"]}},
+        {"model_name": "large", "model_info": {"access_groups": ["premium"]}},
+    ]
+    known_bob.get("/model/info", json={"data": rows})
+    client = under(KeyPolicy(allowed_models=("everyone",)))
+    for model, status in (("small", 200), ("large", 400), ("unheard-of", 400), ("everyone", 200)):
+        sent = {"alias": "ci", "models": [model]}
+        assert client.post("/keys/generate", json=sent, headers=bob).status_code == status, model
+
+
+def test_a_key_that_its_team_lets_live_too_long_is_shortened_or_deleted(
+    under: Under, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
+    token = "2" * 64
+    known_bob.rules[1].reply.json["expires"] = "2999-01-01T00:00:00Z"
+    known_bob.rules[2].reply.json["expires"] = "2026-12-01T00:00:00+00:00"
+    client = under()
+    sent = {"alias": "ci", "team_id": "t1", "duration": "5d"}
+    answer = client.post("/keys/generate", json=sent, headers=bob)
+    assert answer.get_json()["expires"] == "2026-12-01T00:00:00+00:00"
+    assert known_bob.writes[-1].body == {"key": token, "duration": "5d"}
+    known_bob.rules.pop(2)
+    known_bob.post("/key/delete", json={})
+    answer = client.post("/keys/generate", json=sent, headers=bob)
+    assert answer.status_code >= 500
+    assert "sk-new" not in answer.text
+    assert known_bob.writes[-1].body == {"keys": [token]}
+
+
+def test_a_ceiling_takes_the_place_of_a_budget_that_must_not_be_missing(
+    apps: Apps,
+    network: Network,
+    client_of: Callable[[Flask], PluginClient],
+    known_bob: FakeLiteLLM,
+    bob: Headers,
+) -> None:
+    limited = replace(
+        apps.settings("full"),
+        key_generation=KeyGeneration(allow_unlimited_budget=False),
+        key_policy=KeyPolicy(max_budget=7),
+    )
+    client = client_of(create_app(limited))
+    assert client.post("/keys/generate", json={"alias": "a"}, headers=bob).status_code == 200
+    assert made(known_bob) == {"max_budget": 7}
+    lifted = replace(
+        limited,
+        provisioning=Provisioning(
+            enabled=True,
+            roles=(Role("group:default/platform-ai", {}, key_policy={"max_budget": None}),),
+        ),
+    )
+    client = client_of(create_app(lifted))
+    answer = client.post("/keys/generate", json={"alias": "a"}, headers=bob)
+    assert answer.status_code == 400
+    assert "max_budget" in answer.get_json()["hint"]
+
+
+# -- the number of keys ------------------------------------------------------
+
+
+@pytest.fixture
+def three_keys(network: Network, litellm: FakeLiteLLM, under: Under) -> PluginClient:
+    """Asks a service in front of a LiteLLM with a memory, where three keys may be active."""
+    network.hosts[network.hosts.index(litellm)] = furnished()
+    return under(KeyPolicy(max_active_keys=3))
+
+
+def _active(client: PluginClient, headers: Headers) -> list[str]:
+    rows = client.get("/keys", headers=headers).get_json()
+    return [row["token"] for row in rows if not row.get("blocked")]
+
+
+def test_many_requests_at_once_make_no_key_too_many(
+    three_keys: PluginClient, bob: Headers, headers_of: Any
+) -> None:
+    bridge = headers_of(BOB)
+    assert three_keys.get("/keys", headers=bob).get_json() == []
+
+    def make(number: int) -> int:
+        path, headers = (("/keys/generate", bob), ("/bridge/keys", bridge))[number % 2]
+        return three_keys.post(path, json={"alias": f"k{number}"}, headers=headers).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(make, range(8))) == [200] * 3 + [403] * 5
+    assert len(_active(three_keys, bob)) == 3
+
+
+def test_no_way_leads_to_a_key_too_many(
+    three_keys: PluginClient, bob: Headers, headers_of: Any
+) -> None:
+    client = three_keys
+    for number in range(3):
+        sent = {"alias": f"k{number}", "duration": "1d"}
+        assert client.post("/keys/generate", json=sent, headers=bob).status_code == 200
+    first, second, _ = _active(client, bob)
+    service = headers_of("static")
+    own = {"alias": "more", "user_id": "bob@example.com"}
+
+    def refused(answer: Any) -> None:
+        assert answer.status_code == 403
+        text = answer.get_json()["error"]
+        assert text.startswith("At most 3 active keys are allowed for everybody, and there are 3.")
+
+    refused(client.post("/keys/generate", json={"alias": "more"}, headers=bob))
+    refused(client.post("/bridge/keys", json={"alias": "more"}, headers=headers_of(BOB)))
+    refused(client.post("/keys/generate", json=own, headers=service))
+    refused(client.get(CALLBACK, headers=bob))
+
+    assert client.post(f"/keys/{first}/block", json={}, headers=bob).status_code == 200
+    # The slot of opencode is taken now, and taken anew without a further key.
+    for _ in range(2):
+        assert client.get(CALLBACK, headers=bob).status_code == 302
+    refused(client.post(f"/keys/{first}/unblock", json={}, headers=bob))
+
+    expire = {"duration": "0s"}
+    assert client.post(f"/keys/{second}/update", json=expire, headers=bob).status_code == 200
+    assert client.post(f"/keys/{first}/unblock", json={}, headers=bob).status_code == 200
+    assert client.post(f"/keys/{first}/unblock", json={}, headers=bob).status_code == 200
+    refused(client.post(f"/keys/{second}/update", json={"duration": "1d"}, headers=bob))
+    renamed = {"key_alias": "renamed"}
+    assert client.post(f"/keys/{second}/update", json=renamed, headers=bob).status_code == 200
+    assert client.delete(f"/keys/{first}", headers=bob).status_code == 200
+    again = {"duration": "1d"}
+    assert client.post(f"/keys/{second}/update", json=again, headers=bob).status_code == 200
+    refused(client.post("/keys/generate", json={"alias": "more"}, headers=bob))
+
+
+def test_a_service_makes_keys_for_nobody_and_none_for_the_unknown(
+    three_keys: PluginClient, headers_of: Any
+) -> None:
+    service = headers_of("static")
+    for number in range(4):
+        sent: Json = {"alias": f"k{number}"}
+        answer = three_keys.post("/keys/generate", json=sent, headers=service)
+        assert answer.status_code == 200
+    sent = {"alias": "more", "user_id": "ghost"}
+    assert three_keys.post("/keys/generate", json=sent, headers=service).status_code == 400
+
+
+def test_no_key_is_made_without_the_lock_it_is_counted_under(
+    three_keys: PluginClient, apps: Apps, bob: Headers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert three_keys.get("/keys", headers=bob).get_json() == []
+    monkeypatch.setattr("litellm_plugin.cache.host.PATIENCE", 0.0)
+    with HostShared.of_user(apps.settings().base_url).alone("active keys of bob@example.com"):
+        answer = three_keys.post("/keys/generate", json={"alias": "a"}, headers=bob)
+        assert answer.status_code == 503
+    assert _active(three_keys, bob) == []

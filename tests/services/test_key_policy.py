@@ -1,0 +1,355 @@
+"""The ceilings of keys, as tables: what is asked for, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from litellm_plugin.config.settings import KeyPolicy, Provisioning, Role
+from litellm_plugin.errors import Forbidden
+from litellm_plugin.services.key_policy import (
+    Policy,
+    PolicyRefused,
+    by_role,
+    is_active,
+    policy_for,
+    seconds,
+    strictest,
+)
+
+Json = dict[str, Any]
+
+NOW = datetime(2026, 11, 27, 6, tzinfo=UTC)
+STAFF = "group:default/staff"
+COMMON = KeyPolicy(
+    max_duration="30d",
+    max_budget=100,
+    max_tpm_limit=1000,
+    max_rpm_limit=10,
+    allowed_models=("gpt-4o-mini", "everyone"),
+    max_active_keys=2,
+)
+FILLED = {
+    "duration": "30d",
+    "max_budget": 100,
+    "tpm_limit": 1000,
+    "rpm_limit": 10,
+    "models": ["gpt-4o-mini", "everyone"],
+}
+
+
+def policy(common: KeyPolicy = COMMON, **of_staff: Any) -> Policy:
+    """Return the ceilings of a member of the staff, who have a role with fields of their own."""
+    return policy_for(common, Provisioning(roles=(Role(STAFF, {}, key_policy=of_staff),)), {STAFF})
+
+
+def groups_of(model: str) -> Collection[str]:
+    return {"llama-3": {"everyone"}, "gpt-4o": {"premium"}}.get(model, set())
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"models": []},
+        {"models": None},
+        {"key_alias": "ci", "team_id": "t"},
+        {"duration": "30d", "max_budget": 100.0, "tpm_limit": 1000, "rpm_limit": 10},
+        {"duration": "720h"},
+        {"duration": "43200m"},
+        {"duration": "2592000s"},
+        {"duration": "4w"},
+        {"duration": "0s"},
+        {"max_budget": 0.01, "tpm_limit": 0, "rpm_limit": 0},
+        {"models": ["gpt-4o-mini"]},
+        {"models": ["everyone"]},
+        {"models": ["llama-3"]},
+        {"budget_duration": None},
+        {"metadata": None},
+        {"metadata": {"purpose": "ci", "tags": ["a"]}},
+    ],
+    ids=str,
+)
+def test_what_is_within_the_ceilings_is_kept_and_what_is_left_out_is_filled_in(asked: Json) -> None:
+    made = policy().new_key(asked, groups_of)
+    named = {name: value for name, value in asked.items() if name != "models" or value}
+    assert made == {**FILLED, **named}
+
+
+REFUSED = [
+    ({"duration": None}, "duration must not be unlimited: at most 30d for everybody"),
+    ({"duration": "31d"}, "duration must be at most 30d for everybody"),
+    ({"duration": "1mo"}, "duration must be at most 30d for everybody"),
+    ({"duration": "721h"}, "duration must be at most 30d for everybody"),
+    ({"max_budget": None}, "max_budget must not be unlimited: at most 100 USD for everybody"),
+    ({"max_budget": 100.01}, "max_budget must be at most 100 USD for everybody"),
+    ({"max_budget": float("nan")}, "max_budget must be at most 100 USD for everybody"),
+    ({"tpm_limit": None}, "tpm_limit must not be unlimited: at most 1000 for everybody"),
+    ({"tpm_limit": 1001}, "tpm_limit must be at most 1000 for everybody"),
+    ({"rpm_limit": None}, "rpm_limit must not be unlimited: at most 10 for everybody"),
+    ({"rpm_limit": 11}, "rpm_limit must be at most 10 for everybody"),
+    (
+        {"models": ["gpt-4o-mini", "gpt-4o"]},
+        'model "gpt-4o" is not allowed: only gpt-4o-mini, everyone for everybody',
+    ),
+    *(
+        ({"models": [name]}, f'model "{name}" is not allowed: only gpt-4o-mini, everyone for')
+        for name in ("all-team-models", "all-proxy-models", "*", "premium", "gpt-4o*", "")
+    ),
+    (
+        {"budget_duration": "1s"},
+        "budget_duration must be left out: the budget of a key is for its whole life, for everyb",
+    ),
+]
+
+
+@pytest.mark.parametrize(("asked", "error"), REFUSED, ids=str)
+def test_what_goes_beyond_a_ceiling_is_refused_with_limit_and_for_whom(
+    asked: Json, error: str
+) -> None:
+    with pytest.raises(PolicyRefused) as refused:
+        policy().new_key(asked, groups_of)
+    assert refused.value.message.startswith(error)
+    assert refused.value.status == 400
+    with pytest.raises(PolicyRefused):
+        policy().change(asked, {"max_budget": 100}, groups_of)
+
+
+@pytest.mark.parametrize(
+    "duration",
+    ["", "-1", "-1d", "1dxyz", "30", "1month", "monthly", "1 d", " 1d", "1D", "٣d", "1d\n"],
+)
+def test_a_life_that_is_not_understood_is_refused_under_a_ceiling(duration: str) -> None:
+    assert seconds(duration) is None
+    for ask in (policy().new_key, lambda asked, of: policy().change(asked, {}, of)):
+        with pytest.raises(PolicyRefused, match="at most 30d for everybody"):
+            ask({"duration": duration}, groups_of)
+    assert Policy().new_key({"duration": duration}, groups_of) == {"duration": duration}
+
+
+@pytest.mark.parametrize(
+    ("name", "ceilings"),
+    [
+        ("temp_budget_increase", {"max_budget"}),
+        ("temp_budget_expiry", {"max_budget"}),
+        ("throttle_on_budget_exceeded", {"max_budget"}),
+        ("rpm_limit_type", {"max_tpm_limit", "max_rpm_limit"}),
+        ("tpm_limit_type", {"max_tpm_limit", "max_rpm_limit"}),
+        ("default_estimated_output_tokens", {"max_tpm_limit", "max_rpm_limit"}),
+    ],
+)
+def test_metadata_that_litellm_takes_for_a_looser_limit_is_refused_under_that_limit(
+    name: str, ceilings: set[str]
+) -> None:
+    asked = {"metadata": {name: 1}}
+    for ceiling in ("max_budget", "max_tpm_limit", "max_rpm_limit", "max_duration"):
+        one = policy(KeyPolicy(**{ceiling: getattr(COMMON, ceiling)}))
+        if ceiling in ceilings:
+            with pytest.raises(PolicyRefused, match=f'metadata must not have "{name}".*everybody'):
+                one.new_key(asked, groups_of)
+        else:
+            assert one.new_key(asked, groups_of)["metadata"] == {name: 1}
+
+
+def test_without_ceilings_nothing_is_changed_or_asked() -> None:
+    def nobody(model: str) -> Collection[str]:
+        raise AssertionError(model)
+
+    asked = {"models": [], "duration": "x", "max_budget": None, "tpm_limit": None, "metadata": {}}
+    free = policy(KeyPolicy())
+    assert free == Policy()
+    assert free.new_key(asked, nobody) == free.change(asked, {}, nobody) == asked
+    assert free.lesser(asked) == asked
+    free.refuse_reset()
+    free.refuse_more([{}] * 1000, NOW)
+    assert not free.outlives(None, NOW)
+
+
+def test_a_change_leaves_alone_what_it_does_not_name() -> None:
+    beyond = {"max_budget": None, "models": [], "tpm_limit": None, "expires": None}
+    assert policy().change({"key_alias": "x"}, beyond, groups_of) == {"key_alias": "x"}
+    assert policy().change({}, beyond, groups_of) == {}
+
+
+def test_a_change_to_all_models_is_one_to_all_that_are_allowed() -> None:
+    assert policy().change({"models": []}, {}, groups_of) == {"models": ["gpt-4o-mini", "everyone"]}
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "allowed"),
+    [
+        ({"max_budget": 10, "budget_duration": "1h"}, {"max_budget": 50}, False),
+        ({"max_budget": 10, "budget_duration": "1h"}, {"max_budget": 10}, True),
+        ({"max_budget": 10, "budget_duration": "1h"}, {"max_budget": 5}, True),
+        ({"max_budget": None, "budget_duration": "1h"}, {"max_budget": 50}, True),
+        ({"max_budget": 10, "budget_duration": "x"}, {"max_budget": 50}, False),
+        ({"max_budget": 10, "budget_duration": None}, {"max_budget": 50}, True),
+        (
+            {"max_budget": 10, "budget_duration": "1h"},
+            {"max_budget": 50, "budget_duration": None},
+            True,
+        ),
+    ],
+)
+def test_a_budget_that_begins_anew_too_often_is_not_raised(
+    key: Json, change: Json, *, allowed: bool
+) -> None:
+    if allowed:
+        assert policy().change(change, key, groups_of) == change
+    else:
+        with pytest.raises(PolicyRefused, match="budget_duration must be left out"):
+            policy().change(change, key, groups_of)
+
+
+@pytest.mark.parametrize(
+    ("least", "asked", "allowed"),
+    [
+        ("7d", "7d", True),
+        ("7d", "1w", True),
+        ("7d", "1mo", True),
+        ("7d", "6d", False),
+        ("7d", "daily", False),
+        ("0s", "1s", True),
+        ("0s", "daily", True),
+    ],
+)
+def test_budgets_may_begin_anew_as_often_as_is_allowed(
+    least: str, asked: str, *, allowed: bool
+) -> None:
+    renewing = policy(KeyPolicy(max_budget=5, min_budget_duration=least))
+    if allowed:
+        assert renewing.new_key({"budget_duration": asked}, groups_of)["budget_duration"] == asked
+    else:
+        with pytest.raises(PolicyRefused, match=f"budget_duration must be at least {least} for"):
+            renewing.new_key({"budget_duration": asked}, groups_of)
+
+
+def test_without_a_ceiling_of_budgets_they_may_begin_anew_at_any_time() -> None:
+    free = policy(KeyPolicy(min_budget_duration="30d"))
+    assert free.new_key({"budget_duration": "1s"}, groups_of) == {"budget_duration": "1s"}
+
+
+def test_a_role_replaces_what_it_names_and_its_refusals_name_its_group() -> None:
+    staff = policy(max_budget=500.0, max_duration=None)
+    assert staff.new_key({"duration": None}, groups_of) == {**FILLED, "max_budget": 500} | {
+        "duration": None
+    }
+    with pytest.raises(PolicyRefused, match=f"at most 500 USD for members of {STAFF}$"):
+        staff.new_key({"max_budget": 501}, groups_of)
+    with pytest.raises(PolicyRefused, match=r"at most 10 for everybody$"):
+        staff.new_key({"rpm_limit": 11}, groups_of)
+
+
+def test_the_first_role_counts_and_others_have_the_common_ceilings() -> None:
+    roles = (
+        Role("group:default/a", {}, key_policy={"max_budget": 1.0}),
+        Role("group:default/b", {}, key_policy={"max_budget": 2.0}),
+        Role("group:default/c", {}),
+    )
+    provisioning = Provisioning(roles=roles)
+
+    def budget(*groups: str) -> float | None:
+        found = policy_for(COMMON, provisioning, {f"group:default/{name}" for name in groups})
+        return found.budget and found.budget.limit
+
+    assert [budget("b", "a"), budget("b"), budget("c", "b"), budget("c"), budget()] == [
+        1,
+        2,
+        2,
+        100,
+        100,
+    ]
+    assert by_role(provisioning)
+    assert not by_role(Provisioning(roles=roles[2:]))
+
+
+def test_who_may_be_several_people_has_the_ceilings_of_each() -> None:
+    one = policy(KeyPolicy(max_duration="10d", allowed_models=("a", "b"), max_active_keys=1))
+    two = policy(KeyPolicy(max_duration="1w", max_budget=5, allowed_models=("b", "c")))
+    three = policy(KeyPolicy(max_budget=9, min_budget_duration="1d", max_tpm_limit=4))
+    both = strictest([one, two, three])
+    assert strictest([three, two, one]).budget == both.budget
+    assert both.new_key({}, groups_of) == {
+        "duration": "1w",
+        "max_budget": 5,
+        "models": ["b"],
+        "tpm_limit": 4,
+    }
+    with pytest.raises(PolicyRefused, match="budget_duration must be left out"):
+        both.new_key({"budget_duration": "1d"}, groups_of)
+    with pytest.raises(Forbidden):
+        both.refuse_more([{}], NOW)
+    nothing = strictest([two, policy(KeyPolicy(allowed_models=("a",)))])
+    for asked in ({}, {"models": []}, {"models": ["a"]}):
+        with pytest.raises(PolicyRefused):
+            nothing.new_key(asked, groups_of)
+    assert strictest([]) == Policy()
+
+
+@pytest.mark.parametrize(
+    ("configured", "made"),
+    [
+        ({"duration": "90d", "max_budget": 500}, {"duration": "30d", "max_budget": 100}),
+        ({"duration": "1d", "max_budget": 5}, {"duration": "1d", "max_budget": 5}),
+        ({"duration": "monthly", "max_budget": 5}, {"duration": "30d", "max_budget": 5}),
+        ({"duration": "-1", "max_budget": 5}, {"duration": "30d", "max_budget": 5}),
+    ],
+)
+def test_what_the_configuration_asks_for_is_cut_down_to_the_ceilings(
+    configured: Json, made: Json
+) -> None:
+    assert policy().lesser(configured) == {**FILLED, **made}
+
+
+def _in(**ahead: float) -> str:
+    return (NOW + timedelta(**ahead)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("key", "active"),
+    [
+        ({}, True),
+        ({"blocked": None, "expires": None}, True),
+        ({"blocked": False, "expires": _in(days=1)}, True),
+        ({"expires": "2026-11-27T06:00:01Z"}, True),
+        ({"expires": "2026-11-27T06:00:00Z"}, False),
+        ({"expires": "2026-11-27T05:59:59"}, False),
+        ({"expires": _in(days=-1)}, False),
+        ({"blocked": True}, False),
+        ({"expires": "someday"}, True),
+        ({"expires": 5}, True),
+    ],
+    ids=str,
+)
+def test_a_key_that_is_expired_or_blocked_is_not_active(key: Json, *, active: bool) -> None:
+    assert is_active(key, NOW) is active
+
+
+def test_only_active_keys_are_counted() -> None:
+    idle = [{"blocked": True}, {"expires": _in(days=-1)}]
+    policy().refuse_more([{}, *idle], NOW)
+    with pytest.raises(Forbidden, match="At most 2 active keys are allowed for everybody, and th"):
+        policy().refuse_more([{}, {}, *idle], NOW)
+
+
+def test_where_none_may_be_active_none_is_made() -> None:
+    with pytest.raises(Forbidden, match="At most 0 active keys"):
+        policy(max_active_keys=0).refuse_more([], NOW)
+
+
+def test_a_spent_budget_is_not_given_back() -> None:
+    with pytest.raises(Forbidden, match="at most 100 USD for everybody"):
+        policy().refuse_reset()
+
+
+@pytest.mark.parametrize(
+    ("expires", "outlives"),
+    [(_in(days=30), False), (_in(days=1), False), (_in(days=31), True), (None, True), ("x", True)],
+)
+def test_a_key_that_litellm_lets_live_longer_is_noticed(
+    expires: str | None, *, outlives: bool
+) -> None:
+    assert policy().outlives(expires, NOW) is outlives
