@@ -38,8 +38,8 @@ from litellm_plugin.services.key_rules import KeyRules
 from litellm_plugin.services.keys import Keys
 from litellm_plugin.services.models import Models
 from litellm_plugin.services.opencode import OpencodeKeys
-from litellm_plugin.services.readiness import Look, Readiness
 from litellm_plugin.services.rate_limits import RateLimits
+from litellm_plugin.services.readiness import Look, Readiness
 from litellm_plugin.services.reports import Reports
 from litellm_plugin.services.team_admin import TeamAdmin
 from litellm_plugin.services.teams import Teams

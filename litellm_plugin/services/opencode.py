@@ -85,9 +85,7 @@ class OpencodeKeys:
             # LiteLLM has each alias once for all users, and this one can be guessed: somebody
             # else has taken it. What was to be replaced is gone by now.
             key["key_alias"] = f"{alias}~{token_hex(4)}"
-            made = self._keys.replace(
-                caller, account, key, created_by, replaced=lambda _: False
-            )
+            made = self._keys.replace(caller, account, key, created_by, replaced=lambda _: False)
         secret = made.get("key")
         if not isinstance(secret, str) or not secret:
             raise NoKey("LiteLLM returned no key material")

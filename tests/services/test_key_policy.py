@@ -158,7 +158,13 @@ def test_without_ceilings_nothing_is_changed_or_asked() -> None:
     def nobody(model: str) -> Collection[str]:
         raise AssertionError(model)
 
-    asked = {"models": [], "duration": "x", "max_budget": None, "tpm_limit": None, "metadata": {}}
+    asked: Json = {
+        "models": [],
+        "duration": "x",
+        "max_budget": None,
+        "tpm_limit": None,
+        "metadata": {},
+    }
     free = policy(KeyPolicy())
     assert free == Policy()
     assert free.new_key(asked, nobody) == free.change(asked, {}, nobody) == asked
@@ -169,7 +175,7 @@ def test_without_ceilings_nothing_is_changed_or_asked() -> None:
 
 
 def test_a_change_leaves_alone_what_it_does_not_name() -> None:
-    beyond = {"max_budget": None, "models": [], "tpm_limit": None, "expires": None}
+    beyond: Json = {"max_budget": None, "models": [], "tpm_limit": None, "expires": None}
     assert policy().change({"key_alias": "x"}, beyond, groups_of) == {"key_alias": "x"}
     assert policy().change({}, beyond, groups_of) == {}
 
@@ -253,7 +259,7 @@ def test_the_first_role_counts_and_others_have_the_common_ceilings() -> None:
 
     def budget(*groups: str) -> float | None:
         found = policy_for(COMMON, provisioning, {f"group:default/{name}" for name in groups})
-        return found.budget and found.budget.limit
+        return found.budget.limit if found.budget else None
 
     assert [budget("b", "a"), budget("b"), budget("c", "b"), budget("c"), budget()] == [
         1,
@@ -283,7 +289,8 @@ def test_who_may_be_several_people_has_the_ceilings_of_each() -> None:
     with pytest.raises(Forbidden):
         both.refuse_more([{}], NOW)
     nothing = strictest([two, policy(KeyPolicy(allowed_models=("a",)))])
-    for asked in ({}, {"models": []}, {"models": ["a"]}):
+    requests: list[Json] = [{}, {"models": []}, {"models": ["a"]}]
+    for asked in requests:
         with pytest.raises(PolicyRefused):
             nothing.new_key(asked, groups_of)
     assert strictest([]) == Policy()
@@ -329,7 +336,7 @@ def test_a_key_that_is_expired_or_blocked_is_not_active(key: Json, *, active: bo
 
 
 def test_only_active_keys_are_counted() -> None:
-    idle = [{"blocked": True}, {"expires": _in(days=-1)}]
+    idle: list[Json] = [{"blocked": True}, {"expires": _in(days=-1)}]
     policy().refuse_more([{}, *idle], NOW)
     with pytest.raises(Forbidden, match="At most 2 active keys are allowed for everybody, and th"):
         policy().refuse_more([{}, {}, *idle], NOW)
