@@ -16,6 +16,9 @@ from tests.openapi import described
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
+# What anybody may read, without credentials.
+PUBLIC = frozenset({"/.backstage/auth/v1/jwks.json", "/bridge/health", "/livez", "/readyz"})
+
 
 @dataclass(frozen=True)
 class Surface:

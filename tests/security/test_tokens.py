@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.client import PluginClient
 from tests.fakes import Asked, FakeBackstage, FakeKeycloak, FakeLiteLLM, Network
 from tests.rig import Rig
-from tests.security.surface import surfaces
+from tests.security.surface import PUBLIC, surfaces
 from tests.standin import KEY, TEAM
 from tests.tokens import LEGACY_SECRET, LIMITED_TYP, PLUGIN_TYP, USER_TYP, TokenFactory, b64url
 
@@ -120,9 +120,6 @@ FORGERIES: dict[str, Forge] = {
     "Keycloak's": lambda t: t.keycloak(),
     "the master key": lambda t: "sk-contract-master-key",
 }
-
-
-PUBLIC = {"/.backstage/auth/v1/jwks.json", "/bridge/health"}
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
