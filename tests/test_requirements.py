@@ -21,10 +21,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 OWN = PROJECT["project"]["name"]
 
+
+def _extra(name: str) -> list[str]:
+    """Return what an extra asks for, with what the extras ask for that it names."""
+    wanted = EXTRAS[name]
+    own = (requirement for line in wanted if (requirement := Requirement(line)).name == OWN)
+    return [*wanted, *(line for one in own for extra in one.extras for line in _extra(extra))]
+
+
 DEPLOYED = [*PROJECT["project"]["dependencies"], *EXTRAS["serve"], *EXTRAS["redis"]]
 WANTED = {
     "run": DEPLOYED,
-    "dev": [*DEPLOYED, *EXTRAS["dev"]],
+    "dev": [*PROJECT["project"]["dependencies"], *_extra("dev")],
     "fuzz": PROJECT["dependency-groups"]["fuzz"],
     "build": PROJECT["build-system"]["requires"],
 }

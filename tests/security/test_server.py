@@ -95,7 +95,9 @@ class Server:
                 connection.shutdown(socket.SHUT_WR)
                 while chunk := connection.recv(65536):
                     received += chunk
-            except ConnectionError:
+            except TimeoutError:
+                raise
+            except OSError:
                 pass  # it had seen enough
             return received
 
