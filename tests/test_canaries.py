@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from flask import Flask
 
-from litellm_plugin import create_app
+from litellm_plugin import create_app, errors
 from litellm_plugin.config.settings import Cache, Settings
 from litellm_plugin.errors import BadRequest, redact
 from tests.canaries import CONFIGURED, PASSWORD, WATCH, failed_for_output, secrets_in, shared_folder
@@ -133,11 +132,13 @@ def test_configured_secrets_are_redacted_whatever_they_look_like(with_redis: Set
 
 
 @pytest.fixture
-def odd_secrets(settings: Settings, litellm: FakeLiteLLM) -> Iterator[Settings]:
+def odd_secrets(
+    settings: Settings, litellm: FakeLiteLLM, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
     """A master key that nothing but the configuration tells from a word."""
+    monkeypatch.setattr(errors, "_configured", ())  # and as it was, when the test is over
     litellm.master_key = "correct/horse+battery"
-    yield replace(settings, master_key=litellm.master_key)
-    sys.modules["litellm_plugin.errors"].__dict__["_configured"] = ()
+    return replace(settings, master_key=litellm.master_key)
 
 
 def test_a_master_key_that_litellm_repeats_is_not_passed_on(
