@@ -244,6 +244,11 @@ def test_no_name_ends_the_line_or_makes_it_long(rig: Rig, lines: Lines, name: st
     assert len(json.dumps(line)) < 32_000
 
 
+def test_half_a_surrogate_pair_in_an_alias_of_litellms_can_be_written(lines: Lines) -> None:
+    journal.record(journal.USER_PROVISION, {"keyAlias": "a\ud800b"})
+    assert lines.lines[0]["meta"]["keyAlias"] == "a\ud800b"
+
+
 def test_a_body_that_can_not_be_read_is_told_without_its_fields(rig: Rig, lines: Lines) -> None:
     rig.ask(
         "alice",
