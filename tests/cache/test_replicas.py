@@ -32,7 +32,7 @@ REPOSITORY = CONFIG.parents[2]
 NOWHERE = {"LITELLM_BASE_URL": "http://127.0.0.1:0", "BACKSTAGE_URL": "http://127.0.0.1:0"}
 SERVICE_TOKEN = "static-token-for-the-catalog"
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 60.0  # seconds, at most; a busy machine takes a while to start two of them
 MEETING = 0.3  # seconds that calls of LiteLLM wait for each other
 BOUND = 3.0  # seconds that a request may take while Redis is away
 
