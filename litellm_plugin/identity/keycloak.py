@@ -150,6 +150,11 @@ def _identity(claims: Claims) -> BridgeIdentity:
     )
     if not identity.login:
         raise TokenError("it names nobody: no preferred_username, email or sub")
+    # LiteLLM ids are made of what is behind an entity ref's slash and in front of an "@":
+    # x/alice@example.org would be alice, and @example.org nobody.
+    name = identity.login.partition("@")[0]
+    if not name.strip() or "/" in name:
+        raise TokenError("its user name can't be made into an id")
     return identity
 
 

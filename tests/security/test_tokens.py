@@ -168,6 +168,10 @@ BRIDGE: dict[str, dict[str, Any]] = {
     "over": {"exp": 1},
     "of nobody": {"preferred_username": None, "email": None, "sub": None},
     "of a list": {"preferred_username": ["alice"]},
+    "of somebody behind a slash": {"preferred_username": "x/alice"},
+    "of an address behind a slash": {"preferred_username": None, "email": "x/alice@evil.example"},
+    "of a user like an entity ref": {"preferred_username": "user:default/alice"},
+    "of a domain alone": {"preferred_username": "@example.com"},
 }
 
 
