@@ -142,12 +142,12 @@ def test_no_address_of_the_configuration_has_credentials_or_another_scheme(
 
 def test_made_up_plugins_take_some_of_the_places_only(apps: Apps, tokens: TokenFactory) -> None:
     settings = apps.settings()
-    going_on, enough = Barrier(MAX_STRANGERS + 1, timeout=10), Event()
+    going_on, enough = Barrier(MAX_STRANGERS + 1, timeout=60), Event()
 
     def fetch(url: str) -> object:
         if "/made-up-" in url:
             going_on.wait()
-            assert enough.wait(10)
+            assert enough.wait(60)
             raise BackstageUnavailable("404")
         return tokens.jwks().get(url, {"keys": []})
 
