@@ -30,7 +30,7 @@ _SECRETS = (
     (re.compile(r"Bearer\s+[A-Za-z0-9._\-+/=]+"), "Bearer [redacted]"),
     (re.compile(r"sk-[A-Za-z0-9_\-]{8,}"), "sk-[redacted]"),
     # LiteLLM quotes the ends of a master key that it refuses.
-    (re.compile(r"(\bReceived(?: API Key)? ?= ?)[^\s,]+"), r"\1[redacted]"),
+    (re.compile(r"(\bReceived(?: API Key)? ?= ?)[^\s,\"'\\]+"), r"\1[redacted]"),
     (_JWT, r"\1[redacted]"),
     (_KEY_HASH, "[redacted]"),
 )

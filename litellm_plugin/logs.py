@@ -7,6 +7,7 @@ cursor of whoever reads it.
 
 from __future__ import annotations
 
+import json
 import logging
 
 from litellm_plugin.errors import redact
@@ -35,12 +36,18 @@ _PRINTABLE = Printable()
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with escapes in the place of what ends a line or can't be printed."""
+    """Return ``text`` with escapes in the place of what ends a line or can't be printed.
+
+    They are those of JSON: a line that is some stays it.
+    """
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    escaped = json.dumps(char)[1:-1]
+    return escaped if escaped != char else f"\\u{ord(char):04x}"  # DEL, which JSON lets be
 
 
 def guard() -> None:

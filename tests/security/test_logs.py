@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import logging
 import pkgutil
 from collections.abc import Iterator
@@ -147,7 +148,7 @@ def test_every_logger_of_the_package_is_guarded(client: PluginClient) -> None:
         ("plain", "plain"),
         ("Grüße, 世界 😀", "Grüße, 世界 😀"),
         ("a\nb", "a\\nb"),
-        ("a\tb\x00\x1b", "a\\tb\\x00\\x1b"),
+        ("a\tb\x00\x1b\x7f\x85", "a\\tb\\u0000\\u001b\\u007f\\u0085"),
         ("\u2028\u202e\ud800", "\\u2028\\u202e\\ud800"),
         ("Bearer abc.def sk-1234567890", "Bearer [redacted] sk-[redacted]"),
     ],
@@ -156,3 +157,16 @@ def test_a_message_is_one_printable_line(said: str, written: str) -> None:
     record = logging.LogRecord("x", logging.INFO, __file__, 1, "%s", (said,), None)
     assert logs.Printable().filter(record)
     assert record.getMessage() == written
+
+
+@pytest.mark.parametrize(
+    "text", ["Received=sk-x", "Received API Key = x", "Bearer abc", f"{EVIL}\x7f", "a" * 64, "\\"]
+)
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_line_of_json_stays_one(text: str, ascii_only: bool) -> None:
+    said = json.dumps({"error": text, "key": text, "last": text}, ensure_ascii=ascii_only)
+    record = logging.LogRecord("x", logging.INFO, __file__, 1, said, None, None)
+    logs.Printable().filter(record)
+    written = record.getMessage()
+    assert written.isprintable()
+    assert json.loads(written).keys() == {"error", "key", "last"}
