@@ -1,7 +1,7 @@
 """The configuration: files and environment in, typed settings out."""
 
-from litellm_plugin.config.loader import load_settings
+from litellm_plugin.config.loader import Reading, load_settings, read_configuration
 from litellm_plugin.config.report import ConfigError
 from litellm_plugin.config.sources import default_paths
 
-__all__ = ["ConfigError", "default_paths", "load_settings"]
+__all__ = ["ConfigError", "Reading", "default_paths", "load_settings", "read_configuration"]

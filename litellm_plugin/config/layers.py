@@ -31,12 +31,15 @@ class Source:
         left_out: Keys that were written and are not there, and why.
             For an element of a list, the index where it would be.
         included: Keys whose value is from another file, and that file's name.
+        filled: Keys whose value is from a variable or a file of its own, and which: such as
+            ``${X}``, or ``default of ${X}``.
     """
 
     name: str
     data: dict[str, Value] = field(repr=False)
     left_out: Mapping[KeyPath, str] = field(default_factory=dict)
     included: Mapping[KeyPath, str] = field(default_factory=dict)
+    filled: Mapping[KeyPath, str] = field(default_factory=dict)
 
     def origin(self, path: KeyPath) -> str:
         """Return the name of the file that the value at ``path`` was written in."""
@@ -76,6 +79,11 @@ class Found:
         """The name of the file it was written in."""
         return self.source.origin(self.path)
 
+    @property
+    def filled(self) -> str | None:
+        """The variable or file that the value is from, as it was written; None: neither."""
+        return deepest(self.path, self.source.filled)
+
 
 class NotAnObject(Exception):
     """Something has to be an object to hold a key, and is none."""
@@ -102,6 +110,14 @@ class Layers:
         """
         return next(self._found(path), None)
 
+    def all_found(self, path: KeyPath) -> list[Found]:
+        """Return what each source has at ``path`` that counts where objects are merged.
+
+        Raises:
+            NotAnObject: Something above ``path`` is in the way.
+        """
+        return list(reversed(list(self._found(path))))
+
     def merged(self, path: KeyPath) -> Value:
         """Return the value at ``path``, an object laid over those of earlier sources.
 
@@ -109,7 +125,7 @@ class Layers:
             NotAnObject: Something above ``path`` is in the way.
         """
         value: Value = None
-        for found in reversed(list(self._found(path))):
+        for found in self.all_found(path):
             value = merge(found.value, value)
         return value
 

@@ -5,9 +5,9 @@ Defaults are not here but in ``settings``: a key that is not set is not passed o
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from litellm_plugin.config.convert import (
     whole,
 )
 from litellm_plugin.config.layers import Layers
-from litellm_plugin.config.reader import Reader
-from litellm_plugin.config.report import Report, dotted
+from litellm_plugin.config.reader import Asked, Reader
+from litellm_plugin.config.report import ConfigError, Report
 from litellm_plugin.config.settings import (
     AccessRestriction,
     Bridge,
@@ -60,10 +60,8 @@ from litellm_plugin.config.settings import (
     UserDefaults,
 )
 from litellm_plugin.config.sources import read_sources
-from litellm_plugin.config.strays import strays
+from litellm_plugin.config.strays import Stray, strays
 from litellm_plugin.config.yaml12 import Value
-
-_logger = logging.getLogger(__name__)
 
 _ENTITY_REF = re.compile(r"[a-z][a-z0-9.-]*:[^\s/:A-Z]+/[^\s/A-Z]+")
 _DOMAIN = re.compile(r"[^\s@/]+")
@@ -94,6 +92,25 @@ _no_spaces = matching(r"\S+", "text without spaces")
 _static_token = matching(r"\S{8,}", "8 or more characters, without spaces")
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the configuration says, and what there is to say about it.
+
+    Attributes:
+        settings: Good for nothing if there are problems.
+        asked: Every key that was read, in order, with what was found.
+        problems: One line each; none of them quotes a value.
+        warnings: Likewise.
+        strays: The keys below ``litellm`` that nothing reads.
+    """
+
+    settings: Settings
+    asked: Sequence[Asked]
+    problems: Sequence[str]
+    warnings: Sequence[str]
+    strays: Sequence[Stray]
+
+
 def load_settings(paths: Sequence[Path], environ: Mapping[str, str]) -> Settings:
     """Read the configuration files, in order, and ``APP_CONFIG_*`` of the environment.
 
@@ -104,12 +121,19 @@ def load_settings(paths: Sequence[Path], environ: Mapping[str, str]) -> Settings
     Raises:
         ConfigError: Something is missing or wrong; it names all of it.
     """
+    reading = read_configuration(paths, environ)
+    if reading.problems:
+        raise ConfigError(reading.problems)
+    return reading.settings
+
+
+def read_configuration(paths: Sequence[Path], environ: Mapping[str, str]) -> Reading:
+    """Read the configuration as :func:`load_settings` does, and tell all that is seen of it."""
     report = Report()
     reader = Reader(Layers(read_sources(paths, environ, report)), report)
     settings = read_settings(reader)
-    _judge_strays(reader, report)
-    report.raise_problems()
-    return settings
+    unread = _judge_strays(reader, report)
+    return Reading(settings, reader.log, report.problems, report.warnings, unread)
 
 
 def read_settings(reader: Reader) -> Settings:
@@ -121,7 +145,7 @@ def read_settings(reader: Reader) -> Settings:
     litellm.require("baseUrl", "masterKey")
     settings = Settings(
         base_url=(litellm.get("baseUrl", url) or "").rstrip("/"),
-        master_key=litellm.get("masterKey", header) or "",
+        master_key=litellm.get("masterKey", header, secret=True) or "",
         discovery=_discovery(reader),
         provisioning=_provisioning(litellm.at("provisioning")),
         key_generation=_key_generation(litellm.at("keyGeneration")),
@@ -153,14 +177,20 @@ def read_settings(reader: Reader) -> Settings:
     return settings
 
 
-def _judge_strays(reader: Reader, report: Report) -> None:
-    """Refuse unknown keys of our own; others may be the frontend's, unless they look alike."""
-    for stray in strays(reader.at("litellm").everything(), ("litellm",), reader.asked):
+def _judge_strays(reader: Reader, report: Report) -> list[Stray]:
+    """Refuse unknown keys of our own; others may be the frontend's, unless they look alike.
+
+    Returns:
+        All of them.
+    """
+    found = list(strays(reader.at("litellm").everything(), ("litellm",), reader.asked))
+    for stray in found:
         hint = f"; did you mean {stray.meant}?" if stray.meant else ""
         if stray.path[:2] == ("litellm", "service"):
             report.problem(stray.path, f"no such key{hint}")
         elif stray.meant:
-            _logger.warning("%s: not a key of this service%s", dotted(stray.path), hint)
+            report.warn(stray.path, f"not a key of this service{hint}")
+    return found
 
 
 def _given(**fields: Any) -> dict[str, Any]:
@@ -342,7 +372,7 @@ def _service(reader: Reader) -> Service:
             )
         ),
         **_given(
-            backstage_token=reader.get("backstageToken", header),
+            backstage_token=reader.get("backstageToken", header, secret=True),
             plugin_id=reader.get("pluginId", _plugin_id),
             cache_seconds=reader.get("cacheSeconds", number),
             stale_seconds=reader.get("staleSeconds", number),
@@ -386,7 +416,7 @@ def _external_access(auth: Reader) -> tuple[ExternalAccess, ...]:
         entry.require("secret")
         access.append(
             LegacyAccess(
-                entry.get("secret", base64_bytes) or b"",
+                entry.get("secret", base64_bytes, secret=True) or b"",
                 "external:backstage-plugin",
                 _limits(entry),
             )
@@ -404,12 +434,14 @@ def _external_entry(entry: Reader) -> ExternalAccess | None:
     match kind:
         case "static":
             options.require("token", "subject")
-            token = options.get("token", _static_token)
+            token = options.get("token", _static_token, secret=True)
             return StaticAccess(token or "", _subject(options), limits)
         case "legacy":
             options.require("secret", "subject")
             return LegacyAccess(
-                options.get("secret", base64_bytes) or b"", _subject(options), limits
+                options.get("secret", base64_bytes, secret=True) or b"",
+                _subject(options),
+                limits,
             )
         case "jwks":
             options.require("url")
@@ -509,7 +541,7 @@ def _cors(reader: Reader) -> Cors | None:
 def _cache(reader: Reader) -> Cache:
     store = reader.get("store", one_of(*_SHARED_STORES, *_OTHER_STORES)) or "memory"
     if store not in _SHARED_STORES:
-        reader.get("connection", str)  # in a form that is the store's own affair
+        reader.get("connection", str, secret=True)  # in a form that is the store's own affair
         if store not in {"memory", "none"}:
             reader.warn("store", "not supported; memory takes its place")
         return Cache()

@@ -7,18 +7,16 @@ nothing may be made of the values if there was one.
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from litellm_plugin.config.convert import Wrong, kind, text
 from litellm_plugin.config.layers import Found, Layers, NotAnObject
 from litellm_plugin.config.report import KeyPath, Report, dotted
 from litellm_plugin.config.yaml12 import Value
-
-_logger = logging.getLogger(__name__)
 
 _SEPARATOR = re.compile("[ ,]")
 _INDEX = re.compile(r"\[\d+\]")
@@ -33,6 +31,22 @@ def general(path: KeyPath) -> str:
     return _INDEX.sub("[]", dotted(path))
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A key that was read, and what was found.
+
+    Attributes:
+        found: The value in each source that counts, the last one winning; none: not set.
+        value: The value, merged where it is an object; None where there is none.
+        secret: Whether the value may be shown to nobody.
+    """
+
+    path: KeyPath
+    found: tuple[Found, ...]
+    value: Value = field(repr=False)
+    secret: bool
+
+
 class Reader:
     """Reads the keys below one place of the configuration.
 
@@ -40,20 +54,25 @@ class Reader:
         layers: The sources.
         report: Takes the problems.
         path: The place; none is the root.
-        asked: Takes every key that is read, as :func:`general` writes it.
+        log: Takes every key that is read, in order.
     """
 
     def __init__(
-        self, layers: Layers, report: Report, path: KeyPath = (), asked: set[str] | None = None
+        self, layers: Layers, report: Report, path: KeyPath = (), log: list[Asked] | None = None
     ) -> None:
         self._layers = layers
         self._report = report
         self._path = path
-        self.asked: set[str] = set() if asked is None else asked
+        self.log: list[Asked] = [] if log is None else log
+
+    @property
+    def asked(self) -> set[str]:
+        """Every key that was read, as :func:`general` writes it."""
+        return {general(asked.path) for asked in self.log}
 
     def at(self, key: str) -> Reader:
         """Return a reader for the object at ``key``, which need not be there."""
-        return Reader(self._layers, self._report, self._full(key), self.asked)
+        return Reader(self._layers, self._report, self._full(key), self.log)
 
     # Complaints
 
@@ -78,7 +97,7 @@ class Reader:
 
     def warn(self, key: str, text: str) -> None:
         """Log what is odd about ``key``; ``text`` must not quote its value."""
-        _logger.warning("%s: %s", dotted(self._full(key)), text)
+        self._report.warn(self._full(key), text)
 
     # Values
 
@@ -91,9 +110,9 @@ class Reader:
         found = self._find(self._full(key))
         return found.value if found else None
 
-    def get(self, key: str, convert: Callable[[Value], T]) -> T | None:
-        """Return the value at ``key``, converted."""
-        found = self._ask(key)
+    def get(self, key: str, convert: Callable[[Value], T], *, secret: bool = False) -> T | None:
+        """Return the value at ``key``, converted; a ``secret`` is never shown."""
+        found = self._ask(key, secret=secret)
         return self._converted(found, convert) if found else None
 
     def texts(self, key: str, *, empty_is_all: bool = False) -> tuple[str, ...] | None:
@@ -151,7 +170,11 @@ class Reader:
             return None
         # Inside of a list there is nothing to merge, and nulls stay.
         in_list = any(isinstance(part, int) for part in found.path)
-        value = found.value if in_list else self._merged(found.path)
+        value = found.value
+        if not in_list:
+            value = self._merged(found.path)
+            found_all = tuple(self._layers.all_found(found.path))
+            self.log[-1] = Asked(found.path, found_all, value, secret=False)
         if not isinstance(value, dict):
             self._complain(found, Wrong("object"))
             return None
@@ -184,7 +207,7 @@ class Reader:
         for index, value in enumerate(found.value):
             path = (*found.path, index)
             if isinstance(value, dict):
-                readers.append(Reader(layers, self._report, path, self.asked))
+                readers.append(Reader(layers, self._report, path, self.log))
             else:
                 self._complain(Found(path, value, found.source), Wrong("object"))
         return readers
@@ -199,10 +222,12 @@ class Reader:
     def _full(self, key: str) -> KeyPath:
         return (*self._path, *key.split("."))
 
-    def _ask(self, key: str) -> Found | None:
+    def _ask(self, key: str, *, secret: bool = False) -> Found | None:
         path = self._full(key)
-        self.asked.add(general(path))
-        return self._find(path)
+        found = self._find(path)
+        value = found.value if found else None
+        self.log.append(Asked(path, (found,) if found else (), value, secret))
+        return found
 
     def _find(self, path: KeyPath) -> Found | None:
         try:

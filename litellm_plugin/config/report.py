@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from litellm_plugin.errors import redact
+
+_logger = logging.getLogger(__name__)
 
 KeyPath = tuple[str | int, ...]
 
@@ -33,9 +36,14 @@ class ConfigError(Exception):
 
 
 class Report:
-    """Collects the problems, in the order they are found, each once."""
+    """Collects the problems, in the order they are found, each once.
+
+    Attributes:
+        warnings: What is odd and does no harm, one line each; it is logged as well.
+    """
 
     def __init__(self) -> None:
+        self.warnings: list[str] = []
         self._lines: dict[str, None] = {}
         self._blamed: set[KeyPath] = set()
         self.incomplete = False  # a whole file is not there: what it says can't be known
@@ -50,6 +58,17 @@ class Report:
         self.incomplete = True
         self._add(f"{source}: {text}")
 
+    def warn(self, path: KeyPath, text: str) -> None:
+        """Log what is odd about the key at ``path``; ``text`` must not quote its value."""
+        line = redact(f"{dotted(path)}: {text}")
+        _logger.warning("%s", line)
+        self.warnings.append(line)
+
+    @property
+    def problems(self) -> list[str]:
+        """One line each."""
+        return list(self._lines)
+
     def blames(self, path: KeyPath) -> bool:
         """Return whether there is a problem at ``path`` or above it already."""
         return any(path[:length] in self._blamed for length in range(1, len(path) + 1))
@@ -57,7 +76,7 @@ class Report:
     def raise_problems(self) -> None:
         """Raise ConfigError if there is any problem."""
         if self._lines:
-            raise ConfigError(list(self._lines))
+            raise ConfigError(self.problems)
 
     def _add(self, line: str) -> None:
         # Nothing puts a value into a line; this is for the secret in the place of a key.

@@ -64,8 +64,9 @@ def read_sources(paths: Sequence[Path], environ: Mapping[str, str], report: Repo
         name = path.name if names.count(path.name) == 1 else str(path)
         if source := _read_file(path, name, environ, report):
             sources.append(source)
-    if data := _read_environment(environ, report):
-        sources.append(Source("env", data))
+    filled: dict[KeyPath, str] = {}
+    if data := _read_environment(environ, report, filled):
+        sources.append(Source("env", data, filled=filled))
     return sources
 
 
@@ -91,6 +92,19 @@ def substitute(text: str, environ: Mapping[str, str]) -> str | Dropped:
     return "".join(parts)
 
 
+def _variables(text: str, environ: Mapping[str, str]) -> str:
+    """Return the variables that ``text`` takes in, as it writes them; "" for none."""
+    names = []
+    for part in _PLACEHOLDER.findall(text):
+        name, has_default, _ = part[2:-1].partition(":-")
+        name = javascript.trim(name)
+        if part.startswith("$$") or not _NAME.fullmatch(name):
+            continue
+        unset = has_default and not _variable(name, environ)
+        names.append(f"default of ${{{name}}}" if unset else f"${{{name}}}")
+    return ", ".join(dict.fromkeys(names))
+
+
 def _not_set(name: str) -> Dropped:
     # What is no variable's name may be a secret that got between the braces.
     return Dropped(f"{name if _NAME.fullmatch(name) else 'the variable it names'} is not set")
@@ -101,12 +115,16 @@ def _variable(name: str, environ: Mapping[str, str]) -> str | None:
     return None if value is None else javascript.trim(value)
 
 
-def _read_environment(environ: Mapping[str, str], report: Report) -> dict[str, Value]:
+def _read_environment(
+    environ: Mapping[str, str], report: Report, filled: dict[KeyPath, str]
+) -> dict[str, Value]:
     data: dict[str, Value] = {}
     for variable, text in environ.items():
         if text and variable.startswith(_PREFIX):
             try:
-                _nest(data, variable.removeprefix(_PREFIX).split("_"), _json_or_text(text))
+                parts = variable.removeprefix(_PREFIX).split("_")
+                _nest(data, parts, _json_or_text(text))
+                filled[tuple(parts)] = variable
             except ValueError as exc:
                 report.problem((variable,), str(exc))
     return data
@@ -160,7 +178,7 @@ def _read_file(path: Path, name: str, environ: Mapping[str, str], report: Report
     if not isinstance(data, dict):
         report.unreadable(name, "expected an object at the root")
         return None
-    return Source(name, data, transform.left_out, transform.included)
+    return Source(name, data, transform.left_out, transform.included, transform.filled)
 
 
 class _Unreadable(Exception):
@@ -201,6 +219,7 @@ class _Transform:
         self._report = report
         self.left_out: dict[KeyPath, str] = {}
         self.included: dict[KeyPath, str] = {}
+        self.filled: dict[KeyPath, str] = {}
 
     def value(self, raw: Value, path: KeyPath, place: _Place) -> Value | Dropped:
         """Return what ``raw`` stands for, all the way down."""
@@ -212,6 +231,8 @@ class _Transform:
                 return Dropped(str(exc))
         elif isinstance(raw, str):
             found = substitute(raw, self._environ)
+            if variables := _variables(raw, self._environ):
+                self.filled[path] = variables
         else:
             found = raw
         if isinstance(found, Dropped):
@@ -269,9 +290,11 @@ class _Transform:
         shown = f"{keyword} {written} in {where}"
         if keyword == "$env":
             value = _variable(target, self._environ)
+            self.filled[path] = f"$env {written}" if _NAME.fullmatch(written) else "$env"
             return (_not_set(written) if value is None else value), place
         try:
             if keyword == "$file":
+                self.filled[path] = "$file" if "${" in written else f"$file {written}"
                 return javascript.trim_end(_text_of(place.folder / target)), place
             return self._data_of(target, path, place, shown)
         except _Unreadable as exc:
