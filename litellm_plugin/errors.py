@@ -239,6 +239,16 @@ class UpstreamError(PluginError):
 
 
 class BackstageUnavailable(PluginError):
-    """The catalog, the permission API or a key set can't be asked: nothing is allowed."""
+    """The catalog, the permission API or a key set can't be asked: nothing is allowed.
+
+    Attributes:
+        answered: Backstage's status, or None where no answer could be read.
+        told: What it said with it, redacted; for operators, and never answered.
+    """
 
     status = 503
+
+    def __init__(self, message: str, *, answered: int | None = None, told: str = "") -> None:
+        super().__init__(message)
+        self.answered = answered
+        self.told = redact(told)

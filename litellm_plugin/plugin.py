@@ -93,12 +93,47 @@ class Plugin:
         return self.snapshots.read(("entity", ref), (), lambda: self.catalog.entity(ref))
 
 
-def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plugin:
+def upstream(
+    settings: Settings,
+    name: str,
+    setting: str,
+    at_once: int | None = None,
+    timeouts: Timeouts | None = None,
+) -> Upstream:
+    """Return a way out, with the limits that are configured.
+
+    Args:
+        settings: What the plugin was told.
+        name: Who is asked, for messages.
+        setting: What says where that is.
+        at_once: How many threads may be asking at the same time; None: any number.
+        timeouts: Other limits than those that are configured.
+    """
+    return Upstream(
+        name,
+        setting=setting,
+        at_once=at_once,
+        timeouts=timeouts or settings.service.timeouts,
+        trust_environment=settings.service.trust_environment,
+        ca_file=settings.service.ca_file,
+    )
+
+
+def build(
+    settings: Settings,
+    now: Callable[[], datetime] | None = None,
+    *,
+    plugin_keys: PluginKeys | None = None,
+    host: HostShared | None = None,
+) -> Plugin:
     """Put a plugin together.
 
     Args:
         settings: What it was told.
         now: The present time, in UTC; the system's clock by default.
+        plugin_keys: To sign with; by default those that the settings name, made where there
+            are none.
+        host: What it shares with other processes of this host; by default with all of its user.
 
     Raises:
         ConfigError: They ask for what is not installed.
@@ -107,26 +142,11 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
     utc_now = now or (lambda: datetime.now(UTC))
     service = settings.service
 
-    def upstream(
-        name: str,
-        setting: str,
-        at_once: int | None = None,
-        timeouts: Timeouts = service.timeouts,
-    ) -> Upstream:
-        return Upstream(
-            name,
-            setting=setting,
-            at_once=at_once,
-            timeouts=timeouts,
-            trust_environment=service.trust_environment,
-            ca_file=service.ca_file,
-        )
-
     # Backstage asks us for our key set before it answers. If every thread of a
     # worker waited for Backstage, nobody would be left to tell it.
     where = "litellm.service.backstageUrl and discovery.endpoints"
-    backstage = upstream("Backstage", where, at_once=BACKSTAGE_AT_ONCE)
-    plugin_keys = PluginKeys.load(settings)
+    backstage = upstream(settings, "Backstage", where, at_once=BACKSTAGE_AT_ONCE)
+    plugin_keys = plugin_keys or PluginKeys.load(settings)
     tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
     fetch = KeySetReader(backstage)
     # As long as nothing else is remembered, no token is.
@@ -148,9 +168,9 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
 
     catalog = Catalog(backstage, settings.discovery, catalog_token)
     litellm = LiteLLM(
-        upstream("LiteLLM", "litellm.baseUrl"), settings.base_url, settings.master_key
+        upstream(settings, "LiteLLM", "litellm.baseUrl"), settings.base_url, settings.master_key
     )
-    host = HostShared.of_user(settings.base_url)
+    host = host or HostShared.of_user(settings.base_url)
     snapshots = Snapshots(
         _store(settings, host),
         CACHE_SECONDS if service.cache_seconds is None else service.cache_seconds,
@@ -174,9 +194,9 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
         except (NoKeysError, BackstageUnavailable):
             return False
 
-    seen_keys = KeySetReader(upstream("Backstage", where, timeouts=LOOKING))
+    seen_keys = KeySetReader(upstream(settings, "Backstage", where, timeouts=LOOKING))
     seen_litellm = LiteLLM(
-        upstream("LiteLLM", "litellm.baseUrl", timeouts=LOOKING),
+        upstream(settings, "LiteLLM", "litellm.baseUrl", timeouts=LOOKING),
         settings.base_url,
         settings.master_key,
     )
@@ -210,6 +230,16 @@ def build(settings: Settings, now: Callable[[], datetime] | None = None) -> Plug
         readiness=readiness,
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
     )
+
+
+def check_installed(settings: Settings) -> None:
+    """Check that what the settings ask for is installed.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if settings.cache.connection is not None:
+        _redis(settings)
 
 
 def _counters(settings: Settings) -> Counters | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_LOGGED = 500  # characters of an error's text
 MAX_FOUND_BY = 200  # characters; the catalog has longer values in no index
+PAGE_SIZE = 500  # entities
+MAX_PAGES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,40 @@ class Catalog:
             raise BackstageUnavailable("The Backstage catalog answered with no entity")
         return _entity(data)
 
+    def refs(self, kind: str) -> Iterator[str]:
+        """Yield the ref of every entity of a kind, in lower case, page by page.
+
+        Args:
+            kind: Such as ``user``.
+
+        Raises:
+            BackstageUnavailable: The catalog did not answer, or not with entities.
+        """
+        query = {
+            "filter": f"kind={kind}",
+            "fields": "kind,metadata.namespace,metadata.name",
+            "limit": str(PAGE_SIZE),
+        }
+        for _ in range(MAX_PAGES):
+            answer = _asked(
+                self._upstream,
+                "GET",
+                f"{self._base_url}/entities/by-query",
+                params=query,
+                headers={"Authorization": f"Bearer {self._token()}"},
+            )
+            data = _decoded(answer)
+            items = data.get("items") if isinstance(data, dict) else None
+            if not isinstance(items, list):
+                raise BackstageUnavailable("The Backstage catalog answered with no entities")
+            yield from filter(None, map(_listed_ref, items))
+            page = data.get("pageInfo")
+            cursor = page.get("nextCursor") if isinstance(page, dict) else None
+            if not isinstance(cursor, str):
+                return
+            query = {"cursor": cursor, "fields": query["fields"], "limit": query["limit"]}
+        raise BackstageUnavailable("The Backstage catalog's answer has too many pages")
+
     def users(self, field: str, values: Iterable[str]) -> list[tuple[str, Entity]]:
         """Look users up by a field of theirs, case-insensitively.
 
@@ -133,6 +169,13 @@ class Catalog:
         if not isinstance(data, list) or not all(map(_is_user, data)):
             raise BackstageUnavailable("The Backstage catalog answered with no list of users")
         return [(_ref(row), _entity(row)) for row in data]
+
+
+def _listed_ref(item: Any) -> str | None:
+    match item:
+        case {"kind": str(kind), "metadata": {"name": str(name), **rest}}:
+            return f"{kind}:{rest.get('namespace') or 'default'}/{name}".lower()
+    return None
 
 
 def _fits_filter(value: str) -> bool:
@@ -241,7 +284,9 @@ def _asked(
     if not answer.ok and answer.status != expected:
         text = redact(answer.text)[:MAX_LOGGED]
         log.warning("%s %s answered %d: %s", method, url, answer.status, text)
-        raise BackstageUnavailable(f"{upstream.name} answered {answer.status}")
+        raise BackstageUnavailable(
+            f"{upstream.name} answered {answer.status}", answered=answer.status, told=text
+        )
     return answer
 
 

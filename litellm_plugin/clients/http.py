@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from http.client import HTTPResponse, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
@@ -76,11 +76,13 @@ class Answer:
         status: HTTP status.
         reason: Reason phrase of the status line.
         body: The decoded body, complete.
+        headers: By name, in any case.
     """
 
     status: int
     reason: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -230,7 +232,8 @@ class Upstream:
             if response.status_code < 200:
                 # The real answer is still to come, and must not become the next call's.
                 raise NoAnswerError(f"{self.name} broke off", sent=True)
-            return Answer(response.status_code, response.reason or "", self._bounded(response))
+            reason, body = response.reason or "", self._bounded(response)
+            return Answer(response.status_code, reason, body, response.headers)
 
     def _prepared(
         self, method: str, url: str, body: Any, headers: Mapping[str, str]

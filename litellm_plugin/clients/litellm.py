@@ -91,6 +91,8 @@ class LiteLLM:
         # Its threads start with the first use, so a worker forked before has its own.
         self._workers = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="litellm")
 
+    # -- the proxy itself ----------------------------------------------------
+
     def works(self) -> bool:
         """Tell whether LiteLLM is up, and has its database; asked without the master key."""
         try:
@@ -104,6 +106,53 @@ class LiteLLM:
         # Whoever hides the page from us is there.
         database = told.get("db") if isinstance(told, dict) else None
         return answer.status < 500 and database != "Not connected"
+
+    def version(self) -> str | None:
+        """Return LiteLLM's version, such as ``1.106.2``; None where it does not tell."""
+        # Older versions have it in the plain readiness, and all in the title of their API.
+        for path, names in (
+            ("/health/readiness/details", ("litellm_version",)),
+            ("/health/readiness", ("litellm_version",)),
+            ("/openapi.json", ("info", "version")),
+        ):
+            try:
+                found = self._get(path)
+            except UpstreamError as exc:
+                if exc.answered is None:
+                    raise
+                continue
+            for name in names:
+                found = found.get(name) if isinstance(found, dict) else None
+            if version := _text(found):
+                return version
+        return None
+
+    def license(self) -> Json | None:
+        """Return what licence the proxy has; None where LiteLLM does not tell.
+
+        ``{has_license, license_type, expiration_date, …}``; ``license_type`` is ``community``
+        without one.
+        """
+        try:
+            return _object(self._get("/health/license"))
+        except UpstreamError as exc:
+            if exc.answered in {404, 405}:
+                return None
+            raise
+
+    def own_key(self) -> Json | None:
+        """Return what LiteLLM knows of the key that asks; None for the master key itself.
+
+        Raises:
+            UpstreamError: ``answered`` 401 means that the key is not accepted.
+        """
+        try:
+            data = _object(self._get("/key/info"))
+        except UpstreamError as exc:
+            if exc.answered == 404:  # it is in the proxy's settings, not in its database
+                return None
+            raise
+        return _object(data.get("info"))
 
     # -- users ---------------------------------------------------------------
 

@@ -46,7 +46,24 @@ class TokenError(Exception):
     """The token is none, or does not hold.
 
     The text holds nothing of the token, so that it may be logged and answered.
+
+    Attributes:
+        in_obo: Whether it is about the user's token inside of a plugin token.
     """
+
+    in_obo = False
+
+
+class Expired(TokenError):
+    """The token's time is over."""
+
+
+class NotYetValid(TokenError):
+    """The token's time has not come."""
+
+
+class BadSignature(TokenError):
+    """Another key has signed it, or it was changed."""
 
 
 class KeyFormatError(Exception):
@@ -312,9 +329,9 @@ def check_times(claims: Claims, now: float, *, required: Collection[str]) -> Non
         elif name in required:
             raise TokenError(f"{name!r} is missing")
     if times.get("nbf", now) > now:
-        raise TokenError("it does not hold yet")
+        raise NotYetValid("it does not hold yet")
     if "exp" in times and times["exp"] <= now:
-        raise TokenError("it has expired")
+        raise Expired("it has expired")
 
 
 def audiences(claims: Claims) -> frozenset[str]:
@@ -342,7 +359,7 @@ def _verify(token: UnverifiedToken, key: jwk.Key, algorithms: Collection[str]) -
     try:
         jws.deserialize_compact(token.text, key, registry=_Registry(algorithms))
     except (JoseError, ValueError, TypeError) as exc:
-        raise TokenError("its signature does not hold") from exc
+        raise BadSignature("its signature does not hold") from exc
     return claims
 
 

@@ -39,6 +39,10 @@ class NoKeysError(TokenError):
     """The key set has never been read, so nothing can be checked with it."""
 
 
+class UnknownKey(TokenError):
+    """The key that the token names is not in the key set."""
+
+
 class KeySource(Protocol):
     """Something that knows which key a token was signed with."""
 
@@ -64,7 +68,7 @@ class FixedKeys:
         """
         key = _select(self._keys, token)
         if key is None:
-            raise TokenError("it is signed with a key that its issuer does not publish")
+            raise UnknownKey("it is signed with a key that its issuer does not publish")
         return key
 
 
@@ -121,7 +125,7 @@ class KeySet:
             self._fetch_once(forced=True)
             key = _select(self._keys or (), token)
         if key is None:
-            raise TokenError("it is signed with a key that its issuer does not publish")
+            raise UnknownKey("it is signed with a key that its issuer does not publish")
         return key
 
     def load(self) -> bool:

@@ -63,6 +63,26 @@ class PluginKeys:
             return _configured(settings.plugin_keys)
         return cls(_host_key(settings.service.key_file or _default_file(environ)))
 
+    @classmethod
+    def existing(
+        cls, settings: Settings, environ: Mapping[str, str] = os.environ
+    ) -> PluginKeys | None:
+        """Read the keys as :meth:`load` does, but make none: None where there is none yet.
+
+        Raises:
+            KeyStoreError: A key can't be read, or others could have read it.
+        """
+        if settings.plugin_keys:
+            return _configured(settings.plugin_keys)
+        path = settings.service.key_file or _default_file(environ)
+        try:
+            if not path.exists():
+                return None
+            _check_folder(path.parent)
+            return cls(_read(path))
+        except OSError as exc:
+            raise _unusable(path, _reason(exc)) from exc
+
     def public_jwks(self) -> dict[str, Any]:
         """Return the JSON Web Key Set for ``/.backstage/auth/v1/jwks.json``."""
         return {"keys": [key.as_jwk() for key in self.published]}

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection
 from threading import Lock
 
 from litellm_plugin.config.settings import (
+    Discovery,
     ExternalAccess,
     JwksAccess,
     LegacyAccess,
@@ -59,6 +60,20 @@ _DISCOVERY = "discovery.endpoints, litellm.service.backstageUrl or backend.baseU
 _BOTH_TIMES = ("iat", "exp")
 
 
+class OtherAudience(TokenError):
+    """The token is for another plugin."""
+
+
+def user_keys_url(discovery: Discovery) -> str:
+    """Return where Backstage publishes the keys that it signs user tokens with."""
+    return f"{discovery.base_url('auth')}/.well-known/jwks.json"
+
+
+def plugin_keys_url(discovery: Discovery, plugin: str) -> str:
+    """Return where ``plugin`` publishes the keys that it signs plugin tokens with."""
+    return f"{discovery.base_url(plugin)}/.backstage/auth/v1/jwks.json"
+
+
 class Authenticator:
     """Tells who holds a credential. Safe to share between threads.
 
@@ -84,9 +99,9 @@ class Authenticator:
         discovery = settings.discovery
         self._plugin_id = settings.service.plugin_id
         self._clock = clock
-        self._user_keys = key_set(f"{discovery.base_url('auth')}/.well-known/jwks.json")
+        self._user_keys = key_set(user_keys_url(discovery))
         self._plugin_keys = _PluginKeySets(
-            lambda plugin: key_set(f"{discovery.base_url(plugin)}/.backstage/auth/v1/jwks.json")
+            lambda plugin: key_set(plugin_keys_url(discovery, plugin))
         )
         self._own_keys = FixedKeys(own_keys.published)
         self._external = [
@@ -147,6 +162,7 @@ class Authenticator:
             if not isinstance(subject, str):
                 raise TokenError("'sub' is no text")
         except TokenError as exc:
+            exc.in_obo = actor is not None
             log.info("A user token is refused: %s", exc)
             unknown = isinstance(exc, NoKeysError)
             refused = NotVerifiable if unknown else Unauthenticated
@@ -172,7 +188,7 @@ class Authenticator:
             keys = self._keys_of(source, suspect=suspect)
             claims = self._verified(token, keys, _BOTH_TIMES)
             if self._plugin_id not in audiences(claims):
-                raise TokenError("it is for another plugin")
+                raise OtherAudience("it is for another plugin")
         except TokenError as exc:
             log.info("A plugin token is refused: %s", exc)
             raise Unauthenticated("Failed plugin token verification") from exc

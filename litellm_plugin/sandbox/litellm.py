@@ -124,10 +124,31 @@ class LiteLLMStandIn:
             ("GET", "/audit", self.audit),
             ("GET", "/vector_store/list", self.vector_store_list),
             ("GET", "/v1/mcp/server", self.mcp_server_list),
+            ("GET", "/health/readiness/details", self.readiness),
+            ("GET", "/health/license", self.license),
         ):
             self.app.add_url_rule(path, path, self._view(handler), methods=[method])
+        health = {"status": "healthy", "db": "connected"}
+        self.app.add_url_rule("/health/readiness", "health", lambda: _json(health, 200))
         for status, text in ((404, "Not Found"), (405, "Method Not Allowed")):
             self.app.register_error_handler(status, _plain(status, text))
+
+    # -- the proxy itself ----------------------------------------------------
+
+    def readiness(self, _query: Json) -> Json:
+        """``GET /health/readiness/details``."""
+        return {"status": "healthy", "db": "connected", "litellm_version": "1.106.2"}
+
+    def license(self, _query: Json) -> Json:
+        """``GET /health/license``."""
+        limits = {"max_users": None, "max_teams": None}
+        return {
+            "has_license": False,
+            "license_type": "community",
+            "expiration_date": None,
+            "allowed_features": [],
+            "limits": limits,
+        }
 
     # -- users ---------------------------------------------------------------
 

@@ -196,6 +196,15 @@ class Users:
             stale=stale,
         )
 
+    def would_create(self, user_id: str, person: Profile) -> Json:
+        """Return what a first visit would send to LiteLLM; sends nothing.
+
+        Args:
+            user_id: The id of the user to be.
+            person: Who it is.
+        """
+        return self._new_user(user_id, person)
+
     def usage(self, caller: Caller, start: str, end: str) -> Json:
         """Return the caller's usage; everybody's for a service that names nobody.
 

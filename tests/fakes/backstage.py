@@ -54,6 +54,10 @@ class People:
             if all(str(_member(entity, name)).lower() in any_ for name, any_ in wanted.items())
         ]
 
+    def of_kind(self, kind: str) -> list[dict[str, Any]]:
+        """Return the entities of a kind, such as ``user``."""
+        return [entity for ref, entity in self._entities.items() if ref.startswith(f"{kind}:")]
+
     def groups(self, ref: str) -> list[str]:
         """Return the refs of the groups a user is a direct member of."""
         entity = self.entity(ref) or {"relations": []}
@@ -244,6 +248,8 @@ class FakeBackstage:
             if (asked.method, plugin, path) == ("GET", "catalog", "/entities"):
                 self._caller(asked, "catalog")
                 return Reply(json=self.people.users(dict(asked.parameters)["filter"]))
+            if (asked.method, plugin, path) == ("GET", "catalog", "/entities/by-query"):
+                return self._query(asked)
             if (asked.method, plugin, path) == ("POST", "permission", "/authorize"):
                 return self._authorize(asked)
         except _RefusedError as exc:
@@ -264,6 +270,17 @@ class FakeBackstage:
             message = f"No entity named '{name}' found, with kind '{kind}' in namespace"
             raise _RefusedError(404, "NotFoundError", f"{message} '{namespace}'")
         return Reply(json=entity)
+
+    def _query(self, asked: Asked) -> Reply:
+        """Answer a filter by kind, two entities on a page; a cursor says where the next begins."""
+        self._caller(asked, "catalog")
+        query = dict(asked.parameters)
+        found, _, start = query.get("cursor", query.get("filter", "")).partition(";")
+        entities = self.people.of_kind(found.removeprefix("kind="))
+        first, after = int(start or 0), int(start or 0) + 2
+        page = {"nextCursor": f"{found};{after}"} if after < len(entities) else {}
+        items = entities[first:after]
+        return Reply(json={"items": items, "totalItems": len(entities), "pageInfo": page})
 
     # -- permission ----------------------------------------------------------
 

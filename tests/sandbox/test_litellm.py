@@ -85,6 +85,8 @@ class TestTheMasterKey:
         self, standin: LiteLLMStandIn, ask: Ask, key: str | None, kind: str, said: str
     ) -> None:
         for rule in standin.app.url_map.iter_rules():
+            if rule.rule == "/health/readiness":  # which tells anybody
+                continue
             method = next(iter({"GET", "POST"} & (rule.methods or set())))
             path = rule.rule.replace("<path:key>", "k")
             status, body = ask(method, path, {} if method == "POST" else None, bearer=key)
