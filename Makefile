@@ -20,7 +20,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 	@touch $@
 
 sandbox: .venv/.installed  ## run the service with LiteLLM and Backstage stand-ins
-	$(BIN)/python -m litellm_plugin.sandbox
+	$(BIN)/python -m litellm_plugin sandbox
 
 test: .venv/.installed  ## run the default test suite
 	$(BIN)/python -m pytest -n 2

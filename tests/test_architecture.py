@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "litellm_plugin"
 
 # From top to bottom; a layer imports from itself and from those below it.
 LAYERS = (
+    ("__main__", "cli"),
     ("sandbox", "worker"),
     ("factory", "__init__"),
     ("routes",),
@@ -35,6 +36,8 @@ DOORS = {
     "lmdb": {"cache/shared.py"},
     "gevent": {"worker.py"},
     "gunicorn": {"worker.py"},
+    "click": {"cli/"},
+    "rich": {"cli/terminal.py"},
     "flask": {"routes/", "factory.py", "sandbox/"},
     "werkzeug": {"routes/", "factory.py", "sandbox/"},
 }

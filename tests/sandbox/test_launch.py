@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import litellm_plugin.sandbox
+from litellm_plugin.cli.sandbox import sandbox as sandbox_command
+from litellm_plugin.cli.sandbox import welcome
 from litellm_plugin.config import load_settings
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.sandbox import people
-from litellm_plugin.sandbox.__main__ import main, welcome
 from litellm_plugin.sandbox.launch import MASTER_KEY, Sandbox, SandboxRefusedError, running
 from litellm_plugin.sandbox.litellm import LiteLLMStandIn
 
@@ -129,19 +131,13 @@ def config(folder: Path, **changed: Any) -> list[Path]:
         ({"BACKSTAGE_URL": "http://127.0.0.1:7010/backstage"}, "BACKSTAGE_URL has to be"),
     ],
 )
-def test_it_refuses_to_start_beside_something_real(
-    environ: dict[str, str],
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for name, value in {**NOWHERE, **environ}.items():
-        monkeypatch.setenv(name, value)
-    assert main(["--config", str(OWN_CONFIG), "--port", "0"]) == 2
-    told = capsys.readouterr()
-    assert said in told.err
-    assert told.out == ""
-    assert "2f9c" not in told.err
+def test_it_refuses_to_start_beside_something_real(environ: dict[str, str], said: str) -> None:
+    arguments = ["--config", str(OWN_CONFIG), "--port", "0"]
+    result = CliRunner().invoke(sandbox_command, arguments, env={**NOWHERE, **environ})
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stdout == ""
+    assert "2f9c" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -198,18 +194,17 @@ def test_a_port_that_was_asked_for_is_not_exchanged(port: str | int) -> None:
             pytest.fail("it started")
 
 
-def test_a_faulty_configuration_ends_it_with_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["--config", str(tmp_path / "nope.yaml")]) == 2
-    assert "nope.yaml" in capsys.readouterr().err
+def test_a_faulty_configuration_ends_it_with_2(tmp_path: Path) -> None:
+    result = CliRunner().invoke(sandbox_command, ["--config", str(tmp_path / "nope.yaml")])
+    assert result.exit_code == 2
+    assert "nope.yaml" in result.stderr
 
 
 def test_it_runs_anywhere_and_ends_cleanly(tmp_path: Path) -> None:
     """As from an installed wheel: in an empty folder, with the package's own configuration."""
     environ = {name: value for name, value in os.environ.items() if "LITELLM" not in name}
     with subprocess.Popen(
-        [sys.executable, "-m", "litellm_plugin.sandbox", "--port", "0"],
+        [sys.executable, "-m", "litellm_plugin", "sandbox", "--port", "0"],
         cwd=tmp_path,
         env={**environ, **NOWHERE, "TMPDIR": str(tmp_path), "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,

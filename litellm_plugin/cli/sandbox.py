@@ -1,8 +1,7 @@
-"""``python -m litellm_plugin.sandbox``: starts the sandbox and tells what to try."""
+"""``sandbox``: the service beside stand-ins for LiteLLM and Backstage, to be tried out."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -11,6 +10,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import click
+
+import litellm_plugin.sandbox
+from litellm_plugin.cli.terminal import FAULTY, configured, for_machines, print_json
 from litellm_plugin.config import ConfigError
 from litellm_plugin.identity.signing import KeyStoreError
 from litellm_plugin.sandbox.launch import (
@@ -23,50 +26,53 @@ from litellm_plugin.sandbox.launch import (
 from litellm_plugin.sandbox.people import ALICE, BOB, CAROL, USAGE_DAYS, Person
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the sandbox until it is interrupted.
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
+@click.option("--port", type=int, help=f"Default: {PORT}, or a free one.")
+@configured
+@for_machines
+def sandbox(files: Sequence[Path], host: str, port: int | None, *, as_json: bool) -> None:
+    """Run the service beside stand-ins for LiteLLM and Backstage.
 
-    Args:
-        arguments: The command line, without the program's name.
-
-    Returns:
-        0, or 2 where the sandbox refuses to start.
+    All of it is made up and held in memory, but the service is the one that is deployed.
+    Without --config it takes app-config.yaml of the working directory, else its own.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m litellm_plugin.sandbox",
-        description="The LiteLLM plugin beside stand-ins for LiteLLM and Backstage.",
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
-    parser.add_argument("--port", type=int, help=f"default: {PORT}, or a free one")
-    parser.add_argument(
-        "--config",
-        action="append",
-        type=Path,
-        metavar="FILE",
-        help="may be given several times, later files win "
-        "(default: app-config.yaml here, else the sandbox's own)",
-    )
-    options = parser.parse_args(arguments)
-    config = options.config or [_default_config()]
     try:
-        with running(config, os.environ, host=options.host, port=options.port) as sandbox:
+        with running(files or [_default_config()], os.environ, host=host, port=port) as started:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, signal.default_int_handler)
-            sys.stdout.write(welcome(sandbox))
+            if as_json:
+                print_json(_told(started))
+            else:
+                click.echo(welcome(started), nl=False)
             sys.stdout.flush()
             threading.Event().wait()
     except KeyboardInterrupt:
-        sys.stdout.write("\nThe sandbox is gone.\n")
+        click.echo("\nThe sandbox is gone.", err=as_json)
     except (SandboxRefusedError, ConfigError, KeyStoreError) as exc:
         problems = "\n  ".join(str(exc).splitlines())
-        sys.stderr.write(f"The sandbox does not start:\n  {problems}\n")
-        return 2
-    return 0
+        click.echo(f"The sandbox does not start:\n  {problems}", err=True)
+        sys.exit(FAULTY)
+
+
+def _told(started: Sandbox) -> dict[str, object]:
+    """Return what :func:`welcome` tells, for machines."""
+    return {
+        "url": started.url,
+        "litellm": started.settings.base_url,
+        "backstage": started.settings.discovery.backstage_url,
+        "tokens": {person.entity_ref: token for person, token in started.tokens.items()},
+        "headers": {person.entity_ref: str(file) for person, file in started.headers.items()},
+    }
 
 
 def _default_config() -> Path:
     here = Path("app-config.yaml")
-    return here if here.is_file() else Path(__file__).with_name("app-config.yaml")
+    return (
+        here
+        if here.is_file()
+        else Path(litellm_plugin.sandbox.__file__).with_name("app-config.yaml")
+    )
 
 
 def welcome(sandbox: Sandbox) -> str:
@@ -110,7 +116,3 @@ def welcome(sandbox: Sandbox) -> str:
 def _curl(sandbox: Sandbox, person: Person, path: str, body: str | None) -> str:
     data = f"-H 'Content-Type: application/json' -d '{body}' " if body else ""
     return f"curl -sS -w '\\n' -H @{sandbox.headers[person]} {data}'{sandbox.url}{path}'"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Checks of LiteLLM: is it there, is it LiteLLM, may we administer it."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from litellm_plugin.cli.checks import Result, failed, ok, warning
+from litellm_plugin.cli.checks.reasons import described, origin_of, remedy, why
+from litellm_plugin.cli.world import World
+from litellm_plugin.clients.http import Answer, NoAnswerError
+from litellm_plugin.errors import UpstreamError
+
+_READINESS = "/health/readiness"
+
+
+def answers(world: World) -> Result:
+    """Tell whether there is a LiteLLM with a database at ``litellm.baseUrl``."""
+    base_url = world.settings.base_url
+    try:
+        answer = world.look("LiteLLM", base_url + _READINESS)
+    except NoAnswerError as exc:
+        return failed(f"{base_url}: {why(exc)}.", remedy(exc, "litellm.baseUrl"))
+    health = _health(answer)
+    if health is None:
+        return _something_else(world, answer)
+    if not answer.ok:
+        return failed(
+            f"{base_url} says that it is not ready ({answer.status}).",
+            "Look into LiteLLM's log; it may have lost its database.",
+        )
+    if health.get("db") not in {None, "connected"}:
+        return failed(
+            f"{base_url} is LiteLLM without a database.",
+            "Give LiteLLM a DATABASE_URL: users, keys and teams are kept there.",
+        )
+    return ok(base_url)
+
+
+def _something_else(world: World, answer: Answer) -> Result:
+    base_url, setting = world.settings.base_url, "Correct litellm.baseUrl"
+    found = f"{base_url} is not LiteLLM's API: {described(answer)}."
+    location = answer.headers.get("Location", "")
+    if location.endswith(_READINESS):
+        return failed(found, f"{setting}: {location.removesuffix(_READINESS)}")
+    root = origin_of(base_url)
+    if urlsplit(base_url).path.strip("/"):
+        try:
+            if _health(world.look("LiteLLM", root + _READINESS)) is not None:
+                return failed(found, f"{setting}: LiteLLM answers at {root}, without a path.")
+        except NoAnswerError:
+            pass
+    return failed(found, f"{setting}: the address of the proxy itself, without /v1 or /ui.")
+
+
+def _health(answer: Answer) -> dict[str, object] | None:
+    """Return the health that LiteLLM tells; None where it is no LiteLLM that answers."""
+    try:
+        health = answer.json()
+    except ValueError:
+        return None
+    if isinstance(health, dict) and ("status" in health or "db" in health):
+        return health
+    return None
+
+
+def version(world: World) -> Result:
+    """Tell LiteLLM's version and edition."""
+    litellm = world.plugin.litellm
+    try:
+        found, licence = litellm.version(), litellm.license()
+    except UpstreamError as exc:
+        return warning(f"LiteLLM does not tell its version ({exc.message}).", "Ask who runs it.")
+    edition = "edition not told"
+    if licence is not None:
+        expires = licence.get("expiration_date")
+        edition = (
+            f"licensed ({licence.get('license_type')}, until {expires or 'any time'})"
+            if licence.get("has_license")
+            else "community edition (writes no audit log)"
+        )
+    if found is None:
+        return warning(f"Version not told, {edition}.", "Ask who runs it.")
+    return ok(f"{found}, {edition}")
+
+
+def master_key(world: World) -> Result:
+    """Tell whether LiteLLM takes ``litellm.masterKey``, and for an admin's."""
+    try:
+        key = world.plugin.litellm.own_key()
+    except UpstreamError as exc:
+        return _refused(exc)
+    if key is None:
+        return ok("LiteLLM's master key")
+    user_id = key.get("user_id")
+    role = _role(world, user_id)
+    name = key.get("key_alias") or key.get("key_name")
+    what = f"litellm.masterKey is the virtual key {name} of {user_id or 'nobody'}"
+    if role == "proxy_admin":
+        if key.get("expires"):
+            return warning(
+                f"{what}, an admin, and ends on {key['expires']}.",
+                "Use LiteLLM's master key, which does not end.",
+            )
+        return ok(f"{what}, an admin")
+    instead = "Use LiteLLM's master key (general_settings.master_key, LITELLM_MASTER_KEY)."
+    if role == "proxy_admin_viewer":
+        return failed(f"{what}, who may read and change nothing ({role}).", instead)
+    return failed(f"{what}, who is no admin ({role or 'no role'}).", instead)
+
+
+def _role(world: World, user_id: object) -> str | None:
+    if not isinstance(user_id, str):
+        return None
+    try:
+        account = world.plugin.litellm.account(user_id)
+    except UpstreamError:
+        return None
+    role = account.info.get("user_role") if account else None
+    return role if isinstance(role, str) else None
+
+
+def _refused(exc: UpstreamError) -> Result:
+    if exc.answered == 401:
+        return failed(
+            "LiteLLM does not accept litellm.masterKey (401).",
+            "Give it the value of LiteLLM's own general_settings.master_key "
+            "(LITELLM_MASTER_KEY); config check tells where yours is from.",
+        )
+    if exc.answered == 403:
+        return failed(
+            "litellm.masterKey is a key that may not manage LiteLLM (403).",
+            "Use LiteLLM's master key (general_settings.master_key, LITELLM_MASTER_KEY).",
+        )
+    return failed(f"LiteLLM can't tell whose key litellm.masterKey is: {exc.message}", "Try again.")

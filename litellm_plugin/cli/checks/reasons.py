@@ -1,0 +1,84 @@
+"""Why there was no answer, or not the right one, in an operator's words."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from litellm_plugin.clients.http import Answer
+
+_UP = "Start it, or correct {setting}; this host has to reach it, too (DNS, firewall)."
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of a URL."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def why(exc: BaseException) -> str:
+    """Return what is behind a failed call: what the network or TLS said."""
+    causes = list(_causes(exc))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its TLS certificate is not trusted: {cause.verify_message}"
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError):
+            reason = (cause.reason or "").replace("_", " ").lower() or "the handshake failed"
+            return f"TLS does not work: {reason}"
+        if isinstance(cause, socket.gaierror):
+            return "its name can't be resolved"
+        if isinstance(cause, ConnectionRefusedError) or "refused" in str(cause).lower():
+            return "nothing listens there (connection refused)"
+    for cause in causes:
+        if isinstance(cause, TimeoutError) or "timed out" in str(cause).lower():
+            return "it does not answer in time"
+        if isinstance(cause, ConnectionResetError):
+            return "it broke the connection off"
+    return str(exc)
+
+
+def remedy(exc: BaseException, setting: str) -> str:
+    """Return what to do about a failed call."""
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(exc)):
+        return (
+            "Name the CA that signed it in litellm.service.caFile (or "
+            "litellm.service.trustEnvironment: true with REQUESTS_CA_BUNDLE), or have the "
+            "certificate renewed."
+        )
+    if any(isinstance(cause, ssl.SSLError) for cause in _causes(exc)):
+        return f"Check http or https, and the port, in {setting}."
+    return _UP.format(setting=setting)
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    """Yield an error, and all that is wrapped in it; requests and urllib3 wrap in many ways."""
+    seen: set[int] = set()
+    pending: list[object] = [exc]
+    while pending:
+        found = pending.pop(0)
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        pending += [found.__cause__, found.__context__, getattr(found, "reason", None)]
+        pending += found.args
+
+
+def is_page(answer: Answer) -> bool:
+    """Tell whether an answer is a web page."""
+    kind = answer.headers.get("Content-Type", "").lower()
+    return "html" in kind or answer.text.lstrip()[:15].lower().startswith(("<!doctype", "<html"))
+
+
+def described(answer: Answer) -> str:
+    """Return what an answer is, where it is not the one that was wanted."""
+    if location := answer.headers.get("Location"):
+        return f"it redirects to {location} ({answer.status})"
+    if is_page(answer):
+        return f"it answers with a web page ({answer.status})"
+    if not answer.body:
+        return f"it answers {answer.status}, with nothing"
+    return f"it answers {answer.status}"

@@ -1,0 +1,226 @@
+"""Checks of what the configuration names: groups, teams, models, and people."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
+from litellm_plugin.cli.world import World
+from litellm_plugin.clients.backstage import split_ref
+from litellm_plugin.config.settings import UserDefaults
+from litellm_plugin.services.caller import litellm_id
+
+MAX_NAMED = 5  # of things that are wrong, before "and N more"
+
+# Names that LiteLLM understands without there being such a model.
+_SPECIAL_MODELS = frozenset({"all-proxy-models", "all-team-models", "no-default-models"})
+
+
+def groups(world: World) -> Result:
+    """Tell whether the groups of the configuration are in the catalog."""
+    named = dict(_groups_named(world))
+    if not named:
+        return skipped("The configuration names no group")
+    catalog, wrong = world.plugin.catalog, []
+    known: list[str] | None = None
+    for ref, where in named.items():
+        parts = split_ref(ref)
+        entity = catalog.entity(ref) if parts else None
+        # Memberships are full refs in lower case, and compared as text.
+        if entity is not None and entity.kind.lower() == "group" and _is_plain(ref):
+            continue
+        if known is None:
+            known = list(catalog.refs("group"))
+        if entity is not None and entity.kind.lower() != "group":
+            wrong.append(f"{where}: {ref} is a {entity.kind}, and no group")
+        else:
+            wrong.append(f"{where}: {_unknown_group(ref, known)}")
+    if wrong:
+        return failed(
+            f"{_listed(wrong)}.",
+            "Write groups as group:namespace/name, in lower case, as the catalog has them; "
+            "nobody is a member of any other.",
+        )
+    return ok(f"{len(named)} named, all in the catalog")
+
+
+def _unknown_group(ref: str, known: Collection[str]) -> str:
+    full = ref.lower() if ":" in ref else f"group:default/{ref.lower()}"
+    if full != ref and full in known:
+        return f"{ref} has to be written {full}"
+    close = difflib.get_close_matches(full, known, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"{ref} is not in the catalog{hint}"
+
+
+def _is_plain(ref: str) -> bool:
+    parts = split_ref(ref)
+    return parts is not None and ref == f"{parts[0]}:{parts[1]}/{parts[2]}" == ref.lower()
+
+
+def _groups_named(world: World) -> Iterator[tuple[str, str]]:
+    """Yield the groups, and which key names each; the first one last, so that it stays."""
+    settings = world.settings
+    for index, role in reversed(list(enumerate(settings.provisioning.roles))):
+        yield role.group, f"litellm.provisioning.roles[{index}].group"
+    if settings.team_admin.group:
+        yield settings.team_admin.group, "litellm.teamAdmin.group"
+    if settings.audit_group:
+        yield settings.audit_group, "litellm.audit.group"
+
+
+def teams(world: World) -> Result:
+    """Tell whether the teams that first visits put users into exist."""
+    named = _provisioned(world, "teams")
+    if not named:
+        return skipped("Provisioning names no team")
+    rows = world.plugin.litellm.all_teams()
+    known = {str(row.get("team_id")) for row in rows}
+    ids = {str(row.get("team_alias")): str(row.get("team_id")) for row in rows}
+    wrong = []
+    for team, where in named.items():
+        if team in known:
+            continue
+        hint = f" ({team} is the name of team {ids[team]})" if team in ids else _close(team, known)
+        wrong.append(f"{where}: LiteLLM has no team {team}{hint}")
+    if wrong:
+        return failed(
+            f"{_listed(wrong)}.",
+            "Name teams by their LiteLLM id, or make the team: LiteLLM creates the user without "
+            "a word, and without the team.",
+        )
+    return ok(f"{len(named)} named, all in LiteLLM")
+
+
+def models(world: World) -> Result:
+    """Tell whether the models and access groups that are named exist."""
+    given, allowed = _provisioned(world, "models"), _allowed_models(world)
+    if not given and not allowed:
+        return skipped("The configuration names no model")
+    rows = world.plugin.litellm.model_info()
+    names = {str(row.get("model_name")) for row in rows}
+    access_groups = _access_groups(rows)
+    patterns = {name for name in names if "*" in name}
+
+    def missing(named: dict[str, str], known: Collection[str]) -> list[str]:
+        return [
+            f"{where}: LiteLLM has no {model}{_close(model, known)}"
+            for model, where in named.items()
+            if model not in known
+            and model not in _SPECIAL_MODELS
+            and "*" not in model
+            and not any(model.startswith(pattern.partition("*")[0]) for pattern in patterns)
+        ]
+
+    wrong = missing(given, names | access_groups)
+    if wrong:
+        return failed(
+            f"{_listed(wrong)}.",
+            "Name models as LiteLLM's model_name does, or an access group of theirs; a user "
+            "with models that do not exist can call none.",
+        )
+    groups_named = dict.fromkeys(
+        world.settings.team_admin.allowed_model_access_groups,
+        "litellm.teamAdmin.allowedModelAccessGroups",
+    )
+    wrong = missing(allowed, names | access_groups) + missing(groups_named, access_groups)
+    if wrong:
+        return warning(
+            f"{_listed(wrong)}.", "Correct the names, or take them out: they allow nothing."
+        )
+    return ok(f"{len({*given, *allowed, *groups_named})} named, all in LiteLLM")
+
+
+def _access_groups(rows: Iterable[dict[str, Any]]) -> set[str]:
+    found: set[str] = set()
+    for row in rows:
+        info = row.get("model_info")
+        listed = info.get("access_groups") if isinstance(info, dict) else None
+        found.update(str(name) for name in listed or ())
+    return found
+
+
+def _allowed_models(world: World) -> dict[str, str]:
+    return dict.fromkeys(
+        world.settings.team_admin.allowed_models, "litellm.teamAdmin.allowedModels"
+    )
+
+
+def objects(world: World) -> Result:
+    """Tell whether the vector stores and MCP servers that teams may be given exist."""
+    admin = world.settings.team_admin
+    if not (admin.allowed_vector_stores or admin.allowed_mcp_servers):
+        return skipped("The configuration names none")
+    litellm, wrong = world.plugin.litellm, []
+    if admin.allowed_vector_stores:
+        stores = {str(row.get("vector_store_id")) for row in litellm.vector_stores()}
+        wrong += [
+            f"litellm.teamAdmin.allowedVectorStores: LiteLLM has no {name}{_close(name, stores)}"
+            for name in admin.allowed_vector_stores
+            if name not in stores
+        ]
+    if admin.allowed_mcp_servers:
+        servers = {
+            str(row[name])
+            for row in litellm.mcp_servers()
+            for name in ("server_id", "server_name", "alias")
+            if row.get(name)
+        }
+        wrong += [
+            f"litellm.teamAdmin.allowedMcpServers: LiteLLM has no {name}{_close(name, servers)}"
+            for name in admin.allowed_mcp_servers
+            if name not in servers
+        ]
+    if wrong:
+        return warning(
+            f"{_listed(wrong)}.", "Correct the names, or take them out: they allow nothing."
+        )
+    return ok(
+        f"{len(admin.allowed_vector_stores) + len(admin.allowed_mcp_servers)} named, all there"
+    )
+
+
+def user_ids(world: World) -> Result:
+    """Tell whether every user of the catalog is somebody else in LiteLLM."""
+    domain = world.settings.user_id_domain
+    owners: dict[str, list[str]] = defaultdict(list)
+    for ref in world.plugin.catalog.refs("user"):
+        owners[litellm_id(ref, domain)].append(ref)
+    shared = [
+        f"{user_id} would be {' and '.join(sorted(refs))}"
+        for user_id, refs in sorted(owners.items())
+        if len(refs) > 1
+    ]
+    if shared:
+        return failed(
+            f"{_listed(shared)}.",
+            "They share one account: keys, budget and all. Rename one of them in the catalog: "
+            "only the name counts, without kind and namespace.",
+        )
+    return ok(f"{len(owners)} users, {len(owners)} LiteLLM ids")
+
+
+def _provisioned(world: World, field: str) -> dict[str, str]:
+    """Return what the defaults and roles of provisioning name, and which key names each."""
+    provisioning = world.settings.provisioning
+    if not provisioning.enabled:
+        return {}
+    defaults: UserDefaults = provisioning.defaults
+    named = dict.fromkeys(getattr(defaults, field), f"litellm.provisioning.defaults.{field}")
+    for index, role in enumerate(provisioning.roles):
+        for name in role.overrides.get(field, ()):
+            named.setdefault(name, f"litellm.provisioning.roles[{index}].{field}")
+    return named
+
+
+def _close(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _listed(wrong: list[str]) -> str:
+    more = len(wrong) - MAX_NAMED
+    return "; ".join(wrong[:MAX_NAMED]) + (f"; and {more} more" if more > 0 else "")

@@ -1,0 +1,140 @@
+"""Checks of what is around: the configuration's own oddities, clocks, the ingress."""
+
+from __future__ import annotations
+
+from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
+from litellm_plugin.cli.checks.backstage import key_ids, same_key
+from litellm_plugin.cli.checks.reasons import described, is_page, remedy, why
+from litellm_plugin.cli.world import World
+from litellm_plugin.clients.http import Answer, NoAnswerError
+from litellm_plugin.identity.signing import PluginTokens
+
+ODD, WRONG = 10.0, 60.0  # seconds; tokens are checked without any tolerance
+BIG = "/openapi.json"  # an answer that is worth compressing
+
+
+def configuration(world: World) -> Result:
+    """Tell what is odd about the configuration; what is wrong with it ended the command."""
+    if world.warnings:
+        return warning("; ".join(world.warnings) + ".", "config check tells where each is written.")
+    return ok("Read without a fault")
+
+
+def clocks(world: World) -> Result:
+    """Tell whether the clocks of this host, LiteLLM and Backstage agree."""
+    ahead = {
+        name: world.clocks[name].ahead for name in ("LiteLLM", "Backstage") if name in world.clocks
+    }
+    if not ahead:
+        return skipped("Nobody has told the time")
+    worst = max(abs(seconds) for seconds in ahead.values())
+    if worst < ODD:
+        return ok(f"{' and '.join(ahead)}: within {ODD:.0f} seconds of this host")
+    told = ", ".join(f"{name} is {_difference(seconds)}" for name, seconds in ahead.items())
+    same = len(ahead) > 1 and max(ahead.values()) - min(ahead.values()) < ODD
+    whose = "this host" if same else "the host that is off"
+    judge = failed if worst >= WRONG else warning
+    return judge(
+        f"The clocks differ: {told}.",
+        f"Let NTP set the clock of {whose}: tokens hold from one second to another, so that "
+        "users' would be refused.",
+    )
+
+
+def _difference(ahead: float) -> str:
+    if abs(ahead) < ODD:
+        return "right"
+    seconds = round(abs(ahead))
+    text = f"{seconds} s" if seconds < 120 else f"{round(seconds / 60)} min"
+    return f"{text} {'ahead' if ahead > 0 else 'behind'}"
+
+
+def ingress(world: World) -> Result:
+    """Tell what arrives of requests and answers through what is in front of the service."""
+    if world.url is None:
+        return skipped("--url URL looks through the ingress, at https://.../api/litellm")
+    url = world.url.rstrip("/")
+    try:
+        published = world.look("the ingress", f"{url}/.backstage/auth/v1/jwks.json")
+    except NoAnswerError as exc:
+        return failed(f"{url}: {why(exc)}.", remedy(exc, "--url"))
+    if published.status == 401 and world.user_token is None:
+        return warning(
+            f"{url} wants credentials before it asks the service: Backstage's proxy, mostly.",
+            "Give a user's token with --token-file, to look through it.",
+        )
+    direct = key_ids(published) is not None
+    if not direct and published.status != 401:
+        return _leads_elsewhere(url, published)
+    if direct and world.keys is not None and not same_key(published, world.keys.signing.public()):
+        return failed(
+            f"{url} leads to a service with another key than this configuration's.",
+            "Let the ingress lead to this service.",
+        )
+    token = world.user_token or _own_token(world)
+    if token is None:
+        return skipped("There is no plugin key on this host yet to sign a token with")
+    return _with_token(world, url, token)
+
+
+def _own_token(world: World) -> str | None:
+    """Return a token of our own for ourselves; None where there is no key."""
+    if world.keys is None:
+        return None
+    plugin_id = world.settings.service.plugin_id
+    return PluginTokens(world.keys, plugin_id).issue(plugin_id)
+
+
+def _with_token(world: World, url: str, token: str) -> Result:
+    asked = {"Authorization": f"Bearer {token}", "Accept-Encoding": "gzip"}
+    try:
+        answer = world.look("the ingress", url + BIG, headers=asked)
+    except NoAnswerError as exc:
+        return failed(f"{url}: {why(exc)}.", remedy(exc, "--url"))
+    if answer.status == 401:
+        return failed(
+            f"{url} answers 401 to a good token: {_message(answer)}.",
+            "Let the ingress pass Authorization on, unchanged (Backstage's proxy: credentials: "
+            "forward); or the token of --token-file is none that holds.",
+        )
+    if not answer.ok:
+        return failed(f"{url}{BIG}: {described(answer)}.", "Let the ingress pass every path on.")
+    return _headers(world, url, answer)
+
+
+def _leads_elsewhere(url: str, answer: Answer) -> Result:
+    to = "the frontend answers there" if is_page(answer) else described(answer)
+    return failed(
+        f"{url} does not lead to this service: {to}.",
+        "Let the ingress send /api/litellm/ to this service, before it sends /api/ to Backstage.",
+    )
+
+
+def _headers(world: World, url: str, answer: Answer) -> Result:
+    odd, todo = [], []
+    if "ETag" not in answer.headers and world.settings.opencode.enabled:
+        odd.append("headers of answers are dropped (no ETag)")
+        todo.append(
+            "Let Location through (Backstage's proxy: allowedHeaders: [Location]), "
+            "which /opencode/connect needs"
+        )
+    if "Content-Encoding" not in answer.headers:
+        odd.append("answers are not compressed")
+        todo.append("Let the ingress compress application/json")
+    if odd:
+        return warning(
+            f"{url} leads here and Authorization arrives, but {' and '.join(odd)}.",
+            f"{' and '.join(todo)}.",
+        )
+    return ok(f"{url}: leads here, Authorization arrives, answers are compressed and complete")
+
+
+def _message(answer: Answer) -> str:
+    try:
+        body = answer.json()
+    except ValueError:
+        return described(answer)
+    match body:
+        case {"error": {"message": str(message)}}:
+            return message
+    return described(answer)

@@ -1,0 +1,181 @@
+"""``doctor``: looks at the service's surroundings, and says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from litellm_plugin import __version__
+from litellm_plugin.cli.checks import (
+    Check,
+    Result,
+    Status,
+    backstage,
+    litellm,
+    references,
+    run,
+    surroundings,
+)
+from litellm_plugin.cli.terminal import (
+    FAILED,
+    FAULTY,
+    STYLES,
+    Page,
+    configured,
+    for_machines,
+    logged,
+    paths_of,
+    print_json,
+)
+from litellm_plugin.cli.world import World
+from litellm_plugin.config import ConfigError, read_configuration
+from litellm_plugin.plugin import check_installed
+
+CHECKS: tuple[Check[World], ...] = (
+    Check("configuration", "Configuration", surroundings.configuration),
+    Check("litellm", "LiteLLM answers", litellm.answers),
+    Check("litellm-version", "LiteLLM's version", litellm.version, needs=("litellm", "master-key")),
+    Check("master-key", "Master key", litellm.master_key, needs=("litellm",)),
+    Check("backstage", "Backstage answers", backstage.answers),
+    Check("permission", "Permission API", backstage.permission_answers, needs=("backstage",)),
+    Check("user-keys", "Keys of user tokens", backstage.user_keys, needs=("backstage",)),
+    Check("other-keys", "Keys of other issuers", backstage.other_keys),
+    Check("plugin-key", "Our plugin key", backstage.plugin_key),
+    Check(
+        "finds-us",
+        "Backstage finds us",
+        backstage.finds_us,
+        needs=("backstage", "plugin-key"),
+    ),
+    Check(
+        "catalog-token",
+        "Our token: catalog",
+        backstage.catalog_believes_us,
+        needs=("backstage", "finds-us"),
+    ),
+    Check(
+        "permission-token",
+        "Our token: permission",
+        backstage.permission_believes_us,
+        needs=("permission", "catalog-token"),
+    ),
+    Check("groups", "Groups", references.groups, needs=("catalog-token",)),
+    Check("user-ids", "User ids", references.user_ids, needs=("catalog-token",)),
+    Check("teams", "Teams", references.teams, needs=("master-key",)),
+    Check("models", "Models", references.models, needs=("master-key",)),
+    Check("objects", "Vector stores, MCP", references.objects, needs=("master-key",)),
+    Check("clocks", "Clocks", surroundings.clocks, after=("litellm", "backstage")),
+    Check("ingress", "Through the ingress", surroundings.ingress, after=("plugin-key",)),
+)
+
+
+@click.command()
+@configured
+@click.option(
+    "--url", metavar="URL", help="The service as browsers reach it: https://.../api/litellm."
+)
+@click.option(
+    "--token-file",
+    type=click.File("r"),
+    help="A Backstage user's token, to look through --url with; - is standard input.",
+)
+@for_machines
+def doctor(
+    files: Sequence[Path], url: str | None, token_file: TextIO | None, *, as_json: bool
+) -> None:
+    """Check everything the service needs, and tell what is wrong and what to do about it.
+
+    Reads only. Ends with status 0 if nothing has failed, 1 if something has, and 2 if the
+    configuration is faulty.
+    """
+    page = Page(err=True)
+    with logged():
+        reading = read_configuration(paths_of(files), os.environ)
+        problems = list(reading.problems)
+        if not problems:
+            try:
+                check_installed(reading.settings)
+            except ConfigError as exc:
+                problems = exc.problems
+        if problems:
+            _end_faulty(problems, as_json=as_json)
+        token = token_file.read().strip() if token_file else None
+        world = World(reading.settings, list(reading.warnings), url, token)
+        results: dict[str, Result] = {}
+        with page.progress("Looking ...") as tell:
+            for check, result in run(CHECKS, world):
+                results[check.id] = result
+                tell(f"{len(results)} of {len(CHECKS)}: {check.title}")
+    if as_json:
+        print_json(_as_json(results))
+    else:
+        _print(Page(), results)
+    if any(result.status is Status.FAILED for result in results.values()):
+        sys.exit(FAILED)
+
+
+def _end_faulty(problems: Sequence[str], *, as_json: bool) -> None:
+    results = {
+        check.id: Result(Status.SKIPPED, "The configuration is faulty", because=("configuration",))
+        for check in CHECKS
+    }
+    fault = "\n".join(problems)
+    results["configuration"] = Result(Status.FAILED, fault, "Correct it; config check tells more.")
+    if as_json:
+        print_json(_as_json(results))
+    else:
+        _print(Page(), {"configuration": results["configuration"]})
+    sys.exit(FAULTY)
+
+
+def _counted(results: dict[str, Result]) -> dict[str, int]:
+    counts = Counter(result.status for result in results.values())
+    return {status.value: counts[status] for status in Status}
+
+
+def _as_json(results: dict[str, Result]) -> dict[str, Any]:
+    counts = _counted(results)
+    return {
+        "ok": not counts["failed"],
+        "version": __version__,
+        "counts": counts,
+        "checks": [
+            {
+                "id": check.id,
+                "title": check.title,
+                "status": results[check.id].status.value,
+                "found": results[check.id].found,
+                "remedy": results[check.id].remedy,
+                "because": list(results[check.id].because),
+            }
+            for check in CHECKS
+        ],
+    }
+
+
+def _print(page: Page, results: dict[str, Result]) -> None:
+    rows = []
+    for check in CHECKS:
+        if check.id not in results:
+            continue
+        result = results[check.id]
+        word, style = result.status.value, STYLES[result.status.value]
+        found = result.found + (f"\n> {result.remedy}" if result.remedy else "")
+        rows.append(
+            (
+                (word.upper() if result.status is Status.FAILED else word, style),
+                (check.title, "" if result.status is not Status.SKIPPED else "dim"),
+                (found, "" if result.status is not Status.SKIPPED else "dim"),
+            )
+        )
+    page.rows(rows, indent=0)
+    page.line()
+    counts = _counted(results)
+    told = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
+    page.line(f"{told}.", STYLES["failed"] if counts["failed"] else STYLES["ok"])

@@ -1,0 +1,393 @@
+"""``token``: who a token is of, or why it is refused."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from litellm_plugin.cli.terminal import (
+    FAILED,
+    FAULTY,
+    Page,
+    configured,
+    for_machines,
+    logged,
+    print_json,
+    settings_of,
+    shown,
+)
+from litellm_plugin.cli.world import unheard_plugin
+from litellm_plugin.config.settings import Settings
+from litellm_plugin.errors import PluginError, redact
+from litellm_plugin.identity.jose import (
+    BadSignature,
+    Expired,
+    NotYetValid,
+    TokenError,
+    UnverifiedToken,
+    audiences,
+    parse,
+)
+from litellm_plugin.identity.jwks import NoKeysError, UnknownKey
+from litellm_plugin.identity.principal import Principal, UserPrincipal
+from litellm_plugin.identity.signing import PLUGIN_TYP
+from litellm_plugin.identity.tokens import (
+    LIMITED_TYP,
+    USER_AUDIENCE,
+    USER_TYP,
+    OtherAudience,
+    plugin_keys_url,
+    user_keys_url,
+)
+from litellm_plugin.plugin import Plugin
+
+# A limited token is made of these with nothing but the user token: who has them has it.
+_SIGNATURES = frozenset({"uip", "obo"})
+_TIMES = ("iat", "nbf", "exp")
+_STATIC = "a static external-access token"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What there is to say about a token.
+
+    Attributes:
+        kind: What it looks like, in words.
+        keys: Where the keys are that it is checked with, if anywhere.
+        who: Whom it proves, if it holds.
+        refusal: Why it is refused, if it is.
+        remedy: What to do about that.
+        notes: What was noted on the way.
+    """
+
+    kind: str
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any]
+    keys: str | None = None
+    who: str | None = None
+    until: float | None = None
+    refusal: str | None = None
+    remedy: str | None = None
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, metavar="", type=click.UNPROCESSED)
+@click.option(
+    "--file",
+    "source",
+    type=click.File("r"),
+    help="Read it from a file; without this from standard input, or a prompt.",
+)
+@configured
+@for_machines
+def token(
+    arguments: Sequence[str], source: TextIO | None, files: Sequence[Path], *, as_json: bool
+) -> None:
+    """Tell who a token is of, or why the service refuses it.
+
+    Decides as the service does. Ends with status 1 if it is refused.
+    """
+    if arguments:
+        raise click.UsageError(
+            "A token is not taken from the command line, where every user of this host sees it "
+            "(ps). Give it on standard input, or with --file."
+        )
+    settings = settings_of(files)
+    text = _credential(source)
+    with logged():
+        plugin = unheard_plugin(settings)
+    reading = _read(plugin, text)
+    if as_json:
+        print_json(_as_json(reading))
+    else:
+        _print(Page(), reading)
+    if reading.refusal is not None:
+        sys.exit(FAILED)
+
+
+def _credential(source: TextIO | None) -> str:
+    """Return the token; ``Authorization:`` and ``Bearer`` in front of it are left out."""
+    if source is not None:
+        text = source.read()
+    elif sys.stdin.isatty():
+        text = click.prompt("Token", hide_input=True, err=True)
+    else:
+        text = sys.stdin.read()
+    words = text.split()
+    if words and words[0].lower() == "authorization:":
+        words = words[1:]
+    if words and words[0].lower() == "bearer":
+        words = words[1:]
+    if len(words) != 1:
+        click.echo(
+            "There is no token in it." if not words else "That is more than one word.", err=True
+        )
+        sys.exit(FAULTY)
+    return words[0]
+
+
+def _read(plugin: Plugin, text: str) -> Reading:
+    settings = plugin.settings
+    try:
+        parsed: UnverifiedToken | None = parse(text)
+    except TokenError as exc:
+        parsed, no_token = None, str(exc)
+    if parsed is None:
+        kind = "a LiteLLM key" if text.startswith("sk-") else "no JSON Web Token"
+        header, claims = {}, {}
+    else:
+        header = dict(parsed.header)
+        try:
+            claims = dict(parsed.unverified_claims)
+        except TokenError as exc:
+            claims, no_token = {}, str(exc)
+        kind = _kind(settings, parsed.typ, claims)
+    keys = _keys_url(settings, parsed.typ if parsed else "", claims)
+    bridged = settings.bridge.issuer and claims.get("iss") == settings.bridge.issuer
+    with logged("litellm_plugin.identity") as notes:
+        try:
+            principal = plugin.authenticator.authenticate(f"Bearer {text}")
+        except PluginError as exc:
+            if bridged:
+                return _read_bridge(plugin, text, Reading(kind, header, claims))
+            refusal, remedy = _refusal(settings, exc, parsed.typ if parsed else "", claims)
+            if parsed is None and exc.status == 403:
+                kind = _STATIC
+            elif parsed is None and text.startswith("sk-"):
+                remedy = "LiteLLM itself takes such keys; this service wants Backstage's tokens."
+            elif parsed is None:
+                refusal += f" As a JSON Web Token: {no_token}."
+            told = isinstance(_cause(exc), TokenError) and not isinstance(_cause(exc), NoKeysError)
+            return Reading(
+                kind,
+                header,
+                claims,
+                keys,
+                None,
+                None,
+                refusal,
+                remedy,
+                () if told else tuple(notes),
+            )
+    if parsed is None:
+        kind = _STATIC
+    who, until = _who(principal), claims.get("exp")
+    return Reading(kind, header, claims, keys, who, until)
+
+
+def _read_bridge(plugin: Plugin, text: str, reading: Reading) -> Reading:
+    keys = f"{plugin.settings.bridge.issuer}/protocol/openid-connect/certs"
+    args = (reading.kind, reading.header, reading.claims, keys)
+    if plugin.bridge_tokens is None:
+        return Reading(
+            *args,
+            refusal="The bridge is closed: litellm.bridge.enabled is false.",
+            remedy="Set litellm.bridge.enabled: true, if command lines may come with such tokens.",
+        )
+    with logged("litellm_plugin.identity") as notes:
+        try:
+            identity = plugin.bridge_tokens.verify(f"Bearer {text}")
+        except PluginError as exc:
+            hint = f"{exc.fields.get('hint', exc.message)}."
+            reason = _reason(exc, reading.claims, keys) or hint[0].upper() + hint[1:]
+            remedy = "Get a new one from the issuer, for the client of litellm.bridge.clientId."
+            return Reading(*args, refusal=reason, remedy=remedy, notes=tuple(notes))
+    who = f"{identity.login}, at /bridge/* only"
+    return Reading(*args, who=who, until=reading.claims.get("exp"))
+
+
+def _kind(settings: Settings, typ: str, claims: Mapping[str, Any]) -> str:
+    if typ == PLUGIN_TYP:
+        behalf = ", on behalf of a user" if claims.get("obo") else ""
+        return f"a plugin token of {claims.get('sub')}{behalf}"
+    if typ == USER_TYP:
+        return "a Backstage user's token"
+    if typ == LIMITED_TYP:
+        return "a limited user token, as in Backstage's cookie"
+    if claims.get("aud") == USER_AUDIENCE:
+        return "a Backstage user's token of the old kind"
+    if settings.bridge.issuer and claims.get("iss") == settings.bridge.issuer:
+        return "a Keycloak token, for /bridge/*"
+    return "a token of an external issuer"
+
+
+def _keys_url(settings: Settings, typ: str, claims: Mapping[str, Any]) -> str | None:
+    if typ in {USER_TYP, LIMITED_TYP} or claims.get("aud") == USER_AUDIENCE:
+        return user_keys_url(settings.discovery)
+    source = claims.get("sub")
+    if typ != PLUGIN_TYP or not isinstance(source, str):
+        return None
+    if source == settings.service.plugin_id:
+        return "this service's own"
+    return plugin_keys_url(settings.discovery, source)
+
+
+def _who(principal: Principal) -> str:
+    if isinstance(principal, UserPrincipal):
+        actor = f", through {principal.actor}" if principal.actor else ""
+        return f"{principal.entity_ref}{actor}"
+    if principal.restrictions is None:
+        return f"the service {principal.subject}"
+    limits = [
+        limit
+        for each in principal.restrictions
+        for limit in (sorted(each.permissions), [f"action {name}" for name in sorted(each.actions)])
+        if limit
+    ]
+    told = " and ".join(" or ".join(limit) for limit in limits) or "this plugin"
+    return f"the service {principal.subject}, restricted to {told}"
+
+
+# -- why it is refused -----------------------------------------------------------
+
+
+def _refusal(
+    settings: Settings, exc: PluginError, typ: str, claims: Mapping[str, Any]
+) -> tuple[str, str]:
+    """Return why a token is refused, and what to do."""
+    cause = _cause(exc)
+    if cause is not None and cause.in_obo:
+        inner = parse(claims["obo"])
+        refusal, remedy = _refusal(settings, _again(exc, cause), inner.typ, inner.unverified_claims)
+        return f"About the user's token inside (obo): {refusal}", remedy
+    keys = _keys_url(settings, typ, claims)
+    plugin_id = settings.service.plugin_id
+    if isinstance(cause, OtherAudience):
+        named = ", ".join(sorted(audiences(claims))) or "nobody"
+        return (
+            f"It is for the plugin {named}, and this service is {plugin_id}.",
+            f"Let the caller ask for a token for {plugin_id}; or see litellm.service.pluginId.",
+        )
+    reason = _reason(exc, claims, keys)
+    if reason is None:
+        return f"{redact(exc.message).rstrip('.')}.", _whatever(settings, exc, typ)
+    match cause:
+        case Expired():
+            remedy = "Get a new one; Backstage's live an hour. If it is new, compare the clocks."
+        case NotYetValid():
+            remedy = "Compare the clocks of this host and the issuer."
+        case NoKeysError():
+            remedy = "See that this host reaches it (litellm-plugin doctor)."
+        case _:
+            remedy = (
+                "It is of another Backstage, or older than its keys: sign in anew, or correct "
+                "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints."
+            )
+    return reason, remedy
+
+
+def _again(exc: PluginError, cause: TokenError) -> PluginError:
+    """Return the refusal as if the token inside had come by itself."""
+    cause.in_obo = False
+    return exc
+
+
+def _whatever(settings: Settings, exc: PluginError, typ: str) -> str:
+    if exc.status == 403:
+        plugin = settings.service.plugin_id
+        return f"Give its entry in backend.auth.externalAccess an accessRestriction for {plugin}."
+    if typ == LIMITED_TYP:
+        return "Use the user's token itself; limited ones count inside plugin tokens only."
+    if typ in {USER_TYP, PLUGIN_TYP}:
+        return "Get a new one from Backstage."
+    number = len(settings.external_access)
+    return (
+        "It is neither a user's nor a plugin's token, and none of the "
+        f"{number} entries of backend.auth.externalAccess knows it."
+    )
+
+
+def _cause(exc: PluginError) -> TokenError | None:
+    cause = exc.__cause__
+    return cause if isinstance(cause, TokenError) else None
+
+
+def _reason(exc: PluginError, claims: Mapping[str, Any], keys: str | None) -> str | None:
+    """Return why, where the check of the token itself tells."""
+    cause, now = _cause(exc), time.time()
+    match cause:
+        case None:
+            return None
+        case Expired():
+            return f"It expired {_ago(now - claims['exp'])} ago."
+        case NotYetValid():
+            return f"It does not hold before {_ago(claims['nbf'] - now)} from now."
+        case NoKeysError():
+            return f"The keys to check it with can't be read: {keys}."
+        case UnknownKey():
+            return f"It is signed by a key that {keys} does not publish."
+        case BadSignature():
+            return f"Its signature does not hold with the key that {keys} publishes under its kid."
+    return f"{str(cause).capitalize()}."
+
+
+def _ago(seconds: float) -> str:
+    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            number = int(seconds // size)
+            return f"{number} {word}" + ("" if number == 1 else "s")
+    return f"{max(int(seconds), 1)} s"
+
+
+# -- what is printed -------------------------------------------------------------
+
+
+def _tellable(claims: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: "(not shown)" if name in _SIGNATURES else value for name, value in claims.items()}
+
+
+def _time(value: Any) -> str:
+    try:
+        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (TypeError, ValueError, OverflowError, OSError):
+        return shown(value)
+
+
+def _as_json(reading: Reading) -> dict[str, Any]:
+    return {
+        "ok": reading.refusal is None,
+        "kind": reading.kind,
+        "who": reading.who,
+        "until": reading.until,
+        "keys": reading.keys,
+        "header": dict(reading.header),
+        "claims": _tellable(reading.claims),
+        "refusal": reading.refusal,
+        "remedy": reading.remedy,
+        "notes": list(reading.notes),
+    }
+
+
+def _print(page: Page, reading: Reading) -> None:
+    rows = [("It is", reading.kind, "")]
+    if reading.refusal is None:
+        rows.append(("Accepted as", reading.who or "", "green"))
+        if reading.until is not None:
+            left = reading.until - time.time()
+            rows.append(("Until", f"{_time(reading.until)} ({_ago(left)} left)", ""))
+    else:
+        rows += [("REFUSED", reading.refusal, "bold red"), ("Remedy", reading.remedy or "", "")]
+    if reading.keys:
+        rows.append(("Key set", reading.keys, ""))
+    page.rows([((name, ""), (text, style)) for name, text, style in rows], indent=0, widths=(11,))
+    for title, members in (("Header", reading.header), ("Claims", _tellable(reading.claims))):
+        if members:
+            page.heading(title)
+            page.rows(
+                [
+                    ((shown(name), ""), (_time(value) if name in _TIMES else shown(value), ""))
+                    for name, value in members.items()
+                ]
+            )
+    if reading.notes:
+        page.heading("Noted on the way")
+        for note in reading.notes:
+            page.line(note, "dim", indent=2)

@@ -1,0 +1,230 @@
+"""``whoami``: what somebody would get here, and what LiteLLM has of them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from litellm_plugin.cli.terminal import (
+    FAILED,
+    Page,
+    configured,
+    for_machines,
+    logged,
+    print_json,
+    settings_of,
+    shown,
+)
+from litellm_plugin.cli.world import unheard_plugin
+from litellm_plugin.clients.backstage import Entity, split_ref
+from litellm_plugin.clients.litellm import Account
+from litellm_plugin.errors import PluginError, redact
+from litellm_plugin.identity.principal import UserPrincipal
+from litellm_plugin.plugin import Plugin
+from litellm_plugin.services.caller import NO_ENTITY, Caller
+from litellm_plugin.services.users import profile_of
+
+# What LiteLLM has of a user that says what they may spend and call.
+_LIMITS = ("max_budget", "budget_duration", "budget_reset_at", "models", "tpm_limit", "rpm_limit")
+
+
+@click.command()
+@click.argument("user")
+@configured
+@for_machines
+def whoami(user: str, files: Sequence[Path], *, as_json: bool) -> None:
+    """Tell which role USER would get, and what LiteLLM has of them.
+
+    USER is an entity ref, such as user:default/jane, or a name in the default namespace.
+    Reads only: nobody is provisioned. Ends with status 1 if it can't be told.
+    """
+    settings = settings_of(files)
+    ref = user if ":" in user else f"user:default/{user}"
+    if split_ref(ref) is None or not ref.lower().startswith("user:"):
+        raise click.BadParameter(f"no user's entity ref: {ref}", param_hint="USER")
+    with logged():
+        plugin = unheard_plugin(settings)
+        with Page(err=True).progress(f"Looking for {ref} ..."):
+            found = _found(plugin, ref.lower())
+    if as_json:
+        print_json(found)
+    else:
+        _print(Page(), found)
+    if found["errors"]:
+        sys.exit(FAILED)
+
+
+def _found(plugin: Plugin, ref: str) -> dict[str, Any]:
+    """Return the documented shape."""
+    caller = plugin.caller(UserPrincipal(ref, None, None, math.inf), None)
+    found: dict[str, Any] = {
+        "user": ref,
+        "catalog": None,
+        "role": None,
+        "audit": None,
+        "team_admin": None,
+        "litellm_id": caller.litellm_id,
+        "litellm": None,
+        "first_visit": None,
+        "errors": [],
+    }
+    in_catalog = account = None
+    try:
+        in_catalog = caller.entity
+        found.update(_by_catalog(plugin, caller, in_catalog))
+    except PluginError as exc:
+        found["errors"].append(f"The catalog can't tell: {redact(exc.message)}")
+    try:
+        account = plugin.litellm.account(caller.litellm_id or "")
+        found["litellm"] = _by_litellm(account) if account else None
+    except PluginError as exc:
+        found["errors"].append(f"LiteLLM can't tell: {redact(exc.message)}")
+    else:
+        if account is None and in_catalog is not None:
+            found["first_visit"] = _first_visit(plugin, caller)
+    return found
+
+
+def _by_catalog(plugin: Plugin, caller: Caller, entity: Entity) -> dict[str, Any]:
+    role = plugin.settings.provisioning.role_for(entity.groups)
+    known = entity is not NO_ENTITY
+    return {
+        "catalog": {
+            "display_name": entity.display_name,
+            "email": entity.email,
+            "groups": sorted(entity.groups),
+        }
+        if known
+        else None,
+        "role": role.group if role else None,
+        "audit": plugin.settings.audit_group in entity.groups,
+        "team_admin": plugin.access.manages_teams(caller),
+    }
+
+
+def _by_litellm(account: Account) -> dict[str, Any]:
+    info = account.info
+    blocked = sum(1 for key in account.keys if key.get("blocked"))
+    return {
+        "user_id": account.user_id,
+        "email": info.get("user_email"),
+        "role": info.get("user_role"),
+        "spend": info.get("spend"),
+        **{name: info.get(name) for name in _LIMITS},
+        "teams": account.team_ids,
+        "keys": len(account.keys),
+        "blocked_keys": blocked,
+    }
+
+
+def _first_visit(plugin: Plugin, caller: Caller) -> dict[str, Any]:
+    enabled = plugin.settings.provisioning.enabled
+    if not enabled or not caller.litellm_id:
+        return {"creates": False, "user": None}
+    user = plugin.users.would_create(caller.litellm_id, profile_of(caller))
+    del user["metadata"]["provisioned_at"]  # the time of the visit
+    return {"creates": True, "user": user}
+
+
+def _print(page: Page, found: dict[str, Any]) -> None:
+    page.line(found["user"], "bold")
+    catalog = found["catalog"]
+    if catalog is not None:
+        rows = {
+            "name": catalog["display_name"],
+            "e-mail": catalog["email"],
+            "groups": ", ".join(catalog["groups"]) or "none",
+            "role": found["role"] or "none: the defaults",
+            "may": _may(found),
+        }
+    elif found["audit"] is not None:
+        page.line("Not in the catalog: no groups, and so the defaults.", "yellow", indent=2)
+        rows = {}
+    else:
+        rows = {}
+    _rows(page, rows)
+    page.heading(f"LiteLLM: {found['litellm_id']}")
+    if found["litellm"] is not None:
+        _rows(page, _account_rows(found["litellm"]))
+    elif found["first_visit"] is not None:
+        _print_first_visit(page, found["first_visit"])
+    for error in found["errors"]:
+        page.line(error, "bold red", indent=2)
+
+
+def _may(found: dict[str, Any]) -> str:
+    may = [
+        text
+        for text, allowed in (
+            ("read the audit log", found["audit"]),
+            ("manage teams", found["team_admin"]),
+        )
+        if allowed
+    ]
+    return ", ".join(may) or "nothing special"
+
+
+def _account_rows(account: dict[str, Any]) -> dict[str, Any]:
+    keys = str(account["keys"])
+    if account["blocked_keys"]:
+        keys += f", {account['blocked_keys']} of them blocked"
+    return {
+        "role": account["role"],
+        "e-mail": account["email"],
+        "spend": _usd(account["spend"]),
+        "budget": _budget(account),
+        "models": ", ".join(account["models"] or ()) or "all",
+        "tokens per minute": account["tpm_limit"] or "no limit",
+        "requests per minute": account["rpm_limit"] or "no limit",
+        "teams": ", ".join(account["teams"]) or "none",
+        "keys": keys,
+    }
+
+
+def _print_first_visit(page: Page, visit: dict[str, Any]) -> None:
+    if not visit["creates"]:
+        page.line("Does not know them, and a first visit creates nobody", "yellow", indent=2)
+        page.line("(litellm.provisioning.enabled is false).", "yellow", indent=2)
+        return
+    user = visit["user"]
+    page.line("Does not know them yet. A first visit creates the user, with:", indent=2)
+    _rows(
+        page,
+        {
+            "role": user.get("user_role"),
+            "e-mail": user.get("user_email"),
+            "budget": _budget(user),
+            "models": ", ".join(user["models"]) or "all",
+            "tokens per minute": user.get("tpm_limit") or "no limit",
+            "requests per minute": user.get("rpm_limit") or "no limit",
+            "teams": ", ".join(user["teams"]) or "none",
+            "metadata": user["metadata"],
+        },
+    )
+
+
+def _rows(page: Page, rows: dict[str, Any]) -> None:
+    page.rows(
+        [((name, "dim"), (shown(value), "")) for name, value in rows.items() if value is not None]
+    )
+
+
+def _usd(amount: Any) -> str:
+    return "unknown" if amount is None else f"{amount:,.4f} USD"
+
+
+def _budget(limits: dict[str, Any]) -> str:
+    if limits.get("max_budget") is None:
+        return "no limit"
+    period = limits.get("budget_duration")
+    begins = limits.get("budget_reset_at")
+    return (
+        f"{limits['max_budget']:,.2f} USD"
+        + (f" per {period}" if period else "")
+        + (f", begins again {begins}" if begins else "")
+    )

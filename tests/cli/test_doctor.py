@@ -1,0 +1,589 @@
+"""``doctor`` names the right cause, and blames nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from urllib3.connectionpool import HTTPSConnectionPool
+from urllib3.exceptions import MaxRetryError, SSLError
+
+from litellm_plugin.cli.checks import Check, Status, failed, ok, run
+from litellm_plugin.cli.doctor import CHECKS
+from tests.cli.installation import PAGE, SERVICE, Break, Installation
+from tests.fakes import People, Reply, connection_refused, dropped
+from tests.tokens import STATIC_TOKEN, SigningKey
+
+CATALOG = "/catalog/entities/by-name/user/default/litellm-plugin-doctor"
+USER_KEYS = "/auth/.well-known/jwks.json"
+OUR_KEYS_AT_BACKSTAGE = "/litellm/.backstage/auth/v1/jwks.json"
+
+
+def untrusted() -> requests.exceptions.SSLError:
+    """Return what ``requests`` raises where a certificate is not trusted."""
+    cause = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    cause.verify_message = "self-signed certificate"
+    pool = HTTPSConnectionPool("litellm", 443)
+    return requests.exceptions.SSLError(MaxRetryError(pool, "/", SSLError(cause)))
+
+
+def sets(path: str, value: Any) -> Break:
+    """Return what puts a value into the configuration."""
+
+    def break_(installation: Installation) -> None:
+        *above, last = path.split(".")
+        place: Any = installation.config
+        for part in above:
+            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+        place[last] = value
+
+    return break_
+
+
+def answers(host: str, path: str, reply: Reply | Exception) -> Break:
+    """Return what makes a host answer something else."""
+    return lambda installation: getattr(installation, host).replies.update({path: reply})
+
+
+def both(*breaks: Break) -> Break:
+    def break_(installation: Installation) -> None:
+        for each in breaks:
+            each(installation)
+
+    return break_
+
+
+def virtual_key(role: str | None) -> Break:
+    info = {"user_id": "ci" if role else None, "key_alias": "ci-key", "expires": None}
+    user = {"user_id": "ci", "user_info": {"user_id": "ci", "user_role": role}}
+    return both(
+        answers("litellm", "/key/info", Reply(json={"key": "x", "info": info})),
+        answers("litellm", "/user/info", Reply(json={**user, "keys": [], "teams": []})),
+    )
+
+
+def unknown_to_backstage(installation: Installation) -> None:
+    installation.fake._discovered.clear()
+
+
+def another_key(installation: Installation) -> None:
+    installation.publish({"keys": [SigningKey.ec("of-another-host").jwk()]})
+
+
+def npm_plugin(installation: Installation) -> None:
+    del installation.config["discovery"]
+    others = {"keys": [SigningKey.ec("of-the-npm-plugin").jwk()]}
+    installation.backstage.replies[OUR_KEYS_AT_BACKSTAGE] = Reply(json=others)
+    installation.fake.discovers("litellm", lambda: others)
+
+
+def no_entry(installation: Installation) -> None:
+    del installation.config["discovery"]
+    unknown_to_backstage(installation)
+
+
+def never_started(installation: Installation) -> None:
+    installation.settings["service"]["keyFile"] = str(installation.folder / "nothing-yet.json")
+    installation.service.replies["*"] = connection_refused()
+    unknown_to_backstage(installation)
+
+
+def stopped(installation: Installation) -> None:
+    installation.service.replies["*"] = connection_refused()
+    unknown_to_backstage(installation)
+
+
+def open_key_file(installation: Installation) -> None:
+    key = installation.folder / "key.json"
+    key.write_text(installation.key_file.read_text())
+    key.chmod(0o644)
+    installation.settings["service"]["keyFile"] = str(key)
+
+
+def two_bobs(installation: Installation) -> None:
+    installation.fake.people = People.of()
+
+
+def slow_clock(installation: Installation) -> None:
+    installation.litellm.ahead = installation.backstage.ahead = 600
+
+
+UNKNOWN_TOKEN = "an-unknown-static-token"
+REFUSED = Reply(401, {"error": {"message": "Authentication Error, no."}})
+RESTRICTED = Reply(
+    403,
+    {
+        "error": {"name": "NotAllowedError", "message": "restricted to plugin(s) 'litellm'"},
+        "response": {"statusCode": 403},
+    },
+)
+
+# What is broken; the checks that fail; what the first of them found; what it advises.
+BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
+    "wrong master key": (
+        sets("litellm.masterKey", "sk-another"),
+        ["master-key"],
+        "does not accept litellm.masterKey",
+        "LITELLM_MASTER_KEY",
+    ),
+    "the master key is a user's": (
+        virtual_key("internal_user"),
+        ["master-key"],
+        "ci-key of ci, who is no admin (internal_user)",
+        "Use LiteLLM's master key",
+    ),
+    "the master key is nobody's": (
+        virtual_key(None),
+        ["master-key"],
+        "of nobody, who is no admin",
+        "Use LiteLLM's master key",
+    ),
+    "the master key may only read": (
+        virtual_key("proxy_admin_viewer"),
+        ["master-key"],
+        "may read and change nothing",
+        "Use LiteLLM's master key",
+    ),
+    "the master key is for models only": (
+        answers("litellm", "/key/info", Reply(403, {"detail": "not allowed"})),
+        ["master-key"],
+        "may not manage LiteLLM",
+        "Use LiteLLM's master key",
+    ),
+    "LiteLLM is down": (
+        answers("litellm", "*", connection_refused()),
+        ["litellm"],
+        "nothing listens there",
+        "litellm.baseUrl",
+    ),
+    "LiteLLM hangs up": (
+        answers("litellm", "*", dropped()),
+        ["litellm"],
+        "broke the connection off",
+        "litellm.baseUrl",
+    ),
+    "LiteLLM's certificate is not trusted": (
+        answers("litellm", "*", untrusted()),
+        ["litellm"],
+        "certificate is not trusted: self-signed certificate",
+        "litellm.service.caFile",
+    ),
+    "LiteLLM is a web page": (
+        answers("litellm", "*", PAGE),
+        ["litellm"],
+        "is not LiteLLM's API: it answers with a web page",
+        "litellm.baseUrl",
+    ),
+    "litellm.baseUrl has a path too much": (
+        sets("litellm.baseUrl", "http://127.0.0.1:4787/v1"),
+        ["litellm"],
+        "is not LiteLLM's API",
+        "LiteLLM answers at http://127.0.0.1:4787, without a path",
+    ),
+    "LiteLLM moved": (
+        answers(
+            "litellm",
+            "*",
+            Reply(301, headers={"Location": "https://new.example/health/readiness"}),
+        ),
+        ["litellm"],
+        "redirects to https://new.example",
+        "Correct litellm.baseUrl: https://new.example",
+    ),
+    "LiteLLM has no database": (
+        answers("litellm", "/health/readiness", Reply(json={"db": "Not connected"})),
+        ["litellm"],
+        "without a database",
+        "DATABASE_URL",
+    ),
+    "Backstage is down": (
+        answers("backstage", "*", connection_refused()),
+        ["backstage"],
+        "nothing listens there",
+        "backend.baseUrl",
+    ),
+    "backend.baseUrl leads to the frontend": (
+        answers("backstage", "*", PAGE),
+        ["backstage"],
+        "is not Backstage's catalog: it answers with a web page",
+        "This is the frontend",
+    ),
+    "backend.baseUrl leads to something else": (
+        answers("backstage", "*", Reply(404)),
+        ["backstage"],
+        "it answers 404, with nothing",
+        "without /api",
+    ),
+    "the catalog is broken": (
+        answers(
+            "backstage",
+            CATALOG,
+            Reply(500, {"error": {"message": "no database"}, "response": {"statusCode": 500}}),
+        ),
+        ["backstage"],
+        "fails: 500 no database",
+        "Backstage's log",
+    ),
+    "no keys of users": (
+        answers("backstage", USER_KEYS, Reply(404)),
+        ["user-keys"],
+        "There is no key set at http://127.0.0.1:7007/api/auth/.well-known/jwks.json",
+        "discovery.endpoints",
+    ),
+    "Backstage does not discover us": (
+        unknown_to_backstage,
+        ["catalog-token"],
+        "refuses our plugin token (401), although",
+        "discovery.endpoints of Backstage's own configuration",
+    ),
+    "nobody discovers us": (
+        no_entry,
+        ["finds-us"],
+        "discovery.endpoints does not name this service",
+        "Add {target:",
+    ),
+    "the npm plugin is still there": (
+        npm_plugin,
+        ["finds-us"],
+        "the npm plugin",
+        "must not be mounted",
+    ),
+    "our address has another key": (
+        another_key,
+        ["finds-us"],
+        "has other keys (of-another-host)",
+        "backend.auth.pluginKeyStore",
+    ),
+    "our address is another service": (
+        both(answers("service", "*", PAGE), unknown_to_backstage),
+        ["finds-us"],
+        "is not this service's key set: it answers with a web page",
+        "ends in /api/litellm",
+    ),
+    "the service does not run": (
+        stopped,
+        ["finds-us"],
+        "nothing listens there",
+        "Start the service first",
+    ),
+    "the service has never run": (
+        never_started,
+        ["finds-us"],
+        "nothing listens there",
+        "Start the service first",
+    ),
+    "others can read the plugin key": (
+        open_key_file,
+        ["plugin-key"],
+        "other users may have read the key",
+        "Run this as the user",
+    ),
+    "Backstage does not know the static token": (
+        sets("litellm.service.backstageToken", UNKNOWN_TOKEN),
+        ["catalog-token"],
+        "does not know litellm.service.backstageToken",
+        "backend.auth.externalAccess",
+    ),
+    "the static token is for other plugins": (
+        both(
+            sets("litellm.service.backstageToken", STATIC_TOKEN),
+            answers("backstage", "/catalog/entities/by-query", RESTRICTED),
+        ),
+        ["catalog-token"],
+        "may not ask the catalog",
+        "{plugin: catalog, permission: catalog.entity.read}",
+    ),
+    "Backstage has no permission backend": (
+        answers("backstage", "/permission/authorize", Reply(404)),
+        ["permission"],
+        "no permission backend",
+        "permission.enabled: false",
+    ),
+    "the issuer of the bridge is down": (
+        answers("keycloak", "*", connection_refused()),
+        ["other-keys"],
+        "nothing listens there",
+        "litellm.bridge.issuer",
+    ),
+    "a group is misspelt": (
+        sets("litellm.provisioning.roles.0.group", "group:default/ai-power-user"),
+        ["groups"],
+        "roles[0].group: group:default/ai-power-user is not in the catalog (did you mean group:",
+        "group:namespace/name",
+    ),
+    "a group is written in another way": (
+        sets("litellm.audit.group", "litellm-admins"),
+        ["groups"],
+        "litellm.audit.group: litellm-admins has to be written group:default/litellm-admins",
+        "group:namespace/name",
+    ),
+    "a group is a user": (
+        sets("litellm.teamAdmin.group", "user:default/alice"),
+        ["groups"],
+        "user:default/alice is a User, and no group",
+        "group:namespace/name",
+    ),
+    "a team does not exist": (
+        sets("litellm.provisioning.defaults.teams", ["team-platfrom"]),
+        ["teams"],
+        "LiteLLM has no team team-platfrom (did you mean team-platform?)",
+        "make the team",
+    ),
+    "a team is named by its alias": (
+        sets("litellm.provisioning.roles.0.teams", ["Platform"]),
+        ["teams"],
+        "roles[0].teams: LiteLLM has no team Platform (Platform is the name of team team-platform)",
+        "by their LiteLLM id",
+    ),
+    "a model does not exist": (
+        sets("litellm.provisioning.roles.0.models", ["gpt-4o-mini", "gpt-4o-minii"]),
+        ["models"],
+        "roles[0].models: LiteLLM has no gpt-4o-minii (did you mean gpt-4o-mini?)",
+        "model_name",
+    ),
+    "LiteLLM's clock is wrong": (
+        lambda installation: setattr(installation.litellm, "ahead", -600),
+        ["clocks"],
+        "LiteLLM is 10 min behind, Backstage is right",
+        "the host that is off",
+    ),
+    "our clock is wrong": (
+        slow_clock,
+        ["clocks"],
+        "LiteLLM is 10 min ahead, Backstage is 10 min ahead",
+        "the clock of this host",
+    ),
+    "two people share an account": (
+        two_bobs,
+        ["user-ids"],
+        "bob@example.com would be user:contractors/bob and user:default/bob",
+        "share one account",
+    ),
+}
+
+
+def test_where_nothing_is_wrong_nothing_is_blamed(installation: Installation) -> None:
+    outcome = installation.doctor()
+    told = [check for check in outcome.told["checks"] if check["status"] != "ok"]
+    assert [check["id"] for check in told] == ["ingress"]  # which nobody asked for
+    assert outcome.result.exit_code == 0
+    assert outcome.told["ok"] is True
+
+
+def test_it_only_reads(installation: Installation, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    installation.doctor()
+    hosts = (installation.litellm, installation.backstage, installation.service)
+    asked = [(each.method, each.path) for host in hosts for each in host.asked]
+    assert {each for each in asked if each[0] != "GET"} == {("POST", "/permission/authorize")}
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_right_cause_is_named(installation: Installation, name: str) -> None:
+    break_, causes, found, remedy = BROKEN[name]
+    break_(installation)
+    outcome = installation.doctor()
+    assert outcome.with_status("failed") == set(causes)
+    cause = outcome[next(iter(causes))]
+    assert found in cause["found"]
+    assert remedy in cause["remedy"]
+    assert outcome.result.exit_code == 1
+    # What depends on it is skipped for its sake, and for nothing else.
+    for check in outcome.told["checks"]:
+        because = set(check["because"])
+        assert because <= set(causes) | outcome.with_status("skipped")
+
+
+@pytest.mark.parametrize(
+    ("break_", "check", "found"),
+    [
+        (
+            answers("backstage", USER_KEYS, Reply(json={"keys": []})),
+            "user-keys",
+            "is empty",
+        ),
+        (
+            sets("litellm.teamAdmin.allowedModels", ["gpt-5"]),
+            "models",
+            "litellm.teamAdmin.allowedModels: LiteLLM has no gpt-5",
+        ),
+        (
+            sets("litellm.teamAdmin.allowedMcpServers", ["jira"]),
+            "objects",
+            "litellm.teamAdmin.allowedMcpServers: LiteLLM has no jira",
+        ),
+        (
+            lambda installation: setattr(installation.backstage, "ahead", 30),
+            "clocks",
+            "Backstage is 30 s ahead",
+        ),
+        (
+            sets("litellm.masterkey", "x"),
+            "configuration",
+            "litellm.masterkey: not a key of this service; did you mean masterKey?",
+        ),
+        (
+            answers("backstage", CATALOG, Reply(json={"kind": "User"}, status=200)),
+            "backstage",
+            "",
+        ),
+        (
+            answers("backstage", "/catalog/entities/by-query", Reply(json={"items": []})),
+            "catalog-token",
+            "shows no user",
+        ),
+    ],
+)
+def test_what_may_be_wrong_is_a_warning(
+    installation: Installation, break_: Break, check: str, found: str
+) -> None:
+    break_(installation)
+    outcome = installation.doctor()
+    if check == "backstage":  # an entity without Backstage's error is no sign of the barrier
+        assert outcome.with_status("failed") == {"backstage"}
+        return
+    assert outcome.with_status("warning") == {check}
+    assert found in outcome[check]["found"]
+    assert outcome.with_status("failed") == set()
+    assert outcome.result.exit_code == 0
+
+
+def test_a_faulty_configuration_ends_it_with_2_and_every_problem(
+    installation: Installation,
+) -> None:
+    del installation.settings["masterKey"]
+    installation.settings["provisioning"]["defaults"]["maxBudget"] = "much"
+    outcome = installation.doctor()
+    assert outcome.result.exit_code == 2
+    assert outcome.with_status("failed") == {"configuration"}
+    assert outcome["configuration"]["found"].splitlines() == [
+        "litellm.masterKey: missing",
+        "litellm.provisioning.defaults.maxBudget: got string in app-config.yaml, wanted number",
+    ]
+    assert installation.litellm.asked == []
+
+
+def test_a_believed_token_proves_the_way_even_where_this_host_has_none(
+    installation: Installation,
+) -> None:
+    installation.service.replies["*"] = connection_refused()
+    outcome = installation.doctor()
+    assert outcome["finds-us"]["status"] == "ok"
+    assert outcome["catalog-token"]["status"] == "ok"
+
+
+def test_a_static_token_needs_no_discovery(installation: Installation) -> None:
+    installation.settings["service"]["backstageToken"] = STATIC_TOKEN
+    stopped(installation)
+    outcome = installation.doctor()
+    assert outcome["finds-us"]["status"] == "warning"
+    assert outcome["catalog-token"]["found"] == "Taken: the static token"
+    assert outcome["permission-token"]["status"] == "skipped"
+    assert outcome.result.exit_code == 0
+
+
+def test_the_table_is_for_people(installation: Installation) -> None:
+    installation.settings["masterKey"] = "sk-another"
+    result = installation.run("doctor")
+    assert "FAILED   Master key" in result.stdout
+    assert "> Give it the value of LiteLLM's own" in result.stdout
+    assert re.search("^skipped +Teams +“Master key” is not well$", result.stdout, re.MULTILINE)
+    assert "1 failed" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert result.exit_code == 1
+
+
+class TestTheIngress:
+    @pytest.fixture
+    def through(self, installation: Installation) -> Installation:
+        """The service with an answer to who shows a token of its own."""
+        installation.service.replies["/openapi.json"] = Reply(
+            json={}, headers={"ETag": 'W/"1"', "Content-Encoding": "identity"}
+        )
+        return installation
+
+    def look(self, installation: Installation) -> dict[str, Any]:
+        return installation.doctor("--url", f"{SERVICE}/api/litellm/")["ingress"]
+
+    def test_that_passes_everything_on_is_well(self, through: Installation) -> None:
+        assert self.look(through)["status"] == "ok"
+
+    @pytest.mark.parametrize(
+        ("path", "reply", "status", "found"),
+        [
+            ("*", PAGE, "failed", "the frontend answers there"),
+            ("*", Reply(404), "failed", "does not lead to this service"),
+            ("*", REFUSED, "warning", "wants credentials before"),
+            ("*", connection_refused(), "failed", "nothing listens"),
+            ("/openapi.json", REFUSED, "failed", "401 to a good token: Authentication Error"),
+            ("/openapi.json", Reply(json={}), "warning", "answers are not compressed"),
+        ],
+    )
+    def test_that_does_not_is_told(
+        self, through: Installation, path: str, reply: Reply, status: str, found: str
+    ) -> None:
+        through.service.replies[path] = reply
+        # Backstage's way to the service is another one.
+        told = self.look(through)
+        assert told["status"] == status
+        assert found in told["found"]
+
+    def test_that_drops_headers_of_answers_breaks_opencode(self, through: Installation) -> None:
+        through.settings["opencode"] = {"enabled": True}
+        through.service.replies["/openapi.json"] = Reply(
+            json={}, headers={"Content-Encoding": "identity"}
+        )
+        told = self.look(through)
+        assert told["status"] == "warning"
+        assert "allowedHeaders: [Location]" in told["remedy"]
+
+
+class TestTheRunner:
+    def test_skips_what_depends_on_what_is_not_well(self) -> None:
+        checks: list[Check[None]] = [
+            Check("c", "C", lambda _: ok(""), needs=("b",)),
+            Check("b", "B", lambda _: ok(""), needs=("a",)),
+            Check("a", "A", lambda _: failed("", "")),
+            Check("d", "D", lambda _: ok(""), after=("a",)),
+        ]
+        results = {check.id: result for check, result in run(checks, None)}
+        assert {name: str(result.status) for name, result in results.items()} == {
+            "a": "failed",
+            "b": "skipped",
+            "c": "skipped",
+            "d": "ok",
+        }
+        assert results["c"].because == ("b",)
+
+    def test_a_check_that_breaks_off_is_one_failure(self) -> None:
+        checks: list[Check[None]] = [
+            Check("a", "A", lambda _: ok(str(1 // 0))),
+            Check("b", "B", lambda _: ok("")),
+        ]
+        results = {check.id: result for check, result in run(checks, None)}
+        assert results["a"].status is Status.FAILED
+        assert "ZeroDivisionError" in results["a"].found
+        assert results["b"].status is Status.OK
+
+
+def test_ids_are_their_own_and_foundations_exist() -> None:
+    ids = [check.id for check in CHECKS]
+    assert len(set(ids)) == len(ids)
+    assert all({*check.needs, *check.after} <= set(ids) for check in CHECKS)
+
+
+def test_the_shape_for_machines(installation: Installation) -> None:
+    told = installation.doctor().told
+    assert list(told) == ["ok", "version", "counts", "checks"]
+    assert list(told["counts"]) == ["ok", "warning", "failed", "skipped"]
+    for check in told["checks"]:
+        assert list(check) == ["id", "title", "status", "found", "remedy", "because"]
+    assert json.dumps(told)
