@@ -31,6 +31,8 @@ from litellm_plugin.errors import redact
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys
 from litellm_plugin.plugin import check_installed
 
+NAME = 26  # characters of a key's last part; only one is longer
+
 
 @click.group()
 def config() -> None:
@@ -185,11 +187,15 @@ def _print(
         page.line(str(path.absolute()), indent=2)
     for name in _variables():
         page.line(f"{redact(name)} of the environment", indent=2)
-    for section, rows in _sections(lines):
+    sections = list(_sections(lines))
+    # The same columns in all sections; what is longer is folded.
+    cells = [row for _, rows in sections for row in rows]
+    longest = [max(len(row[column][0]) for row in cells) for column in range(3)]
+    first = min(longest[0], NAME)
+    value = min(longest[1], (page.width - first - 6) * 3 // 5)
+    for section, rows in sections:
         page.heading(section)
-        longest = min(max(len(row[0][0]) for row in rows), 35)
-        rest = page.width - longest - 6
-        page.rows(rows, widths=(longest, rest - rest // 3, rest // 3))
+        page.rows(rows, widths=(first, value, min(longest[2], page.width - first - value - 6)))
     known = {line.partition(":")[0] for line in reading.warnings}
     unread = [redact(dotted(stray.path)) for stray in reading.strays]
     for title, items, style in (

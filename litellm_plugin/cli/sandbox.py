@@ -62,6 +62,7 @@ def _told(started: Sandbox) -> dict[str, object]:
         "litellm": started.settings.base_url,
         "backstage": started.settings.discovery.backstage_url,
         "tokens": {person.entity_ref: token for person, token in started.tokens.items()},
+        "config": [str(path) for path in started.config],
         "headers": {person.entity_ref: str(file) for person, file in started.headers.items()},
     }
 
@@ -75,10 +76,10 @@ def _default_config() -> Path:
     )
 
 
-def welcome(sandbox: Sandbox) -> str:
+def welcome(started: Sandbox) -> str:
     """Return what the user is told: addresses, tokens, and commands to try."""
-    first_day = sandbox.today - timedelta(days=USAGE_DAYS - 1)
-    month = f"start_date={first_day}&end_date={sandbox.today}"
+    first_day = started.today - timedelta(days=USAGE_DAYS - 1)
+    month = f"start_date={first_day}&end_date={started.today}"
     key = '{"alias": "my-first-key", "models": ["gpt-4o-mini"], "duration": "7d", "max_budget": 5}'
     team = '{"team_alias": "Robots", "models": ["gpt-4o-mini"], "max_budget": 100}'
     tried = (
@@ -95,17 +96,30 @@ def welcome(sandbox: Sandbox) -> str:
     lines = [
         "The sandbox is up. All of it is made up, and gone when you press Ctrl-C.",
         "",
-        f"  service    {sandbox.url}",
-        f"  LiteLLM    {sandbox.settings.base_url}  (stand-in)",
-        f"  Backstage  {sandbox.settings.discovery.backstage_url}  (stand-in)",
+        f"  service    {started.url}",
+        f"  LiteLLM    {started.settings.base_url}  (stand-in)",
+        f"  Backstage  {started.settings.discovery.backstage_url}  (stand-in)",
         "",
         f"Tokens, good for {TOKEN_HOURS} hours:",
-        *(f"\n  {person.name}\n  {sandbox.tokens[person]}" for person in shown),
+        *(f"\n  {person.name}\n  {started.tokens[person]}" for person in shown),
         "",
         "Try, in another terminal (-H @FILE sends the token that is in FILE):",
         *(
-            f"\n  # {what}\n  {_curl(sandbox, person, path, body)}"
+            f"\n  # {what}\n  {_curl(started, person, path, body)}"
             for what, person, path, body in tried
+        ),
+        "",
+        "And what an operator would ask:",
+        "",
+        f"  export LITELLM_PLUGIN_CONFIG={','.join(map(str, started.config))}",
+        *(
+            f"  {_program()} {arguments}"
+            for arguments in (
+                "doctor",
+                "whoami carol",
+                f"token --file {started.headers[BOB]}",
+                "config check",
+            )
         ),
         "",
         "",
@@ -113,6 +127,15 @@ def welcome(sandbox: Sandbox) -> str:
     return "\n".join(lines)
 
 
-def _curl(sandbox: Sandbox, person: Person, path: str, body: str | None) -> str:
+def _program() -> str:
+    """Return how to call the command: by its path, which need not be in ``PATH``."""
+    script = Path(sys.executable).with_name("litellm-plugin")
+    if not script.exists():
+        return f"{sys.executable} -m litellm_plugin"
+    here = Path.cwd()
+    return str(script.relative_to(here) if script.is_relative_to(here) else script)
+
+
+def _curl(started: Sandbox, person: Person, path: str, body: str | None) -> str:
     data = f"-H 'Content-Type: application/json' -d '{body}' " if body else ""
-    return f"curl -sS -w '\\n' -H @{sandbox.headers[person]} {data}'{sandbox.url}{path}'"
+    return f"curl -sS -w '\\n' -H @{started.headers[person]} {data}'{started.url}{path}'"

@@ -6,6 +6,7 @@ could mean something real.
 
 from __future__ import annotations
 
+import json
 import socket
 import tempfile
 import threading
@@ -50,6 +51,7 @@ class Sandbox:
         today: The last day of usage, in UTC.
         tokens: A user token per person, good for :data:`TOKEN_HOURS`.
         headers: Per person, a file with the ``Authorization`` header, for ``curl -H @FILE``.
+        config: Configuration files that say what the service runs on.
     """
 
     url: str
@@ -59,6 +61,7 @@ class Sandbox:
     today: date
     tokens: Mapping[people.Person, str]
     headers: Mapping[people.Person, Path]
+    config: Sequence[Path]
 
 
 @contextmanager
@@ -106,7 +109,9 @@ def running(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="litellm-sandbox-")))
         settings = _with_own_key(settings, folder)
         front = stack.enter_context(_service_socket(host, port))
-        sandbox = _furnished(settings, f"{_url(front)}/api/litellm", folder)
+        url = f"{_url(front)}/api/litellm"
+        files = [*(path.absolute() for path in config), _overlay(settings, url, folder)]
+        sandbox = _furnished(settings, url, folder, files)
         for sock, app in (
             (sockets[_LITELLM_URL], sandbox.litellm.app),
             (sockets[_BACKSTAGE_URL], sandbox.backstage.app),
@@ -243,7 +248,21 @@ def _with_own_key(settings: Settings, folder: Path) -> Settings:
     return replace(settings, service=service, cache=Cache())
 
 
-def _furnished(settings: Settings, url: str, folder: Path) -> Sandbox:
+def _overlay(settings: Settings, url: str, folder: Path) -> Path:
+    """Write what the sandbox has decided otherwise than its configuration files say."""
+    plugin_id, key_file = settings.service.plugin_id, str(settings.service.key_file)
+    backstage = settings.discovery.backstage_url
+    litellm = {
+        "baseUrl": settings.base_url,
+        "service": {"keyFile": key_file, "backstageUrl": backstage},
+    }
+    endpoints = [{"target": url, "plugins": [plugin_id]}]
+    file = folder / "app-config.sandbox.yaml"
+    file.write_text(json.dumps({"litellm": litellm, "discovery": {"endpoints": endpoints}}))
+    return file
+
+
+def _furnished(settings: Settings, url: str, folder: Path, config: Sequence[Path]) -> Sandbox:
     issuer = Issuer()
     litellm = LiteLLMStandIn(settings.master_key)
     today = datetime.now(UTC).date()
@@ -269,4 +288,4 @@ def _furnished(settings: Settings, url: str, folder: Path) -> Sandbox:
     headers = {person: folder / person.name for person in people.PEOPLE}
     for person, file in headers.items():
         file.write_text(f"Authorization: Bearer {tokens[person]}\n")
-    return Sandbox(url, settings, litellm, backstage, today, tokens, headers)
+    return Sandbox(url, settings, litellm, backstage, today, tokens, headers, config)

@@ -182,8 +182,8 @@ def test_nothing_secret_is_shown_of_a_full_configuration(
     settings: Settings = read_configuration([path], FULL).settings
     hidden = _secrets(settings) - {settings.cache.connection}
     assert len(hidden) == 5
-    result = CliRunner().invoke(main, _arguments(path, *form), env=FULL)
-    assert "redis.internal:6379" in "".join(result.stdout.split())
+    result = CliRunner().invoke(main, _arguments(path, *form), env={**FULL, "COLUMNS": "200"})
+    assert f"redis://{MASK}@redis.internal:6379/0" in result.stdout
     for secret in (hidden - {"external", "backend"}) | {*FULL.values(), ":password@"}:
         assert secret not in result.stdout
 

@@ -88,6 +88,11 @@ class Service:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def environ(self) -> dict[str, str]:
+        """The variables it runs with."""
+        return dict(self._env)
+
+    @property
     def log(self) -> str:
         """What the service and gunicorn have said."""
         return (self._folder / "log").read_text(errors="replace")

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 import litellm_plugin.sandbox
+from litellm_plugin.cli import main
 from litellm_plugin.cli.sandbox import sandbox as sandbox_command
 from litellm_plugin.cli.sandbox import welcome
 from litellm_plugin.config import load_settings
@@ -73,6 +74,14 @@ def test_it_tells_what_a_user_needs(sandbox: Sandbox) -> None:
     assert sandbox.tokens[people.BOB] in told
     assert MASTER_KEY not in told
     assert len(commands(told)) == 8
+
+
+def test_the_doctor_finds_nothing_wrong_with_it(sandbox: Sandbox) -> None:
+    environ = {**NOWHERE, "LITELLM_PLUGIN_CONFIG": ",".join(map(str, sandbox.config))}
+    result = CliRunner().invoke(main, ["doctor", "--json"], env=environ)
+    told = json.loads(result.stdout)
+    assert [check for check in told["checks"] if check["status"] in {"failed", "warning"}] == []
+    assert environ["LITELLM_PLUGIN_CONFIG"] in welcome(sandbox)
 
 
 def test_files_with_tokens_are_for_their_user_only(sandbox: Sandbox) -> None:
