@@ -580,6 +580,14 @@ def test_ids_are_their_own_and_foundations_exist() -> None:
     assert all({*check.needs, *check.after} <= set(ids) for check in CHECKS)
 
 
+def test_the_page_about_it_has_every_check() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+    for check in CHECKS:
+        needs = ", ".join(f"`{name}`" for name in check.needs)
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{check.id}` |"))
+        assert row.endswith(f"| {needs} |" if needs else "| |")
+
+
 def test_the_shape_for_machines(installation: Installation) -> None:
     told = installation.doctor().told
     assert list(told) == ["ok", "version", "counts", "checks"]

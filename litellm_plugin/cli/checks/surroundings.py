@@ -124,7 +124,7 @@ def _headers(world: World, url: str, answer: Answer) -> Result:
     if odd:
         return warning(
             f"{url} leads here and Authorization arrives, but {' and '.join(odd)}.",
-            f"{' and '.join(todo)}.",
+            f"{'. '.join(todo)}.",
         )
     return ok(f"{url}: leads here, Authorization arrives, answers are compressed and complete")
 
