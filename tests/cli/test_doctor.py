@@ -489,6 +489,24 @@ def test_a_static_token_needs_no_discovery(installation: Installation) -> None:
     assert outcome.result.exit_code == 0
 
 
+def test_older_versions_of_litellm_tell_theirs_elsewhere(installation: Installation) -> None:
+    installation.litellm.replies.update(
+        {
+            "/health/readiness/details": Reply(404, {"detail": "Not Found"}),
+            "/health/readiness": Reply(json={"status": "healthy", "litellm_version": "1.40.0"}),
+            "/health/license": Reply(404, {"detail": "Not Found"}),
+        }
+    )
+    assert installation.doctor()["litellm-version"]["found"] == "1.40.0, edition not told"
+    installation.litellm.replies |= {
+        "/health/readiness": Reply(json={"status": "healthy"}),
+        "/openapi.json": Reply(json={"info": {"version": "1.30.0"}}),
+        "/health/license": Reply(json={"has_license": True, "license_type": "enterprise"}),
+    }
+    found = installation.doctor()["litellm-version"]["found"]
+    assert found == "1.30.0, licensed (enterprise, until any time)"
+
+
 def test_the_table_is_for_people(installation: Installation) -> None:
     installation.settings["masterKey"] = "sk-another"
     result = installation.run("doctor")

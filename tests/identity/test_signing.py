@@ -50,6 +50,17 @@ class TestTheKeyOfThisHost:
         assert load(key_file).public_jwks() == first.public_jwks()
         assert [path.name for path in key_file.parent.iterdir()] == ["key.json"]
 
+    def test_one_who_only_looks_makes_none(self, key_file: Path) -> None:
+        assert PluginKeys.existing(kept_in(key_file), {}) is None
+        assert not key_file.parent.exists()
+        made = load(key_file)
+        found = PluginKeys.existing(kept_in(key_file), {})
+        assert found is not None
+        assert found.public_jwks() == made.public_jwks()
+        key_file.chmod(0o644)
+        with pytest.raises(KeyStoreError, match="may have read"):
+            PluginKeys.existing(kept_in(key_file), {})
+
     def test_only_the_service_can_read_it(self, key_file: Path) -> None:
         load(key_file)
         assert mode(key_file) == 0o600
