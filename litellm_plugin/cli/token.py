@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,7 +31,6 @@ from litellm_plugin.identity.jose import (
     Expired,
     NotYetValid,
     TokenError,
-    UnverifiedToken,
     audiences,
     parse,
 )
@@ -60,14 +59,17 @@ class Reading:
 
     Attributes:
         kind: What it looks like, in words.
+        typ: The header's ``typ``; empty where it has none.
         keys: Where the keys are that it is checked with, if anywhere.
         who: Whom it proves, if it holds.
         refusal: Why it is refused, if it is.
         remedy: What to do about that.
         notes: What was noted on the way.
+        no_token: Why it is no JSON Web Token, if it is none.
     """
 
     kind: str
+    typ: str
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
     keys: str | None = None
@@ -75,7 +77,8 @@ class Reading:
     until: float | None = None
     refusal: str | None = None
     remedy: str | None = None
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
+    no_token: str | None = None
 
 
 @click.command()
@@ -135,60 +138,54 @@ def _credential(source: TextIO | None) -> str:
 
 
 def _read(plugin: Plugin, text: str) -> Reading:
-    settings = plugin.settings
-    try:
-        parsed: UnverifiedToken | None = parse(text)
-    except TokenError as exc:
-        parsed, no_token = None, str(exc)
-    if parsed is None:
-        kind = "a LiteLLM key" if text.startswith("sk-") else "no JSON Web Token"
-        header, claims = {}, {}
-    else:
-        header = dict(parsed.header)
-        try:
-            claims = dict(parsed.unverified_claims)
-        except TokenError as exc:
-            claims, no_token = {}, str(exc)
-        kind = _kind(settings, parsed.typ, claims)
-    keys = _keys_url(settings, parsed.typ if parsed else "", claims)
-    bridged = settings.bridge.issuer and claims.get("iss") == settings.bridge.issuer
+    settings, reading = plugin.settings, _looked_at(plugin.settings, text)
     with logged("litellm_plugin.identity") as notes:
         try:
             principal = plugin.authenticator.authenticate(f"Bearer {text}")
         except PluginError as exc:
-            if bridged:
-                return _read_bridge(plugin, text, Reading(kind, header, claims))
-            refusal, remedy = _refusal(settings, exc, parsed.typ if parsed else "", claims)
-            if parsed is None and exc.status == 403:
-                kind = _STATIC
-            elif parsed is None and text.startswith("sk-"):
-                remedy = "LiteLLM itself takes such keys; this service wants Backstage's tokens."
-            elif parsed is None:
-                refusal += f" As a JSON Web Token: {no_token}."
-            told = isinstance(_cause(exc), TokenError) and not isinstance(_cause(exc), NoKeysError)
-            return Reading(
-                kind,
-                header,
-                claims,
-                keys,
-                None,
-                None,
-                refusal,
-                remedy,
-                () if told else tuple(notes),
-            )
-    if parsed is None:
-        kind = _STATIC
-    who, until = _who(principal), claims.get("exp")
-    return Reading(kind, header, claims, keys, who, until)
+            if settings.bridge.issuer and reading.claims.get("iss") == settings.bridge.issuer:
+                return _read_bridge(plugin, text, reading)
+            return _refused(settings, reading, exc, notes)
+    kind = reading.kind if reading.no_token is None else _STATIC
+    return replace(reading, kind=kind, who=_who(principal), until=reading.claims.get("exp"))
+
+
+def _looked_at(settings: Settings, text: str) -> Reading:
+    """Return what a token says of itself, none of it proven."""
+    try:
+        token = parse(text)
+        claims = dict(token.unverified_claims)
+    except TokenError as exc:
+        kind = "a LiteLLM key" if text.startswith("sk-") else "no JSON Web Token"
+        return Reading(kind, "", {}, {}, no_token=str(exc))
+    kind, keys = _kind(settings, token.typ, claims), _keys_url(settings, token.typ, claims)
+    return Reading(kind, token.typ, dict(token.header), claims, keys)
+
+
+def _refused(
+    settings: Settings, reading: Reading, exc: PluginError, notes: Sequence[str]
+) -> Reading:
+    cause = _cause(exc)
+    refusal, remedy = _refusal(settings, exc, cause, reading.typ, reading.claims)
+    kind = reading.kind
+    if reading.no_token is not None:
+        if exc.status == 403:
+            kind = _STATIC
+        elif kind == "a LiteLLM key":
+            remedy = "LiteLLM itself takes such keys; this service wants Backstage's tokens."
+        elif cause is None:
+            refusal += f" As a JSON Web Token: {reading.no_token}."
+    if cause is not None and not isinstance(cause, NoKeysError):
+        notes = ()  # they say the same
+    return replace(reading, kind=kind, refusal=refusal, remedy=remedy, notes=tuple(notes))
 
 
 def _read_bridge(plugin: Plugin, text: str, reading: Reading) -> Reading:
     keys = f"{plugin.settings.bridge.issuer}/protocol/openid-connect/certs"
-    args = (reading.kind, reading.header, reading.claims, keys)
+    reading = replace(reading, keys=keys)
     if plugin.bridge_tokens is None:
-        return Reading(
-            *args,
+        return replace(
+            reading,
             refusal="The bridge is closed: litellm.bridge.enabled is false.",
             remedy="Set litellm.bridge.enabled: true, if command lines may come with such tokens.",
         )
@@ -197,11 +194,11 @@ def _read_bridge(plugin: Plugin, text: str, reading: Reading) -> Reading:
             identity = plugin.bridge_tokens.verify(f"Bearer {text}")
         except PluginError as exc:
             hint = f"{exc.fields.get('hint', exc.message)}."
-            reason = _reason(exc, reading.claims, keys) or hint[0].upper() + hint[1:]
+            reason = _reason(_cause(exc), reading.claims, keys) or hint[0].upper() + hint[1:]
             remedy = "Get a new one from the issuer, for the client of litellm.bridge.clientId."
-            return Reading(*args, refusal=reason, remedy=remedy, notes=tuple(notes))
+            return replace(reading, refusal=reason, remedy=remedy, notes=tuple(notes))
     who = f"{identity.login}, at /bridge/* only"
-    return Reading(*args, who=who, until=reading.claims.get("exp"))
+    return replace(reading, who=who, until=reading.claims.get("exp"))
 
 
 def _kind(settings: Settings, typ: str, claims: Mapping[str, Any]) -> str:
@@ -220,10 +217,11 @@ def _kind(settings: Settings, typ: str, claims: Mapping[str, Any]) -> str:
 
 
 def _keys_url(settings: Settings, typ: str, claims: Mapping[str, Any]) -> str | None:
-    if typ in {USER_TYP, LIMITED_TYP} or claims.get("aud") == USER_AUDIENCE:
-        return user_keys_url(settings.discovery)
+    if typ != PLUGIN_TYP:
+        of_user = typ in {USER_TYP, LIMITED_TYP} or claims.get("aud") == USER_AUDIENCE
+        return user_keys_url(settings.discovery) if of_user else None
     source = claims.get("sub")
-    if typ != PLUGIN_TYP or not isinstance(source, str):
+    if not isinstance(source, str):
         return None
     if source == settings.service.plugin_id:
         return "this service's own"
@@ -250,13 +248,29 @@ def _who(principal: Principal) -> str:
 
 
 def _refusal(
-    settings: Settings, exc: PluginError, typ: str, claims: Mapping[str, Any]
+    settings: Settings,
+    exc: PluginError,
+    cause: TokenError | None,
+    typ: str,
+    claims: Mapping[str, Any],
+    *,
+    inside: bool = False,
 ) -> tuple[str, str]:
-    """Return why a token is refused, and what to do."""
-    cause = _cause(exc)
-    if cause is not None and cause.in_obo:
-        inner = parse(claims["obo"])
-        refusal, remedy = _refusal(settings, _again(exc, cause), inner.typ, inner.unverified_claims)
+    """Return why a token is refused, and what to do.
+
+    Args:
+        settings: Which service this is, and where the keys are.
+        exc: The refusal.
+        cause: What the check of the token itself said, if that was it.
+        typ: The token's.
+        claims: The token's.
+        inside: Whether it is the user's token inside of a plugin token.
+    """
+    if cause is not None and cause.in_obo and not inside:
+        user = parse(claims["obo"])
+        refusal, remedy = _refusal(
+            settings, exc, cause, user.typ, user.unverified_claims, inside=True
+        )
         return f"About the user's token inside (obo): {refusal}", remedy
     keys = _keys_url(settings, typ, claims)
     plugin_id = settings.service.plugin_id
@@ -266,7 +280,7 @@ def _refusal(
             f"It is for the plugin {named}, and this service is {plugin_id}.",
             f"Let the caller ask for a token for {plugin_id}; or see litellm.service.pluginId.",
         )
-    reason = _reason(exc, claims, keys)
+    reason = _reason(cause, claims, keys)
     if reason is None:
         return f"{redact(exc.message).rstrip('.')}.", _whatever(settings, exc, typ)
     match cause:
@@ -282,12 +296,6 @@ def _refusal(
                 "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints."
             )
     return reason, remedy
-
-
-def _again(exc: PluginError, cause: TokenError) -> PluginError:
-    """Return the refusal as if the token inside had come by itself."""
-    cause.in_obo = False
-    return exc
 
 
 def _whatever(settings: Settings, exc: PluginError, typ: str) -> str:
@@ -310,9 +318,9 @@ def _cause(exc: PluginError) -> TokenError | None:
     return cause if isinstance(cause, TokenError) else None
 
 
-def _reason(exc: PluginError, claims: Mapping[str, Any], keys: str | None) -> str | None:
+def _reason(cause: TokenError | None, claims: Mapping[str, Any], keys: str | None) -> str | None:
     """Return why, where the check of the token itself tells."""
-    cause, now = _cause(exc), time.time()
+    now = time.time()
     match cause:
         case None:
             return None

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -43,17 +43,6 @@ def unheard_plugin(settings: Settings, keys: PluginKeys | None = None) -> Plugin
     return build(undisturbed(settings), plugin_keys=signing, host=HostShared(None))
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """What an upstream's clock said, by the ``Date`` of an answer.
-
-    Attributes:
-        ahead: Seconds that it is ahead of this host's; negative: behind.
-    """
-
-    ahead: float
-
-
 class World:
     """What the checks share. Safe to share between threads.
 
@@ -62,6 +51,13 @@ class World:
         warnings: What was odd about the configuration.
         url: Where the service is from outside, through the ingress, if that is to be looked at.
         user_token: A Backstage user's token to look through it with.
+
+    Attributes:
+        plugin: It asks as the service asks, and leaves nothing behind.
+        keys: The plugin key that there is; None: none, or see ``key_fault``.
+        key_fault: Why the plugin key can't be used.
+        clocks: By upstream, how many seconds its clock is ahead of this host's, by the ``Date``
+            of its last answer.
     """
 
     def __init__(
@@ -82,7 +78,7 @@ class World:
         except KeyStoreError as exc:
             self.key_fault = str(exc)
         self.plugin = unheard_plugin(settings, self.keys)
-        self.clocks: dict[str, Clock] = {}
+        self.clocks: dict[str, float] = {}
         self._upstreams = {
             name: upstream(settings, name, setting)
             for name, setting in (
@@ -112,7 +108,7 @@ class World:
         answer = way.request(method, url, headers=headers, body=body)
         ahead = _ahead(answer, time.time())
         if ahead is not None:
-            self.clocks[name] = Clock(ahead)
+            self.clocks[name] = ahead
         return answer
 
     def once(self, key: str, ask: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.installation import Installation
 from tests.fakes import connection_refused
-from tests.tokens import STATIC_TOKEN, SigningKey, TokenFactory
+from tests.tokens import STATIC_TOKEN, USER_TYP, SigningKey, TokenFactory
 
 USER_KEYS = "http://127.0.0.1:7007/api/auth/.well-known/jwks.json"
 RIG_KEYS = "http://127.0.0.1:7007/api/rig/.backstage/auth/v1/jwks.json"
@@ -107,6 +107,11 @@ def test_why_it_is_refused(plugin: Installation, tokens: TokenFactory) -> None:
             tokens.keycloak(iss="https://elsewhere.example"),
             "Illegal token.",
             "none of the 3 entries of backend.auth.externalAccess",
+        ),
+        (
+            stranger.token({"typ": USER_TYP, "alg": "ES256"}, b"no json"),
+            "Its payload is not re",
+            "",
         ),
         ("garbage-token", "As a JSON Web Token: it does not have three segments.", "none of the 3"),
         ("sk-0123456789abcdef", "Illegal token.", "LiteLLM itself takes such keys"),

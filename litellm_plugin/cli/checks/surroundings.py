@@ -22,9 +22,7 @@ def configuration(world: World) -> Result:
 
 def clocks(world: World) -> Result:
     """Tell whether the clocks of this host, LiteLLM and Backstage agree."""
-    ahead = {
-        name: world.clocks[name].ahead for name in ("LiteLLM", "Backstage") if name in world.clocks
-    }
+    ahead = {name: world.clocks[name] for name in ("LiteLLM", "Backstage") if name in world.clocks}
     if not ahead:
         return skipped("Nobody has told the time")
     worst = max(abs(seconds) for seconds in ahead.values())
