@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from litellm_plugin.cache.host import HostShared
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
-from litellm_plugin.config.settings import Cache, Settings
+from litellm_plugin.config.settings import Cache, RateLimits, Settings
 from litellm_plugin.errors import PluginError
 from litellm_plugin.identity.jose import PrivateKey
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys
@@ -24,7 +24,12 @@ T = TypeVar("T")
 
 def undisturbed(settings: Settings) -> Settings:
     """Return settings under which a look leaves nothing behind, and nothing old is seen."""
-    service = replace(settings.service, cache_seconds=0.0, rate_limits=False, circuit_breaker=False)
+    service = replace(
+        settings.service,
+        cache_seconds=0.0,
+        rate_limits=RateLimits(enabled=False),
+        circuit_breaker=False,
+    )
     return replace(settings, service=service, cache=Cache())
 
 

@@ -5,6 +5,7 @@ Defaults are not here but in ``settings``: a key that is not set is not passed o
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
