@@ -29,7 +29,7 @@ def default_of(path: KeyPath) -> Any:
     names = [_CAPITAL.sub("_", str(part)).lower() for part in path]
     value = _field(_UNSET, names[1:] if path[0] in _ABOVE else names)
     if is_dataclass(value):
-        return None
+        return getattr(value, "enabled", None)
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return list(value) if isinstance(value, tuple) else value

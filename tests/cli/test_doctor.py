@@ -415,6 +415,11 @@ def test_the_right_cause_is_named(installation: Installation, name: str) -> None
             "litellm.teamAdmin.allowedModels: LiteLLM has no gpt-5",
         ),
         (
+            sets("litellm.provisioning.roles.0.keyPolicy", {"allowedModels": ["gpt-5"]}),
+            "models",
+            "litellm.provisioning.roles[0].keyPolicy.allowedModels: LiteLLM has no gpt-5",
+        ),
+        (
             sets("litellm.teamAdmin.allowedMcpServers", ["jira"]),
             "objects",
             "litellm.teamAdmin.allowedMcpServers: LiteLLM has no jira",

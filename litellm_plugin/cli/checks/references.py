@@ -144,9 +144,23 @@ def _access_groups(rows: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def _allowed_models(world: World) -> dict[str, str]:
-    return dict.fromkeys(
-        world.settings.team_admin.allowed_models, "litellm.teamAdmin.allowedModels"
-    )
+    """Return the models that somebody may choose, and which key names each."""
+    settings = world.settings
+    named = dict.fromkeys(settings.team_admin.allowed_models, "litellm.teamAdmin.allowedModels")
+    policies: list[tuple[str, Iterable[str] | None]] = [
+        ("litellm.keyPolicy.allowedModels", settings.key_policy.allowed_models)
+    ]
+    policies += [
+        (
+            f"litellm.provisioning.roles[{index}].keyPolicy.allowedModels",
+            role.key_policy.get("allowed_models"),
+        )
+        for index, role in enumerate(settings.provisioning.roles)
+    ]
+    for where, models in policies:
+        for model in models or ():
+            named.setdefault(model, where)
+    return named
 
 
 def objects(world: World) -> Result:
