@@ -25,7 +25,10 @@ class CrossOrigin:
 
     def preflight(self) -> Response | None:
         """Answer the preflight of an allowed origin; None for any other request."""
-        if request.method != "OPTIONS" or not self._allowed(request.headers.get("Origin", "")):
+        environ = request.environ
+        if environ["REQUEST_METHOD"] != "OPTIONS":
+            return None
+        if not self._allowed(environ.get("HTTP_ORIGIN", "")):
             return None
         response = SecuredResponse(status=204)
         del response.headers["Content-Type"]
@@ -44,8 +47,11 @@ class CrossOrigin:
 
     def finish(self, response: Response) -> Response:
         """Say on an answer which origin may read it."""
-        response.vary.add("Origin")
-        origin = request.headers.get("Origin", "")
+        if "Vary" in response.headers:
+            response.vary.add("Origin")
+        else:  # as it nearly always is; werkzeug's set of headers is dear
+            response.headers["Vary"] = "Origin"
+        origin = request.environ.get("HTTP_ORIGIN", "")
         if origin and self._allowed(origin):
             response.access_control_allow_origin = origin
             response.access_control_allow_credentials = self._cors.credentials
