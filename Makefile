@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox test lint types live docs wheel format fuzz lock audit licences clean
+.PHONY: help sandbox test lint types live docs wheel package format fuzz lock audit licences clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -46,6 +46,14 @@ wheel: .venv/.installed  ## build the wheel and the source distribution into dis
 	rm -rf build dist
 	$(BIN)/python -m build --quiet --no-isolation >/dev/null
 
+package: wheel .venv/.recipes  ## try the packages, and the recipes of deploy/
+	$(BIN)/python -m pytest -m package tests/package
+	$(BIN)/python -m pytest tests/deploy
+
+.venv/.recipes: .venv/.installed requirements/deploy.txt
+	$(INSTALL) --require-hashes -r requirements/deploy.txt
+	@touch $@
+
 format: .venv/.installed  ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -73,6 +81,7 @@ lock: .venv/.installed  ## lock what pyproject.toml asks for, after each change 
 	$(COMPILE) pyproject.toml --extra serve --extra redis -o requirements/run.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) --group fuzz -o requirements/fuzz.txt
+	$(COMPILE) --group deploy -c requirements/dev.txt -o requirements/deploy.txt
 	$(BIN)/python -c "$(BUILD_NEEDS)" | $(COMPILE) - -o requirements/build.txt
 	@$(MAKE) --no-print-directory licences
 

@@ -3,29 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
-from flask import Flask
-
-from litellm_plugin import create_app
-from litellm_plugin.config import ConfigError, default_paths, load_settings
-
-
-def load(paths: list[Path] | None = None) -> Flask:
-    """Return the application, or end the process with status 2 and every problem listed.
-
-    Args:
-        paths: Configuration files, the later ones winning; by default those of
-            ``LITELLM_PLUGIN_CONFIG`` or of the working directory.
-    """
-    try:
-        files = paths or default_paths(os.environ, Path.cwd())
-        return create_app(load_settings(files, os.environ))
-    except ConfigError as exc:
-        print(f"The configuration is faulty:\n{exc}", file=sys.stderr)  # noqa: T201
-        raise SystemExit(2) from None
+from litellm_plugin.wsgi import load
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The gunicorn worker that ``gunicorn.conf.py`` chooses: gevent's, with two habits changed.
+"""The gunicorn worker that ``gunicorn_conf.py`` chooses: gevent's, with two habits changed.
 
 For gunicorn alone; whoever imports it has gevent, and has patched what it patches.
 """

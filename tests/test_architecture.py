@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "litellm_plugin"
 # From top to bottom; a layer imports from itself and from those below it.
 LAYERS = (
     ("__main__", "cli"),
-    ("sandbox", "worker"),
+    ("sandbox", "worker", "wsgi", "gunicorn_conf"),
     ("factory", "__init__"),
     ("routes",),
     ("plugin",),
@@ -34,11 +34,11 @@ DOORS = {
     "redis": {"cache/redis.py"},
     "limits": {"cache/counters.py"},
     "lmdb": {"cache/shared.py"},
-    "gevent": {"worker.py"},
+    "gevent": {"worker.py", "gunicorn_conf.py"},
     "gunicorn": {"worker.py"},
     "click": {"cli/"},
     "rich": {"cli/terminal.py"},
-    "flask": {"routes/", "factory.py", "sandbox/"},
+    "flask": {"routes/", "factory.py", "wsgi.py", "sandbox/"},
     "werkzeug": {"routes/", "factory.py", "sandbox/"},
 }
 

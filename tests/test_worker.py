@@ -1,4 +1,4 @@
-"""gunicorn as ``gunicorn.conf.py`` sets it up: how its workers end, and what they are."""
+"""gunicorn as ``gunicorn_conf.py`` sets it up: how its workers end, and what they are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 from tests.live.service import free_port
 
 REPO = Path(__file__).parent.parent
-SETTINGS = REPO / "gunicorn.conf.py"
+SETTINGS = REPO / "litellm_plugin" / "gunicorn_conf.py"
 
 ENOUGH = 20.0  # seconds for whatever is to happen soon; ``keepalive`` is 75
 

@@ -1,6 +1,6 @@
 """What a proxy in front may pass on: requests that two servers take apart differently.
 
-A real gunicorn, as ``gunicorn.conf.py`` sets it up, asked over bare sockets.
+A real gunicorn, as ``gunicorn_conf.py`` sets it up, asked over bare sockets.
 """
 
 from __future__ import annotations

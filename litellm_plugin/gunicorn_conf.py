@@ -1,0 +1,64 @@
+"""Settings of gunicorn; ``gunicorn --config python:litellm_plugin.gunicorn_conf`` needs no more.
+
+In a checkout ``gunicorn app:app`` finds them by itself, by way of ``gunicorn.conf.py``. Why they
+are what they are, with measurements: benchmarks/README.md.
+"""
+
+import gc
+import os
+
+try:
+    from gevent import monkey
+except ImportError:
+    # Requests wait for LiteLLM most of the time, so threads do what processes would.
+    worker_class = "gthread"
+    threads = 16
+else:
+    # Before anything of the service is imported: preload_app imports it here.
+    monkey.patch_all()
+    # A greenlet takes over from another one for half of what a thread costs.
+    worker_class = "litellm_plugin.worker.Worker"
+
+# What is served where the command line names nothing else.
+wsgi_app = "litellm_plugin.wsgi:load()"
+
+bind = os.environ.get("LITELLM_PLUGIN_BIND", "127.0.0.1:5000")
+
+# The configuration is read once, before the workers are made: a fault in it
+# ends gunicorn with its own exit status instead of restarting workers for ever.
+preload_app = True
+
+# One for each core.
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+
+# Above litellm.service.timeouts.total, so that a slow LiteLLM is answered for
+# by us and not by a killed worker.
+timeout = 90
+graceful_timeout = 45
+
+# A way in for the same user that nobody asked for, in their home folder: it may be read-only.
+control_socket_disable = True
+
+# No client may say where the application is mounted: by default a SCRIPT_NAME header
+# would, from this host's own addresses, where a sidecar proxy hands headers on.
+forwarder_headers = ""
+
+# Users in many groups have long tokens, which Backstage takes: Node's limit is that of all
+# headers. Of 16 KiB a token is read, and not beyond.
+limit_request_field_size = 16 * 1024 + 512
+limit_request_fields = 64
+
+# Longer than a reverse proxy keeps an idle connection (60 s in nginx): the side
+# that sends the request must be the one that closes, or requests are lost.
+keepalive = 75
+
+
+def post_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicorn's names
+    """Let the garbage collector look at what a worker makes, and less often.
+
+    LiteLLM's answers are thousands of objects without a cycle among them, which
+    come and go by themselves.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
