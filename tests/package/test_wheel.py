@@ -102,6 +102,8 @@ def test_the_source_distribution_has_what_a_build_needs() -> None:
 def test_nothing_is_missing(installed: Environment) -> None:
     assert "No broken requirements found" in installed.run("python", "-m", "pip", "check")
     script = "import litellm_plugin; print(litellm_plugin.__version__, litellm_plugin.__file__)"
+    said = installed.run("litellm-plugin", "--version")
+    assert __version__ in said
     version, file = installed.run("python", "-c", script).split()
     assert version == __version__
     assert Path(file).is_relative_to(installed.folder)
