@@ -1,4 +1,4 @@
-"""The gunicorn worker that ``gunicorn_conf.py`` chooses: gevent's, with two habits changed.
+"""The gunicorn worker that ``gunicorn_conf.py`` chooses: gevent's, with some habits changed.
 
 For gunicorn alone; whoever imports it has gevent, and has patched what it patches.
 """
@@ -6,6 +6,7 @@ For gunicorn alone; whoever imports it has gevent, and has patched what it patch
 from __future__ import annotations
 
 import errno
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,18 +70,28 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._idle: set[gevent.Greenlet] = set()
+        self._clients: dict[gevent.Greenlet, Any] = {}  # the socket of each connection
+        self._idle: dict[gevent.Greenlet, float] = {}  # since when, on the monotonic clock
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve one connection."""
+        greenlet = gevent.getcurrent()
+        self._clients[greenlet] = client
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            del self._clients[greenlet]
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
         """Limit how long a connection may wait for its next request."""
         greenlet = gevent.getcurrent()
-        self._idle.add(greenlet)
+        self._idle[greenlet] = time.monotonic()
         try:
             with super().timeout_ctx():
                 yield
         finally:
-            self._idle.discard(greenlet)
+            del self._idle[greenlet]
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Answer one request, and let the other connections have their turn.
@@ -90,11 +101,27 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
         """
         body = req.body.reader = _InTime(req.body.reader)
         sock.settimeout(ANSWER_SECONDS)
+        self._tell_of_the_end(req)
         super().handle_request(listener_name, req, sock, addr)
-        if not self.alive or body.failed:
+        if body.failed:
             raise StopIteration  # as gunicorn closes a connection
         sock.settimeout(None)
         gevent.sleep(0)
+
+    def _tell_of_the_end(self, req: Any) -> None:
+        """Let the answer's headers say whether the connection ends with it, and keep to that.
+
+        A client that is not told sends its next request, which would be lost.
+        """
+        wanted = req.should_close
+        told: list[bool] = []
+
+        def should_close() -> bool:
+            if not told:  # the headers are made
+                told.append(wanted() or not self.alive)
+            return told[0]
+
+        req.should_close = should_close
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to end: requests are finished, and idle connections closed.
@@ -106,5 +133,22 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
         gevent.spawn_later(LAST_CONNECTIONS, self._close_idle)
 
     def _close_idle(self) -> None:
-        for greenlet in list(self._idle):
-            greenlet.kill(NoMoreData(), block=False)
+        # One that was answered a moment ago may be used again at this moment. What it sends is
+        # answered, and then it is closed.
+        for greenlet, since in list(self._idle.items()):
+            rested = time.monotonic() - since >= LAST_CONNECTIONS
+            if rested and _quiet(self._clients[greenlet]):
+                greenlet.kill(NoMoreData(), block=False)
+        gevent.spawn_later(LAST_CONNECTIONS / 3, self._close_idle)
+
+
+def _quiet(client: Any) -> bool:
+    """Tell whether nothing has come in that is still to be read."""
+    limit = client.gettimeout()
+    client.settimeout(0)
+    try:
+        return not client.recv(1, socket.MSG_PEEK)
+    except (OSError, ValueError):  # nothing; or TLS, which can't be looked into
+        return True
+    finally:
+        client.settimeout(limit)

@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -26,6 +26,7 @@ ENOUGH = 20.0  # seconds for whatever is to happen soon; ``keepalive`` is 75
 
 # A request to /held says that it has begun, and ends when it is let go.
 APP = """\
+import os
 import time
 from pathlib import Path
 from flask import Flask
@@ -35,6 +36,10 @@ app = Flask(__name__)
 @app.get("/")
 def at_once():
     return "at once"
+
+@app.get("/pid")
+def pid():
+    return str(os.getpid())
 
 @app.get("/held")
 def held():
@@ -117,6 +122,73 @@ def test_it_ends_with_its_requests_and_not_with_idle_connections(server: Server)
     assert answers == ["held"]
     assert server.process.wait(ENOUGH) == 0
     assert "Traceback" not in server.log
+
+
+def test_reloading_loses_no_request(server: Server) -> None:
+    """Also not on connections that are kept, nor one that takes longer than the reload."""
+    over, lost, answered = Event(), [], []
+
+    def ask() -> None:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=ENOUGH)
+        last = time.monotonic()
+        while not over.is_set():
+            try:
+                rested = time.monotonic() - last
+                connection.request("GET", "/pid")
+                answered.append(connection.getresponse().read().decode())
+            except (OSError, HTTPException) as exc:
+                connection.close()
+                if rested < 1.0:  # else it was closed as an idle one
+                    lost.append(repr(exc))
+            last = time.monotonic()
+        connection.close()
+
+    held: list[str] = []
+    slow = Thread(target=lambda: held.append(server.ask("/held")))
+    slow.start()
+    wait_for((server.folder / "begun").exists)
+    clients = [Thread(target=ask) for _ in range(4)]
+    for client in clients:
+        client.start()
+    wait_for(lambda: len(set(answered)) == 1)
+    (old,) = set(answered)
+
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: len(set(answered)) == 2)
+    wait_for(lambda: old not in answered[-20:])
+    # The old worker serves nobody but the slow request, which it finishes.
+    assert Path("/proc", old).exists()
+    assert held == []
+    (server.folder / "let-go").touch()
+    slow.join(ENOUGH)
+    wait_for(lambda: not Path("/proc", old).exists())
+    over.set()
+    for client in clients:
+        client.join(ENOUGH)
+
+    assert held == ["held"]
+    assert lost == []
+
+
+def test_an_answer_in_the_end_says_that_the_connection_ends_too(server: Server) -> None:
+    said: list[str | None] = []
+
+    def ask() -> None:
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=ENOUGH)) as connection:
+            connection.request("GET", "/held")
+            response = connection.getresponse()
+            said.extend([response.read().decode(), response.getheader("Connection")])
+
+    asking = Thread(target=ask)
+    asking.start()
+    wait_for((server.folder / "begun").exists)
+    server.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: not server.answers())
+    (server.folder / "let-go").touch()
+    asking.join(ENOUGH)
+
+    assert said == ["held", "close"]
+    assert server.process.wait(ENOUGH) == 0
 
 
 def test_without_gevent_threads_do(monkeypatch: pytest.MonkeyPatch) -> None:
