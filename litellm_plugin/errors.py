@@ -125,6 +125,15 @@ class RequestTimeout(PluginError):
     status = 408
 
 
+class HungUp(PluginError):
+    """The client has gone without waiting for its answer, which nobody will get to read."""
+
+    status = 499  # as nginx has it in its log
+
+    def __init__(self) -> None:
+        super().__init__("You hung up before the key was made, so it was removed again")
+
+
 class PayloadTooLarge(PluginError):
     """The body is over the limit."""
 
@@ -201,6 +210,7 @@ class UpstreamError(PluginError):
         answered: LiteLLM's status, or None where no answer could be read.
         param: The request field it blames, where it names one.
         relayed: Whether the route hands LiteLLM's status on.
+        unfinished: Whether LiteLLM may have acted on a write that we have no answer to.
     """
 
     def __init__(
@@ -214,6 +224,18 @@ class UpstreamError(PluginError):
         self.answered = answered
         self.param = param
         self.relayed = False
+        self.unfinished = False
+
+    def unfinished_with(self, sentence: str) -> UpstreamError:
+        """Return the same error of a write that LiteLLM may have acted on.
+
+        Args:
+            sentence: What to do about it; put behind the message.
+        """
+        message = f"{self.message.rstrip('.')}. {sentence}" if sentence else self.message
+        error = UpstreamError(message, answered=self.answered, param=self.param)
+        error.unfinished = True
+        return error
 
     @property
     def down(self) -> bool:

@@ -18,7 +18,7 @@ from litellm_plugin.cache.shared import SharedStore
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.cache.store import Store
 from litellm_plugin.clients.backstage import Catalog, Entity, KeySetReader, Permissions
-from litellm_plugin.clients.http import Upstream
+from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.config import ConfigError
 from litellm_plugin.config.settings import CACHE_SECONDS, Settings, Timeouts
@@ -36,6 +36,7 @@ from litellm_plugin.services.caller import Caller, litellm_id
 from litellm_plugin.services.directory import Directory
 from litellm_plugin.services.key_rules import KeyRules
 from litellm_plugin.services.keys import Keys
+from litellm_plugin.services.lost_keys import LostKeys
 from litellm_plugin.services.models import Models
 from litellm_plugin.services.opencode import OpencodeKeys
 from litellm_plugin.services.rate_limits import RateLimits
@@ -107,12 +108,16 @@ def upstream(
         name: Who is asked, for messages.
         setting: What says where that is.
         at_once: How many threads may be asking at the same time; None: any number.
-        timeouts: Other limits than those that are configured.
+        timeouts: Other limits than those that are configured, for a look whether it is up:
+            that is not tried again, and taken whatever came of earlier ones.
     """
+    look = timeouts is not None
     return Upstream(
         name,
         setting=setting,
         at_once=at_once,
+        attempts=1 if look else READ_ATTEMPTS,
+        breaking=settings.service.circuit_breaker and not look,
         timeouts=timeouts or settings.service.timeouts,
         trust_environment=settings.service.trust_environment,
         ca_file=settings.service.ca_file,
@@ -185,7 +190,10 @@ def build(
     models = Models(litellm, snapshots)
     directory = Directory(catalog, snapshots, settings.user_id_domain)
     ceilings = KeyRules(settings, directory, models, snapshots, utc_now)
-    keys = Keys(litellm, snapshots, users, teams, settings.key_generation, ceilings, utc_now)
+    lost_keys = LostKeys(litellm, snapshots, looking=service.circuit_breaker)
+    keys = Keys(
+        litellm, snapshots, users, teams, settings.key_generation, ceilings, lost_keys, utc_now
+    )
 
     def backstage_works() -> bool:
         try:

@@ -95,7 +95,7 @@ def network(
     """The three hosts, and nothing else, for every ``requests`` session."""
     hosts = Network(litellm, backstage, keycloak)
     hosts.install(monkeypatch)
-    monkeypatch.setattr("litellm_plugin.clients.litellm.FIRST_PAUSE", 0.0)  # no waiting in tests
+    monkeypatch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)  # no waiting in tests
     return hosts
 
 

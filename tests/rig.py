@@ -45,7 +45,7 @@ class Rig:
         self.backstage.discovers("litellm", lambda: self._client.get(JWKS_PATH).get_json())
         Network(self.litellm, self.backstage, FakeKeycloak(tokens)).install(monkeypatch)
         # No waiting in tests.
-        monkeypatch.setattr("litellm_plugin.clients.litellm.FIRST_PAUSE", 0.0)
+        monkeypatch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)
 
     def credentials(self, who: str) -> dict[str, str]:
         """Return the headers of a caller, as the contract names callers."""

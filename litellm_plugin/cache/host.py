@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from litellm_plugin.cache.store import Generations, Hold
+from litellm_plugin.clients import deadline
 
 log = logging.getLogger(__name__)
 
@@ -139,10 +140,12 @@ class HostShared:
 
         Args:
             name: What for.
-            patience: How long to wait for it, in seconds; ``PATIENCE`` by default.
+            patience: How long to wait for it, in seconds, within the deadline of the request
+                that is served; ``PATIENCE`` by default.
         """
         at = _SIZE + _number(name, 6)  # behind everything
-        until = time.monotonic() + (PATIENCE if patience is None else patience)
+        patience = min(PATIENCE if patience is None else patience, deadline.left())
+        until = time.monotonic() + patience
         with self._threads.holding(at, until) as among_threads:
             if not among_threads.held:
                 yield among_threads

@@ -38,6 +38,7 @@ from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.sealed import Seal
 from litellm_plugin.cache.store import Entry, Generations, Hold, StoreUnavailableError, Turn
 from litellm_plugin.cache.waiting import Queue
+from litellm_plugin.clients import deadline
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ class RedisStore:
 
         As on one host it is a courtesy: who does not get it in time goes on without.
         """
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + min(PATIENCE, deadline.left())
         with self._memory.alone(name) as here:
             lock = self._locked(self._name("lock", name), until)
             try:

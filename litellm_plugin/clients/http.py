@@ -1,8 +1,10 @@
 """The only way out: one pooled ``requests`` session per upstream.
 
 Whatever a caller forgets is decided here: time-outs on connecting, on silence
-and on the whole call; no redirects, no cookies, no proxies, netrc or CA bundle
-from the environment unless configured; answers bounded in size.
+and on the whole call, within the deadline of the request that is served; reads
+tried again, and upstreams that are down left alone; no redirects, no cookies, no
+proxies, netrc or CA bundle from the environment unless configured; answers
+bounded in size.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import json
 import logging
 import math
 import os
+import random
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,7 +27,7 @@ from http.client import HTTPResponse, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 import requests
@@ -35,6 +38,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from litellm_plugin.clients import deadline
+from litellm_plugin.clients.breaker import Breaker
 from litellm_plugin.config.settings import Timeouts
 from litellm_plugin.errors import redact
 from litellm_plugin.telemetry.context import passed_on
@@ -43,6 +48,10 @@ log = logging.getLogger(__name__)
 
 POOL_SIZE = 64
 PATIENCE = 2.0  # seconds to wait for a place among those who ask at once
+READ_ATTEMPTS = 4
+FIRST_PAUSE = 0.05  # seconds before the second attempt; doubled each time
+# What stands in front of an upstream says so of one that is down, and sometimes it does itself.
+NOBODY_THERE = frozenset({502, 503, 504})
 MAX_BODY_BYTES = 64 * 1024 * 1024
 # Uvicorn and Node close a connection that was idle for 5 seconds. One that is
 # about to be closed is not used: a POST that meets the end can't be repeated.
@@ -53,6 +62,8 @@ _HEADERS = dict(default_headers())
 # What requests raises is an OSError; urllib3's own errors and those about text
 # that no header or URL can hold come through it now and then.
 _FAILURES = (OSError, HTTPError, UnicodeError)
+# Of those, what a connection that is refused or breaks comes as.
+_BROKEN = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 
 
 class NoAnswerError(Exception):
@@ -61,11 +72,17 @@ class NoAnswerError(Exception):
     Attributes:
         sent: Whether the request may have reached it: False only where nothing
             was sent, so that nothing can have been acted upon.
+        passing: Whether the next attempt may do better: a connection was refused, or broke.
+        down: Whether it is the upstream that failed.
     """
 
-    def __init__(self, message: str, *, sent: bool) -> None:
+    def __init__(
+        self, message: str, *, sent: bool, passing: bool = False, down: bool = False
+    ) -> None:
         super().__init__(message)
         self.sent = sent
+        self.passing = passing
+        self.down = down
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +145,10 @@ class Upstream:
         name: For messages, such as ``LiteLLM``.
         setting: What says where it is, for the operator's log.
         at_once: How many threads may be asking at the same time; None: any number.
-        timeouts: Limits of each call, in seconds. Names are resolved by the system,
-            which has limits of its own.
+        timeouts: Limits of each call, in seconds, within the deadline of the request that
+            is served. Names are resolved by the system, which has limits of its own.
+        attempts: How often a GET is tried, where it fails for a moment.
+        breaking: Whether a host that does not answer is asked now and then only.
         trust_environment: Take proxies, netrc and CA bundles from the environment.
         ca_file: CA bundle to check the upstream's certificate with.
     """
@@ -141,6 +160,8 @@ class Upstream:
         timeouts: Timeouts,
         setting: str = "its address",
         at_once: int | None = None,
+        attempts: int = 1,
+        breaking: bool = False,
         trust_environment: bool = False,
         ca_file: Path | None = None,
     ) -> None:
@@ -148,6 +169,9 @@ class Upstream:
         self._setting = setting
         self._places = threading.BoundedSemaphore(at_once) if at_once else None
         self._timeouts = timeouts
+        self._attempts = attempts
+        self._breaking = breaking
+        self._breakers: dict[str, Breaker] = {}  # by scheme, host and port: one may be down alone
         self._trust_environment = trust_environment
         # Given with each call, because REQUESTS_CA_BUNDLE beats the session's own.
         self._verify = True if ca_file is None else str(ca_file)
@@ -169,26 +193,83 @@ class Upstream:
         params: Mapping[str, str] | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
+        again: Container[int] = NOBODY_THERE,
     ) -> Answer:
         """Ask, and read the whole answer.
 
         Args:
-            method: HTTP method.
+            method: HTTP method. Only a GET is tried again: anything else may have been acted on.
             url: Absolute URL, its path percent-encoded.
             params: Query; a space becomes ``%20``, because LiteLLM takes ``+`` literally.
             body: Sent as JSON unless None.
             headers: Request headers, the credentials among them.
+            again: The statuses after which a GET is tried again.
 
         Raises:
             NoAnswerError: There was no complete answer within the time-outs.
         """
-        if self._places is not None and not self._places.acquire(timeout=PATIENCE):
+        breaker = self._breaker(url)
+        if breaker is not None and not breaker.admits():
+            raise NoAnswerError(f"{self.name} does not answer at present", sent=False)
+        try:
+            answer = self._tried(method, url, params, body, headers or {}, again)
+        except NoAnswerError as exc:
+            if breaker is not None and exc.down:
+                breaker.failed()
+            raise
+        if breaker is not None:
+            (breaker.failed if answer.status in NOBODY_THERE else breaker.answered)()
+        return answer
+
+    def _tried(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, str] | None,
+        body: Any,
+        headers: Mapping[str, str],
+        again: Container[int],
+    ) -> Answer:
+        for pause in _pauses(self._attempts if method == "GET" else 1):
+            last = pause is None or pause >= deadline.left()
+            try:
+                answer = self._once(method, url, params, body, headers)
+                if last or answer.status not in again:
+                    return answer
+            except NoAnswerError as exc:
+                if last or not exc.passing:
+                    raise
+            time.sleep(pause or 0.0)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _once(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, str] | None,
+        body: Any,
+        headers: Mapping[str, str],
+    ) -> Answer:
+        patience = min(PATIENCE, deadline.left())
+        if patience <= 0:
+            raise NoAnswerError(f"There was no time left to ask {self.name}", sent=False)
+        if self._places is not None and not self._places.acquire(timeout=patience):
             raise NoAnswerError(f"{self.name} is asked too much at once", sent=False)
         try:
-            return self._request(method, url, params, body, headers or {})
+            return self._request(method, url, params, body, headers)
         finally:
             if self._places is not None:
                 self._places.release()
+
+    def _breaker(self, url: str) -> Breaker | None:
+        if not self._breaking:
+            return None
+        parts = urlsplit(url)
+        host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        breaker = self._breakers.get(host)
+        if breaker is None:
+            breaker = self._breakers.setdefault(host, Breaker(f"{self.name} at {host}"))
+        return breaker
 
     def _request(
         self,
@@ -202,7 +283,8 @@ class Upstream:
             # Two processes that read from one socket get each other's answers.
             self._open()
         limits = self._timeouts
-        call = _Call(time.monotonic() + limits.total, limits.connect, limits.read)
+        given = min(limits.total, deadline.left())
+        call = _Call(time.monotonic() + given, limits.connect, limits.read)
         scope = _call.set(call)
         try:
             if params:
@@ -215,7 +297,9 @@ class Upstream:
             call.reuse = False
             return self._exchange(method, url, body, headers, call)
         except _FAILURES as exc:
-            raise self._no_answer(exc, sent=call.sent) from exc
+            # A request that came with little time left says nothing about the upstream.
+            fair = not _is_late(exc) or given >= limits.total / 2
+            raise self._no_answer(exc, sent=call.sent, fair=fair) from exc
         finally:
             _call.reset(scope)
 
@@ -265,7 +349,7 @@ class Upstream:
                 raise NoAnswerError(f"{self.name} sent too much", sent=True)
         return bytes(content)
 
-    def _no_answer(self, exc: Exception, *, sent: bool) -> NoAnswerError:
+    def _no_answer(self, exc: Exception, *, sent: bool, fair: bool) -> NoAnswerError:
         if sent:
             what = "did not answer in time" if _is_late(exc) else "broke off"
         else:
@@ -276,7 +360,23 @@ class Upstream:
         log.warning(
             "%s %s; check that it is up, and %s: %s", self.name, what, self._setting, reason
         )
-        return NoAnswerError(f"{self.name} {what}", sent=sent)
+        passing = isinstance(exc, _BROKEN) and not isinstance(exc, requests.exceptions.SSLError)
+        return NoAnswerError(
+            f"{self.name} {what}",
+            sent=sent,
+            passing=passing and not _is_late(exc),
+            # A ValueError is about what was to be sent.
+            down=fair and not isinstance(exc, ValueError),
+        )
+
+
+def _pauses(attempts: int) -> Iterator[float | None]:
+    """Yield for each attempt how long to wait after it failed, in seconds; None: give up."""
+    pause = FIRST_PAUSE
+    for _ in range(attempts - 1):
+        yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+        pause *= 2
+    yield None
 
 
 def _is_late(exc: BaseException) -> bool:

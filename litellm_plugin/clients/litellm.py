@@ -8,15 +8,13 @@ https://docs.litellm.ai/docs/proxy/virtual_keys. Every method may raise
 from __future__ import annotations
 
 import logging
-import random
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
+from litellm_plugin.clients.http import NOBODY_THERE, Answer, NoAnswerError, Upstream
 from litellm_plugin.errors import UpstreamError, redact
 from litellm_plugin.telemetry.context import carried
 
@@ -24,13 +22,13 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
-READ_ATTEMPTS = 4
-FIRST_PAUSE = 0.05  # seconds before the second attempt; doubled each time
-RETRY_WITHIN = 5.0  # seconds after which no further attempt is begun
+ANY_FAULT = range(500, 600)
 PAGE_SIZE = 1000  # rows; LiteLLM's own limit
 MAX_PAGES = 1000
 MAX_TEXT = 10_000  # characters of an error's text
 SIDE_BY_SIDE = 8  # calls under way at once for one process's fan-outs
+
+LOOK_FIRST = "It may have done what was asked all the same: look before you try again."
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -196,7 +194,7 @@ class LiteLLM:
 
     def create_user(self, user: Json) -> None:
         """Create a user; ``auto_create_key`` must be false, or LiteLLM makes a key too."""
-        self._post("/user/new", user)
+        self._post("/user/new", user, unfinished="If it made the user, the next visit finds it.")
 
     def update_user(self, user: Json) -> None:
         """Change a user. An unknown ``user_id`` is created by this, too."""
@@ -206,7 +204,16 @@ class LiteLLM:
 
     def generate_key(self, key: Json) -> Json:
         """Make a virtual key; the answer's ``key`` is the secret, told this once."""
-        return _object(self._post("/key/generate", key))
+        return _object(self._post("/key/generate", key, unfinished=""), unfinished="")
+
+    def newest_keys(self, user_id: str | None, alias: str | None) -> list[Json]:
+        """List the newest keys of a user, or of that name, secrets masked: 100 at most."""
+        query = {"return_full_object": "true", "size": "100", "page": "1"}
+        named = {"user_id": user_id, "key_alias": alias}
+        query |= {name: value for name, value in named.items() if value}
+        # Versions that know no order have the newest last, or anywhere.
+        query |= {"sort_by": "created_at", "sort_order": "desc"}
+        return _listed(self._get("/key/list", query), "keys")
 
     def update_key(self, change: Json) -> Any:
         """Change the key named by ``key`` (a secret or its hash); returns the key."""
@@ -248,7 +255,7 @@ class LiteLLM:
         Raises:
             UpstreamError: ``answered`` 404 means that there is no such team.
         """
-        return self._get("/team/info", {"team_id": team_id}, attempts=READ_ATTEMPTS)
+        return self._get("/team/info", {"team_id": team_id}, again=ANY_FAULT)
 
     def teams(self, team_ids: Sequence[str]) -> list[tuple[str, Any]]:
         """Return each team's id and ``/team/info``; those that can't be had are left out."""
@@ -256,7 +263,7 @@ class LiteLLM:
         def read(team_id: str) -> tuple[str, Any] | None:
             try:
                 query = {"team_id": team_id}
-                return team_id, self._get("/team/info", query, attempts=READ_ATTEMPTS)
+                return team_id, self._get("/team/info", query, again=ANY_FAULT)
             except UpstreamError as exc:
                 log.warning("team %s could not be read: %s", team_id, redact(exc.message))
                 return None
@@ -366,33 +373,40 @@ class LiteLLM:
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        attempts: int = 1,
+        again: Container[int] = NOBODY_THERE,
     ) -> Any:
-        # A LiteLLM that is silent until the time-out would be waited for each time.
-        give_up = time.monotonic() + RETRY_WITHIN
-        for pause in _pauses(attempts):
-            try:
-                return self._decoded(self._send("GET", path, query=query))
-            except UpstreamError as exc:
-                transient = exc.answered is None or exc.answered >= 500
-                if pause is None or not transient or time.monotonic() > give_up:
-                    raise
-                time.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
-
-    def _post(self, path: str, body: Json) -> Any:
-        return self._decoded(self._send("POST", path, body=body))
-
-    def _send(
-        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: Any = None
-    ) -> Answer:
-        url = self._base_url + path
         try:
-            return self._upstream.request(
-                method, url, params=query, body=body, headers=self._headers
+            answer = self._upstream.request(
+                "GET", self._base_url + path, params=query, headers=self._headers, again=again
             )
         except NoAnswerError as exc:
             raise UpstreamError(str(exc)) from exc
+        return self._decoded(answer)
+
+    def _post(self, path: str, body: Json, *, unfinished: str = LOOK_FIRST) -> Any:
+        """Write.
+
+        Args:
+            path: What is asked.
+            body: What is sent.
+            unfinished: What to tell where LiteLLM may have acted and we did not hear of it.
+        """
+        try:
+            answer = self._upstream.request(
+                "POST", self._base_url + path, body=body, headers=self._headers
+            )
+        except NoAnswerError as exc:
+            error = UpstreamError(str(exc))
+            raise (error.unfinished_with(unfinished) if exc.sent else error) from exc
+        try:
+            return self._decoded(answer)
+        except UpstreamError as exc:
+            # 2xx without sense, or the word of a proxy that has heard no more than we have.
+            # LiteLLM's own errors are about what it has not done.
+            unsaid = answer.status in {502, 503} and not _says(answer)
+            if answer.ok or answer.status == 504 or unsaid:
+                raise exc.unfinished_with(unfinished) from exc
+            raise
 
     def _decoded(self, answer: Answer) -> Any:
         if answer.status == 401:
@@ -401,9 +415,12 @@ class LiteLLM:
         if not answer.ok:
             raise upstream_error(answer)
         try:
-            return answer.json()
+            data = answer.json()
         except ValueError as exc:
             raise UpstreamError("LiteLLM's answer is not valid JSON") from exc
+        if isinstance(data, dict) and isinstance(data.get("error"), dict):
+            raise upstream_error(answer)
+        return data
 
     def _side_by_side(self, call: Callable[[A], R], arguments: Sequence[A]) -> list[R]:
         if len(arguments) < 2:
@@ -432,13 +449,13 @@ def upstream_error(answer: Answer) -> UpstreamError:
     return UpstreamError(message[:MAX_TEXT], answered=answer.status, param=param if named else None)
 
 
-def _pauses(attempts: int) -> Iterator[float | None]:
-    """Yield for each attempt how long to wait after it failed, in seconds; None: give up."""
-    pause = FIRST_PAUSE
-    for _ in range(attempts - 1):
-        yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
-        pause *= 2
-    yield None
+def _says(answer: Answer) -> bool:
+    """Tell whether an error's body is LiteLLM's own, and not of what stands in front of it."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return False
+    return isinstance(body, dict) and not body.keys().isdisjoint({"error", "detail", "message"})
 
 
 def _keys_cut(data: Any) -> bool:
@@ -474,9 +491,10 @@ def _listed(data: Any, *names: str) -> list[Json]:
     return []
 
 
-def _object(data: Any) -> Json:
+def _object(data: Any, *, unfinished: str = LOOK_FIRST) -> Json:
+    """Return the object that a write was answered with."""
     if not isinstance(data, dict):
-        raise UpstreamError("LiteLLM's answer is no object")
+        raise UpstreamError("LiteLLM's answer is no object").unfinished_with(unfinished)
     return data
 
 

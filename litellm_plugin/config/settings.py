@@ -233,7 +233,7 @@ class Timeouts:
 
     connect: float = 5.0
     read: float = 30.0  # longest silence
-    total: float = 30.0  # the whole call, its body included
+    total: float = 30.0  # a whole request, with all its calls
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from litellm_plugin.errors import NotFound
 from litellm_plugin.identity.keycloak import BridgeIdentity
 from litellm_plugin.journal import Event
 from litellm_plugin.routes.headers import PublicResponse
+from litellm_plugin.routes.keys import handed_over
 from litellm_plugin.routes.web import Routes, body, json_response, known_as, plugin
 from litellm_plugin.services import shapes
 
@@ -38,7 +39,7 @@ def list_bridge_keys() -> list[dict[str, Any]]:
 
 @routes.post("/bridge/keys", relays=True, event=Event("bridge-key-create"))
 def generate_bridge_key() -> dict[str, Any]:
-    return plugin.bridge.generate(_person(), body())
+    return handed_over(plugin.bridge.generate(_person(), body()))
 
 
 @routes.get("/bridge/models")

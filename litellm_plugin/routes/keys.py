@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from litellm_plugin.errors import HungUp
 from litellm_plugin.journal import Event
-from litellm_plugin.routes.web import Routes, body, current_caller, plugin
+from litellm_plugin.routes.web import Routes, body, client_gone, current_caller, plugin
 from litellm_plugin.services import shapes
 from litellm_plugin.services.access import Permission
 
@@ -25,7 +26,19 @@ def generate_key() -> dict[str, Any]:
     caller = current_caller()
     key = plugin.keys.named_request(body(), service=caller.service is not None)
     plugin.access.require(caller, Permission.KEY_CREATE)
-    return plugin.keys.generate(key, caller)
+    return handed_over(plugin.keys.generate(key, caller))
+
+
+def handed_over(made: dict[str, Any]) -> dict[str, Any]:
+    """Return a new key that its client is waiting for; its secret is told this once.
+
+    Raises:
+        HungUp: Nobody is waiting; the key is removed.
+    """
+    if client_gone():
+        plugin.keys.take_back(made)
+        raise HungUp
+    return made
 
 
 @routes.post("/keys/<litellm_id:token>/update", event=Event("key-update"))

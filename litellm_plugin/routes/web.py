@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import re
+import socket
+import ssl
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Token
 from dataclasses import dataclass
 from datetime import date
@@ -22,6 +24,7 @@ from werkzeug.local import LocalProxy
 from werkzeug.routing import PathConverter
 
 from litellm_plugin import journal
+from litellm_plugin.clients import deadline
 from litellm_plugin.errors import (
     BadRequest,
     NotFound,
@@ -247,6 +250,27 @@ def query(name: str) -> str:
     return values[0] if values else ""
 
 
+def client_gone() -> bool:
+    """Tell whether the client has hung up already; False where the server does not say.
+
+    Whether an answer arrives can't be known: the client may hang up while it is under way.
+    """
+    sock = request.environ.get("gunicorn.socket")
+    if not isinstance(sock, socket.socket) or isinstance(sock, ssl.SSLSocket):
+        return False
+    limit = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        return sock.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        with suppress(OSError):
+            sock.settimeout(limit)
+
+
 def queries() -> dict[str, str]:
     """Return every query parameter, each as :func:`query` does."""
     return {name: query(name) for name in request.args}
@@ -318,6 +342,7 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
     def arrive() -> Response | None:
         environ = request.environ
         context.begin(environ)
+        deadline.begin(serving.settings.service.timeouts.total)
         view = current_app.view_functions.get(request.endpoint or "")
         line = Line(serving, event_of(view, request.method))
         begun = journal.begin(line)
@@ -351,6 +376,8 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
 
     blueprint.before_request(arrive)
     blueprint.after_request(leave)
+    # The thread goes on to somebody else's request.
+    blueprint.teardown_request(lambda _exc: deadline.end())
     blueprint.register_error_handler(PluginError, _refused)
     blueprint.register_error_handler(HTTPException, not_served)
     blueprint.register_error_handler(Exception, _broken)

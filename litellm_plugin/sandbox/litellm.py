@@ -109,6 +109,7 @@ class LiteLLMStandIn:
             ("POST", "/key/<path:key>/reset_spend", self.key_reset_spend),
             ("POST", "/key/delete", self.key_delete),
             ("GET", "/key/info", self.key_info),
+            ("GET", "/key/list", self.key_list),
             ("GET", "/models", self.model_names),
             ("GET", "/model/info", self.model_info),
             ("GET", "/team/info", self.team_info),
@@ -301,6 +302,24 @@ class LiteLLMStandIn:
             raise _key_not_found("Key not found in database")
         info = {name: value for name, value in _with_offsets(key).items() if name != "token"}
         return {"key": named, "info": {**info, "status": self.store.key_status(key)}}
+
+    def key_list(self, query: Json) -> Json:
+        """``GET /key/list``, the newest first; as whole rows only."""
+        keys = [
+            _with_offsets(key)
+            for key in reversed(self.store.keys.values())
+            if query.get("user_id") in {None, key["user_id"]}
+            and query.get("key_alias") in {None, key["key_alias"]}
+        ]
+        size, page = whole_number(query, "size", 10, 100), whole_number(query, "page", 1)
+        shown = keys[(page - 1) * size : page * size]
+        pages = -(-len(keys) // size)
+        return {
+            "keys": shown,
+            "total_count": len(keys),
+            "current_page": page,
+            "total_pages": pages,
+        }
 
     def _key(self, named: str | None) -> Json:
         key = self.store.keys.get(token_of(named)) if named else None

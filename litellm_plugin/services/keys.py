@@ -10,6 +10,7 @@ from typing import Any
 
 from litellm_plugin import journal
 from litellm_plugin.cache.snapshots import Snapshots
+from litellm_plugin.clients import deadline
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import KeyGeneration
 from litellm_plugin.errors import BadRequest, Forbidden, PluginError, UpstreamError
@@ -19,6 +20,7 @@ from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.key_policy import Policy, is_active
 from litellm_plugin.services.key_rules import KeyRules
+from litellm_plugin.services.lost_keys import AFTERWARDS, Lost, LostKeys
 from litellm_plugin.services.shapes import present
 from litellm_plugin.services.teams import NOT_A_MEMBER, Teams
 from litellm_plugin.services.users import Users, user_scope
@@ -36,6 +38,7 @@ class Keys:
         teams: Tells which teams a key may be put in.
         rules: ``litellm.keyGeneration``.
         ceilings: ``litellm.keyPolicy``, and what roles have instead.
+        lost: Looks for keys that were made and not heard of.
         now: The present time, in UTC.
     """
 
@@ -47,6 +50,7 @@ class Keys:
         teams: Teams,
         rules: KeyGeneration,
         ceilings: KeyRules,
+        lost: LostKeys,
         now: Clock,
     ) -> None:
         self._litellm = litellm
@@ -55,6 +59,7 @@ class Keys:
         self._teams = teams
         self._rules = rules
         self._ceilings = ceilings
+        self._lost = lost
         self._now = now
 
     def request(self, body: Mapping[str, Any], *, service: bool = False) -> Json:
@@ -126,7 +131,7 @@ class Keys:
             self._snapshots.writing(user_scope(str(owner or ""))),
         ):
             try:
-                return self._make(key, created_by, policy)
+                return self._make(key, created_by, policy, user_scope(str(owner or "")))
             except UpstreamError as exc:
                 if key.get("team_id") and "Invalid duration format" in exc.message:
                     raise TeamDurationBroken(key["team_id"]) from exc
@@ -156,7 +161,8 @@ class Keys:
             self._room(policy, account.asked, reader),
             self._snapshots.writing(user_scope(account.asked)),
         ):
-            return self._make({**key, "user_id": account.user_id}, created_by, policy)
+            key = {**key, "user_id": account.user_id}
+            return self._make(key, created_by, policy, user_scope(account.asked))
 
     def replace(
         self,
@@ -197,18 +203,38 @@ class Keys:
                 self._litellm.delete_key(row["token"])
                 gone.append(journal.key_id(row["token"]))
                 journal.note(replacedKeyIds=gone)
-            return self._make({**key, "user_id": account.user_id}, created_by, policy)
+            key = {**key, "user_id": account.user_id}
+            return self._make(key, created_by, policy, user_scope(account.asked))
 
-    def _make(self, key: Json, created_by: Json, policy: Policy) -> Json:
+    def _make(self, key: Json, created_by: Json, policy: Policy, scope: str) -> Json:
         metadata = {**(key.get("metadata") or {}), **created_by}
         journal.note(userId=key.get("user_id"), keyAlias=key.get("key_alias"))
-        made = self._litellm.generate_key({**key, "metadata": metadata})
+        try:
+            with deadline.keeping(AFTERWARDS):
+                made = self._litellm.generate_key({**key, "metadata": metadata})
+        except UpstreamError as exc:
+            if not exc.unfinished:
+                raise
+            lost = Lost(key.get("key_alias"), key.get("user_id"), created_by, scope)
+            raise exc.unfinished_with(self._lost.settle(lost)) from exc
         token = made.get("token") or made.get("key")
         if isinstance(token, str):
             journal.note(keyId=journal.key_id(token))
         if policy.outlives(made.get("expires"), self._now()):
             return {**made, "expires": self._shortened(made, key["duration"])}
         return made
+
+    def take_back(self, made: Json) -> None:
+        """Delete a key that was just made, because nobody is there to be told its secret.
+
+        Args:
+            made: What :meth:`generate` or :meth:`generate_for` returned.
+        """
+        if isinstance(made.get("token"), str):
+            owner, metadata = made.get("user_id"), made.get("metadata")
+            created_by = metadata if isinstance(metadata, dict) else {}
+            lost = Lost(made.get("key_alias"), owner, created_by, user_scope(str(owner or "")))
+            self._lost.remove(made["token"], lost)
 
     def _shortened(self, made: Json, duration: str) -> Any:
         """Give a key the life that was asked for, as its team's setting in LiteLLM had not.
@@ -221,7 +247,7 @@ class Keys:
         try:
             changed = self._litellm.update_key({"key": token, "duration": duration})
         except UpstreamError:
-            self._litellm.delete_key(token)
+            self.take_back({**made, "token": token})
             raise
         return changed.get("expires") if isinstance(changed, dict) else None
 

@@ -145,7 +145,7 @@ class World:
         turns: Turns | None = None,
     ) -> None:
         monkeypatch.setattr("tempfile.tempdir", str(folder))
-        monkeypatch.setattr("litellm_plugin.clients.litellm.FIRST_PAUSE", 0.0)
+        monkeypatch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)
         self.litellm = LiteLLM()
         self.turns = turns
         if turns is not None:

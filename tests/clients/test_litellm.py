@@ -13,9 +13,10 @@ import requests
 from requests_mock import ANY, Mocker
 from requests_mock.request import _RequestObjectProxy as Sent
 
+from litellm_plugin.clients import deadline, http
 from litellm_plugin.clients import litellm as module
-from litellm_plugin.clients.http import Upstream
-from litellm_plugin.clients.litellm import PAGE_SIZE, READ_ATTEMPTS, Account, LiteLLM
+from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
+from litellm_plugin.clients.litellm import PAGE_SIZE, Account, LiteLLM
 from litellm_plugin.config.settings import Timeouts
 from litellm_plugin.errors import UpstreamError
 from tests.clients.server import Peer, Server, answer
@@ -25,6 +26,11 @@ MASTER_KEY = "sk-0123456789-master"
 HASH = "0123456789abcdef" * 4
 DAYS = ("2026-11-01", "2026-11-30")
 TIME = "start_date=2026-11-01&end_date=2026-11-30"
+
+NEWEST = (
+    "/key/list?return_full_object=true&size=100&page=1"
+    "&user_id=a%20b&key_alias=c%26d&sort_by=created_at&sort_order=desc"
+)
 
 # What every public method sends: its arguments, path and query as sent, body.
 CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
@@ -38,6 +44,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
     "unblock_key": ((HASH,), "/key/unblock", {"key": HASH}),
     "reset_key_spend": (("sk/a b",), "/key/sk%2Fa%20b/reset_spend", {"reset_to": 0}),
     "delete_key": ((HASH,), "/key/delete", {"keys": [HASH]}),
+    "newest_keys": (("a b", "c&d"), NEWEST, None),
     "license": ((), "/health/license", None),
     "model_info": ((), "/model/info", None),
     "model_names": ((), "/models", None),
@@ -66,13 +73,14 @@ CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
     "audit_log": (({"page": "2", "action": "deleted"},), "/audit?page=2&action=deleted", None),
 }  # fmt: skip
 
-# The details of teams are tried again where they fail; nothing else is.
-ONCE = sorted(CALLS.keys() - {"team", "teams"})
+# The details of teams that can't be read are left out, or tried again after any 5xx.
+ALONE = sorted(CALLS.keys() - {"team", "teams"})
+WRITES = sorted(name for name, (_, _, body) in CALLS.items() if body is not None)
 
 
 @pytest.fixture
 def upstream() -> Upstream:
-    return Upstream("LiteLLM", timeouts=Timeouts())
+    return Upstream("LiteLLM", timeouts=Timeouts(), attempts=READ_ATTEMPTS)
 
 
 @pytest.fixture
@@ -215,31 +223,78 @@ class TestErrors:
 
         assert len(error_of(client).message) == module.MAX_TEXT
 
-    @pytest.mark.parametrize("name", ONCE)
-    @pytest.mark.parametrize("status", [400, 403, 503])
-    def test_every_method_tells_what_was_answered_after_one_attempt(
-        self, client: LiteLLM, requests_mock: Mocker, name: str, status: int
+    @pytest.mark.parametrize("name", ALONE)
+    @pytest.mark.parametrize("status", [400, 403, 429, 500, 503])
+    def test_every_method_tells_what_was_answered(
+        self,
+        client: LiteLLM,
+        requests_mock: Mocker,
+        pauses: list[float],
+        name: str,
+        status: int,
     ) -> None:
         requests_mock.register_uri(ANY, ANY, status_code=status, json={"message": "no"})
 
         error = error_of(client, name)
 
-        assert (error.answered, error.message) == (status, "no")
-        assert len(requests_mock.request_history) == 1
+        assert (error.answered, error.message, error.unfinished) == (status, "no", False)
+        again = status == 503 and name not in WRITES
+        assert len(requests_mock.request_history) == (READ_ATTEMPTS if again else 1)
 
-    @pytest.mark.parametrize("name", ONCE)
+    @pytest.mark.parametrize("name", ALONE)
     @pytest.mark.parametrize(
-        "failure", [requests.ConnectionError, requests.ConnectTimeout, requests.ReadTimeout]
+        ("failure", "passing"),
+        [
+            (requests.ConnectionError, True),
+            (requests.exceptions.ChunkedEncodingError, True),
+            (requests.ConnectTimeout, False),
+            (requests.ReadTimeout, False),
+            (requests.exceptions.SSLError, False),
+            (requests.exceptions.ContentDecodingError, False),
+        ],
     )
-    def test_silence_is_an_error_without_a_status(
-        self, client: LiteLLM, requests_mock: Mocker, name: str, failure: type[Exception]
+    def test_only_a_read_whose_connection_broke_is_tried_again(
+        self,
+        client: LiteLLM,
+        requests_mock: Mocker,
+        pauses: list[float],
+        name: str,
+        failure: type[Exception],
+        passing: bool,
     ) -> None:
         requests_mock.register_uri(ANY, ANY, exc=failure)
 
         assert error_of(client, name).answered is None
+        again = passing and name not in WRITES
+        assert len(requests_mock.request_history) == (READ_ATTEMPTS if again else 1)
+
+    @pytest.mark.parametrize("name", WRITES)
+    @pytest.mark.parametrize(
+        "cut_off",
+        [
+            {"exc": requests.ReadTimeout},
+            {"exc": requests.ConnectionError},
+            {"status_code": 502, "text": "<h1>Bad Gateway</h1>"},
+            {"status_code": 503, "text": "upstream connect error"},
+            {"status_code": 504, "json": {"message": "Endpoint request timed out"}},
+            {"text": "not json"},
+            {"text": ""},
+        ],
+    )
+    def test_a_write_that_was_cut_off_says_that_it_may_have_been_done(
+        self, client: LiteLLM, requests_mock: Mocker, name: str, cut_off: Any
+    ) -> None:
+        requests_mock.register_uri(ANY, ANY, **cut_off)
+
+        error = error_of(client, name)
+
+        assert error.unfinished
+        # Of keys it is told by who looks for them.
+        sentence = {"generate_key": "", "create_user": "the next visit finds it"}
+        assert sentence.get(name, "look before you try again") in error.message
         assert len(requests_mock.request_history) == 1
 
-    @pytest.mark.parametrize("name", ONCE)
+    @pytest.mark.parametrize("name", ALONE)
     @pytest.mark.parametrize("text", ["", "not json", "[1e999]"])
     def test_a_success_that_is_no_json_is_an_error(
         self, client: LiteLLM, requests_mock: Mocker, name: str, text: str
@@ -248,7 +303,8 @@ class TestErrors:
 
         error = error_of(client, name)
 
-        assert (error.answered, error.message) == (None, "LiteLLM's answer is not valid JSON")
+        assert error.answered is None
+        assert error.message.startswith("LiteLLM's answer is not valid JSON")
 
     @pytest.mark.parametrize("name", ["generate_key", "create_team", "update_team"])
     @pytest.mark.parametrize("odd", [[], None, "text", 5])
@@ -257,7 +313,10 @@ class TestErrors:
     ) -> None:
         requests_mock.register_uri(ANY, ANY, text=json.dumps(odd))
 
-        assert error_of(client, name).message == "LiteLLM's answer is no object"
+        error = error_of(client, name)
+
+        assert error.message.startswith("LiteLLM's answer is no object")
+        assert error.unfinished
 
     def test_a_refused_master_key_is_told_to_the_operator_by_its_setting(
         self, client: LiteLLM, requests_mock: Mocker, caplog: pytest.LogCaptureFixture
@@ -404,8 +463,6 @@ PASSING = [
     {"status_code": 500},
     {"status_code": 503},
     {"exc": requests.ConnectionError},
-    {"exc": requests.ReadTimeout},
-    {"text": "no json"},
 ]
 
 
@@ -457,7 +514,7 @@ class TestTeamDetails:
         assert client.team("t1") == {"team_id": "t1"}
         assert len(pauses) == 2 * (READ_ATTEMPTS - 1)
         assert all(
-            module.FIRST_PAUSE * 2**turn / 2 <= pause <= module.FIRST_PAUSE * 2**turn
+            http.FIRST_PAUSE * 2**turn / 2 <= pause <= http.FIRST_PAUSE * 2**turn
             for turn, pause in enumerate(pauses[: READ_ATTEMPTS - 1])
         )
 
@@ -490,13 +547,23 @@ class TestTeamDetails:
         assert (len(requests_mock.request_history), pauses) == (2, [])
 
     def test_a_failure_that_took_long_is_not_tried_again(
-        self, client: LiteLLM, requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
+        self, client: LiteLLM, requests_mock: Mocker
     ) -> None:
-        monkeypatch.setattr(module, "RETRY_WITHIN", -1.0)
         requests_mock.get(f"{BASE}/team/info", exc=requests.ReadTimeout)
 
         assert client.teams(["t1"]) == []
         assert len(requests_mock.request_history) == 1
+
+    def test_the_deadline_holds_side_by_side_too(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        requests_mock.get(f"{BASE}/team/info", json={})
+        deadline.begin(-1.0)
+        try:
+            assert client.teams(["t1", "t2"]) == []
+        finally:
+            deadline.end()
+        assert requests_mock.request_history == []
 
     def test_why_one_is_left_out_is_logged_without_secrets(
         self, client: LiteLLM, requests_mock: Mocker, caplog: pytest.LogCaptureFixture

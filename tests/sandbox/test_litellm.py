@@ -60,6 +60,20 @@ def bobs_key(post: Ask) -> Any:
     return post("/key/generate", {"user_id": "bob", "team_id": "t1", "key_alias": "mine"})[1]
 
 
+def test_keys_are_listed_by_owner_and_name_the_newest_first(get: Ask, post: Ask) -> None:
+    for alias in ("one", "two", "three"):
+        post("/key/generate", {"user_id": "bob", "key_alias": alias, "metadata": {"a": alias}})
+    post("/key/generate", {"key_alias": "nobodys"})
+
+    status, listed = get("/key/list", user_id="bob", return_full_object="true", size="2")
+
+    assert status == 200
+    assert [key["key_alias"] for key in listed["keys"]] == ["three", "two"]
+    assert (listed["total_count"], listed["total_pages"]) == (3, 2)
+    (named,) = get("/key/list", key_alias="one")[1]["keys"]
+    assert (named["user_id"], named["metadata"], len(named["token"])) == ("bob", {"a": "one"}, 64)
+
+
 def usage(day: str, spend: float, *, token: str = "h" * 64, **fields: Any) -> UsageRow:
     row = {"user_id": "bob", "team_id": "t1", "model": "gpt-4o", "deployment": "openai/gpt-4o"}
     counts = {"prompt_tokens": 10, "completion_tokens": 5, "successful_requests": 2}

@@ -1,0 +1,75 @@
+"""Whether an upstream is asked at all, while it does not answer.
+
+pybreaker and its like hold a lock, or count who is inside, while a call is under
+way; a call that hangs would then decide for how long nobody looks again. Here
+nothing is held: while it is open, one request in ``PAUSE`` seconds is let through.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Lock
+
+log = logging.getLogger(__name__)
+
+FAILURES = 5  # in a row, after which it opens
+PAUSE = 1.0  # seconds between two requests that try whether it may close
+
+
+class Breaker:
+    """One process's view of one upstream. Safe to share between threads.
+
+    Args:
+        name: Of the upstream, for the log.
+        timer: Tells the time in seconds; must never go back.
+    """
+
+    def __init__(self, name: str, timer: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
+        self._timer = timer
+        self._lock = Lock()  # for a few instructions, never for a call
+        self._failures = 0
+        self._next = 0.0  # when the next request may try
+
+    @property
+    def open(self) -> bool:
+        """Whether the upstream has failed to answer too often in a row."""
+        return self._failures >= FAILURES
+
+    def admits(self) -> bool:
+        """Tell whether to ask now; True is for one request, which then tells how it went."""
+        if not self.open:
+            return True
+        with self._lock:
+            now = self._timer()
+            if self.open and now < self._next:
+                return False
+            self._next = now + PAUSE
+            return True
+
+    def answered(self) -> None:
+        """Note that the upstream has answered; whatever it said."""
+        if not self._failures:
+            return
+        with self._lock:
+            was_open, self._failures = self.open, 0
+        if was_open:
+            log.warning("%s answers again", self._name)
+
+    def failed(self) -> None:
+        """Note that it has not."""
+        with self._lock:
+            self._failures += 1
+            opens = self._failures == FAILURES
+            if opens:
+                self._next = self._timer() + PAUSE
+        if opens:
+            log.error(
+                "%s has not answered %d times in a row; until it does, one request in %g s"
+                " is tried, and all others are refused at once",
+                self._name,
+                FAILURES,
+                PAUSE,
+            )
