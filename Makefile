@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox test lint types live docs wheel package format fuzz lock audit licences clean
+.PHONY: help sandbox test faults lint types live docs wheel package format fuzz lock audit licences clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -24,6 +24,9 @@ sandbox: .venv/.installed  ## run the service with LiteLLM and Backstage stand-i
 
 test: .venv/.installed  ## run the default test suite
 	$(BIN)/python -m pytest -n 2
+
+faults: .venv/.installed  ## test a deployment while its upstreams fail
+	$(BIN)/python -m pytest -m faults tests/faults
 
 lint: .venv/.installed  ## check style
 	$(BIN)/ruff check .
