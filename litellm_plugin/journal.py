@@ -55,6 +55,7 @@ AUTHENTICATE = Event("authenticate")
 AUTHORIZE = Event("authorize", "low")  # the page asks for what its user may not see
 RATE_LIMIT = Event("rate-limit")
 USER_PROVISION = Event("user-provision")
+UNDELIVERED = Event("undelivered-key-delete", "high")
 
 # By status, what was denied to whoever wanted to change nothing.
 DENIALS: Mapping[int, Event] = {401: AUTHENTICATE, 403: AUTHORIZE, 429: RATE_LIMIT}

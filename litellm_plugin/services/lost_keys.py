@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from litellm_plugin import journal
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients import deadline
 from litellm_plugin.clients.litellm import Json, LiteLLM
@@ -65,6 +66,10 @@ class Lost:
         user_id: LiteLLM id of its owner, if any.
         created_by: Metadata that this service has put there.
         scope: What a snapshot with it in depends on.
+        since: When it was asked for, on the monotonic clock.
+        looks: How often it was looked for in vain.
+        due: When to look next.
+        failed: Why LiteLLM could not be asked.
     """
 
     alias: str | None
@@ -74,17 +79,24 @@ class Lost:
     since: float = 0.0
     looks: int = 0
     due: float = 0.0
+    failed: UpstreamError | None = None
 
     def fits(self, row: Json) -> bool:
         """Tell whether a key of LiteLLM's is the one."""
         metadata = row.get("metadata")
         return (
             isinstance(row.get("token"), str)
-            and (row.get("key_alias") or None) == self.alias
-            and (row.get("user_id") or None) == self.user_id
+            and (row.get("key_alias") or None) == (self.alias or None)
+            and (row.get("user_id") or None) == (self.user_id or None)
             and isinstance(metadata, dict)
             and self.created_by.items() <= metadata.items()
         )
+
+    def told(self, token: str | None = None) -> Json:
+        """Return what the journal has of it."""
+        known = {"keyId": journal.key_id(token)} if token else {}
+        asked_at = self.created_by.get(STAMP)
+        return {"userId": self.user_id, "keyAlias": self.alias, "askedAt": asked_at, **known}
 
     def __str__(self) -> str:
         name = "without a name" if self.alias is None else repr(self.alias)
@@ -139,12 +151,9 @@ class LostKeys:
     def remove(self, token: str, lost: Lost) -> None:
         """Delete a key whose secret could not be handed over."""
         try:
-            with self._snapshots.writing(lost.scope):
-                self._litellm.delete_key(token)
+            self._delete(token, lost)
         except UpstreamError as exc:
-            log.error("delete it in LiteLLM, nobody has its secret: %s (%s)", lost, exc)
-        else:
-            log.warning("removed, as nobody could be told its secret: %s", lost)
+            self._left(lost, exc, token)
 
     def _look(self, lost: Lost) -> Look:
         """Delete the key if it is there."""
@@ -154,17 +163,26 @@ class LostKeys:
             if not tokens:
                 return Look.ABSENT
             if len(tokens) > 1:
-                log.error("several keys fit, so none is removed: %s", lost)
+                self._left(lost, UpstreamError("several keys fit, so none was removed"))
                 return Look.UNABLE
-            with self._snapshots.writing(lost.scope):
-                self._litellm.delete_key(tokens[0])
+            self._delete(tokens[0], lost)
         except UpstreamError as exc:
             if exc.answered is None or exc.answered >= 500:
+                lost.failed = exc
                 return Look.DOWN
-            log.error("delete it in LiteLLM, if it is there: %s (%s)", lost, exc)
+            self._left(lost, exc)
             return Look.UNABLE
-        log.warning("removed: %s", lost)
         return Look.REMOVED
+
+    def _delete(self, token: str, lost: Lost) -> None:
+        with self._snapshots.writing(lost.scope):
+            self._litellm.delete_key(token)
+        log.warning("removed, as nobody has its secret: %s", lost)
+        journal.record(journal.UNDELIVERED, lost.told(token))
+
+    def _left(self, lost: Lost, why: UpstreamError, token: str | None = None) -> None:
+        log.error("delete it in LiteLLM, if it is there: %s (%s)", lost, why)
+        journal.record(journal.UNDELIVERED, lost.told(token), why)
 
     # -- in the background ---------------------------------------------------
 
@@ -202,8 +220,8 @@ class LostKeys:
             self._changed.notify_all()
         deadline.begin(LAST_LOOKS)
         for lost in pending:
-            if self._look(lost) is Look.DOWN:
-                log.error("the worker ends; delete it in LiteLLM, if it is there: %s", lost)
+            if self._look(lost) is Look.DOWN and lost.failed is not None:
+                self._left(lost, lost.failed)
         deadline.end()
 
     def _next(self) -> Lost | None:
@@ -227,7 +245,8 @@ class LostKeys:
             if now - lost.since < GIVE_UP:
                 lost.due = now + UNAVAILABLE_PAUSE
                 return True
-            log.error("given up, LiteLLM does not answer; delete it there: %s", lost)
+            if lost.failed is not None:
+                self._left(lost, lost.failed)
         elif found is Look.ABSENT:
             lost.looks += 1
             if lost.looks < len(PAUSES):

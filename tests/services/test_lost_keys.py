@@ -85,6 +85,25 @@ def test_a_key_that_was_made_and_not_told_is_removed(world: World, failure: Exce
     assert aliases(world) == ["ci"]
 
 
+def test_the_journal_tells_what_became_of_it(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    world.litellm.acted = cut_off("/key/generate")
+
+    generate(world)
+
+    (entry,) = [
+        entry
+        for record in caplog.records
+        if (entry := getattr(record, "audit", {})).get("eventId") == "undelivered-key-delete"
+    ]
+    assert (entry["status"], entry["severityLevel"]) == ("succeeded", "high")
+    assert entry["meta"]["keyAlias"] == "ci"
+    assert entry["meta"]["userId"] == "bob@example.com"
+    assert len(entry["meta"]["keyId"]) == 12
+
+
 def test_keys_that_were_there_stay(world: World) -> None:
     generate(world, "other")
     assert world.ask("alice", "POST", "/keys/generate", json={"alias": "x"}).status_code == 200
@@ -168,7 +187,10 @@ def test_while_litellm_is_down_it_is_looked_for_until_it_is_up(
     down.clear()
     wait_for_the_watcher()
     assert aliases(world) == []
-    assert "removed: key 'ci' of bob@example.com, asked for at " in caplog.text
+    assert (
+        "removed, as nobody has its secret: key 'ci' of bob@example.com, asked for at "
+        in caplog.text
+    )
 
 
 def test_one_that_is_made_late_is_removed_and_its_successor_stays(
@@ -229,7 +251,7 @@ def test_a_worker_that_ends_looks_once_more_or_says_what_is_left(
     end()
 
     assert aliases(world) == (["ci"] if down else [])
-    told = "the worker ends; delete it in LiteLLM, if it is there: key 'ci' of bob@example.com"
+    told = "delete it in LiteLLM, if it is there: key 'ci' of bob@example.com"
     assert (told in caplog.text) is down
 
 
