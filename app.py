@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from litellm_plugin.wsgi import load
+from litellm_plugin.telemetry import exporter
 
 
 def main() -> None:
@@ -21,7 +22,11 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5000)
     arguments = parser.parse_args()
-    load(arguments.config).run(arguments.host, arguments.port, threaded=True)
+    app = load(arguments.config, logs_as="text")
+    metrics_bind = app.extensions["litellm_plugin"].settings.service.metrics_bind
+    if metrics_bind is not None:
+        exporter.serve(*metrics_bind)
+    app.run(arguments.host, arguments.port, threaded=True)
 
 
 if __name__ == "__main__":

@@ -93,15 +93,24 @@ class NotAuthenticated(PluginError):
     """The route needs a user, and the caller is none."""
 
     status = 401
+    reason = "no-user"
 
     def __init__(self, message: str = "Authentication required", **fields: Any) -> None:
         super().__init__(message, **fields)
 
 
 class Forbidden(PluginError):
-    """The caller is known and may not."""
+    """The caller is known and may not.
+
+    Attributes:
+        reason: Why, for the metrics: one of a few words.
+    """
 
     status = 403
+
+    def __init__(self, message: str, *, reason: str = "other", **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.reason = reason
 
 
 class NotFound(PluginError):
@@ -179,9 +188,14 @@ class BackstageError(PluginError):
 
 
 class Unauthenticated(BackstageError):
-    """The credentials are missing or do not hold."""
+    """The credentials are missing or do not hold.
+
+    Attributes:
+        kind: What they are, for the metrics: missing, user, plugin or external.
+    """
 
     status = 401
+    kind = "missing"
     name = "AuthenticationError"
 
 
@@ -193,6 +207,7 @@ class NotAllowed(BackstageError):
     """The credentials hold, and are restricted to something else."""
 
     status = 403
+    reason = "token-restriction"
     name = "NotAllowedError"
 
 

@@ -4,8 +4,12 @@ In a checkout ``gunicorn app:app`` finds them by itself, by way of ``gunicorn.co
 are what they are, with measurements: benchmarks/README.md.
 """
 
+import atexit
 import gc
 import os
+import shutil
+import tempfile
+from typing import Any
 
 try:
     from gevent import monkey
@@ -18,6 +22,20 @@ else:
     monkey.patch_all()
     # A greenlet takes over from another one for half of what a thread costs.
     worker_class = "litellm_plugin.worker.Worker"
+
+# Where each worker counts for all (litellm_plugin/telemetry/metrics.py): before that is imported,
+# and empty at first. An operator who sets it has made the folder.
+if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+
+    def _remove(folder: str, owner: int) -> None:
+        if os.getpid() == owner:  # workers end the same way
+            shutil.rmtree(folder, ignore_errors=True)
+
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="litellm-plugin-metrics-")
+    atexit.register(_remove, os.environ["PROMETHEUS_MULTIPROC_DIR"], os.getpid())
+
+# JSON, a line for each request, with its id.
+logger_class = "litellm_plugin.access_log.Logger"
 
 # What is served where the command line names nothing else.
 wsgi_app = "litellm_plugin.wsgi:load()"
@@ -51,6 +69,23 @@ limit_request_fields = 64
 # Longer than a reverse proxy keeps an idle connection (60 s in nginx): the side
 # that sends the request must be the one that closes, or requests are lost.
 keepalive = 75
+
+
+def when_ready(server: Any) -> None:
+    """Serve the metrics, if the application says where."""
+    from litellm_plugin.telemetry import exporter  # noqa: PLC0415 - not before its folder is known
+
+    plugin = getattr(server.app.callable, "extensions", {}).get("litellm_plugin")
+    if plugin is not None and plugin.settings.service.metrics_bind is not None:
+        folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+        exporter.start(*plugin.settings.service.metrics_bind, folder)
+
+
+def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's names
+    """Forget what only a living worker can tell."""
+    from litellm_plugin.telemetry import metrics  # noqa: PLC0415
+
+    metrics.process_ended(worker.pid)
 
 
 def post_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicorn's names

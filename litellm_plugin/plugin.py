@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import ModuleType
 
+import litellm_plugin
 from litellm_plugin import logs
 from litellm_plugin.cache.counters import Counters, HostTable, in_redis
 from litellm_plugin.cache.host import HostShared
@@ -45,6 +46,7 @@ from litellm_plugin.services.reports import Reports
 from litellm_plugin.services.team_admin import TeamAdmin
 from litellm_plugin.services.teams import Teams
 from litellm_plugin.services.users import Users
+from litellm_plugin.telemetry import metrics
 
 BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn.conf.py gives a worker without gevent
 LOOKING = Timeouts(connect=2.0, read=2.0, total=2.0)  # of a look whether something is up
@@ -144,6 +146,7 @@ def build(
         ConfigError: They ask for what is not installed.
     """
     never_show(settings.secrets())
+    metrics.started(litellm_plugin.__version__)
     utc_now = now or (lambda: datetime.now(UTC))
     service = settings.service
 

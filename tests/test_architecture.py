@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "litellm_plugin"
 # From top to bottom; a layer imports from itself and from those below it.
 LAYERS = (
     ("__main__", "cli"),
-    ("sandbox", "worker", "wsgi", "gunicorn_conf"),
+    ("sandbox", "worker", "access_log", "wsgi", "gunicorn_conf"),
     ("factory", "__init__"),
     ("routes",),
     ("plugin",),
@@ -35,9 +35,11 @@ DOORS = {
     "limits": {"cache/counters.py"},
     "lmdb": {"cache/shared.py"},
     "gevent": {"worker.py", "gunicorn_conf.py"},
-    "gunicorn": {"worker.py"},
+    "gunicorn": {"worker.py", "access_log.py"},
     "click": {"cli/"},
     "rich": {"cli/terminal.py"},
+    "prometheus_client": {"telemetry/metrics.py", "telemetry/exporter.py"},
+    "pythonjsonlogger": {"telemetry/logs.py"},
     "flask": {"routes/", "factory.py", "wsgi.py", "sandbox/"},
     "werkzeug": {"routes/", "factory.py", "sandbox/"},
 }

@@ -191,8 +191,9 @@ def test_an_answer_in_the_end_says_that_the_connection_ends_too(server: Server) 
     assert server.process.wait(ENOUGH) == 0
 
 
-def test_without_gevent_threads_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gevent_threads_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "gevent", None)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
 
     settings = runpy.run_path(str(SETTINGS))
 

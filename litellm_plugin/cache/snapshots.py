@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from litellm_plugin.cache.flights import Flights
 from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.store import Entry, Generations, Store, StoreUnavailableError
 from litellm_plugin.errors import UpstreamError
+from litellm_plugin.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -86,23 +87,25 @@ class Snapshots:
                 upstream that is down; without it none does.
         """
         name = "\x1f".join(key)
+        ask = _counted(key[0], load)
         lifetime = self._seconds and (self._seconds if seconds is None else seconds)
         try:
             oldest = max(self._clock() - lifetime, since)
             entry, generations = self._store.look_up(name, scopes, since=oldest)
         except StoreUnavailableError as exc:
             log.debug("snapshots can't be asked for: %s", exc)  # the store says it once
-            return self._flights.share((name, exc.known), load)
+            return self._share(key[0], (name, exc.known), ask)
         if entry is not None and (fresh or not self._seconds or entry.generations != generations):
             entry = None
         now = self._clock()
         if entry is not None and _is_new(entry, now, lifetime, since):
+            metrics.cache_read(key[0], "hit")
             value: T = entry.value
             return value
 
         def load_and_keep(known: Generations) -> T:
             began = self._clock()
-            loaded = load()
+            loaded = ask()
             if lifetime:
                 self._keep(name, Entry(loaded, known, began), lifetime, weight(loaded))
             return loaded
@@ -115,12 +118,13 @@ class Snapshots:
         try:
             # Whoever has seen a later write has later generations, and joins no earlier read;
             # who asks in any case joins nobody who may be answered from the store.
-            return self._flights.share((name, generations, fresh), load_it)
+            return self._share(key[0], (name, generations, fresh), load_it)
         except UpstreamError as exc:
             if entry is None or stale is None or not exc.down:
                 raise
             log.warning("a snapshot stands in: %s", exc)
             stale(now - entry.read_at)
+            metrics.cache_read(key[0], "stale")
             stood_in: T = entry.value
             return stood_in
 
@@ -200,6 +204,20 @@ class Snapshots:
             # Also after a failure: the upstream may have acted all the same.
             self.forget(*scopes)
 
+    def _share(self, kind: str, key: Hashable, load: Callable[[], T]) -> T:
+        """Return what ``load`` returns, or what the same read that is under way does."""
+        mine = False
+
+        def load_it() -> T:
+            nonlocal mine
+            mine = True
+            return load()
+
+        shared = self._flights.share(key, load_it)
+        if not mine:
+            metrics.cache_read(kind, "shared")
+        return shared
+
     def _in_turn(
         self,
         name: str,
@@ -214,6 +232,7 @@ class Snapshots:
             if turn.look_again:
                 entry, known = self._by_now(name, scopes, known, lifetime, since)
                 if entry is not None:
+                    metrics.cache_read(name.partition("\x1f")[0], "shared")
                     value: T = entry.value
                     return value
             if not turn.waited:
@@ -246,6 +265,14 @@ class Snapshots:
             self._store.put(name, entry, seconds=seconds, weight=max(weight, 1))
         except StoreUnavailableError as exc:
             log.debug("a snapshot can't be kept: %s", exc)
+
+
+def _counted(kind: str, load: Callable[[], T]) -> Callable[[], T]:
+    def ask() -> T:
+        metrics.cache_read(kind, "miss")
+        return load()
+
+    return ask
 
 
 def _is_new(entry: Entry, now: float, lifetime: float, since: float = 0.0) -> bool:

@@ -42,6 +42,7 @@ from litellm_plugin.clients import deadline
 from litellm_plugin.clients.breaker import Breaker
 from litellm_plugin.config.settings import Timeouts
 from litellm_plugin.errors import redact
+from litellm_plugin.telemetry import metrics
 from litellm_plugin.telemetry.context import passed_on
 
 log = logging.getLogger(__name__)
@@ -256,7 +257,7 @@ class Upstream:
         if self._places is not None and not self._places.acquire(timeout=patience):
             raise NoAnswerError(f"{self.name} is asked too much at once", sent=False)
         try:
-            return self._request(method, url, params, body, headers)
+            return self._measured(method, url, params, body, headers)
         finally:
             if self._places is not None:
                 self._places.release()
@@ -270,6 +271,12 @@ class Upstream:
         if breaker is None:
             breaker = self._breakers.setdefault(host, Breaker(f"{self.name} at {host}"))
         return breaker
+
+    def _measured(self, method: str, *about: Any) -> Answer:
+        with metrics.upstream_call(self.name, method) as answered:
+            answer = self._request(method, *about)
+            answered.append(answer.status)
+            return answer
 
     def _request(
         self,

@@ -207,6 +207,14 @@ def redis_url(value: Value) -> str:
     return found
 
 
+def address(value: Value) -> tuple[str, int]:
+    """Return the host and port of an address to listen at; an empty host is every one."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/]*)):([0-9]{1,5})", text(value))
+    if not found or not 0 < int(found[3]) < 1 << 16:
+        raise Wrong("host:port, or [IPv6 address]:port", got="another string")
+    return found[1] or found[2] or "0.0.0.0", int(found[3])  # noqa: S104 - asked for
+
+
 def file(value: Value) -> Path:
     """Return the absolute path of a file that is there, or can be made there.
 

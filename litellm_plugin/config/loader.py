@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from litellm_plugin.config.convert import (
+    address,
     base64_bytes,
     blank_or_text,
     existing_file,
@@ -48,6 +49,7 @@ from litellm_plugin.config.settings import (
     KeyGeneration,
     KeyPolicy,
     LegacyAccess,
+    Logs,
     Opencode,
     Provisioning,
     RateLimits,
@@ -363,8 +365,15 @@ def _opencode(reader: Reader) -> Opencode:
 
 
 def _service(reader: Reader) -> Service:
-    timeouts = reader.at("timeouts")
+    timeouts, logs = reader.at("timeouts"), reader.at("logs")
     return Service(
+        logs=Logs(
+            **_given(
+                format=logs.get("format", one_of("json", "text")),
+                level=logs.get("level", one_of("debug", "info", "warning", "error")),
+                access=logs.get("access", flag),
+            )
+        ),
         timeouts=Timeouts(
             **_given(
                 connect=timeouts.get("connect", positive),
@@ -383,6 +392,7 @@ def _service(reader: Reader) -> Service:
             trust_environment=reader.get("trustEnvironment", flag),
             ca_file=reader.get("caFile", existing_file),
             key_file=reader.get("keyFile", file),
+            metrics_bind=reader.get("metrics.bind", address),
             strict_readiness=reader.get("strictReadiness", flag),
         ),
     )

@@ -254,6 +254,15 @@ class RateLimits:
     failed_tokens: Rate = Rate(300, 60)  # from one address
 
 
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """``litellm.service.logs``, of our own entry points."""
+
+    format: str | None = None  # json or text; None: json under gunicorn, text in development
+    level: str = "info"  # debug, info, warning or error
+    access: bool = True  # a line for each request
+
+
 CACHE_SECONDS = 3.0
 
 
@@ -272,6 +281,8 @@ class Service:
     timeouts: Timeouts = field(default_factory=Timeouts)
     trust_environment: bool = False  # proxies, netrc and CA bundles of the environment
     ca_file: Path | None = None  # CA bundle for LiteLLM and Backstage
+    logs: Logs = field(default_factory=Logs)
+    metrics_bind: tuple[str, int] | None = None  # metrics.bind: host and port; None: nowhere
     strict_readiness: bool = False  # not ready while LiteLLM or Backstage is down
     key_file: Path | None = None  # where the plugin key is kept; None: the user's state folder
 

@@ -35,6 +35,7 @@ class BridgeRefused(PluginError):
     """A bridge route was asked without a Keycloak token that holds."""
 
     status = 401
+    kind = "bridge"  # for the metrics
 
     def __init__(self, hint: str) -> None:
         super().__init__("unauthorized", hint=hint)

@@ -17,7 +17,8 @@ import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from threading import Lock
 
 from litellm_plugin.config.settings import (
@@ -145,10 +146,13 @@ class Authenticator:
         credential = bearer[1]
         token = _parsed(credential)
         if token is not None and token.typ == PLUGIN_TYP:
-            return self._plugin(token, suspect=suspect)
+            with _counted_as("plugin"):
+                return self._plugin(token, suspect=suspect)
         if token is not None and _is_user_token(token):
-            return self._user(token, allow_limited=allow_limited)
-        return self._service(credential, token, suspect=suspect)
+            with _counted_as("user"):
+                return self._user(token, allow_limited=allow_limited)
+        with _counted_as("external"):
+            return self._service(credential, token, suspect=suspect)
 
     def _user(
         self, token: UnverifiedToken, *, allow_limited: bool = True, actor: str | None = None
@@ -237,6 +241,16 @@ class Authenticator:
         # An old token is no reason to fetch keys, so its times come first.
         check_times(token.unverified_claims, self._clock(), required=required)
         return keys.key_for(token).verify(token, ASYMMETRIC)
+
+
+@contextmanager
+def _counted_as(kind: str) -> Iterator[None]:
+    """Let refusals tell what kind of credentials it was that did not hold."""
+    try:
+        yield
+    except Unauthenticated as exc:
+        exc.kind = kind
+        raise
 
 
 def limited_token(token: UnverifiedToken, claims: Claims) -> str | None:

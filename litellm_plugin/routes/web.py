@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 import ssl
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -47,7 +48,7 @@ from litellm_plugin.routes.cors import CrossOrigin
 from litellm_plugin.routes.headers import SecuredResponse, finish
 from litellm_plugin.routes.journaled import Line
 from litellm_plugin.services.caller import Caller
-from litellm_plugin.telemetry import context
+from litellm_plugin.telemetry import context, metrics
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class State:
     path: str  # below the mount, as it was sent
     line: Line  # in the audit journal
     begun: Token[Any]  # what the journal has to know to leave the request
+    began: float  # on a clock that tells durations
     principal: Principal | None = None
     caller: Caller | None = None
     body: Any = None
@@ -340,13 +342,15 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
     cross_origin = CrossOrigin(serving.settings.cors) if serving.settings.cors else None
 
     def arrive() -> Response | None:
+        began = time.perf_counter()
         environ = request.environ
         context.begin(environ)
         deadline.begin(serving.settings.service.timeouts.total)
         view = current_app.view_functions.get(request.endpoint or "")
         line = Line(serving, event_of(view, request.method))
         begun = journal.begin(line)
-        state = environ[_KEY] = State(serving, mount, _path_below(mount), line, begun)
+        state = State(serving, mount, _path_below(mount), line, begun, began)
+        environ[_KEY] = state
         preflight = cross_origin.preflight() if cross_origin else None
         if preflight is not None:
             return preflight
@@ -371,8 +375,10 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
                 response.headers["X-Stale-Seconds"] = str(int(caller.stale_seconds))
         if cross_origin is not None:
             cross_origin.finish(response)
+        finish(response)
+        _count(response, state)
         context.end()
-        return finish(response)
+        return response
 
     blueprint.before_request(arrive)
     blueprint.after_request(leave)
@@ -389,6 +395,13 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
             provide_automatic_options=False,
             strict_slashes=False,
         )
+
+
+def _count(response: Response, state: State) -> None:
+    rule = request.url_rule
+    route = request.environ[context.ROUTE] = rule.rule if rule else "none"
+    seconds = time.perf_counter() - state.began
+    metrics.answered(request.method, route, response.status_code, seconds)
 
 
 def unknown_route(_path: str = "") -> Response:
@@ -409,6 +422,7 @@ def _refused(error: PluginError) -> Response:
         except TooManyRequests as exc:
             error = exc
     line.error = error
+    metrics.refused(error)
     response = json_response(error.body(request.method, url_below_mount()), error.status)
     if isinstance(error, TooManyRequests):
         response.headers["Retry-After"] = str(error.retry_after)

@@ -75,7 +75,8 @@ class Access:
             BackstageUnavailable: It can't be asked.
         """
         if not self._allowed(caller, permission):
-            raise Forbidden(f'Access denied: missing permission "{permission.id}"')
+            missing = f'Access denied: missing permission "{permission.id}"'
+            raise Forbidden(missing, reason="permission")
 
     def _allowed(self, caller: Caller, permission: Permission) -> bool:
         principal = caller.principal
@@ -126,10 +127,11 @@ class Access:
         """
         group = self._settings.audit_group
         if group is None:
-            raise Forbidden(f"{what} is not configured (litellm.audit.group not set)")
+            unset = f"{what} is not configured (litellm.audit.group not set)"
+            raise Forbidden(unset, reason="switched-off")
         user = self.signed_in(caller)
         if group not in caller.entity.groups:
-            raise Forbidden("Access denied: not a member of the audit group")
+            raise Forbidden("Access denied: not a member of the audit group", reason="group")
         return user
 
     def team_admin(self, caller: Caller, permission: Permission) -> UserPrincipal:
@@ -145,11 +147,12 @@ class Access:
         if not self._settings.team_management or group is None:
             raise Forbidden(
                 "Team management is disabled"
-                " (requires permission.enabled and litellm.teamAdmin.group)"
+                " (requires permission.enabled and litellm.teamAdmin.group)",
+                reason="switched-off",
             )
         user = self.signed_in(caller)
         if group not in caller.entity.groups:
-            raise Forbidden(f"Access denied: not a member of {group}")
+            raise Forbidden(f"Access denied: not a member of {group}", reason="group")
         self.require(caller, permission)
         return user
 
@@ -165,7 +168,8 @@ class Access:
             raise Forbidden(
                 "Knowledge-base / MCP management is disabled (set"
                 " litellm.teamAdmin.objectPermissions.enabled: true, with a permission policy"
-                " and the allowlists in place)"
+                " and the allowlists in place)",
+                reason="switched-off",
             )
         return self.team_admin(caller, permission)
 

@@ -133,7 +133,8 @@ class Policy:
         if self.budget is not None:
             raise Forbidden(
                 "The spend of a key can't be reset: its budget may be at most"
-                f" {_usd(self.budget.limit)} for {self.budget.whom}"
+                f" {_usd(self.budget.limit)} for {self.budget.whom}",
+                reason="ceiling",
             )
 
     def refuse_more(self, keys: Iterable[Mapping[str, Any]], now: datetime) -> None:
@@ -149,7 +150,8 @@ class Policy:
             raise Forbidden(
                 f"At most {self.active_keys.limit} active keys are allowed for"
                 f" {self.active_keys.whom}, and there are {active}."
-                " Revoke or block one that is not needed."
+                " Revoke or block one that is not needed.",
+                reason="ceiling",
             )
 
     def outlives(self, expires: Any, now: datetime) -> bool:

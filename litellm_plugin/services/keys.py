@@ -154,7 +154,7 @@ class Keys:
             PolicyRefused: It goes beyond a ceiling.
         """
         if key.get("team_id") and not account.in_team(key["team_id"]):
-            raise Forbidden(NOT_A_MEMBER)
+            raise Forbidden(NOT_A_MEMBER, reason="membership")
         policy = self._ceilings.of_id(own_id)
         key = self._within(policy, key)
         with (
@@ -187,7 +187,7 @@ class Keys:
                 active keys as they may.
         """
         if key.get("team_id") and not account.in_team(key["team_id"]):
-            raise Forbidden(NOT_A_MEMBER)
+            raise Forbidden(NOT_A_MEMBER, reason="membership")
         policy = self._ceilings.of(caller)
         key = policy.lesser(key)
 
@@ -312,11 +312,13 @@ class Keys:
             Forbidden: It is someone else's, or no key at all; we do not say which.
         """
         if not caller.litellm_id:
-            raise Forbidden("Cannot verify key ownership without an authenticated user")
+            unknown = "Cannot verify key ownership without an authenticated user"
+            raise Forbidden(unknown, reason="ownership")
         account = self._users.find(caller, fresh=True)
         row = account.key(token) if account is not None else None
         if account is None or row is None:
-            raise Forbidden("Access denied: key does not belong to the caller")
+            foreign = "Access denied: key does not belong to the caller"
+            raise Forbidden(foreign, reason="ownership")
         journal.note(userId=account.user_id, keyAlias=row.get("key_alias"))
         return OwnedKey(token, caller, account)
 

@@ -53,7 +53,8 @@ class OpencodeKeys:
         if self._rules.require_team and not team_id:
             raise BadRequest("A team is required for this connection")
         if team_id and not account.in_team(team_id):
-            raise Forbidden("Access denied: team is not one of your teams", team=team_id)
+            foreign = "Access denied: team is not one of your teams"
+            raise Forbidden(foreign, reason="membership", team=team_id)
         alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
         key: Json = {
             "duration": self._rules.key_duration,

@@ -109,10 +109,11 @@ class TeamAdmin:
         owner = self._access.owner(row)
         if owner is None:
             raise Forbidden(
-                "This team is not managed by Backstage team admins and cannot be edited here"
+                "This team is not managed by Backstage team admins and cannot be edited here",
+                reason="ownership",
             )
         if not self._access.owns(row):
-            raise Forbidden(f"Access denied: team is owned by {owner}")
+            raise Forbidden(f"Access denied: team is owned by {owner}", reason="ownership")
         return ManagedTeam(team_id, row, user)
 
     # -- teams ---------------------------------------------------------------
@@ -209,7 +210,8 @@ class TeamAdmin:
         if not self._rules.allow_team_delete:
             raise Forbidden(
                 "Team deletion is disabled (set litellm.teamAdmin.allowTeamDelete: true)."
-                " Block the team instead."
+                " Block the team instead.",
+                reason="switched-off",
             )
         if not force and team.team_id in self._provisioned_teams():
             raise Conflict(

@@ -77,7 +77,7 @@ class Teams:
             return team_id
         if self._managed(team_id, caller):
             return team_id
-        raise Forbidden(NOT_A_MEMBER)
+        raise Forbidden(NOT_A_MEMBER, reason="membership")
 
     def usage(self, team_id: str, start: str, end: str, caller: Caller) -> Json:
         """Return a team's usage for one of its members or managers, or a service.
@@ -93,7 +93,7 @@ class Teams:
             BadRequest: LiteLLM can't be asked about it.
         """
         if not (caller.service or self._member(team_id, caller) or self._managed(team_id, caller)):
-            raise Forbidden(NOT_A_MEMBER)
+            raise Forbidden(NOT_A_MEMBER, reason="membership")
         if "," in team_id:
             raise BadRequest("LiteLLM can't tell the usage of a team with a comma in its id")
         report = self._reports.read(

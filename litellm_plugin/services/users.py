@@ -18,6 +18,7 @@ from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.reports import Reports
 from litellm_plugin.services.shapes import present
+from litellm_plugin.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -237,11 +238,13 @@ class Users:
         except UpstreamError as exc:
             # Another worker may have been faster.
             account = self._litellm.account(user_id) if _already_exists(exc) else None
+            metrics.first_visit("failed" if account is None else "existed")
             if account is None:
                 journal.record(journal.USER_PROVISION, told, exc)
                 raise ProvisioningFailed(exc) from exc
             return account
         journal.record(journal.USER_PROVISION, told)
+        metrics.first_visit("created")
         log.info("provisioned %s for %s", user_id, person.source)
         self._confirm(user)
         try:

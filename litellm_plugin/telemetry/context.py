@@ -13,7 +13,10 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-REQUEST_ID = "litellm_plugin.request_id"  # in the WSGI environment
+# In the WSGI environment.
+REQUEST_ID = "litellm_plugin.request_id"
+TRACE_ID = "litellm_plugin.trace_id"
+ROUTE = "litellm_plugin.route"  # the rule it was found by, once it is answered
 
 # What proxies make, and nothing that could end a line of a log or begin a markup.
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:=+/@-]{1,128}")
@@ -62,6 +65,7 @@ def begin(environ: dict[str, Any]) -> Trace:
     """Note that a request has come, and name it in its WSGI environment."""
     trace = _read(environ)
     environ[REQUEST_ID] = trace.request_id
+    environ[TRACE_ID] = trace.trace_id
     _present.set(trace)
     return trace
 

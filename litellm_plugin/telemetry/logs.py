@@ -1,0 +1,84 @@
+"""Logging of our own entry points: lines of JSON in production, text in development.
+
+An application that mounts the blueprint has its own; nothing here is done for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from pythonjsonlogger.orjson import OrjsonFormatter
+
+from litellm_plugin.errors import redact
+from litellm_plugin.telemetry import context
+
+TEXT = "%(asctime)s %(levelname)-7s %(name)s [%(request_id)s] %(message)s"
+
+ACCESS = logging.getLogger("litellm_plugin.access")
+
+
+class JsonFormatter(OrjsonFormatter):
+    """One line of JSON for each record, tracebacks included; no secret in it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ["levelname", "name", "message"],
+            rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
+            timestamp="time",
+        )
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """Say of which request it is, and take secrets out of what is free text."""
+        if audit := log_data.pop("audit", None):
+            # The journal's message is the same once more, as text.
+            log_data.update(message=audit.get("eventId"), audit=audit)
+        trace = context.present()
+        if trace is not None:
+            log_data.setdefault("request_id", trace.request_id)
+            log_data.setdefault("trace_id", trace.trace_id)
+        for name in ("message", "exception", "stack_info"):
+            if isinstance(log_data.get(name), str):
+                log_data[name] = redact(log_data[name])
+        return {"time": log_data.pop("time"), **log_data}
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people."""
+
+    def __init__(self) -> None:
+        super().__init__(TEXT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text, its request's id in it."""
+        if not hasattr(record, "request_id"):
+            trace = context.present()
+            record.request_id = trace.request_id if trace else "-"
+        return redact(super().format(record))
+
+
+def formatter(style: str) -> logging.Formatter:
+    """Return the formatter of a style: ``json`` or ``text``."""
+    return JsonFormatter() if style == "json" else TextFormatter()
+
+
+def configure(style: str, level: str, *, access: bool = True) -> None:
+    """Let all that is logged go to standard error in one form.
+
+    Args:
+        style: ``json`` or ``text``.
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+        access: Whether each request has a line.
+    """
+    form = formatter(style)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(form)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    ACCESS.setLevel(logging.INFO if access else logging.CRITICAL)
+    # gunicorn's loggers have handlers of their own, to the files that its settings name.
+    for name in ("gunicorn.error", "gunicorn.access"):
+        for other in logging.getLogger(name).handlers:
+            other.setFormatter(form)

@@ -1,0 +1,116 @@
+"""What is counted, in prometheus_client's default registry; the only place that names metrics.
+
+Labels have few values: a route is the rule it was found by, never a path, and nobody is
+named. What each metric tells is in docs/operations.md.
+
+Under gunicorn ``PROMETHEUS_MULTIPROC_DIR`` must be set before this is imported:
+prometheus_client keeps a file for each process there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.multiprocess import mark_process_dead
+
+from litellm_plugin.errors import Forbidden, NotAllowed, NotAuthenticated, PluginError
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+REQUESTS = Histogram(
+    "litellm_plugin_request_duration_seconds",
+    "Requests answered, and how long that took.",
+    ("method", "route", "status"),
+    buckets=SECONDS,
+)
+UPSTREAM = Histogram(
+    "litellm_plugin_upstream_duration_seconds",
+    "Calls to LiteLLM and Backstage, and how long they took; status none: no answer.",
+    ("upstream", "method", "status"),
+    buckets=SECONDS,
+)
+CACHE = Counter(
+    "litellm_plugin_cache_reads",
+    "Reads, by whether they were remembered (hit), shared with another one under way (shared), "
+    "asked for (miss), or answered from before an outage (stale).",
+    ("kind", "result"),
+)
+PROVISIONING = Counter(
+    "litellm_plugin_provisioning",
+    "First visits, by what became of them: created, existed, failed.",
+    ("result",),
+)
+DENIALS = Counter(
+    "litellm_plugin_denials", "Requests of known callers that were denied, by why.", ("reason",)
+)
+TOKEN_FAILURES = Counter(
+    "litellm_plugin_token_failures",
+    "Requests without credentials that hold, by their kind.",
+    ("kind",),
+)
+RATE_LIMITED = Counter("litellm_plugin_rate_limited", "Requests refused as too many.")
+BUILD = Gauge(
+    "litellm_plugin_build_info",
+    "1, and the version of the service.",
+    ("version",),
+    multiprocess_mode="max",
+)
+
+# What labels() does to find a child costs more than counting.
+_request = cache(REQUESTS.labels)
+_upstream = cache(UPSTREAM.labels)
+_cache = cache(CACHE.labels)
+
+
+def started(version: str) -> None:
+    """Tell that there is a service of this version."""
+    BUILD.labels(version).set(1)
+
+
+def answered(method: str, route: str, status: int, seconds: float) -> None:
+    """Count a request."""
+    _request(method if method in METHODS else "other", route, status).observe(seconds)
+
+
+@contextmanager
+def upstream_call(name: str, method: str) -> Iterator[list[int]]:
+    """Count a call to an upstream, whose status is to be put into the list if it answers."""
+    began = time.perf_counter()
+    answered: list[int] = []
+    try:
+        yield answered
+    finally:
+        status = f"{answered[0] // 100}xx" if answered else "none"
+        _upstream(name.lower(), method, status).observe(time.perf_counter() - began)
+
+
+def cache_read(kind: str, result: str) -> None:
+    """Count a read: ``hit``, ``shared``, ``miss`` or ``stale``."""
+    _cache(kind, result).inc()
+
+
+def first_visit(result: str) -> None:
+    """Count a first visit: ``created``, ``existed`` or ``failed``."""
+    PROVISIONING.labels(result).inc()
+
+
+def refused(error: PluginError) -> None:
+    """Count a refusal, if that is what an error is."""
+    if isinstance(error, Forbidden | NotAllowed | NotAuthenticated):
+        DENIALS.labels(error.reason).inc()
+    elif error.status == 401:
+        TOKEN_FAILURES.labels(getattr(error, "kind", "other")).inc()
+    elif error.status == 429:
+        RATE_LIMITED.inc()
+
+
+def process_ended(pid: int) -> None:
+    """Forget what only a living worker can tell."""
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]

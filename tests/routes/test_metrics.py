@@ -1,0 +1,222 @@
+"""What is counted: over HTTP, as Prometheus would read it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event, Timer
+
+import pytest
+from prometheus_client import REGISTRY
+
+from litellm_plugin.cache.host import HostShared
+from litellm_plugin.cache.memory import MemoryStore
+from litellm_plugin.cache.snapshots import Snapshots
+from litellm_plugin.errors import UpstreamError
+from tests.client import PluginClient
+from tests.fakes import FakeBackstage, FakeLiteLLM, connection_refused
+from tests.fakes.backstage import Policy
+from tests.routes.conftest import FOREIGN_KEY, Account
+
+Headers = dict[str, str]
+Grown = Callable[..., float]
+
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+@pytest.fixture
+def grown() -> Grown:
+    """Tells by how much a sample has grown since the test began."""
+    before = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+    }
+
+    def grown(name: str, **labels: str) -> float:
+        name = f"litellm_plugin_{name}"
+        was = before.get((name, tuple(sorted(labels.items()))), 0.0)
+        return (REGISTRY.get_sample_value(name, labels) or 0.0) - was
+
+    return grown
+
+
+def requests(grown: Grown, route: str, status: int, method: str = "GET") -> float:
+    route = f"/api/litellm{route}"
+    count = "request_duration_seconds_count"
+    return grown(count, method=method, route=route, status=str(status))
+
+
+def test_requests_are_counted_by_route_and_status(
+    client: PluginClient, bob: Headers, grown: Grown
+) -> None:
+    client.get("/health", headers=bob)
+    client.get("/health")
+    client.request("HEAD", "/health", headers=bob)
+    client.post(f"/keys/{FOREIGN_KEY}/block", headers=bob)
+    client.get("/nowhere", headers=bob)
+    assert requests(grown, "/health", 200) == 1
+    assert requests(grown, "/health", 401) == 1
+    assert requests(grown, "/health", 200, "HEAD") == 1
+    assert requests(grown, "/keys/<litellm_id:token>/block", 500, "POST") == 1
+    assert requests(grown, "/<litellm_id:_path>", 404) == 1
+
+
+def test_calls_to_upstreams_are_counted(
+    client: PluginClient, litellm: FakeLiteLLM, account: Account, bob: Headers, grown: Grown
+) -> None:
+    litellm.get("/user/info", json=account(), times=1)
+    client.get("/user/info", headers=bob)
+    litellm.get("/models", error=connection_refused())
+    litellm.get("/model/info", error=connection_refused())
+    client.get("/models", headers=bob)
+    count = "upstream_duration_seconds_count"
+    assert grown(count, upstream="litellm", method="GET", status="2xx") == 1
+    assert grown(count, upstream="litellm", method="GET", status="none") >= 1
+    assert grown(count, upstream="backstage", method="GET", status="2xx") >= 1  # its keys
+
+
+def test_reads_are_counted_by_whether_upstreams_were_asked(grown: Grown) -> None:
+    now = 0.0
+    snapshots = Snapshots(MemoryStore(HostShared(None)), 10, 100, clock=lambda: 1000 + now)
+
+    def read(load: Callable[[], int]) -> int:
+        return snapshots.read(("thing", "a"), (), load, stale=lambda _: None)
+
+    def down() -> int:
+        raise UpstreamError("LiteLLM could not be reached")
+
+    assert (read(lambda: 1), read(lambda: 2)) == (1, 1)
+    now = 50
+    assert read(down) == 1
+    counted = {
+        result: grown("cache_reads_total", kind="thing", result=result)
+        for result in ("hit", "miss", "stale", "shared")
+    }
+    assert counted == {"hit": 1, "miss": 2, "stale": 1, "shared": 0}
+
+
+def test_reads_that_share_one_under_way_are_counted(grown: Grown) -> None:
+    snapshots = Snapshots(MemoryStore(HostShared(None)), 0)
+    joined, asked = Event(), Event()
+
+    def load() -> int:
+        asked.set()
+        assert joined.wait(20)
+        return 1
+
+    def second() -> int:
+        assert asked.wait(20)
+        Timer(0.05, joined.set).start()
+        return snapshots.read(("other", "a"), (), load)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(snapshots.read, ("other", "a"), (), load)
+        assert (pool.submit(second).result(), first.result()) == (1, 1)
+    assert grown("cache_reads_total", kind="other", result="shared") == 1
+    assert grown("cache_reads_total", kind="other", result="miss") == 1
+
+
+def test_a_first_visit_is_counted(
+    client: PluginClient, litellm: FakeLiteLLM, account: Account, carol: Headers, grown: Grown
+) -> None:
+    litellm.get("/user/info", status=404, json={}, times=1)
+    litellm.post("/user/new", json={})
+    litellm.post("/user/update", json={})
+    litellm.get("/user/info", json=account("carol@example.com"))
+    assert client.get("/user/info", headers=carol).status_code == 200
+    assert grown("provisioning_total", result="created") == 1
+
+
+def test_a_first_visit_that_fails_is_counted(
+    client: PluginClient, litellm: FakeLiteLLM, carol: Headers, grown: Grown
+) -> None:
+    litellm.get("/user/info", status=404, json={})
+    litellm.post("/user/new", status=400, json={"error": {"message": "no"}})
+    assert client.get("/user/info", headers=carol).status_code == 400
+    assert grown("provisioning_total", result="failed") == 1
+
+
+@pytest.mark.parametrize(
+    ("who", "kind"),
+    [
+        ("none", "missing"),
+        ("raw:Basic x", "missing"),
+        ("raw:Bearer nonsense", "external"),
+        ("expired:bob", "user"),
+        ("limited:bob", "user"),
+        ("other-key:bob", "user"),
+    ],
+)
+def test_credentials_that_do_not_hold_are_counted_by_kind(
+    client: PluginClient,
+    headers_of: Callable[[str], Headers],
+    grown: Grown,
+    who: str,
+    kind: str,
+) -> None:
+    assert client.get("/health", headers=headers_of(who)).status_code == 401
+    assert grown("token_failures_total", kind=kind) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "reason"),
+    [
+        ("POST", f"/keys/{FOREIGN_KEY}/block", "ownership"),
+        ("GET", "/audit", "group"),
+        ("GET", "/teams/t9/usage?start_date=2026-01-01&end_date=2026-01-02", "membership"),
+    ],
+)
+def test_denials_are_counted_by_reason(
+    client: PluginClient,
+    known_bob: FakeLiteLLM,
+    bob: Headers,
+    grown: Grown,
+    method: str,
+    path: str,
+    reason: str,
+) -> None:
+    known_bob.get("/team/info", json={"team_info": {"team_id": "t9"}})
+    assert client.request(method, path, headers=bob).status_code == 403
+    assert grown("denials_total", reason=reason) == 1
+
+
+def test_what_the_policy_denies_is_counted(
+    client: PluginClient,
+    known_bob: FakeLiteLLM,
+    backstage: FakeBackstage,
+    bob: Headers,
+    grown: Grown,
+) -> None:
+    backstage.policy = Policy("litellm.key.create@bob")
+    assert client.post("/keys/generate", json={"alias": "a"}, headers=bob).status_code == 403
+    assert grown("denials_total", reason="permission") == 1
+
+
+def test_nobody_and_no_key_is_named_in_a_label(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
+    client.get("/user/info", headers=bob)
+    client.post(f"/keys/{FOREIGN_KEY}/block", headers=bob)
+    client.get("/some/path/of/mine", headers=bob)
+    values = {
+        value
+        for metric in REGISTRY.collect()
+        if metric.name.startswith("litellm_plugin")
+        for sample in metric.samples
+        for value in sample.labels.values()
+    }
+    for name in ("bob", FOREIGN_KEY, "mine"):
+        assert not any(name in value for value in values)
+
+
+def test_every_metric_is_in_the_documentation_and_no_other() -> None:
+    ours = {
+        metric.name + ("_total" if metric.type == "counter" else "")
+        for metric in REGISTRY.collect()
+        if metric.name.startswith("litellm_plugin_")
+    }
+    documented = re.findall(r"^\| `(litellm_plugin_\w+)`", PAGE.read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted(ours)
