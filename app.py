@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from litellm_plugin.wsgi import load
-from litellm_plugin.telemetry import exporter
+from litellm_plugin.telemetry import context, exporter
+from litellm_plugin.wsgi import load, spans
 
 
 def main() -> None:
@@ -26,6 +26,8 @@ def main() -> None:
     metrics_bind = app.extensions["litellm_plugin"].settings.service.metrics_bind
     if metrics_bind is not None:
         exporter.serve(*metrics_bind)
+    if context.followed():
+        spans().export()
     app.run(arguments.host, arguments.port, threaded=True)
 
 

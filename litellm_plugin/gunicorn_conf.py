@@ -89,11 +89,18 @@ def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's n
 
 
 def post_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicorn's names
-    """Let the garbage collector look at what a worker makes, and less often.
+    """Let the garbage collector look at what a worker makes, and less often; send its spans.
 
     LiteLLM's answers are thousands of objects without a cycle among them, which
     come and go by themselves.
     """
+    from litellm_plugin.telemetry import context  # noqa: PLC0415
+
+    if context.followed():
+        # The thread that sends spans is each worker's own.
+        from litellm_plugin.telemetry import spans  # noqa: PLC0415 - an extra
+
+        spans.export()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

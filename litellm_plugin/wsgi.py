@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from flask import Flask
 
 from litellm_plugin.config import ConfigError, default_paths, load_settings
+from litellm_plugin.config.settings import Settings
 from litellm_plugin.factory import create_app
 from litellm_plugin.telemetry import logs
+
+WHERE_SPANS_GO = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def load(paths: list[Path] | None = None, *, logs_as: str = "json") -> Flask:
@@ -26,7 +31,32 @@ def load(paths: list[Path] | None = None, *, logs_as: str = "json") -> Flask:
         settings = load_settings(files, os.environ)
         told = settings.service.logs
         logs.configure(told.format or logs_as, told.level, access=told.access)
-        return create_app(settings)
+        app = create_app(settings)
+        if _tracing(settings):
+            spans().instrument(app)
+        return app
     except ConfigError as exc:
         print(f"The configuration is faulty:\n{exc}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
+
+
+def _tracing(settings: Settings) -> bool:
+    """Tell whether to make spans."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    if settings.service.tracing is not None:
+        return settings.service.tracing
+    return any(os.environ.get(name) for name in WHERE_SPANS_GO)
+
+
+def spans() -> ModuleType:
+    """Return the module that knows OpenTelemetry.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        return importlib.import_module("litellm_plugin.telemetry.spans")
+    except ImportError as exc:
+        wanted = "needs OpenTelemetry; install litellm-plugin[otel]"
+        raise ConfigError([f"litellm.service.tracing: {wanted} ({exc})"]) from exc

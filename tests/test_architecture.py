@@ -39,6 +39,7 @@ DOORS = {
     "click": {"cli/"},
     "rich": {"cli/terminal.py"},
     "prometheus_client": {"telemetry/metrics.py", "telemetry/exporter.py"},
+    "opentelemetry": {"telemetry/spans.py"},
     "pythonjsonlogger": {"telemetry/logs.py"},
     "flask": {"routes/", "factory.py", "wsgi.py", "sandbox/"},
     "werkzeug": {"routes/", "factory.py", "sandbox/"},

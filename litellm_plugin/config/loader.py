@@ -393,6 +393,7 @@ def _service(reader: Reader) -> Service:
             ca_file=reader.get("caFile", existing_file),
             key_file=reader.get("keyFile", file),
             metrics_bind=reader.get("metrics.bind", address),
+            tracing=reader.get("tracing", flag),
             strict_readiness=reader.get("strictReadiness", flag),
         ),
     )

@@ -283,6 +283,7 @@ class Service:
     ca_file: Path | None = None  # CA bundle for LiteLLM and Backstage
     logs: Logs = field(default_factory=Logs)
     metrics_bind: tuple[str, int] | None = None  # metrics.bind: host and port; None: nowhere
+    tracing: bool | None = None  # OpenTelemetry; None: if the OTEL_ variables say where to
     strict_readiness: bool = False  # not ready while LiteLLM or Backstage is down
     key_file: Path | None = None  # where the plugin key is kept; None: the user's state folder
 

@@ -61,6 +61,26 @@ present = _present.get
 """Returns the trace of the request that this thread works for; None where it is none."""
 
 
+# What knows a better trace than the request itself: OpenTelemetry, where it is on.
+_followed: Callable[[], tuple[str, str] | None] | None = None
+
+
+def follow(traced: Callable[[], tuple[str, str] | None] | None) -> None:
+    """Take traces from somebody who makes spans.
+
+    Args:
+        traced: Returns trace id and ``traceparent`` of the present span, if there is one;
+            None: nobody makes spans.
+    """
+    global _followed  # noqa: PLW0603 - instrumentation is the process's, too
+    _followed = traced
+
+
+def followed() -> bool:
+    """Tell whether somebody makes spans."""
+    return _followed is not None
+
+
 def begin(environ: dict[str, Any]) -> Trace:
     """Note that a request has come, and name it in its WSGI environment."""
     trace = _read(environ)
@@ -91,6 +111,9 @@ def carried(call: Callable[[A], R]) -> Callable[[A], R]:
 def _read(environ: Mapping[str, Any]) -> Trace:
     sent = environ.get("HTTP_X_REQUEST_ID")
     asked = sent if sent and _SANE_ID.fullmatch(sent) else None
+    traced = _followed() if _followed else None
+    if traced:
+        return Trace(asked or traced[0], *traced)
     parent = environ.get("HTTP_TRACEPARENT")
     came = _TRACEPARENT.fullmatch(parent) if parent else None
     if came is None or (came[5] and came[1] == "00"):

@@ -35,7 +35,7 @@ def configured(written: io.StringIO, style: str = "json", **options: Any) -> log
     (handler,) = logging.getLogger().handlers
     assert isinstance(handler, logging.StreamHandler)
     handler.setStream(written)
-    return logging.getLogger("litellm_plugin.test")
+    return logging.getLogger("elsewhere.test")
 
 
 def lines(written: io.StringIO) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def test_a_record_is_one_line_of_json(written: io.StringIO) -> None:
     assert abs(age) < timedelta(minutes=1)
     assert line == {
         "level": "WARNING",
-        "logger": "litellm_plugin.test",
+        "logger": "elsewhere.test",
         "message": "it\nbroke",
         "team": "t1",
     }
@@ -91,7 +91,7 @@ def test_in_development_it_is_text(written: io.StringIO) -> None:
     context.begin({"HTTP_X_REQUEST_ID": "me"})
     log.info("key %s", SECRET)
     context.end()
-    assert written.getvalue().endswith(" INFO    litellm_plugin.test [me] key [redacted]\n")
+    assert written.getvalue().endswith(" INFO    elsewhere.test [me] key [redacted]\n")
 
 
 def test_what_is_below_the_level_is_left_out(written: io.StringIO) -> None:
