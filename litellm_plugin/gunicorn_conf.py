@@ -77,8 +77,8 @@ def when_ready(server: Any) -> None:
 
     plugin = getattr(server.app.callable, "extensions", {}).get("litellm_plugin")
     if plugin is not None and plugin.settings.service.metrics_bind is not None:
-        folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
-        exporter.start(*plugin.settings.service.metrics_bind, folder)
+        host, port = plugin.settings.service.metrics_bind
+        exporter.start(host, port, os.environ["PROMETHEUS_MULTIPROC_DIR"])
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's names

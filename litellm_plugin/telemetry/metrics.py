@@ -20,6 +20,11 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from litellm_plugin.errors import Forbidden, NotAllowed, NotAuthenticated, PluginError
 
+REASONS = (
+    *("permission", "group", "membership", "ownership", "ceiling"),
+    *("switched-off", "no-user", "token-restriction", "other"),
+)
+KINDS = ("missing", "user", "plugin", "external", "bridge")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -71,6 +76,14 @@ _cache = cache(CACHE.labels)
 def started(version: str) -> None:
     """Tell that there is a service of this version."""
     BUILD.labels(version).set(1)
+    # From 0 on, or Prometheus would not see the first one as an increase.
+    for counter, values in (
+        (PROVISIONING, ("created", "existed", "failed")),
+        (DENIALS, REASONS),
+        (TOKEN_FAILURES, KINDS),
+    ):
+        for value in values:
+            counter.labels(value)
 
 
 def answered(method: str, route: str, status: int, seconds: float) -> None:
