@@ -18,11 +18,11 @@ from litellm_plugin.cache.sealed import Seal
 from litellm_plugin.cache.shared import SharedStore
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.cache.store import Store
-from litellm_plugin.clients.backstage import Catalog, Entity, KeySetReader, Permissions
+from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.config import ConfigError
-from litellm_plugin.config.settings import CACHE_SECONDS, Settings, Timeouts
+from litellm_plugin.config.settings import CACHE_SECONDS, UNAMBIGUOUS, Settings, Timeouts
 from litellm_plugin.errors import BackstageUnavailable, never_show
 from litellm_plugin.identity.jwks import NoKeysError
 from litellm_plugin.identity.keycloak import BridgeVerifier
@@ -31,6 +31,7 @@ from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
 from litellm_plugin.identity.tokens import Authenticator
 from litellm_plugin.services.access import Access
+from litellm_plugin.services.account_owner import AccountOwners
 from litellm_plugin.services.audit import Audit
 from litellm_plugin.services.bridge import Bridge
 from litellm_plugin.services.caller import Caller, litellm_id
@@ -60,6 +61,7 @@ class Plugin:
     authenticator: RememberedTokens
     plugin_keys: PluginKeys
     catalog: Catalog
+    directory: Directory
     snapshots: Snapshots
     litellm: LiteLLM
     access: Access
@@ -84,16 +86,13 @@ class Plugin:
         """
         if isinstance(principal, UserPrincipal):
             asked = litellm_id(principal.entity_ref, self.settings.user_id_domain)
-        caller = Caller(principal, asked, self._entity)
+        caller = Caller(principal, asked, self.directory.entity)
         caller.since = self.snapshots.begin(caller.name)
         return caller
 
     def left(self, caller: Caller) -> None:
         """Note that the caller has been answered."""
         self.snapshots.end(caller.name)
-
-    def _entity(self, ref: str) -> Entity | None:
-        return self.snapshots.read(("entity", ref), (), lambda: self.catalog.entity(ref))
 
 
 def upstream(
@@ -188,10 +187,11 @@ def build(
     permissions = Permissions(backstage, settings.discovery)
     access = Access(settings, permissions, snapshots, on_behalf_of)
     reports = Reports(snapshots, utc_now)
-    users = Users(litellm, snapshots, reports, settings.provisioning, utc_now)
+    directory = Directory(catalog, snapshots, settings.user_id_domain)
+    owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
+    users = Users(litellm, snapshots, reports, settings.provisioning, owners, utc_now)
     teams = Teams(litellm, snapshots, reports, users, access, settings.display)
     models = Models(litellm, snapshots)
-    directory = Directory(catalog, snapshots, settings.user_id_domain)
     ceilings = KeyRules(settings, directory, models, snapshots, utc_now)
     lost_keys = LostKeys(litellm, snapshots, looking=service.circuit_breaker)
     keys = Keys(
@@ -226,6 +226,7 @@ def build(
         authenticator=authenticator,
         plugin_keys=plugin_keys,
         catalog=catalog,
+        directory=directory,
         snapshots=snapshots,
         litellm=litellm,
         access=access,
@@ -235,7 +236,7 @@ def build(
         models=models,
         team_admin=TeamAdmin(settings, litellm, snapshots, catalog, users, access, utc_now),
         audit=Audit(litellm, settings.provisioning),
-        bridge=Bridge(settings, users, keys, utc_now),
+        bridge=Bridge(settings, users, keys, directory.entity, utc_now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, settings.opencode),
         readiness=readiness,

@@ -23,8 +23,11 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 ANY_FAULT = range(500, 600)
+ADMIN_ID = "default_user_id"  # whom LiteLLM takes the holder of the master key for
+
 PAGE_SIZE = 1000  # rows; LiteLLM's own limit
 MAX_PAGES = 1000
+MAX_USERS = 100  # of one page; LiteLLM's own limit
 MAX_TEXT = 10_000  # characters of an error's text
 SIDE_BY_SIDE = 8  # calls under way at once for one process's fan-outs
 
@@ -191,6 +194,21 @@ class LiteLLM:
             asked=user_id,
             whole_teams=[row for row in rows if _is_whole(row)],
         )
+
+    def users_with_email(self, email: str) -> list[Json]:
+        """List the users whose e-mail has ``email`` in it, whatever the case.
+
+        LiteLLM finds more than that: "_" stands for any character. Who wants to know
+        whether somebody has that e-mail must compare.
+
+        Raises:
+            UpstreamError: There are too many to tell all of them.
+        """
+        query = {"user_email": email, "page_size": str(MAX_USERS)}
+        data = _object(self._get("/user/list", query))
+        if data.get("total_pages", 1) not in {0, 1}:
+            raise UpstreamError("LiteLLM has too many users of such an e-mail")
+        return _listed(data, "users")
 
     def create_user(self, user: Json) -> None:
         """Create a user; ``auto_create_key`` must be false, or LiteLLM makes a key too."""

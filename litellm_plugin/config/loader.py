@@ -37,6 +37,8 @@ from litellm_plugin.config.layers import Layers
 from litellm_plugin.config.reader import Asked, Reader
 from litellm_plugin.config.report import ConfigError, Report
 from litellm_plugin.config.settings import (
+    ORIGINAL,
+    UNAMBIGUOUS,
     AccessRestriction,
     Bridge,
     Cache,
@@ -384,6 +386,7 @@ def _service(reader: Reader) -> Service:
         **_given(
             backstage_token=reader.get("backstageToken", header, secret=True),
             plugin_id=reader.get("pluginId", _plugin_id),
+            user_ids=reader.get("userIds", one_of(ORIGINAL, UNAMBIGUOUS)),
             cache_seconds=reader.get("cacheSeconds", number),
             stale_seconds=reader.get("staleSeconds", number),
             rate_limits=_rate_limits(reader),

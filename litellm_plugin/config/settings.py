@@ -265,6 +265,8 @@ class Logs:
 
 CACHE_SECONDS = 3.0
 
+ORIGINAL, UNAMBIGUOUS = "original", "unambiguous"  # what userIds may be
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -272,6 +274,7 @@ class Service:
 
     backstage_token: str | None = field(default=None, repr=False)
     plugin_id: str = "litellm"
+    user_ids: str = ORIGINAL  # or UNAMBIGUOUS: refuse ids that several people come to
     # None: CACHE_SECONDS, but accounts no longer than for one page; 0: nothing is kept.
     cache_seconds: float | None = None
     stale_seconds: float = 0.0  # how long beyond that while LiteLLM is down

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import json
 import math
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -100,6 +101,7 @@ class LiteLLMStandIn:
         self.app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
         for method, path, handler in (
             ("GET", "/user/info", self.user_info),
+            ("GET", "/user/list", self.user_list),
             ("POST", "/user/new", self.user_new),
             ("POST", "/user/update", self.user_update),
             ("POST", "/key/generate", self.key_generate),
@@ -170,6 +172,24 @@ class LiteLLMStandIn:
             "teams": [self._listed(team_id, user_id) for team_id in user["teams"]],
         }
 
+    def user_list(self, query: Json) -> Json:
+        """``GET /user/list``, by part of an e-mail; of a "_" in it any character is one."""
+        page = whole_number(query, "page", 1)
+        page_size = whole_number(query, "page_size", 25, most=100)
+        email = re.escape(query.get("user_email", "")).replace("_", ".")
+        rows = [
+            user
+            for user in self.store.users.values()
+            if re.search(email, user["user_email"] or "", re.IGNORECASE)
+        ]
+        return {
+            "users": rows[(page - 1) * page_size :][:page_size],
+            "total": len(rows),
+            "page": page,
+            "page_size": page_size,
+            "total_pages": -(-len(rows) // page_size),
+        }
+
     def user_new(self, body: Json) -> Json:
         """``POST /user/new``."""
         given = checked(body)
@@ -177,8 +197,10 @@ class LiteLLMStandIn:
         user_id, email = given.get("user_id") or str(uuid.uuid4()), given.get("user_email")
         if user_id in self.store.users:
             raise printed_error(409, f"User with id {user_id} already exists")
-        if email and any(user["user_email"] == email for user in self.store.users.values()):
-            raise printed_error(409, f"User with email {email} already exists")
+        wanted = (email or "").strip().lower()
+        for user in self.store.users.values() if wanted else ():
+            if (user["user_email"] or "").lower() == wanted:
+                raise printed_error(409, f"User with email {user['user_email']} already exists")
         fields = _taken(given, _USER_FIELDS, "user")
         user = self.store.add_user(user_id, fields)
         # A team that does not exist is only a line in LiteLLM's log.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account, Json
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import NotFound, PluginError, UpstreamError
 from litellm_plugin.identity.keycloak import BridgeIdentity
+from litellm_plugin.services.account_owner import Claimant, Login
 from litellm_plugin.services.caller import litellm_id
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.keys import Keys
@@ -27,10 +29,19 @@ class Bridge:
         settings: Which client, and how LiteLLM ids are made.
         users: Finds and provisions them.
         keys: Makes their keys.
+        look_up: Finds the catalog entity of a ref.
         now: The present time, in UTC.
     """
 
-    def __init__(self, settings: Settings, users: Users, keys: Keys, now: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        users: Users,
+        keys: Keys,
+        look_up: Callable[[str], Entity | None],
+        now: Clock,
+    ) -> None:
+        self._look_up = look_up
         self._settings = settings
         self._users = users
         self._keys = keys
@@ -47,16 +58,14 @@ class Bridge:
             NotFound: There is none, and provisioning is off.
             PluginError: LiteLLM failed; these clients read its own text.
         """
-        user_id = self._own_id(person)
+        who = self._claimant(person)
         profile = Profile(
-            source=user_id,
+            source=who.own_id,
             email=person.email or person.username,
             display_name=person.name or person.username,
         )
         try:
-            return self._users.account_of(
-                user_id, lambda: profile, reader=_reader(person), fresh=fresh
-            )
+            return self._users.account_of(who, lambda: profile, reader=_reader(person), fresh=fresh)
         except ProvisioningFailed as exc:
             raise PluginError(exc.cause.message) from exc
         except UpstreamError as exc:
@@ -81,14 +90,28 @@ class Bridge:
             "created_by": account.user_id,
             "created_at_iso": stamp(self._now),
         }
+        own_id = self._claimant(person).own_id
         return self._keys.generate_for(
-            account, key, created_by, own_id=self._own_id(person), reader=_reader(person)
+            account, key, created_by, own_id=own_id, reader=_reader(person)
         )
 
-    def _own_id(self, person: BridgeIdentity) -> str:
+    def _claimant(self, person: BridgeIdentity) -> Claimant:
         # As the original has it: the name in front of an "@", in our own domain.
-        name = person.login.partition("@")[0]
-        return litellm_id(name, self._settings.user_id_domain)
+        name, _, domain = person.login.partition("@")
+        own_domain = self._settings.user_id_domain
+        ref = f"user:default/{name}".lower()
+
+        def email() -> str | None:
+            # Keycloak's own may be one that the user has typed in there.
+            entity = self._look_up(ref)
+            return entity.email if entity else None
+
+        names = filter(None, (person.username, person.email, person.login))
+        login = Login(
+            names=frozenset(name.lower() for name in names),
+            cut=bool(domain) and domain.lower() != (own_domain or "").lower(),
+        )
+        return Claimant(litellm_id(name, own_domain), ref, email, login)
 
 
 def _reader(person: BridgeIdentity) -> str:

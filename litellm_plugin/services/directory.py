@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from litellm_plugin.cache.snapshots import Snapshots
-from litellm_plugin.clients.backstage import Catalog
+from litellm_plugin.clients.backstage import Catalog, Entity
 from litellm_plugin.services.caller import litellm_id
 
 
@@ -15,10 +15,12 @@ class Person:
 
     Attributes:
         ref: Full entity ref, in lower case.
+        user_id: The LiteLLM id that is made of their name.
         groups: Entity refs of the groups they are a direct member of.
     """
 
     ref: str
+    user_id: str
     groups: frozenset[str]
 
 
@@ -36,6 +38,14 @@ class Directory:
         self._snapshots = snapshots
         self._domain = domain
 
+    def entity(self, ref: str) -> Entity | None:
+        """Return an entity, or None where the catalog has none of that ref.
+
+        Raises:
+            BackstageUnavailable: The catalog can't be asked.
+        """
+        return self._snapshots.read(("entity", ref), (), lambda: self._catalog.entity(ref))
+
     def of_id(self, user_id: str) -> list[Person]:
         """Return everybody whose LiteLLM id is ``user_id``, but for the case of its letters.
 
@@ -51,7 +61,7 @@ class Directory:
         return [
             person
             for person in self._found("metadata.name", sorted(names))
-            if litellm_id(person.ref, self._domain).lower() == user_id.lower()
+            if person.user_id.lower() == user_id.lower()
         ]
 
     def with_email(self, email: str) -> list[Person]:
@@ -68,4 +78,6 @@ class Directory:
             return [(ref, sorted(entity.groups)) for ref, entity in found]
 
         rows = self._snapshots.read(("people", field, *values), (), read, weight=len)
-        return [Person(ref, frozenset(groups)) for ref, groups in rows]
+        return [
+            Person(ref, litellm_id(ref, self._domain), frozenset(groups)) for ref, groups in rows
+        ]

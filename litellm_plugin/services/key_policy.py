@@ -27,16 +27,6 @@ MAX_NAMED = 20  # models that a refusal lists
 _DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w|mo)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "mo": 31 * 86_400}
 
-# Metadata that LiteLLM reads as settings of the key: the first raise its budget or let it
-# go on beyond it, the others loosen its rate limits.
-_LOOSENS_BUDGET = ("temp_budget_increase", "temp_budget_expiry", "throttle_on_budget_exceeded")
-_LOOSENS_RATES = (
-    "rpm_limit_type",
-    "tpm_limit_type",
-    "default_estimated_output_tokens",
-    "default_estimated_output_tokens_per_model",
-)
-
 T = TypeVar("T")
 
 # Tells the access groups of a model by its name.
@@ -94,7 +84,6 @@ class Policy:
         Raises:
             PolicyRefused: It asks for more.
         """
-        self._refuse_metadata(key.get("metadata") or {})
         filled = {**self._ceilings(), **key}
         self._refuse(filled, groups_of)
         return {**filled, **self._models_for_all(filled)}
@@ -214,18 +203,6 @@ class Policy:
             return
         if self.renewal and row.get("budget_duration") is not None:
             self._refuse_renewal(row["budget_duration"], self.renewal)
-
-    def _refuse_metadata(self, metadata: Mapping[str, Any]) -> None:
-        for ceiling, names in (
-            (self.budget, _LOOSENS_BUDGET),
-            (self.tpm or self.rpm, _LOOSENS_RATES),
-        ):
-            found = [name for name in names if name in metadata]
-            if ceiling is not None and found:
-                raise PolicyRefused(
-                    f'metadata must not have "{found[0]}": LiteLLM would loosen a limit'
-                    f" that holds for {ceiling.whom}"
-                )
 
 
 def policy_for(common: KeyPolicy, provisioning: Provisioning, groups: Collection[str]) -> Policy:

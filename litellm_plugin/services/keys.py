@@ -114,7 +114,7 @@ class Keys:
         account = self._users.account(caller, fresh=True) if caller.user else None
         if key.get("team_id"):
             self._teams.usable(key["team_id"], caller, account)
-        owner = caller.litellm_id if account is not None else key.get("user_id")
+        owner = account.asked if account is not None else key.get("user_id")
         policy = self._ceilings.of(caller) if caller.user else self._ceilings.of_id(owner)
         key = self._within(policy, key)
         entity = caller.entity

@@ -17,11 +17,12 @@ from litellm_plugin.cache.flights import Flights
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.backstage import Catalog, Entity, split_ref
 from litellm_plugin.clients.litellm import Json, LiteLLM
-from litellm_plugin.config.settings import Settings
+from litellm_plugin.config.settings import UNAMBIGUOUS, Settings
 from litellm_plugin.errors import BadRequest, Conflict, Forbidden, NotFound, UpstreamError
 from litellm_plugin.identity.principal import UserPrincipal
 from litellm_plugin.services import fields, shapes
 from litellm_plugin.services.access import Access
+from litellm_plugin.services.account_owner import Claimant, same_email
 from litellm_plugin.services.caller import litellm_id
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.users import TEAMS, Profile, Users
@@ -238,12 +239,13 @@ class TeamAdmin:
             if not fields.is_number(budget) or budget <= 0:
                 raise BadRequest("maxBudgetInTeam must be a positive number")
         ref, person = self._person(ref)
-        user_id = litellm_id(ref, self._settings.user_id_domain)
-        journal.note(memberId=user_id)
+        who = self._claimant(ref, person)
         profile = Profile(ref, person.groups, person.email, person.display_name)
-        self._users.account_of(user_id, lambda: profile, reader=team.by.entity_ref)
+        journal.note(memberId=who.own_id)
+        account = self._users.account_of(who, lambda: profile, reader=team.by.entity_ref)
+        journal.note(memberId=account.asked)
         with self._snapshots.writing(TEAMS):
-            self._litellm.add_member(team.team_id, user_id, budget)
+            self._litellm.add_member(team.team_id, account.asked, budget)
         return self._again(team)
 
     def remove_member(self, team: ManagedTeam, who: str) -> Json:
@@ -254,11 +256,35 @@ class TeamAdmin:
             who: LiteLLM id of a member, as the frontend sends it, or an entity ref.
         """
         who = _ref(who, "userEntityRef query parameter is required")
-        user_id = who if who in team.member_ids else litellm_id(who, self._settings.user_id_domain)
+        user_id = who if who in team.member_ids else self._member_id(team, who)
         journal.note(memberId=user_id)
         with self._snapshots.writing(TEAMS):
             self._litellm.remove_member(team.team_id, user_id)
         return self._again(team)
+
+    def _member_id(self, team: ManagedTeam, ref: str) -> str:
+        """Return the LiteLLM id of the member that a ref means."""
+        own_id = litellm_id(ref, self._settings.user_id_domain)
+        if own_id in team.member_ids:
+            if self._settings.service.user_ids == UNAMBIGUOUS and split_ref(ref) is not None:
+                who = self._claimant(_full(ref), self._catalog.entity(ref))
+                self._users.refuse_other(who, team.by.entity_ref)
+            return own_id
+        # The account may be one that was there under another id.
+        person = self._catalog.entity(ref) if split_ref(ref) is not None else None
+        members = team.row.get("members_with_roles") or []
+        same = [
+            str(member.get("user_id"))
+            for member in members
+            if isinstance(member, dict)
+            and person is not None
+            and same_email(member.get("user_email"), person.email)
+        ]
+        return same[0] if len(same) == 1 else own_id
+
+    def _claimant(self, ref: str, person: Entity | None) -> Claimant:
+        own_id = litellm_id(ref, self._settings.user_id_domain)
+        return Claimant(own_id, ref, lambda: person.email if person else None)
 
     # -- knowledge bases and MCP servers -------------------------------------
 
@@ -358,14 +384,12 @@ class TeamAdmin:
 
     def _person(self, ref: str) -> tuple[str, Entity]:
         """Return a person's entity, and their ref as Backstage's tokens write it."""
-        parts = split_ref(ref)
-        if parts is None:
+        if split_ref(ref) is None:
             raise BadRequest(f"Could not verify {ref} in the Backstage catalog")
         entity = self._catalog.entity(ref)
         if entity is None or entity.kind.lower() != "user":
             raise BadRequest(f"{ref} is not a User in the Backstage catalog")
-        kind, namespace, name = parts
-        return f"{kind}:{namespace}/{name}".lower(), entity
+        return _full(ref), entity
 
     def _object_permission(self, team: ManagedTeam, change: Json) -> Json:
         present = team.row.get("object_permission")
@@ -378,6 +402,12 @@ def _named_in(allowed: Collection[str], rows: list[Json]) -> list[Json]:
 
 def _lacks_objects(row: Json) -> bool:
     return bool(row.get("object_permission_id")) and row.get("object_permission") is None
+
+
+def _full(ref: str) -> str:
+    """Return a ref that can be split as Backstage's tokens write it."""
+    parts = split_ref(ref)
+    return "{}:{}/{}".format(*parts).lower() if parts else ref
 
 
 def _ref(value: Any, missing: str) -> str:

@@ -92,13 +92,16 @@ class Teams:
             Forbidden: The caller has nothing to do with the team.
             BadRequest: LiteLLM can't be asked about it.
         """
-        if not (caller.service or self._member(team_id, caller) or self._managed(team_id, caller)):
+        account = None if caller.service else self._users.find(caller)
+        member = account is not None and account.in_team(team_id)
+        if not (caller.service or member or self._managed(team_id, caller)):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
+        user_id = caller.litellm_id if account is None else account.asked
         if "," in team_id:
             raise BadRequest("LiteLLM can't tell the usage of a team with a comma in its id")
         report = self._reports.read(
             ("team-usage", caller.name, team_id),
-            (user_scope(caller.litellm_id or ""),),  # it names their keys, among others
+            (user_scope(user_id or ""),),  # it names their keys, among others
             partial(self._litellm.team_activity, team_id),
             (start, end),
             stale=caller.note_stale,
@@ -108,10 +111,6 @@ class Teams:
         else:
             hidden = self._display.hide_team_budget_for_members
         return usage.without_spend(report) if hidden else report
-
-    def _member(self, team_id: str, caller: Caller) -> bool:
-        account = self._users.find(caller)
-        return account is not None and account.in_team(team_id)
 
     def _managed(self, team_id: str, caller: Caller) -> bool:
         """Tell whether the caller's group owns the team."""

@@ -14,6 +14,13 @@ from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import Provisioning, UserDefaults
 from litellm_plugin.errors import NotFound, PluginError, UpstreamError, redact
 from litellm_plugin.services import shapes, usage
+from litellm_plugin.services.account_owner import (
+    AccountOwners,
+    Claimant,
+    is_email,
+    owner_fields,
+    same_email,
+)
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.reports import Reports
@@ -24,6 +31,11 @@ log = logging.getLogger(__name__)
 
 MAX_HINT = 500  # characters of LiteLLM's text that a hint repeats
 
+
+# How long an account that was found by e-mail is not looked for again, in seconds. What would
+# speak against using it is looked at each time, but for what the catalog says.
+ELSEWHERE = 300.0
+MAX_ELSEWHERE = 10_000
 
 # What depends on any team; changing one is rare, and so is everybody's reading anew.
 TEAMS = "teams"
@@ -47,6 +59,23 @@ class Profile:
     groups: frozenset[str] = frozenset()
     email: str | None = None
     display_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """How to ask for an account.
+
+    Attributes:
+        reader: Who asks; nobody is answered from somebody else's snapshot.
+        fresh: Whether it must be as it is right now.
+        since: Unix time, in seconds; what was read before is too old.
+        stale: Called with the age of an answer from before LiteLLM went down.
+    """
+
+    reader: str
+    fresh: bool = False
+    since: float = 0.0
+    stale: Callable[[float], None] | None = None
 
 
 class ProvisioningFailed(PluginError):
@@ -76,6 +105,7 @@ class Users:
         snapshots: What was read a moment ago.
         reports: Of usage.
         provisioning: What a new user gets; whether there are new users at all.
+        owners: Tells whether an account is the caller's.
         now: The present time, in UTC.
     """
 
@@ -85,8 +115,11 @@ class Users:
         snapshots: Snapshots,
         reports: Reports,
         provisioning: Provisioning,
+        owners: AccountOwners,
         now: Clock,
     ) -> None:
+        self._owners = owners
+        self._elsewhere: set[str] = set()
         self._litellm = litellm
         self._snapshots = snapshots
         self._reports = reports
@@ -100,9 +133,17 @@ class Users:
             caller: Whose.
             fresh: Whether it must be as it is right now, because a write depends on it.
         """
-        if not caller.litellm_id:
+        user_id = caller.litellm_id
+        if not user_id:
             return None
-        return self._look_up(caller.litellm_id, caller.name, fresh=fresh, since=caller.since)
+        asking = _Asking(caller.name, fresh=fresh, since=caller.since)
+        who = claimant_of(caller)
+        account = self._look_up(user_id, asking)
+        if account is not None:
+            return self._owners.settle(who, account)
+        if who is None or not self._may_be_elsewhere(user_id):
+            return None
+        return self._by_email(who, asking)
 
     def as_it_is(self, user_id: str, reader: str) -> Account | None:
         """Return an account by LiteLLM id as it is right now, or None; creates nobody.
@@ -111,7 +152,7 @@ class Users:
             user_id: LiteLLM's id.
             reader: As for :meth:`account_of`.
         """
-        return self._look_up(user_id, reader, fresh=True)
+        return self._look_up(user_id, _Asking(reader, fresh=True))
 
     def account(self, caller: Caller, *, fresh: bool = False) -> Account:
         """Return the caller's account, created if need be.
@@ -129,72 +170,81 @@ class Users:
         user_id = caller.litellm_id
         if not user_id:
             raise self._not_found("No user identity could be resolved from the request.")
-        return self.account_of(
-            user_id,
-            lambda: profile_of(caller),
-            reader=caller.name,
-            fresh=fresh,
-            since=caller.since,
-            stale=caller.note_stale,
-        )
+        asking = _Asking(caller.name, fresh=fresh, since=caller.since, stale=caller.note_stale)
+        who = claimant_of(caller)
+        return self._account_of(user_id, who, lambda: profile_of(caller), asking)
 
     def account_of(
         self,
-        user_id: str,
+        who: Claimant,
         profile: Callable[[], Profile],
         *,
         reader: str,
         fresh: bool = False,
-        since: float = 0.0,
-        stale: Callable[[float], None] | None = None,
     ) -> Account:
-        """Return an account by LiteLLM id, created with ``profile`` if need be.
+        """Return somebody's account, created with ``profile`` if need be.
 
         Args:
-            user_id: LiteLLM's id.
+            who: Whose; not necessarily the caller's.
             profile: Tells who a new user is.
             reader: Who asks; nobody is answered from somebody else's snapshot.
             fresh: As for :meth:`account`.
-            since: Unix time, in seconds; what was read before is too old.
-            stale: Called with the age of an answer from before LiteLLM went down.
+
+        Raises:
+            IdentityRefused: It is not certain that the account is theirs.
         """
+        return self._account_of(who.own_id, who, profile, _Asking(reader, fresh=fresh))
+
+    def refuse_other(self, who: Claimant, reader: str) -> None:
+        """Refuse that what is done to the account of somebody's id is done to somebody else's.
+
+        Raises:
+            IdentityRefused: It is not certain that the account is theirs.
+        """
+        if self._owners.refuse:
+            account = self._look_up(who.own_id, _Asking(reader))
+            if account is not None:
+                self._owners.settle(who, account)
+
+    def _account_of(
+        self, user_id: str, who: Claimant | None, profile: Callable[[], Profile], asking: _Asking
+    ) -> Account:
         scope = user_scope(user_id)
         before = self._snapshots.generations(scope)
-        account = self._look_up(user_id, reader, fresh=fresh, since=since, stale=stale)
+        account = self._look_up(user_id, asking)
         if account is not None:
-            return account
+            return self._owners.settle(who, account)
         if not self._provisioning.enabled:
             raise self._not_found(
                 "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
             )
         person = profile()
+        if who is not None and (
+            user_id in self._elsewhere or self._owners.refuse or _came_with_another(person, who)
+        ):
+            account = self._by_email(who, asking)
+            if account is not None:
+                return account
+        self._owners.refuse_shared_id(who)
         with self._snapshots.alone(scope):
             if before is None or before != self._snapshots.generations(scope):
                 # Somebody was here while we were waiting.
-                account = self._look_up(user_id, reader)
+                account = self._look_up(user_id, _Asking(asking.reader))
             if account is None:
                 # The new user may be put into teams, whose members see it.
                 with self._snapshots.writing(scope, TEAMS):
-                    account = self._create(user_id, person)
-        return account
+                    account = self._create(user_id, person, who, asking)
+        return account if account.asked != user_id else self._owners.settle(who, account)
 
-    def _look_up(
-        self,
-        user_id: str,
-        reader: str,
-        *,
-        fresh: bool = False,
-        since: float = 0.0,
-        stale: Callable[[float], None] | None = None,
-    ) -> Account | None:
+    def _look_up(self, user_id: str, asking: _Asking) -> Account | None:
         return self._snapshots.read(
-            ("account", reader, user_id),
+            ("account", asking.reader, user_id),
             (user_scope(user_id), TEAMS),
             lambda: _slim(self._litellm.account(user_id)),
-            fresh=fresh,
-            since=since,
+            fresh=asking.fresh,
+            since=asking.since,
             weight=lambda account: account.rows if account else 1,
-            stale=stale,
+            stale=asking.stale,
         )
 
     def would_create(self, user_id: str, person: Profile) -> Json:
@@ -206,6 +256,42 @@ class Users:
         """
         return self._new_user(user_id, person)
 
+    def _may_be_elsewhere(self, user_id: str) -> bool:
+        """Tell whether to look for an account by e-mail where nobody is to be created.
+
+        Where nothing is remembered, only for those who were found so before: everybody else
+        would be asked for twice.
+        """
+        remembers = self._snapshots.seconds > 0
+        return self._provisioning.enabled and (remembers or user_id in self._elsewhere)
+
+    def _by_email(self, who: Claimant, asking: _Asking) -> Account | None:
+        """Return the account that has somebody's e-mail, under whatever id; None without one.
+
+        Raises:
+            IdentityRefused: It is not certain that it is theirs.
+            BackstageUnavailable: The catalog can't be asked.
+        """
+        email = who.email()
+        if email is None or not is_email(email):
+            return None
+
+        def find() -> str:
+            rows = self._litellm.users_with_email(email)
+            same = [row for row in rows if same_email(row.get("user_email"), email)]
+            return self._owners.by_email(who, same) if same else ""
+
+        key = ("id by e-mail", who.ref, who.own_id, email)
+        seconds = max(ELSEWHERE, self._snapshots.seconds)
+        user_id: str = self._snapshots.read(key, (), find, seconds=seconds, fresh=asking.fresh)
+        account = self._look_up(user_id, asking) if user_id else None
+        if account is None or not same_email(account.info.get("user_email"), email):
+            return None
+        if len(self._elsewhere) >= MAX_ELSEWHERE:
+            self._elsewhere.clear()
+        self._elsewhere.add(who.own_id)
+        return self._owners.accept(who, account)
+
     def usage(self, caller: Caller, start: str, end: str) -> Json:
         """Return the caller's usage; everybody's for a service that names nobody.
 
@@ -214,13 +300,14 @@ class Users:
             start: First day, ``YYYY-MM-DD``.
             end: Last day, included.
         """
+        user_id = None
         if caller.user or caller.litellm_id:
-            self.account(caller)
+            user_id = self.account(caller).asked
         try:
             return self._reports.read(
-                ("usage", caller.name, caller.litellm_id or ""),
-                (user_scope(caller.litellm_id or ""),),  # it names their keys
-                partial(self._litellm.user_activity, caller.litellm_id),
+                ("usage", caller.name, user_id or ""),
+                (user_scope(user_id or ""),),  # it names their keys
+                partial(self._litellm.user_activity, user_id),
                 (start, end),
                 stale=caller.note_stale,
             )
@@ -230,7 +317,9 @@ class Users:
                 raise
             return usage.report([])
 
-    def _create(self, user_id: str, person: Profile) -> Account:
+    def _create(
+        self, user_id: str, person: Profile, who: Claimant | None, asking: _Asking
+    ) -> Account:
         user = self._new_user(user_id, person)
         told = {"userId": user_id, "entityRef": person.source, "role": user.get("user_role")}
         try:
@@ -238,6 +327,8 @@ class Users:
         except UpstreamError as exc:
             # Another worker may have been faster.
             account = self._litellm.account(user_id) if _already_exists(exc) else None
+            if account is None and who is not None and _is_about_email(exc):
+                account = self._by_email(who, replace(asking, fresh=True))
             metrics.first_visit("failed" if account is None else "existed")
             if account is None:
                 journal.record(journal.USER_PROVISION, told, exc)
@@ -295,12 +386,19 @@ def _slim(account: Account | None) -> Account | None:
         return None
     return replace(
         account,
-        info=shapes.picked(account.info, shapes.USER_FIELDS),
+        info={**shapes.picked(account.info, shapes.USER_FIELDS), **owner_fields(account.info)},
         keys=[shapes.picked(row, shapes.KEY_FIELDS) for row in account.keys],
         whole_teams=[
             shapes.picked(row, ("team_id", *shapes.TEAM_FIELDS)) for row in account.whole_teams
         ],
     )
+
+
+def claimant_of(caller: Caller) -> Claimant | None:
+    """Return who is to be served; None for a service, which names a LiteLLM id itself."""
+    if caller.user is None or not caller.litellm_id:
+        return None
+    return Claimant(caller.litellm_id, caller.user.entity_ref.lower(), lambda: caller.entity.email)
 
 
 def profile_of(caller: Caller) -> Profile:
@@ -325,6 +423,20 @@ def _limits(gets: UserDefaults) -> Json:
         **present(tpm_limit=gets.tpm_limit, rpm_limit=gets.rpm_limit),
         **({"user_role": gets.user_role} if gets.user_role else {}),
     }
+
+
+def _came_with_another(person: Profile, who: Claimant) -> bool:
+    """Tell whether somebody came with another e-mail than the catalog has for them.
+
+    LiteLLM would not say then that the catalog's belongs to an account already.
+    """
+    email = who.email() if who.login else None
+    return email is not None and not same_email(email, person.email)
+
+
+def _is_about_email(exc: UpstreamError) -> bool:
+    # The status is the same for an id that is taken.
+    return _already_exists(exc) and "email" in exc.message.lower()
 
 
 def _already_exists(exc: UpstreamError) -> bool:

@@ -46,6 +46,11 @@ CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
     "delete_key": ((HASH,), "/key/delete", {"keys": [HASH]}),
     "newest_keys": (("a b", "c&d"), NEWEST, None),
     "license": ((), "/health/license", None),
+    "users_with_email": (
+        ("j+d@example.com",),
+        "/user/list?user_email=j%2Bd%40example.com&page_size=100",
+        None,
+    ),
     "model_info": ((), "/model/info", None),
     "model_names": ((), "/models", None),
     "team": (("t 1&x=y",), "/team/info?team_id=t%201%26x%3Dy", None),
@@ -697,3 +702,19 @@ class TestActivity:
         with pytest.raises(UpstreamError, match="comma"):
             client.team_activity("mine,theirs", *DAYS)
         assert requests_mock.request_history == []
+
+
+# -- users by e-mail -----------------------------------------------------------
+
+
+def test_users_are_listed_as_long_as_one_page_has_all(
+    client: LiteLLM, requests_mock: Mocker
+) -> None:
+    address = f"{BASE}/user/list"
+    requests_mock.get(address, json={"users": [{"user_id": "1"}, "odd"], "total_pages": 1})
+    assert client.users_with_email("jane@example.com") == [{"user_id": "1"}]
+    requests_mock.get(address, json={"users": [], "total_pages": 0})
+    assert client.users_with_email("jane@example.com") == []
+    requests_mock.get(address, json={"users": [{"user_id": "1"}], "total_pages": 2})
+    with pytest.raises(UpstreamError):
+        client.users_with_email("jane@example.com")

@@ -130,30 +130,6 @@ def test_a_life_that_is_not_understood_is_refused_under_a_ceiling(duration: str)
     assert Policy().new_key({"duration": duration}, groups_of) == {"duration": duration}
 
 
-@pytest.mark.parametrize(
-    ("name", "ceilings"),
-    [
-        ("temp_budget_increase", {"max_budget"}),
-        ("temp_budget_expiry", {"max_budget"}),
-        ("throttle_on_budget_exceeded", {"max_budget"}),
-        ("rpm_limit_type", {"max_tpm_limit", "max_rpm_limit"}),
-        ("tpm_limit_type", {"max_tpm_limit", "max_rpm_limit"}),
-        ("default_estimated_output_tokens", {"max_tpm_limit", "max_rpm_limit"}),
-    ],
-)
-def test_metadata_that_litellm_takes_for_a_looser_limit_is_refused_under_that_limit(
-    name: str, ceilings: set[str]
-) -> None:
-    asked = {"metadata": {name: 1}}
-    for ceiling in ("max_budget", "max_tpm_limit", "max_rpm_limit", "max_duration"):
-        one = policy(KeyPolicy(**{ceiling: getattr(COMMON, ceiling)}))
-        if ceiling in ceilings:
-            with pytest.raises(PolicyRefused, match=f'metadata must not have "{name}".*everybody'):
-                one.new_key(asked, groups_of)
-        else:
-            assert one.new_key(asked, groups_of)["metadata"] == {name: 1}
-
-
 def test_without_ceilings_nothing_is_changed_or_asked() -> None:
     def nobody(model: str) -> Collection[str]:
         raise AssertionError(model)

@@ -1,0 +1,410 @@
+"""One account for each person: found by its e-mail, and not shared with somebody else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from litellm_plugin import create_app
+from litellm_plugin.config.settings import ORIGINAL, UNAMBIGUOUS
+from tests.apps import Apps
+from tests.client import PluginClient
+from tests.fakes import FakeBackstage, FakeLiteLLM, Network, People
+from tests.routes.conftest import OWN_KEY
+
+Headers = dict[str, str]
+Json = dict[str, Any]
+
+SSO = "0f6c-sso"
+BOB = "bob@example.com"
+BRIDGE = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
+CALLBACK = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
+
+Service = Callable[..., PluginClient]
+
+
+@pytest.fixture
+def service(
+    apps: Apps,
+    network: Network,
+    client_of: Callable[[Flask], PluginClient],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Service:
+    """Makes the client of a service: ``service(UNAMBIGUOUS, cache_seconds=0)``."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # what others keep is not for here
+
+    def service(user_ids: str = ORIGINAL, **of_service: Any) -> PluginClient:
+        settings = apps.settings("full")
+        own = replace(settings.service, user_ids=user_ids, **{"cache_seconds": None, **of_service})
+        return client_of(create_app(replace(settings, service=own)))
+
+    return service
+
+
+@pytest.fixture
+def sso(litellm: FakeLiteLLM, account: Any) -> Json:
+    """LiteLLM has bob's e-mail under another id; returns that account's own row."""
+    litellm.get("/user/info", query={"user_id": BOB}, status=404, json={})
+    text = "{'error': 'User with email Bob@Example.com already exists'}"
+    taken = {"error": {"message": text, "code": "409"}}
+    litellm.post("/user/new", status=409, json=taken)
+    row: Json = {"user_id": SSO, "user_email": " Bob@Example.com", "user_role": "internal_user"}
+    other = {"user_id": "other", "user_email": "xbob@example.com"}
+    listing = {"users": [row, other], "total_pages": 1}
+    litellm.get("/user/list", query={"user_email": BOB}, json=listing)
+    litellm.get("/user/info", query={"user_id": SSO}, json=account(SSO, user_info=row))
+    litellm.get("/user/daily/activity/aggregated", json={"results": []})
+    for path in ("/key/generate", "/key/update", "/key/block", "/key/delete"):
+        litellm.post(path, json={"key": "sk-new"})
+    return row
+
+
+@pytest.mark.parametrize("caching", [{}, {"cache_seconds": 0}], ids=["cached", "uncached"])
+@pytest.mark.parametrize("user_ids", [ORIGINAL, UNAMBIGUOUS])
+def test_an_account_with_the_callers_email_is_theirs_on_every_route(
+    service: Service,
+    sso: Json,
+    litellm: FakeLiteLLM,
+    bob: Headers,
+    headers_of: Any,
+    user_ids: str,
+    caching: Json,
+) -> None:
+    client = service(user_ids, **caching)
+    assert client.get("/user/info", headers=bob).get_json()["user_id"] == SSO
+    assert [key["token"] for key in client.get("/keys", headers=bob).get_json()] == [OWN_KEY]
+    assert client.get("/teams", headers=bob).status_code == 200
+    days = "start_date=2026-11-01&end_date=2026-11-02"
+    assert client.get(f"/usage?{days}", headers=bob).status_code == 200
+    assert f"user_id={SSO}" in litellm.calls[-1].query
+    sent = {"alias": "ci", "team_id": "t1"}
+    assert client.post("/keys/generate", json=sent, headers=bob).status_code == 200
+    assert client.post(f"/keys/{OWN_KEY}/block", json={}, headers=bob).status_code == 200
+    assert client.get(CALLBACK, headers=bob).status_code == 302
+    bridge = headers_of(BRIDGE)
+    assert len(client.get("/bridge/keys", headers=bridge).get_json()) == 1
+    assert client.post("/bridge/keys", json={"alias": "cli"}, headers=bridge).status_code == 200
+    made = [call.body["user_id"] for call in litellm.writes if call.path == "/key/generate"]
+    assert made == [SSO] * 3
+
+
+def test_a_key_is_found_to_be_theirs_without_a_page_before(
+    service: Service, sso: Json, bob: Headers
+) -> None:
+    path = f"/keys/{OWN_KEY}/block"
+    assert service().post(path, json={}, headers=bob).status_code == 200
+
+
+def test_nobody_is_created_again_and_again(
+    service: Service, sso: Json, litellm: FakeLiteLLM, bob: Headers
+) -> None:
+    client = service()
+    for _ in range(3):
+        assert client.get("/keys", headers=bob).status_code == 200
+    assert [call.path for call in litellm.writes] == ["/user/new"]
+    assert sum(call.path == "/user/list" for call in litellm.reads) == 1
+
+
+def test_who_has_an_account_of_their_own_costs_no_further_call(
+    service: Service, known_bob: FakeLiteLLM, backstage: FakeBackstage, bob: Headers
+) -> None:
+    assert service().get("/keys", headers=bob).status_code == 200
+    assert [call.path for call in known_bob.calls] == ["/user/info"]
+    assert backstage.asked_of("catalog") == []
+
+
+@pytest.mark.parametrize(
+    ("over", "why"),
+    [
+        ({"user_role": "proxy_admin"}, "administrator"),
+        ({"user_role": "proxy_admin_viewer"}, "administrator"),
+        ({"user_role": "something_new"}, "administrator"),
+        ({"organization_memberships": [{"user_role": "org_admin"}]}, "administrator"),
+        ({"metadata": {"backstage_entity": "user:default/alice"}}, "made for another"),
+        ({"metadata": {"backstage_entity": "rob@example.com"}}, "made for another"),
+    ],
+    ids=str,
+)
+def test_an_account_that_may_be_another_persons_or_does_too_much_is_not_used(
+    service: Service,
+    sso: Json,
+    litellm: FakeLiteLLM,
+    bob: Headers,
+    caplog: pytest.LogCaptureFixture,
+    over: Json,
+    why: str,
+) -> None:
+    sso.update(over)
+    client = service()
+    for method, path in (
+        ("GET", "/user/info"),
+        ("GET", "/keys"),
+        ("POST", f"/keys/{OWN_KEY}/block"),
+        ("POST", "/keys/generate"),
+        ("GET", CALLBACK),
+    ):
+        answer = client.request(method, path, json={"alias": "a"}, headers=bob)
+        assert answer.status_code == 409, path
+        body = answer.get_json()
+        assert "e-mail" in body["error"]
+        assert why in body["hint"]
+        assert SSO not in answer.text
+    assert {call.path for call in litellm.writes} == {"/user/new"}
+    assert SSO in caplog.text
+
+
+def test_an_account_made_for_the_caller_under_another_id_is_used(
+    service: Service, sso: Json, bob: Headers
+) -> None:
+    sso["metadata"] = {"backstage_entity": "user:default/bob"}
+    assert service().get("/keys", headers=bob).status_code == 200
+
+
+def _another(name: str, email: str, namespace: str = "default") -> Json:
+    return {
+        "kind": "User",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"profile": {"email": email}, "memberOf": []},
+    }
+
+
+BOBS = _another("bob", BOB)
+
+
+@pytest.mark.parametrize(
+    ("people", "rows"),
+    [
+        ([BOBS, _another("mallory", "BOB@example.com")], [{"user_id": SSO}]),
+        ([BOBS, _another(SSO, "x@example.com")], [{"user_id": f"{SSO}@example.com"}]),
+        ([BOBS], [{"user_id": SSO}, {"user_id": "again"}]),
+    ],
+    ids=["two people have it", "the id is somebody's", "two accounts have it"],
+)
+def test_an_email_that_is_not_one_persons_and_one_accounts_counts_for_nobody(
+    service: Service,
+    litellm: FakeLiteLLM,
+    backstage: FakeBackstage,
+    bob: Headers,
+    people: list[Json],
+    rows: list[Json],
+) -> None:
+    backstage.people = People(people)
+    litellm.get("/user/info", query={"user_id": BOB}, status=404, json={})
+    taken = {"error": {"message": f"User with email {BOB} already exists"}}
+    litellm.post("/user/new", status=409, json=taken)
+    listed = [{"user_email": BOB, **row} for row in rows]
+    litellm.get("/user/list", json={"users": listed, "total_pages": 1})
+    assert service().get("/keys", headers=bob).status_code == 409
+    assert sum(call.path == "/user/info" for call in litellm.reads) <= 2
+
+
+def test_no_email_counts_while_the_catalog_can_not_vouch_for_it(
+    service: Service, sso: Json, litellm: FakeLiteLLM, backstage: FakeBackstage, bob: Headers
+) -> None:
+    client = service()
+    assert client.get("/health", headers=bob).status_code == 200
+    backstage.failures["catalog"] = 503
+    assert client.get("/keys", headers=bob).status_code == 503
+    assert client.post(f"/keys/{OWN_KEY}/block", json={}, headers=bob).status_code == 503
+    assert litellm.writes == []
+
+
+def test_the_email_of_a_bridge_token_counts_for_nothing(
+    service: Service, sso: Json, litellm: FakeLiteLLM, headers_of: Any
+) -> None:
+    """Somebody typed bob's e-mail in at Keycloak."""
+    litellm.get("/user/info", query={"user_id": "noprofile@example.com"}, status=404, json={})
+    claims = '{"azp":"abby-cli","preferred_username":"noprofile","email":"bob@example.com"}'
+    answer = service().get("/bridge/keys", headers=headers_of(f"keycloak:{claims}"))
+    assert answer.status_code >= 400
+    assert not any(SSO in call.query for call in litellm.calls)
+
+
+def test_a_bridge_token_with_another_email_makes_no_second_account(
+    service: Service, sso: Json, litellm: FakeLiteLLM, headers_of: Any
+) -> None:
+    claims = '{"azp":"abby-cli","preferred_username":"bob","email":"bob@elsewhere.example"}'
+    answer = service().get("/bridge/keys", headers=headers_of(f"keycloak:{claims}"))
+    assert [key["token"] for key in answer.get_json()] == [OWN_KEY]
+    assert litellm.writes == []
+
+
+def test_a_team_admin_adds_and_removes_whoever_has_an_account_under_another_id(
+    service: Service, sso: Json, litellm: FakeLiteLLM, dave: Headers
+) -> None:
+    team = {
+        "team_id": "t1",
+        "team_info": {
+            "metadata": {"owning_group": "group:default/litellm-team-admins"},
+            "members_with_roles": [{"user_id": SSO, "user_email": "bob@example.com"}],
+        },
+    }
+    litellm.get("/team/info", json=team)
+    litellm.post("/team/member_add", json={})
+    litellm.post("/team/member_delete", json={})
+    client = service()
+    sent = {"userEntityRef": "user:default/bob"}
+    assert client.post("/teams/t1/members", json=sent, headers=dave).status_code == 200
+    path = "/teams/t1/members?userEntityRef=user%3Adefault%2Fbob"
+    assert client.delete(path, headers=dave).status_code == 200
+    assert litellm.writes[-2].body["member"]["user_id"] == SSO
+    assert litellm.writes[-1].body["user_id"] == SSO
+
+
+# -- several people, one id --------------------------------------------------
+
+
+def _record(who: str | None, email: str | None = None) -> Json:
+    record = {"backstage_entity": who, "backstage_email": email}
+    return {name: value for name, value in record.items() if value}
+
+
+OTHER_BOB = "user:contractors/bob"
+SHARED = [
+    # who comes, whom the record is for, its e-mail, whether it is certainly theirs
+    ("bob", "user:default/bob", None, True),
+    ("bob", "user:Default/Bob", None, True),
+    ("bob", OTHER_BOB, None, False),
+    ("bob", "group:default/bob", None, False),
+    ("bob", None, None, False),  # the catalog has two of that name
+    (f"{OTHER_BOB}", OTHER_BOB, None, True),
+    (f"{OTHER_BOB}", "user:default/bob", None, False),
+    ("erin", None, None, True),  # and one of this
+    ("erin", "erin@example.com", "erin@example.com", True),
+    ("erin", "erin@example.com", "Erin@Example.com", True),
+    ("erin", "erin@example.com", "erin@elsewhere.example", False),
+    ("erin", "erin@example.com", "erin", True),
+    ("bridge:erin", None, None, True),
+    ("bridge:erin", "user:default/erin", "x@example.com", True),
+    ("bridge:erin", "user:default/eric", None, False),
+    ("bridge:Erin", None, None, False),  # only case tells it from the catalog's
+    ("bridge:bob", None, None, False),
+    ("bridge:bob", "user:default/bob", None, False),
+    ("bridge:zoe", "zoe@example.com", None, True),
+    ("bridge:zoe@example.com", None, None, True),
+    ("bridge:zoe@a.example", "zoe@example.com", "zoe@a.example", True),
+    ("bridge:zoe@b.example", "zoe@example.com", "zoe@a.example", False),
+    ("bridge:zoe@b.example", None, None, False),
+]
+
+
+@pytest.mark.parametrize(("who", "made_for", "email", "certain"), SHARED)
+def test_an_account_that_may_be_somebody_elses_is_refused_where_that_is_asked_for(
+    service: Service,
+    litellm: FakeLiteLLM,
+    account: Any,
+    headers_of: Any,
+    caplog: pytest.LogCaptureFixture,
+    who: str,
+    made_for: str | None,
+    email: str | None,
+    *,
+    certain: bool,
+) -> None:
+    bridge = who.startswith("bridge:")
+    name = who.removeprefix("bridge:")
+    claims = f'{{"azp":"abby-cli","preferred_username":"{name}","email":null}}'
+    headers = headers_of(f"keycloak:{claims}" if bridge else who)
+    user_id = f"{name.rpartition('/')[2].partition('@')[0]}@example.com"
+    info = {"user_id": user_id, "metadata": _record(made_for, email)}
+    litellm.get("/user/info", query={"user_id": user_id}, json=account(user_id, user_info=info))
+    path = "/bridge/keys" if bridge else "/keys"
+    assert service().get(path, headers=headers).status_code == 200
+    answer = service(UNAMBIGUOUS, cache_seconds=0).get(path, headers=headers)
+    assert answer.status_code == (200 if certain else 409)
+    if not certain:
+        assert answer.get_json()["error"] == "This LiteLLM account may be somebody else's"
+        assert "backstage_entity" in answer.get_json()["hint"]
+    assert litellm.writes == []
+
+
+ROUTES = [
+    ("GET", "/user/info", None),
+    ("GET", "/keys", None),
+    ("GET", "/teams", None),
+    ("GET", "/usage?start_date=2026-11-01&end_date=2026-11-02", None),
+    ("GET", "/teams/t1/usage?start_date=2026-11-01&end_date=2026-11-02", None),
+    ("GET", CALLBACK, None),
+    ("POST", "/keys/generate", {"alias": "a"}),
+    ("POST", f"/keys/{OWN_KEY}/update", {"key_alias": "a"}),
+    ("POST", f"/keys/{OWN_KEY}/block", {}),
+    ("POST", f"/keys/{OWN_KEY}/unblock", {}),
+    ("POST", f"/keys/{OWN_KEY}/reset_spend", {}),
+    ("DELETE", f"/keys/{OWN_KEY}", None),
+]
+
+
+def test_no_route_touches_an_account_of_somebody_else(
+    service: Service, litellm: FakeLiteLLM, account: Any, bob: Headers, dave: Headers
+) -> None:
+    info = {"user_id": BOB, "metadata": _record(OTHER_BOB)}
+    litellm.get("/user/info", query={"user_id": BOB}, json=account(user_info=info))
+    litellm.get("/user/info", json=account("dave@example.com"))
+    team = {
+        "team_id": "t1",
+        "team_info": {
+            "metadata": {"owning_group": "group:default/litellm-team-admins"},
+            "members_with_roles": [{"user_id": BOB}],
+        },
+    }
+    litellm.get("/team/info", json=team)
+    client = service(UNAMBIGUOUS)
+    for method, path, sent in ROUTES:
+        answer = client.request(method, path, json=sent or {}, headers=bob)
+        assert answer.status_code == 409, (method, path, answer.text)
+    sent = {"userEntityRef": "user:default/bob"}
+    assert client.post("/teams/t1/members", json=sent, headers=dave).status_code == 409
+    path = "/teams/t1/members?userEntityRef=user%3Adefault%2Fbob"
+    assert client.delete(path, headers=dave).status_code == 409
+    assert litellm.writes == []
+
+
+def test_nobody_is_created_under_an_id_that_two_people_have(
+    service: Service, litellm: FakeLiteLLM, bob: Headers
+) -> None:
+    litellm.get("/user/info", status=404, json={})
+    litellm.get("/user/list", json={"users": [], "total_pages": 0})
+    assert service(UNAMBIGUOUS).get("/keys", headers=bob).status_code == 409
+    assert litellm.writes == []
+
+
+def test_what_can_not_be_certain_without_the_catalog_waits_for_it(
+    service: Service,
+    litellm: FakeLiteLLM,
+    account: Any,
+    backstage: FakeBackstage,
+    headers_of: Any,
+) -> None:
+    client, erin = service(UNAMBIGUOUS, cache_seconds=0), headers_of("erin")
+    assert client.get("/health", headers=erin).status_code == 200
+    backstage.failures["catalog"] = 503
+    litellm.get("/user/info", json=account("erin@example.com"), times=1)
+    assert client.get("/keys", headers=erin).status_code == 503
+    info = {"user_id": "erin@example.com", "metadata": _record("user:default/erin")}
+    litellm.get("/user/info", json=account("erin@example.com", user_info=info))
+    assert client.get("/teams", headers=erin).status_code == 200
+
+
+def test_an_account_of_somebody_else_is_logged_once(
+    service: Service,
+    litellm: FakeLiteLLM,
+    account: Any,
+    bob: Headers,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    info = {"user_id": BOB, "metadata": _record(OTHER_BOB)}
+    litellm.get("/user/info", json=account(user_info=info))
+    client = service()
+    with caplog.at_level(logging.WARNING):
+        for path in ("/user/info", "/keys", "/keys"):
+            assert client.get(path, headers=bob).status_code == 200
+    (said,) = [line for line in caplog.messages if OTHER_BOB in line]
+    assert "user:default/bob" in said
+    assert BOB in said
