@@ -20,12 +20,12 @@ PROBES = frozenset({"/livez", "/readyz"})  # asked every few seconds; told of wh
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]  # it has no types
-    """gunicorn's own, until the application says in which form (``logs.configure``) in JSON."""
+    """gunicorn's own, in the form the application chose (``logs.configure``); JSON at first."""
 
     def setup(self, cfg: Any) -> None:
-        """Make gunicorn's handlers."""
+        """Make gunicorn's handlers; it makes new ones when it reloads."""
         super().setup(cfg)
-        form = logs.formatter("json")
+        form = logs.formatter()
         for log in (self.error_log, self.access_log):
             for handler in log.handlers:
                 handler.setFormatter(form)

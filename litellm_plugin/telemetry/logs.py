@@ -58,9 +58,12 @@ class TextFormatter(logging.Formatter):
         return redact(super().format(record))
 
 
-def formatter(style: str) -> logging.Formatter:
-    """Return the formatter of a style: ``json`` or ``text``."""
-    return JsonFormatter() if style == "json" else TextFormatter()
+_style = "json"  # until somebody chooses
+
+
+def formatter() -> logging.Formatter:
+    """Return a formatter of the form that all logs of this process have."""
+    return JsonFormatter() if _style == "json" else TextFormatter()
 
 
 def configure(style: str, level: str, *, access: bool = True) -> None:
@@ -71,7 +74,9 @@ def configure(style: str, level: str, *, access: bool = True) -> None:
         level: ``debug``, ``info``, ``warning`` or ``error``.
         access: Whether each request has a line.
     """
-    form = formatter(style)
+    global _style  # noqa: PLW0603 - so is what is logged
+    _style = style
+    form = formatter()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(form)
     root = logging.getLogger()

@@ -28,6 +28,7 @@ def written() -> Iterator[io.StringIO]:
     yield io.StringIO()
     root.handlers[:], root.level = handlers, level
     logs.ACCESS.setLevel(logging.NOTSET)
+    logs._style = "json"
 
 
 def configured(written: io.StringIO, style: str = "json", **options: Any) -> logging.Logger:
@@ -156,3 +157,12 @@ def test_probes_are_told_of_when_they_fail(written: io.StringIO) -> None:
         environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/readyz"}
         log.access(SimpleNamespace(status=status, sent=1), None, environ, timedelta())
     assert [line["status"] for line in lines(written)] == [503]
+
+
+def test_gunicorn_keeps_the_form_when_it_reloads(written: io.StringIO) -> None:
+    log = Logger(Config())
+    configured(written, "text")
+    log.setup(Config())  # as a HUP makes it do
+    assert log.error_log.handlers
+    for handler in log.error_log.handlers:
+        assert isinstance(handler.formatter, logs.TextFormatter)
