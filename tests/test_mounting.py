@@ -66,3 +66,9 @@ def test_nothing_of_the_plugin_is_put_on_their_answers(theirs: Flask) -> None:
     client = theirs.test_client()
     home = dict(client.get("/").headers)
     assert set(home) == {"Content-Type", "Content-Length"}
+
+
+def test_an_application_may_answer_before_the_plugin_is_asked(theirs: Flask) -> None:
+    theirs.before_request(lambda: ("closed for today", 503))
+    answer = theirs.test_client().get("/api/litellm/keys")
+    assert (answer.status_code, answer.text) == (503, "closed for today")

@@ -365,20 +365,9 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
         return None
 
     def leave(response: Response) -> Response:
-        state = _state()
-        state.line.write(response, state.body)
-        journal.end(state.begun)
-        caller = state.caller
-        if caller is not None:
-            serving.left(caller)
-            if caller.stale_seconds is not None:
-                response.headers["X-Stale-Seconds"] = str(int(caller.stale_seconds))
-        if cross_origin is not None:
-            cross_origin.finish(response)
-        finish(response)
-        _count(response, state)
-        context.end()
-        return response
+        state: State | None = request.environ.get(_KEY)
+        # The application around us may have answered before we were asked.
+        return response if state is None else _finished(response, state, cross_origin)
 
     blueprint.before_request(arrive)
     blueprint.after_request(leave)
@@ -402,6 +391,22 @@ def _count(response: Response, state: State) -> None:
     route = request.environ[context.ROUTE] = rule.rule if rule else "none"
     seconds = time.perf_counter() - state.began
     metrics.answered(request.method, route, response.status_code, seconds)
+
+
+def _finished(response: Response, state: State, cross_origin: CrossOrigin | None) -> Response:
+    state.line.write(response, state.body)
+    journal.end(state.begun)
+    caller = state.caller
+    if caller is not None:
+        state.plugin.left(caller)
+        if caller.stale_seconds is not None:
+            response.headers["X-Stale-Seconds"] = str(int(caller.stale_seconds))
+    if cross_origin is not None:
+        cross_origin.finish(response)
+    finish(response)
+    _count(response, state)
+    context.end()
+    return response
 
 
 def unknown_route(_path: str = "") -> Response:
