@@ -465,7 +465,8 @@ class Verdict:
 
 LIVE = """select key_alias, max_budget from "LiteLLM_VerificationToken"
 where key_alias like 'soak-%'"""
-DELETED = """select key_alias from "LiteLLM_DeletedVerificationToken"
+# Where a key is deleted by two at the same time, LiteLLM writes that down twice.
+DELETED = """select distinct key_alias, token from "LiteLLM_DeletedVerificationToken"
 where key_alias like 'soak-%'"""
 TEAMS = """select team_alias from "LiteLLM_TeamTable" where team_alias like 'soak-%'"""
 
@@ -483,7 +484,7 @@ def check_keys(
     for alias, budget in rows(port, LIVE):
         live[alias] += 1
         budgets[alias] = float(budget)
-    made = Counter(alias for (alias,) in rows(port, DELETED))
+    made = Counter(alias for alias, _ in rows(port, DELETED))
     made.update(live)
     keys = [key for person in people for key in person.keys]
     by_fate = {
