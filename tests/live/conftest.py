@@ -55,6 +55,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(line)
 
 
+@pytest.fixture(autouse=True)
+def _no_secret_is_written() -> None:
+    """Watch nothing: the service is a process of its own, and what is logged here is ours."""
+
+
 @pytest.fixture
 def told(request: pytest.FixtureRequest) -> Told:
     """Takes a sentence for the summary: what was done, and what came of it."""

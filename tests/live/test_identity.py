@@ -40,7 +40,10 @@ def sso(litellm: LiteLLMRig) -> Iterator[str]:
 @pytest.fixture(scope="module", params=["cached", "uncached", "unambiguous"])
 def any_service(request: pytest.FixtureRequest, deploy: Deploy) -> Service:
     config = "    userIds: unambiguous\n" if request.param == "unambiguous" else ""
-    return deploy(f"identity-{request.param}", config, caching=request.param == "cached")
+    cached = request.param == "cached"
+    # Without a cache workers do not tell each other whom they have found by e-mail.
+    env = {} if cached else {"WEB_CONCURRENCY": "1"}
+    return deploy(f"identity-{request.param}", config, caching=cached, env=env)
 
 
 def test_an_account_of_sso_is_found_by_its_email_and_used(

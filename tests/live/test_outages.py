@@ -64,9 +64,12 @@ def _laid(deploy: Deploy, service: Service) -> Iterator[Lines]:
 
 
 @pytest.fixture
-def lines(_laid: Lines) -> Lines:
-    """All lines are up."""
+def lines(_laid: Lines, person: Person) -> Lines:
+    """All lines are up, and every worker has noticed."""
     _laid.mend()
+    alice = person("alice", at=_laid.service)
+    # Each worker lets one request a second through to an upstream that was down.
+    eventually(lambda: all(alice.get("/user/info").status_code == 200 for _ in range(8)))
     return _laid
 
 
