@@ -193,7 +193,8 @@ def test_backstage_restarts_under_the_service(
     service: Service, person: Person, backstage: BackstageRig, litellm: LiteLLMRig, told: Told
 ) -> None:
     erin = person("erin")
-    json_of(erin.get("/user/info"))
+    for _ in range(16):  # each worker has read Backstage's keys by then
+        json_of(erin.get("/user/info"))
     before = litellm.keys_of("erin@example.com")
     backstage.down()
     try:
