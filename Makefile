@@ -16,6 +16,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 		{ echo "Python 3.11 or later is needed; name it with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(INSTALL) --require-hashes -r requirements/build.txt -r requirements/dev.txt
+	@rm -rf litellm_plugin.egg-info  # it would tell of entry points that are no more
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
