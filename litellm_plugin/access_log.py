@@ -32,8 +32,9 @@ class Logger(GunicornLogger):  # type: ignore[misc]  # it has no types
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: timedelta) -> None:  # noqa: ARG002 - gunicorn's names
         """Write the line of a request: its route where there is one, and never its query."""
-        log = self.access_log if self.cfg.accesslog else logs.ACCESS
-        if not log.isEnabledFor(logging.INFO):
+        to_file = self.cfg.accesslog
+        log = self.access_log if to_file else logs.ACCESS
+        if log.getEffectiveLevel() > logging.INFO:
             return
         status = int(str(resp.status).partition(" ")[0])
         route = environ.get(ROUTE)
@@ -51,4 +52,8 @@ class Logger(GunicornLogger):  # type: ignore[misc]  # it has no types
             "trace_id": environ.get(TRACE_ID),
         }
         known = {name: value for name, value in told.items() if value is not None}
-        log.info("%s %s %d", told["method"], where, status, extra=known)
+        message = f"{told['method']} {where} {status}"
+        if to_file:
+            log.info("%s", message, extra=known)
+        else:
+            logs.access(message, known)

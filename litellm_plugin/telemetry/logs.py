@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from litellm_plugin.errors import redact
@@ -59,6 +62,7 @@ class TextFormatter(logging.Formatter):
 
 
 _style = "json"  # until somebody chooses
+_ours: logging.StreamHandler[Any] | None = None  # what ``configure`` made
 
 
 def formatter() -> logging.Formatter:
@@ -74,10 +78,10 @@ def configure(style: str, level: str, *, access: bool = True) -> None:
         level: ``debug``, ``info``, ``warning`` or ``error``.
         access: Whether each request has a line.
     """
-    global _style  # noqa: PLW0603 - so is what is logged
+    global _style, _ours  # noqa: PLW0603 - so is what is logged
     _style = style
     form = formatter()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ours = logging.StreamHandler(sys.stderr)
     handler.setFormatter(form)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -87,3 +91,28 @@ def configure(style: str, level: str, *, access: bool = True) -> None:
     for name in ("gunicorn.error", "gunicorn.access"):
         for other in logging.getLogger(name).handlers:
             other.setFormatter(form)
+
+
+def access(message: str, facts: dict[str, Any]) -> None:
+    """Log the line of a request, for those who know that ``ACCESS`` is enabled.
+
+    Args:
+        message: As text.
+        facts: The same for machines, and more; fit for JSON.
+    """
+    if _style != "json" or _ours is None or logging.root.handlers != [_ours]:
+        ACCESS.info("%s", message, extra=facts)
+        return
+    # What a record, its filters and its formatter come to, which cost a seventh of a short
+    # request: there is one of these for each.
+    line = {
+        "time": datetime.now(UTC),
+        "level": "INFO",
+        "logger": ACCESS.name,
+        "message": redact(message),
+        **facts,
+    }
+    text = orjson.dumps(line).decode() + "\n"
+    with _ours.lock or nullcontext(), suppress(OSError, ValueError):  # it may be closed
+        _ours.stream.write(text)
+        _ours.flush()

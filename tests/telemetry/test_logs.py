@@ -166,3 +166,21 @@ def test_gunicorn_keeps_the_form_when_it_reloads(written: io.StringIO) -> None:
     assert log.error_log.handlers
     for handler in log.error_log.handlers:
         assert isinstance(handler.formatter, logs.TextFormatter)
+
+
+def test_where_somebody_else_listens_the_line_is_a_record_as_any(written: io.StringIO) -> None:
+    heard: list[str] = []
+    root = logging.getLogger()
+    configured(written)
+    listener = logging.Handler()
+    listener.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    root.addHandler(listener)
+    logs.access("GET /keys 200", {"status": 200})
+    (line,) = lines(written)
+    assert (line["message"], line["status"], heard) == ("GET /keys 200", 200, ["GET /keys 200"])
+
+
+def test_a_closed_log_does_not_break_the_request(written: io.StringIO) -> None:
+    configured(written)
+    written.close()
+    logs.access("GET /keys 200", {"status": 200})
