@@ -24,11 +24,18 @@ class Breaker:
     Args:
         name: Of the upstream, for the log.
         timer: Tells the time in seconds; must never go back.
+        changed: Is told True when it opens, and False when it closes.
     """
 
-    def __init__(self, name: str, timer: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        name: str,
+        timer: Callable[[], float] = time.monotonic,
+        changed: Callable[[bool], object] = bool,
+    ) -> None:
         self._name = name
         self._timer = timer
+        self._changed = changed
         self._lock = Lock()  # for a few instructions, never for a call
         self._failures = 0
         self._next = 0.0  # when the next request may try
@@ -57,6 +64,7 @@ class Breaker:
             was_open, self._failures = self.open, 0
         if was_open:
             log.warning("%s answers again", self._name)
+            self._changed(False)
 
     def failed(self) -> None:
         """Note that it has not."""
@@ -66,6 +74,7 @@ class Breaker:
             if opens:
                 self._next = self._timer() + PAUSE
         if opens:
+            self._changed(True)
             log.error(
                 "%s has not answered %d times in a row; until it does, one request in %g s"
                 " is tried, and all others are refused at once",

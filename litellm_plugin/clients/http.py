@@ -22,7 +22,7 @@ import time
 from collections.abc import Container, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from http.client import HTTPResponse, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
@@ -269,7 +269,9 @@ class Upstream:
         host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         breaker = self._breakers.get(host)
         if breaker is None:
-            breaker = self._breakers.setdefault(host, Breaker(f"{self.name} at {host}"))
+            changed = partial(metrics.left_alone, self.name)
+            breaker = Breaker(f"{self.name} at {host}", changed=changed)
+            breaker = self._breakers.setdefault(host, breaker)
         return breaker
 
     def _measured(self, method: str, *about: Any) -> Answer:

@@ -40,6 +40,12 @@ UPSTREAM = Histogram(
     ("upstream", "method", "status"),
     buckets=SECONDS,
 )
+LEFT_ALONE = Gauge(
+    "litellm_plugin_upstream_left_alone",
+    "Workers that ask an upstream once a second only, because it does not answer.",
+    ("upstream",),
+    multiprocess_mode="livesum",
+)
 CACHE = Counter(
     "litellm_plugin_cache_reads",
     "Reads, by whether they were remembered (hit), shared with another one under way (shared), "
@@ -101,6 +107,11 @@ def upstream_call(name: str, method: str) -> Iterator[list[int]]:
     finally:
         status = f"{answered[0] // 100}xx" if answered else "none"
         _upstream(name.lower(), method, status).observe(time.perf_counter() - began)
+
+
+def left_alone(name: str, more: bool) -> None:
+    """Count a worker that leaves an upstream alone, or asks it again."""
+    LEFT_ALONE.labels(name.lower()).inc(1 if more else -1)
 
 
 def cache_read(kind: str, result: str) -> None:

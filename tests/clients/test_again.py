@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
+from prometheus_client import REGISTRY
 
 from litellm_plugin.clients import deadline
 from litellm_plugin.clients.breaker import FAILURES
@@ -174,6 +175,11 @@ class TestDeadline:
         assert contextvars.Context().run(deadline.left) == float("inf")
 
 
+def left_alone() -> float:
+    name = "litellm_plugin_upstream_left_alone"
+    return REGISTRY.get_sample_value(name, {"upstream": "litellm"}) or 0.0
+
+
 class TestBreaker:
     @pytest.mark.parametrize(
         "failure",
@@ -248,11 +254,14 @@ class TestBreaker:
     ) -> None:
         monkeypatch.setattr("litellm_plugin.clients.breaker.PAUSE", 0.0)
         server = serve(*[Peer.close] * FAILURES, sends(answer()))
+        before = left_alone()
         for _ in range(FAILURES):
             refusal(breaking, server.url)
+        assert left_alone() == before + 1
 
         for _ in range(3):
             assert breaking.request("GET", server.url).ok
+        assert left_alone() == before
 
     def test_what_a_second_attempt_makes_good_does_not_count(self, serve: Serve) -> None:
         upstream = Upstream("LiteLLM", timeouts=Timeouts(), attempts=READ_ATTEMPTS, breaking=True)

@@ -118,3 +118,14 @@ def test_the_operator_is_told_once_of_each_change(
         f"LiteLLM has not answered {FAILURES} times in a row",
         "LiteLLM answers again",
     ]
+
+
+def test_whoever_counts_is_told_once_of_each_change(timer: Timer) -> None:
+    told: list[bool] = []
+    breaker = Breaker("LiteLLM", timer, told.append)
+    for _ in range(3 * FAILURES):
+        breaker.failed()
+    breaker.answered()
+    breaker.answered()
+
+    assert told == [True, False]
