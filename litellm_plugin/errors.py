@@ -21,18 +21,23 @@ _JWT = re.compile(
     r"(?<![A-Za-z0-9_\-])((?>[A-Za-z0-9_\-]*?(?=eyJ)))"
     r"eyJ[A-Za-z0-9_\-]*+\.[A-Za-z0-9_\-]++\.[A-Za-z0-9_\-]*+"
 )
+_HASH_DIGITS = 64
 # The D of a %3D in front is no digit of the hash.
 _KEY_HASH = re.compile(
     r"(?:(?<![0-9A-Fa-f])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
     r"[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"
 )
+# Behind what each has in it: most texts have none of that, and all that is written is searched.
 _SECRETS = (
-    (re.compile(r"Bearer\s+[A-Za-z0-9._\-+/=]+"), "Bearer [redacted]"),
-    (re.compile(r"sk-[A-Za-z0-9_\-]{8,}"), "sk-[redacted]"),
+    ("Bearer", re.compile(r"Bearer\s+[A-Za-z0-9._\-+/=]+"), "Bearer [redacted]"),
+    ("sk-", re.compile(r"sk-[A-Za-z0-9_\-]{8,}"), "sk-[redacted]"),
     # LiteLLM quotes the ends of a master key that it refuses.
-    (re.compile(r"(\bReceived(?: API Key)? ?= ?)[^\s,\"'\\]+"), r"\1[redacted]"),
-    (_JWT, r"\1[redacted]"),
-    (_KEY_HASH, "[redacted]"),
+    (
+        "Received",
+        re.compile(r"(\bReceived(?: API Key)? ?= ?)[^\s,\"'\\]+"),
+        r"\1[redacted]",
+    ),
+    ("eyJ", _JWT, r"\1[redacted]"),
 )
 
 
@@ -58,8 +63,11 @@ def redact(text: str, *, hashes: bool = True) -> str:
     """
     for secret in _configured:
         text = text.replace(secret, "[redacted]")
-    for pattern, replacement in _SECRETS if hashes else _SECRETS[:-1]:
-        text = pattern.sub(replacement, text)
+    for part, pattern, replacement in _SECRETS:
+        if part in text:
+            text = pattern.sub(replacement, text)
+    if hashes and len(text) >= _HASH_DIGITS:
+        text = _KEY_HASH.sub("[redacted]", text)
     return text
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from requests.adapters import DEFAULT_POOLSIZE
 
 from litellm_plugin.clients import http
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
@@ -208,6 +209,13 @@ class TestConnections:
             upstream.request(method, server.url, body={} if method == "POST" else None)
 
         assert server.opened == 1
+
+    def test_hosts_that_were_not_asked_for_long_are_asked_again(
+        self, serve: Serve, upstream: Upstream
+    ) -> None:
+        servers = [serve() for _ in range(DEFAULT_POOLSIZE + 2)]
+        for server in [*servers, *servers]:
+            assert upstream.request("GET", server.url).ok
 
     def test_threads_get_their_own_answers(self, serve: Serve, upstream: Upstream) -> None:
         together = threading.Barrier(8)
