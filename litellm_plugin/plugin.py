@@ -254,6 +254,18 @@ def check_installed(settings: Settings) -> None:
         _redis(settings)
 
 
+def cache_fault(settings: Settings) -> Exception | None:
+    """Return what keeps the server of ``backend.cache`` from being used; None where nothing does.
+
+    Raises:
+        ConfigError: ``backend.cache`` asks for what is not installed.
+    """
+    if settings.cache.connection is None:
+        return None
+    fault: Exception | None = _redis(settings).fault(settings.cache.connection)
+    return fault
+
+
 def _counters(settings: Settings) -> Counters | None:
     """Return where to count who asks how often; None where nobody is counted.
 

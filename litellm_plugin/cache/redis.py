@@ -69,6 +69,24 @@ def connect(url: str) -> Redis:
     )
 
 
+def fault(url: str) -> Exception | None:
+    """Return what keeps the server from being used; None where it answers as it should.
+
+    One name is read, as for a snapshot: it takes the way, the password and the right to read.
+
+    Args:
+        url: As :func:`connect` takes it.
+    """
+    redis = connect(url)
+    try:
+        redis.get("litellm-plugin:doctor")
+    except (RedisError, OSError) as exc:
+        return exc
+    finally:
+        redis.close()
+    return None
+
+
 class RedisStore:
     """Entries, generations and locks of all hosts that use the same LiteLLM.
 

@@ -70,6 +70,7 @@ CHECKS: tuple[Check[World], ...] = (
     Check("teams", "Teams", references.teams, needs=("master-key",)),
     Check("models", "Models", references.models, needs=("master-key",)),
     Check("objects", "Vector stores, MCP", references.objects, needs=("master-key",)),
+    Check("shared-cache", "Shared cache", surroundings.shared_cache),
     Check("clocks", "Clocks", surroundings.clocks, after=("litellm", "backstage")),
     Check("ingress", "Through the ingress", surroundings.ingress, after=("plugin-key",)),
 )

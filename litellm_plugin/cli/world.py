@@ -62,7 +62,7 @@ class World:
         keys: The plugin key that there is; None: none, or see ``key_fault``.
         key_fault: Why the plugin key can't be used.
         clocks: By upstream, how many seconds its clock is ahead of this host's, by the ``Date``
-            of its last answer.
+            of its answer to the first look at it.
     """
 
     def __init__(
@@ -103,15 +103,25 @@ class World:
         method: str = "GET",
         headers: Mapping[str, str] | None = None,
         body: Any = None,
+        tells_time: bool = False,
     ) -> Answer:
         """Ask ``LiteLLM``, ``Backstage`` or ``the ingress``, without credentials unless given.
+
+        Args:
+            name: Which of them; the way there is set up as for it.
+            url: Of it, or of what it leads to, such as an issuer or this service itself.
+            method: Such as GET.
+            headers: Beside those that are always sent.
+            body: To be sent as JSON.
+            tells_time: Whether it is the host of that name that answers, so that its clock is
+                seen.
 
         Raises:
             NoAnswerError: There was no answer.
         """
         way: Upstream = self._upstreams[name]
         answer = way.request(method, url, headers=headers, body=body)
-        ahead = _ahead(answer, time.time())
+        ahead = _ahead(answer, time.time()) if tells_time else None
         if ahead is not None:
             self.clocks[name] = ahead
         return answer

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -16,6 +17,7 @@ from urllib3.exceptions import MaxRetryError, SSLError
 
 from litellm_plugin.cli.checks import Check, Status, failed, ok, run
 from litellm_plugin.cli.doctor import CHECKS
+from tests.cache.redis_server import RedisServer, needs_redis
 from tests.cli.installation import PAGE, SERVICE, Break, Installation
 from tests.fakes import People, Reply, connection_refused, dropped
 from tests.tokens import STATIC_TOKEN, SigningKey
@@ -359,6 +361,12 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
         "LiteLLM is 10 min ahead, Backstage is 10 min ahead",
         "the clock of this host",
     ),
+    "nothing listens where Redis should be": (
+        sets("backend.cache", {"store": "redis", "connection": "redis://:a-password@127.0.0.1:9"}),
+        ["shared-cache"],
+        "redis at 127.0.0.1:9: nothing listens there",
+        "correct backend.cache.connection",
+    ),
     "two people share an account": (
         two_bobs,
         ["user-ids"],
@@ -371,7 +379,8 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
 def test_where_nothing_is_wrong_nothing_is_blamed(installation: Installation) -> None:
     outcome = installation.doctor()
     told = [check for check in outcome.told["checks"] if check["status"] != "ok"]
-    assert [check["id"] for check in told] == ["ingress"]  # which nobody asked for
+    # Which nobody asked for.
+    assert [check["id"] for check in told] == ["shared-cache", "ingress"]
     assert outcome.result.exit_code == 0
     assert outcome.told["ok"] is True
 
@@ -423,6 +432,11 @@ def test_the_right_cause_is_named(installation: Installation, name: str) -> None
             sets("litellm.teamAdmin.allowedMcpServers", ["jira"]),
             "objects",
             "litellm.teamAdmin.allowedMcpServers: LiteLLM has no jira",
+        ),
+        (
+            both(two_bobs, sets("litellm.service.userIds", "unambiguous")),
+            "user-ids",
+            "user:default/bob. An account that is not certainly theirs is refused them (409).",
         ),
         (
             lambda installation: setattr(installation.backstage, "ahead", 30),
@@ -522,6 +536,57 @@ def test_the_table_is_for_people(installation: Installation) -> None:
     assert "\x1b" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert result.exit_code == 1
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that wants a password."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"), "the-password")
+    server.start()
+    yield server
+    server.stop()
+
+
+@needs_redis
+class TestTheSharedCache:
+    def look(self, installation: Installation, url: str) -> dict[str, Any]:
+        installation.config["backend"]["cache"] = {"store": "valkey", "connection": url}
+        outcome = installation.doctor()
+        assert "the-password" not in outcome.result.output
+        return outcome["shared-cache"]
+
+    def test_that_answers_is_well(self, installation: Installation, server: RedisServer) -> None:
+        told = self.look(installation, server.url)
+        assert told["status"] == "ok"
+        assert told["found"] == f"valkey at 127.0.0.1:{urlsplit(server.url).port}/0"
+
+    @pytest.mark.parametrize(
+        ("login", "found", "remedy"),
+        [
+            ("", "it wants a password", "Add it to backend.cache.connection"),
+            (":another@", "does not accept user and password", "Correct those in backend.cache"),
+            ("reader:secret@", "the user may not read there", "~litellm-plugin:*"),
+        ],
+    )
+    def test_that_lets_nobody_in_says_why(
+        self, installation: Installation, server: RedisServer, login: str, found: str, remedy: str
+    ) -> None:
+        server.redis.acl_setuser("reader", enabled=True, passwords=["+secret"], commands=["+get"])
+        told = self.look(installation, f"redis://{login}127.0.0.1:{urlsplit(server.url).port}")
+        assert told["status"] == "failed"
+        assert found in told["found"]
+        assert remedy in told["remedy"]
+
+    def test_that_is_silent_is_not_waited_for(
+        self, installation: Installation, server: RedisServer
+    ) -> None:
+        server.freeze()
+        try:
+            told = self.look(installation, server.url)
+        finally:
+            server.thaw()
+        assert told["status"] == "failed"
+        assert "does not answer in time" in told["found"]
 
 
 class TestTheIngress:

@@ -23,7 +23,7 @@ def answers(world: World) -> Result:
     """Tell whether a Backstage backend answers where the catalog is said to be."""
     url = world.settings.discovery.base_url("catalog")
     try:
-        answer = world.look("Backstage", url + _NOBODY)
+        answer = world.look("Backstage", url + _NOBODY, tells_time=True)
     except NoAnswerError as exc:
         return failed(f"{url}: {why(exc)}.", remedy(exc, _WHERE))
     error = _error_of(answer)

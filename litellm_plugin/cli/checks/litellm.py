@@ -17,7 +17,7 @@ def answers(world: World) -> Result:
     """Tell whether there is a LiteLLM with a database at ``litellm.baseUrl``."""
     base_url = world.settings.base_url
     try:
-        answer = world.look("LiteLLM", base_url + _READINESS)
+        answer = world.look("LiteLLM", base_url + _READINESS, tells_time=True)
     except NoAnswerError as exc:
         return failed(f"{base_url}: {why(exc)}.", remedy(exc, "litellm.baseUrl"))
     health = _health(answer)

@@ -53,6 +53,24 @@ def remedy(exc: BaseException, setting: str) -> str:
     return _UP.format(setting=setting)
 
 
+def why_not_redis(fault: BaseException, setting: str) -> tuple[str, str]:
+    """Return why Redis or Valkey can't be used, and what to do about it.
+
+    Args:
+        fault: What the client raised; its text is the server's, and names no password.
+        setting: Where its address is configured.
+    """
+    said = str(fault)
+    if said.startswith(("WRONGPASS", "invalid username-password")):
+        return "it does not accept user and password", f"Correct those in {setting}."
+    if said.startswith(("NOAUTH", "Authentication required")):
+        return "it wants a password", f"Add it to {setting}: redis://USER:PASSWORD@HOST:PORT."
+    if said.startswith("NOPERM") or "has no permissions" in said:
+        todo = "Let its ACL have the names that begin with litellm-plugin: (~litellm-plugin:*)"
+        return "the user may not read there", f"{todo}, to read and to write."
+    return why(fault), remedy(fault, setting)
+
+
 def _causes(exc: BaseException) -> Iterator[BaseException]:
     """Yield an error, and all that is wrapped in it; requests and urllib3 wrap in many ways."""
     seen: set[int] = set()

@@ -10,7 +10,7 @@ from typing import Any
 from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.backstage import split_ref
-from litellm_plugin.config.settings import UserDefaults
+from litellm_plugin.config.settings import UNAMBIGUOUS, UserDefaults
 from litellm_plugin.services.caller import litellm_id
 
 MAX_NAMED = 5  # of things that are wrong, before "and N more"
@@ -208,11 +208,17 @@ def user_ids(world: World) -> Result:
         for user_id, refs in sorted(owners.items())
         if len(refs) > 1
     ]
+    rename = "Rename one of them in the catalog: only the name counts, without kind and namespace."
+    if shared and world.settings.service.user_ids == UNAMBIGUOUS:
+        return warning(
+            f"{_listed(shared)}. An account that is not certainly theirs is refused them (409).",
+            f"litellm.service.userIds: unambiguous keeps them apart. {rename}",
+        )
     if shared:
         return failed(
             f"{_listed(shared)}.",
-            "They share one account: keys, budget and all. Rename one of them in the catalog: "
-            "only the name counts, without kind and namespace.",
+            f"They share one account: keys, budget and all. {rename} Until then "
+            "litellm.service.userIds: unambiguous refuses whom it is not certainly for.",
         )
     return ok(f"{len(owners)} users, {len(owners)} LiteLLM ids")
 

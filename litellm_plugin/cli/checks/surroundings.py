@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
 from litellm_plugin.cli.checks.backstage import key_ids, same_key
-from litellm_plugin.cli.checks.reasons import described, is_page, remedy, why
+from litellm_plugin.cli.checks.reasons import described, is_page, remedy, why, why_not_redis
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import Answer, NoAnswerError
 from litellm_plugin.identity.signing import PluginTokens
+from litellm_plugin.plugin import cache_fault
 
 ODD, WRONG = 10.0, 60.0  # seconds; tokens are checked without any tolerance
+REDIS_PORT = 6379  # where a URL names none
 BIG = "/openapi.json"  # an answer that is worth compressing
 
 
@@ -18,6 +22,23 @@ def configuration(world: World) -> Result:
     if world.warnings:
         return warning("; ".join(world.warnings) + ".", "config check tells where each is written.")
     return ok("Read without a fault")
+
+
+def shared_cache(world: World) -> Result:
+    """Tell whether the Redis or Valkey of ``backend.cache`` answers, if it names one."""
+    cache = world.settings.cache
+    if cache.connection is None:
+        return skipped("backend.cache names no redis or valkey: each host keeps for itself")
+    parts = urlsplit(cache.connection)
+    where = f"{parts.hostname}:{parts.port or REDIS_PORT}{parts.path}"
+    fault = cache_fault(world.settings)
+    if fault is None:
+        return ok(f"{cache.store} at {where}")
+    told, todo = why_not_redis(fault, "backend.cache.connection")
+    return failed(
+        f"{cache.store} at {where}: {told}.",
+        f"{todo} Until then each host keeps and counts for itself.",
+    )
 
 
 def clocks(world: World) -> Result:
