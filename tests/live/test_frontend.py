@@ -1,18 +1,27 @@
-"""The real frontend plugin, in a real browser, with the service behind it."""
+"""The real frontend plugin, in a real browser, with the service behind it.
+
+The browser has the page from the rig's own server, which hands on what the page asks: below
+``/api`` to the service and to Backstage, or to an nginx with a configuration of ``deploy/nginx``
+in front of both.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.deploy.ingress import Ingress, needs_nginx
 from tests.live.kinds import Deploy, Told
 from tests.live.rigs import LITELLM_PORT, MASTER_KEY, SHARED, BackstageRig, LiteLLMRig
-from tests.live.service import Service
+from tests.live.service import MOUNT, Service
 
 WALK = SHARED / "frontend" / "e2e"
 LIMIT = 900.0  # seconds; the first walk on a new machine installs a browser and builds the page
@@ -20,18 +29,20 @@ LIMIT = 900.0  # seconds; the first walk on a new machine installs a browser and
 pytestmark = pytest.mark.skipif(not WALK.is_file(), reason="frontend of ../shared not there")
 
 
-def _walk(service: Service, out: Path, *arguments: str, **env: str) -> dict[str, Any]:
+def _walk(
+    plugin_url: str, out: Path, *arguments: str, backstage_url: str = BackstageRig.url
+) -> dict[str, Any]:
     """Walk through the page, and return the summary, screenshots left in ``out``."""
     settings = {
-        "BACKSTAGE_URL": BackstageRig.url,
+        "BACKSTAGE_URL": backstage_url,
         "LITELLM_BASE_URL": LiteLLMRig.url,
         "LITELLM_MASTER_KEY": MASTER_KEY,
         "LITELLM_PORT": str(LITELLM_PORT),
-        "LITELLM_PLUGIN_URL": service.url,
+        "LITELLM_PLUGIN_URL": plugin_url,
     }
     done = subprocess.run(
         [str(WALK), "--out", str(out), *arguments],
-        env={**os.environ, **settings, **env},
+        env={**os.environ, **settings},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -48,19 +59,57 @@ def _failures(summary: dict[str, Any]) -> list[str]:
     return [f"{step['step']}: {step.get('error')}" for step in summary["steps"] if not step["ok"]]
 
 
-def test_every_step_of_the_frontend_works(
+@contextmanager
+def _behind(name: str, folder: Path, **upstreams: str) -> Iterator[Ingress]:
+    """Run nginx with a configuration of ``deploy/nginx`` in front of these base URLs."""
+    theirs = {"service": "127.0.0.1:5000", "backstage": "127.0.0.1:7007"}
+    folder.mkdir()
+    ingress = Ingress(
+        folder, name, {theirs[of]: urlsplit(url).port or 0 for of, url in upstreams.items()}
+    )
+    try:
+        yield ingress
+    finally:
+        ingress.stop()
+
+
+@needs_nginx
+def test_every_step_of_the_frontend_works_behind_nginx(
     deploy: Deploy, backstage: BackstageRig, tmp_path: Path, told: Told
 ) -> None:
-    summary = _walk(deploy("walk", caching=True), tmp_path / "walk")
+    service = deploy("walk", caching=True)
+    with _behind(
+        "litellm-plugin.conf", tmp_path / "nginx", service=service.url, backstage=backstage.url
+    ) as ingress:
+        summary = _walk(ingress.url + MOUNT, tmp_path / "walk", backstage_url=ingress.url)
     assert _failures(summary) == []
-    told(f"{summary['passed']} steps in the browser, screenshots in {tmp_path / 'walk'}")
+    told(
+        f"{summary['passed']} steps in the browser behind nginx, screenshots in {tmp_path / 'walk'}"
+    )
+
+
+@needs_nginx
+def test_the_page_works_through_backstages_proxy(
+    service: Service, backstage: BackstageRig, tmp_path: Path, told: Told
+) -> None:
+    with _behind("through-backstage.conf", tmp_path / "nginx", backstage=backstage.url) as ingress:
+        summary = _walk(
+            ingress.url + MOUNT,
+            tmp_path / "walk",
+            "--only",
+            "arrange|sign in|keys: (list|generate|edit|block|unblock|revoke)$",
+            backstage_url=ingress.url,
+        )
+    assert _failures(summary) == []
+    assert "POST /api/litellm/keys/generate" in service.access_log
+    told(f"{summary['passed']} steps in the browser through Backstage's proxy")
 
 
 def test_the_page_works_with_budgets_hidden_from_members(
     deploy: Deploy, backstage: BackstageRig, tmp_path: Path, told: Told
 ) -> None:
     hiding = deploy("walk-hidden", "  display: { hideTeamBudgetForMembers: true }\n", caching=True)
-    summary = _walk(hiding, tmp_path / "walk", "--only", "arrange|sign in|home:|teams:")
+    summary = _walk(hiding.url, tmp_path / "walk", "--only", "arrange|sign in|home:|teams:")
     assert _failures(summary) == []
     told(f"{summary['passed']} steps in the browser with team budgets hidden")
 
@@ -69,6 +118,6 @@ def test_the_page_works_without_team_management(
     deploy: Deploy, backstage: BackstageRig, tmp_path: Path, told: Told
 ) -> None:
     plain = deploy("walk-no-teams", "  teamAdmin: null\n", caching=True)
-    summary = _walk(plain, tmp_path / "walk", "--only", "arrange|sign in|teams:|plain user")
+    summary = _walk(plain.url, tmp_path / "walk", "--only", "arrange|sign in|teams:|plain user")
     assert _failures(summary) == []
     told(f"{summary['passed']} steps in the browser without team management")
