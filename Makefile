@@ -11,16 +11,22 @@ help:  ## say what there is
 # Everything is locked with hashes but the checkout itself, which is put there as it is.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.venv/.installed: pyproject.toml requirements/build.txt requirements/dev.txt
+# What is deployed is enough for the sandbox, and there in a third of the time.
+.venv/.run: pyproject.toml requirements/build.txt requirements/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed; name it with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(INSTALL) --require-hashes -r requirements/build.txt -r requirements/dev.txt
+	$(INSTALL) --require-hashes -r requirements/build.txt -r requirements/run.txt
 	@rm -rf litellm_plugin.egg-info  # it would tell of entry points that are no more
-	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@# Twice quiet: setuptools has much to say of editable installations.
+	$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-sandbox: .venv/.installed  ## run the service with LiteLLM and Backstage stand-ins
+.venv/.installed: .venv/.run requirements/dev.txt
+	$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+sandbox: .venv/.run  ## run the service with LiteLLM and Backstage stand-ins
 	$(BIN)/python -m litellm_plugin sandbox
 
 test: .venv/.installed  ## run the default test suite
