@@ -6,6 +6,7 @@ import json
 import re
 import ssl
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -117,6 +118,7 @@ def slow_clock(installation: Installation) -> None:
 
 
 UNKNOWN_TOKEN = "an-unknown-static-token"
+BAD_GATEWAY = replace(PAGE, status=502)
 REFUSED = Reply(401, {"error": {"message": "Authentication Error, no."}})
 RESTRICTED = Reply(
     403,
@@ -609,6 +611,7 @@ class TestTheIngress:
         [
             ("*", PAGE, "failed", "the frontend answers there"),
             ("*", Reply(404), "failed", "does not lead to this service"),
+            ("*", BAD_GATEWAY, "failed", "at present: it answers with a web page (502)"),
             ("*", REFUSED, "warning", "wants credentials before"),
             ("*", connection_refused(), "failed", "nothing listens"),
             ("/openapi.json", REFUSED, "failed", "401 to a good token: Authentication Error"),

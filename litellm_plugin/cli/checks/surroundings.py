@@ -122,6 +122,12 @@ def _with_token(world: World, url: str, token: str) -> Result:
 
 
 def _leads_elsewhere(url: str, answer: Answer) -> Result:
+    if answer.status in {502, 503, 504}:
+        return failed(
+            f"{url} does not lead to this service at present: {described(answer)}.",
+            "Look at what the ingress leads to there: whether it runs, and whether that is its "
+            "address.",
+        )
     to = "the frontend answers there" if is_page(answer) else described(answer)
     return failed(
         f"{url} does not lead to this service: {to}.",
