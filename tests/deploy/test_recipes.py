@@ -41,6 +41,7 @@ def test_the_configurations_are_read_without_a_word(
         alone = load_settings([config, discovery], SECRETS)
         shared = load_settings([config, REDIS / "app-config.redis.yaml"], SECRETS)
     assert alone.discovery.base_url("litellm") == "http://litellm-plugin:5000/api/litellm"
+    assert alone.service.trusted_proxies == 1
     assert alone.cache.connection is None
     assert shared.cache.connection == SECRETS["REDIS_URL"]
     assert len(shared.plugin_keys) == 1
