@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+import sides
 from sides import REPO, UnusableError
 
 
@@ -45,6 +45,12 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="one more configuration file for the service, such as with litellm.service.*",
     )
+    parser.add_argument(
+        "--python",
+        default=sides.python,
+        metavar="FILE",
+        help="the interpreter that serves, with requirements/run.txt; default %(default)s",
+    )
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep logs and tokens there")
 
 
@@ -59,6 +65,7 @@ def ready(given: argparse.Namespace) -> Iterator[Path]:
     def end(number: int, frame: object) -> NoReturn:  # noqa: ARG001
         sys.exit(128 + number)
 
+    sides.python = given.python
     # A polite kill, too, has to end what was started.
     signal.signal(signal.SIGTERM, end)
     say("starting ...")
@@ -96,7 +103,7 @@ def environment(checkout: Path) -> dict[str, Any]:
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
         "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
+        "python": said(sides.python, "-c", "import platform; print(platform.python_version())"),
         "node": said("node", "--version"),
         "commit": said("git", "rev-parse", "--short", "HEAD"),
         "uncommitted": bool(said("git", "status", "--porcelain", "--", "app.py", "litellm_plugin")),

@@ -61,6 +61,9 @@ class Ports:
 
 PORTS = Ports()
 
+# What serves our side, and the bare route; ``--python`` names another one.
+python = sys.executable
+
 
 # -- processes ---------------------------------------------------------------
 
@@ -410,7 +413,7 @@ def service(
         "LITELLM_MASTER_KEY": MASTER_KEY,
         "LITELLM_USER_ID_DOMAIN": USER_ID_DOMAIN,
     }
-    command = [sys.executable, "-m", "gunicorn", *arguments, "app:app"]
+    command = [python, "-m", "gunicorn", *arguments, "app:app"]
     ready = f"http://127.0.0.1:{ports.service}{MOUNT}/.backstage/auth/v1/jwks.json"
     with _running(command, ready, folder / "service.log", cwd=checkout, env=env) as pid:
         yield Service(ports.service, pid)
@@ -421,7 +424,7 @@ def bare(folder: Path, checkout: Path) -> Iterator[Service]:
     """Run ``bare.py`` with the service's own gunicorn settings."""
     env = {"PATH": os.environ["PATH"], "LITELLM_PLUGIN_BIND": f"127.0.0.1:{PORTS.bare}"}
     settings = checkout / "gunicorn.conf.py"
-    command = [sys.executable, "-m", "gunicorn", "-c", str(settings), "bare:app"]
+    command = [python, "-m", "gunicorn", "-c", str(settings), "bare:app"]
     ready = f"http://127.0.0.1:{PORTS.bare}{MOUNT}/health"
     with _running(command, ready, folder / "bare.log", cwd=HERE, env=env) as pid:
         yield Service(PORTS.bare, pid)
