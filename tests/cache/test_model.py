@@ -50,7 +50,7 @@ from tests.fakes.network import NOTHING
 # while LiteLLM is down. Off: calls under way are shared, and nothing else.
 MODES = {"kept": (3600.0, 0.0), "standing in": (1e-9, 3600.0), "off": (0.0, 0.0)}
 
-EXAMPLES = int(os.environ.get("CACHE_MODEL_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("CACHE_MODEL_EXAMPLES", "4"))
 STEPS = 30
 WORKERS = 2
 

@@ -19,7 +19,9 @@ import pytest
 
 from tests.live.service import free_port
 
-REPO = Path(__file__).parent.parent
+pytestmark = pytest.mark.faults
+
+REPO = Path(__file__).parents[2]
 SETTINGS = REPO / "litellm_plugin" / "gunicorn_conf.py"
 
 ENOUGH = 20.0  # seconds for whatever is to happen soon; ``keepalive`` is 75

@@ -25,7 +25,7 @@ from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.launch import MASTER_KEY, Sandbox, running
 from tests.cache.redis_server import RedisServer, needs_redis
 
-pytestmark = needs_redis
+pytestmark = [pytest.mark.faults, needs_redis]
 
 CONFIG = Path(litellm_plugin.sandbox.__file__).with_name("app-config.yaml")
 REPOSITORY = CONFIG.parents[2]
