@@ -76,7 +76,9 @@ _KNOWN: dict[str, list[Any]] = {
 # Of more digits some are beyond LiteLLM's calendar; it answers 500 to others, which is handed on.
 _DURATION = re.compile(r"[0-9]{1,4}(s|m|h|d|w|mo)")
 # What LiteLLM refuses is our 500 where its status is not handed on, as the original has it.
-_REFUSED = re.compile(r'\{"error":"Key with alias .* already exists\.')
+_REFUSED = re.compile(
+    r'\{"error":"(Key with alias .* already exists\.|User=\S+ is not a member of )'
+)
 _HASH = re.compile(r"[0-9a-f]{64}")
 _OF_THE_CALLER = re.compile(r"/(keys|user|usage|opencode|bridge)\b")
 
