@@ -33,7 +33,7 @@ sandbox: .venv/.run  ## run the service with LiteLLM and Backstage stand-ins
 	$(BIN)/python -m litellm_plugin sandbox
 
 test: .venv/.installed  ## run the default test suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 faults: .venv/.installed  ## test a deployment while its upstreams fail
 	$(BIN)/python -m pytest -m faults tests/faults
