@@ -9,6 +9,7 @@ import gc
 import os
 import shutil
 import tempfile
+from threading import Thread
 from typing import Any
 
 try:
@@ -79,6 +80,13 @@ def when_ready(server: Any) -> None:
     if plugin is not None and plugin.settings.service.metrics_bind is not None:
         host, port = plugin.settings.service.metrics_bind
         exporter.start(host, port, os.environ["PROMETHEUS_MULTIPROC_DIR"])
+
+
+def post_worker_init(worker: Any) -> None:
+    """Fetch Backstage's keys at once: when the first token comes, Backstage may be away."""
+    plugin = getattr(worker.wsgi, "extensions", {}).get("litellm_plugin")
+    if plugin is not None:
+        Thread(target=plugin.authenticator.prepare, name="keys", daemon=True).start()
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's names

@@ -6,9 +6,11 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from cachetools import LRUCache
 
+from litellm_plugin.identity.jwks import NoKeysError
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.tokens import Authenticator
 
@@ -41,6 +43,11 @@ class RememberedTokens:
         self._lock = threading.Lock()
         # A value is the principal, and until when it is believed.
         self._believed: LRUCache[bytes, tuple[UserPrincipal, float, float]] = LRUCache(MAX_TOKENS)
+
+    def prepare(self) -> None:
+        """Fetch what users' tokens are verified with, if that can be had; else it is logged."""
+        with suppress(NoKeysError):
+            self._authenticator.load_user_keys()
 
     def authenticate(
         self, authorization: str | None, suspect: Callable[[], bool] = lambda: False

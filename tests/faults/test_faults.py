@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -15,7 +17,7 @@ import pytest
 from litellm_plugin.services.lost_keys import LATER
 from tests.cache.redis_server import needs_redis
 from tests.faults import proxy, scenarios
-from tests.faults.rig import MOUNT, Rig, running
+from tests.faults.rig import MOUNT, Rig, Route, running
 from tests.faults.scenarios import BACKSTAGE, LITELLM, BackstageFault, LiteLLMFault, Row
 
 pytestmark = pytest.mark.faults
@@ -44,6 +46,23 @@ def test_under_a_fault_of_backstage(rig: Rig, fault: BackstageFault) -> None:
 
 def test_backstage_comes_later_than_the_service(tmp_path: Path) -> None:
     as_it_must_be(scenarios.backstage_down_at_start(tmp_path))
+
+
+def test_backstage_is_away_before_the_first_token_comes(tmp_path: Path) -> None:
+    read = threading.Event()
+
+    def tell(exchange: proxy.Exchange) -> None:
+        proxy.none(exchange)
+        if exchange.asked.target.endswith("/jwks.json"):
+            read.set()
+
+    with running(tmp_path / "away") as rig:
+        rig.backstage.spoil(tell)
+        os.kill(rig.worker, signal.SIGKILL)  # another one is started, which has seen no token
+        assert read.wait(20)
+        rig.backstage.refuse()
+
+        assert rig.ask(Route("GET", "/keys")).status == 200
 
 
 def test_a_rotated_key_is_followed_at_once(rig: Rig) -> None:

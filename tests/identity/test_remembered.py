@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 
 from litellm_plugin.errors import Unauthenticated
+from litellm_plugin.identity.jwks import NoKeysError
 from litellm_plugin.identity.principal import Principal, ServicePrincipal, UserPrincipal
 from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
 from litellm_plugin.identity.tokens import Authenticator
@@ -19,6 +20,11 @@ class Verifier:
         self.asked: list[str | None] = []
         self.suspected: list[bool] = []
         self.answer: Principal | Exception = _user(expires_at=10_000)
+        self.prepared = 0
+
+    def load_user_keys(self) -> bool:
+        self.prepared += 1
+        raise NoKeysError("they can't be read")
 
     def authenticate(self, authorization: str | None, *, suspect: bool) -> Principal:
         self.asked.append(authorization)
@@ -45,6 +51,14 @@ def now() -> list[float]:
 @pytest.fixture
 def tokens(verifier: Verifier, now: list[float]) -> RememberedTokens:
     return RememberedTokens(cast("Authenticator", verifier), 1e9, lambda: now[0])
+
+
+def test_keys_that_can_not_be_had_yet_are_no_fault(
+    tokens: RememberedTokens, verifier: Verifier
+) -> None:
+    tokens.prepare()
+
+    assert verifier.prepared == 1
 
 
 def test_a_users_token_is_verified_once_a_minute(
