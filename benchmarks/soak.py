@@ -42,9 +42,9 @@ from sides import MASTER_KEY, MOUNT, Ports
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the proxy is among the tests
 
+from tests.deployed import free_port
 from tests.faults import proxy
 from tests.faults.proxy import Proxy
-from tests.faults.rig import free_port
 
 Json = dict[str, Any]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 from redis import Redis
+
+from tests.deployed import free_port
 
 PROGRAM = shutil.which("redis-server")
 
@@ -33,8 +34,7 @@ class RedisServer:
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._password = password
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self.url = f"redis://:{password or ''}@127.0.0.1:{self._port}/0"
         self._process: subprocess.Popen[str] | None = None
         # For the tests themselves: patient, and told what they look at.

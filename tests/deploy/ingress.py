@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.service import free_port
+from tests.deployed import free_port
 
 CONFIGURATIONS = Path(__file__).parents[2] / "deploy" / "nginx"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")

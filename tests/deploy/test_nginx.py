@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 
 from tests.deploy.ingress import Ingress, needs_nginx
-from tests.live.service import free_port
+from tests.deployed import free_port
 
 pytestmark = needs_nginx
 

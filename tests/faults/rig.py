@@ -7,9 +7,7 @@ outside; behind the proxies the sandbox's stand-ins, which keep what they are to
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,9 +24,9 @@ from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.backstage import BackstageStandIn
 from litellm_plugin.sandbox.litellm import LiteLLMStandIn
 from litellm_plugin.sandbox.tokens import Issuer
+from tests.deployed import end, free_port, gunicorn
 from tests.faults.proxy import Proxy
 
-REPO = Path(__file__).parents[2]
 MOUNT = "/api/litellm"
 
 MASTER_KEY = "sk-faults-master-key-0123456789"
@@ -289,13 +287,6 @@ class Rig:
         return {key["key_alias"] for key in list(self.litellm_stand_in.store.keys.values())}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def running(
     folder: Path, *, more: str = "cacheSeconds: 0", cache: str = "", backstage_down: bool = False
@@ -379,15 +370,7 @@ def _gunicorn(folder: Path, config: Path, port: int) -> Iterator[subprocess.Pope
         "LITELLM_PLUGIN_CONFIG": str(config),
         "WEB_CONCURRENCY": "1",
     }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "app:app"],
-            cwd=REPO,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    process = gunicorn(env, folder / "log")
     try:
         deadline = time.monotonic() + STARTING
         while not _up(port):
@@ -396,12 +379,7 @@ def _gunicorn(folder: Path, config: Path, port: int) -> Iterator[subprocess.Pope
             time.sleep(0.05)
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, 10)
 
 
 def _up(port: int) -> bool:

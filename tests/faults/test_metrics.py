@@ -8,7 +8,8 @@ import pytest
 import requests
 
 from litellm_plugin.clients.breaker import FAILURES
-from tests.faults.rig import Route, free_port, running
+from tests.deployed import free_port
+from tests.faults.rig import Route, running
 
 pytestmark = pytest.mark.faults
 

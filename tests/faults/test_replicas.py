@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -24,11 +22,11 @@ import litellm_plugin.sandbox
 from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.launch import MASTER_KEY, Sandbox, running
 from tests.cache.redis_server import RedisServer, needs_redis
+from tests.deployed import free_port, gunicorn
 
 pytestmark = [pytest.mark.faults, needs_redis]
 
 CONFIG = Path(litellm_plugin.sandbox.__file__).with_name("app-config.yaml")
-REPOSITORY = CONFIG.parents[2]
 NOWHERE = {"LITELLM_BASE_URL": "http://127.0.0.1:0", "BACKSTAGE_URL": "http://127.0.0.1:0"}
 SERVICE_TOKEN = "static-token-for-the-catalog"
 
@@ -52,8 +50,7 @@ class Replica:
         folder.mkdir()
         self._folder = folder
         self._tokens = sandbox.tokens
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         self._url = f"http://{address}/api/litellm"
         config = folder / "app-config.yaml"
         config.write_text(
@@ -74,16 +71,7 @@ class Replica:
             "LITELLM_BASE_URL": sandbox.settings.base_url,
             "BACKSTAGE_URL": sandbox.settings.discovery.backstage_url,
         }
-        with (folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "app:app"],
-                cwd=REPOSITORY,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._process = gunicorn(environ, folder / "log", new_session=True)
 
     @property
     def log(self) -> str:

@@ -17,7 +17,7 @@ from threading import Event, Thread
 
 import pytest
 
-from tests.live.service import free_port
+from tests.deployed import free_port
 
 pytestmark = pytest.mark.faults
 

@@ -6,6 +6,8 @@ import socket
 from contextlib import suppress
 from threading import Lock, Thread
 
+from tests.deployed import free_port
+
 
 class Relay:
     """Passes TCP connections on to a server while the line is up.
@@ -22,9 +24,7 @@ class Relay:
         self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
         self._silent = False
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port: int = probe.getsockname()[1]
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
 
     def mend(self) -> None:

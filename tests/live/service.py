@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from tests.deployed import end, free_port, gunicorn
 from tests.live.rigs import (
     BACKSTAGE_PORT,
     KEYCLOAK_PORT,
     MASTER_KEY,
-    REPO,
     SHARED,
     USER_ID_DOMAIN,
     LiteLLMRig,
@@ -29,14 +27,6 @@ JWKS_PATH = "/.backstage/auth/v1/jwks.json"
 
 # What Backstage itself reads, as it is.
 CONFIG = ("app-config.yaml", "app-config.flask.yaml")
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Service:
@@ -124,21 +114,8 @@ class Service:
         process, self._process = self._process, None
         if process is None:
             return
-        process.terminate()
-        try:
-            process.wait(STOPPING)
-        except subprocess.TimeoutExpired:
-            process.kill()  # the workers end when they find that it is gone
-            process.wait()
+        end(process, STOPPING)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        with (self._folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "app:app"],
-                cwd=REPO,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        self._process = gunicorn(self._env, self._folder / "log")
         return self._process

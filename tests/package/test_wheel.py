@@ -19,7 +19,7 @@ import pytest
 import requests
 
 from litellm_plugin import __version__
-from tests.live.service import free_port
+from tests.deployed import free_port
 
 REPO = Path(__file__).parents[2]
 DIST = REPO / "dist"

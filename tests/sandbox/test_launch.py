@@ -27,6 +27,7 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.launch import MASTER_KEY, Sandbox, SandboxRefusedError, running
 from litellm_plugin.sandbox.litellm import LiteLLMStandIn
+from tests.deployed import free_port
 
 PACKAGE = Path(litellm_plugin.sandbox.__file__).parent
 OWN_CONFIG = PACKAGE / "app-config.yaml"
@@ -180,8 +181,7 @@ def test_a_fixed_address_that_is_taken_is_refused(tmp_path: Path, sandbox: Sandb
 
 
 def test_a_fixed_address_that_is_free_is_taken(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        free = probe.getsockname()[1]
+    free = free_port()
     fixed = config(tmp_path, litellm={"baseUrl": f"http://localhost:{free}"})
     with running(fixed, NOWHERE, port=0) as sandbox:
         assert sandbox.settings.base_url == f"http://localhost:{free}"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.service import free_port
+from tests.deployed import free_port
 
 REPO = Path(__file__).parents[2]
 TOKEN = "static-token-of-the-smuggler"

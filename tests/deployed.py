@@ -1,0 +1,51 @@
+"""The service as it is deployed: a gunicorn of this checkout, in processes of its own."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+REPO = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def gunicorn(
+    environ: Mapping[str, str], log: Path, *, new_session: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start ``gunicorn app:app``.
+
+    Args:
+        environ: All of its variables.
+        log: Where to put what it says; begun anew.
+        new_session: Whether it leads a process group, which can be killed as a whole.
+    """
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "app:app"],
+            cwd=REPO,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=new_session,
+        )
+
+
+def end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Let a gunicorn end, and kill it if it does not; its workers end when it is gone."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
