@@ -556,20 +556,6 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _POOLS
-        self._pools: dict[tuple[str, Any], Any] = {}
-
-    def get_connection_with_tls_context(
-        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
-    ) -> Any:
-        if proxies or cert:
-            return super().get_connection_with_tls_context(request, verify, proxies, cert)
-        # A host's pool is found by all that may be set for one, which takes a tenth of a call.
-        key = "/".join((request.url or "").split("/", 3)[:3]), verify
-        pool = self._pools.get(key)
-        if pool is None or pool.pool is None:  # closed, because there were others since
-            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-            self._pools[key] = pool
-        return pool
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         _call.get().sent = False  # until a connection does
