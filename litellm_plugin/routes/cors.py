@@ -47,10 +47,10 @@ class CrossOrigin:
 
     def finish(self, response: Response) -> Response:
         """Say on an answer which origin may read it."""
-        if any(name == "Vary" for name, _ in response.headers):
+        if "Vary" in response.headers:
             response.vary.add("Origin")
-        else:  # as it nearly always is; werkzeug's set of headers is dear, and so is asking it
-            response.headers.add("Vary", "Origin")
+        else:  # as it nearly always is; werkzeug's set of headers is dear
+            response.headers["Vary"] = "Origin"
         origin = request.environ.get("HTTP_ORIGIN", "")
         if origin and self._allowed(origin):
             response.access_control_allow_origin = origin

@@ -488,8 +488,6 @@ def _is_open(path: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def _parsed_body() -> Any:
-    if not request.environ.get("CONTENT_TYPE"):  # as most; what follows reads it all the same
-        return None
     if request.mimetype != "application/json":
         return None
     length = request.content_length
