@@ -72,11 +72,16 @@ limit_request_fields = 64
 keepalive = 75
 
 
+def _plugin_of(application: Any) -> Any:
+    """Return the plugin that an application serves; None where it is another one."""
+    return getattr(application, "extensions", {}).get("litellm_plugin")
+
+
 def when_ready(server: Any) -> None:
     """Serve the metrics, if the application says where."""
     from litellm_plugin.telemetry import exporter  # noqa: PLC0415 - not before its folder is known
 
-    plugin = getattr(server.app.callable, "extensions", {}).get("litellm_plugin")
+    plugin = _plugin_of(server.app.callable)
     if plugin is not None and plugin.settings.service.metrics_bind is not None:
         host, port = plugin.settings.service.metrics_bind
         exporter.start(host, port, os.environ["PROMETHEUS_MULTIPROC_DIR"])
@@ -84,7 +89,7 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Fetch Backstage's keys at once: when the first token comes, Backstage may be away."""
-    plugin = getattr(worker.wsgi, "extensions", {}).get("litellm_plugin")
+    plugin = _plugin_of(worker.wsgi)
     if plugin is not None:
         Thread(target=plugin.authenticator.prepare, name="keys", daemon=True).start()
 

@@ -62,7 +62,6 @@ class TextFormatter(logging.Formatter):
 
 
 _style = "json"  # until somebody chooses
-_ours: logging.StreamHandler[Any] | None = None  # what ``configure`` made
 
 
 def formatter() -> logging.Formatter:
@@ -78,10 +77,10 @@ def configure(style: str, level: str, *, access: bool = True) -> None:
         level: ``debug``, ``info``, ``warning`` or ``error``.
         access: Whether each request has a line.
     """
-    global _style, _ours  # noqa: PLW0603 - so is what is logged
+    global _style  # noqa: PLW0603 - so is what is logged
     _style = style
     form = formatter()
-    handler = _ours = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(form)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -100,9 +99,12 @@ def access(message: str, facts: dict[str, Any]) -> None:
         message: As text.
         facts: The same for machines, and more; fit for JSON.
     """
-    if _style != "json" or _ours is None or logging.root.handlers != [_ours]:
-        ACCESS.info("%s", message, extra=facts)
-        return
+    match logging.root.handlers:
+        case [logging.StreamHandler(formatter=JsonFormatter()) as handler]:
+            pass  # as ``configure`` leaves it
+        case _:
+            ACCESS.info("%s", message, extra=facts)
+            return
     # What a record, its filters and its formatter come to, which cost a seventh of a short
     # request: there is one of these for each.
     line = {
@@ -113,6 +115,6 @@ def access(message: str, facts: dict[str, Any]) -> None:
         **facts,
     }
     text = orjson.dumps(line).decode() + "\n"
-    with _ours.lock or nullcontext(), suppress(OSError, ValueError):  # it may be closed
-        _ours.stream.write(text)
-        _ours.flush()
+    with handler.lock or nullcontext(), suppress(OSError, ValueError):  # it may be closed
+        handler.stream.write(text)
+        handler.flush()

@@ -61,7 +61,7 @@ def turns() -> Iterator[int]:
 
 @SCHEMA.parametrize()
 @settings(
-    max_examples=EXAMPLES or 2,
+    max_examples=EXAMPLES or 4,
     deadline=None,
     derandomize=True,
     database=None,

@@ -8,7 +8,7 @@ from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
 from litellm_plugin.cli.checks.backstage import key_ids, same_key
 from litellm_plugin.cli.checks.reasons import described, is_page, remedy, why, why_not_redis
 from litellm_plugin.cli.world import World
-from litellm_plugin.clients.http import Answer, NoAnswerError
+from litellm_plugin.clients.http import NOBODY_THERE, Answer, NoAnswerError
 from litellm_plugin.identity.signing import PluginTokens
 from litellm_plugin.plugin import cache_fault
 
@@ -122,7 +122,7 @@ def _with_token(world: World, url: str, token: str) -> Result:
 
 
 def _leads_elsewhere(url: str, answer: Answer) -> Result:
-    if answer.status in {502, 503, 504}:
+    if answer.status in NOBODY_THERE:
         return failed(
             f"{url} does not lead to this service at present: {described(answer)}.",
             "Look at what the ingress leads to there: whether it runs, and whether that is its "
