@@ -57,6 +57,7 @@ def test_backstage_is_away_before_the_first_token_comes(tmp_path: Path) -> None:
             read.set()
 
     with running(tmp_path / "away") as rig:
+        assert rig.ask(Route("GET", "/keys")).status == 200  # the first worker has read them now
         rig.backstage.spoil(tell)
         os.kill(rig.worker, signal.SIGKILL)  # another one is started, which has seen no token
         assert read.wait(20)
