@@ -102,7 +102,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
         body = req.body.reader = _InTime(req.body.reader)
         sock.settimeout(ANSWER_SECONDS)
         self._tell_of_the_end(req)
-        super().handle_request(listener_name, req, sock, addr)
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        finally:
+            del req.should_close  # which refers to the request: a cycle, left to the collector
         if body.failed:
             raise StopIteration  # as gunicorn closes a connection
         sock.settimeout(None)

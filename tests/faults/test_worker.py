@@ -28,6 +28,7 @@ ENOUGH = 20.0  # seconds for whatever is to happen soon; ``keepalive`` is 75
 
 # A request to /held says that it has begun, and ends when it is let go.
 APP = """\
+import gc
 import os
 import time
 from pathlib import Path
@@ -42,6 +43,10 @@ def at_once():
 @app.get("/pid")
 def pid():
     return str(os.getpid())
+
+@app.get("/left")
+def left():
+    return str(sum(type(one).__module__ == "gunicorn.http.message" for one in gc.get_objects()))
 
 @app.get("/held")
 def held():
@@ -191,6 +196,13 @@ def test_an_answer_in_the_end_says_that_the_connection_ends_too(server: Server) 
 
     assert said == ["held", "close"]
     assert server.process.wait(ENOUGH) == 0
+
+
+def test_an_answered_request_is_gone_before_the_garbage_collector_comes(server: Server) -> None:
+    for _ in range(20):
+        server.ask("/")
+
+    assert int(server.ask("/left")) <= 2  # itself, and one whose connection is just closing
 
 
 def test_without_gevent_threads_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
