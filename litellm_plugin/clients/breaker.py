@@ -61,20 +61,20 @@ class Breaker:
         if not self._failures:
             return
         with self._lock:
-            was_open, self._failures = self.open, 0
+            was_open, self._failures, changed = self.open, 0, self._changed
         if was_open:
             log.warning("%s answers again", self._name)
-            self._changed(False)
+            changed(False)
 
     def failed(self) -> None:
         """Note that it has not."""
         with self._lock:
             self._failures += 1
-            opens = self._failures == FAILURES
+            opens, changed = self._failures == FAILURES, self._changed
             if opens:
                 self._next = self._timer() + PAUSE
         if opens:
-            self._changed(True)
+            changed(True)
             log.error(
                 "%s has not answered %d times in a row; until it does, one request in %g s"
                 " is tried, and all others are refused at once",
@@ -82,3 +82,11 @@ class Breaker:
                 FAILURES,
                 PAUSE,
             )
+
+    def forget(self) -> None:
+        """Note that nobody goes by it any more: it counts as closed, whatever comes back late."""
+        with self._lock:
+            was_open, self._failures = self.open, 0
+            changed, self._changed = self._changed, bool
+        if was_open:
+            changed(False)

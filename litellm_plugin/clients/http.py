@@ -48,6 +48,8 @@ from litellm_plugin.telemetry.context import passed_on
 log = logging.getLogger(__name__)
 
 POOL_SIZE = 64
+# An upstream has a few, unless discovery puts the plugin's id into the host: tokens name those.
+MOST_HOSTS = 64
 PATIENCE = 2.0  # seconds to wait for a place among those who ask at once
 READ_ATTEMPTS = 4
 FIRST_PAUSE = 0.05  # seconds before the second attempt; doubled each time
@@ -172,7 +174,9 @@ class Upstream:
         self._timeouts = timeouts
         self._attempts = attempts
         self._breaking = breaking
-        self._breakers: dict[str, Breaker] = {}  # by scheme, host and port: one may be down alone
+        # By scheme, host and port: one may be down alone. The one that was asked last is last.
+        self._breakers: dict[str, Breaker] = {}
+        self._lock = threading.Lock()
         self._trust_environment = trust_environment
         # Given with each call, because REQUESTS_CA_BUNDLE beats the session's own.
         self._verify = True if ca_file is None else str(ca_file)
@@ -267,11 +271,17 @@ class Upstream:
             return None
         parts = urlsplit(url)
         host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        breaker = self._breakers.get(host)
-        if breaker is None:
-            changed = partial(metrics.left_alone, self.name)
-            breaker = Breaker(f"{self.name} at {host}", changed=changed)
-            breaker = self._breakers.setdefault(host, breaker)
+        forgotten = None
+        with self._lock:
+            breaker = self._breakers.pop(host, None)
+            if breaker is None:
+                changed = partial(metrics.left_alone, self.name)
+                breaker = Breaker(f"{self.name} at {host}", changed=changed)
+            self._breakers[host] = breaker
+            if len(self._breakers) > MOST_HOSTS:
+                forgotten = self._breakers.pop(next(iter(self._breakers)))
+        if forgotten is not None:
+            forgotten.forget()
         return breaker
 
     def _measured(self, method: str, *about: Any) -> Answer:

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from litellm_plugin.clients import deadline
 from litellm_plugin.clients.breaker import FAILURES
-from litellm_plugin.clients.http import READ_ATTEMPTS, NoAnswerError, Upstream
+from litellm_plugin.clients.http import MOST_HOSTS, READ_ATTEMPTS, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Timeouts
 from tests.clients.conftest import SHORT
 from tests.clients.server import Peer, Server, answer, sends, sends_and_closes
@@ -262,6 +262,30 @@ class TestBreaker:
         for _ in range(3):
             assert breaking.request("GET", server.url).ok
         assert left_alone() == before
+
+    def test_a_host_that_many_others_came_after_is_forgotten(self, breaking: Upstream) -> None:
+        before = left_alone()
+        for _ in range(FAILURES):
+            refusal(breaking, "http://127.0.0.1:1")
+        assert left_alone() == before + 1
+
+        for number in range(MOST_HOSTS):
+            refusal(breaking, f"http://127.0.1.{number}:1")
+
+        assert left_alone() == before
+        assert str(refusal(breaking, "http://127.0.0.1:1")) == "LiteLLM could not be reached"
+
+    def test_a_host_that_is_asked_now_and_then_is_not(
+        self, breaking: Upstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("litellm_plugin.clients.breaker.PAUSE", 60.0)
+        for _ in range(FAILURES):
+            refusal(breaking, "http://127.0.0.1:1")
+
+        for number in range(MOST_HOSTS):
+            refusal(breaking, f"http://127.0.1.{number}:1")
+            error = refusal(breaking, "http://127.0.0.1:1")
+            assert str(error) == "LiteLLM does not answer at present"
 
     def test_what_a_second_attempt_makes_good_does_not_count(self, serve: Serve) -> None:
         upstream = Upstream("LiteLLM", timeouts=Timeouts(), attempts=READ_ATTEMPTS, breaking=True)
