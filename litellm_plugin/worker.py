@@ -99,14 +99,16 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
         A client that sends its next request at once would be answered for ever: nothing
         that there is to read makes a greenlet wait.
         """
-        body = req.body.reader = _InTime(req.body.reader)
+        body = None
+        if getattr(req.body.reader, "length", None) != 0:  # else nobody waits for it
+            body = req.body.reader = _InTime(req.body.reader)
         sock.settimeout(ANSWER_SECONDS)
         self._tell_of_the_end(req)
         try:
             super().handle_request(listener_name, req, sock, addr)
         finally:
             del req.should_close  # which refers to the request: a cycle, left to the collector
-        if body.failed:
+        if body is not None and body.failed:
             raise StopIteration  # as gunicorn closes a connection
         sock.settimeout(None)
         gevent.sleep(0)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from fnmatch import translate
 
-from flask import Response, request
+from flask import Request, Response, request
 
 from litellm_plugin.config.settings import Cors
 from litellm_plugin.routes.headers import SecuredResponse
@@ -45,13 +45,13 @@ class CrossOrigin:
             response.access_control_max_age = self._cors.max_age
         return response
 
-    def finish(self, response: Response) -> Response:
+    def finish(self, response: Response, asked: Request) -> Response:
         """Say on an answer which origin may read it."""
         if "Vary" in response.headers:
             response.vary.add("Origin")
         else:  # as it nearly always is; werkzeug's set of headers is dear
             response.headers["Vary"] = "Origin"
-        origin = request.environ.get("HTTP_ORIGIN", "")
+        origin = asked.environ.get("HTTP_ORIGIN", "")
         if origin and self._allowed(origin):
             response.access_control_allow_origin = origin
             response.access_control_allow_credentials = self._cors.credentials

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flask import Response, request
+from flask import Request, Response
 
 from litellm_plugin.telemetry.context import REQUEST_ID
 
@@ -59,15 +59,15 @@ class PublicResponse(SecuredResponse):
     lines: ClassVar = list(SECURITY.items())
 
 
-def finish(response: Response) -> Response:
+def finish(response: Response, asked: Request) -> Response:
     """Put a weak ETag on a JSON answer, and honour If-None-Match."""
     if not isinstance(response, SecuredResponse):
         response.headers.update(PRIVATE)
-        if name := request.environ.get(REQUEST_ID):
+        if name := asked.environ.get(REQUEST_ID):
             response.headers["X-Request-Id"] = name
     if response.is_json:
         response.set_etag(hashlib.sha1(response.get_data()).hexdigest(), weak=True)  # noqa: S324 - no secret
-        known = "HTTP_IF_NONE_MATCH" in request.environ
-        if known and 200 <= response.status_code < 300 and not request.cache_control.no_cache:
-            response.make_conditional(request)
+        known = "HTTP_IF_NONE_MATCH" in asked.environ
+        if known and 200 <= response.status_code < 300 and not asked.cache_control.no_cache:
+            response.make_conditional(asked)
     return response

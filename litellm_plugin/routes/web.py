@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
 
 import orjson
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Request, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.local import LocalProxy
 from werkzeug.routing import PathConverter
@@ -82,6 +82,12 @@ _KEY = "litellm_plugin.state"  # in the WSGI environment: a request's own, unlik
 def _state() -> State:
     state: State = request.environ[_KEY]
     return state
+
+
+def _itself() -> Request:
+    # Each look at flask.request goes through a proxy, and every request has a score of them.
+    found: Request = request.environ["werkzeug.request"]
+    return found
 
 
 # The plugin that serves the present request.
@@ -310,22 +316,22 @@ def url_below_mount() -> str:
     return f"{path}?{query_string}" if query_string else path
 
 
-def _path_below(mount: str) -> str:
+def _path_below(mount: str, asked: Request) -> str:
     """Return the path below the mount as it was sent.
 
     Only where it decodes to the one that is routed: with %2F in the mount, or with a
     SCRIPT_NAME that a client made up, the barrier would look at another path than the
     route that is served.
     """
-    environ = request.environ
+    environ = asked.environ
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     sent = str(raw or "").partition("?")[0]
     if not sent.startswith("/"):
         sent = urlsplit(sent).path
-    above = (request.script_root + mount).strip("/")
+    above = (asked.script_root + mount).strip("/")
     segments = above.count("/") + 1 if above else 0
     below = "/" + "/".join(sent.lstrip("/").split("/", segments)[segments:])
-    routed = request.path.removeprefix(mount) or "/"
+    routed = asked.path.removeprefix(mount) or "/"
     return below if unquote(below) == routed else quote(routed)
 
 
@@ -343,31 +349,33 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
 
     def arrive() -> Response | None:
         began = time.perf_counter()
-        environ = request.environ
+        asked = _itself()
+        environ = asked.environ
         context.begin(environ)
         deadline.begin(serving.settings.service.timeouts.total)
-        view = current_app.view_functions.get(request.endpoint or "")
-        line = Line(serving, event_of(view, request.method))
+        view = current_app.view_functions.get(asked.endpoint or "")
+        line = Line(serving, event_of(view, asked.method))
         begun = journal.begin(line)
-        state = State(serving, mount, _path_below(mount), line, begun, began)
+        state = State(serving, mount, _path_below(mount, asked), line, begun, began)
         environ[_KEY] = state
         preflight = cross_origin.preflight() if cross_origin else None
         if preflight is not None:
             return preflight
         if not _is_open(state.path, open_paths):
-            header = request.headers.get("Authorization")
+            header = asked.headers.get("Authorization")
             who = serving.authenticator.authenticate(header or None, _suspect)
             line.principal = state.principal = who
-        _refuse_other_paths(state)
+        _refuse_other_paths(state, asked)
         if line.event is not None and state.principal is not None:
             _count_write(state.principal)
-        state.body = _parsed_body()
+        state.body = _parsed_body(asked)
         return None
 
     def leave(response: Response) -> Response:
-        state: State | None = request.environ.get(_KEY)
+        asked = _itself()
+        state: State | None = asked.environ.get(_KEY)
         # The application around us may have answered before we were asked.
-        return response if state is None else _finished(response, state, cross_origin)
+        return response if state is None else _finished(response, state, asked, cross_origin)
 
     blueprint.before_request(arrive)
     blueprint.after_request(leave)
@@ -386,14 +394,16 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
         )
 
 
-def _count(response: Response, state: State) -> None:
-    rule = request.url_rule
-    route = request.environ[context.ROUTE] = rule.rule if rule else "none"
+def _count(response: Response, state: State, asked: Request) -> None:
+    rule = asked.url_rule
+    route = asked.environ[context.ROUTE] = rule.rule if rule else "none"
     seconds = time.perf_counter() - state.began
-    metrics.answered(request.method, route, response.status_code, seconds)
+    metrics.answered(asked.method, route, response.status_code, seconds)
 
 
-def _finished(response: Response, state: State, cross_origin: CrossOrigin | None) -> Response:
+def _finished(
+    response: Response, state: State, asked: Request, cross_origin: CrossOrigin | None
+) -> Response:
     state.line.write(response, state.body)
     journal.end(state.begun)
     caller = state.caller
@@ -402,9 +412,9 @@ def _finished(response: Response, state: State, cross_origin: CrossOrigin | None
         if caller.stale_seconds is not None:
             response.headers["X-Stale-Seconds"] = str(int(caller.stale_seconds))
     if cross_origin is not None:
-        cross_origin.finish(response)
-    finish(response)
-    _count(response, state)
+        cross_origin.finish(response, asked)
+    finish(response, asked)
+    _count(response, state, asked)
     context.end()
     return response
 
@@ -469,10 +479,10 @@ def _broken(error: Exception) -> Response:
     return json_response({"error": "Internal server error"}, 500)
 
 
-def _refuse_other_paths(state: State) -> None:
+def _refuse_other_paths(state: State, asked: Request) -> None:
     # %2F in a path arrives decoded, so an id with a slash looks like two
     # segments; what was sent as two is another path.
-    rule = request.url_rule
+    rule = asked.url_rule
     if rule is None or rule.endpoint.endswith(".unknown_route"):
         return
     if not _ESCAPED.fullmatch(state.path):
@@ -487,21 +497,21 @@ def _is_open(path: str, prefixes: tuple[str, ...]) -> bool:
     return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)
 
 
-def _parsed_body() -> Any:
-    if request.mimetype != "application/json":
+def _parsed_body(asked: Request) -> Any:
+    if asked.mimetype != "application/json":
         return None
-    length = request.content_length
+    length = asked.content_length
     if length is not None and length > bodies.MAX_BODY:
         raise PayloadTooLarge("request entity too large")
     try:
-        data = request.stream.read(bodies.MAX_BODY + 1)
+        data = asked.stream.read(bodies.MAX_BODY + 1)
     except TimeoutError as exc:
         raise RequestTimeout("The request body took too long") from exc
     except Exception as exc:  # the server's own, of chunks that are none
         raise BadRequest("The request body can't be read") from exc
     if len(data) > bodies.MAX_BODY:
         raise PayloadTooLarge("request entity too large")
-    data = bodies.decompressed(data, request.headers.get("Content-Encoding", ""))
+    data = bodies.decompressed(data, asked.headers.get("Content-Encoding", ""))
     if not data:
         return None
-    return bodies.decoded(data, request.mimetype_params.get("charset", "utf-8"))
+    return bodies.decoded(data, asked.mimetype_params.get("charset", "utf-8"))
