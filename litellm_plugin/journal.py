@@ -143,6 +143,8 @@ def key_id(token: str) -> str:
 
 def _bounded(value: Any, depth: int = 0) -> Any:
     """Return what may be written of a value: not too much of it, JSON, and no secret."""
+    if isinstance(value, str):  # as most are
+        return _text(value)
     if isinstance(value, bool | None):
         return value
     if isinstance(value, int) and abs(value) < 1 << 63:
