@@ -10,10 +10,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import gevent
+from gevent.server import StreamServer
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -25,6 +27,11 @@ LAST_CONNECTIONS = 1.5  # seconds
 # has 100 KB at most. Headers have ``keepalive`` seconds, by gunicorn.
 BODY_SECONDS = 30.0
 ANSWER_SECONDS = 60.0  # for a client to take the answer
+
+# A connection that comes is offered to all workers. One waits before it takes it, longer the more
+# it has; else the first to wake up would have them all, and keep them while another is idle.
+YIELD_EACH = 0.0001  # seconds, for each connection that it has
+YIELD_MOST = 0.003
 
 
 class SlowBodyError(TimeoutError):
@@ -65,6 +72,28 @@ class _InTime:
         return read
 
 
+class _Listener(StreamServer):  # type: ignore[misc]  # it has no types
+    """Takes connections one by one, and after workers that have fewer of them."""
+
+    max_accept = 1
+    _has_waited = False
+
+    def do_read(self) -> Any:
+        """Return a connection and where it is from; None where there is none, or not yet."""
+        waits = not self._has_waited and len(self.pool)
+        self._has_waited = False
+        if not waits:
+            return super().do_read()
+        self.stop_accepting()
+        gevent.spawn_later(min(waits * YIELD_EACH, YIELD_MOST), self._take)
+        return None
+
+    def _take(self) -> None:
+        self._has_waited = True
+        if self.started:
+            self.start_accepting()
+
+
 class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
     """Serves each connection in a greenlet, in turn; lets go of idle ones when it ends."""
 
@@ -72,6 +101,12 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
         super().__init__(*args, **kwargs)
         self._clients: dict[gevent.Greenlet, Any] = {}  # the socket of each connection
         self._idle: dict[gevent.Greenlet, float] = {}  # since when, on the monotonic clock
+
+    def server_class(self, listener: Any, *, spawn: Any, **others: Any) -> StreamServer:
+        """Return what takes the connections of a listening socket."""
+        kind = _Listener if self.cfg.workers > 1 else StreamServer
+        tls = {name: others[name] for name in others if name == "ssl_context"}
+        return kind(listener, handle=partial(self.handle, listener), spawn=spawn, **tls)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection."""

@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from threading import Event, Thread
@@ -58,17 +59,22 @@ def held():
 
 
 class Server:
-    """A gunicorn with one worker."""
+    """A gunicorn."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workers: int = 1) -> None:
         self.folder, self.port = folder, free_port()
         (folder / "held.py").write_text(APP)
-        settings = {"LITELLM_PLUGIN_BIND": f"127.0.0.1:{self.port}", "WEB_CONCURRENCY": "1"}
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "-c", str(SETTINGS), "held:app"],
                 cwd=folder,
-                env={**os.environ, **settings, "HOME": str(folder), "PYTHONPATH": str(REPO)},
+                env={
+                    **os.environ,
+                    "LITELLM_PLUGIN_BIND": f"127.0.0.1:{self.port}",
+                    "WEB_CONCURRENCY": str(workers),
+                    "HOME": str(folder),
+                    "PYTHONPATH": str(REPO),
+                },
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -89,15 +95,21 @@ class Server:
             return False
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
+@contextmanager
+def serving(folder: Path, workers: int = 1) -> Iterator[Server]:
+    server = Server(folder, workers)
     try:
         wait_for(server.answers)
         yield server
     finally:
         server.process.kill()
         server.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path) as server:
+        yield server
 
 
 def wait_for(happens: Callable[[], bool]) -> None:
@@ -203,6 +215,19 @@ def test_an_answered_request_is_gone_before_the_garbage_collector_comes(server: 
         server.ask("/")
 
     assert int(server.ask("/left")) <= 2  # itself, and one whose connection is just closing
+
+
+def test_connections_that_stay_open_are_spread_over_the_workers(tmp_path: Path) -> None:
+    with serving(tmp_path, workers=2) as server, ExitStack() as stack:
+        wait_for(lambda: len({server.ask("/pid") for _ in range(10)}) == 2)
+        served: Counter[bytes] = Counter()
+        for _ in range(40):  # one after another, so that both are idle when it comes
+            connection = HTTPConnection("127.0.0.1", server.port, timeout=ENOUGH)
+            stack.callback(connection.close)
+            connection.request("GET", "/pid")
+            served[connection.getresponse().read()] += 1
+
+    assert min(served.values()) >= 10, served
 
 
 def test_without_gevent_threads_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
