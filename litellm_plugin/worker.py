@@ -31,7 +31,7 @@ ANSWER_SECONDS = 60.0  # for a client to take the answer
 # A connection that comes is offered to all workers. One waits before it takes it, longer the more
 # it has; else the first to wake up would have them all, and keep them while another is idle.
 YIELD_EACH = 0.0001  # seconds, for each connection that it has
-YIELD_MOST = 0.003
+YIELD_MOST = 0.002
 
 
 class SlowBodyError(TimeoutError):
@@ -73,23 +73,23 @@ class _InTime:
 
 
 class _Listener(StreamServer):  # type: ignore[misc]  # it has no types
-    """Takes connections one by one, and after workers that have fewer of them."""
+    """Takes connections after workers that have fewer of them."""
 
-    max_accept = 1
-    _has_waited = False
+    _may_take = 0  # before it waits again
 
     def do_read(self) -> Any:
         """Return a connection and where it is from; None where there is none, or not yet."""
-        waits = not self._has_waited and len(self.pool)
-        self._has_waited = False
-        if not waits:
-            return super().do_read()
+        if self._may_take or not len(self.pool):
+            taken = super().do_read()
+            self._may_take = max(self._may_take - 1, 0) if taken else 0
+            return taken
         self.stop_accepting()
-        gevent.spawn_later(min(waits * YIELD_EACH, YIELD_MOST), self._take)
+        gevent.spawn_later(min(len(self.pool) * YIELD_EACH, YIELD_MOST), self._go_on)
         return None
 
-    def _take(self) -> None:
-        self._has_waited = True
+    def _go_on(self) -> None:
+        # A busy worker comes back late, and must not fall behind with those who wait.
+        self._may_take = 1 + len(self.pool) // 4
         if self.started:
             self.start_accepting()
 

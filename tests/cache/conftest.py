@@ -1,4 +1,4 @@
-"""Worlds of several workers."""
+"""Worlds of several workers, and a clock."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from litellm_plugin.config.settings import Settings
+from tests.cache.doubles import Clock
 from tests.cache.turns import Turns
 from tests.cache.world import World
 from tests.tokens import TokenFactory
@@ -23,3 +24,8 @@ def open_world(tokens: TokenFactory, tmp_path: Path, monkeypatch: pytest.MonkeyP
         return World(settings, tokens, tmp_path, monkeypatch, workers, turns)
 
     return open_world
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()

@@ -15,25 +15,13 @@ from limits.storage import Storage
 from litellm_plugin.cache.counters import WAYS, Counters, HostTable, in_redis
 from litellm_plugin.cache.redis import connect
 from litellm_plugin.config.settings import Rate
+from tests.cache.doubles import Clock
 from tests.cache.redis_server import RedisServer, needs_redis
 from tests.canaries import PASSWORD
 
 THREE = Rate(3, 60)
 LITELLM = "http://litellm:4000"
 PROCESSES = multiprocessing.get_context("fork")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.redis import RedisStore, connect
 from litellm_plugin.cache.sealed import MAX_BYTES, Seal
-from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.cache.store import Entry, StoreUnavailableError
 from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account
+from tests.cache.doubles import Clock, Source, Worker
 from tests.cache.redis_server import RedisServer, needs_redis
 
 pytestmark = needs_redis
@@ -31,34 +31,6 @@ LITELLM = "http://litellm:4000"
 SEAL = Seal("sk-master", LITELLM)
 SECRET = "sk-0123456789abcdefghijkl"
 PROCESSES = multiprocessing.get_context("fork")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Source:
-    """Something to read, which counts how often it is."""
-
-    def __init__(self, value: Any = "first") -> None:
-        self.value = value
-        self.reads = 0
-
-    def __call__(self) -> Any:
-        self.reads += 1
-        return self.value
-
-
-class Worker(Snapshots):
-    """One process of a host."""
-
-    def __init__(self, store: RedisStore, clock: Clock) -> None:
-        super().__init__(store, 30, 60, clock)
-        self.store = store
 
 
 Worked = Callable[..., Worker]
@@ -70,11 +42,6 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

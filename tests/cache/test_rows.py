@@ -12,15 +12,9 @@ from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.snapshots import PAUSE, Snapshots
 from litellm_plugin.config.settings import CACHE_SECONDS, Settings
 from tests.cache.conftest import Worlds
+from tests.cache.doubles import Clock
 from tests.cache.test_page_load import PLAIN, furnish, paths
 from tests.cache.world import PERIOD, World, caching, id_of
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

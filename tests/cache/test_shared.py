@@ -21,12 +21,12 @@ from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.sealed import MAX_BYTES, Seal
 from litellm_plugin.cache.shared import SharedStore
-from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.cache.store import Entry
 from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account
 from litellm_plugin.config.settings import Settings
 from tests.cache.conftest import Worlds
+from tests.cache.doubles import Clock, Source, Worker
 from tests.cache.world import caching
 
 SEAL = Seal("sk-master", "here")
@@ -38,40 +38,7 @@ PROCESSES = multiprocessing.get_context("fork")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Source:
-    """Something to read, which counts how often it is."""
-
-    def __init__(self, value: Any = "first") -> None:
-        self.value = value
-        self.reads = 0
-
-    def __call__(self) -> Any:
-        self.reads += 1
-        return self.value
-
-
-class Worker(Snapshots):
-    """One process, with a memory of its own."""
-
-    def __init__(self, store: SharedStore, clock: Clock) -> None:
-        super().__init__(store, 30, 60, clock)
-        self.store = store
-
-
 Worked = Callable[..., Worker]
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -10,34 +10,7 @@ from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.errors import UpstreamError
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Source:
-    """Something to read, which counts how often it is."""
-
-    def __init__(self) -> None:
-        self.value: object = "first"
-        self.reads = 0
-        self.fault: UpstreamError | None = None
-
-    def __call__(self) -> object:
-        self.reads += 1
-        if self.fault is not None:
-            raise self.fault
-        return self.value
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.cache.doubles import Clock, Source
 
 
 @pytest.fixture

@@ -1,0 +1,46 @@
+"""Stand-ins for time and for what is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litellm_plugin.cache.snapshots import Snapshots
+from litellm_plugin.cache.store import Store
+
+
+class Clock:
+    """A clock that stands still unless a test moves it."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Source:
+    """Something to read, which counts how often it is.
+
+    Attributes:
+        value: What is read.
+        reads: How often it was.
+        fault: Raised instead, if there is one.
+    """
+
+    def __init__(self, value: Any = "first") -> None:
+        self.value = value
+        self.reads = 0
+        self.fault: Exception | None = None
+
+    def __call__(self) -> Any:
+        self.reads += 1
+        if self.fault is not None:
+            raise self.fault
+        return self.value
+
+
+class Worker(Snapshots):
+    """One process, with a store of its own: 30 seconds, and 60 more as a stand-in."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        super().__init__(store, 30, 60, clock)
+        self.store: Any = store
