@@ -86,8 +86,7 @@ def _state() -> State:
 
 def _itself() -> Request:
     # Each look at flask.request goes through a proxy, and every request has a score of them.
-    found: Request = request.environ["werkzeug.request"]
-    return found
+    return cast("LocalProxy[Request]", request)._get_current_object()  # noqa: SLF001 - documented
 
 
 # The plugin that serves the present request.
