@@ -31,6 +31,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 import requests
+from cachetools import LRUCache
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.utils import default_headers, get_netrc_auth
@@ -141,6 +142,15 @@ def _finite(text: str) -> float:
     return number
 
 
+class _Breakers(LRUCache[str, Breaker]):
+    """By scheme, host and port, of which one may be down alone."""
+
+    def popitem(self) -> tuple[str, Breaker]:
+        host, breaker = super().popitem()
+        breaker.forget()
+        return host, breaker
+
+
 class Upstream:
     """One service that is asked over HTTP; any number of threads may ask at once.
 
@@ -174,8 +184,7 @@ class Upstream:
         self._timeouts = timeouts
         self._attempts = attempts
         self._breaking = breaking
-        # By scheme, host and port: one may be down alone. The one that was asked last is last.
-        self._breakers: dict[str, Breaker] = {}
+        self._breakers = _Breakers(MOST_HOSTS)
         self._lock = threading.Lock()
         self._trust_environment = trust_environment
         # Given with each call, because REQUESTS_CA_BUNDLE beats the session's own.
@@ -271,17 +280,12 @@ class Upstream:
             return None
         parts = urlsplit(url)
         host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        forgotten = None
         with self._lock:
-            breaker = self._breakers.pop(host, None)
+            breaker = self._breakers.get(host)
             if breaker is None:
                 changed = partial(metrics.left_alone, self.name)
                 breaker = Breaker(f"{self.name} at {host}", changed=changed)
-            self._breakers[host] = breaker
-            if len(self._breakers) > MOST_HOSTS:
-                forgotten = self._breakers.pop(next(iter(self._breakers)))
-        if forgotten is not None:
-            forgotten.forget()
+                self._breakers[host] = breaker
         return breaker
 
     def _measured(self, method: str, *about: Any) -> Answer:
