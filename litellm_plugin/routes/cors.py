@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from fnmatch import translate
 
-from flask import Request, Response, request
+from flask import Request, Response
 
 from litellm_plugin.config.settings import Cors
 from litellm_plugin.routes.headers import SecuredResponse
@@ -23,9 +23,9 @@ class CrossOrigin:
         self._cors = cors
         self._allowed = _matcher(cors.origins)
 
-    def preflight(self) -> Response | None:
+    def preflight(self, asked: Request) -> Response | None:
         """Answer the preflight of an allowed origin; None for any other request."""
-        environ = request.environ
+        environ = asked.environ
         if environ["REQUEST_METHOD"] != "OPTIONS":
             return None
         if not self._allowed(environ.get("HTTP_ORIGIN", "")):
@@ -33,14 +33,14 @@ class CrossOrigin:
         response = SecuredResponse(status=204)
         del response.headers["Content-Type"]
         response.headers["Access-Control-Allow-Methods"] = ",".join(self._cors.methods)
-        asked = request.headers.get("Access-Control-Request-Headers")
+        wanted = asked.headers.get("Access-Control-Request-Headers")
         if self._cors.allowed_headers is not None:
             allowed = ",".join(self._cors.allowed_headers)
             response.headers["Access-Control-Allow-Headers"] = allowed
         else:
             response.vary.add("Access-Control-Request-Headers")
-            if asked:
-                response.headers["Access-Control-Allow-Headers"] = asked
+            if wanted:
+                response.headers["Access-Control-Allow-Headers"] = wanted
         if self._cors.max_age is not None:
             response.access_control_max_age = self._cors.max_age
         return response

@@ -357,7 +357,7 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
         begun = journal.begin(line)
         state = State(serving, mount, _path_below(mount, asked), line, begun, began)
         environ[_KEY] = state
-        preflight = cross_origin.preflight() if cross_origin else None
+        preflight = cross_origin.preflight(asked) if cross_origin else None
         if preflight is not None:
             return preflight
         if not _is_open(state.path, open_paths):
