@@ -20,19 +20,25 @@ def free_port() -> int:
 
 
 def gunicorn(
-    environ: Mapping[str, str], log: Path, *, new_session: bool = False
+    environ: Mapping[str, str],
+    log: Path,
+    *arguments: str,
+    folder: Path = REPO,
+    new_session: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start ``gunicorn app:app``.
 
     Args:
         environ: All of its variables.
         log: Where to put what it says; begun anew.
+        arguments: Its own, in the place of ``app:app``.
+        folder: Where it is started.
         new_session: Whether it leads a process group, which can be killed as a whole.
     """
     with log.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "app:app"],
-            cwd=REPO,
+            [sys.executable, "-m", "gunicorn", *(arguments or ["app:app"])],
+            cwd=folder,
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=out,

@@ -1,4 +1,4 @@
-"""Worlds of several workers, and a clock."""
+"""Worlds of several workers, a clock, and something to read."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from litellm_plugin.config.settings import Settings
-from tests.cache.doubles import Clock
+from tests.cache.doubles import Source
 from tests.cache.turns import Turns
 from tests.cache.world import World
+from tests.identity.doubles import Clock
 from tests.tokens import TokenFactory
 
 Worlds = Callable[..., World]
@@ -28,4 +29,9 @@ def open_world(tokens: TokenFactory, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()

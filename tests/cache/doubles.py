@@ -1,4 +1,4 @@
-"""Stand-ins for time and for what is read."""
+"""Stand-ins for what is read, and for who reads it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ from typing import Any
 
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.cache.store import Store
-
-
-class Clock:
-    """A clock that stands still unless a test moves it."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.identity.doubles import Clock
 
 
 class Source:

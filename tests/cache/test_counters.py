@@ -15,9 +15,9 @@ from limits.storage import Storage
 from litellm_plugin.cache.counters import WAYS, Counters, HostTable, in_redis
 from litellm_plugin.cache.redis import connect
 from litellm_plugin.config.settings import Rate
-from tests.cache.doubles import Clock
 from tests.cache.redis_server import RedisServer, needs_redis
 from tests.canaries import PASSWORD
+from tests.identity.doubles import Clock
 
 THREE = Rate(3, 60)
 LITELLM = "http://litellm:4000"

@@ -22,8 +22,9 @@ from litellm_plugin.cache.sealed import MAX_BYTES, Seal
 from litellm_plugin.cache.store import Entry, StoreUnavailableError
 from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account
-from tests.cache.doubles import Clock, Source, Worker
+from tests.cache.doubles import Source, Worker
 from tests.cache.redis_server import RedisServer, needs_redis
+from tests.identity.doubles import Clock
 
 pytestmark = needs_redis
 
@@ -42,11 +43,6 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
-
-
-@pytest.fixture
-def source() -> Source:
-    return Source()
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.snapshots import PAUSE, Snapshots
 from litellm_plugin.config.settings import CACHE_SECONDS, Settings
 from tests.cache.conftest import Worlds
-from tests.cache.doubles import Clock
 from tests.cache.test_page_load import PLAIN, furnish, paths
 from tests.cache.world import PERIOD, World, caching, id_of
+from tests.identity.doubles import Clock
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_workers_of_a_host_see_the_same_row(host: HostShared) -> None:
 def test_what_an_earlier_row_read_is_read_again_and_stands_in_all_the_same(
     host: HostShared,
 ) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     snapshots = Snapshots(MemoryStore(host, timer=clock), 3, clock=clock, host=host)
     values = iter("abc")
 

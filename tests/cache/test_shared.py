@@ -26,8 +26,9 @@ from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account
 from litellm_plugin.config.settings import Settings
 from tests.cache.conftest import Worlds
-from tests.cache.doubles import Clock, Source, Worker
+from tests.cache.doubles import Source, Worker
 from tests.cache.world import caching
+from tests.identity.doubles import Clock
 
 SEAL = Seal("sk-master", "here")
 SECRET = "sk-0123456789abcdefghijkl"
@@ -39,11 +40,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 
 Worked = Callable[..., Worker]
-
-
-@pytest.fixture
-def source() -> Source:
-    return Source()
 
 
 @pytest.fixture

@@ -10,12 +10,8 @@ from litellm_plugin.cache.host import HostShared
 from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.errors import UpstreamError
-from tests.cache.doubles import Clock, Source
-
-
-@pytest.fixture
-def source() -> Source:
-    return Source()
+from tests.cache.doubles import Source
+from tests.identity.doubles import Clock
 
 
 @pytest.fixture

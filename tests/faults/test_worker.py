@@ -6,7 +6,6 @@ import os
 import runpy
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -18,11 +17,10 @@ from threading import Event, Thread
 
 import pytest
 
-from tests.deployed import free_port
+from tests.deployed import REPO, free_port, gunicorn
 
 pytestmark = pytest.mark.faults
 
-REPO = Path(__file__).parents[2]
 SETTINGS = REPO / "litellm_plugin" / "gunicorn_conf.py"
 
 ENOUGH = 20.0  # seconds for whatever is to happen soon; ``keepalive`` is 75
@@ -64,20 +62,15 @@ class Server:
     def __init__(self, folder: Path, workers: int = 1) -> None:
         self.folder, self.port = folder, free_port()
         (folder / "held.py").write_text(APP)
-        with (folder / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", str(SETTINGS), "held:app"],
-                cwd=folder,
-                env={
-                    **os.environ,
-                    "LITELLM_PLUGIN_BIND": f"127.0.0.1:{self.port}",
-                    "WEB_CONCURRENCY": str(workers),
-                    "HOME": str(folder),
-                    "PYTHONPATH": str(REPO),
-                },
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        environ = {
+            **os.environ,
+            "LITELLM_PLUGIN_BIND": f"127.0.0.1:{self.port}",
+            "WEB_CONCURRENCY": str(workers),
+            "HOME": str(folder),
+            "PYTHONPATH": str(REPO),
+        }
+        arguments = ["-c", str(SETTINGS), "held:app"]
+        self.process = gunicorn(environ, folder / "log", *arguments, folder=folder)
 
     @property
     def log(self) -> str:
