@@ -20,10 +20,10 @@ LAYERS = (
     ("services",),
     ("cache",),
     ("clients", "identity"),
-    ("telemetry",),
+    ("telemetry", "journal"),
     ("config",),
     ("logs",),
-    ("errors", "journal"),
+    ("errors",),
 )
 
 DOORS = {

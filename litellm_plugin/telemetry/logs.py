@@ -5,6 +5,7 @@ An application that mounts the blueprint has its own; nothing here is done for i
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from contextlib import nullcontext, suppress
@@ -15,6 +16,7 @@ import orjson
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from litellm_plugin.errors import redact
+from litellm_plugin.logs import printable
 from litellm_plugin.telemetry import context
 
 TEXT = "%(asctime)s %(levelname)-7s %(name)s [%(request_id)s] %(message)s"
@@ -31,6 +33,13 @@ class JsonFormatter(OrjsonFormatter):
             rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
             timestamp="time",
         )
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        """Return the line, which orjson can't where somebody's text holds half a surrogate pair."""
+        try:
+            return printable(super().jsonify_log_record(log_data))
+        except orjson.JSONEncodeError:
+            return json.dumps(log_data, separators=(",", ":"), default=str)
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         """Say of which request it is, and take secrets out of what is free text."""
@@ -99,22 +108,56 @@ def access(message: str, facts: dict[str, Any]) -> None:
         message: As text.
         facts: The same for machines, and more; fit for JSON.
     """
+    if not at_once(ACCESS, logging.INFO, redact(message), facts):
+        ACCESS.info("%s", message, extra=facts)
+
+
+def at_once(log: logging.Logger, level: int, message: str, facts: dict[str, Any]) -> bool:
+    """Write a line as it would come out of ``logging``, where that is as :func:`configure` left it.
+
+    What a record, its filters and its formatter come to costs a seventh of a short request,
+    and each request has a line.
+
+    Args:
+        log: Whose line it is.
+        level: Of ``logging``.
+        message: Of one line, with no secret in it.
+        facts: Fields beside it, with no secret in them.
+
+    Returns:
+        Whether that was done; else it is for ``logging`` to do.
+    """
     match logging.root.handlers:
-        case [logging.StreamHandler(formatter=JsonFormatter()) as handler]:
-            pass  # as ``configure`` leaves it
+        case [logging.StreamHandler(formatter=JsonFormatter(), level=0) as handler]:
+            pass
         case _:
-            ACCESS.info("%s", message, extra=facts)
-            return
-    # What a record, its filters and its formatter come to, which cost a seventh of a short
-    # request: there is one of these for each.
+            return False
+    if not log.isEnabledFor(level) or not _goes_straight_to_the_root(log):
+        return False
     line = {
         "time": datetime.now(UTC),
-        "level": "INFO",
-        "logger": ACCESS.name,
-        "message": redact(message),
+        "level": logging.getLevelName(level),
+        "logger": log.name,
+        "message": message,
         **facts,
     }
-    text = orjson.dumps(line).decode() + "\n"
+    trace = context.present()
+    if trace is not None:
+        line.setdefault("request_id", trace.request_id)
+        line.setdefault("trace_id", trace.trace_id)
+    try:
+        text = printable(orjson.dumps(line).decode())
+    except orjson.JSONEncodeError:  # half a surrogate pair
+        return False
     with handler.lock or nullcontext(), suppress(OSError, ValueError):  # it may be closed
-        handler.stream.write(text)
+        handler.stream.write(f"{text}\n")
         handler.flush()
+    return True
+
+
+def _goes_straight_to_the_root(log: logging.Logger) -> bool:
+    while log.parent is not None:
+        if log.handlers or not log.propagate:
+            return False
+        log = log.parent
+    return True

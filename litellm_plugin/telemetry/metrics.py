@@ -77,6 +77,7 @@ BUILD = Gauge(
 _request = cache(REQUESTS.labels)
 _upstream = cache(UPSTREAM.labels)
 _cache = cache(CACHE.labels)
+_denial = cache(DENIALS.labels)
 
 
 def started(version: str) -> None:
@@ -127,7 +128,7 @@ def first_visit(result: str) -> None:
 def refused(error: PluginError) -> None:
     """Count a refusal, if that is what an error is."""
     if isinstance(error, Forbidden | NotAllowed | NotAuthenticated):
-        DENIALS.labels(error.reason).inc()
+        _denial(error.reason).inc()
     elif error.status == 401:
         TOKEN_FAILURES.labels(getattr(error, "kind", "other")).inc()
     elif error.status == 429:

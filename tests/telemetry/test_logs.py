@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
+from litellm_plugin import journal
 from litellm_plugin.access_log import Logger
 from litellm_plugin.errors import redact
 from litellm_plugin.telemetry import context, logs
@@ -178,6 +179,50 @@ def test_where_somebody_else_listens_the_line_is_a_record_as_any(written: io.Str
     logs.access("GET /keys 200", {"status": 200})
     (line,) = lines(written)
     assert (line["message"], line["status"], heard) == ("GET /keys 200", 200, ["GET /keys 200"])
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "an é, a \u2028 and a \x1b[31m", "sk-" + "x" * 20, SECRET]
+)
+def test_the_journal_s_line_is_the_same_if_written_at_once(
+    written: io.StringIO, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    configured(written)
+    context.begin({"HTTP_X_REQUEST_ID": "its-id"})
+    try:
+        journal.record(journal.UNDELIVERED, {"keyAlias": name}, ValueError(f"about {name}"))
+        monkeypatch.setattr(logs, "at_once", lambda *_: False)
+        journal.record(journal.UNDELIVERED, {"keyAlias": name}, ValueError(f"about {name}"))
+    finally:
+        context.end()
+    at_once, by_logging = lines(written)
+    for line in (at_once, by_logging):
+        del line["time"], line["audit"]["timestamp"]
+    assert at_once == by_logging
+    assert (at_once["message"], at_once["request_id"]) == ("undelivered-key-delete", "its-id")
+    assert redact(written.getvalue()) == written.getvalue()
+
+
+def test_half_a_surrogate_pair_does_not_break_a_request(written: io.StringIO) -> None:
+    configured(written)
+    journal.record(journal.USER_PROVISION, {"keyAlias": "a\ud800b"})
+    (line,) = lines(written)
+    assert line["message"] == "user-provision"
+
+
+@pytest.mark.parametrize("of", ["litellm_plugin.audit", "litellm_plugin"])
+def test_whoever_listens_to_the_journal_alone_hears_it(written: io.StringIO, of: str) -> None:
+    configured(written)
+    heard: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: heard.append(vars(record)["audit"]["eventId"])  # type: ignore[method-assign]
+    logging.getLogger(of).addHandler(listener)
+    try:
+        journal.record(journal.AUTHORIZE, {})
+    finally:
+        logging.getLogger(of).removeHandler(listener)
+    assert heard == ["authorize"]
+    assert len(lines(written)) == 1
 
 
 def test_a_closed_log_does_not_break_the_request(written: io.StringIO) -> None:
