@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from litellm_plugin.cache.store import Generations, Hold
@@ -123,7 +124,7 @@ class HostShared:
 
     @contextmanager
     def _row(self, name: str) -> Iterator[int]:
-        at = _ROWS + _number(name, 4) % SLOTS * _ROW.size
+        at = _row_of(name)
         with self._threads.counting:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, at)
             try:
@@ -266,8 +267,15 @@ def private_folder() -> Path:
     return folder
 
 
+# A request looks at the same ones several times, and so do those that follow it.
+@lru_cache(2048)
 def _slot(scope: str) -> int:
     return _number(scope, 4) % SLOTS * _COUNTER.size
+
+
+@lru_cache(2048)
+def _row_of(name: str) -> int:
+    return _ROWS + _number(name, 4) % SLOTS * _ROW.size
 
 
 def _number(text: str, size: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 UNKNOWN = "unknown"  # over a Unix socket, for one
@@ -45,6 +46,7 @@ def network_of(address: str) -> str:
     return str(ipaddress.IPv6Network((int(found), 64), strict=False))
 
 
+@lru_cache(1024)  # behind a reverse proxy it is nearly always the same
 def _address(text: str) -> str | None:
     """Return the address that a text is, a port behind it left out; None where it is none."""
     bare = text

@@ -47,7 +47,7 @@ class CrossOrigin:
 
     def finish(self, response: Response, asked: Request) -> Response:
         """Say on an answer which origin may read it."""
-        if "Vary" in response.headers:
+        if response.headers.getlist("Vary"):  # "in" comes to an exception where there is none
             response.vary.add("Origin")
         else:  # as it nearly always is; werkzeug's set of headers is dear
             response.headers["Vary"] = "Origin"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from flask import Request, Response
 
 from litellm_plugin.telemetry.context import REQUEST_ID
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import WSGIEnvironment
 
+JSON = "application/json; charset=utf-8"
 SECURITY = {
     "Content-Security-Policy": (
         "default-src 'self';base-uri 'self';font-src 'self' https: data:;frame-ancestors 'self';"
@@ -42,15 +43,14 @@ class SecuredResponse(Response):
 
     lines: ClassVar = list(PRIVATE.items())
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Send the response."""
-
-        def start(status: str, lines: list[tuple[str, str]], *more: Any) -> Any:
-            name = environ.get(REQUEST_ID)
-            named = [("X-Request-Id", name)] if name else []
-            return start_response(status, lines + self.lines + named, *more)
-
-        return super().__call__(environ, start)
+    def get_wsgi_response(
+        self, environ: WSGIEnvironment
+    ) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
+        """Return what is sent: body, status and headers."""
+        body, status, lines = super().get_wsgi_response(environ)
+        name = environ.get(REQUEST_ID)
+        named = [("X-Request-Id", name)] if name else []
+        return body, status, lines + self.lines + named
 
 
 class PublicResponse(SecuredResponse):
@@ -65,8 +65,9 @@ def finish(response: Response, asked: Request) -> Response:
         response.headers.update(PRIVATE)
         if name := asked.environ.get(REQUEST_ID):
             response.headers["X-Request-Id"] = name
-    if response.is_json:
-        response.set_etag(hashlib.sha1(response.get_data()).hexdigest(), weak=True)  # noqa: S324 - no secret
+    if response.content_type == JSON or response.is_json:
+        digest = hashlib.sha1(response.get_data()).hexdigest()  # noqa: S324 - no secret
+        response.headers["ETag"] = f'W/"{digest}"'
         known = "HTTP_IF_NONE_MATCH" in asked.environ
         if known and 200 <= response.status_code < 300 and not asked.cache_control.no_cache:
             response.make_conditional(asked)

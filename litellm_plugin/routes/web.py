@@ -45,14 +45,13 @@ from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.address import client_address, network_of
 from litellm_plugin.routes.cors import CrossOrigin
-from litellm_plugin.routes.headers import SecuredResponse, finish
+from litellm_plugin.routes.headers import JSON, SecuredResponse, finish
 from litellm_plugin.routes.journaled import Line
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.telemetry import context, metrics
 
 log = logging.getLogger(__name__)
 
-JSON = "application/json; charset=utf-8"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 View = Callable[..., Any]
@@ -484,7 +483,7 @@ def _refuse_other_paths(state: State, asked: Request) -> None:
     rule = asked.url_rule
     if rule is None or rule.endpoint.endswith(".unknown_route"):
         return
-    if not _ESCAPED.fullmatch(state.path):
+    if "%" in state.path and not _ESCAPED.fullmatch(state.path):
         raise BadRequest("The path is not percent-encoded as it should be")
     segments = rule.rule.removeprefix(state.mount).strip("/").count("/")
     if state.path.strip("/").count("/") != segments:
@@ -493,11 +492,13 @@ def _refuse_other_paths(state: State, asked: Request) -> None:
 
 def _is_open(path: str, prefixes: tuple[str, ...]) -> bool:
     path = unquote(path).rstrip("/").lower()
-    return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)
+    return path.startswith(prefixes) and any(
+        path == prefix or path.startswith(prefix + "/") for prefix in prefixes
+    )
 
 
 def _parsed_body(asked: Request) -> Any:
-    if asked.mimetype != "application/json":
+    if "CONTENT_TYPE" not in asked.environ or asked.mimetype != "application/json":
         return None
     length = asked.content_length
     if length is not None and length > bodies.MAX_BODY:
