@@ -61,7 +61,8 @@ class RememberedTokens:
         """
         if authorization is None or not self._seconds:
             return self._authenticator.authenticate(authorization, suspect=suspect())
-        key = hashlib.sha256(authorization.encode("utf-8", "surrogatepass")).digest()
+        header = authorization.encode("utf-8", "surrogatepass")
+        key = hashlib.blake2b(header, digest_size=32).digest()
         now = self._clock()
         with self._lock:
             believed = self._believed.get(key)

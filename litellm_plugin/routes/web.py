@@ -324,12 +324,14 @@ def _path_below(mount: str, asked: Request) -> str:
     environ = asked.environ
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     sent = str(raw or "").partition("?")[0]
+    routed = asked.path.removeprefix(mount) or "/"
+    if sent == asked.path and sent.startswith(mount):
+        return routed  # nothing in it is escaped
     if not sent.startswith("/"):
         sent = urlsplit(sent).path
     above = (asked.script_root + mount).strip("/")
     segments = above.count("/") + 1 if above else 0
     below = "/" + "/".join(sent.lstrip("/").split("/", segments)[segments:])
-    routed = asked.path.removeprefix(mount) or "/"
     return below if unquote(below) == routed else quote(routed)
 
 
@@ -377,8 +379,6 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
 
     blueprint.before_request(arrive)
     blueprint.after_request(leave)
-    # The thread goes on to somebody else's request.
-    blueprint.teardown_request(lambda _exc: deadline.end())
     blueprint.register_error_handler(PluginError, _refused)
     blueprint.register_error_handler(HTTPException, not_served)
     blueprint.register_error_handler(Exception, _broken)
@@ -414,6 +414,7 @@ def _finished(
     finish(response, asked)
     _count(response, state, asked)
     context.end()
+    deadline.end()
     return response
 
 
