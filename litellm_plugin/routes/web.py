@@ -362,7 +362,7 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
         if preflight is not None:
             return preflight
         if not _is_open(state.path, open_paths):
-            header = asked.headers.get("Authorization")
+            header = environ.get("HTTP_AUTHORIZATION")
             who = serving.authenticator.authenticate(header or None, _suspect)
             line.principal = state.principal = who
         _refuse_other_paths(state, asked)
@@ -372,6 +372,7 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
         return None
 
     def leave(response: Response) -> Response:
+        deadline.end()  # the thread goes on to somebody else's request
         asked = _itself()
         state: State | None = asked.environ.get(_KEY)
         # The application around us may have answered before we were asked.
@@ -414,7 +415,6 @@ def _finished(
     finish(response, asked)
     _count(response, state, asked)
     context.end()
-    deadline.end()
     return response
 
 

@@ -8,6 +8,7 @@ import zlib
 
 import pytest
 
+from litellm_plugin.clients import deadline
 from tests.client import PluginClient
 from tests.fakes import FakeLiteLLM
 from tests.routes.conftest import OWN_KEY
@@ -152,3 +153,14 @@ def test_a_fault_of_ours_is_answered_in_json_and_tells_nothing(
     assert answer.status_code == 500
     assert answer.get_json() == {"error": "Internal server error"}
     assert "GET" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/nowhere", "/keys", "/config/..;/x", "/bridge/health"]
+)
+def test_what_comes_after_a_request_has_no_deadline_of_its(
+    client: PluginClient, bob: Headers, path: str
+) -> None:
+    client.get(path, headers=bob)
+    client.get(path)
+    assert deadline.left() == float("inf")
