@@ -44,6 +44,10 @@ _FIELD = re.compile(
 )
 
 
+class TooLargeError(Exception):
+    """An entry is not for others: all would wait for it to be written and read."""
+
+
 class Seal:
     """Turns entries into bytes and back; only bytes it made itself, for that name, count.
 
@@ -67,6 +71,7 @@ class Seal:
             entry: Its value is JSON, a list of tuples of JSON, an Account or an Entity.
 
         Raises:
+            TooLargeError: Others would not get it.
             TypeError: It is something else.
             ValueError: It goes round in circles, or would not come back as it is.
             RecursionError: It is too deep.
@@ -83,10 +88,12 @@ class Seal:
         """
         try:
             data = self.close(name, entry)
+        except TooLargeError:
+            return None
         except (TypeError, ValueError, RecursionError) as exc:
             log.warning("a snapshot is kept in this process only: %s", exc)
             return None
-        return None if len(data) > MAX_BYTES or _confidential(data) else data
+        return None if _confidential(data) else data
 
     def open(self, name: str, data: bytes) -> Entry | None:
         """Return the entry that :meth:`close` made ``data`` of; None where it did not."""
@@ -118,6 +125,7 @@ def _written(fact: list[Any]) -> bytes:
     """Return ``fact`` as JSON, and by what to read it.
 
     Raises:
+        TooLargeError: It is longer than ``MAX_BYTES``.
         TypeError: It is no JSON.
         ValueError: Reading it again would make something else of it.
         RecursionError: It is too deep.
@@ -125,12 +133,20 @@ def _written(fact: list[Any]) -> bytes:
     # Each has values that it changes and says nothing: orjson not-a-number, both a tuple.
     with suppress(orjson.JSONEncodeError, orjson.JSONDecodeError):
         text = orjson.dumps(fact)
+        _refuse_too_large(text)
         if orjson.loads(text) == fact:
             return _ORJSON + text
     text = json.dumps(fact, separators=(",", ":")).encode()
+    _refuse_too_large(text)
     if json.loads(text) != fact:
         raise ValueError("JSON would change it")
     return _STDLIB + text
+
+
+def _refuse_too_large(text: bytes) -> None:
+    # Before it is read again, which takes longest.
+    if len(text) > MAX_BYTES - SEAL_BYTES - len(_ORJSON):
+        raise TooLargeError
 
 
 def _read(data: bytes) -> Any:
@@ -157,7 +173,8 @@ def _plain(value: Any) -> tuple[str, Any]:
     """
     for kind, object_type in _OBJECTS.items():
         if isinstance(value, object_type):
-            members = {field.name: getattr(value, field.name) for field in fields(value)}
+            own = (field.name for field in fields(value) if field.init)
+            members = {name: getattr(value, name) for name in own}
             if isinstance(value, Entity):
                 members["groups"] = sorted(value.groups)
             return kind, members

@@ -48,6 +48,7 @@ class Account:
         team_ids: The ids of the user's teams, in LiteLLM's order.
         asked: The id that was looked up.
         whole_teams: Those team rows that tell all that ``/team/info`` tells.
+        texts: What routes have made of it, as JSON text, by name; not part of it.
     """
 
     user_id: str
@@ -56,11 +57,17 @@ class Account:
     team_ids: list[str]
     asked: str
     whole_teams: list[Json] = field(default_factory=list)
+    texts: dict[str, bytes] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     @property
     def rows(self) -> int:
         """How large the account is, in rows."""
         return 1 + len(self.keys) + len(self.team_ids) + len(self.whole_teams)
+
+    @property
+    def tells_all_teams(self) -> bool:
+        """Whether all its teams are whole."""
+        return len(self.whole_teams) == len(self.team_ids)
 
     def in_team(self, team_id: str) -> bool:
         """Tell whether the user is a member of a team."""

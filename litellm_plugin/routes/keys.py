@@ -6,7 +6,7 @@ from typing import Any
 
 from litellm_plugin.errors import HungUp
 from litellm_plugin.journal import Event
-from litellm_plugin.routes.web import Routes, body, client_gone, current_caller, plugin
+from litellm_plugin.routes.web import Routes, body, client_gone, current_caller, once, plugin
 from litellm_plugin.services import shapes
 from litellm_plugin.services.access import Permission
 
@@ -16,9 +16,9 @@ routes = Routes()
 
 
 @routes.get("/keys")
-def list_keys() -> list[dict[str, Any]]:
+def list_keys() -> bytes:
     account = plugin.users.account(current_caller())
-    return [shapes.virtual_key(row) for row in account.keys]
+    return once(account, "keys", lambda: [shapes.virtual_key(row) for row in account.keys])
 
 
 @routes.post("/keys/generate", relays=True, event=Event("key-create"))

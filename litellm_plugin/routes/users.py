@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from litellm_plugin.routes.web import Routes, current_caller, dates, plugin
+from litellm_plugin.routes.web import Routes, current_caller, dates, once, plugin
 from litellm_plugin.services import shapes
 
 routes = Routes()
 
 
 @routes.get("/user/info")
-def user_info() -> dict[str, Any]:
+def user_info() -> bytes:
     caller = current_caller()
     account = plugin.users.account(caller)
-    return shapes.user_info(
-        account.user_id,
-        account.info,
-        account.team_ids,
-        can_view_audit=plugin.access.may_view_audit(caller),
-    )
+    audits = plugin.access.may_view_audit(caller)
+
+    def shape() -> dict[str, Any]:
+        return shapes.user_info(
+            account.user_id, account.info, account.team_ids, can_view_audit=audits
+        )
+
+    return once(account, "auditor" if audits else "user", shape)
 
 
 @routes.get("/models")
@@ -28,8 +30,12 @@ def models() -> list[dict[str, Any]]:
 
 
 @routes.get("/teams")
-def teams() -> list[dict[str, Any]]:
-    return plugin.teams.of(current_caller())
+def teams() -> bytes | list[dict[str, Any]]:
+    caller = current_caller()
+    account = plugin.users.account(caller)
+    if account.tells_all_teams:
+        return once(account, "teams", lambda: plugin.teams.of(caller, account))
+    return plugin.teams.of(caller, account)
 
 
 @routes.get("/usage")

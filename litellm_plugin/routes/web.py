@@ -26,6 +26,7 @@ from werkzeug.routing import PathConverter
 
 from litellm_plugin import journal
 from litellm_plugin.clients import deadline
+from litellm_plugin.clients.litellm import Account
 from litellm_plugin.errors import (
     BadRequest,
     NotFound,
@@ -191,17 +192,35 @@ def json_response(
     """Return ``value`` as JSON text, as compact as JavaScript writes it.
 
     Args:
-        value: JSON-like.
+        value: JSON-like; or bytes, which are the text.
         status: HTTP status.
         kind: ``PublicResponse`` for a document that anybody may read and keep.
     """
+    body = value if isinstance(value, bytes) else _text_of(value)
+    return kind(body, status=status, content_type=JSON)
+
+
+def once(account: Account, name: str, make: Callable[[], Any]) -> bytes:
+    """Return JSON text of what ``make`` returns, made once for an account as it was read.
+
+    Args:
+        account: What the answer depends on, and nothing else does but ``name``.
+        name: Of the answer.
+        make: Makes it.
+    """
+    text = account.texts.get(name)
+    if text is None:
+        text = account.texts[name] = _text_of(make())
+    return text
+
+
+def _text_of(value: Any) -> bytes:
     try:
-        body = orjson.dumps(value)
+        return orjson.dumps(value)
     except orjson.JSONEncodeError:
         # LiteLLM's JSON may hold half a surrogate pair, which can't be encoded otherwise.
         text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        body = text.encode("utf-8", "backslashreplace")
-    return kind(body, status=status, content_type=JSON)
+        return text.encode("utf-8", "backslashreplace")
 
 
 def principal() -> Principal:

@@ -46,9 +46,11 @@ class Teams:
         self._access = access
         self._display = display
 
-    def of(self, caller: Caller) -> list[Json]:
-        """Return the caller's teams; those that LiteLLM can't tell of are left out."""
-        account = self._users.account(caller)
+    def of(self, caller: Caller, account: Account) -> list[Json]:
+        """Return the teams of the caller's account; those that LiteLLM can't tell of are left out.
+
+        As long as the account tells all of them, it depends on nothing else.
+        """
         known: dict[str, Any] = {row["team_id"]: {"team_info": row} for row in account.whole_teams}
         unknown = [id_ for id_ in account.team_ids if id_ not in known]
         if unknown:

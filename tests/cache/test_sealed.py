@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litellm_plugin.cache.sealed import SEAL_BYTES, Seal
+from litellm_plugin.cache.sealed import MAX_BYTES, SEAL_BYTES, Seal
 from litellm_plugin.cache.store import Entry
 from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account
@@ -48,6 +49,21 @@ def test_metadata_never_becomes_an_object() -> None:
     entry = SEAL.open("name", closed(account))
     assert entry is not None
     assert entry.value == account
+
+
+def test_what_routes_made_of_an_account_goes_nowhere() -> None:
+    account = Account("a", {}, [{"token": "t"}], [], "a")
+    account.texts["keys"] = b"[]"
+    entry = SEAL.open("name", closed(account))
+    assert entry is not None
+    assert entry.value.texts == {}
+    assert replace(account, keys=[]).texts == {}
+
+
+def test_what_is_too_large_for_others_is_not_let_out() -> None:
+    room = MAX_BYTES - len(closed("")) - len("x")
+    assert SEAL.let_out("name", Entry("x" * room, (1, 2), 1000.5)) is not None
+    assert SEAL.let_out("name", Entry("x" * (room + 2), (1, 2), 1000.5)) is None
 
 
 def test_half_a_character_survives() -> None:
