@@ -124,7 +124,7 @@ class HostShared:
 
     @contextmanager
     def _row(self, name: str) -> Iterator[int]:
-        at = _row_of(name)
+        at = _ROWS + _place(name) * _ROW.size
         with self._threads.counting:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, at)
             try:
@@ -267,15 +267,14 @@ def private_folder() -> Path:
     return folder
 
 
-# A request looks at the same ones several times, and so do those that follow it.
-@lru_cache(2048)
 def _slot(scope: str) -> int:
-    return _number(scope, 4) % SLOTS * _COUNTER.size
+    return _place(scope) * _COUNTER.size
 
 
-@lru_cache(2048)
-def _row_of(name: str) -> int:
-    return _ROWS + _number(name, 4) % SLOTS * _ROW.size
+# A request looks at the same ones several times, and so do those that follow it.
+@lru_cache(4096)
+def _place(name: str) -> int:
+    return _number(name, 4) % SLOTS
 
 
 def _number(text: str, size: int) -> int:

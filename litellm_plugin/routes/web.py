@@ -74,7 +74,7 @@ class State:
     body: Any = None
 
 
-_ESCAPED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*")
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _EVENT = "journal_event"  # of a view: its method and what the journal calls it
 _KEY = "litellm_plugin.state"  # in the WSGI environment: a request's own, unlike flask.g
 
@@ -364,6 +364,7 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
     """
     mount = blueprint.url_prefix or ""
     blueprint.record(lambda setup: setup.app.url_map.converters.update(litellm_id=IdConverter))
+    open_below = tuple(f"{path}/" for path in open_paths)
     cross_origin = CrossOrigin(serving.settings.cors) if serving.settings.cors else None
 
     def arrive() -> Response | None:
@@ -380,7 +381,7 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
         preflight = cross_origin.preflight(asked) if cross_origin else None
         if preflight is not None:
             return preflight
-        if not _is_open(state.path, open_paths):
+        if not _is_open(state.path, open_below):
             header = environ.get("HTTP_AUTHORIZATION")
             who = serving.authenticator.authenticate(header or None, _suspect)
             line.principal = state.principal = who
@@ -503,7 +504,7 @@ def _refuse_other_paths(state: State, asked: Request) -> None:
     rule = asked.url_rule
     if rule is None or rule.endpoint.endswith(".unknown_route"):
         return
-    if "%" in state.path and not _ESCAPED.fullmatch(state.path):
+    if _STRAY_PERCENT.search(state.path):
         raise BadRequest("The path is not percent-encoded as it should be")
     segments = rule.rule.removeprefix(state.mount).strip("/").count("/")
     if state.path.strip("/").count("/") != segments:
@@ -511,10 +512,8 @@ def _refuse_other_paths(state: State, asked: Request) -> None:
 
 
 def _is_open(path: str, prefixes: tuple[str, ...]) -> bool:
-    path = unquote(path).rstrip("/").lower()
-    return path.startswith(prefixes) and any(
-        path == prefix or path.startswith(prefix + "/") for prefix in prefixes
-    )
+    # They end with a slash, so that they are of whole segments.
+    return f"{unquote(path).rstrip('/').lower()}/".startswith(prefixes)
 
 
 def _parsed_body(asked: Request) -> Any:
