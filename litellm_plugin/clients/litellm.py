@@ -65,9 +65,10 @@ class Account:
         return 1 + len(self.keys) + len(self.team_ids) + len(self.whole_teams)
 
     @property
-    def tells_all_teams(self) -> bool:
-        """Whether all its teams are whole."""
-        return len(self.whole_teams) == len(self.team_ids)
+    def other_team_ids(self) -> list[str]:
+        """The ids of the teams that are not whole."""
+        whole = {row["team_id"] for row in self.whole_teams}
+        return [team_id for team_id in self.team_ids if team_id not in whole]
 
     def in_team(self, team_id: str) -> bool:
         """Tell whether the user is a member of a team."""

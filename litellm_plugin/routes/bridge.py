@@ -13,9 +13,8 @@ from litellm_plugin.errors import NotFound
 from litellm_plugin.identity.keycloak import BridgeIdentity
 from litellm_plugin.journal import Event
 from litellm_plugin.routes.headers import PublicResponse
-from litellm_plugin.routes.keys import handed_over
+from litellm_plugin.routes.keys import handed_over, keys_of
 from litellm_plugin.routes.web import Routes, body, json_response, known_as, plugin
-from litellm_plugin.services import shapes
 
 OPEN_PATHS = ("/bridge/health", "/bridge/keys", "/bridge/models")
 
@@ -32,9 +31,8 @@ def bridge_health() -> Response:
 
 
 @routes.get("/bridge/keys")
-def list_bridge_keys() -> list[dict[str, Any]]:
-    account = plugin.bridge.account(_person())
-    return [shapes.virtual_key(row) for row in account.keys]
+def list_bridge_keys() -> bytes:
+    return keys_of(plugin.bridge.account(_person()))
 
 
 @routes.post("/bridge/keys", relays=True, event=Event("bridge-key-create"))

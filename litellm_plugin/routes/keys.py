@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from litellm_plugin.clients.litellm import Account
 from litellm_plugin.errors import HungUp
 from litellm_plugin.journal import Event
 from litellm_plugin.routes.web import Routes, body, client_gone, current_caller, once, plugin
@@ -17,7 +18,11 @@ routes = Routes()
 
 @routes.get("/keys")
 def list_keys() -> bytes:
-    account = plugin.users.account(current_caller())
+    return keys_of(plugin.users.account(current_caller()))
+
+
+def keys_of(account: Account) -> bytes:
+    """Return an account's keys, as JSON text."""
     return once(account, "keys", lambda: [shapes.virtual_key(row) for row in account.keys])
 
 

@@ -33,9 +33,9 @@ def models() -> list[dict[str, Any]]:
 def teams() -> bytes | list[dict[str, Any]]:
     caller = current_caller()
     account = plugin.users.account(caller)
-    if account.tells_all_teams:
-        return once(account, "teams", lambda: plugin.teams.of(caller, account))
-    return plugin.teams.of(caller, account)
+    if account.other_team_ids:
+        return plugin.teams.of(caller, account)
+    return once(account, "teams", lambda: plugin.teams.of(caller, account))
 
 
 @routes.get("/usage")

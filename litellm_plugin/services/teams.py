@@ -49,10 +49,10 @@ class Teams:
     def of(self, caller: Caller, account: Account) -> list[Json]:
         """Return the teams of the caller's account; those that LiteLLM can't tell of are left out.
 
-        As long as the account tells all of them, it depends on nothing else.
+        Where all of them are whole, it depends on nothing else.
         """
         known: dict[str, Any] = {row["team_id"]: {"team_info": row} for row in account.whole_teams}
-        unknown = [id_ for id_ in account.team_ids if id_ not in known]
+        unknown = account.other_team_ids
         if unknown:
             read: list[tuple[str, Any]] = self._snapshots.read(
                 ("teams", caller.name, *unknown),
