@@ -230,9 +230,9 @@ class TokenFactory:
         """Return a plugin token that acts for the user ``ref``."""
         return self.plugin(obo=self.limited(ref))
 
-    def expired(self, ref: str = "user:default/bob") -> str:
-        now = int(self.clock())
-        return self.user(ref, iat=now - 3601, exp=now - 1)
+    def expired(self, ref: str = "user:default/bob", ago: int = 1) -> str:
+        end = int(self.clock()) - ago
+        return self.user(ref, iat=end - 3600, exp=end)
 
     def alg_none(self, ref: str = "user:default/bob") -> str:
         return self.user(ref, header={"alg": "none"})

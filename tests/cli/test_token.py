@@ -73,7 +73,7 @@ def test_why_it_is_refused(plugin: Installation, tokens: TokenFactory) -> None:
     now = int(time.time())
     stranger = SigningKey.ec("a-stranger")
     for token, refusal, remedy in (
-        (tokens.user(iat=now - 3800, exp=now - 200), "It expired 3 minutes ago.", "Get a new one"),
+        (tokens.expired(ago=200), "It expired 3 minutes ago.", "Get a new one"),
         (tokens.user(nbf=now + 7300), "It does not hold before 2 hours from now.", "clocks"),
         (
             tokens.user(key=stranger),
@@ -136,8 +136,8 @@ def test_for_people(plugin: Installation, tokens: TokenFactory) -> None:
     page = plugin.run("token", stdin=tokens.user("bob")).stdout
     assert "Accepted as  user:default/bob\n" in page
     assert "minutes left)\n" in page
-    over = int(time.time()) - 200  # as long is said in whole minutes, however slow this machine is
-    page = plugin.run("token", stdin=tokens.user(iat=over - 3600, exp=over)).stdout
+    # So long is said in whole minutes, however slow this machine is.
+    page = plugin.run("token", stdin=tokens.expired(ago=200)).stdout
     assert "REFUSED      It expired 3 minutes ago.\n" in page
 
 
