@@ -154,7 +154,7 @@ def _written(entry: dict[str, Any]) -> Any:
         return _cut(text)
 
     bounded = _bounded(entry, noted)
-    # Nearly all have no secret in them, which takes a quarter of the time to find out at once.
+    # Nearly all have no secret in them, which takes less time to find out of all at once.
     together = "\n".join(searched)
     return bounded if redact(together) == together else _bounded(entry, _text)
 
