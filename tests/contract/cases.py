@@ -34,9 +34,16 @@ OURS = frozenset(
         "json_path",
         "absent",
         "absent_in",
+        "json_sum",
+        "error_contains",
+        "error_not_contains",
+        "not_in_body",
         "location",
         "writes",
         "writes_paths",
+        "writes_like",
+        "last_write",
+        "no_write_to",
         "no_write_contains",
     }
 )

@@ -19,6 +19,7 @@ from tests.contract.compare import (
     leaks,
     looked_up,
     needed_reads,
+    whole,
 )
 from tests.fakes import Call
 
@@ -340,7 +341,17 @@ BODY = {"a": {"b": 1}, "list": [{"c": 2}, {"c": 3}], "error": "no"}
         ({"json_path": {"list.*.c": [2]}}, "json_path list.*.c"),
         ({"json_path": {"list.*.c": [3, 2]}}, "json_path list.*.c"),
         ({"json_path": {"a.c": None}}, "json_path a.c: there is no c"),
-        ({"json_path": {"a.*": []}}, "json_path a.*: * wants a list"),
+        ({"json_path": {"a.b.*": []}}, "json_path a.b.*: * wants a list"),
+        ({"json_path": {"list.2.c": 3}}, "json_path list.2.c: there is no 2"),
+        ({"json_sum": {"list.*.c": 4}}, "json_sum list.*.c: 4 wanted, got 5"),
+        ({"json_sum": {"nowhere.*": 4}}, "json_sum nowhere.*: there is no nowhere"),
+        ({"error_contains": ["yes"]}, "error_contains 'yes'"),
+        ({"error_not_contains": ["no"]}, "error_not_contains 'no'"),
+        ({"not_in_body": ["list"]}, "not_in_body: list"),
+        ({"writes_like": []}, "writes_like: 0 wanted, got 1"),
+        ({"writes_like": [{"body": {"alias": "b"}}]}, "writes_like"),
+        ({"last_write": {"path": "/key/delete"}}, "last_write"),
+        ({"no_write_to": ["/key/generate"]}, "no_write_to /key/generate"),
         ({"absent": ["a"]}, "absent: the body has a"),
         ({"absent_in": {"a": ["x", "b"]}}, "absent: a has b"),
         ({"absent_in": {"list": ["c"]}}, "absent: list has c"),
@@ -468,10 +479,37 @@ def test_a_first_visit_that_only_we_notice_is_read_once_more() -> None:
 
 
 @pytest.mark.parametrize(
+    ("recorded", "ours", "fine"),
+    [
+        (33.3333, 33, True),
+        (33.3333, 34, False),
+        (12.5, 12, True),
+        (12.5, 13, True),
+        (100, 99, False),
+    ],
+)
+def test_a_hidden_budget_is_compared_in_whole_percent(
+    recorded: float, ours: float, fine: bool
+) -> None:
+    case = make_case(body=[{"budget_pct": recorded}])
+    assert (differences(case, make_outcome([{"budget_pct": ours}])) == []) is fine
+
+
+def test_the_parts_of_an_account_count_as_one_read() -> None:
+    parts = [Call("GET", path) for path in ("/v2/user/info", "/key/list", "/v2/team/list")]
+    assert needed_reads(parts) == 1
+    assert needed_reads([*parts, Call("GET", "/key/list", "page=2"), Call("GET", "/models")]) == 3
+    assert needed_reads([Call("GET", "/health/readiness")]) == 0
+
+
+@pytest.mark.parametrize(
     ("path", "found"),
     [
         ("a.b", 1),
-        ("*", None),
+        ("a.b.*", None),
+        ("rows.2", None),
+        ("a.*", [1]),
+        ("rows.1.n", 2),
         ("rows.*.n", [1, 2]),
         ("rows.*.in.*.x", [1, 2, 3]),
         ("rows.*", [{"n": 1, "in": [{"x": 1}, {"x": 2}]}, {"n": 2, "in": [{"x": 3}]}]),
@@ -537,7 +575,8 @@ RECORDED = cases.load(cases.HERE / "cases")
 
 def as_recorded(case: Case) -> Outcome:
     """Return what the original did."""
-    text = json.dumps(case.original.get("json")) if "json" in case.original else "text"
+    body = case.original.get("json")
+    text = json.dumps(whole(body, body)) if "json" in case.original else "text"
     writes = json.loads(json.dumps(case.writes).replace("<now>", "2026-11-23T12:00:00.000Z"))
     return Outcome(
         status=case.original["status"],
@@ -550,7 +589,7 @@ def as_recorded(case: Case) -> Outcome:
 
 def test_the_original_itself_keeps_every_exact_promise() -> None:
     exact = [case for case in RECORDED if case.parity == "exact"]
-    assert len(exact) == 263
+    assert len(exact) == 258
     assert [case.id for case in exact if differences(case, as_recorded(case))] == []
 
 
@@ -573,6 +612,11 @@ def test_the_original_with_any_one_thing_changed_keeps_none() -> None:
 def test_the_original_breaks_the_promises_that_only_we_make() -> None:
     ours = [case for case in RECORDED if case.parity == "ours"]
     kept = [case for case in ours if not differences(case, as_recorded(case))]
-    # Odd upstream answers, where several statuses will do.
-    assert {case.id for case in kept if case.expect.keys() != {"status_in"}} == set()
+    # Odd upstream answers, where several statuses will do; and where its text will do.
+    others = {case.id for case in kept if "status_in" not in case.expect}
+    assert others == {
+        "team-admin-team-patch-body-13",
+        "team-admin-team-patch-body-14",
+        "user-userinfo-upstream-detail",
+    }
     assert len(kept) < len(ours) / 10
