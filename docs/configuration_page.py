@@ -1,31 +1,30 @@
-"""Writes the tables of ``configuration.md`` from ``app-config.yaml``, which documents every key.
+"""Writes the tables of ``configuration.md``, and the comments of ``app-config.yaml``.
 
-``make docs`` runs it. The loader and ``app-config.yaml`` are held together by
-``tests/config/test_app_config.py``, the page and both by ``tests/test_docs.py``.
+What a key may be, its default and its meaning are declared in the settings;
+``app-config.yaml`` has an example of each. ``make docs`` runs it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from litellm_plugin.config import yaml12
+from litellm_plugin.config.schema import Node, forms, json_schema
+from litellm_plugin.config.values import WORDS
 
 SOURCE = Path(__file__).parents[1] / "app-config.yaml"
 PAGE = Path(__file__).with_name("configuration.md")
 
 _LINE = re.compile(
-    r"(?P<indent> *)(?P<item>- )?(?P<key>[A-Za-z]+):(?: (?P<value>.*?))?(?:  # (?P<comment>.+))?"
+    r"(?P<start>(?P<indent> *)#?(?P<item>- )?(?P<key>[A-Za-z]+):(?: (?P<value>.*?))?)(?:  # .+)?"
 )
-_COMMENT = re.compile(
-    r"(?P<type>.+?), (?P<default>required.*?|no default|default.*?)(?:; (?P<meaning>.+))?"
-)
-_LITERAL = re.compile(r"true|false|\d+|\{\}|\[\]|[A-Z]+\d+")
-_OFF = re.compile(r"^( *)#(?=\S)", re.MULTILINE)
 
-MARK = (
-    "<!-- From here on docs/configuration_page.py writes, from app-config.yaml: `make docs`. -->\n"
-)
+MARK = "<!-- From here on docs/configuration_page.py writes: `make docs`. -->\n"
 
 # Headings, and the keys below them; where several prefixes fit, the last section has it.
 _SECTIONS = (
@@ -41,57 +40,83 @@ _SECTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key, as its line in ``app-config.yaml`` describes it."""
+    """What is declared of a key."""
 
-    path: str  # litellm.provisioning.roles[].group
-    type: str
-    default: str  # "" for none
+    type: str  # "" for an object
+    default: str  # "required", the value or its meaning in words; "" for none
+    value: Any  # of the default
     meaning: str
-    example: str  # "" where the default says enough
+
+    def comment(self, example: str) -> str:
+        """Return what ``app-config.yaml`` says behind ``example``."""
+        default = f"default {self.default}" if self.default else "no default"
+        if self.default.startswith("required"):
+            default = self.default
+        elif self.default == _written(self.value) and yaml12.load(example) == self.value:
+            default = "default"
+        return "; ".join(filter(None, (f"{self.type}, {default}", self.meaning)))
+
+    def row(self, path: str, example: str) -> str:
+        """Return the row of the table."""
+        is_value = self.value is not None and self.default == _written(self.value)
+        default = f"`{self.default}`" if is_value else self.default
+        if self.default or ":-" in example:  # the sandbox's own
+            example = ""
+        shown = f"for example `{example}`" if example else ""
+        meaning = "; ".join(filter(None, (self.meaning, shown))).replace("|", "\\|")
+        return f"| `{path}` | {self.type} | {default} | {meaning} |\n"
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A key, and what its line and the remark above it say."""
+def declared() -> dict[str, Key]:
+    """Return every key that is declared, and what holds keys if there is something to say of it."""
+    found: dict[str, Key] = {}
+    for path, schema, required in _declared(json_schema(), "", required=False):
+        kind, value = schema.get(WORDS, ""), schema.get("default")
+        first = found.get(path)
+        if first is None:
+            default = "required" if required else schema.get("usual", _written(value))
+            found[path] = Key(kind, default if kind else "", value, schema.get("description", ""))
+        elif kind not in first.type:  # another form of it
+            found[path] = replace(first, type=f"{first.type} or {kind}" if first.type else kind)
+    return {path: key for path, key in found.items() if path and (key.type or key.meaning)}
 
-    path: str
-    value: str  # "" where objects or lists of them follow
-    comment: str
-    remark: str
+
+def _declared(schema: Node, path: str, *, required: bool) -> Iterator[tuple[str, Node, bool]]:
+    for form in forms(schema):
+        yield path, form, required
+        if WORDS in form:
+            continue
+        for name, inner in form.get("properties", {}).items():
+            needed = name in form.get("required", ())
+            yield from _declared(inner, f"{path}.{name}".lstrip("."), required=needed)
+        if "items" in form:
+            yield from _declared(form["items"], f"{path}[]", required=False)
 
 
-def keys(text: str) -> list[Key]:
-    """Return every key that ``text`` documents, in its order, and objects it remarks on.
+def _written(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value).replace('"', "")
+
+
+def commented(text: str) -> tuple[str, dict[str, str]]:
+    """Return ``text`` with the comment of each key as it is declared, and the keys' values.
 
     Raises:
-        ValueError: A line is not understood, or describes its key in no known way.
+        ValueError: A line is not understood, or has a key that is not declared.
     """
-    found: dict[str, Key] = {}
-    for line in _lines(_OFF.sub(r"\1", text)):
-        if line.path in found:
-            continue
-        if line.comment:
-            found[line.path] = _key(line)
-        elif line.remark:
-            found[line.path] = Key(line.path, "", "", line.remark, "")
-        elif line.value:
-            raise ValueError(f"app-config.yaml says nothing about {line.path}")
-    return list(found.values())
-
-
-def _lines(text: str) -> Iterator[_Line]:
+    known, values = declared(), dict[str, str]()
     places = [(-1, "")]  # indentation and path of the objects that the line is in
-    remark: list[str] = []
+    lines = []
     for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            remark.clear()
-            continue
-        if line.lstrip().startswith("#"):
-            remark.append(line.strip(" #"))
-            continue
         match = _LINE.fullmatch(line)
+        lines.append(line)
         if match is None:
-            raise ValueError(f"app-config.yaml, line {number}: not understood")
+            if line.strip() and not line.lstrip().startswith("# ") and line.strip() != "#":
+                raise ValueError(f"app-config.yaml, line {number}: not understood")
+            continue
         indent = len(match["indent"])
         while places[-1][0] >= indent:
             places.pop()
@@ -100,60 +125,29 @@ def _lines(text: str) -> Iterator[_Line]:
             indent += 2
         path = f"{places[-1][1]}.{match['key']}".lstrip(".")
         places.append((indent, path))
-        yield _Line(path, match["value"] or "", match["comment"] or "", " ".join(remark))
-        remark.clear()
-
-
-def _key(line: _Line) -> Key:
-    match = _COMMENT.fullmatch(line.comment)
-    if match is None:
-        raise ValueError(f"app-config.yaml: wanted 'type, default; meaning' for {line.path}")
-    default, meaning = match["default"], match["meaning"] or ""
-    example = f"`{line.value}`" if line.value else ""
-    if default == "default":
-        default, example = example, ""
-    elif default == "no default":
-        default = ""
-    elif default.startswith("default "):
-        default = default.removeprefix("default ")
-        default = f"`{default}`" if _LITERAL.fullmatch(default) else default
-        example = ""
-    elif ":-" in line.value:  # the sandbox's own
-        example = ""
-    meaning = "; ".join(filter(None, (meaning, line.remark)))
-    return Key(line.path, match["type"], default, meaning, example)
+        if match["value"] and path not in values:
+            if path not in known:
+                raise ValueError(f"app-config.yaml, line {number}: {path} is not declared")
+            values[path] = match["value"]
+            lines[-1] = f"{match['start']}  # {known[path].comment(match['value'])}"
+    return "\n".join(lines) + "\n", values
 
 
 def tables(text: str) -> str:
-    """Return the tables that describe every key in ``text``."""
-    parts = []
-    known = keys(text)
-    shown: set[str] = set()
-    sections = []
-    for title, prefixes in reversed(_SECTIONS):
-        rows = [
-            key for key in known if f"{key.path}.".startswith(prefixes) and key.path not in shown
-        ]
-        shown |= {key.path for key in rows}
-        sections.append((title, rows))
-    for title, rows in reversed(sections):
-        parts.append(f"## {title}\n\n| key | type | default | |\n|---|---|---|---|\n{_rows(rows)}")
-    if missing := [key.path for key in known if key.path not in shown]:
-        raise ValueError(f"no section for {', '.join(missing)}")
-    return "\n".join(parts)
-
-
-def _rows(rows: list[Key]) -> str:
-    return "".join(
-        f"| `{key.path}` | {key.type} | {key.default} | {_meaning(key)} |\n" for key in rows
+    """Return the tables that describe every key, with the examples of ``text``."""
+    _, examples = commented(text)
+    sections = dict.fromkeys((title for title, _ in _SECTIONS), "")
+    for path, key in declared().items():
+        titles = [title for title, prefixes in _SECTIONS if f"{path}.".startswith(prefixes)]
+        sections[titles[-1]] += key.row(path, examples.get(path, ""))
+    return "\n".join(
+        f"## {title}\n\n| key | type | default | |\n|---|---|---|---|\n{rows}"
+        for title, rows in sections.items()
     )
 
 
-def _meaning(key: Key) -> str:
-    example = f"for example {key.example}" if key.example else ""
-    return "; ".join(filter(None, (key.meaning, example))).replace("|", "\\|")
-
-
 if __name__ == "__main__":
+    source = commented(SOURCE.read_text(encoding="utf-8"))[0]
+    SOURCE.write_text(source, encoding="utf-8")
     written, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
-    PAGE.write_text(written + mark + tables(SOURCE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(written + mark + tables(source), encoding="utf-8")

@@ -24,9 +24,10 @@ from litellm_plugin.cli.terminal import (
     shown,
 )
 from litellm_plugin.config import ConfigError, Reading, read_configuration
-from litellm_plugin.config.defaults import default_of
-from litellm_plugin.config.reader import Asked
-from litellm_plugin.config.report import KeyPath, dotted
+from litellm_plugin.config.report import deepest, dotted
+from litellm_plugin.config.schema import Key, editor_schema
+from litellm_plugin.config.settings import Settings
+from litellm_plugin.config.sources import Tree
 from litellm_plugin.errors import redact
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys
 from litellm_plugin.plugin import check_installed
@@ -91,7 +92,9 @@ def check(files: Sequence[Path], *, as_json: bool) -> None:
     paths = paths_of(files)
     with logged():
         reading = read_configuration(paths, os.environ)
-        problems = list(reading.problems) or _faults_at_start(reading)
+        problems = list(reading.problems)
+        if reading.settings is not None:
+            problems = _faults_at_start(reading.settings)
     lines = _lines(reading)
     if as_json:
         _print_json(paths, reading, lines, problems)
@@ -101,45 +104,49 @@ def check(files: Sequence[Path], *, as_json: bool) -> None:
         sys.exit(FAULTY)
 
 
-def _faults_at_start(reading: Reading) -> list[str]:
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of app-config.yaml, for editors."""
+    print_json(editor_schema())
+
+
+def _faults_at_start(settings: Settings) -> list[str]:
     """Return what ends the start of the service although every key is well."""
     problems = []
     try:
-        PluginKeys.existing(reading.settings)
+        PluginKeys.existing(settings)
     except KeyStoreError as exc:
         problems.append(str(exc))
     try:
-        check_installed(reading.settings)
+        check_installed(settings)
     except ConfigError as exc:
         problems += exc.problems
     return problems
 
 
 def _lines(reading: Reading) -> list[Line]:
-    known: dict[KeyPath, Asked] = {}
-    for asked in reading.asked:
-        # A key may be read twice, and is a secret if it is one time.
-        if asked.path not in known or asked.secret:
-            known[asked.path] = asked
-    return [_line(asked) for asked in known.values() if asked.found or not _in_list(asked.path)]
-
-
-def _in_list(path: KeyPath) -> bool:
     # What an entry of a list leaves out has no default of its own.
-    return any(isinstance(part, int) for part in path)
+    shown_keys = (
+        key
+        for key in reading.keys
+        if key.value is not None or not any(isinstance(part, int) for part in key.path)
+    )
+    return [_line(key, reading.tree) for key in shown_keys]
 
 
-def _line(asked: Asked) -> Line:
-    value: Any = asked.value if asked.found else default_of(asked.path)
-    if asked.secret and asked.found:
+def _line(key: Key, tree: Tree) -> Line:
+    is_set = key.value is not None
+    value: Any = key.value if is_set else key.schema.get("default")
+    secret = bool(key.schema.get("writeOnly"))
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if secret and is_set and not (isinstance(value, str) and value.startswith("redis")):
         value = MASK
-    elif isinstance(value, str):
-        value = shown(value)
-    elif isinstance(value, list | dict):
+    else:
         value = _masked(value)
-    origins = tuple(dict.fromkeys(found.origin for found in asked.found))
-    filled = next((found.filled for found in reversed(asked.found) if found.filled), None)
-    return Line(redact(dotted(asked.path)), value, asked.secret, origins, filled)
+    origins = tree.origins_of(key.path) if is_set else ()
+    filled = deepest(key.path, tree.filled) if is_set else None
+    return Line(redact(dotted(key.path)), value, secret, origins, filled)
 
 
 def _masked(value: Any) -> Any:

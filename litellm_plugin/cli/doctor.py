@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -98,14 +98,12 @@ def doctor(
     page = Page(err=True)
     with logged():
         reading = read_configuration(paths_of(files), os.environ)
-        problems = list(reading.problems)
-        if not problems:
-            try:
-                check_installed(reading.settings)
-            except ConfigError as exc:
-                problems = exc.problems
-        if problems:
-            _end_faulty(problems, as_json=as_json)
+        if reading.settings is None:
+            _end_faulty(reading.problems, as_json=as_json)
+        try:
+            check_installed(reading.settings)
+        except ConfigError as exc:
+            _end_faulty(exc.problems, as_json=as_json)
         token = token_file.read().strip() if token_file else None
         world = World(reading.settings, list(reading.warnings), url, token)
         results: dict[str, Result] = {}
@@ -121,7 +119,7 @@ def doctor(
         sys.exit(FAILED)
 
 
-def _end_faulty(problems: Sequence[str], *, as_json: bool) -> None:
+def _end_faulty(problems: Sequence[str], *, as_json: bool) -> NoReturn:
     results = {
         check.id: Result(Status.SKIPPED, "The configuration is faulty", because=("configuration",))
         for check in CHECKS

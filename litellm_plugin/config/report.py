@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from litellm_plugin.errors import redact
 
 _logger = logging.getLogger(__name__)
 
 KeyPath = tuple[str | int, ...]
+T = TypeVar("T")
 
 
 def dotted(path: KeyPath) -> str:
@@ -18,6 +20,12 @@ def dotted(path: KeyPath) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
     return text.removeprefix(".")
+
+
+def deepest(path: KeyPath, notes: Mapping[KeyPath, T]) -> T | None:
+    """Return the note on ``path``, else on the nearest key above it that has one."""
+    prefixes = (path[:length] for length in range(len(path), 0, -1))
+    return next((notes[prefix] for prefix in prefixes if prefix in notes), None)
 
 
 class ConfigError(Exception):
@@ -40,18 +48,24 @@ class Report:
 
     Attributes:
         warnings: What is odd and does no harm, one line each; it is logged as well.
+        incomplete: Whether a whole file can't be read, so that what it says is not known.
     """
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
+        self.incomplete = False
         self._lines: dict[str, None] = {}
-        self._blamed: set[KeyPath] = set()
-        self.incomplete = False  # a whole file is not there: what it says can't be known
+        self._blamed: dict[KeyPath, bool] = {}
 
     def problem(self, path: KeyPath, text: str) -> None:
         """Add what is wrong with the key at ``path``."""
-        self._blamed.add(path)
+        self._blamed[path] = True
         self._add(f"{dotted(path)}: {text}")
+
+    def missing(self, path: KeyPath, reason: str | None) -> None:
+        """Add that the key at ``path`` is missing, if no problem explains that already."""
+        if not deepest(path, self._blamed) and not self.incomplete:
+            self.problem(path, f"missing ({reason})" if reason else "missing")
 
     def unreadable(self, source: str, text: str) -> None:
         """Add why the whole of ``source`` can't be used."""
@@ -69,15 +83,11 @@ class Report:
         """One line each."""
         return list(self._lines)
 
-    def blames(self, path: KeyPath) -> bool:
-        """Return whether there is a problem at ``path`` or above it already."""
-        return any(path[:length] in self._blamed for length in range(1, len(path) + 1))
-
     def raise_problems(self) -> None:
         """Raise ConfigError if there is any problem."""
         if self._lines:
             raise ConfigError(self.problems)
 
     def _add(self, line: str) -> None:
-        # Nothing puts a value into a line; this is for the secret in the place of a key.
+        # Nothing puts a value into a line; this is for a secret that was written as a key.
         self._lines[redact(line)] = None

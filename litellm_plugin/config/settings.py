@@ -1,55 +1,210 @@
-"""The settings, typed and frozen; field by field what ``app-config.yaml`` says.
+"""The settings: what each is called, what it may be, its default, and what it is for.
 
-Every class names the key it stands for. ``loader`` fills them; nothing here
-reads a file or the environment. Amounts of money are USD.
+This is the one declaration of them. A field is a key of ``app-config.yaml``, in camelCase there
+if no ``name`` is given here. Reading and its faults, ``config check``, the JSON Schema and
+the reference in ``docs/configuration.md`` all come from it. Amounts of money are USD.
+
+The classes are plain dataclasses: what code makes of them itself is not checked.
 """
 
 from __future__ import annotations
 
 import base64
 import logging
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Annotated, Any, ClassVar
 from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import SkipJsonSchema
+
+from litellm_plugin.config.values import (
+    NOT_EMPTY,
+    Address,
+    Algorithm,
+    Algorithms,
+    Anything,
+    Base64,
+    BaseUrl,
+    BlankEntityRef,
+    BlankText,
+    DurationLimit,
+    EntityRef,
+    ExistingFile,
+    File,
+    Flag,
+    Header,
+    HeaderNames,
+    Number,
+    PluginId,
+    Positive,
+    PositiveLimit,
+    PositiveWholeLimit,
+    RedisUrl,
+    ResetLimit,
+    StaticToken,
+    Subject,
+    Target,
+    Text,
+    TextOrTexts,
+    Texts,
+    TextsLimit,
+    Url,
+    UrlWithQuery,
+    Value,
+    Whole,
+    WholeLimit,
+    Words,
+    WordSet,
+    WrittenAs,
+    fault,
+    flag,
+    is_service_record,
+    one_of,
+    text,
+    texts_among,
+    words_among,
+    wrong,
+)
+
+CACHE_SECONDS = 3.0
+
+ORIGINAL, UNAMBIGUOUS = "original", "unambiguous"  # what userIds may be
+
+SHARED_STORES = ("redis", "valkey")
+_OTHER_STORES = ("memory", "none", "memcache", "infinispan")  # that Backstage has, or had
+
+
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_RATE = re.compile(r"([1-9][0-9]{0,8}) ?(?:/|per) ?(second|minute|hour|day)")
+
+
+class Section:
+    """An object of the configuration; what it has beside these keys may be for others."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar = ConfigDict(alias_generator=to_camel)
+
+
+class StrictSection(Section):
+    """An object of the configuration in which a key that is not known is a fault."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar = ConfigDict(alias_generator=to_camel, extra="forbid")
+
+
+def key(
+    meaning: str = "",
+    default: Any = MISSING,
+    /,
+    *,
+    name: str | None = None,
+    secret: bool = False,
+    **keywords: Any,
+) -> Any:
+    """Declare a setting; it is required if it has no default.
+
+    Args:
+        meaning: What it is for, for the reference and for editors.
+        default: Counts where it is not configured. A class is a section with its own defaults.
+        name: What it is called in the configuration, if not as the field.
+        secret: Whether it must never be shown.
+        keywords: More for the JSON Schema.
+    """
+    more = {**keywords, **({"writeOnly": True} if secret else {})}
+    if default is dict:
+        more["default"] = {}
+    metadata: dict[str, Any] = {"description": meaning, "json_schema_extra": more}
+    if name is not None:
+        metadata["alias"] = name
+    given: Any = {"default_factory" if isinstance(default, type) else "default": default}
+    return field(**given, repr=not secret, metadata=metadata)
+
+
+# A limit that is written and not there, for want of a variable or by a null, would be one too
+# few: it is a fault.
+def _limit(meaning: str) -> Any:
+    return key(meaning, None, limits=True)
+
+
+def _given(value: Any, written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``value`` that are ``written``, and not their defaults."""
+    return {f.name: getattr(value, f.name) for f in fields(value) if to_camel(f.name) in written}
 
 
 @dataclass(frozen=True, slots=True)
-class UserDefaults:
+class UserDefaults(Section):
     """``litellm.provisioning.defaults``: what a first visit creates.
 
     A role may blank a field, so the empty string and zero are values here.
     """
 
-    max_budget: float | None = 10.0  # USD per budget_duration
-    budget_duration: str = "30d"
-    models: tuple[str, ...] = ()  # empty: every model of the proxy
-    teams: tuple[str, ...] = ()  # LiteLLM team ids
-    tpm_limit: int | None = None  # tokens per minute
-    rpm_limit: int | None = None  # requests per minute
-    user_role: str = "internal_user"
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    max_budget: Number | None = key("USD per budgetDuration", 10.0)
+    budget_duration: Text = key("time until the spend begins at 0 again", "30d")
+    models: Texts = key("empty allows every model of the proxy", (), emptyIsAll=True)
+    teams: Texts = key("ids of LiteLLM teams to join", ())
+    tpm_limit: Whole | None = key("tokens per minute", None)
+    rpm_limit: Whole | None = key("requests per minute", None)
+    user_role: Text = key("LiteLLM's role", "internal_user")
+    metadata: Anything = key("kept with the user", dict)
 
 
 @dataclass(frozen=True, slots=True)
-class KeyPolicy:
-    """``litellm.keyPolicy``: the ceilings of virtual keys; None is no ceiling."""
+class KeyPolicy(StrictSection):
+    """``litellm.keyPolicy``: the limits of virtual keys; None is no limit."""
 
-    max_duration: str | None = None  # such as 30d
-    max_budget: float | None = None  # USD per key
-    min_budget_duration: str | None = None  # None: under a max_budget none may begin anew
-    max_tpm_limit: int | None = None  # tokens per minute
-    max_rpm_limit: int | None = None  # requests per minute
-    allowed_models: tuple[str, ...] | None = None  # names and access groups
-    max_active_keys: int | None = None  # per LiteLLM user
+    max_duration: DurationLimit = _limit("longest life from now on")
+    max_budget: PositiveLimit = _limit("USD, highest budget of a key")
+    # None: under a max_budget none may be reset
+    min_budget_duration: ResetLimit = _limit(
+        "shortest time until such a budget begins anew, or else none may"
+    )
+    max_tpm_limit: PositiveWholeLimit = _limit("highest limit of tokens per minute")
+    max_rpm_limit: PositiveWholeLimit = _limit("highest limit of requests per minute")
+    allowed_models: TextsLimit = _limit("models and access groups that a key may be for")
+    max_active_keys: WholeLimit = _limit(
+        "keys of one LiteLLM user that are neither expired nor blocked"
+    )
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    # What a role leaves out is as in litellm.provisioning.defaults.
+    for inner in schema["properties"].values():
+        inner.pop("default", None)
+
+
+@dataclass(frozen=True, slots=True)
+class _WrittenRole(UserDefaults):
+    """One of ``litellm.provisioning.roles`` as it is written."""
+
+    __pydantic_config__: ClassVar = ConfigDict(
+        alias_generator=to_camel, json_schema_extra=_without_defaults
+    )
+
+    budget_duration: BlankText = key("", "")
+    user_role: BlankText = key("", "")
+    metadata: Anything = key("merged with that of defaults", dict)
+    group: BlankEntityRef = key("without one nobody has the role", "")
+    key_policy: Annotated[Mapping[str, Any], WrittenAs(KeyPolicy, _given)] = key(
+        "what differs of litellm.keyPolicy for this group; unlimited lifts a limit", dict
+    )
+
+    def role(self, written: Mapping[str, Any]) -> Role:
+        """Return the role, with those fields that are ``written``."""
+        overrides = _given(self, written)
+        for name in ("group", "metadata", "key_policy"):
+            overrides.pop(name, None)
+        return Role(self.group, overrides, self.metadata, self.key_policy)
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
     """One of ``litellm.provisioning.roles``: a group, and what differs for it."""
 
-    group: str  # entity ref
+    group: str  # entity ref; "": nobody has the role
     overrides: Mapping[str, Any]  # field names of UserDefaults to values, metadata left out
     metadata: Mapping[str, Any] = field(default_factory=dict)  # merged over the defaults'
     # Field names of KeyPolicy to values, which replace those of litellm.keyPolicy.
@@ -62,12 +217,16 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
-class Provisioning:
+class Provisioning(Section):
     """``litellm.provisioning``."""
 
-    enabled: bool = False
-    defaults: UserDefaults = field(default_factory=UserDefaults)
-    roles: tuple[Role, ...] = ()  # the first whose group the user is in wins
+    enabled: Flag = key("create unknown users", False)
+    defaults: UserDefaults = key("", UserDefaults)
+    roles: tuple[Annotated[Role, WrittenAs(_WrittenRole, _WrittenRole.role)], ...] = key(
+        "the first role whose group the user is a direct member of counts; its fields replace "
+        "the defaults, and its metadata is merged with theirs",
+        (),
+    )
 
     def role_for(self, groups: frozenset[str]) -> Role | None:
         """Return the first role whose group is among ``groups`` (entity refs)."""
@@ -80,135 +239,220 @@ class Provisioning:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyGeneration:
+class KeyGeneration(Section):
     """``litellm.keyGeneration``: told by ``/config``, enforced only where set."""
 
-    allow_unlimited_budget: bool | None = None
-    team_required: bool | None = None
+    allow_unlimited_budget: Flag | None = key("keys without a budget", None, usual="false")
+    team_required: Flag | None = key("no keys outside of a team", None, usual="true")
+    key_types: Annotated[tuple[str, ...], texts_among("llm_api", "read_only", "default")] = key(
+        "types of key that a request may ask for", ("llm_api",)
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class TeamAdmin:
+class _Switch(Section):
+    """An object with a switch in it."""
+
+    enabled: Flag = key("vector stores and MCP servers of teams", False)
+
+
+@dataclass(frozen=True, slots=True)
+class TeamAdmin(Section):
     """``litellm.teamAdmin``."""
 
-    group: str | None = None  # entity ref
-    allowed_models: tuple[str, ...] = ()
-    allowed_model_access_groups: tuple[str, ...] = ()
-    max_budget_ceiling: float = 1000.0  # USD
-    allow_unlimited_budget: bool = False
-    allowed_vector_stores: tuple[str, ...] = ()
-    allowed_mcp_servers: tuple[str, ...] = ()
-    allowed_mcp_access_groups: tuple[str, ...] = ()
-    allow_team_delete: bool = False
-    object_permissions: bool = False  # objectPermissions.enabled
+    group: EntityRef | None = key("may manage teams", None, usual="nobody")
+    allowed_models: Texts = key("what a team may be given", ())
+    allowed_model_access_groups: Texts = key("groups of models likewise", ())
+    max_budget_ceiling: Number = key("USD, the highest budget of a team", 1000.0)
+    allow_unlimited_budget: Flag = key("teams without a budget", False)
+    allowed_vector_stores: Texts = key("ids that a team may be given", ())
+    allowed_mcp_servers: Texts = key("names that a team may be given", ())
+    allowed_mcp_access_groups: Texts = key("groups of MCP servers likewise", ())
+    allow_team_delete: Flag = key("deleting teams", False)
+    object_permissions: Annotated[bool, WrittenAs(_Switch, lambda written, _: written.enabled)] = (
+        key("", False)
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Display:
+class Display(Section):
     """``litellm.display``."""
 
-    hide_team_budget_for_members: bool = False
-    hide_team_budget_for_managers: bool = False
+    hide_team_budget_for_members: Flag = key("for members", False)
+    hide_team_budget_for_managers: Flag = key("for those who manage teams too", False)
 
 
 @dataclass(frozen=True, slots=True)
-class Bridge:
+class Bridge(Section):
     """``litellm.bridge``: CLI clients with a Keycloak token."""
 
-    enabled: bool = False
-    issuer: str | None = None
-    client_id: str = "abby-cli"
+    enabled: Flag = key("needs an issuer", False)
+    issuer: BaseUrl | None = key("the realm whose tokens count", None)
+    client_id: Text = key("the client that tokens have to be for", "abby-cli")
+    group: EntityRef | None = key("may use the bridge", None, usual="everybody")
 
 
 @dataclass(frozen=True, slots=True)
-class Opencode:
+class Opencode(Section):
     """``litellm.opencode``."""
 
-    enabled: bool = False
-    key_duration: str = "30d"
-    max_budget: float = 50.0  # USD
-    require_team: bool = False
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    enabled: Flag = key("", False)
+    key_duration: Text = key("life of such a key", "30d")
+    max_budget: Number = key("USD per key", 50.0)
+    require_team: Flag = key("the key has to belong to a team", False)
+    metadata: Anything = key("kept with the key", dict)
 
 
 @dataclass(frozen=True, slots=True)
-class AccessRestriction:
+class _PermissionAttribute(StrictSection):
+    """``permissionAttribute`` of an access restriction."""
+
+    action: Annotated[tuple[str, ...], words_among("create", "read", "update", "delete")] = key(
+        "", limits=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRestriction(StrictSection):
     """One of an external access entry's ``accessRestrictions``."""
 
-    plugin: str
-    permissions: frozenset[str] = frozenset()  # empty: no limit by name
-    actions: frozenset[str] = frozenset()  # empty: no limit by permissionAttribute.action
+    plugin: Text = key()
+    # empty: no limit by name
+    permissions: WordSet = key("", frozenset(), name="permission", limits=True)
+    # empty: no limit by permissionAttribute.action
+    actions: Annotated[
+        frozenset[str],
+        WrittenAs(_PermissionAttribute, lambda written, _: frozenset(written.action)),
+    ] = key("", frozenset(), name="permissionAttribute")
+
+
+def _some(value: Any) -> Any:
+    if value == []:
+        raise wrong(NOT_EMPTY, got="nothing")
+    return value
+
+
+def _each_plugin_once(restrictions: tuple[AccessRestriction, ...]) -> Any:
+    plugins = [restriction.plugin for restriction in restrictions]
+    for index, plugin in enumerate(plugins):
+        if plugin in plugins[:index]:
+            raise fault("the same plugin twice", at=(index, "plugin"))
+    return restrictions
+
+
+def _misplaced(_: Any) -> Any:
+    raise fault("without effect here; it belongs beside options")
+
+
+Restrictions = Annotated[
+    tuple[AccessRestriction, ...], BeforeValidator(_some), AfterValidator(_each_plugin_once)
+]
+# Of an entry's options; taken from the entry itself. None: the token may do everything.
+_OfTheEntry = Annotated[
+    tuple[AccessRestriction, ...] | None, BeforeValidator(_misplaced), SkipJsonSchema()
+]
 
 
 @dataclass(frozen=True, slots=True)
-class StaticAccess:
-    """``externalAccess`` of type ``static``."""
+class StaticAccess(Section):
+    """``options`` of ``externalAccess`` of type ``static``."""
 
-    token: str = field(repr=False)
-    subject: str
-    restrictions: tuple[AccessRestriction, ...] | None = None  # None: everything
-
-
-@dataclass(frozen=True, slots=True)
-class LegacyAccess:
-    """``externalAccess`` of type ``legacy``, and ``backend.auth.keys``."""
-
-    secret: bytes = field(repr=False)  # decoded
-    subject: str
-    restrictions: tuple[AccessRestriction, ...] | None = None
+    token: StaticToken = key("of type static; 8 or more characters, without spaces", secret=True)
+    subject: Subject = key("what such a caller is called")
+    restrictions: _OfTheEntry = key("", None, name="accessRestrictions")
 
 
 @dataclass(frozen=True, slots=True)
-class JwksAccess:
-    """``externalAccess`` of type ``jwks``."""
+class LegacyAccess(Section):
+    """``options`` of ``externalAccess`` of type ``legacy``, and ``backend.auth.keys``."""
 
-    url: str
-    issuers: tuple[str, ...] = ()  # empty: any
-    audiences: tuple[str, ...] = ()  # empty: any
-    algorithms: tuple[str, ...] = ()  # empty: any asymmetric one
-    subject_prefix: str | None = None
-    restrictions: tuple[AccessRestriction, ...] | None = None
+    secret: Base64 = key("of type legacy", secret=True)  # decoded
+    subject: Subject = key()
+    restrictions: _OfTheEntry = key("", None, name="accessRestrictions")
+
+
+@dataclass(frozen=True, slots=True)
+class JwksAccess(Section):
+    """``options`` of ``externalAccess`` of type ``jwks``."""
+
+    url: UrlWithQuery = key("of type jwks")
+    issuers: Words = key("", (), name="issuer", limits=True, usual="any")
+    audiences: Words = key('never "backstage"', (), name="audience", limits=True, usual="any")
+    algorithms: Algorithms = key("", (), name="algorithm", limits=True, usual="any asymmetric one")
+    subject_prefix: Text | None = key("callers are called external:ci:SUB", None)
+    restrictions: _OfTheEntry = key("", None, name="accessRestrictions")
 
 
 ExternalAccess = StaticAccess | LegacyAccess | JwksAccess
 
 
 @dataclass(frozen=True, slots=True)
-class StaticPluginKey:
+class StaticPluginKey(Section):
     """One of ``backend.auth.pluginKeyStore.static.keys``; the first one signs."""
 
-    key_id: str
-    public_key_file: Path
-    private_key_file: Path | None
-    algorithm: str = "ES256"
+    key_id: Text = key("the first key signs")
+    public_key_file: ExistingFile = key("SPKI")
+    private_key_file: ExistingFile | None = key("PKCS #8, the first key needs it", None)
+    algorithm: Algorithm = key("", "ES256")
 
 
 @dataclass(frozen=True, slots=True)
-class Cors:
+class Cors(Section):
     """``backend.cors``, the options of the ``cors`` middleware of Express."""
 
-    origins: tuple[str, ...]  # globs
-    methods: tuple[str, ...] = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
-    allowed_headers: tuple[str, ...] | None = None  # None: those the browser asks for
-    exposed_headers: tuple[str, ...] = ()
-    credentials: bool = False
-    max_age: int | None = None  # seconds
+    origins: TextOrTexts = key("globs", (), name="origin")
+    methods: HeaderNames = key("", ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"))
+    allowed_headers: HeaderNames | None = key("", None, usual="those asked for")
+    exposed_headers: HeaderNames = key("", ())
+    credentials: Flag = key("", False)
+    max_age: Whole | None = key("seconds", None)
 
 
 @dataclass(frozen=True, slots=True)
-class Cache:
+class _Connection(Section):
+    """``backend.cache.connection`` with options."""
+
+    url: RedisUrl = key("", secret=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Cache(Section):
     """``backend.cache``: where the replicas of this service meet."""
 
-    store: str = "memory"  # memory, redis or valkey
-    connection: str | None = field(default=None, repr=False)  # URL; None for memory
+    store: Annotated[
+        str, one_of(*SHARED_STORES, *_OTHER_STORES, words="memory, redis or valkey")
+    ] = key("of other stores that Backstage has, memory takes the place", "memory")
+    # URL; None for memory
+    connection: Annotated[
+        RedisUrl | None, WrittenAs(_Connection, lambda written, _: written.url, bare=True)
+    ] = key("redis or rediss, for valkey too", None, secret=True)
 
 
 @dataclass(frozen=True, slots=True)
-class DiscoveryEndpoint:
-    """One of ``discovery.endpoints``; ``target`` is the internal one."""
+class _Target(Section):
+    """``target`` of an endpoint, where browsers have another than Backstage itself."""
 
-    target: str
-    plugins: tuple[str, ...]
+    internal: Target | None = key("the one that is used", None)
+    external: Target | None = key(
+        "for browsers; used only where internal is a DNS service record", None
+    )
+
+    def used(self, _: object) -> str:
+        """Return the target that this service can reach, if there is one."""
+        internal = self.internal or ""
+        return self.external if self.external and is_service_record(internal) else internal
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryEndpoint(Section):
+    """One of ``discovery.endpoints``.
+
+    ``target`` is the internal one, or the external one where that is a DNS service record;
+    "" where there is neither.
+    """
+
+    target: Annotated[Target, WrittenAs(_Target, _Target.used, bare=True)] = key()
+    plugins: Texts = key('"*" is all others')
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +472,14 @@ class Discovery:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(StrictSection):
     """``litellm.service.timeouts``, in seconds."""
 
-    connect: float = 5.0
-    read: float = 30.0  # longest silence
-    total: float = 30.0  # a whole request, with all its calls
+    connect: Positive = key("seconds", 5.0)
+    read: Positive = key("seconds, the longest silence", 30.0)
+    total: Positive = key(
+        "seconds, a whole request with all its calls; below gunicorn's graceful_timeout", 30.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,51 +490,117 @@ class Rate:
     seconds: int
 
 
+def _rate(value: Any) -> Rate:
+    """Return the rate that ``value`` writes, such as ``100/minute``."""
+    if found := _RATE.fullmatch(text(value)):
+        return Rate(int(found[1]), _SECONDS[found[2]])
+    raise wrong(
+        "a number per second, minute, hour or day, such as 100/minute", got="another string"
+    )
+
+
+_Requests = Annotated[
+    Rate, Value(_rate, "number per second, minute, hour or day", type="string", minLength=1)
+]
+
+
 @dataclass(frozen=True, slots=True)
-class RateLimits:
+class RateLimits(StrictSection):
     """``litellm.service.rateLimits``; nobody who uses the page meets them."""
 
-    enabled: bool = True
-    writes: Rate = Rate(3000, 60)  # changes by one person
-    service_writes: Rate = Rate(6000, 60)  # changes by one service, which speaks for many
-    failed_tokens: Rate = Rate(300, 60)  # from one address
+    enabled: Flag = key("false, here or in place of the object: no limit at all", True)
+    writes: _Requests = key("changes by one person", Rate(3000, 60), default="3000/minute")
+    service_writes: _Requests = key("changes by one service", Rate(6000, 60), default="6000/minute")
+    failed_tokens: _Requests = key(
+        "tokens that do not hold, from one address", Rate(300, 60), default="300/minute"
+    )
+
+
+def _switched(value: Any) -> Any:
+    return value if isinstance(value, dict) else RateLimits(enabled=flag(value))
 
 
 @dataclass(frozen=True, slots=True)
-class Logs:
+class Logs(StrictSection):
     """``litellm.service.logs``, of our own entry points."""
 
-    format: str | None = None  # json or text; None: json under gunicorn, text in development
-    level: str = "info"  # debug, info, warning or error
-    access: bool = True  # a line for each request
-
-
-CACHE_SECONDS = 3.0
-
-ORIGINAL, UNAMBIGUOUS = "original", "unambiguous"  # what userIds may be
+    format: Annotated[str, one_of("json", "text")] | None = key(
+        "", None, usual="json under gunicorn and text in development"
+    )
+    level: Annotated[str, one_of("debug", "info", "warning", "error")] = key("", "info")
+    access: Flag = key("a line for each request", True)
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class _Metrics(StrictSection):
+    """``litellm.service.metrics``."""
+
+    bind: Address | None = key("where Prometheus finds the metrics, never with the routes", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Service(StrictSection):
     """``litellm.service``: what this service has beyond the original."""
 
-    backstage_token: str | None = field(default=None, repr=False)
-    plugin_id: str = "litellm"
-    user_ids: str = ORIGINAL  # or UNAMBIGUOUS: refuse ids that several people come to
+    backstage_token: Header | None = key(
+        "a static token for the catalog, if the service is not to sign its own", None, secret=True
+    )
+    plugin_id: PluginId = key("as which plugin it signs and is called", "litellm")
+    user_ids: Annotated[str, one_of(ORIGINAL, UNAMBIGUOUS)] = key(
+        "unambiguous refuses whom several people of the catalog share a LiteLLM id with", ORIGINAL
+    )
+    reserved_user_ids: Texts = key(
+        "LiteLLM ids that no user of Backstage may have, beside that of its own admin", ()
+    )
     # None: CACHE_SECONDS, but accounts no longer than for one page; 0: nothing is kept.
-    cache_seconds: float | None = None
-    stale_seconds: float = 0.0  # how long beyond that while LiteLLM is down
-    rate_limits: RateLimits = field(default_factory=RateLimits)
-    circuit_breaker: bool = True
-    trusted_proxies: int = 0  # reverse proxies whose X-Forwarded-For counts
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    trust_environment: bool = False  # proxies, netrc and CA bundles of the environment
-    ca_file: Path | None = None  # CA bundle for LiteLLM and Backstage
-    logs: Logs = field(default_factory=Logs)
-    metrics_bind: tuple[str, int] | None = None  # metrics.bind: host and port; None: nowhere
-    tracing: bool | None = None  # OpenTelemetry; None: if the OTEL_ variables say where to
-    strict_readiness: bool = False  # not ready while LiteLLM or Backstage is down
-    key_file: Path | None = None  # where the plugin key is kept; None: the user's state folder
+    cache_seconds: Number | None = key(
+        "how long answers of LiteLLM and Backstage are used again, 0 for never",
+        None,
+        usual="3, and accounts for one page only",
+    )
+    stale_seconds: Number = key(
+        "how long beyond that reads are answered while LiteLLM is down", 0.0
+    )
+    rate_limits: Annotated[RateLimits, BeforeValidator(_switched)] = key(
+        "How often somebody may, before they get 429 and a Retry-After; false instead of the "
+        "object for no limit at all. Nobody who uses the page meets these.",
+        RateLimits,
+        also=[{"type": "boolean"}],
+    )
+    circuit_breaker: Flag = key(
+        "leave an upstream alone that is down, and look for keys that were made and not delivered",
+        True,
+    )
+    trusted_proxies: Whole = key(
+        "reverse proxies in front of the service, whose X-Forwarded-For counts", 0
+    )
+    timeouts: Timeouts = key("", Timeouts)
+    trust_environment: Flag = key("take proxies, .netrc and CA bundles from the environment", False)
+    ca_file: ExistingFile | None = key("CA bundle for LiteLLM and Backstage", None)
+    logs: Logs = key(
+        'Of "gunicorn app:app" and "python app.py"; an application that mounts the plugin has '
+        "its own.",
+        Logs,
+    )
+    metrics_bind: Annotated[
+        tuple[str, int] | None, WrittenAs(_Metrics, lambda written, _: written.bind)
+    ] = key("", None, name="metrics")
+    # None: if the OTEL_ variables say where to
+    tracing: Flag | None = key(
+        "spans by OpenTelemetry",
+        None,
+        usual="true if OTEL_EXPORTER_OTLP_ENDPOINT or its kin is set",
+    )
+    strict_readiness: Flag = key(
+        "/readyz fails while LiteLLM or Backstage is down, not only until both were reached",
+        False,
+    )
+    key_file: File | None = key(
+        "where the signing key is kept", None, usual="in the user's state folder"
+    )
+    backstage_url: Url | None = key(
+        "Backstage as the service reaches it, if not at backend.baseUrl", None
+    )
 
 
 @dataclass(frozen=True, slots=True)

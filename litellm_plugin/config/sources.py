@@ -1,28 +1,26 @@
-"""The places configuration comes from, read as Backstage reads them.
+"""Files and environment, read and merged as Backstage does it.
 
-Each becomes a :class:`~litellm_plugin.config.layers.Source`, with its variables filled
-in and its includes in place.
+They become one :class:`Tree`, which knows of each value where it is from.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from litellm_plugin.config import javascript, yaml12
-from litellm_plugin.config.layers import Source, deepest
-from litellm_plugin.config.report import KeyPath, Report
+from litellm_plugin.config import yaml12
+from litellm_plugin.config.report import KeyPath, Report, deepest
 from litellm_plugin.config.yaml12 import Value, YamlError
 
 _PREFIX = "APP_CONFIG_"
 _KEY_PART = re.compile(r"[a-z][a-z0-9]*(?:[-_:][a-z0-9]+)*", re.IGNORECASE | re.ASCII)
 _NAME = re.compile(r"[a-z_][a-z0-9_]*", re.IGNORECASE | re.ASCII)
 _PLACEHOLDER = re.compile(r"(\$?\$\{[^{}]*\})")
-_INCLUDES = ("$file", "$env", "$include")
+INCLUDES = ("$file", "$env", "$include")
 _PARSED = (".json", ".yaml", ".yml")
 
 
@@ -53,21 +51,69 @@ def _words(text: str) -> list[str]:
     return [word for word in map(str.strip, text.split(",")) if word]
 
 
-def read_sources(paths: Sequence[Path], environ: Mapping[str, str], report: Report) -> list[Source]:
+class Tree:
+    """The configuration of all sources, laid over each other.
+
+    Objects are merged deeply, anything else is replaced, and null removes a key.
+
+    Attributes:
+        data: The result.
+        origins: The file that each value was written in, or ``env``.
+        filled: The variable or file that a value is from, such as ``${X}``, ``default of
+            ${X}`` or ``$file name``.
+        left_out: Keys that were written and are not there, and why.
+        lost: The same for lists that lost entries, a reason for each.
+    """
+
+    def __init__(self) -> None:
+        self.data: dict[str, Value] = {}
+        self.origins: dict[KeyPath, str] = {}
+        self.filled: dict[KeyPath, str] = {}
+        self.left_out: dict[KeyPath, str] = {}
+        self.lost: dict[KeyPath, list[str]] = {}
+
+    def at(self, *path: str | int) -> Value:
+        """Return the value at ``path``; None where there is none."""
+        value: Value = self.data
+        for part in path:
+            if isinstance(value, dict):
+                value = value.get(str(part))
+            elif isinstance(value, list) and isinstance(part, int):
+                value = value[part]
+            else:
+                return None
+        return value
+
+    def origins_of(self, path: KeyPath) -> tuple[str, ...]:
+        """Return the files that the value at ``path`` was written in, in their order."""
+        below = [
+            name
+            for place, name in self.origins.items()
+            if place[: len(path)] == path and not isinstance(self.at(*place), dict)
+        ]
+        above = deepest(path, self.origins)
+        return tuple(dict.fromkeys(below)) or ((above,) if above else ())
+
+    def forget(self, path: KeyPath) -> None:
+        """Drop the notes on ``path`` and all below it."""
+        for notes in (self.origins, self.filled, self.left_out, self.lost):
+            for place in [place for place in notes if place[: len(path)] == path]:
+                del notes[place]
+
+
+def read_tree(paths: Sequence[Path], environ: Mapping[str, str], report: Report) -> Tree:
     """Read the files in order, and ``APP_CONFIG_*`` after them.
 
     What can't be read is told to ``report`` and left out.
     """
     names = [path.name for path in paths]
-    sources = []
+    tree = Tree()
     for path in paths:
         name = path.name if names.count(path.name) == 1 else str(path)
-        if source := _read_file(path, name, environ, report):
-            sources.append(source)
-    filled: dict[KeyPath, str] = {}
-    if data := _read_environment(environ, report, filled):
-        sources.append(Source("env", data, filled=filled))
-    return sources
+        _read_file(path, name, environ, tree, report)
+    data, variables = _read_environment(environ, report)
+    _Layer(tree, environ, report, variables).add(data, _Place("env", Path()))
+    return tree
 
 
 def substitute(text: str, environ: Mapping[str, str]) -> str | Dropped:
@@ -82,27 +128,27 @@ def substitute(text: str, environ: Mapping[str, str]) -> str | Dropped:
             parts[index] = part[1:]
             continue
         name, has_default, default = part[2:-1].partition(":-")
-        name = javascript.trim(name)
+        name = name.strip()
         value = _variable(name, environ)
         if has_default and not value:
-            value = javascript.trim(default) or None
+            value = default.strip() or None
         if value is None:
             return _not_set(name)
         parts[index] = value
     return "".join(parts)
 
 
-def _variables(text: str, environ: Mapping[str, str]) -> str:
-    """Return the variables that ``text`` takes in, as it writes them; "" for none."""
+def _variables(text: str, environ: Mapping[str, str]) -> str | None:
+    """Return the variables that ``text`` takes in, as it writes them."""
     names = []
     for part in _PLACEHOLDER.findall(text):
         name, has_default, _ = part[2:-1].partition(":-")
-        name = javascript.trim(name)
+        name = name.strip()
         if part.startswith("$$") or not _NAME.fullmatch(name):
             continue
         unset = has_default and not _variable(name, environ)
         names.append(f"default of ${{{name}}}" if unset else f"${{{name}}}")
-    return ", ".join(dict.fromkeys(names))
+    return ", ".join(dict.fromkeys(names)) or None
 
 
 def _not_set(name: str) -> Dropped:
@@ -112,22 +158,24 @@ def _not_set(name: str) -> Dropped:
 
 def _variable(name: str, environ: Mapping[str, str]) -> str | None:
     value = environ.get(name)
-    return None if value is None else javascript.trim(value)
+    return None if value is None else value.strip()
 
 
 def _read_environment(
-    environ: Mapping[str, str], report: Report, filled: dict[KeyPath, str]
-) -> dict[str, Value]:
+    environ: Mapping[str, str], report: Report
+) -> tuple[dict[str, Value], dict[KeyPath, str]]:
+    """Return what ``APP_CONFIG_*`` set, and which variable sets which key."""
     data: dict[str, Value] = {}
+    variables: dict[KeyPath, str] = {}
     for variable, text in environ.items():
         if text and variable.startswith(_PREFIX):
             try:
                 parts = variable.removeprefix(_PREFIX).split("_")
                 _nest(data, parts, _json_or_text(text))
-                filled[tuple(parts)] = variable
+                variables[tuple(parts)] = variable
             except ValueError as exc:
                 report.problem((variable,), str(exc))
-    return data
+    return data, variables
 
 
 def _nest(data: dict[str, Value], parts: list[str], value: Value) -> None:
@@ -162,23 +210,18 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def _read_file(path: Path, name: str, environ: Mapping[str, str], report: Report) -> Source | None:
+def _read_file(
+    path: Path, name: str, environ: Mapping[str, str], tree: Tree, report: Report
+) -> None:
     try:
         raw = yaml12.load(_text_of(path))
     except _Unreadable as exc:
         report.unreadable(str(path), str(exc))
-        return None
+        return
     except YamlError as exc:
         report.unreadable(name, str(exc))
-        return None
-    if raw is None:
-        return None
-    transform = _Transform(name, environ, report)
-    data = transform.value(raw, (), _Place(path.absolute().parent))
-    if not isinstance(data, dict):
-        report.unreadable(name, "expected an object at the root")
-        return None
-    return Source(name, data, transform.left_out, transform.included, transform.filled)
+        return
+    _Layer(tree, environ, report).add(raw, _Place(name, path.absolute().parent))
 
 
 class _Unreadable(Exception):
@@ -204,105 +247,143 @@ class _IncludeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a value stands: a folder, and the includes that led to it."""
+    """Where a value stands: a file, its folder, and the includes that led to it."""
 
+    name: str
     folder: Path
     includes: tuple[tuple[Path, str], ...] = ()  # file, and the path inside of it
 
 
-class _Transform:
-    """Fills the variables of one file in, and follows its includes."""
+class _Layer:
+    """Lays one source over a tree, with its variables filled in and its includes followed.
 
-    def __init__(self, name: str, environ: Mapping[str, str], report: Report) -> None:
-        self._name = name
+    Args:
+        tree: Takes the values and the notes on them.
+        environ: The variables.
+        report: Takes the problems.
+        variables: The source is ``APP_CONFIG_*``: which variable sets which key. Such values
+            are taken as they are.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        environ: Mapping[str, str],
+        report: Report,
+        variables: Mapping[KeyPath, str] | None = None,
+    ) -> None:
+        self._tree = tree
         self._environ = environ
         self._report = report
-        self.left_out: dict[KeyPath, str] = {}
-        self.included: dict[KeyPath, str] = {}
-        self.filled: dict[KeyPath, str] = {}
+        self._variables = variables
 
-    def value(self, raw: Value, path: KeyPath, place: _Place) -> Value | Dropped:
-        """Return what ``raw`` stands for, all the way down."""
-        if isinstance(raw, dict) and any(key in _INCLUDES for key in raw):
-            try:
-                found, place = self._included(raw, path, place)
-            except _IncludeError as exc:
-                self._fault(path, str(exc))
-                return Dropped(str(exc))
-        elif isinstance(raw, str):
-            found = substitute(raw, self._environ)
-            if variables := _variables(raw, self._environ):
-                self.filled[path] = variables
-        else:
-            found = raw
-        if isinstance(found, Dropped):
-            self.left_out[path] = found.reason
-            return found
-        if isinstance(found, list):
-            return self._list(found, path, place)
+    def add(self, raw: Value, place: _Place) -> None:
+        """Lay the whole source over the tree."""
+        found, place, _ = self._resolved(raw, (), place)
         if isinstance(found, dict):
-            # What an include gives is no include itself, so this does not go back to the top.
-            return dict(self._items(found, path, place))
-        return found
+            self._tree.data = self._object(found, self._tree.data, (), place)
+        elif found is not None and not isinstance(found, Dropped):
+            self._report.unreadable(place.name, "expected an object at the root")
 
-    def _list(self, raw: list[Value], path: KeyPath, place: _Place) -> list[Value]:
-        result: list[Value] = []
-        for item in raw:
-            value = self.value(item, (*path, len(result)), place)
-            if not isinstance(value, Dropped):
-                result.append(value)
-        return result
-
-    def _items(
-        self, raw: dict[str, Value], path: KeyPath, place: _Place
-    ) -> Iterator[tuple[str, Value]]:
+    def _object(
+        self, raw: dict[str, Value], below: Value, path: KeyPath, place: _Place
+    ) -> dict[str, Value]:
+        """Return ``raw`` laid over ``below``, which earlier sources have at ``path``."""
+        merged = dict(below) if isinstance(below, dict) else {}
+        # A null in the metadata of a list's entry is a value; anywhere else it removes the key.
+        null_is_kept = "metadata" in path and any(isinstance(part, int) for part in path)
         for key, item in raw.items():
-            value = self.value(item, (*path, key), place)
-            if not isinstance(value, Dropped):
-                yield key, value
+            inner = (*path, key)
+            found, at, filled = self._resolved(item, inner, place)
+            if isinstance(found, Dropped):  # what an earlier source says still counts
+                self._tree.left_out[inner] = found.reason
+            elif found is None and not null_is_kept:
+                merged.pop(key, None)
+                self._tree.forget(inner)
+                self._tree.left_out[inner] = f"null in {at.name}"
+            else:
+                merged[key] = self._laid(found, merged.get(key), inner, at, filled)
+        return merged
 
-    def _fault(self, path: KeyPath, text: str) -> None:
-        if path:
-            self._report.problem(path, text)
-        else:
-            self._report.unreadable(self._name, text)
+    def _laid(
+        self, found: Value, below: Value, path: KeyPath, place: _Place, filled: str | None
+    ) -> Value:
+        """Return ``found`` laid over ``below``, and note where it is from."""
+        if below is not None and not (isinstance(found, dict) and isinstance(below, dict)):
+            self._tree.forget(path)
+        self._tree.left_out.pop(path, None)
+        self._tree.origins[path] = place.name
+        if filled:
+            self._tree.filled[path] = filled
+        if isinstance(found, dict):
+            return self._object(found, below, path, place)
+        if not isinstance(found, list):
+            return found
+        items: list[Value] = []
+        for raw in found:
+            inner = (*path, len(items))
+            item, at, filled = self._resolved(raw, inner, place)
+            if isinstance(item, Dropped):
+                self._tree.lost.setdefault(path, []).append(item.reason)
+            else:
+                items.append(self._laid(item, None, inner, at, filled))
+        return items
+
+    def _resolved(
+        self, raw: Value, path: KeyPath, place: _Place
+    ) -> tuple[Value | Dropped, _Place, str | None]:
+        """Return what ``raw`` stands for, where that stands, and what it is filled from.
+
+        Objects and lists are not looked into. What an include gives is not an include itself.
+        """
+        if self._variables is not None:
+            return raw, place, deepest(path, self._variables)
+        if isinstance(raw, str):
+            return substitute(raw, self._environ), place, _variables(raw, self._environ)
+        if isinstance(raw, dict) and any(key in INCLUDES for key in raw):
+            try:
+                return self._included(raw, place)
+            except _IncludeError as exc:
+                if path:
+                    self._report.problem(path, str(exc))
+                else:
+                    self._report.unreadable(place.name, str(exc))
+                return Dropped(str(exc)), place, None
+        return raw, place, None
 
     def _included(
-        self, raw: dict[str, Value], path: KeyPath, place: _Place
-    ) -> tuple[Value | Dropped, _Place]:
-        """Return what an include gives, and where that stands.
+        self, raw: dict[str, Value], place: _Place
+    ) -> tuple[Value | Dropped, _Place, str | None]:
+        """Return as :meth:`_resolved` what an include gives.
 
         Raises:
             _IncludeError: It is none, or what it names can't be had.
         """
-        where = deepest(path, self.included) or self._name
-        keyword = next(key for key in raw if key in _INCLUDES)
+        keyword = next(key for key in raw if key in INCLUDES)
         if len(raw) != 1:
-            raise _IncludeError(f"{keyword} in {where} stands beside other keys")
+            raise _IncludeError(f"{keyword} in {place.name} stands beside other keys")
         written = raw[keyword]
         if not isinstance(written, str):
-            raise _IncludeError(f"{keyword} in {where} wants a string")
+            raise _IncludeError(f"{keyword} in {place.name} wants a string")
         target = substitute(written, self._environ)
         if isinstance(target, Dropped):
-            raise _IncludeError(f"{keyword} in {where} names a variable that is not set")
+            raise _IncludeError(f"{keyword} in {place.name} names a variable that is not set")
         # Messages show names as they were written. Filled in, one may be a secret: who writes
         # {$file: "${TOKEN}"} for {$env: TOKEN} has the token for a file's name.
-        shown = f"{keyword} {written} in {where}"
+        shown = f"{keyword} {written} in {place.name}"
         if keyword == "$env":
             value = _variable(target, self._environ)
-            self.filled[path] = f"$env {written}" if _NAME.fullmatch(written) else "$env"
-            return (_not_set(written) if value is None else value), place
+            filled = f"$env {written}" if _NAME.fullmatch(written) else "$env"
+            return (_not_set(written) if value is None else value), place, filled
         try:
             if keyword == "$file":
-                self.filled[path] = "$file" if "${" in written else f"$file {written}"
-                return javascript.trim_end(_text_of(place.folder / target)), place
-            return self._data_of(target, path, place, shown)
+                filled = "$file" if "${" in written else f"$file {written}"
+                return _text_of(place.folder / target).rstrip(), place, filled
+            return *self._data_of(target, place, shown), None
         except _Unreadable as exc:
             raise _IncludeError(f"{shown} {exc}; looked in {place.folder}") from None
 
-    def _data_of(
-        self, target: str, path: KeyPath, place: _Place, shown: str
-    ) -> tuple[Value | Dropped, _Place]:
+    def _data_of(self, target: str, place: _Place, shown: str) -> tuple[Value | Dropped, _Place]:
         name, _, inside = target.partition("#")
         file = place.folder / name
         if file.suffix not in _PARSED:
@@ -319,7 +400,6 @@ class _Transform:
             raise _IncludeError(f"{shown}: line {exc.lineno}: no JSON") from None
         except (ValueError, RecursionError):
             raise _IncludeError(f"{shown}: no JSON") from None
-        self.included[path] = file.name
         found: Value | Dropped = value
         for part in inside.split(".") if inside else ():
             if not isinstance(found, dict):
@@ -327,4 +407,4 @@ class _Transform:
             found = found.get(part, Dropped(f"{shown} gives nothing"))
         if isinstance(found, str):
             found = substitute(found, self._environ)
-        return found, _Place(file.parent, (*place.includes, step))
+        return found, _Place(file.name, file.parent, (*place.includes, step))

@@ -7,10 +7,9 @@ from typing import Protocol
 import pytest
 
 from litellm_plugin.config import ConfigError, load_settings
-from litellm_plugin.config.layers import Layers
 from litellm_plugin.config.report import Report
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.config.sources import read_sources
+from litellm_plugin.config.sources import read_tree
 from litellm_plugin.config.yaml12 import Value
 
 REQUIRED = """\
@@ -57,9 +56,9 @@ def read(write: Write) -> Read:
     def read(*texts: str, environ: Mapping[str, str] | None = None) -> Value:
         paths = [write(f"{index}.yaml", text) for index, text in enumerate(texts)]
         report = Report()
-        sources = read_sources(paths, environ or {}, report)
+        tree = read_tree(paths, environ or {}, report)
         report.raise_problems()
-        return Layers(sources).merged(())
+        return tree.data
 
     return read
 

@@ -51,9 +51,6 @@ from litellm_plugin.config.yaml12 import Value, YamlError
         ("!!bool True", True),
         ("http://x:80/#a", "http://x:80/#a"),
         ("a # comment", "a"),
-        ("a\t# comment", "a"),
-        ("a\tb", "a\tb"),
-        ("a \t", "a"),
         ('"a\\tb\\u2028"', "a\tb\u2028"),
     ],
 )
@@ -67,7 +64,7 @@ def test_nan_is_a_number() -> None:
     assert math.isnan(value)
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "---\n...\n", "null\n", "\t\n"])
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "---\n...\n", "null\n"])
 def test_an_empty_document_is_none(text: str) -> None:
     assert yaml12.load(text) is None
 
@@ -81,8 +78,6 @@ def test_an_empty_document_is_none(text: str) -> None:
             "{1: a, 1.0e2: b, .5: e, true: c, null: d}",
             {"1": "a", "100": "b", "0.5": "e"} | {"true": "c", "": "d"},
         ),
-        ("a: &x 1\nb: &x 2\nc: *x", {"a": 1, "b": 2, "c": 2}),
-        ("a:\t1\n\t# comment\n\t\nb: [1,\t2\t]\t\n", {"a": 1, "b": [1, 2]}),
         ("a:\r\n  - b\r\n", {"a": ["b"]}),
         ("\ufeffa: 1", {"a": 1}),
     ],
@@ -120,6 +115,22 @@ def test_what_is_no_configuration_is_an_error_with_its_line(text: str, line: int
         yaml12.load(text)
     assert raised.value.line == line
     assert f"line {line}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a:\n\tb: 1\n", "line 2, column 1: a tab; write spaces"),
+        ("a: 1\t# comment", "line 1, column 5: a tab; write spaces"),
+        ("a: &x 1\nb: &x 2\n", "line 2, column 4: an anchor that is defined twice"),
+        ("a: &x [*x]\n", "line 1, column 4: an anchor that contains its own alias"),
+        ("a: !foo b\n", "line 1, column 4: a tag that is not of YAML's core schema"),
+    ],
+)
+def test_an_error_is_in_plain_words(text: str, told: str) -> None:
+    with pytest.raises(YamlError) as raised:
+        yaml12.load(text)
+    assert str(raised.value) == told
 
 
 def test_an_error_says_where_the_first_of_two_equal_keys_is() -> None:

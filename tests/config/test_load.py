@@ -142,6 +142,7 @@ def test_every_key_arrives(load: Load, write: Write, tmp_path: Path) -> None:
             enabled=True, key_duration="1d", max_budget=5.0, require_team=True, metadata={"a": 1}
         ),
         service=Service(
+            backstage_url="http://internal:7007",
             backstage_token="a-static-token",
             plugin_id="litellm-flask",
             cache_seconds=0.0,
@@ -168,14 +169,14 @@ def test_all_problems_are_told_in_one_go(write: Write) -> None:
     with pytest.raises(ConfigError) as raised:
         load_settings(files, {"APP_CONFIG_permission_enabled": "perhaps"})
     assert raised.value.problems == [
-        "litellm.masterKey: missing",
         "litellm.baseUrl: got number in app-config.yaml, wanted string",
-        "backend.baseUrl: missing",
+        "litellm.masterKey: missing",
+        "litellm.userIdDomain: got empty string in app-config.yaml, wanted string",
         "litellm.provisioning.defaults.maxBudget: got string in app-config.ci.yaml, wanted number",
         "litellm.bridge: got string in app-config.yaml, wanted object",
         "backend.auth.keys[0]: got string in secrets.yaml, wanted object",
-        "litellm.userIdDomain: got empty string in app-config.yaml, wanted string",
         "permission.enabled: got string in env, wanted boolean",
+        "backend.baseUrl: missing",
     ]
     assert str(raised.value) == "\n".join(raised.value.problems)
 
@@ -560,7 +561,7 @@ def test_discovery_finds_what_backstage_finds(load: Load) -> None:
     [
         ({"plugins": ["catalog"]}, "target: missing"),
         ({"target": "http://x"}, "plugins: missing"),
-        ({"target": "http+srv://x", "plugins": []}, "target: got another string"),
+        ({"target": "ftp://x", "plugins": []}, "target: got another string"),
         ({"target": {"internal": "x"}, "plugins": []}, "target.internal: got another string"),
         ({"target": 5, "plugins": []}, "target: got number"),
     ],
@@ -749,7 +750,7 @@ def test_an_access_entry_that_is_not_complete_is_a_problem(
 def test_an_unknown_type_of_access_is_a_problem(problems: Problems) -> None:
     [line] = problems(access(type="mtls", options={}))
     assert line.startswith("backend.auth.externalAccess[0].type: got another string in ")
-    assert line.endswith("wanted static or legacy or jwks")
+    assert line.endswith("wanted static, legacy or jwks")
 
 
 @pytest.fixture

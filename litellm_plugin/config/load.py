@@ -1,0 +1,191 @@
+"""Reads the configuration, and tells in one go all that is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from litellm_plugin.config.report import ConfigError, Report, deepest, dotted
+from litellm_plugin.config.schema import (
+    AppConfig,
+    Key,
+    LiteLLM,
+    Stray,
+    json_schema,
+    model,
+    unsupported,
+    walk,
+)
+from litellm_plugin.config.settings import Settings
+from litellm_plugin.config.sources import Tree, read_tree
+from litellm_plugin.config.values import is_service_record, kind
+
+_ENTITY_REF = re.compile(r"[a-z][a-z0-9.-]*:[^\s/:A-Z]+/[^\s/A-Z]+")
+_DOMAIN = re.compile(r"[^\s@/]+")
+_BACKSTAGE_URL = ("litellm", "service", "backstageUrl")
+_BASE_URL = ("backend", "baseUrl")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the configuration says, and what there is to say about it.
+
+    Attributes:
+        settings: None if there are problems.
+        keys: Every key that is read, set or not.
+        tree: Knows where each value is from.
+        problems: One line each; none of them quotes a value.
+        warnings: Likewise.
+        strays: The keys below ``litellm`` that nothing reads.
+    """
+
+    settings: Settings | None
+    keys: Sequence[Key]
+    tree: Tree
+    problems: Sequence[str]
+    warnings: Sequence[str]
+    strays: Sequence[Stray]
+
+
+def load_settings(paths: Sequence[Path], environ: Mapping[str, str]) -> Settings:
+    """Read the configuration files, in order, and ``APP_CONFIG_*`` of the environment.
+
+    Args:
+        paths: Later files win; :func:`~litellm_plugin.config.default_paths` names the usual.
+        environ: Variables for ``${X}`` and ``$env``, and ``APP_CONFIG_*``.
+
+    Raises:
+        ConfigError: Something is missing or wrong; it names all of it.
+    """
+    reading = read_configuration(paths, environ)
+    if reading.settings is None:
+        raise ConfigError(reading.problems)
+    return reading.settings
+
+
+def read_configuration(paths: Sequence[Path], environ: Mapping[str, str]) -> Reading:
+    """Read the configuration as :func:`load_settings` does, and tell all that is seen of it."""
+    report = Report()
+    tree = read_tree(paths, environ, report)
+    config = _checked(tree, report)
+    found = list(walk(json_schema(), tree.data))
+    keys = [item for item in found if isinstance(item, Key)]
+    strays = [item for item in found if isinstance(item, Stray)]
+    if tree.at(*_BACKSTAGE_URL) is None and tree.at(*_BASE_URL) is None:
+        report.missing(_BASE_URL, deepest(_BASE_URL, tree.left_out))
+    for key in keys:
+        _judge_left_out(key, tree, report)
+    strays = [stray for stray in strays if stray.forbidden or stray.path[0] == "litellm"]
+    for stray in strays:
+        hint = f"; did you mean {stray.meant}?" if stray.meant else ""
+        if stray.forbidden:
+            report.problem(stray.path, f"no such key{hint}")
+        elif stray.meant:
+            report.warn(stray.path, f"not a key of this service{hint}")
+    settings = config.settings() if config else None
+    if config and settings:
+        _judge_discovery(settings, report)
+        for path, text in _oddities(config, settings, tree):
+            report.warn((path,), text)
+    return Reading(
+        None if report.problems else settings, keys, tree, report.problems, report.warnings, strays
+    )
+
+
+def _checked(tree: Tree, report: Report) -> AppConfig | None:
+    try:
+        return model().validate_python({"litellm": {}, **tree.data})
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False)
+    for error in errors:
+        told = error.get("ctx", {})
+        # Pydantic adds which form of a value it has tried, such as <object>.
+        path = tuple(part for part in error["loc"] if str(part)[:1] != "<") + told.get("at", ())
+        text = told.get("text", error["type"])
+        if text == "missing":
+            report.missing(path, deepest(path, tree.left_out))
+        elif error["type"] == "fault":
+            report.problem(path, text)
+        elif error["type"] != "unexpected_keyword_argument":  # which is a stray
+            wanted = "list of objects" if error["type"] == "tuple_type" else "object"
+            got = told.get("got") or kind(error["input"])
+            origin = deepest(path, tree.origins)
+            report.problem(path, f"got {got} in {origin}, wanted {told.get('wanted', wanted)}")
+    return None
+
+
+def _judge_left_out(key: Key, tree: Tree, report: Report) -> None:
+    """Report limits, and entries of lists, that were written and are left out."""
+    reason = deepest(key.path, tree.left_out)
+    if key.value is None and key.schema.get("limits") and reason:
+        report.missing(key.path, reason)
+    lost = tree.lost.get(key.path, ())
+    if lost and key.value == [] and key.schema.get("emptyIsAll"):
+        origin = deepest(key.path, tree.origins)
+        report.problem(
+            key.path,
+            f"got only entries that are left out in {origin}, "
+            "wanted one that is not, as an empty list means everything",
+        )
+    for reason in lost:
+        report.warn(key.path, f"an entry is left out, {reason}")
+
+
+def _judge_discovery(settings: Settings, report: Report) -> None:
+    """Report DNS service records that are the only target of a plugin which this service asks.
+
+    Other plugins may have them: Backstage resolves them, and this service does not.
+    """
+    permission = ("permission",) if settings.permission_enabled else ()
+    for plugin in ("auth", "catalog", *permission):
+        if is_service_record(settings.discovery.base_url(plugin)):
+            report.problem(
+                ("discovery", "endpoints"),
+                f"the target for {plugin} is a DNS service record; "
+                "wanted an http or https URL, as target.internal or target.external",
+            )
+
+
+def _oddities(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tuple[str, str]]:
+    """Yield what will not work as it may be meant: a key, and what to say of it."""
+    yield from _odd_groups(config.litellm)
+    domain = config.litellm.user_id_domain
+    if domain is not None and not _DOMAIN.fullmatch(domain):
+        told = "no domain such as example.com; user ids end with @ and this"
+        yield "litellm.userIdDomain", told
+    if tree.at("litellm", "teamAdmin") is not None and not settings.team_management:
+        yield "litellm.teamAdmin", "without effect; it needs a group, and permission.enabled"
+    if settings.bridge.enabled and settings.bridge.issuer is None:
+        told = "missing; the bridge is enabled, and its routes are left out"
+        yield "litellm.bridge.issuer", told
+    if config.backend.auth.dangerously_disable_default_auth_policy:
+        told = "not honoured; every request still needs credentials"
+        yield "backend.auth.dangerouslyDisableDefaultAuthPolicy", told
+    if settings.cors and not settings.cors.origins:
+        yield "backend.cors.origin", "missing; no other origin is let in"
+    cache: Any = tree.at("backend", "cache") or {}
+    if key := unsupported(cache):
+        yield dotted(("backend", "cache", *key)), "not supported; memory takes its place"
+    elif settings.cache.connection and isinstance(cache["connection"], dict):
+        yield "backend.cache.connection", "of its options only url is used"
+
+
+def _odd_groups(litellm: LiteLLM) -> Iterator[tuple[str, str]]:
+    groups = {
+        "audit.group": litellm.audit.group,
+        "teamAdmin.group": litellm.team_admin.group,
+        "bridge.group": litellm.bridge.group,
+    }
+    for index, role in enumerate(litellm.provisioning.roles):
+        groups[f"provisioning.roles[{index}].group"] = role.group
+    for key, group in groups.items():
+        if group == "":
+            yield f"litellm.{key}", "missing; nobody has this role"
+        elif group and not _ENTITY_REF.fullmatch(group):
+            told = "not written as group:namespace/name in lower case: it has no members"
+            yield f"litellm.{key}", told

@@ -1,0 +1,497 @@
+"""The whole configuration as one model: how it is checked, listed and told to editors."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, TypeAdapter
+from pydantic.json_schema import SkipJsonSchema
+
+from litellm_plugin.config.report import KeyPath
+from litellm_plugin.config.settings import (
+    SHARED_STORES,
+    Bridge,
+    Cache,
+    Cors,
+    Discovery,
+    DiscoveryEndpoint,
+    Display,
+    ExternalAccess,
+    JwksAccess,
+    KeyGeneration,
+    KeyPolicy,
+    LegacyAccess,
+    Opencode,
+    Provisioning,
+    Restrictions,
+    Section,
+    Service,
+    Settings,
+    StaticAccess,
+    StaticPluginKey,
+    TeamAdmin,
+    key,
+)
+from litellm_plugin.config.sources import INCLUDES
+from litellm_plugin.config.values import (
+    WORDS,
+    Base64,
+    BaseUrl,
+    EntityRef,
+    Flag,
+    Header,
+    Text,
+    Url,
+    WrittenAs,
+    fault,
+    one_of,
+)
+
+_ALIKE = 0.75  # of 1; "masterkey", "base_url" and "rolls" are, "title" and "theme" are not
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Audit(Section):
+    """``litellm.audit``."""
+
+    group: EntityRef | None = key("may read the audit log", None, usual="nobody")
+
+
+@dataclass(frozen=True, slots=True)
+class LiteLLM(Section):
+    """``litellm``."""
+
+    base_url: BaseUrl = key("the LiteLLM proxy")
+    master_key: Header = key("never leaves the service", secret=True)
+    public_base_url: Url | None = key("told to browsers instead of baseUrl", None)
+    user_id_domain: Text | None = key("user:default/jane is jane@example.com at LiteLLM", None)
+    provisioning: Provisioning = key("What a first visit creates at LiteLLM.", Provisioning)
+    audit: Audit = key("", Audit)
+    key_generation: KeyGeneration = key(
+        "Told to the frontend, and enforced where it is set.", KeyGeneration
+    )
+    key_policy: KeyPolicy = key(
+        "Limits of keys, for everybody; docs/keys-and-identity.md tells all of it. What a request "
+        "for a key leaves out is filled in, what goes beyond is refused. Without a key there is "
+        "no limit.",
+        KeyPolicy,
+    )
+    team_admin: TeamAdmin = key("Managing teams; needs permission.enabled too.", TeamAdmin)
+    display: Display = key(
+        "What is shown of a team's budget: a percentage takes the place of dollars.", Display
+    )
+    bridge: Bridge = key("Keys for command line clients, which come with a Keycloak token.", Bridge)
+    opencode: Opencode = key(
+        "/opencode/connect, which sends a key to a tool on the user's machine.", Opencode
+    )
+    service: Service = key(
+        "What this service has and the npm plugin has not. A key that is not listed here is an "
+        "error.",
+        Service,
+    )
+
+
+# Who may call besides users and plugins. The type of an entry says what its options are.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry(Section):
+    type: Annotated[str, one_of("static", "legacy", "jwks")] = key()
+    options: Any
+    access_restrictions: Restrictions | None = key("", None, limits=True)
+
+    def access(self, _: object) -> ExternalAccess:
+        access: ExternalAccess = replace(self.options, restrictions=self.access_restrictions)
+        return access
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StaticEntry(_Entry):
+    type: Annotated[str, one_of("static")] = key(
+        "legacy is a token signed with a shared secret, jwks one of another issuer"
+    )
+    options: StaticAccess = key()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LegacyEntry(_Entry):
+    type: Annotated[str, one_of("legacy")] = key()
+    options: LegacyAccess = key()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _JwksEntry(_Entry):
+    type: Annotated[str, one_of("jwks")] = key()
+    options: JwksAccess = key()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _UnknownEntry(Section):
+    type: Annotated[str, one_of("static", "legacy", "jwks")] = key()
+
+
+def _type(entry: Any) -> str:
+    found = entry.get("type") if isinstance(entry, dict) else None
+    return f"<{found}>" if found in ("static", "legacy", "jwks") else "<unknown>"
+
+
+_External = Annotated[
+    Annotated[Any, WrittenAs(_StaticEntry, _Entry.access), Tag("<static>")]
+    | Annotated[Any, WrittenAs(_LegacyEntry, _Entry.access), Tag("<legacy>")]
+    | Annotated[Any, WrittenAs(_JwksEntry, _Entry.access), Tag("<jwks>")]
+    | Annotated[Any, WrittenAs(_UnknownEntry, _Entry.access), SkipJsonSchema(), Tag("<unknown>")],
+    Discriminator(_type),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _OldKey(Section):
+    """One of ``backend.auth.keys``, the older form of type ``legacy``."""
+
+    secret: Base64 = key(secret=True)
+    access_restrictions: Restrictions | None = key("", None, limits=True)
+
+    def access(self, _: object) -> LegacyAccess:
+        return LegacyAccess(self.secret, "external:backstage-plugin", self.access_restrictions)
+
+
+def _first_signs(keys: tuple[StaticPluginKey, ...]) -> tuple[StaticPluginKey, ...]:
+    if not keys:
+        raise fault("empty; the first key is to sign")
+    if keys[0].private_key_file is None:
+        raise fault("missing", at=(0, "privateKeyFile"))
+    return keys
+
+
+@dataclass(frozen=True, slots=True)
+class _StaticKeys(Section):
+    keys: Annotated[tuple[StaticPluginKey, ...], AfterValidator(_first_signs)] = key()
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyStore(Section):
+    type: Annotated[str, one_of("static", "database")] | None = key("", None)
+    static: _StaticKeys | None = key("", None)
+
+
+def _only_of_its_type(store: Any) -> Any:
+    if not isinstance(store, dict):
+        return store
+    static = {"static": store.get("static", {})} if store.get("type") == "static" else {}
+    return {"type": store.get("type"), **static}
+
+
+@dataclass(frozen=True, slots=True)
+class _Auth(Section):
+    dangerously_disable_default_auth_policy: Flag = key(
+        "NOT honoured, true only logs a warning", False
+    )
+    external_access: tuple[_External, ...] = key(
+        "Who may call besides users and plugins. Restrictions limit a token to plugins, and in "
+        "them to permissions or actions; without any it may do everything.",
+        (),
+    )
+    keys: tuple[Annotated[LegacyAccess, WrittenAs(_OldKey, _OldKey.access)], ...] = key(
+        "The older form of type legacy.", ()
+    )
+    plugin_key_store: Annotated[_KeyStore, BeforeValidator(_only_of_its_type)] = key(
+        'The keys for signing plugin tokens. Several hosts need "static" and the same keys; '
+        "without it there is one key per host, see litellm.service.keyFile.",
+        _KeyStore,
+    )
+
+
+_Level = Annotated[str, one_of(*_LEVELS)]
+
+
+@dataclass(frozen=True, slots=True)
+class _AuditLevels(Section):
+    low: _Level = key("Backstage's own is debug", "info")
+    medium: _Level = key("", "info")
+    high: _Level = key("", "info")
+    critical: _Level = key("nothing is critical so far", "info")
+
+
+@dataclass(frozen=True, slots=True)
+class _Auditor(Section):
+    severity_log_level_mappings: _AuditLevels = key("", _AuditLevels)
+
+
+def unsupported(cache: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the key of ``backend.cache`` that says something unsupported, if there is one."""
+    store = cache.get("store", "memory")
+    if store not in SHARED_STORES:
+        return None if store in ("memory", "none") else ("store",)
+    options = cache.get(store)
+    return (store, "cluster") if isinstance(options, dict) and "cluster" in options else None
+
+
+def _supported(cache: Any) -> Any:
+    """Leave out the connection of a store that is not shared: its form is not known."""
+    if not isinstance(cache, dict):
+        return cache
+    if cache.get("store") in SHARED_STORES:
+        return {} if unsupported(cache) else cache
+    return {name: value for name, value in cache.items() if name == "store"}
+
+
+def _connected(cache: Cache) -> Cache:
+    if cache.store not in SHARED_STORES:
+        return Cache()
+    if cache.connection is None:
+        raise fault("missing", at=("connection",))
+    return cache
+
+
+@dataclass(frozen=True, slots=True)
+class _Backend(Section):
+    base_url: Url | None = key(
+        "Backstage", None, usual="required without litellm.service.backstageUrl"
+    )
+    auth: _Auth = key("", _Auth)
+    auditor: _Auditor = key("", _Auditor)
+    cache: Annotated[Cache, BeforeValidator(_supported), AfterValidator(_connected)] = key(
+        "Where replicas meet", Cache
+    )
+    cors: Annotated[Cors | None, BeforeValidator(lambda cors: None if cors is False else cors)] = (
+        key(
+            "Browsers that come from other origins, when they call the service directly.",
+            None,
+            also=[{"const": False}],
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Discovery(Section):
+    endpoints: tuple[DiscoveryEndpoint, ...] = key(
+        "Where plugins are, if not below Backstage's address. The last entry for a plugin counts.",
+        (),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Permission(Section):
+    enabled: Flag = key("ask Backstage's permission policy; false allows all", False)
+
+
+@dataclass(frozen=True, slots=True)
+class AppConfig(Section):
+    """The configuration as it is written."""
+
+    litellm: LiteLLM = key()
+    backend: _Backend = key("", _Backend)
+    discovery: _Discovery = key("", _Discovery)
+    permission: _Permission = key("", _Permission)
+
+    def settings(self) -> Settings:
+        """Return the settings that it says."""
+        own, backend, store = self.litellm, self.backend, self.backend.auth.plugin_key_store
+        roles = tuple(role for role in own.provisioning.roles if role.group)
+        levels = backend.auditor.severity_log_level_mappings
+        # Of two entries for a plugin, Backstage takes the last and Discovery the first.
+        endpoints = tuple(end for end in reversed(self.discovery.endpoints) if end.target)
+        return Settings(
+            base_url=own.base_url,
+            master_key=own.master_key,
+            discovery=Discovery(own.service.backstage_url or backend.base_url or "", endpoints),
+            public_base_url=own.public_base_url,
+            user_id_domain=own.user_id_domain,
+            provisioning=replace(own.provisioning, roles=roles),
+            audit_group=own.audit.group,
+            key_generation=own.key_generation,
+            key_policy=own.key_policy,
+            team_admin=own.team_admin,
+            display=own.display,
+            bridge=own.bridge,
+            opencode=own.opencode,
+            service=own.service,
+            permission_enabled=self.permission.enabled,
+            external_access=(*backend.auth.external_access, *backend.auth.keys),
+            plugin_keys=store.static.keys if store.static else (),
+            cors=backend.cors,
+            cache=backend.cache,
+            audit_levels={f.name: _LEVELS[getattr(levels, f.name)] for f in fields(levels)},
+        )
+
+
+@cache
+def model() -> TypeAdapter[AppConfig]:
+    """Return what checks a configuration."""
+    return TypeAdapter(AppConfig)
+
+
+# What the model says of each key. Beside the keywords of JSON Schema there are `limits` (see
+# settings), `emptyIsAll`, `usual` (a default in words), `also` (other forms) and WORDS.
+
+Node = dict[str, Any]
+_OWN = {WORDS, "limits", "emptyIsAll", "usual", "also"}
+
+
+@cache
+def json_schema() -> Node:
+    """Return the JSON Schema of the configuration, without references."""
+    schema = model().json_schema()
+    return dict(_expanded(schema, schema.pop("$defs")))
+
+
+def _expanded(node: Any, definitions: Mapping[str, Node]) -> Any:
+    if isinstance(node, list):
+        return [_expanded(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        node = {**definitions[node["$ref"].rpartition("/")[2]], "description": "", **node}
+    left_out = {"$ref", "title"}
+    return {k: _expanded(inner, definitions) for k, inner in node.items() if k not in left_out}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key that this service reads, and what a configuration has there.
+
+    Attributes:
+        schema: Of its value.
+        value: None where it is not set.
+    """
+
+    path: KeyPath
+    schema: Node
+    value: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A key that nothing reads.
+
+    Attributes:
+        meant: The name of the key that may be meant.
+        forbidden: Whether it stands where only known keys may.
+    """
+
+    path: KeyPath
+    meant: str | None
+    forbidden: bool
+
+
+def walk(schema: Node, value: Any, path: KeyPath = ()) -> Iterator[Key | Stray]:
+    """Yield the keys that are read, set or not, and those that stand beside them.
+
+    An object that is only read where it is set, and is not, is one key.
+    """
+    schema = _fitting(schema, value)
+    properties = schema.get("properties")
+    entries: Node = schema.get("items", {})
+    if properties and (value is not None or schema.get("default", properties) is not None):
+        written = value if isinstance(value, dict) else {}
+        for name, inner in properties.items():
+            yield from walk(inner, written.get(name), (*path, name))
+        forbidden = schema.get("additionalProperties") is False
+        for name in written:
+            if name not in properties:
+                yield Stray((*path, name), _closest(name, properties), forbidden)
+    elif isinstance(value, list) and WORDS not in entries and WORDS not in schema:
+        for index, item in enumerate(value):
+            yield from walk(entries, item, (*path, index))
+    else:
+        yield Key(path, schema, value)
+
+
+def forms(schema: Node) -> list[Node]:
+    """Return the forms that a value can have, apart from null."""
+    if WORDS in schema:
+        return [schema]
+    if schema.get("type") == "null":
+        return []
+    own = {name: inner for name, inner in schema.items() if name not in {"anyOf", "oneOf"}}
+    found: list[Node] = schema.get("anyOf") or schema.get("oneOf") or [{}]
+    return [{**form, **own} for some in found for form in (forms(some) if some else [{}])]
+
+
+def _fitting(schema: Node, value: Any) -> Node:
+    """Return the form that ``value`` is written in."""
+
+    def fits(form: Node) -> bool:
+        properties = form.get("properties")
+        if not isinstance(value, dict) or not properties:
+            return isinstance(value, dict) == bool(properties)
+        kinds = properties.get("type", {}).get("enum")
+        return kinds is None or value.get("type") in kinds
+
+    found = forms(schema)
+    return next(filter(fits, found), found[0])
+
+
+def _closest(name: str, known: Iterable[str]) -> str | None:
+    by_plain_name = {_plain(other): other for other in known}
+    close = difflib.get_close_matches(_plain(name), by_plain_name, n=1, cutoff=_ALIKE)
+    return by_plain_name[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def editor_schema() -> Node:
+    """Return the JSON Schema of a configuration file, for editors.
+
+    A file may leave out what another one has, and any value may be elsewhere: in a variable
+    or another file. Keys of others are not refused.
+    """
+    elsewhere = {
+        "anyOf": [
+            {"type": "null"},
+            {"type": "string", "pattern": r"\$\{"},
+            {
+                "type": "object",
+                "properties": {name: {"type": "string"} for name in INCLUDES},
+                "additionalProperties": False,
+                "minProperties": 1,
+                "maxProperties": 1,
+            },
+        ]
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "app-config.yaml of litellm-plugin",
+        **_for_editors(json_schema()),
+        "$defs": {"elsewhere": elsewhere},
+    }
+
+
+def _for_editors(schema: Node, *, in_list: bool = False) -> Node:
+    left_out = {*_OWN, *(() if in_list else ("required",))}
+    result: Node = {name: inner for name, inner in schema.items() if name not in left_out}
+    if WORDS in schema:
+        result["title"] = schema[WORDS]
+    for keyword in ("anyOf", "oneOf"):
+        if keyword in schema:
+            result[keyword] = [_for_editors(form, in_list=in_list) for form in schema[keyword]]
+    if "items" in schema:
+        result["items"] = _or_elsewhere(schema["items"], in_list=True)
+    if "properties" in schema:
+        result["properties"] = {
+            name: _or_elsewhere(inner, in_list=in_list)
+            for name, inner in schema["properties"].items()
+        }
+    return result
+
+
+def _or_elsewhere(schema: Node, *, in_list: bool) -> Node:
+    own = _for_editors(schema, in_list=in_list)
+    notes: Node = {
+        name: own.pop(name) for name in ("title", "description", "default") if name in own
+    }
+    told: Node = {name: note for name, note in notes.items() if note not in ("", None)}
+    return {**told, "anyOf": [own, *schema.get("also", ()), {"$ref": "#/$defs/elsewhere"}]}
