@@ -144,7 +144,7 @@ def _line(key: Key, tree: Tree) -> Line:
         value = MASK
     else:
         value = _masked(value)
-    origins = tree.origins_of(key.path) if is_set else ()
+    origins = tuple(tree.origins_of(key.path)) if is_set else ()
     filled = deepest(key.path, tree.filled) if is_set else None
     return Line(redact(dotted(key.path)), value, secret, origins, filled)
 

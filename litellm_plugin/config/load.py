@@ -14,14 +14,13 @@ from litellm_plugin.config.report import ConfigError, Report, deepest, dotted
 from litellm_plugin.config.schema import (
     AppConfig,
     Key,
-    LiteLLM,
     Stray,
     json_schema,
     model,
     unsupported,
     walk,
 )
-from litellm_plugin.config.settings import Settings
+from litellm_plugin.config.settings import LiteLLM, Settings
 from litellm_plugin.config.sources import Tree, read_tree
 from litellm_plugin.config.values import is_service_record, kind
 
@@ -114,7 +113,7 @@ def _checked(tree: Tree, report: Report) -> AppConfig | None:
         elif error["type"] != "unexpected_keyword_argument":  # which is a stray
             wanted = "list of objects" if error["type"] == "tuple_type" else "object"
             got = told.get("got") or kind(error["input"])
-            origin = deepest(path, tree.origins)
+            origin = tree.origins_of(path)[-1]
             report.problem(path, f"got {got} in {origin}, wanted {told.get('wanted', wanted)}")
     return None
 
@@ -126,10 +125,9 @@ def _judge_left_out(key: Key, tree: Tree, report: Report) -> None:
         report.missing(key.path, reason)
     lost = tree.lost.get(key.path, ())
     if lost and key.value == [] and key.schema.get("emptyIsAll"):
-        origin = deepest(key.path, tree.origins)
         report.problem(
             key.path,
-            f"got only entries that are left out in {origin}, "
+            f"got only entries that are left out in {tree.origins_of(key.path)[-1]}, "
             "wanted one that is not, as an empty list means everything",
         )
     for reason in lost:
@@ -177,7 +175,7 @@ def _oddities(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tup
 
 def _odd_groups(litellm: LiteLLM) -> Iterator[tuple[str, str]]:
     groups = {
-        "audit.group": litellm.audit.group,
+        "audit.group": litellm.audit_group,
         "teamAdmin.group": litellm.team_admin.group,
         "bridge.group": litellm.bridge.group,
     }

@@ -12,45 +12,27 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, TypeAdapter
 from pydantic.json_schema import SkipJsonSchema
 
+from litellm_plugin.config import values as v
 from litellm_plugin.config.report import KeyPath
 from litellm_plugin.config.settings import (
     SHARED_STORES,
-    Bridge,
     Cache,
     Cors,
     Discovery,
     DiscoveryEndpoint,
-    Display,
     ExternalAccess,
     JwksAccess,
-    KeyGeneration,
-    KeyPolicy,
     LegacyAccess,
-    Opencode,
-    Provisioning,
+    LiteLLM,
     Restrictions,
     Section,
-    Service,
     Settings,
     StaticAccess,
     StaticPluginKey,
-    TeamAdmin,
     key,
 )
 from litellm_plugin.config.sources import INCLUDES
-from litellm_plugin.config.values import (
-    WORDS,
-    Base64,
-    BaseUrl,
-    EntityRef,
-    Flag,
-    Header,
-    Text,
-    Url,
-    WrittenAs,
-    fault,
-    one_of,
-)
+from litellm_plugin.config.values import WORDS, WrittenAs, one_of
 
 _ALIKE = 0.75  # of 1; "masterkey", "base_url" and "rolls" are, "title" and "theme" are not
 _LEVELS = {
@@ -59,47 +41,6 @@ _LEVELS = {
     "warn": logging.WARNING,
     "error": logging.ERROR,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Audit(Section):
-    """``litellm.audit``."""
-
-    group: EntityRef | None = key("may read the audit log", None, usual="nobody")
-
-
-@dataclass(frozen=True, slots=True)
-class LiteLLM(Section):
-    """``litellm``."""
-
-    base_url: BaseUrl = key("the LiteLLM proxy")
-    master_key: Header = key("never leaves the service", secret=True)
-    public_base_url: Url | None = key("told to browsers instead of baseUrl", None)
-    user_id_domain: Text | None = key("user:default/jane is jane@example.com at LiteLLM", None)
-    provisioning: Provisioning = key("What a first visit creates at LiteLLM.", Provisioning)
-    audit: Audit = key("", Audit)
-    key_generation: KeyGeneration = key(
-        "Told to the frontend, and enforced where it is set.", KeyGeneration
-    )
-    key_policy: KeyPolicy = key(
-        "Limits of keys, for everybody; docs/keys-and-identity.md tells all of it. What a request "
-        "for a key leaves out is filled in, what goes beyond is refused. Without a key there is "
-        "no limit.",
-        KeyPolicy,
-    )
-    team_admin: TeamAdmin = key("Managing teams; needs permission.enabled too.", TeamAdmin)
-    display: Display = key(
-        "What is shown of a team's budget: a percentage takes the place of dollars.", Display
-    )
-    bridge: Bridge = key("Keys for command line clients, which come with a Keycloak token.", Bridge)
-    opencode: Opencode = key(
-        "/opencode/connect, which sends a key to a tool on the user's machine.", Opencode
-    )
-    service: Service = key(
-        "What this service has and the npm plugin has not. A key that is not listed here is an "
-        "error.",
-        Service,
-    )
 
 
 # Who may call besides users and plugins. The type of an entry says what its options are.
@@ -159,7 +100,7 @@ _External = Annotated[
 class _OldKey(Section):
     """One of ``backend.auth.keys``, the older form of type ``legacy``."""
 
-    secret: Base64 = key(secret=True)
+    secret: v.Base64 = key(secret=True)
     access_restrictions: Restrictions | None = key("", None, limits=True)
 
     def access(self, _: object) -> LegacyAccess:
@@ -168,9 +109,9 @@ class _OldKey(Section):
 
 def _first_signs(keys: tuple[StaticPluginKey, ...]) -> tuple[StaticPluginKey, ...]:
     if not keys:
-        raise fault("empty; the first key is to sign")
+        raise v.fault("empty; the first key is to sign")
     if keys[0].private_key_file is None:
-        raise fault("missing", at=(0, "privateKeyFile"))
+        raise v.fault("missing", at=(0, "privateKeyFile"))
     return keys
 
 
@@ -194,7 +135,7 @@ def _only_of_its_type(store: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Auth(Section):
-    dangerously_disable_default_auth_policy: Flag = key(
+    dangerously_disable_default_auth_policy: v.Flag = key(
         "NOT honoured, true only logs a warning", False
     )
     external_access: tuple[_External, ...] = key(
@@ -250,13 +191,13 @@ def _connected(cache: Cache) -> Cache:
     if cache.store not in SHARED_STORES:
         return Cache()
     if cache.connection is None:
-        raise fault("missing", at=("connection",))
+        raise v.fault("missing", at=("connection",))
     return cache
 
 
 @dataclass(frozen=True, slots=True)
 class _Backend(Section):
-    base_url: Url | None = key(
+    base_url: v.Url | None = key(
         "Backstage", None, usual="required without litellm.service.backstageUrl"
     )
     auth: _Auth = key("", _Auth)
@@ -283,7 +224,7 @@ class _Discovery(Section):
 
 @dataclass(frozen=True, slots=True)
 class _Permission(Section):
-    enabled: Flag = key("ask Backstage's permission policy; false allows all", False)
+    enabled: v.Flag = key("ask Backstage's permission policy; false allows all", False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,25 +239,14 @@ class AppConfig(Section):
     def settings(self) -> Settings:
         """Return the settings that it says."""
         own, backend, store = self.litellm, self.backend, self.backend.auth.plugin_key_store
+        litellm = {f.name: getattr(own, f.name) for f in fields(own)}
         roles = tuple(role for role in own.provisioning.roles if role.group)
         levels = backend.auditor.severity_log_level_mappings
         # Of two entries for a plugin, Backstage takes the last and Discovery the first.
         endpoints = tuple(end for end in reversed(self.discovery.endpoints) if end.target)
         return Settings(
-            base_url=own.base_url,
-            master_key=own.master_key,
+            **litellm | {"provisioning": replace(own.provisioning, roles=roles)},
             discovery=Discovery(own.service.backstage_url or backend.base_url or "", endpoints),
-            public_base_url=own.public_base_url,
-            user_id_domain=own.user_id_domain,
-            provisioning=replace(own.provisioning, roles=roles),
-            audit_group=own.audit.group,
-            key_generation=own.key_generation,
-            key_policy=own.key_policy,
-            team_admin=own.team_admin,
-            display=own.display,
-            bridge=own.bridge,
-            opencode=own.opencode,
-            service=own.service,
             permission_enabled=self.permission.enabled,
             external_access=(*backend.auth.external_access, *backend.auth.keys),
             plugin_keys=store.static.keys if store.static else (),

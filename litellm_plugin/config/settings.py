@@ -21,56 +21,12 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
 
-from litellm_plugin.config.values import (
-    NOT_EMPTY,
-    Address,
-    Algorithm,
-    Algorithms,
-    Anything,
-    Base64,
-    BaseUrl,
-    BlankEntityRef,
-    BlankText,
-    DurationLimit,
-    EntityRef,
-    ExistingFile,
-    File,
-    Flag,
-    Header,
-    HeaderNames,
-    Number,
-    PluginId,
-    Positive,
-    PositiveLimit,
-    PositiveWholeLimit,
-    RedisUrl,
-    ResetLimit,
-    StaticToken,
-    Subject,
-    Target,
-    Text,
-    TextOrTexts,
-    Texts,
-    TextsLimit,
-    Url,
-    UrlWithQuery,
-    Value,
-    Whole,
-    WholeLimit,
-    Words,
-    WordSet,
-    WrittenAs,
-    fault,
-    flag,
-    is_service_record,
-    one_of,
-    text,
-    texts_among,
-    words_among,
-    wrong,
-)
+from litellm_plugin.config import values as v
+from litellm_plugin.config.values import WrittenAs, one_of
 
 CACHE_SECONDS = 3.0
+
+KEY_TYPES = ("llm_api", "read_only", "default")  # LiteLLM's
 
 ORIGINAL, UNAMBIGUOUS = "original", "unambiguous"  # what userIds may be
 
@@ -142,30 +98,30 @@ class UserDefaults(Section):
     A role may blank a field, so the empty string and zero are values here.
     """
 
-    max_budget: Number | None = key("USD per budgetDuration", 10.0)
-    budget_duration: Text = key("time until the spend begins at 0 again", "30d")
-    models: Texts = key("empty allows every model of the proxy", (), emptyIsAll=True)
-    teams: Texts = key("ids of LiteLLM teams to join", ())
-    tpm_limit: Whole | None = key("tokens per minute", None)
-    rpm_limit: Whole | None = key("requests per minute", None)
-    user_role: Text = key("LiteLLM's role", "internal_user")
-    metadata: Anything = key("kept with the user", dict)
+    max_budget: v.Number | None = key("USD per budgetDuration", 10.0)
+    budget_duration: v.Text = key("time until the spend begins at 0 again", "30d")
+    models: v.Texts = key("empty allows every model of the proxy", (), emptyIsAll=True)
+    teams: v.Texts = key("ids of LiteLLM teams to join", ())
+    tpm_limit: v.Whole | None = key("tokens per minute", None)
+    rpm_limit: v.Whole | None = key("requests per minute", None)
+    user_role: v.Text = key("LiteLLM's role", "internal_user")
+    metadata: v.Anything = key("kept with the user", dict)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPolicy(StrictSection):
     """``litellm.keyPolicy``: the limits of virtual keys; None is no limit."""
 
-    max_duration: DurationLimit = _limit("longest life from now on")
-    max_budget: PositiveLimit = _limit("USD, highest budget of a key")
+    max_duration: v.DurationLimit = _limit("longest life from now on")
+    max_budget: v.PositiveLimit = _limit("USD, highest budget of a key")
     # None: under a max_budget none may be reset
-    min_budget_duration: ResetLimit = _limit(
+    min_budget_duration: v.ResetLimit = _limit(
         "shortest time until such a budget begins anew, or else none may"
     )
-    max_tpm_limit: PositiveWholeLimit = _limit("highest limit of tokens per minute")
-    max_rpm_limit: PositiveWholeLimit = _limit("highest limit of requests per minute")
-    allowed_models: TextsLimit = _limit("models and access groups that a key may be for")
-    max_active_keys: WholeLimit = _limit(
+    max_tpm_limit: v.PositiveWholeLimit = _limit("highest limit of tokens per minute")
+    max_rpm_limit: v.PositiveWholeLimit = _limit("highest limit of requests per minute")
+    allowed_models: v.TextsLimit = _limit("models and access groups that a key may be for")
+    max_active_keys: v.WholeLimit = _limit(
         "keys of one LiteLLM user that are neither expired nor blocked"
     )
 
@@ -184,10 +140,10 @@ class _WrittenRole(UserDefaults):
         alias_generator=to_camel, json_schema_extra=_without_defaults
     )
 
-    budget_duration: BlankText = key("", "")
-    user_role: BlankText = key("", "")
-    metadata: Anything = key("merged with that of defaults", dict)
-    group: BlankEntityRef = key("without one nobody has the role", "")
+    budget_duration: v.BlankText = key("", "")
+    user_role: v.BlankText = key("", "")
+    metadata: v.Anything = key("merged with that of defaults", dict)
+    group: v.BlankEntityRef = key("without one nobody has the role", "")
     key_policy: Annotated[Mapping[str, Any], WrittenAs(KeyPolicy, _given)] = key(
         "what differs of litellm.keyPolicy for this group; unlimited lifts a limit", dict
     )
@@ -220,7 +176,7 @@ class Role:
 class Provisioning(Section):
     """``litellm.provisioning``."""
 
-    enabled: Flag = key("create unknown users", False)
+    enabled: v.Flag = key("create unknown users", False)
     defaults: UserDefaults = key("", UserDefaults)
     roles: tuple[Annotated[Role, WrittenAs(_WrittenRole, _WrittenRole.role)], ...] = key(
         "the first role whose group the user is a direct member of counts; its fields replace "
@@ -242,33 +198,34 @@ class Provisioning(Section):
 class KeyGeneration(Section):
     """``litellm.keyGeneration``: told by ``/config``, enforced only where set."""
 
-    allow_unlimited_budget: Flag | None = key("keys without a budget", None, usual="false")
-    team_required: Flag | None = key("no keys outside of a team", None, usual="true")
-    key_types: Annotated[tuple[str, ...], texts_among("llm_api", "read_only", "default")] = key(
-        "types of key that a request may ask for", ("llm_api",)
-    )
+    allow_unlimited_budget: v.Flag | None = key("keys without a budget", None, usual="false")
+    team_required: v.Flag | None = key("no keys outside of a team", None, usual="true")
+    key_types: Annotated[
+        tuple[str, ...],
+        v.some_of(v.texts, *KEY_TYPES, words=f"list of {v.either(KEY_TYPES)}", type="array"),
+    ] = key("types of key that a request may ask for", ("llm_api",))
 
 
 @dataclass(frozen=True, slots=True)
 class _Switch(Section):
     """An object with a switch in it."""
 
-    enabled: Flag = key("vector stores and MCP servers of teams", False)
+    enabled: v.Flag = key("vector stores and MCP servers of teams", False)
 
 
 @dataclass(frozen=True, slots=True)
 class TeamAdmin(Section):
     """``litellm.teamAdmin``."""
 
-    group: EntityRef | None = key("may manage teams", None, usual="nobody")
-    allowed_models: Texts = key("what a team may be given", ())
-    allowed_model_access_groups: Texts = key("groups of models likewise", ())
-    max_budget_ceiling: Number = key("USD, the highest budget of a team", 1000.0)
-    allow_unlimited_budget: Flag = key("teams without a budget", False)
-    allowed_vector_stores: Texts = key("ids that a team may be given", ())
-    allowed_mcp_servers: Texts = key("names that a team may be given", ())
-    allowed_mcp_access_groups: Texts = key("groups of MCP servers likewise", ())
-    allow_team_delete: Flag = key("deleting teams", False)
+    group: v.EntityRef | None = key("may manage teams", None, usual="nobody")
+    allowed_models: v.Texts = key("what a team may be given", ())
+    allowed_model_access_groups: v.Texts = key("groups of models likewise", ())
+    max_budget_ceiling: v.Number = key("USD, the highest budget of a team", 1000.0)
+    allow_unlimited_budget: v.Flag = key("teams without a budget", False)
+    allowed_vector_stores: v.Texts = key("ids that a team may be given", ())
+    allowed_mcp_servers: v.Texts = key("names that a team may be given", ())
+    allowed_mcp_access_groups: v.Texts = key("groups of MCP servers likewise", ())
+    allow_team_delete: v.Flag = key("deleting teams", False)
     object_permissions: Annotated[bool, WrittenAs(_Switch, lambda written, _: written.enabled)] = (
         key("", False)
     )
@@ -278,47 +235,53 @@ class TeamAdmin(Section):
 class Display(Section):
     """``litellm.display``."""
 
-    hide_team_budget_for_members: Flag = key("for members", False)
-    hide_team_budget_for_managers: Flag = key("for those who manage teams too", False)
+    hide_team_budget_for_members: v.Flag = key("for members", False)
+    hide_team_budget_for_managers: v.Flag = key("for those who manage teams too", False)
 
 
 @dataclass(frozen=True, slots=True)
 class Bridge(Section):
     """``litellm.bridge``: CLI clients with a Keycloak token."""
 
-    enabled: Flag = key("needs an issuer", False)
-    issuer: BaseUrl | None = key("the realm whose tokens count", None)
-    client_id: Text = key("the client that tokens have to be for", "abby-cli")
-    group: EntityRef | None = key("may use the bridge", None, usual="everybody")
+    enabled: v.Flag = key("needs an issuer", False)
+    issuer: v.BaseUrl | None = key("the realm whose tokens count", None)
+    client_id: v.Text = key("the client that tokens have to be for", "abby-cli")
+    group: v.EntityRef | None = key("may use the bridge", None, usual="everybody")
 
 
 @dataclass(frozen=True, slots=True)
 class Opencode(Section):
     """``litellm.opencode``."""
 
-    enabled: Flag = key("", False)
-    key_duration: Text = key("life of such a key", "30d")
-    max_budget: Number = key("USD per key", 50.0)
-    require_team: Flag = key("the key has to belong to a team", False)
-    metadata: Anything = key("kept with the key", dict)
+    enabled: v.Flag = key("", False)
+    key_duration: v.Text = key("life of such a key", "30d")
+    max_budget: v.Number = key("USD per key", 50.0)
+    require_team: v.Flag = key("the key has to belong to a team", False)
+    metadata: v.Anything = key("kept with the key", dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _PermissionAttribute(StrictSection):
     """``permissionAttribute`` of an access restriction."""
 
-    action: Annotated[tuple[str, ...], words_among("create", "read", "update", "delete")] = key(
-        "", limits=True
-    )
+    action: Annotated[
+        tuple[str, ...],
+        v.some_of(
+            v.words,
+            *("create", "read", "update", "delete"),
+            words="create, read, update or delete, or a list of them",
+            **v.ONE_OR_MORE,
+        ),
+    ] = key("", limits=True)
 
 
 @dataclass(frozen=True, slots=True)
 class AccessRestriction(StrictSection):
     """One of an external access entry's ``accessRestrictions``."""
 
-    plugin: Text = key()
+    plugin: v.Text = key()
     # empty: no limit by name
-    permissions: WordSet = key("", frozenset(), name="permission", limits=True)
+    permissions: v.WordSet = key("", frozenset(), name="permission", limits=True)
     # empty: no limit by permissionAttribute.action
     actions: Annotated[
         frozenset[str],
@@ -326,26 +289,20 @@ class AccessRestriction(StrictSection):
     ] = key("", frozenset(), name="permissionAttribute")
 
 
-def _some(value: Any) -> Any:
-    if value == []:
-        raise wrong(NOT_EMPTY, got="nothing")
-    return value
-
-
 def _each_plugin_once(restrictions: tuple[AccessRestriction, ...]) -> Any:
     plugins = [restriction.plugin for restriction in restrictions]
     for index, plugin in enumerate(plugins):
         if plugin in plugins[:index]:
-            raise fault("the same plugin twice", at=(index, "plugin"))
+            raise v.fault("the same plugin twice", at=(index, "plugin"))
     return restrictions
 
 
 def _misplaced(_: Any) -> Any:
-    raise fault("without effect here; it belongs beside options")
+    raise v.fault("without effect here; it belongs beside options")
 
 
 Restrictions = Annotated[
-    tuple[AccessRestriction, ...], BeforeValidator(_some), AfterValidator(_each_plugin_once)
+    tuple[AccessRestriction, ...], BeforeValidator(v.some), AfterValidator(_each_plugin_once)
 ]
 # Of an entry's options; taken from the entry itself. None: the token may do everything.
 _OfTheEntry = Annotated[
@@ -357,8 +314,8 @@ _OfTheEntry = Annotated[
 class StaticAccess(Section):
     """``options`` of ``externalAccess`` of type ``static``."""
 
-    token: StaticToken = key("of type static; 8 or more characters, without spaces", secret=True)
-    subject: Subject = key("what such a caller is called")
+    token: v.StaticToken = key("of type static; 8 or more characters, without spaces", secret=True)
+    subject: v.Subject = key("what such a caller is called")
     restrictions: _OfTheEntry = key("", None, name="accessRestrictions")
 
 
@@ -366,8 +323,8 @@ class StaticAccess(Section):
 class LegacyAccess(Section):
     """``options`` of ``externalAccess`` of type ``legacy``, and ``backend.auth.keys``."""
 
-    secret: Base64 = key("of type legacy", secret=True)  # decoded
-    subject: Subject = key()
+    secret: v.Base64 = key("of type legacy", secret=True)  # decoded
+    subject: v.Subject = key()
     restrictions: _OfTheEntry = key("", None, name="accessRestrictions")
 
 
@@ -375,11 +332,13 @@ class LegacyAccess(Section):
 class JwksAccess(Section):
     """``options`` of ``externalAccess`` of type ``jwks``."""
 
-    url: UrlWithQuery = key("of type jwks")
-    issuers: Words = key("", (), name="issuer", limits=True, usual="any")
-    audiences: Words = key('never "backstage"', (), name="audience", limits=True, usual="any")
-    algorithms: Algorithms = key("", (), name="algorithm", limits=True, usual="any asymmetric one")
-    subject_prefix: Text | None = key("callers are called external:ci:SUB", None)
+    url: v.UrlWithQuery = key("of type jwks")
+    issuers: v.Words = key("", (), name="issuer", limits=True, usual="any")
+    audiences: v.Words = key('never "backstage"', (), name="audience", limits=True, usual="any")
+    algorithms: v.Algorithms = key(
+        "", (), name="algorithm", limits=True, usual="any asymmetric one"
+    )
+    subject_prefix: v.Text | None = key("callers are called external:ci:SUB", None)
     restrictions: _OfTheEntry = key("", None, name="accessRestrictions")
 
 
@@ -390,41 +349,41 @@ ExternalAccess = StaticAccess | LegacyAccess | JwksAccess
 class StaticPluginKey(Section):
     """One of ``backend.auth.pluginKeyStore.static.keys``; the first one signs."""
 
-    key_id: Text = key("the first key signs")
-    public_key_file: ExistingFile = key("SPKI")
-    private_key_file: ExistingFile | None = key("PKCS #8, the first key needs it", None)
-    algorithm: Algorithm = key("", "ES256")
+    key_id: v.Text = key("the first key signs")
+    public_key_file: v.ExistingFile = key("SPKI")
+    private_key_file: v.ExistingFile | None = key("PKCS #8, the first key needs it", None)
+    algorithm: v.Algorithm = key("", "ES256")
 
 
 @dataclass(frozen=True, slots=True)
 class Cors(Section):
     """``backend.cors``, the options of the ``cors`` middleware of Express."""
 
-    origins: TextOrTexts = key("globs", (), name="origin")
-    methods: HeaderNames = key("", ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"))
-    allowed_headers: HeaderNames | None = key("", None, usual="those asked for")
-    exposed_headers: HeaderNames = key("", ())
-    credentials: Flag = key("", False)
-    max_age: Whole | None = key("seconds", None)
+    origins: v.TextOrTexts = key("globs", (), name="origin")
+    methods: v.HeaderNames = key("", ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"))
+    allowed_headers: v.HeaderNames | None = key("", None, usual="those asked for")
+    exposed_headers: v.HeaderNames = key("", ())
+    credentials: v.Flag = key("", False)
+    max_age: v.Whole | None = key("seconds", None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Connection(Section):
     """``backend.cache.connection`` with options."""
 
-    url: RedisUrl = key("", secret=True)
+    url: v.RedisUrl = key("", secret=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Cache(Section):
     """``backend.cache``: where the replicas of this service meet."""
 
-    store: Annotated[
-        str, one_of(*SHARED_STORES, *_OTHER_STORES, words="memory, redis or valkey")
-    ] = key("of other stores that Backstage has, memory takes the place", "memory")
+    store: Annotated[str, one_of(*SHARED_STORES, *_OTHER_STORES)] = key(
+        "of other stores that Backstage has, memory takes the place", "memory"
+    )
     # URL; None for memory
     connection: Annotated[
-        RedisUrl | None, WrittenAs(_Connection, lambda written, _: written.url, bare=True)
+        v.RedisUrl | None, WrittenAs(_Connection, lambda written, _: written.url, bare=True)
     ] = key("redis or rediss, for valkey too", None, secret=True)
 
 
@@ -432,15 +391,15 @@ class Cache(Section):
 class _Target(Section):
     """``target`` of an endpoint, where browsers have another than Backstage itself."""
 
-    internal: Target | None = key("the one that is used", None)
-    external: Target | None = key(
+    internal: v.Target | None = key("the one that is used", None)
+    external: v.Target | None = key(
         "for browsers; used only where internal is a DNS service record", None
     )
 
     def used(self, _: object) -> str:
         """Return the target that this service can reach, if there is one."""
         internal = self.internal or ""
-        return self.external if self.external and is_service_record(internal) else internal
+        return self.external if self.external and v.is_service_record(internal) else internal
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,8 +410,8 @@ class DiscoveryEndpoint(Section):
     "" where there is neither.
     """
 
-    target: Annotated[Target, WrittenAs(_Target, _Target.used, bare=True)] = key()
-    plugins: Texts = key('"*" is all others')
+    target: Annotated[v.Target, WrittenAs(_Target, _Target.used, bare=True)] = key()
+    plugins: v.Texts = key('"*" is all others')
 
 
 @dataclass(frozen=True, slots=True)
@@ -475,9 +434,9 @@ class Discovery:
 class Timeouts(StrictSection):
     """``litellm.service.timeouts``, in seconds."""
 
-    connect: Positive = key("seconds", 5.0)
-    read: Positive = key("seconds, the longest silence", 30.0)
-    total: Positive = key(
+    connect: v.Positive = key("seconds", 5.0)
+    read: v.Positive = key("seconds, the longest silence", 30.0)
+    total: v.Positive = key(
         "seconds, a whole request with all its calls; below gunicorn's graceful_timeout", 30.0
     )
 
@@ -491,16 +450,13 @@ class Rate:
 
 
 def _rate(value: Any) -> Rate:
-    """Return the rate that ``value`` writes, such as ``100/minute``."""
-    if found := _RATE.fullmatch(text(value)):
+    if found := _RATE.fullmatch(v.text(value)):
         return Rate(int(found[1]), _SECONDS[found[2]])
-    raise wrong(
-        "a number per second, minute, hour or day, such as 100/minute", got="another string"
-    )
+    raise ValueError
 
 
 _Requests = Annotated[
-    Rate, Value(_rate, "number per second, minute, hour or day", type="string", minLength=1)
+    Rate, v.Value(_rate, "number per second, minute, hour or day, as 100/minute", type="string")
 ]
 
 
@@ -508,7 +464,7 @@ _Requests = Annotated[
 class RateLimits(StrictSection):
     """``litellm.service.rateLimits``; nobody who uses the page meets them."""
 
-    enabled: Flag = key("false, here or in place of the object: no limit at all", True)
+    enabled: v.Flag = key("false, here or in place of the object: no limit at all", True)
     writes: _Requests = key("changes by one person", Rate(3000, 60), default="3000/minute")
     service_writes: _Requests = key("changes by one service", Rate(6000, 60), default="6000/minute")
     failed_tokens: _Requests = key(
@@ -517,7 +473,7 @@ class RateLimits(StrictSection):
 
 
 def _switched(value: Any) -> Any:
-    return value if isinstance(value, dict) else RateLimits(enabled=flag(value))
+    return value if isinstance(value, dict) else RateLimits(enabled=v.flag(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,37 +484,37 @@ class Logs(StrictSection):
         "", None, usual="json under gunicorn and text in development"
     )
     level: Annotated[str, one_of("debug", "info", "warning", "error")] = key("", "info")
-    access: Flag = key("a line for each request", True)
+    access: v.Flag = key("a line for each request", True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Metrics(StrictSection):
     """``litellm.service.metrics``."""
 
-    bind: Address | None = key("where Prometheus finds the metrics, never with the routes", None)
+    bind: v.Address | None = key("where Prometheus finds the metrics, never with the routes", None)
 
 
 @dataclass(frozen=True, slots=True)
 class Service(StrictSection):
     """``litellm.service``: what this service has beyond the original."""
 
-    backstage_token: Header | None = key(
+    backstage_token: v.Header | None = key(
         "a static token for the catalog, if the service is not to sign its own", None, secret=True
     )
-    plugin_id: PluginId = key("as which plugin it signs and is called", "litellm")
+    plugin_id: v.PluginId = key("as which plugin it signs and is called", "litellm")
     user_ids: Annotated[str, one_of(ORIGINAL, UNAMBIGUOUS)] = key(
         "unambiguous refuses whom several people of the catalog share a LiteLLM id with", ORIGINAL
     )
-    reserved_user_ids: Texts = key(
+    reserved_user_ids: v.Texts = key(
         "LiteLLM ids that no user of Backstage may have, beside that of its own admin", ()
     )
     # None: CACHE_SECONDS, but accounts no longer than for one page; 0: nothing is kept.
-    cache_seconds: Number | None = key(
+    cache_seconds: v.Number | None = key(
         "how long answers of LiteLLM and Backstage are used again, 0 for never",
         None,
         usual="3, and accounts for one page only",
     )
-    stale_seconds: Number = key(
+    stale_seconds: v.Number = key(
         "how long beyond that reads are answered while LiteLLM is down", 0.0
     )
     rate_limits: Annotated[RateLimits, BeforeValidator(_switched)] = key(
@@ -567,16 +523,18 @@ class Service(StrictSection):
         RateLimits,
         also=[{"type": "boolean"}],
     )
-    circuit_breaker: Flag = key(
+    circuit_breaker: v.Flag = key(
         "leave an upstream alone that is down, and look for keys that were made and not delivered",
         True,
     )
-    trusted_proxies: Whole = key(
+    trusted_proxies: v.Whole = key(
         "reverse proxies in front of the service, whose X-Forwarded-For counts", 0
     )
     timeouts: Timeouts = key("", Timeouts)
-    trust_environment: Flag = key("take proxies, .netrc and CA bundles from the environment", False)
-    ca_file: ExistingFile | None = key("CA bundle for LiteLLM and Backstage", None)
+    trust_environment: v.Flag = key(
+        "take proxies, .netrc and CA bundles from the environment", False
+    )
+    ca_file: v.ExistingFile | None = key("CA bundle for LiteLLM and Backstage", None)
     logs: Logs = key(
         'Of "gunicorn app:app" and "python app.py"; an application that mounts the plugin has '
         "its own.",
@@ -586,41 +544,69 @@ class Service(StrictSection):
         tuple[str, int] | None, WrittenAs(_Metrics, lambda written, _: written.bind)
     ] = key("", None, name="metrics")
     # None: if the OTEL_ variables say where to
-    tracing: Flag | None = key(
+    tracing: v.Flag | None = key(
         "spans by OpenTelemetry",
         None,
         usual="true if OTEL_EXPORTER_OTLP_ENDPOINT or its kin is set",
     )
-    strict_readiness: Flag = key(
+    strict_readiness: v.Flag = key(
         "/readyz fails while LiteLLM or Backstage is down, not only until both were reached",
         False,
     )
-    key_file: File | None = key(
+    key_file: v.File | None = key(
         "where the signing key is kept", None, usual="in the user's state folder"
     )
-    backstage_url: Url | None = key(
+    backstage_url: v.Url | None = key(
         "Backstage as the service reaches it, if not at backend.baseUrl", None
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything the service was told."""
+class _Audit(Section):
+    group: v.EntityRef | None = key("may read the audit log", None, usual="nobody")
 
-    base_url: str  # LiteLLM, without a trailing slash
-    master_key: str = field(repr=False)
+
+@dataclass(frozen=True, slots=True)
+class LiteLLM(Section):
+    """``litellm``."""
+
+    base_url: v.BaseUrl = key("the LiteLLM proxy")  # without a trailing slash
+    master_key: v.Header = key("never leaves the service", secret=True)
+    public_base_url: v.Url | None = key("told to browsers instead of baseUrl", None)
+    user_id_domain: v.Text | None = key("user:default/jane is jane@example.com at LiteLLM", None)
+    provisioning: Provisioning = key("What a first visit creates at LiteLLM.", Provisioning)
+    audit_group: Annotated[str | None, WrittenAs(_Audit, lambda written, _: written.group)] = key(
+        "", None, name="audit"
+    )  # entity ref; None: nobody
+    key_generation: KeyGeneration = key(
+        "Told to the frontend, and enforced where it is set.", KeyGeneration
+    )
+    key_policy: KeyPolicy = key(
+        "Limits of keys, for everybody; docs/keys-and-identity.md tells all of it. What a request "
+        "for a key leaves out is filled in, what goes beyond is refused. Without a key there is "
+        "no limit.",
+        KeyPolicy,
+    )
+    team_admin: TeamAdmin = key("Managing teams; needs permission.enabled too.", TeamAdmin)
+    display: Display = key(
+        "What is shown of a team's budget: a percentage takes the place of dollars.", Display
+    )
+    bridge: Bridge = key("Keys for command line clients, which come with a Keycloak token.", Bridge)
+    opencode: Opencode = key(
+        "/opencode/connect, which sends a key to a tool on the user's machine.", Opencode
+    )
+    service: Service = key(
+        "What this service has and the npm plugin has not. A key that is not listed here is an "
+        "error.",
+        Service,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(LiteLLM):
+    """Everything the service was told: ``litellm``, and what it reads of Backstage's own keys."""
+
     discovery: Discovery
-    public_base_url: str | None = None
-    user_id_domain: str | None = None
-    provisioning: Provisioning = field(default_factory=Provisioning)
-    audit_group: str | None = None  # entity ref; None: nobody
-    key_generation: KeyGeneration = field(default_factory=KeyGeneration)
-    key_policy: KeyPolicy = field(default_factory=KeyPolicy)
-    team_admin: TeamAdmin = field(default_factory=TeamAdmin)
-    display: Display = field(default_factory=Display)
-    bridge: Bridge = field(default_factory=Bridge)
-    opencode: Opencode = field(default_factory=Opencode)
-    service: Service = field(default_factory=Service)
     permission_enabled: bool = False
     external_access: tuple[ExternalAccess, ...] = ()
     plugin_keys: tuple[StaticPluginKey, ...] = ()  # empty: one key per host

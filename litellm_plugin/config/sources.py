@@ -10,11 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from litellm_plugin.config import yaml12
 from litellm_plugin.config.report import KeyPath, Report, deepest
-from litellm_plugin.config.yaml12 import Value, YamlError
+from litellm_plugin.config.yaml12 import Value, YamlError, finite
 
 _PREFIX = "APP_CONFIG_"
 _KEY_PART = re.compile(r"[a-z][a-z0-9]*(?:[-_:][a-z0-9]+)*", re.IGNORECASE | re.ASCII)
@@ -58,7 +57,7 @@ class Tree:
 
     Attributes:
         data: The result.
-        origins: The file that each value was written in, or ``env``.
+        origins: The file that each value, but for objects, was written in, or ``env``.
         filled: The variable or file that a value is from, such as ``${X}``, ``default of
             ${X}`` or ``$file name``.
         left_out: Keys that were written and are not there, and why.
@@ -84,15 +83,11 @@ class Tree:
                 return None
         return value
 
-    def origins_of(self, path: KeyPath) -> tuple[str, ...]:
-        """Return the files that the value at ``path`` was written in, in their order."""
-        below = [
-            name
-            for place, name in self.origins.items()
-            if place[: len(path)] == path and not isinstance(self.at(*place), dict)
-        ]
+    def origins_of(self, path: KeyPath) -> list[str]:
+        """Return the files that the value at ``path`` was written in, the last one winning."""
+        below = [name for place, name in self.origins.items() if place[: len(path)] == path]
         above = deepest(path, self.origins)
-        return tuple(dict.fromkeys(below)) or ((above,) if above else ())
+        return list(dict.fromkeys(below or filter(None, [above])))
 
     def forget(self, path: KeyPath) -> None:
         """Drop the notes on ``path`` and all below it."""
@@ -116,12 +111,13 @@ def read_tree(paths: Sequence[Path], environ: Mapping[str, str], report: Report)
     return tree
 
 
-def substitute(text: str, environ: Mapping[str, str]) -> str | Dropped:
-    """Return ``text`` with each ``${X}`` and ``${X:-default}`` filled in, once.
+def substitute(text: str, environ: Mapping[str, str]) -> tuple[str | Dropped, str | None]:
+    """Return ``text`` with each ``${X}`` and ``${X:-default}`` filled in, once, and by what.
 
     ``$${X}`` is the way to write ``${X}``. One variable that is not set drops the whole.
     """
     parts = _PLACEHOLDER.split(text)
+    filled: dict[str, None] = {}
     for index in range(1, len(parts), 2):
         part = parts[index]
         if part.startswith("$$"):
@@ -130,25 +126,15 @@ def substitute(text: str, environ: Mapping[str, str]) -> str | Dropped:
         name, has_default, default = part[2:-1].partition(":-")
         name = name.strip()
         value = _variable(name, environ)
-        if has_default and not value:
+        uses_default = has_default and not value
+        if uses_default:
             value = default.strip() or None
         if value is None:
-            return _not_set(name)
+            return _not_set(name), None
         parts[index] = value
-    return "".join(parts)
-
-
-def _variables(text: str, environ: Mapping[str, str]) -> str | None:
-    """Return the variables that ``text`` takes in, as it writes them."""
-    names = []
-    for part in _PLACEHOLDER.findall(text):
-        name, has_default, _ = part[2:-1].partition(":-")
-        name = name.strip()
-        if part.startswith("$$") or not _NAME.fullmatch(name):
-            continue
-        unset = has_default and not _variable(name, environ)
-        names.append(f"default of ${{{name}}}" if unset else f"${{{name}}}")
-    return ", ".join(dict.fromkeys(names)) or None
+        if _NAME.fullmatch(name):
+            filled[f"default of ${{{name}}}" if uses_default else f"${{{name}}}"] = None
+    return "".join(parts), ", ".join(filled) or None
 
 
 def _not_set(name: str) -> Dropped:
@@ -201,13 +187,9 @@ def _json_or_text(text: str) -> Value:
 
 
 def _parse_json(text: str) -> Value:
-    value: Value = json.loads(text, parse_constant=_no_constant)
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
     # JSON has no NaN and no Infinity; Python's reader lets them pass.
-    raise ValueError(name)
+    value: Value = json.loads(text, parse_constant=finite, parse_float=finite)
+    return value
 
 
 def _read_file(
@@ -312,9 +294,10 @@ class _Layer:
         if below is not None and not (isinstance(found, dict) and isinstance(below, dict)):
             self._tree.forget(path)
         self._tree.left_out.pop(path, None)
-        self._tree.origins[path] = place.name
         if filled:
             self._tree.filled[path] = filled
+        if not isinstance(found, dict) or not found:
+            self._tree.origins[path] = place.name
         if isinstance(found, dict):
             return self._object(found, below, path, place)
         if not isinstance(found, list):
@@ -339,7 +322,8 @@ class _Layer:
         if self._variables is not None:
             return raw, place, deepest(path, self._variables)
         if isinstance(raw, str):
-            return substitute(raw, self._environ), place, _variables(raw, self._environ)
+            found, filled = substitute(raw, self._environ)
+            return found, place, filled
         if isinstance(raw, dict) and any(key in INCLUDES for key in raw):
             try:
                 return self._included(raw, place)
@@ -365,7 +349,7 @@ class _Layer:
         written = raw[keyword]
         if not isinstance(written, str):
             raise _IncludeError(f"{keyword} in {place.name} wants a string")
-        target = substitute(written, self._environ)
+        target, _ = substitute(written, self._environ)
         if isinstance(target, Dropped):
             raise _IncludeError(f"{keyword} in {place.name} names a variable that is not set")
         # Messages show names as they were written. Filled in, one may be a secret: who writes
@@ -406,5 +390,5 @@ class _Layer:
                 raise _IncludeError(f"{shown}: there is no object on the way to that path")
             found = found.get(part, Dropped(f"{shown} gives nothing"))
         if isinstance(found, str):
-            found = substitute(found, self._environ)
+            found, _ = substitute(found, self._environ)
         return found, _Place(file.name, file.parent, (*place.includes, step))

@@ -1,13 +1,15 @@
 """YAML 1.2 with the core schema, as Backstage reads it, over PyYAML's parser.
 
 PyYAML resolves scalars by YAML 1.1: to it ``yes`` is a boolean, ``017`` is 15 and
-``2026-01-01`` a date. Here they are a string, 17 and a string.
+``2026-01-01`` a date. Here they are a string, 17 and a string. Infinity and NaN, which no
+setting can be and JSON can't write, are strings too.
 
 No message quotes the text: the line with the fault may hold a secret.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TypeAlias
 
@@ -21,10 +23,7 @@ _SCALARS = {
     f"{_TAG}null": re.compile(r"(?:~|null|Null|NULL)?"),
     f"{_TAG}bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
     f"{_TAG}int": re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
-    f"{_TAG}float": re.compile(
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
-    ),
+    f"{_TAG}float": re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"),
 }
 # PyYAML breaks a line at these, as YAML 1.1 does; YAML 1.2 does not.
 _OTHER_BREAKS = re.compile("[\x85\u2028\u2029]")
@@ -76,10 +75,23 @@ def _scalar(loader: _CoreLoader, node: yaml.ScalarNode) -> Value:
             return text[0] in "tT"
         case "int" if text.startswith(("0o", "0x")):
             return int(text, 0)
-        case "int" if len(text) < 4000:  # Python reads no more than 4300 digits as an int
+        case "int" if len(text) < 300:  # a longer one may be beyond what a float can be
             return int(text)
-        case _:
-            return float(text.replace(".", "") if text[-1] in "fFnN" else text)
+    try:
+        return finite(text)
+    except ValueError:
+        raise _error(node, "a number that is too large") from None
+
+
+def finite(text: str) -> float:
+    """Return the number that ``text`` is.
+
+    Raises:
+        ValueError: It is none, NaN, or too large for a float.
+    """
+    if math.isfinite(number := float(text)):
+        return number
+    raise ValueError(text)
 
 
 def _list(loader: _CoreLoader, node: yaml.SequenceNode) -> Value:

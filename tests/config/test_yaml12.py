@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 
 import pytest
 from hypothesis import given
@@ -36,10 +35,9 @@ from litellm_plugin.config.yaml12 import Value, YamlError
         ("5.", 5.0),
         ("1e3", 1000.0),
         ("-1.5E-2", -0.015),
-        (".inf", math.inf),
-        ("-.INF", -math.inf),
+        (".inf", ".inf"),
+        (".nan", ".nan"),
         ("inf", "inf"),
-        ("9" * 5000, math.inf),
         ("2026-01-01", "2026-01-01"),
         ("=", "="),
         ("<<", "<<"),
@@ -56,12 +54,6 @@ from litellm_plugin.config.yaml12 import Value, YamlError
 )
 def test_scalars_are_those_of_the_core_schema(text: str, value: Value) -> None:
     assert yaml12.load(f"key: {text}\n") == {"key": value}
-
-
-def test_nan_is_a_number() -> None:
-    value = yaml12.load(".nan")
-    assert isinstance(value, float)
-    assert math.isnan(value)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "---\n...\n", "null\n"])
@@ -108,6 +100,8 @@ def test_objects_are_read_as_backstage_reads_them(text: str, value: Value) -> No
         ("a: 1\nb: x\x07y\n", 2),
         ("a: 1\nb: x\u2028y\n", 2),
         ("[" * 400, 1),
+        ("a: 1e999\n", 1),
+        ("a: " + "9" * 5000, 1),
     ],
 )
 def test_what_is_no_configuration_is_an_error_with_its_line(text: str, line: int) -> None:
