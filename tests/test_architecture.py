@@ -31,6 +31,8 @@ DOORS = {
     "urllib3": {"clients/http.py"},
     "joserfc": {"identity/jose.py"},
     "yaml": {"config/yaml12.py"},
+    "pydantic": {"config/"},
+    "pydantic_core": {"config/"},
     "redis": {"cache/redis.py"},
     "limits": {"cache/counters.py"},
     "lmdb": {"cache/shared.py"},

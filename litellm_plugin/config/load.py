@@ -71,15 +71,15 @@ def read_configuration(paths: Sequence[Path], environ: Mapping[str, str]) -> Rea
     """Read the configuration as :func:`load_settings` does, and tell all that is seen of it."""
     report = Report()
     tree = read_tree(paths, environ, report)
-    config = _checked(tree, report)
     found = list(walk(json_schema(), tree.data))
     keys = [item for item in found if isinstance(item, Key)]
     strays = [item for item in found if isinstance(item, Stray)]
+    strays = [stray for stray in strays if stray.forbidden or stray.path[0] == "litellm"]
+    config = _checked(tree, strays, report)
     if tree.at(*_BACKSTAGE_URL) is None and tree.at(*_BASE_URL) is None:
         report.missing(_BASE_URL, deepest(_BASE_URL, tree.left_out))
     for key in keys:
         _judge_left_out(key, tree, report)
-    strays = [stray for stray in strays if stray.forbidden or stray.path[0] == "litellm"]
     for stray in strays:
         hint = f"; did you mean {stray.meant}?" if stray.meant else ""
         if stray.forbidden:
@@ -96,18 +96,19 @@ def read_configuration(paths: Sequence[Path], environ: Mapping[str, str]) -> Rea
     )
 
 
-def _checked(tree: Tree, report: Report) -> AppConfig | None:
+def _checked(tree: Tree, strays: Sequence[Stray], report: Report) -> AppConfig | None:
     try:
         return model().validate_python({"litellm": {}, **tree.data})
     except ValidationError as exc:
         errors = exc.errors(include_url=False)
+    misspelt = {(*s.path[:-1], s.meant): f"{s.path[-1]} is written" for s in strays if s.meant}
     for error in errors:
         told = error.get("ctx", {})
         # Pydantic adds which form of a value it has tried, such as <object>.
         path = tuple(part for part in error["loc"] if str(part)[:1] != "<") + told.get("at", ())
         text = told.get("text", error["type"])
         if text == "missing":
-            report.missing(path, deepest(path, tree.left_out))
+            report.missing(path, deepest(path, tree.left_out) or misspelt.get(path))
         elif error["type"] == "fault":
             report.problem(path, text)
         elif error["type"] != "unexpected_keyword_argument":  # which is a stray

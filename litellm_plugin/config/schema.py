@@ -217,7 +217,9 @@ class _Backend(Section):
 @dataclass(frozen=True, slots=True)
 class _Discovery(Section):
     endpoints: tuple[DiscoveryEndpoint, ...] = key(
-        "Where plugins are, if not below Backstage's address. The last entry for a plugin counts.",
+        "Where plugins are, if not below Backstage's address. The last entry for a plugin counts. "
+        "DNS service records (http+srv://...) are for Backstage alone: auth, catalog and "
+        "permission need another target here.",
         (),
     )
 
@@ -404,10 +406,7 @@ def _for_editors(schema: Node, *, in_list: bool = False) -> Node:
     left_out = {*_OWN, *(() if in_list else ("required",))}
     result: Node = {name: inner for name, inner in schema.items() if name not in left_out}
     if WORDS in schema:
-        result["title"] = schema[WORDS]
-    for keyword in ("anyOf", "oneOf"):
-        if keyword in schema:
-            result[keyword] = [_for_editors(form, in_list=in_list) for form in schema[keyword]]
+        return {"title": schema[WORDS], **result}
     if "items" in schema:
         result["items"] = _or_elsewhere(schema["items"], in_list=True)
     if "properties" in schema:
@@ -419,9 +418,10 @@ def _for_editors(schema: Node, *, in_list: bool = False) -> Node:
 
 
 def _or_elsewhere(schema: Node, *, in_list: bool) -> Node:
-    own = _for_editors(schema, in_list=in_list)
-    notes: Node = {
-        name: own.pop(name) for name in ("title", "description", "default") if name in own
-    }
-    told: Node = {name: note for name, note in notes.items() if note not in ("", None)}
-    return {**told, "anyOf": [own, *schema.get("also", ()), {"$ref": "#/$defs/elsewhere"}]}
+    own = [_for_editors(form, in_list=in_list) for form in forms(schema)]
+    notes: Node = {name: own[0].get(name) for name in ("title", "description", "default")}
+    told = {name: note for name, note in notes.items() if note not in ("", None)}
+    for form in own:
+        form.pop("description", None)
+        form.pop("default", None)
+    return {**told, "anyOf": [*own, *schema.get("also", ()), {"$ref": "#/$defs/elsewhere"}]}

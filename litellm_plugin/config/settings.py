@@ -26,7 +26,8 @@ from litellm_plugin.config.values import WrittenAs, one_of
 
 CACHE_SECONDS = 3.0
 
-KEY_TYPES = ("llm_api", "read_only", "default")  # LiteLLM's
+LLM_API = "llm_api"  # LiteLLM's type of a key that is for models, and for no management
+KEY_TYPES = (LLM_API, "read_only", "default")  # not "management"
 
 ORIGINAL, UNAMBIGUOUS = "original", "unambiguous"  # what userIds may be
 
@@ -196,7 +197,7 @@ class Provisioning(Section):
 
 @dataclass(frozen=True, slots=True)
 class KeyGeneration(Section):
-    """``litellm.keyGeneration``: told by ``/config``, enforced only where set."""
+    """``litellm.keyGeneration``: two told by ``/config``, and enforced only where set."""
 
     allow_unlimited_budget: v.Flag | None = key("keys without a budget", None, usual="false")
     team_required: v.Flag | None = key("no keys outside of a team", None, usual="true")
@@ -246,7 +247,7 @@ class Bridge(Section):
     enabled: v.Flag = key("needs an issuer", False)
     issuer: v.BaseUrl | None = key("the realm whose tokens count", None)
     client_id: v.Text = key("the client that tokens have to be for", "abby-cli")
-    group: v.EntityRef | None = key("may use the bridge", None, usual="everybody")
+    group: v.EntityRef | None = key("those who may use the bridge", None, usual="everybody")
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +255,7 @@ class Opencode(Section):
     """``litellm.opencode``."""
 
     enabled: v.Flag = key("", False)
-    key_duration: v.Text = key("life of such a key", "30d")
+    key_duration: v.KeyLife = key("life of such a key", "30d")
     max_budget: v.Number = key("USD per key", 50.0)
     require_team: v.Flag = key("the key has to belong to a team", False)
     metadata: v.Anything = key("kept with the key", dict)
@@ -314,7 +315,7 @@ _OfTheEntry = Annotated[
 class StaticAccess(Section):
     """``options`` of ``externalAccess`` of type ``static``."""
 
-    token: v.StaticToken = key("of type static; 8 or more characters, without spaces", secret=True)
+    token: v.StaticToken = key("of type static", secret=True)
     subject: v.Subject = key("what such a caller is called")
     restrictions: _OfTheEntry = key("", None, name="accessRestrictions")
 
@@ -379,21 +380,21 @@ class Cache(Section):
     """``backend.cache``: where the replicas of this service meet."""
 
     store: Annotated[str, one_of(*SHARED_STORES, *_OTHER_STORES)] = key(
-        "of other stores that Backstage has, memory takes the place", "memory"
+        "memory takes the place of those other than redis and valkey", "memory"
     )
     # URL; None for memory
     connection: Annotated[
         v.RedisUrl | None, WrittenAs(_Connection, lambda written, _: written.url, bare=True)
-    ] = key("redis or rediss, for valkey too", None, secret=True)
+    ] = key("for valkey too", None, secret=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Target(Section):
     """``target`` of an endpoint, where browsers have another than Backstage itself."""
 
-    internal: v.Target | None = key("the one that is used", None)
+    internal: v.Target | None = key("the one that is used, unless it is a DNS service record", None)
     external: v.Target | None = key(
-        "for browsers; used only where internal is a DNS service record", None
+        "for browsers; used where the internal one is a DNS service record", None
     )
 
     def used(self, _: object) -> str:
@@ -506,7 +507,7 @@ class Service(StrictSection):
         "unambiguous refuses whom several people of the catalog share a LiteLLM id with", ORIGINAL
     )
     reserved_user_ids: v.Texts = key(
-        "LiteLLM ids that no user of Backstage may have, beside that of its own admin", ()
+        "LiteLLM ids that nobody has here, beside LiteLLM's own administrator, default_user_id", ()
     )
     # None: CACHE_SECONDS, but accounts no longer than for one page; 0: nothing is kept.
     cache_seconds: v.Number | None = key(
@@ -579,7 +580,9 @@ class LiteLLM(Section):
         "", None, name="audit"
     )  # entity ref; None: nobody
     key_generation: KeyGeneration = key(
-        "Told to the frontend, and enforced where it is set.", KeyGeneration
+        "allowUnlimitedBudget and teamRequired are told to the frontend, and enforced where they "
+        "are set.",
+        KeyGeneration,
     )
     key_policy: KeyPolicy = key(
         "Limits of keys, for everybody; docs/keys-and-identity.md tells all of it. What a request "

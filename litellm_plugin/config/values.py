@@ -350,7 +350,7 @@ def some_of(
         found = convert(value)
         if set(found) <= set(known):
             return found
-        raise fault(f"wanted only {', '.join(known)}")
+        raise fault(f"may have only {', '.join(known)} in it")
 
     return Value(converted, words, **keywords)
 
@@ -376,7 +376,7 @@ _ALGORITHMS = (
     *("ES256", "ES384", "ES512", "ES256K", "EdDSA", "Ed25519"),
 )
 
-_DURATION = pattern("[1-9][0-9]{0,5}(?:s|m|h|d|w|mo)", "duration (s, m, h, d, w or mo), as 30d")
+_DURATION = pattern("[1-9][0-9]{0,5}(?:s|m|h|d|w|mo)", "duration like 30d (s, m, h, d, w, mo)")
 _POSITIVE = Value(positive, "number", **_NUMERIC)
 _WHOLE = Value(whole, "whole number", **_NUMERIC)
 _WORDS = Value(words, "string or list of strings", **ONE_OR_MORE)
@@ -387,6 +387,9 @@ Header = Annotated[str, pattern("[!-~]+", "string of visible ASCII characters")]
 PluginId = Annotated[str, pattern("[A-Za-z0-9_-]+", "string of letters, digits, - and _")]
 Subject = Annotated[str, pattern(r"\S+", "string without spaces")]
 StaticToken = Annotated[str, pattern(r"\S{8,}", "string of 8 or more characters, without spaces")]
+KeyLife = Annotated[
+    str, pattern("[1-9][0-9]{0,4}(?:s|m|h|d|w|mo|y)", "duration like 30d (s, m, h, d, w, mo, y)")
+]
 EntityRef = Annotated[str, Value(text, "entity ref", **_STRING)]
 BlankEntityRef = Annotated[str, Value(blank_or_text, "entity ref", type="string")]
 Algorithm = Annotated[str, one_of(*_ALGORITHMS)]

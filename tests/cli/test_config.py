@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from litellm_plugin.cli import main
 from litellm_plugin.cli.terminal import MASK
 from litellm_plugin.config import load_settings
+from litellm_plugin.config.schema import editor_schema
 from tests.config import example
 from tests.config.conftest import write  # noqa: F401 - a fixture
 
@@ -165,6 +166,12 @@ def test_nothing_secret_is_shown_of_a_full_configuration(
     assert f"redis://{MASK}@redis.internal:6379/0" in result.stdout
     for secret in (hidden - {"external", "backend"}) | {*FULL.values(), ":password@"}:
         assert secret not in result.stdout
+
+
+def test_the_schema_for_editors_is_printed() -> None:
+    result = CliRunner().invoke(main, ["config", "schema"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == editor_schema()
 
 
 def test_values_are_taken_literally(files: list[Path]) -> None:

@@ -383,6 +383,21 @@ def test_a_key_that_is_nearly_one_is_warned_about(
     assert message == f"{key}: not a key of this service; did you mean {meant}?"
 
 
+def test_a_missing_key_that_is_misspelt_says_so(write: Write) -> None:
+    text = "litellm: {baseUrl: 'http://x', master_key: sk-x}\nbackend: {baseUrl: 'http://y'}\n"
+    with pytest.raises(ConfigError) as raised:
+        load_settings([write("app-config.yaml", text)], {})
+    assert raised.value.problems == ["litellm.masterKey: missing (master_key is written)"]
+
+
+def test_ids_may_be_reserved_and_the_bridge_be_a_groups(load: Load) -> None:
+    settings = load(
+        "litellm: {service: {reservedUserIds: [root]}, bridge: {group: 'group:default/cli'}}"
+    )
+    assert settings.service.reserved_user_ids == ("root",)
+    assert settings.bridge.group == "group:default/cli"
+
+
 def test_a_slip_in_a_role_is_warned_about(load: Load, caplog: pytest.LogCaptureFixture) -> None:
     load(at("litellm.provisioning.roles", [{"group": "group:default/x", "maxbudget": 5}]))
     [message] = caplog.messages
@@ -477,7 +492,7 @@ def test_a_list_that_loses_an_entry_to_an_unset_variable_is_warned_about(
     ]
 
 
-@pytest.mark.parametrize("key", ["audit.group", "teamAdmin.group"])
+@pytest.mark.parametrize("key", ["audit.group", "teamAdmin.group", "bridge.group"])
 @pytest.mark.parametrize("group", ["admins", "group:admins", "Group:default/Admins"])
 def test_a_group_that_nobody_can_be_in_is_warned_about(
     load: Load, caplog: pytest.LogCaptureFixture, key: str, group: str
@@ -523,6 +538,28 @@ def test_the_key_generation_switches_are_none_until_they_are_set(load: Load) -> 
     )
 
 
+def test_the_types_of_keys_are_those_that_a_caller_may_have(load: Load) -> None:
+    def types(value: Any) -> tuple[str, ...]:
+        return load(at("litellm.keyGeneration.keyTypes", value)).key_generation.key_types
+
+    assert load().key_generation.key_types == ("llm_api",)
+    assert types(["llm_api", "read_only", "default"]) == ("llm_api", "read_only", "default")
+    for wrong in (["llm_api", "management"], ["Default"]):
+        with pytest.raises(ConfigError, match=r"keyGeneration\.keyTypes: may have only llm_api, r"):
+            types(wrong)
+
+
+@pytest.mark.parametrize("life", ["30d", "12h", "1mo", "1y"])
+def test_the_life_of_opencode_keys_is_a_duration(load: Load, life: str) -> None:
+    assert load(at("litellm.opencode.keyDuration", life)).opencode.key_duration == life
+
+
+@pytest.mark.parametrize("life", ["", "-1", "0d", "30", "monthly", "30d x"])
+def test_no_other_life_of_opencode_keys_is_taken(load: Load, life: str) -> None:
+    with pytest.raises(ConfigError, match=r"opencode\.keyDuration: "):
+        load(at("litellm.opencode.keyDuration", life))
+
+
 # --- Backstage ---
 
 
@@ -556,7 +593,9 @@ def test_discovery_finds_what_backstage_finds(load: Load) -> None:
     [
         ({"plugins": ["catalog"]}, "target: missing"),
         ({"target": "http://x"}, "plugins: missing"),
-        ({"target": "ftp://x", "plugins": []}, "target: got another string"),
+        ({"target": "ftp+srv://x", "plugins": []}, "target: got another string"),
+        ({"target": "http+srv://", "plugins": []}, "target: got another string"),
+        ({"target": "http+srv://a@x", "plugins": []}, "target: got a URL with user"),
         ({"target": {"internal": "x"}, "plugins": []}, "target.internal: got another string"),
         ({"target": 5, "plugins": []}, "target: got number"),
     ],
@@ -566,6 +605,51 @@ def test_an_endpoint_without_use_is_a_problem(
 ) -> None:
     [line] = problems(at("discovery.endpoints", [endpoint]))
     assert line.startswith(f"discovery.endpoints[0].{problem}")
+
+
+RECORD = "http+srv://all.service.consul/api/{{pluginId}}"
+
+
+def test_service_records_of_plugins_that_are_not_asked_are_let_be(load: Load) -> None:
+    other = {"target": {"internal": RECORD, "external": "https://out/{{pluginId}}"}}
+    discovery = load(
+        yaml.safe_dump(
+            {
+                "discovery": {
+                    "endpoints": [
+                        {"target": RECORD, "plugins": ["search", "permission"]},
+                        {**other, "plugins": ["catalog", "auth"]},
+                    ]
+                }
+            }
+        )
+    ).discovery
+    assert discovery.base_url("catalog") == "https://out/catalog"
+    assert discovery.base_url("search") == "http+srv://all.service.consul/api/search"
+
+
+@pytest.mark.parametrize(
+    ("plugins", "blamed"),
+    [
+        (["catalog"], ["catalog"]),
+        (["auth"], ["auth"]),
+        (["permission"], ["permission"]),
+        (["*"], ["auth", "catalog", "permission"]),
+    ],
+)
+@pytest.mark.parametrize("target", [RECORD, {"internal": RECORD}], ids=["one", "internal"])
+def test_a_service_record_of_a_plugin_that_is_asked_is_a_problem(
+    problems: Problems, plugins: list[str], blamed: list[str], target: Any
+) -> None:
+    config = {
+        "permission": {"enabled": True},
+        "discovery": {"endpoints": [{"target": target, "plugins": plugins}]},
+    }
+    assert problems(yaml.safe_dump(config)) == [
+        f"discovery.endpoints: the target for {plugin} is a DNS service record; "
+        "wanted an http or https URL, as target.internal or target.external"
+        for plugin in blamed
+    ]
 
 
 @pytest.mark.parametrize(
@@ -697,7 +781,7 @@ def test_access_can_be_restricted(
         ),
         (
             [{"plugin": "a", "permissionAttribute": {"action": "write"}}],
-            "accessRestrictions[0].permissionAttribute.action: wanted only create, read",
+            "accessRestrictions[0].permissionAttribute.action: may have only create, read",
         ),
         (
             [{"plugin": "a", "permissionAttribute": {"name": "x", "action": "read"}}],
@@ -724,8 +808,8 @@ def test_a_restriction_that_restricts_nothing_never_becomes_full_access(
         ("legacy", {"subject": "x"}, "secret: missing"),
         ("jwks", {}, "url: missing"),
         ("jwks", {"url": "issuer"}, "url: got another string"),
-        ("jwks", {"url": "https://x", "algorithm": "HS256"}, "algorithm: wanted only RS256"),
-        ("jwks", {"url": "https://x", "algorithm": "none"}, "algorithm: wanted only RS256"),
+        ("jwks", {"url": "https://x", "algorithm": "HS256"}, "algorithm: may have only RS256"),
+        ("jwks", {"url": "https://x", "algorithm": "none"}, "algorithm: may have only RS256"),
         ("jwks", {"url": "https://x", "audience": "${UNSET}"}, "audience: missing (UNSET is"),
         ("jwks", {"url": "https://x", "issuer": []}, "issuer: got nothing"),
         (

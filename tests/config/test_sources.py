@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from litellm_plugin.config import ConfigError, default_paths
-from litellm_plugin.config.sources import Dropped, substitute
+from litellm_plugin.config.report import Report
+from litellm_plugin.config.sources import Dropped, read_tree, substitute
 from litellm_plugin.config.yaml12 import Value
 from tests.config.conftest import Read, Write
 
@@ -149,6 +150,41 @@ def test_an_include_that_fails_names_its_key_and_its_file(
 def test_a_file_that_includes_itself_is_an_error(read: Read) -> None:
     with pytest.raises(ConfigError, match=r"^v\.a: .* in loop\.yaml includes itself"):
         read("v: {$include: loop.yaml}")
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "merged"),
+    [
+        ("a: {b: 1, c: 2}", "a: {b: 3}", {"a": {"b": 3, "c": 2}}),
+        ("a: [1, 2]", "a: [3]", {"a": [3]}),
+        ("{a: 1, b: 2}", "a: null", {"b": 2}),
+        ("a: {b: 1}", "a: null", {}),
+        ("a: {b: 1}", "a: {b: null}", {"a": {}}),
+        ("a: 1", "a: {b: 2}", {"a": {"b": 2}}),
+        ("a: {b: 2}", "a: 1", {"a": 1}),
+        ("a: {b: 2}", "a: {}", {"a": {"b": 2}}),
+        ("a: x", "a: ''", {"a": ""}),
+        ("{}", "a: {b: null, c: {d: null}}", {"a": {"c": {}}}),
+        ("{}", "a: [null, {b: null, c: 1}]", {"a": [None, {"c": 1}]}),
+    ],
+)
+def test_objects_are_merged_and_null_removes(
+    read: Read, earlier: str, later: str, merged: Value
+) -> None:
+    assert read(earlier, later) == merged
+
+
+def test_a_value_knows_its_files(write: Write) -> None:
+    files = [
+        write("base.yaml", "a: {b: 1, c: 1, d: [1]}"),
+        write("over.yaml", "a: {d: [{$include: 'list.yaml'}]}"),
+    ]
+    write("list.yaml", "x: 1")
+    tree = read_tree(files, {"APP_CONFIG_a_c": "2"}, Report())
+    origins = {key: tree.origins_of(("a", key)) for key in "bcd"}
+    assert origins == {"b": ["base.yaml"], "c": ["env"], "d": ["over.yaml", "list.yaml"]}
+    assert tree.origins_of(("a",)) == ["base.yaml", "over.yaml", "list.yaml", "env"]
+    assert tree.origins_of(("z",)) == []
 
 
 def test_an_unset_variable_lets_the_earlier_value_through(read: Read) -> None:
