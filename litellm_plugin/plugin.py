@@ -24,12 +24,12 @@ from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.config import ConfigError
 from litellm_plugin.config.settings import CACHE_SECONDS, UNAMBIGUOUS, Settings, Timeouts
 from litellm_plugin.errors import BackstageUnavailable, never_show
+from litellm_plugin.identity.authenticator import Authenticator
 from litellm_plugin.identity.jwks import NoKeysError
 from litellm_plugin.identity.keycloak import BridgeVerifier
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
-from litellm_plugin.identity.tokens import Authenticator
 from litellm_plugin.services.access import Access
 from litellm_plugin.services.account_owner import AccountOwners
 from litellm_plugin.services.audit import Audit

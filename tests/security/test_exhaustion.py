@@ -13,7 +13,7 @@ import pytest
 
 from litellm_plugin.config.settings import Cors
 from litellm_plugin.errors import PluginError, redact
-from litellm_plugin.identity.jose import MAX_TOKEN_CHARS, TokenError, audiences, parse
+from litellm_plugin.identity.jwt import MAX_TOKEN_CHARS, TokenError, audiences, parse
 from litellm_plugin.logs import printable
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.cors import CrossOrigin

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -9,10 +8,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from litellm_plugin.identity.jose import (
+from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     MAX_TOKEN_CHARS,
     KeyFormatError,
@@ -87,15 +84,6 @@ class TestParsing:
         assert parse(longest).header == HEADER
         with pytest.raises(TokenError, match="longer"):
             parse(longest + "a")
-
-    @settings(deadline=None)
-    @given(st.text() | st.from_regex(r"[\w-]{0,20}\.[\w-]{0,20}\.[\w-]{0,20}"))
-    def test_no_text_breaks_it(self, text: str) -> None:
-        try:
-            token = parse(text)
-            assert isinstance(token.unverified_claims, dict)
-        except TokenError:
-            pass
 
     def test_a_payload_that_is_no_json_is_noticed_when_it_is_read(self) -> None:
         token = parse(KEY.token(HEADER, b"no json"))
@@ -196,15 +184,12 @@ class TestVerifying:
         with pytest.raises(TokenError, match="signature"):
             public().verify(parse(f"{message}.{b64url(bytes(size))}"), ASYMMETRIC)
 
-    @given(data=st.data())
-    @settings(max_examples=150, deadline=None)
-    def test_changing_any_character_breaks_a_token(self, data: st.DataObject) -> None:
+    def test_a_token_with_any_character_changed_is_refused(self) -> None:
         text = KEY.token(HEADER, CLAIMS)
-        place = data.draw(st.integers(0, len(text) - 1))
-        alphabet = st.sampled_from("ABCXYZabcxyz0189-_.+/= ").filter(lambda c: c != text[place])
-        changed = text[:place] + data.draw(alphabet) + text[place + 1 :]
-        with pytest.raises(TokenError):
-            public().verify(parse(changed), ASYMMETRIC)
+        for place, character in enumerate(text):
+            for other in {"A", "-", ".", "+", "="} - {character}:
+                with pytest.raises(TokenError):
+                    public().verify(parse(text[:place] + other + text[place + 1 :]), ASYMMETRIC)
 
 
 class TestSharedSecrets:
@@ -373,7 +358,3 @@ class TestTimes:
 )
 def test_audiences(aud: Any, named: set[str]) -> None:
     assert audiences({"aud": aud}) == named
-
-
-def test_base64_without_strictness_would_take_a_second_spelling() -> None:
-    assert base64.urlsafe_b64decode("e31=") == base64.urlsafe_b64decode("e30=")

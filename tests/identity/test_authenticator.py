@@ -10,9 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
 from litellm_plugin.config.settings import (
     AccessRestriction,
@@ -26,10 +23,11 @@ from litellm_plugin.config.settings import (
     StaticAccess,
 )
 from litellm_plugin.errors import NotAllowed, Unauthenticated
-from litellm_plugin.identity.jose import PrivateKey
+from litellm_plugin.identity.authenticator import Authenticator
+from litellm_plugin.identity.jwt import PrivateKey
+from litellm_plugin.identity.plugin_token import MAX_KEY_SETS
 from litellm_plugin.identity.principal import Principal, ServicePrincipal, UserPrincipal
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
-from litellm_plugin.identity.tokens import MAX_PLUGINS, Authenticator
 from tests.identity.doubles import NOW, Clock, Web, numbered
 from tests.tokens import (
     LEGACY_SECRET,
@@ -535,7 +533,7 @@ class TestPlugins:
 
     def test_keys_of_made_up_plugins_push_no_good_ones_out(self, barrier: Barrier) -> None:
         barrier.admits(FACTORY.plugin())
-        for number in range(MAX_PLUGINS + 5):
+        for number in range(MAX_KEY_SETS + 5):
             barrier.refusal(FACTORY.plugin(sub=f"made-up-{number}"))
         barrier.admits(FACTORY.plugin())
         assert barrier.web.asked.count(RIG_KEYS) == 1
@@ -544,7 +542,7 @@ class TestPlugins:
         def url(number: int) -> str:
             return f"{BACKSTAGE}/api/p{number}/.backstage/auth/v1/jwks.json"
 
-        for number in range(MAX_PLUGINS + 1):
+        for number in range(MAX_KEY_SETS + 1):
             barrier.web.documents[url(number)] = {"keys": [FACTORY.plugin_key.jwk()]}
             barrier.admits(FACTORY.plugin(sub=f"p{number}"))
             barrier.admits(FACTORY.plugin(sub="p0"))  # used, so it is not the one to go
@@ -762,43 +760,27 @@ class TestExternalAccess:
         assert barrier.admits(FACTORY.user())
 
 
-_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
-    max_leaves=5,
-)
-_names = st.sampled_from(["sub", "aud", "iss", "iat", "exp", "nbf", "obo", "uip", "typ", "x"])
-_typs = st.sampled_from(["vnd.backstage.user", LIMITED_TYP, PLUGIN_TYP, "JWT", None, 5, ["JWT"]])
+ODD: tuple[Any, ...] = (None, True, 5, -1.5, 1e300, "x", "", [], ["a", None], {}, {"sub": "a"})
 
 
-@given(
-    claims=st.dictionaries(_names, _values),
-    usual=st.booleans(),
-    typ=_typs,
-    sign=st.sampled_from([FACTORY.user_key, FACTORY.plugin_key]),
-)
-@hypothesis_settings(max_examples=100, deadline=None)
-def test_whatever_a_signed_token_claims_it_is_somebody_or_refused(
-    claims: dict[str, Any], usual: bool, typ: Any, sign: SigningKey
+@pytest.mark.parametrize("claim", ["sub", "aud", "iss", "iat", "exp", "nbf", "obo", "uip"])
+@pytest.mark.parametrize("token", [FACTORY.user, FACTORY.plugin])
+def test_whatever_a_signed_token_claims_it_names_a_principal_or_is_refused(
+    barrier: Barrier, token: Callable[..., str], claim: str
 ) -> None:
-    base = {"sub": "rig", "aud": "litellm", "iat": NOW, "exp": NOW + 60} if usual else {}
-    token = sign.token({"typ": typ, "alg": "ES256", "kid": sign.kid}, {**base, **claims})
-    with suppress(Unauthenticated):
-        who = Barrier().admits(token)
-        assert who.entity_ref if isinstance(who, UserPrincipal) else who.subject
+    for value in ODD:
+        with suppress(Unauthenticated):
+            who = barrier.admits(token(**{"uip": "x", claim: value}))
+            assert who.entity_ref if isinstance(who, UserPrincipal) else who.subject
 
 
 @pytest.mark.parametrize(
-    "made",
-    [FACTORY.user, FACTORY.plugin, lambda: FACTORY.on_behalf_of("bob"), FACTORY.legacy],
+    "token",
+    [FACTORY.user(), FACTORY.plugin(), FACTORY.on_behalf_of("bob"), FACTORY.legacy()],
+    ids=numbered,
 )
-@given(data=st.data())
-@hypothesis_settings(max_examples=40, deadline=None)
-def test_changing_any_character_of_a_token_makes_it_nobody_s(
-    made: Callable[[], str], data: st.DataObject
-) -> None:
-    token = made()
-    place = data.draw(st.integers(0, len(token) - 1))
-    other = st.sampled_from("ABCXYZabcxyz0189-_.").filter(lambda c: c != token[place])
-    changed = token[:place] + data.draw(other) + token[place + 1 :]
-    Barrier().refusal(changed)
+def test_a_token_with_any_character_changed_is_refused(barrier: Barrier, token: str) -> None:
+    for place in range(0, len(token), 3):
+        for other in "A-.":
+            if token[place] != other:
+                barrier.refusal(token[:place] + other + token[place + 1 :])
