@@ -40,12 +40,7 @@ from litellm_plugin.identity.keycloak import realm_keys_url
 from litellm_plugin.identity.plugin_token import OtherAudience, plugin_keys_url
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.signing import PLUGIN_TYP
-from litellm_plugin.identity.user_token import (
-    LIMITED_TYP,
-    USER_TYP,
-    is_user_token,
-    user_keys_url,
-)
+from litellm_plugin.identity.user_token import LIMITED_TYP, USER_TYP, is_user_token, user_keys_url
 from litellm_plugin.plugin import Plugin
 
 # The signatures of limited user tokens: whoever has one can make the token.

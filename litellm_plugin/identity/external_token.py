@@ -7,13 +7,9 @@ import hmac
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from litellm_plugin.config.settings import (
-    ExternalAccess,
-    JwksAccess,
-    LegacyAccess,
-    StaticAccess,
-)
+from litellm_plugin.config.settings import ExternalAccess, JwksAccess, LegacyAccess, StaticAccess
 from litellm_plugin.errors import NotAllowed, Unauthenticated
 from litellm_plugin.identity.jwks import KeySet
 from litellm_plugin.identity.jwt import (
@@ -93,33 +89,33 @@ def _check_of(
 ) -> _Check:
     match entry:
         case StaticAccess():
-            return _StaticCheck(entry)
+            return _StaticCheck(entry.subject, _digest(entry.token))
         case LegacyAccess():
-            return _LegacyCheck(entry, clock)
+            return _LegacyCheck(entry.subject, SharedSecret.from_bytes(entry.secret), clock)
         case JwksAccess():
             keys = key_set(entry.url, "the url of backend.auth.externalAccess")
             return _JwksCheck(entry, keys, clock)
 
 
+@dataclass(frozen=True)
 class _StaticCheck:
-    def __init__(self, entry: StaticAccess) -> None:
-        self._subject = entry.subject
-        self._digest = _digest(entry.token)
+    subject: str
+    digest: bytes
 
     def __call__(self, credential: str, _token: UnverifiedToken | None) -> str | None:
         # Digests have one length, so the time of the comparison does not tell the token's.
-        return self._subject if hmac.compare_digest(_digest(credential), self._digest) else None
+        return self.subject if hmac.compare_digest(_digest(credential), self.digest) else None
 
 
 def _digest(credential: str) -> bytes:
     return hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
 
 
+@dataclass(frozen=True)
 class _LegacyCheck:
-    def __init__(self, entry: LegacyAccess, clock: Callable[[], float]) -> None:
-        self._subject = entry.subject
-        self._secret = SharedSecret.from_bytes(entry.secret)
-        self._clock = clock
+    subject: str
+    secret: SharedSecret
+    clock: Callable[[], float]
 
     def __call__(self, _credential: str, token: UnverifiedToken | None) -> str | None:
         if token is None or token.alg != "HS256":
@@ -128,22 +124,22 @@ class _LegacyCheck:
             claims = token.unverified_claims
             if claims.get("sub") != "backstage-server" or claims.get("aud"):
                 return None
-            self._secret.verify(token)
+            self.secret.verify(token)
         except TokenError:
             return None
         try:
-            check_times(claims, self._clock())
+            check_times(claims, self.clock())
         except TokenError as exc:
-            log.info("A legacy token of %r is refused: %s", self._subject, exc)
+            log.info("A legacy token of %r is refused: %s", self.subject, exc)
             raise Unauthenticated("Failed external token verification") from exc
-        return self._subject
+        return self.subject
 
 
+@dataclass(frozen=True)
 class _JwksCheck:
-    def __init__(self, entry: JwksAccess, keys: KeySet, clock: Callable[[], float]) -> None:
-        self._entry = entry
-        self._keys = keys
-        self._clock = clock
+    entry: JwksAccess
+    keys: KeySet
+    clock: Callable[[], float]
 
     def __call__(self, _credential: str, token: UnverifiedToken | None) -> str | None:
         if token is None:
@@ -152,18 +148,18 @@ class _JwksCheck:
             subject = self._verified(token).get("sub")
         except TokenError as exc:
             # The query of the URL may hold a secret.
-            url = self._entry.url.partition("?")[0]
+            url = self.entry.url.partition("?")[0]
             log.info("A token does not match the entry with the keys of %s: %s", url, exc)
             return None
         if not isinstance(subject, str) or not subject:
             return None
-        return ":".join(filter(None, ("external", self._entry.subject_prefix, subject)))
+        return ":".join(filter(None, ("external", self.entry.subject_prefix, subject)))
 
     def _verified(self, token: UnverifiedToken) -> Claims:
-        entry, claims = self._entry, token.unverified_claims
+        entry, claims = self.entry, token.unverified_claims
         if entry.issuers and claims.get("iss") not in entry.issuers:
             raise TokenError("the token has another issuer")
         if entry.audiences and audiences(claims).isdisjoint(entry.audiences):
             raise TokenError("the token is for another audience")
-        check_times(claims, self._clock())
-        return self._keys.key_for(token).verify(token, entry.algorithms or ASYMMETRIC)
+        check_times(claims, self.clock())
+        return self.keys.key_for(token).verify(token, entry.algorithms or ASYMMETRIC)

@@ -166,14 +166,10 @@ class PublicKey:
         return dict(self._key.as_dict(private=False))
 
     def verify(self, token: UnverifiedToken, algorithms: Collection[str]) -> Claims:
-        """Return the claims of ``token``, which this key has signed.
-
-        Args:
-            token: The token.
-            algorithms: The algorithms to accept; only asymmetric ones count.
+        """Return the claims of ``token``.
 
         Raises:
-            TokenError: The signature, the algorithm or the header is not acceptable.
+            TokenError: The token is not signed with this key, and one of ``algorithms``.
         """
         return _verify(token, self._key, ASYMMETRIC.intersection(algorithms))
 
@@ -317,13 +313,12 @@ def check_times(claims: Claims, now: float, *, required: Collection[str] = ()) -
 def audiences(claims: Claims) -> frozenset[str]:
     """Return the strings in ``aud``, which may be a string or a list."""
     aud = claims.get("aud")
-    return frozenset(
-        name for name in (aud if isinstance(aud, list) else [aud]) if isinstance(name, str)
-    )
+    named = aud if isinstance(aud, list) else [aud]
+    return frozenset(name for name in named if isinstance(name, str))
 
 
 def encode_segment(members: Mapping[str, Any]) -> str:
-    """Return a header or payload as a token's segment."""
+    """Return a header or payload as a segment of a token."""
     return urlsafe_b64encode(_to_json(members).encode()).decode()
 
 

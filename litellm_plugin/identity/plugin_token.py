@@ -105,10 +105,8 @@ class PluginTokenVerifier:
     def _keys_of(self, plugin: str, *, suspect: bool) -> KeySource:
         if plugin == self._plugin_id:
             return self._own_keys
-        if suspect and plugin not in self._key_sets:
-            raise TokenError("the plugin's keys are not known, and the client is suspect")
         try:
-            return self._key_sets.of(plugin)
+            return self._key_sets.of(plugin, known_only=suspect)
         except NoKeysError as exc:
             raise _no_jwks(plugin) from exc
 
@@ -126,21 +124,23 @@ class _KeySets:
         self._kept: LRUCache[str, KeySet] = LRUCache(MAX_KEY_SETS)
         self._first_reads: dict[str, KeySet] = {}
 
-    def __contains__(self, plugin: str) -> bool:
-        """Return whether the key set of ``plugin`` has been read."""
-        with self._lock:
-            return plugin in self._kept
-
-    def of(self, plugin: str) -> KeySet:
+    def of(self, plugin: str, *, known_only: bool) -> KeySet:
         """Return the key set of ``plugin``.
+
+        Args:
+            plugin: The plugin's id.
+            known_only: Whether to refuse a plugin whose key set would have to be read first.
 
         Raises:
             NoKeysError: The key set can't be read.
+            TokenError: The key set is not known, and must not be read.
         """
         with self._lock:
             kept = self._kept.get(plugin)
             if kept is not None:
                 return kept
+            if known_only:
+                raise TokenError("the plugin's keys are not known, and the client is suspect")
             if plugin not in self._first_reads and len(self._first_reads) >= MAX_FIRST_READS:
                 raise NoKeysError("the keys of too many other plugins are being read")
             key_set = self._first_reads.setdefault(plugin, self._key_set(plugin))
