@@ -50,7 +50,8 @@ def whoami(user: str, files: Sequence[Path], *, as_json: bool) -> None:
     with logged():
         plugin = unheard_plugin(settings)
         with Page(err=True).progress(f"Looking for {ref} ..."):
-            found = _found(plugin, ref.lower())
+            kept = settings.service.cache_seconds != 0
+            found = _found(plugin, ref.lower(), answers_kept=kept)
     if as_json:
         print_json(found)
     else:
@@ -59,7 +60,7 @@ def whoami(user: str, files: Sequence[Path], *, as_json: bool) -> None:
         sys.exit(FAILED)
 
 
-def _found(plugin: Plugin, ref: str) -> dict[str, Any]:
+def _found(plugin: Plugin, ref: str, *, answers_kept: bool) -> dict[str, Any]:
     """Return the documented shape."""
     settings = plugin.settings
     user_id = litellm_id(ref, settings.user_id_domain)
@@ -85,7 +86,7 @@ def _found(plugin: Plugin, ref: str) -> dict[str, Any]:
         found["errors"].append(f"The catalog can't tell: {redact(exc.message)}")
     try:
         not_reserved(user_id, settings)
-        account = plugin.users.would_find(caller)
+        account = plugin.users.would_find(caller, answers_kept=answers_kept)
         whole = plugin.litellm.account(account.asked) if account else None
         found["litellm"] = _by_litellm(whole) if whole else None
         if account is None and in_catalog is not None:

@@ -305,15 +305,20 @@ class Users:
         if account is not None:
             refuse_key_type(key, account)
 
-    def would_find(self, caller: Caller) -> Account | None:
+    def would_find(self, caller: Caller, *, answers_kept: bool) -> Account | None:
         """Return the account that a page of a person would be made of; creates nobody.
+
+        Args:
+            caller: A person.
+            answers_kept: Whether the service keeps answers; this process may not.
 
         Raises:
             IdentityRefused: It is not certain that the account is theirs.
         """
         account, who = self.find(caller, fresh=True), claimant_of(caller)
-        if account is None and who is not None and self._provisioning.enabled:
-            # Where LiteLLM refuses to create somebody whose e-mail is taken.
+        # With provisioning at the latest when LiteLLM refuses a second user of an e-mail.
+        looks_by_email = answers_kept or self._provisioning.enabled
+        if account is None and who is not None and looks_by_email:
             account = self._by_email(who, _Asking(caller.name, fresh=True))
         return account
 

@@ -216,22 +216,27 @@ def user_ids(world: World) -> Result:
         if is_reserved(user_id, world.settings)
         for ref in sorted(refs)
     ]
+    nobodys = (
+        f" {_listed(reserved)}: the LiteLLM id is reserved, so every request is refused (409)."
+        if reserved
+        else ""
+    )
     rename = "Rename one of them in the catalog: only the name counts, without kind and namespace."
     if shared and world.settings.service.user_ids == UNAMBIGUOUS:
         return warning(
-            f"{_listed(shared)}. An account that is not certainly theirs is refused them (409).",
+            f"{_listed(shared)}. An account that is not certainly theirs is refused them (409)."
+            f"{nobodys}",
             f"litellm.service.userIds: unambiguous keeps them apart. {rename}",
         )
     if shared:
         return failed(
-            f"{_listed(shared)}.",
+            f"{_listed(shared)}.{nobodys}",
             f"They share one account: keys, budget and all. {rename} Until then "
             "litellm.service.userIds: unambiguous refuses whom it is not certainly for.",
         )
     if reserved:
         return warning(
-            f"{_listed(reserved)}: the LiteLLM id is reserved, and nobody's account."
-            " Every request is refused (409).",
+            nobodys.strip(),
             "Rename them in the catalog, or set litellm.userIdDomain.",
         )
     return ok(f"{len(owners)} users, {len(owners)} LiteLLM ids")
