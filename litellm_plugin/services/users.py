@@ -287,15 +287,14 @@ class Users:
 
         Raises:
             ReservedId: A service names an id that is nobody's.
-            Forbidden: A restricted service names an administrator of LiteLLM, a user who is
-                not known there, or nobody; or ``key_type`` is not for an administrator.
+            Forbidden: A restricted service names an administrator of LiteLLM, or a user who is
+                not known there; or ``key_type`` is not for an administrator.
         """
-        if caller.service is not None:
+        if caller.service is not None and key.get("user_id"):
+            user_id = not_reserved(key["user_id"], self._settings)
             restricted = caller.service.restrictions is not None
-            if key.get("user_id"):
-                user_id = not_reserved(key["user_id"], self._settings)
-                if restricted or key.get("key_type") not in {None, "llm_api"}:
-                    account = self.as_it_is(user_id, caller.name)
+            if restricted or key.get("key_type") not in {None, "llm_api"}:
+                account = self.as_it_is(user_id, caller.name)
             if restricted and (account is None or is_administrator(account)):
                 raise Forbidden(
                     "Access denied: the token of this service is restricted, so user_id must be a"

@@ -255,17 +255,25 @@ def test_a_restricted_service_makes_keys_for_plain_users_only(
     assert client.post("/keys/generate", json=sent, headers=headers_of("static")).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "sent", [{}, {"user_id": None}, {"user_id": "nobody@example.com"}], ids=str
-)
 def test_a_restricted_service_makes_no_key_for_whom_nobody_knows(
-    service: ServiceOf, litellm: FakeLiteLLM, headers_of: HeadersOf, sent: Json
+    service: ServiceOf, litellm: FakeLiteLLM, headers_of: HeadersOf
 ) -> None:
     litellm.get("/user/info", status=404)
-    body = {"alias": "a", **sent}
+    body = {"alias": "a", "user_id": "nobody@example.com"}
     answer = service().post("/keys/generate", json=body, headers=headers_of(RESTRICTED))
     assert answer.status_code == 403
     assert litellm.writes == []
+
+
+@pytest.mark.parametrize("named", [{}, {"user_id": None}], ids=str)
+def test_a_restricted_service_may_make_a_key_that_has_no_owner(
+    service: ServiceOf, litellm: FakeLiteLLM, headers_of: HeadersOf, named: Json
+) -> None:
+    litellm.post("/key/generate", json={"key": "sk-canary-new-key", "token": "2" * 64})
+    body = {"alias": "a", **named}
+    answer = service().post("/keys/generate", json=body, headers=headers_of(RESTRICTED))
+    assert answer.status_code == 200
+    assert litellm.reads == []
 
 
 def test_a_restricted_service_makes_no_key_while_litellm_can_not_tell(
