@@ -227,10 +227,11 @@ class Users:
         account = self._look_up(user_id, asking)
         if account is not None:
             return self._owners.settle(who, account)
-        looked = who is not None and self._looks_by_email(user_id)
-        account = self._by_email(who, asking) if who is not None and looked else None
-        if account is not None:
-            return account
+        looked = self._looks_by_email(user_id)
+        if who is not None and looked:
+            account = self._by_email(who, asking)
+            if account is not None:
+                return account
         if not self._provisioning.enabled:
             raise self._not_found(
                 "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
