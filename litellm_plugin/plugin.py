@@ -34,7 +34,7 @@ from litellm_plugin.services.access import Access
 from litellm_plugin.services.account_owner import AccountOwners
 from litellm_plugin.services.audit import Audit
 from litellm_plugin.services.bridge import Bridge
-from litellm_plugin.services.caller import Caller, litellm_id
+from litellm_plugin.services.caller import Caller, not_reserved, own_id
 from litellm_plugin.services.directory import Directory
 from litellm_plugin.services.key_rules import KeyRules
 from litellm_plugin.services.keys import Keys
@@ -83,9 +83,14 @@ class Plugin:
         Args:
             principal: What the credentials proved.
             asked: The LiteLLM user id that a service asks for; ignored for users.
+
+        Raises:
+            ReservedId: The caller's id, or the one that a service asks for, is nobody's.
         """
         if isinstance(principal, UserPrincipal):
-            asked = litellm_id(principal.entity_ref, self.settings.user_id_domain)
+            asked = own_id(principal.entity_ref, self.settings)
+        elif asked is not None:
+            asked = not_reserved(asked, self.settings)
         caller = Caller(principal, asked, self.directory.entity)
         caller.since = self.snapshots.begin(caller.name)
         return caller
@@ -189,7 +194,7 @@ def build(
     reports = Reports(snapshots, utc_now)
     directory = Directory(catalog, snapshots, settings.user_id_domain)
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
-    users = Users(litellm, snapshots, reports, settings.provisioning, owners, utc_now)
+    users = Users(litellm, snapshots, reports, settings, owners, utc_now)
     teams = Teams(litellm, snapshots, reports, users, access, settings.display)
     models = Models(litellm, snapshots)
     ceilings = KeyRules(settings, directory, models, snapshots, utc_now)
@@ -236,7 +241,7 @@ def build(
         models=models,
         team_admin=TeamAdmin(settings, litellm, snapshots, catalog, users, access, utc_now),
         audit=Audit(litellm, settings.provisioning),
-        bridge=Bridge(settings, users, keys, directory.entity, utc_now),
+        bridge=Bridge(settings, users, keys, directory, utc_now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, settings.opencode),
         readiness=readiness,

@@ -172,8 +172,9 @@ class LiteLLM:
             user_id: LiteLLM id, not an entity ref.
 
         Returns:
-            The account, or None where LiteLLM does not know the user: it says
-            so with a 404, older versions with an empty ``user_info``.
+            The account, or None where LiteLLM does not know the user: it says so with
+            a 404, several versions with a ``user_info`` that has no ``user_id``, whatever
+            else is there: spend, keys and teams of an id without a user.
         """
         try:
             data = self._get("/user/info", {"user_id": user_id})
@@ -183,19 +184,18 @@ class LiteLLM:
             raise
         if not isinstance(data, dict):
             raise UpstreamError("LiteLLM's answer about the user is no object")
-        own = data.get("user_info")
-        own = own if isinstance(own, dict) else {}
+        # Old versions have the user's fields beside "keys" instead of below "user_info".
+        own = data.get("user_info", data)
+        own_id = _text(own.get("user_id")) if isinstance(own, dict) else None
+        if own_id is None:
+            return None
+        info = {**data, **{name: value for name, value in own.items() if value is not None}}
         keys = _rows(data.get("keys"))
         teams = data["teams"] if isinstance(data.get("teams"), list) else []
-        if "user_info" in data and not (own or keys or teams):
-            return None
-        # Old versions have the user's fields beside "keys" instead of below "user_info".
-        info = {**data, **{name: value for name, value in own.items() if value is not None}}
-        named = _text(data.get("user_id")) or _text(own.get("user_id"))
         rows = [row if isinstance(row, dict) else {"team_id": row} for row in teams]
         rows = [row for row in rows if isinstance(row.get("team_id"), str)]
         return Account(
-            named or user_id,
+            own_id,
             info,
             keys,
             [row["team_id"] for row in rows],

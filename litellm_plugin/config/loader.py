@@ -347,6 +347,7 @@ def _bridge(reader: Reader) -> Bridge:
     issuer = reader.get("issuer", url)
     bridge = Bridge(
         issuer=issuer.rstrip("/") if issuer else None,
+        group=_group(reader, "group"),
         **_given(enabled=reader.get("enabled", flag), client_id=reader.get("clientId", text)),
     )
     if bridge.enabled and not reader.has("issuer"):
@@ -387,6 +388,7 @@ def _service(reader: Reader) -> Service:
             backstage_token=reader.get("backstageToken", header, secret=True),
             plugin_id=reader.get("pluginId", _plugin_id),
             user_ids=reader.get("userIds", one_of(ORIGINAL, UNAMBIGUOUS)),
+            reserved_user_ids=reader.texts("reservedUserIds"),
             cache_seconds=reader.get("cacheSeconds", number),
             stale_seconds=reader.get("staleSeconds", number),
             rate_limits=_rate_limits(reader),

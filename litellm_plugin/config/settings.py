@@ -118,6 +118,7 @@ class Bridge:
     enabled: bool = False
     issuer: str | None = None
     client_id: str = "abby-cli"
+    group: str | None = None  # entity ref; None: everybody with a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +276,7 @@ class Service:
     backstage_token: str | None = field(default=None, repr=False)
     plugin_id: str = "litellm"
     user_ids: str = ORIGINAL  # or UNAMBIGUOUS: refuse ids that several people come to
+    reserved_user_ids: tuple[str, ...] = ()  # LiteLLM ids that are nobody's, beside its own admin's
     # None: CACHE_SECONDS, but accounts no longer than for one page; 0: nothing is kept.
     cache_seconds: float | None = None
     stale_seconds: float = 0.0  # how long beyond that while LiteLLM is down

@@ -13,7 +13,7 @@ routes = Routes()
 @routes.get("/user/info")
 def user_info() -> bytes:
     caller = current_caller()
-    account = plugin.users.account(caller)
+    account = plugin.users.account(caller, for_service=True)
     audits = plugin.access.may_view_audit(caller)
 
     def shape() -> dict[str, Any]:

@@ -16,6 +16,7 @@ from litellm_plugin.config.settings import KeyGeneration
 from litellm_plugin.errors import BadRequest, Forbidden, PluginError, UpstreamError
 from litellm_plugin.services import fields
 from litellm_plugin.services import metadata as notes
+from litellm_plugin.services.account_owner import refuse_key_type
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.key_policy import Policy, is_active
@@ -112,6 +113,7 @@ class Keys:
             PolicyRefused: It goes beyond a ceiling.
         """
         account = self._users.account(caller, fresh=True) if caller.user else None
+        self._users.check_key_owner(caller, key, account)
         if key.get("team_id"):
             self._teams.usable(key["team_id"], caller, account)
         owner = account.asked if account is not None else key.get("user_id")
@@ -155,6 +157,7 @@ class Keys:
         """
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
+        refuse_key_type(key, account)
         policy = self._ceilings.of_id(own_id)
         key = self._within(policy, key)
         with (

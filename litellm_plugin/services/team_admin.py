@@ -23,7 +23,7 @@ from litellm_plugin.identity.principal import UserPrincipal
 from litellm_plugin.services import fields, shapes
 from litellm_plugin.services.access import Access
 from litellm_plugin.services.account_owner import Claimant, same_email
-from litellm_plugin.services.caller import litellm_id
+from litellm_plugin.services.caller import not_reserved, own_id
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.users import TEAMS, Profile, Users
 
@@ -231,6 +231,7 @@ class TeamAdmin:
             BadRequest: It is no person, or a field is wrong.
         """
         ref = _ref(body.get("userEntityRef"), "userEntityRef is required")
+        own_id(ref, self._settings)  # it may be reserved, and in no catalog
         if body.get("role", "user") != "user":
             raise BadRequest("only the 'user' team role can be assigned from Backstage")
         budget = None
@@ -257,6 +258,7 @@ class TeamAdmin:
         """
         who = _ref(who, "userEntityRef query parameter is required")
         user_id = who if who in team.member_ids else self._member_id(team, who)
+        not_reserved(user_id, self._settings)
         journal.note(memberId=user_id)
         with self._snapshots.writing(TEAMS):
             self._litellm.remove_member(team.team_id, user_id)
@@ -264,12 +266,12 @@ class TeamAdmin:
 
     def _member_id(self, team: ManagedTeam, ref: str) -> str:
         """Return the LiteLLM id of the member that a ref means."""
-        own_id = litellm_id(ref, self._settings.user_id_domain)
-        if own_id in team.member_ids:
+        user_id = own_id(ref, self._settings)
+        if user_id in team.member_ids:
             if self._settings.service.user_ids == UNAMBIGUOUS and split_ref(ref) is not None:
                 who = self._claimant(_full(ref), self._catalog.entity(ref))
                 self._users.refuse_other(who, team.by.entity_ref)
-            return own_id
+            return user_id
         # The account may be one that was there under another id.
         person = self._catalog.entity(ref) if split_ref(ref) is not None else None
         members = team.row.get("members_with_roles") or []
@@ -280,11 +282,11 @@ class TeamAdmin:
             and person is not None
             and same_email(member.get("user_email"), person.email)
         ]
-        return same[0] if len(same) == 1 else own_id
+        return same[0] if len(same) == 1 else user_id
 
     def _claimant(self, ref: str, person: Entity | None) -> Claimant:
-        own_id = litellm_id(ref, self._settings.user_id_domain)
-        return Claimant(own_id, ref, lambda: person.email if person else None)
+        user_id = own_id(ref, self._settings)
+        return Claimant(user_id, ref, lambda: person.email if person else None)
 
     # -- knowledge bases and MCP servers -------------------------------------
 

@@ -113,6 +113,13 @@ def two_bobs(installation: Installation) -> None:
     installation.fake.people = People.of()
 
 
+def an_administrators_name(installation: Installation) -> None:
+    people = installation.fake.people
+    entities = [*people.of_kind("user"), *people.of_kind("group")]
+    person = {"kind": "User", "metadata": {"name": "default_user_id"}, "spec": {}}
+    installation.fake.people = People([*entities, person])
+
+
 def slow_clock(installation: Installation) -> None:
     installation.litellm.ahead = installation.backstage.ahead = 600
 
@@ -439,6 +446,16 @@ def test_the_right_cause_is_named(installation: Installation, name: str) -> None
             both(two_bobs, sets("litellm.service.userIds", "unambiguous")),
             "user-ids",
             "user:default/bob. An account that is not certainly theirs is refused them (409).",
+        ),
+        (
+            both(an_administrators_name, sets("litellm.userIdDomain", None)),
+            "user-ids",
+            "user:default/default_user_id: the LiteLLM id is reserved",
+        ),
+        (
+            sets("litellm.service.reservedUserIds", ["Bob@example.com"]),
+            "user-ids",
+            "user:default/bob: the LiteLLM id is reserved",
         ),
         (
             lambda installation: setattr(installation.backstage, "ahead", 30),

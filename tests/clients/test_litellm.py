@@ -356,9 +356,16 @@ class TestAccount:
             {"user_id": "bob", "user_info": {}, "keys": [], "teams": []},
             {"user_id": "bob", "user_info": None},
             {"user_info": [], "keys": None, "teams": None},
+            {"user_id": "bob", "user_info": {"spend": 0}, "keys": [], "teams": []},
+            {"user_id": "bob", "user_info": {"spend": 1.5, "max_budget": None}},
+            {"user_id": "bob", "user_info": {}, "keys": [{"token": HASH}], "teams": ["t1"]},
+            {"user_id": "bob", "user_info": None, "teams": [{"team_id": "t1"}]},
+            {"user_id": "bob", "user_info": {"user_id": None, "spend": 0}, "keys": []},
+            {"keys": [], "teams": []},
+            {},
         ],
     )
-    def test_an_answer_without_anything_means_an_unknown_user(
+    def test_an_answer_whose_user_has_no_id_means_an_unknown_user(
         self, client: LiteLLM, requests_mock: Mocker, body: Any
     ) -> None:
         requests_mock.get(f"{BASE}/user/info", json=body)

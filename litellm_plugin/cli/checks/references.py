@@ -11,7 +11,7 @@ from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.config.settings import UNAMBIGUOUS, UserDefaults
-from litellm_plugin.services.caller import litellm_id
+from litellm_plugin.services.caller import is_reserved, litellm_id
 
 MAX_NAMED = 5  # of things that are wrong, before "and N more"
 
@@ -68,6 +68,8 @@ def _groups_named(world: World) -> Iterator[tuple[str, str]]:
         yield role.group, f"litellm.provisioning.roles[{index}].group"
     if settings.team_admin.group:
         yield settings.team_admin.group, "litellm.teamAdmin.group"
+    if settings.bridge.group:
+        yield settings.bridge.group, "litellm.bridge.group"
     if settings.audit_group:
         yield settings.audit_group, "litellm.audit.group"
 
@@ -208,17 +210,34 @@ def user_ids(world: World) -> Result:
         for user_id, refs in sorted(owners.items())
         if len(refs) > 1
     ]
+    reserved = [
+        ref
+        for user_id, refs in sorted(owners.items())
+        if is_reserved(user_id, world.settings)
+        for ref in sorted(refs)
+    ]
+    nobodys = (
+        f" {_listed(reserved)}: the LiteLLM id is reserved, so every request is refused (409)."
+        if reserved
+        else ""
+    )
     rename = "Rename one of them in the catalog: only the name counts, without kind and namespace."
     if shared and world.settings.service.user_ids == UNAMBIGUOUS:
         return warning(
-            f"{_listed(shared)}. An account that is not certainly theirs is refused them (409).",
+            f"{_listed(shared)}. An account that is not certainly theirs is refused them (409)."
+            f"{nobodys}",
             f"litellm.service.userIds: unambiguous keeps them apart. {rename}",
         )
     if shared:
         return failed(
-            f"{_listed(shared)}.",
+            f"{_listed(shared)}.{nobodys}",
             f"They share one account: keys, budget and all. {rename} Until then "
             "litellm.service.userIds: unambiguous refuses whom it is not certainly for.",
+        )
+    if reserved:
+        return warning(
+            nobodys.strip(),
+            "Rename them in the catalog, or set litellm.userIdDomain.",
         )
     return ok(f"{len(owners)} users, {len(owners)} LiteLLM ids")
 
