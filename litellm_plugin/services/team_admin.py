@@ -8,7 +8,7 @@ caller is a team admin with the right permission; the methods here want the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +21,13 @@ from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.config.settings import UNAMBIGUOUS, Settings
 from litellm_plugin.errors import BadRequest, Conflict, Forbidden, NotFound, UpstreamError
 from litellm_plugin.identity.principal import UserPrincipal
-from litellm_plugin.services import fields, key_policy, shapes
+from litellm_plugin.services import fields, shapes
 from litellm_plugin.services.access import Access
 from litellm_plugin.services.account_owner import Claimant, same_email
 from litellm_plugin.services.caller import litellm_id
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.key_rules import Busy
+from litellm_plugin.services.model_names import allows
 from litellm_plugin.services.team_objects import Row, TeamObjects, meant
 from litellm_plugin.services.users import TEAMS, Profile, Users
 
@@ -79,6 +80,20 @@ class ManagedTeam:
         """LiteLLM ids of the members."""
         members = self.row.get("members_with_roles") or []
         return {str(member.get("user_id")) for member in members if isinstance(member, dict)}
+
+    def has(self, kind: str, names: Iterable[str], allowed: Collection[str]) -> bool:
+        """Tell whether the team has all of these objects, and the allow-list names each.
+
+        They are ids then, and LiteLLM need not be asked what they mean.
+
+        Args:
+            kind: ``vector_stores`` or ``mcp_servers``.
+            names: What a request names.
+            allowed: The allow-list.
+        """
+        objects = self.row.get("object_permission")
+        present = objects.get(kind) if isinstance(objects, dict) else None
+        return all(name in (present or ()) and name in allowed for name in names)
 
 
 class TeamAdmin:
@@ -334,16 +349,18 @@ class TeamAdmin:
     def set_vector_stores(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Replace a team's knowledge bases, named by id or name; returns the team."""
         wanted = fields.texts("vector_stores", body.get("vector_stores"))
-        allowed = self._objects.vector_stores(fresh=True) if wanted else []
-        ids = _ids(wanted, allowed, "vector store(s)")
-        return self._write(team, {"object_permission": {"vector_stores": ids}})
+        if not team.has("vector_stores", wanted, self._rules.allowed_vector_stores):
+            allowed = self._objects.vector_stores(fresh=True)
+            wanted = _ids(wanted, allowed, "vector store(s)")
+        return self._write(team, {"object_permission": {"vector_stores": wanted}})
 
     def set_mcp_servers(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Replace a team's MCP servers, named by id or name; returns the team."""
         wanted = fields.texts("mcp_servers", body.get("mcp_servers"))
-        allowed = self._objects.mcp_servers(fresh=True) if wanted else []
-        ids = _ids(wanted, allowed, "MCP server(s)")
-        return self._write(team, {"object_permission": {"mcp_servers": ids}})
+        if not team.has("mcp_servers", wanted, self._rules.allowed_mcp_servers):
+            allowed = self._objects.mcp_servers(fresh=True)
+            wanted = _ids(wanted, allowed, "MCP server(s)")
+        return self._write(team, {"object_permission": {"mcp_servers": wanted}})
 
     # -- parts ---------------------------------------------------------------
 
@@ -389,17 +406,19 @@ class TeamAdmin:
                 values[name] = field.read(name, value)
         return values
 
-    def _models(self, _name: str, value: Any) -> list[str]:
+    def _models(self, name: str, value: Any) -> list[str]:
         if not isinstance(value, list) or not value:
             raise BadRequest(NO_MODELS)
-        allowed = {*self._rules.allowed_models, *self._rules.allowed_model_access_groups}
-        if not allowed:
+        rules = self._rules
+        if not (rules.allowed_models or rules.allowed_model_access_groups):
             raise BadRequest("models are not allowed (team admin has configured no allowlist)")
         for model in value:
-            if not isinstance(model, str) or model not in allowed:
-                name = model if isinstance(model, str) else json.dumps(model)
-                raise BadRequest(f'model "{name}" is not in the allowed set for team admins')
-        return value
+            if not isinstance(model, str) or not (
+                model in rules.allowed_model_access_groups or allows(rules.allowed_models, model)
+            ):
+                shown = model if isinstance(model, str) else json.dumps(model)
+                raise BadRequest(f'model "{shown}" is not in the allowed set for team admins')
+        return fields.texts(name, value)
 
     def _budget(self, name: str, value: Any) -> float | None:
         if value is not None:
@@ -475,20 +494,14 @@ def _ids(wanted: list[str], allowed: list[Row], what: str) -> list[str]:
 def _alias(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadRequest("team_alias must not be empty")
-    return fields.text(name, value.strip())
+    return fields.name(name, value.strip())
 
 
 def _renewal(name: str, value: Any) -> str:
-    """Read how often a budget is renewed: LiteLLM's durations, and years."""
-    text = value.strip() if isinstance(value, str) else ""
-    if text[:-1].isdecimal() and text[-1:] == "y":  # LiteLLM knows no years
-        text = f"{int(text[:-1]) * 365}d"
-    if (key_policy.seconds(text) or 0) < DAY:
-        raise BadRequest(
-            f"{name} must be at least a day: a whole number and one of s, m, h, d, w, mo and y,"
-            ' such as "30d"'
-        )
-    return text
+    renewal = fields.budget_duration(name, value)
+    if (fields.seconds(renewal) or 0) < DAY:
+        raise BadRequest(f"{name} must be at least a day, such as 30d")
+    return renewal
 
 
 def _flag(name: str, value: Any) -> bool:
