@@ -193,7 +193,6 @@ class Access:
         group = self._settings.team_admin.group
         return group is not None and self.owner(team) == group
 
-
     def manages(self, caller: Caller, team: Json) -> bool:
         """Tell whether the caller may administer a team.
 

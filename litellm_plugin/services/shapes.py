@@ -178,7 +178,11 @@ def without_budget(answer: Json) -> Json:
     A team without any dollars has nothing to hide and stays as it is.
     """
     spend = _amount(answer.get("spend"))
-    given = {name: value for name, value in answer.items() if name != "spend"}
+    given = {
+        name: value
+        for name, value in answer.items()
+        if name != "spend" and not (value in (None, [], {}) and _tells_dollars(name))
+    }
     shown = _without_dollars(given)
     if shown == given and not spend:
         return answer
@@ -205,9 +209,7 @@ def _without_dollars(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        name: _without_dollars(part)
-        for name, part in value.items()
-        if part in (None, [], {}) or not _tells_dollars(name)
+        name: _without_dollars(part) for name, part in value.items() if not _tells_dollars(name)
     }
 
 

@@ -31,7 +31,6 @@ from litellm_plugin.services.model_names import allows
 from litellm_plugin.services.team_objects import Row, TeamObjects, meant
 from litellm_plugin.services.users import TEAMS, Profile, Users
 
-
 NO_MODELS = (
     "models must list at least one allowed model"
     " (a team with no explicit models grants access to every proxy model)"
@@ -375,8 +374,10 @@ class TeamAdmin:
             answer = self._litellm.update_team(change).get("data")
         objects = change.get("object_permission") or team.row.get("object_permission")
         # LiteLLM 1.81 leaves the objects of a team out of this answer, and keeps them.
-        if not isinstance(answer, dict) or _lacks_objects(answer) or (
-            objects and answer.get("object_permission") is None
+        if (
+            not isinstance(answer, dict)
+            or _lacks_objects(answer)
+            or (objects and answer.get("object_permission") is None)
         ):
             return self._again(team)
         return self._shown(shapes.team(answer, team.team_id))

@@ -66,9 +66,7 @@ def meant(name: str, rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.id == name] or [row for row in rows if name in row.names]
 
 
-def allowed(
-    rows: Sequence[Row], names: Iterable[str], groups: Collection[str] = ()
-) -> list[Row]:
+def allowed(rows: Sequence[Row], names: Iterable[str], groups: Collection[str] = ()) -> list[Row]:
     """Return the rows that an allow-list means, and those of the access groups, in their order."""
     ids = {row.id for name in names for row in meant(name, rows)}
     return [row for row in rows if row.id in ids or not row.groups.isdisjoint(groups)]

@@ -168,4 +168,5 @@ class Teams:
         except UpstreamError as exc:
             if exc.answered == 404:
                 return False
-            raise OwnerUnknown(f"LiteLLM can't tell whose team {team_id} is: {exc.message}") from exc
+            unknown = f"LiteLLM can't tell whose team {team_id} is: {exc.message}"
+            raise OwnerUnknown(unknown) from exc
