@@ -13,6 +13,7 @@ from litellm_plugin.cache.snapshots import Snapshots
 from tests import pairs
 from tests.apps import Apps
 from tests.fakes import Asked, Reply
+from tests.fakes.network import NOTHING
 from tests.pairs import Write
 from tests.rig import Rig
 from tests.standin import TEAM_ADMINS
@@ -86,8 +87,8 @@ def test_of_two_writes_at_once_none_is_lost(
     step.begin()
 
     def ask(write: Write) -> int:
-        sent = {} if write.body is None else {"json": write.body}
-        answer = rig.ask("alice", write.method, target.path + write.path, **sent)
+        body = NOTHING if write.body is None else write.body
+        answer = rig.ask("alice", write.method, target.path + write.path, json=body)
         step.ready()
         return answer.status_code
 
