@@ -179,8 +179,8 @@ def test_a_field_is_sent_as_litellm_takes_it(
     assert [call.body[field] for call in owned.writes] == [sent]
 
 
-def test_every_field_that_is_documented_is_walked(client: PluginClient) -> None:
-    schemas = client.get("/openapi.json").get_json()["components"]["schemas"]
+def test_every_field_that_is_documented_is_walked(client: PluginClient, dave: Headers) -> None:
+    schemas = client.get("/openapi.json", headers=dave).get_json()["components"]["schemas"]
     for body in ("NewTeam", "TeamChange"):
         named = schemas[body]["properties"].keys() - {"expectedUpdatedAtIso"}
         assert named == WRONG.keys() == {field for field, *_ in RIGHT}
