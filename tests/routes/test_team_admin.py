@@ -123,7 +123,7 @@ def _set(client: PluginClient, dave: Headers, way: str, field: str, value: Any) 
 
 
 HUGE = 10**300
-WRONG = {
+WRONG: dict[str, list[Any]] = {
     "team_alias": [" ", 5, ["a"], "a\u200bb", "a\u202eb", "a\nb", "\u2060", "a" * 513],
     "models": [None, [], "gpt-4o", [5], [None], ["other"], {"gpt-4o": 1}],
     "max_budget": [0, -1, "5", True, [5], 1000.01, 1e308, HUGE],
@@ -147,7 +147,7 @@ def test_what_is_no_value_of_a_field_is_refused_by_name(
     assert owned.writes == []
 
 
-RIGHT = [
+RIGHT: list[tuple[str, Any, Any]] = [
     ("team_alias", " Zoë's team ", "Zoë's team"),
     ("models", ["gpt-4o-mini", "beta-models"], ["gpt-4o-mini", "beta-models"]),
     ("max_budget", 1000, 1000),
