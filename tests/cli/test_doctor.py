@@ -420,6 +420,23 @@ def test_the_right_cause_is_named(installation: Installation, name: str) -> None
 
 
 @pytest.mark.parametrize(
+    "named",
+    [
+        {"allowedVectorStores": ["vs-docs"], "allowedMcpServers": ["mcp-docs"]},
+        {"allowedVectorStores": ["Docs"], "allowedMcpServers": ["docs"]},
+        {"allowedMcpServers": [], "allowedMcpAccessGroups": ["mcp-beta"]},
+    ],
+)
+def test_objects_are_found_as_the_routes_find_them(
+    installation: Installation, named: dict[str, list[str]]
+) -> None:
+    servers = [{"server_id": "mcp-docs", "alias": "docs", "mcp_access_groups": ["mcp-beta"]}]
+    installation.litellm.replies["/v1/mcp/server"] = Reply(json=servers)
+    installation.config["litellm"]["teamAdmin"] |= named
+    assert installation.doctor()["objects"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
     ("break_", "check", "found"),
     [
         (
@@ -441,6 +458,16 @@ def test_the_right_cause_is_named(installation: Installation, name: str) -> None
             sets("litellm.teamAdmin.allowedMcpServers", ["jira"]),
             "objects",
             "litellm.teamAdmin.allowedMcpServers: LiteLLM has no jira",
+        ),
+        (
+            sets("litellm.teamAdmin.allowedVectorStores", ["vs-dox"]),
+            "objects",
+            "litellm.teamAdmin.allowedVectorStores: LiteLLM has no vs-dox (did you mean vs-docs?)",
+        ),
+        (
+            sets("litellm.teamAdmin.allowedMcpAccessGroups", ["mcp-beta"]),
+            "objects",
+            "litellm.teamAdmin.allowedMcpAccessGroups: LiteLLM has no MCP server in mcp-beta",
         ),
         (
             both(two_bobs, sets("litellm.service.userIds", "unambiguous")),

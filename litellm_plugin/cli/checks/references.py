@@ -11,6 +11,7 @@ from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.config.settings import UNAMBIGUOUS, UserDefaults
+from litellm_plugin.services import team_objects
 from litellm_plugin.services.caller import is_reserved, litellm_id
 
 MAX_NAMED = 5  # of things that are wrong, before "and N more"
@@ -167,36 +168,42 @@ def _allowed_models(world: World) -> dict[str, str]:
 
 def objects(world: World) -> Result:
     """Tell whether the vector stores and MCP servers that teams may be given exist."""
-    admin = world.settings.team_admin
-    if not (admin.allowed_vector_stores or admin.allowed_mcp_servers):
+    admin, litellm = world.settings.team_admin, world.plugin.litellm
+    stores, servers, groups = (
+        admin.allowed_vector_stores,
+        admin.allowed_mcp_servers,
+        admin.allowed_mcp_access_groups,
+    )
+    if not (stores or servers or groups):
         return skipped("The configuration names none")
-    litellm, wrong = world.plugin.litellm, []
-    if admin.allowed_vector_stores:
-        stores = {str(row.get("vector_store_id")) for row in litellm.vector_stores()}
+    wrong = []
+    if stores:
+        rows = team_objects.vector_stores(litellm.vector_stores())
+        wrong += _meaningless("allowedVectorStores", stores, rows)
+    if servers or groups:
+        rows = team_objects.mcp_servers(litellm.mcp_servers())
+        wrong += _meaningless("allowedMcpServers", servers, rows)
+        known = {group for row in rows for group in row.groups}
         wrong += [
-            f"litellm.teamAdmin.allowedVectorStores: LiteLLM has no {name}{_close(name, stores)}"
-            for name in admin.allowed_vector_stores
-            if name not in stores
-        ]
-    if admin.allowed_mcp_servers:
-        servers = {
-            str(row[name])
-            for row in litellm.mcp_servers()
-            for name in ("server_id", "server_name", "alias")
-            if row.get(name)
-        }
-        wrong += [
-            f"litellm.teamAdmin.allowedMcpServers: LiteLLM has no {name}{_close(name, servers)}"
-            for name in admin.allowed_mcp_servers
-            if name not in servers
+            f"litellm.teamAdmin.allowedMcpAccessGroups: LiteLLM has no MCP server in"
+            f" {name}{_close(name, known)}"
+            for name in groups
+            if name not in known
         ]
     if wrong:
         return warning(
             f"{_listed(wrong)}.", "Correct the names, or take them out: they allow nothing."
         )
-    return ok(
-        f"{len(admin.allowed_vector_stores) + len(admin.allowed_mcp_servers)} named, all there"
-    )
+    return ok(f"{len(stores) + len(servers) + len(groups)} named, all there")
+
+
+def _meaningless(setting: str, names: Iterable[str], rows: list[team_objects.Row]) -> list[str]:
+    known = {name for row in rows for name in (row.id, *row.names)}
+    return [
+        f"litellm.teamAdmin.{setting}: LiteLLM has no {name}{_close(name, known)}"
+        for name in names
+        if not team_objects.meant(name, rows)
+    ]
 
 
 def user_ids(world: World) -> Result:
