@@ -19,7 +19,7 @@ UNKNOWN_KEPT = 60.0  # seconds until an unknown version is asked for again
 _NUMBERS = re.compile(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
 
 
-def too_old(version: str) -> bool | None:
+def is_too_old(version: str) -> bool | None:
     """Tell whether a version is older than :data:`OLDEST`; None for what is no version.
 
     Args:
@@ -68,7 +68,7 @@ class KnownVersion:
                 if self._timer() >= self._until:
                     self._learn()
         version = self._version
-        if version is not None and too_old(version):
+        if version is not None and is_too_old(version):
             raise UsageUnavailable(
                 f"LiteLLM {version} can't tell one person's usage from everybody's. "
                 f"Update LiteLLM to {OLDEST} or newer."
@@ -80,7 +80,7 @@ class KnownVersion:
         except UpstreamError as exc:
             log.debug("LiteLLM's version can't be asked for: %s", exc)
             version = None
-        if version is not None and too_old(version) is not None:
+        if version is not None and is_too_old(version) is not None:
             self._version, kept = version, KEPT
         else:
             kept = UNKNOWN_KEPT
