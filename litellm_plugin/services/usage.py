@@ -282,7 +282,7 @@ def _once(pages: Sequence[Any]) -> Sequence[Any]:
     """Return pages without those rows that an earlier page has had.
 
     A page is one of database rows: one for each day, key, model, provider and endpoint, newest
-    day first. Up to LiteLLM 1.81 rows of one day have no order, and in any version a row that
+    day first. In LiteLLM 1.81 the rows of one day have no order, and in any version a row that
     is written between two reads moves others to the next page: so a row may come twice. What
     a page tells of its rows is their sums by day, model and key. The same day, model and key
     with the same metrics on two pages is taken for one row; with other metrics, for rows of
