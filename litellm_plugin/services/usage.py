@@ -13,7 +13,7 @@ from itertools import chain
 from operator import add, itemgetter
 from typing import Any, TypeVar
 
-from litellm_plugin.services.shapes import Json
+from litellm_plugin.services.shapes import Json, present
 
 COUNTS = (
     "total_tokens",
@@ -122,17 +122,15 @@ def _report(rows: Iterable[tuple[str, Json]], totals: Sequence[float]) -> Json:
     model_days: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
     keys: defaultdict[str, list[tuple[str | None, Any]]] = defaultdict(list)
     for date, row in rows:
-        told = _models(row)
+        told, own = _models(row), row.get("metrics")
         # A day without figures of its own is what its models add up to.
-        days[date] += (
-            [row["metrics"]] if row.get("metrics") else [e.get("metrics") for _, e in told]
-        )
+        days[date] += [own] if own else [entry.get("metrics") for _, entry in told]
         for model, entry in told:
             metrics = entry.get("metrics")
             models[model].append(metrics)
             model_days[date, model].append(metrics)
-        for token, model, use in _key_uses(row, told):
-            keys[token].append((model, use))
+        for token, used, use in _key_uses(row, told):
+            keys[token].append((used, use))
     return {
         **_named(TOTALS, totals),
         "usage_by_model": {
@@ -356,14 +354,12 @@ def _entries(value: Any) -> list[tuple[str, Json]]:
 
 def _totals(pages: Iterable[Any]) -> Sequence[float]:
     """Return the sums of pages, in the order of :data:`TOTALS`: LiteLLM's, or else the days'."""
-    told: list[Any] = []
+    told = []
     for page in pages:
         metadata = _object(page.get("metadata")) if isinstance(page, dict) else {}
+        days = _named(METRICS, _added_up([row.get("metrics") for _, row in _rows([page])]))
         totals = {name: metadata.get(f"total_{name.removeprefix('total_')}") for name in METRICS}
-        if any(number is not None for number in totals.values()):
-            told.append(totals)
-        else:
-            told += [row.get("metrics") for _, row in _rows([page])]
+        told.append({**days, **present(**totals)})
     return _added_up(told)
 
 
