@@ -306,7 +306,7 @@ def _unseen(page: Json, seen: set[Any]) -> Json:
             continue
         repeated = True
         metrics = _rest(row, gone)
-        if any(not _same(number, 0) for number in metrics.values()):
+        if groups or models or not all(_same(number, 0) for number in metrics.values()):
             # What is told by key alone can't be told apart.
             told = {**breakdown, "model_groups": groups, "models": models, "api_keys": {}}
             results.append({"date": date, "metrics": metrics, "breakdown": told})
