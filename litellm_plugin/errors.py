@@ -284,6 +284,12 @@ class UpstreamError(PluginError):
         return body
 
 
+class UsageUnavailable(PluginError):
+    """LiteLLM can't be asked for this usage: too much, or it would tell of others too."""
+
+    status = 503
+
+
 class BackstageUnavailable(PluginError):
     """The catalog, the permission API or a key set can't be asked: nothing is allowed.
 

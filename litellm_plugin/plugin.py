@@ -21,6 +21,7 @@ from litellm_plugin.cache.store import Store
 from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
+from litellm_plugin.clients.litellm_version import KnownVersion
 from litellm_plugin.config import ConfigError
 from litellm_plugin.config.settings import CACHE_SECONDS, UNAMBIGUOUS, Settings, Timeouts
 from litellm_plugin.errors import BackstageUnavailable, never_show
@@ -179,8 +180,16 @@ def build(
         return tokens.issue("permission", obo=user.limited_token, not_after=user.expires_at)
 
     catalog = Catalog(backstage, settings.discovery, catalog_token)
+    seen_litellm = LiteLLM(
+        upstream(settings, "LiteLLM", "litellm.baseUrl", timeouts=LOOKING),
+        settings.base_url,
+        settings.master_key,
+    )
     litellm = LiteLLM(
-        upstream(settings, "LiteLLM", "litellm.baseUrl"), settings.base_url, settings.master_key
+        upstream(settings, "LiteLLM", "litellm.baseUrl"),
+        settings.base_url,
+        settings.master_key,
+        KnownVersion(seen_litellm.version),
     )
     host = host or HostShared.of_user(settings.base_url)
     snapshots = Snapshots(
@@ -211,11 +220,6 @@ def build(
             return False
 
     seen_keys = KeySetReader(upstream(settings, "Backstage", where, timeouts=LOOKING))
-    seen_litellm = LiteLLM(
-        upstream(settings, "LiteLLM", "litellm.baseUrl", timeouts=LOOKING),
-        settings.base_url,
-        settings.master_key,
-    )
     others: dict[str, Look] = {}
     if settings.cache.connection is not None:
         others[settings.cache.store] = lambda: snapshots.generations("readiness") is not None

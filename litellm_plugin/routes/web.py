@@ -37,6 +37,7 @@ from litellm_plugin.errors import (
     TooManyRequests,
     Unauthenticated,
     UpstreamError,
+    UsageUnavailable,
     redact,
 )
 from litellm_plugin.identity.keycloak import BridgeNotVerifiable
@@ -307,6 +308,7 @@ def dates() -> Iterator[tuple[str, str]]:
 
     Raises:
         BadRequest: One is missing, or is no day and LiteLLM refused it.
+        UsageUnavailable: LiteLLM is down.
     """
     start, end = query("start_date"), query("end_date")
     if not start or not end:
@@ -317,6 +319,8 @@ def dates() -> Iterator[tuple[str, str]]:
         # What a day is, is LiteLLM's to say; only what it refused was wrong.
         if exc.answered in {400, 422} and not (_is_day(start) and _is_day(end)):
             raise BadRequest("start_date and end_date must be days, YYYY-MM-DD") from exc
+        if exc.down:
+            raise UsageUnavailable(f"LiteLLM can't be asked for the usage: {exc.message}") from exc
         raise
 
 

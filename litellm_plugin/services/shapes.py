@@ -126,11 +126,15 @@ def model(row: Json) -> Json | None:
 
 
 def named_model(row: Json) -> Json | None:
-    """Return one of ``GET /models`` from a row of the OpenAI API, or None without a name."""
+    """Return one of ``GET /models`` from a row of ``/models``, or None without a name.
+
+    LiteLLM adds a mode, limits and capabilities to the rows of the OpenAI API.
+    """
     name = _first(row.get("id"), row.get("model_name"))
     if not isinstance(name, str) or not name:
         return None
-    return {"model_name": name, "mode": _first(row.get("mode"), "chat")}
+    fields = {field: row.get(field) for field in MODEL_FIELDS}
+    return {"model_name": name, "mode": _first(row.get("mode"), "chat"), **present(**fields)}
 
 
 TEAM_FIELDS = (

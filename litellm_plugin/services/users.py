@@ -13,7 +13,7 @@ from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import Settings, UserDefaults
 from litellm_plugin.errors import Forbidden, NotFound, PluginError, UpstreamError, redact
-from litellm_plugin.services import shapes, usage
+from litellm_plugin.services import shapes
 from litellm_plugin.services.account_owner import (
     AccountOwners,
     Claimant,
@@ -377,19 +377,13 @@ class Users:
         user_id = None
         if caller.user or caller.litellm_id:
             user_id = self.account(caller).asked
-        try:
-            return self._reports.read(
-                ("usage", caller.name, user_id or ""),
-                (user_scope(user_id or ""),),  # it names their keys
-                partial(self._litellm.user_activity, user_id),
-                (start, end),
-                stale=caller.note_stale,
-            )
-        except UpstreamError as exc:
-            # LiteLLM may not know a user who has used nothing yet.
-            if exc.answered != 404 and "not found" not in exc.message:
-                raise
-            return usage.report([])
+        return self._reports.read(
+            ("usage", caller.name, user_id or ""),
+            (user_scope(user_id or ""),),  # it names their keys
+            partial(self._litellm.user_activity, user_id),
+            (start, end),
+            stale=caller.note_stale,
+        )
 
     def _create(
         self, user_id: str, person: Profile, who: Claimant | None, asking: _Asking

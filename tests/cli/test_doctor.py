@@ -558,18 +558,42 @@ def test_older_versions_of_litellm_tell_theirs_elsewhere(installation: Installat
     installation.litellm.replies.update(
         {
             "/health/readiness/details": Reply(404, {"detail": "Not Found"}),
-            "/health/readiness": Reply(json={"status": "healthy", "litellm_version": "1.40.0"}),
+            "/health/readiness": Reply(json={"status": "healthy", "litellm_version": "1.81.14"}),
             "/health/license": Reply(404, {"detail": "Not Found"}),
         }
     )
-    assert installation.doctor()["litellm-version"]["found"] == "1.40.0, edition not told"
+    found = installation.doctor()["litellm-version"]["found"]
+    assert found == "1.81.14 (supported: 1.81.14 and newer), edition not told"
     installation.litellm.replies |= {
         "/health/readiness": Reply(json={"status": "healthy"}),
-        "/openapi.json": Reply(json={"info": {"version": "1.30.0"}}),
+        "/openapi.json": Reply(json={"info": {"version": "1.82.0"}}),
         "/health/license": Reply(json={"has_license": True, "license_type": "enterprise"}),
     }
     found = installation.doctor()["litellm-version"]["found"]
-    assert found == "1.30.0, licensed (enterprise, until any time)"
+    assert found.startswith("1.82.0 ")
+    assert found.endswith(", licensed (enterprise, until any time)")
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "found"),
+    [
+        ("1.81.13-stable", "failed", "1.81.13-stable, "),
+        ("main", "warning", "Version main, "),
+        (None, "warning", "Version not told, "),
+    ],
+)
+def test_a_litellm_that_is_too_old_or_unknown_is_told_of(
+    installation: Installation, told: str | None, status: str, found: str
+) -> None:
+    installation.litellm.replies["/health/readiness/details"] = Reply(
+        json={"litellm_version": told}
+    )
+    installation.litellm.replies["/openapi.json"] = Reply(404, {"detail": "Not Found"})
+    outcome = installation.doctor()
+    assert outcome["litellm-version"]["status"] == status
+    assert outcome["litellm-version"]["found"].startswith(found)
+    assert "1.81.14 or newer" in outcome["litellm-version"]["remedy"]
+    assert outcome.result.exit_code == (1 if status == "failed" else 0)
 
 
 def test_the_table_is_for_people(installation: Installation) -> None:
