@@ -6,7 +6,6 @@ are there as they are.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,17 +14,12 @@ from typing import Any, Generic, TypeVar
 
 from litellm_plugin.config.settings import KeyPolicy, Provisioning
 from litellm_plugin.errors import BadRequest, Forbidden
-from litellm_plugin.services.fields import is_number
+from litellm_plugin.services.fields import is_number, seconds
 from litellm_plugin.services.shapes import Json, present
 
 EVERYBODY = "everybody"
 
 MAX_NAMED = 20  # models that a refusal lists
-
-# LiteLLM takes "1dxyz" for a day and "1month" for a month; what is not written as its
-# documentation has it is not understood here. A month is as long as the longest.
-_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w|mo)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "mo": 31 * 86_400}
 
 T = TypeVar("T")
 
@@ -261,12 +255,6 @@ def is_active(key: Mapping[str, Any], now: datetime) -> bool:
         return True
     end = _moment(key["expires"])
     return end is None or end > now
-
-
-def seconds(duration: Any) -> int | None:
-    """Return how long a duration is at most; None for what is none, such as "-1"."""
-    match = _DURATION.fullmatch(duration) if isinstance(duration, str) else None
-    return int(match[1]) * _SECONDS[match[2]] if match else None
 
 
 def _both(one: Policy, other: Policy) -> Policy:

@@ -10,13 +10,13 @@ import pytest
 
 from litellm_plugin.config.settings import KeyPolicy, Provisioning, Role
 from litellm_plugin.errors import Forbidden
+from litellm_plugin.services.fields import seconds
 from litellm_plugin.services.key_policy import (
     Policy,
     PolicyRefused,
     by_role,
     is_active,
     policy_for,
-    seconds,
     strictest,
 )
 
