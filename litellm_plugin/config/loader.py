@@ -37,6 +37,7 @@ from litellm_plugin.config.layers import Layers
 from litellm_plugin.config.reader import Asked, Reader
 from litellm_plugin.config.report import ConfigError, Report
 from litellm_plugin.config.settings import (
+    KEY_TYPES,
     ORIGINAL,
     UNAMBIGUOUS,
     AccessRestriction,
@@ -278,7 +279,15 @@ def _key_generation(reader: Reader) -> KeyGeneration:
     return KeyGeneration(
         allow_unlimited_budget=reader.get("allowUnlimitedBudget", flag),
         team_required=reader.get("teamRequired", flag),
+        **_given(key_types=_key_types(reader)),
     )
+
+
+def _key_types(reader: Reader) -> tuple[str, ...] | None:
+    types = reader.texts("keyTypes")
+    if types is not None and not set(types) <= set(KEY_TYPES):
+        reader.problem("keyTypes", f"may have only {', '.join(KEY_TYPES)} in it")
+    return types
 
 
 def _key_policy(reader: Reader) -> dict[str, Any]:
