@@ -13,6 +13,7 @@ from litellm_plugin.clients.litellm import Json
 from litellm_plugin.config.settings import Opencode
 from litellm_plugin.errors import BadRequest, Forbidden, UpstreamError
 from litellm_plugin.services.caller import Caller
+from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.keys import Keys
 from litellm_plugin.services.shapes import present
 from litellm_plugin.services.users import Users
@@ -28,9 +29,13 @@ class OpencodeKeys:
         keys: Makes the keys.
         snapshots: Holds the lock of a user's slots.
         rules: ``litellm.opencode``.
+        now: The present time, in UTC.
     """
 
-    def __init__(self, users: Users, keys: Keys, snapshots: Snapshots, rules: Opencode) -> None:
+    def __init__(
+        self, users: Users, keys: Keys, snapshots: Snapshots, rules: Opencode, now: Clock
+    ) -> None:
+        self._now = now
         self._users = users
         self._keys = keys
         self._snapshots = snapshots
@@ -91,10 +96,10 @@ class OpencodeKeys:
             ),
         }
 
-        def make(key_alias: str) -> str:
+        def make(key_alias: str, **more: str) -> str:
             named = {**key, "key_alias": key_alias}
             made = self._keys.replace(
-                caller, account, named, created_by, replaced=in_the_slot, gone=gone
+                caller, account, named, created_by | more, replaced=in_the_slot, gone=gone
             )
             secret: str = made["key"]
             return secret
@@ -102,17 +107,20 @@ class OpencodeKeys:
         def in_the_slot(row: Json) -> bool:
             return _is_of(alias, row.get("key_alias"))
 
-        # LiteLLM has each alias once: the slot's own may be that of the key that is there still,
-        # or, as it can be guessed, somebody else's.
-        other = f"{alias}~{token_hex(4)}"
+        def make_another() -> str:
+            # LiteLLM has each alias once: the slot's own may be that of the key that is there
+            # still, or, as it can be guessed, somebody else's. The time tells this request from
+            # others, should its answer get lost.
+            return make(f"{alias}.{token_hex(4)}", created_at_iso=stamp(self._now))
+
         if any(row.get("key_alias") == alias for row in account.keys):
-            return make(other)
+            return make_another()
         try:
             return make(alias)
         except UpstreamError as exc:
             if exc.answered != 400 or exc.param != "key_alias":
                 raise
-            return make(other)
+            return make_another()
 
 
 def callback(redirect_uri: str) -> str:
@@ -136,9 +144,12 @@ def callback(redirect_uri: str) -> str:
 
 
 def _is_of(slot: str, alias: Any) -> bool:
-    """Tell whether a key of the user has the alias of a slot, as it is or made unique."""
+    """Tell whether a key of the user has the alias of a slot, as it is or made unique.
+
+    Keys made earlier have "~" in place of the dot; LiteLLM can be told to refuse that.
+    """
     return isinstance(alias, str) and (
-        alias == slot or re.fullmatch(re.escape(slot) + "~[0-9a-f]{8}", alias) is not None
+        alias == slot or re.fullmatch(re.escape(slot) + "[.~][0-9a-f]{8}", alias) is not None
     )
 
 
