@@ -93,6 +93,9 @@ _UNLIMITED = "unlimited"
 _duration = matching(
     r"[1-9][0-9]{0,5}(s|m|h|d|w|mo)", "a number and one of s, m, h, d, w and mo, such as 30d"
 )
+_key_life = matching(
+    r"[1-9][0-9]{0,4}(s|m|h|d|w|mo|y)", "a number and one of s, m, h, d, w, mo and y, such as 30d"
+)
 _plugin_id = matching(r"[A-Za-z0-9_-]+", "letters, digits, - and _ only")
 _no_spaces = matching(r"\S+", "text without spaces")
 _static_token = matching(r"\S{8,}", "8 or more characters, without spaces")
@@ -367,7 +370,7 @@ def _opencode(reader: Reader) -> Opencode:
     return Opencode(
         **_given(
             enabled=reader.get("enabled", flag),
-            key_duration=reader.get("keyDuration", text),
+            key_duration=reader.get("keyDuration", _key_life),
             max_budget=reader.get("maxBudget", number),
             require_team=reader.get("requireTeam", flag),
             metadata=reader.mapping("metadata"),

@@ -12,6 +12,7 @@ from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Json
 from litellm_plugin.config.settings import Opencode
 from litellm_plugin.errors import BadRequest, Forbidden, UpstreamError
+from litellm_plugin.services import fields
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.keys import Keys
@@ -81,7 +82,7 @@ class OpencodeKeys:
             raise Forbidden(foreign, reason="membership", team=team_id)
         alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
         key: Json = {
-            "duration": self._rules.key_duration,
+            "duration": fields.duration("keyDuration", self._rules.key_duration),
             "max_budget": self._rules.max_budget,
             **present(team_id=team_id),
             "metadata": dict(self._rules.metadata),

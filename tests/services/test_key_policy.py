@@ -326,7 +326,7 @@ def _or_none(some: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 CEILINGS: dict[str, st.SearchStrategy[Any]] = {
     "max_duration": _or_none(DURATIONS),
     "max_budget": _or_none(BUDGETS),
-    "min_budget_duration": _or_none(DURATIONS | st.just("0s")),
+    "min_budget_duration": _or_none(st.just("0s") | DURATIONS),
     "max_tpm_limit": _or_none(st.integers(1, 4)),
     "max_rpm_limit": _or_none(st.integers(1, 4)),
     "allowed_models": _or_none(MODELS.map(tuple)),
@@ -340,14 +340,16 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "rpm_limit": _or_none(COUNTS),
     "models": st.just([]) | MODELS,
 }
-# Ceilings, and the fields that are asked for under them; of all at once few pairs are tried.
-TOGETHER: dict[str, tuple[list[str], list[str]]] = {
-    "duration": (["max_duration"], ["duration"]),
-    "budgets": (["max_budget", "min_budget_duration"], ["max_budget", "budget_duration"]),
-    "numbers": (["max_tpm_limit", "max_rpm_limit"], ["tpm_limit", "rpm_limit"]),
-    "models": (["allowed_models"], ["models"]),
-    "keys": (["max_active_keys"], []),
-    "all": (list(CEILINGS), list(FIELDS)),
+# Ceilings that everybody has, others, and the fields that are asked for: of all at once too few
+# pairs are tried.
+TOGETHER: dict[str, tuple[Json, list[str], list[str]]] = {
+    "duration": ({}, ["max_duration"], ["duration"]),
+    "budget": ({}, ["max_budget"], ["max_budget"]),
+    "renewal": ({"max_budget": 5}, ["min_budget_duration"], ["budget_duration"]),
+    "numbers": ({}, ["max_tpm_limit", "max_rpm_limit"], ["tpm_limit", "rpm_limit"]),
+    "models": ({}, ["allowed_models"], ["models"]),
+    "keys": ({}, ["max_active_keys"], []),
+    "all": ({}, list(CEILINGS), list(FIELDS)),
 }
 
 
@@ -363,11 +365,13 @@ def _refused(ask: Callable[[], object]) -> bool:
 @given(st.data())
 @settings(max_examples=80, deadline=None)
 def test_what_several_policies_allow_together_each_allows(what: str, data: st.DataObject) -> None:
-    ceilings, fields = TOGETHER[what]
+    common, ceilings, fields = TOGETHER[what]
     some = st.fixed_dictionaries({name: CEILINGS[name] for name in ceilings})
     given = {name: FIELDS[name] for name in fields}
     requests = st.fixed_dictionaries({}, optional=given) | st.fixed_dictionaries(given)
-    members = [policy(KeyPolicy(**each)) for each in data.draw(st.lists(some, max_size=3))]
+    members = [
+        policy(KeyPolicy(**common, **each)) for each in data.draw(st.lists(some, max_size=3))
+    ]
     asked, row, keys = data.draw(requests), data.draw(requests), data.draw(COUNTS)
     together = strictest(members)
 
@@ -393,7 +397,7 @@ def test_what_several_policies_allow_together_each_allows(what: str, data: st.Da
         outlives = any(member.outlives(end, NOW) for member in members)
         assert together.outlives(end, NOW) is outlives
     # What the configuration asks for, cut down.
-    configured = {name: asked[name] for name in ("duration", "max_budget") if name in asked}
+    configured: Json = {name: asked[name] for name in ("duration", "max_budget") if name in asked}
     if not _refused(lambda: together.lesser(configured)):
         cut = together.lesser(configured)
         assert not one_refuses(lambda member: member.new_key(cut, groups_of))
