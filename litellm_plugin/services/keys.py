@@ -170,11 +170,14 @@ class Keys:
             gone: Tells whether nobody waits for the new key any more.
 
         Raises:
+            BadRequest: Keys have to be in a team, and this one is to be in none.
             Forbidden: ``team_id`` is not one of the account's teams, or they have as many
                 active keys as they may.
             NoKey: LiteLLM did not tell the new key's secret; the old keys stay.
             HungUp: Nobody waits for it; it is removed, and the old keys stay.
         """
+        if self._rules.team_required and not key.get("team_id"):
+            raise BadRequest("A team is required: keys outside of a team are not allowed")
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
         policy = self._ceilings.of(caller)

@@ -167,3 +167,14 @@ def test_a_team_must_be_the_callers(
     answer = client.get(_connect("http://localhost:1/callback", "t2"), headers=bob)
     assert answer.status_code == 403
     assert known_bob.writes == []
+
+
+@pytest.mark.parametrize("variant", ["open-keys"])
+def test_where_keys_have_to_be_in_a_team_this_one_has_to_be(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
+    answer = client.get(_connect(CALLBACK), headers=bob)
+    assert answer.status_code == 400
+    assert "team is required" in answer.get_json()["error"]
+    assert known_bob.writes == []
+    assert client.get(_connect(CALLBACK, "t1"), headers=bob).status_code == 302
