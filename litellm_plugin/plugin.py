@@ -247,7 +247,7 @@ def build(
         audit=Audit(litellm, settings.provisioning),
         bridge=Bridge(settings, users, keys, directory, utc_now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
-        opencode=OpencodeKeys(users, keys, settings.opencode),
+        opencode=OpencodeKeys(users, keys, snapshots, settings.opencode, utc_now),
         readiness=readiness,
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
     )

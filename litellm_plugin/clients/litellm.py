@@ -273,7 +273,13 @@ class LiteLLM:
     def reset_key_spend(self, token: str) -> None:
         """Set a key's spend to 0 USD."""
         path = f"/key/{quote(token, safe='')}/reset_spend"
-        self._post(path, {"reset_to": 0})
+        try:
+            self._post(path, {"reset_to": 0})
+        except UpstreamError as exc:
+            if not exc.no_such_route:
+                raise
+            # LiteLLM before 1.81.10 has no such route.
+            self.update_key({"key": token, "spend": 0})
 
     def delete_key(self, token: str) -> None:
         """Delete a key for good; LiteLLM echoes unknown keys as deleted."""
@@ -500,13 +506,19 @@ def upstream_error(answer: Answer) -> UpstreamError:
     except ValueError:
         body = None
     error = body.get("error") if isinstance(body, dict) else None
+    missing = answer.status == 404 and body == {"detail": "Not Found"}
     source = body if error is None else error
     source = source if isinstance(source, dict) else {}
     message, param = source.get("message"), source.get("param")
     if not isinstance(message, str):
         message = f"LiteLLM API error: {answer.status} {answer.reason} - {answer.text}"
     named = isinstance(param, str) and param not in {"", "None"}
-    return UpstreamError(message[:MAX_TEXT], answered=answer.status, param=param if named else None)
+    return UpstreamError(
+        message[:MAX_TEXT],
+        answered=answer.status,
+        param=param if named else None,
+        no_such_route=missing,
+    )
 
 
 def _says(answer: Answer) -> bool:

@@ -79,12 +79,17 @@ class Provisioning:
         return role.applied_to(self.defaults) if role else self.defaults
 
 
+LLM_API = "llm_api"  # LiteLLM's type of a key that is for models, and for no management
+KEY_TYPES = (LLM_API, "read_only", "default")  # not "management"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyGeneration:
-    """``litellm.keyGeneration``: told by ``/config``, enforced only where set."""
+    """``litellm.keyGeneration``: two told by ``/config``, and enforced only where set."""
 
     allow_unlimited_budget: bool | None = None
     team_required: bool | None = None
+    key_types: tuple[str, ...] = (LLM_API,)  # of KEY_TYPES; what may be asked for
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def test_a_time_is_sent_as_litellm_takes_it(given: str, sent: str) -> None:
     assert fields.duration("duration", given) == sent
 
 
-NO_TIMES = (
+NO_TIMES: tuple[Any, ...] = (
     *("", " ", "-1", "-1d", "xyz", "10parsecs", "30d x", "1dxyz", "1month", "monthly", "1 d"),
     *(" 1d", "1d\n", "1D", "1M", "10", "d", "1.5d", "1e3d", "٣d", "1d1h", "never", "unlimited"),
     *("36501d", "101y", "999999999d", "9" * 400 + "d", "9" * 5000 + "y", "999999999mo"),
