@@ -219,13 +219,19 @@ class TeamAdmin(Section):
     """``litellm.teamAdmin``."""
 
     group: v.EntityRef | None = key("may manage teams", None, usual="nobody")
-    allowed_models: v.Texts = key("what a team may be given", ())
+    allowed_models: v.Texts = key(
+        "what a team may be given; openai/* is every model of openai/", ()
+    )
     allowed_model_access_groups: v.Texts = key("groups of models likewise", ())
-    max_budget_ceiling: v.Number = key("USD, the highest budget of a team", 1000.0)
+    max_budget_ceiling: v.Number = key(
+        "USD, the highest budget of a team, and of a member in a team", 1000.0
+    )
     allow_unlimited_budget: v.Flag = key("teams without a budget", False)
-    allowed_vector_stores: v.Texts = key("ids that a team may be given", ())
-    allowed_mcp_servers: v.Texts = key("names that a team may be given", ())
-    allowed_mcp_access_groups: v.Texts = key("groups of MCP servers likewise", ())
+    allowed_vector_stores: v.Texts = key("ids or names; vector stores that a team may be given", ())
+    allowed_mcp_servers: v.Texts = key("ids or names; MCP servers that a team may be given", ())
+    allowed_mcp_access_groups: v.Texts = key(
+        "access groups; every MCP server in one of them may be given too", ()
+    )
     allow_team_delete: v.Flag = key("deleting teams", False)
     object_permissions: Annotated[bool, WrittenAs(_Switch, lambda written, _: written.enabled)] = (
         key("", False)
@@ -236,8 +242,12 @@ class TeamAdmin(Section):
 class Display(Section):
     """``litellm.display``."""
 
-    hide_team_budget_for_members: v.Flag = key("for members", False)
-    hide_team_budget_for_managers: v.Flag = key("for those who manage teams too", False)
+    hide_team_budget_for_members: v.Flag = key(
+        "for members, the team admins among them in teams that their group does not own", False
+    )
+    hide_team_budget_for_managers: v.Flag = key(
+        "for team admins, in the teams that their group owns", False
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +257,9 @@ class Bridge(Section):
     enabled: v.Flag = key("needs an issuer", False)
     issuer: v.BaseUrl | None = key("the realm whose tokens count", None)
     client_id: v.Text = key("the client that tokens have to be for", "abby-cli")
-    group: v.EntityRef | None = key("those who may use the bridge", None, usual="everybody")
+    group: v.EntityRef | None = key(
+        "whom in the catalog the bridge is open to", None, usual="everybody"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,7 +519,8 @@ class Service(StrictSection):
         "unambiguous refuses whom several people of the catalog share a LiteLLM id with", ORIGINAL
     )
     reserved_user_ids: v.Texts = key(
-        "LiteLLM ids that nobody has here, beside LiteLLM's own administrator, default_user_id", ()
+        "LiteLLM ids that are nobody's here, beside LiteLLM's own administrator, default_user_id",
+        (),
     )
     # None: CACHE_SECONDS, but accounts no longer than for one page; 0: nothing is kept.
     cache_seconds: v.Number | None = key(
