@@ -271,13 +271,6 @@ def texts(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def some_texts(value: Any) -> tuple[str, ...]:
-    """Return the strings of the list ``value``, which names at least one."""
-    if found := texts(value):
-        return found
-    raise fault("names nothing; write unlimited if everything is allowed")
-
-
 def text_or_texts(value: Any) -> tuple[str, ...]:
     """Return the string, or the strings of the list, that ``value`` is."""
     if isinstance(value, str):
@@ -431,5 +424,6 @@ PositiveWholeLimit = Annotated[
 ]
 WholeLimit = Annotated[int | None, or_unlimited(_WHOLE)]
 TextsLimit = Annotated[
-    tuple[str, ...] | None, or_unlimited(Value(some_texts, "list of strings", **_STRINGS))
+    tuple[str, ...] | None,
+    or_unlimited(Value(lambda value: texts(some(value)), "list of strings", **_STRINGS)),
 ]
