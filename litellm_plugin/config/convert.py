@@ -185,8 +185,18 @@ def url_with_query(value: Value) -> str:
 
 
 def target(value: Value) -> str:
-    """Return the URL that ``value`` is, its placeholders written ``{{pluginId}}``."""
-    return url(_PLUGIN_ID.sub("{{pluginId}}", text(value)))
+    """Return the URL that ``value`` is, its placeholders written ``{{pluginId}}``.
+
+    Backstage may also be told of a DNS service record, ``http+srv://search.service.consul``.
+    """
+    found = _PLUGIN_ID.sub("{{pluginId}}", text(value))
+    url(found.replace("+srv://", "://", 1) if is_service_record(found) else found)
+    return found
+
+
+def is_service_record(found: str) -> bool:
+    """Tell whether a URL names a DNS service record, which this service does not resolve."""
+    return found.startswith(("http+srv://", "https+srv://"))
 
 
 def redis_url(value: Value) -> str:

@@ -20,6 +20,7 @@ from litellm_plugin.config.convert import (
     file,
     flag,
     header,
+    is_service_record,
     matching,
     number,
     one_of,
@@ -177,6 +178,7 @@ def read_settings(reader: Reader) -> Settings:
             "backend.auth.dangerouslyDisableDefaultAuthPolicy",
             "not honoured; every request still needs credentials",
         )
+    _refuse_service_records(reader, settings)
     if litellm.has("teamAdmin") and not settings.team_management:
         litellm.warn("teamAdmin", "without effect; it needs a group, and permission.enabled")
     return settings
@@ -227,14 +229,31 @@ def _discovery(reader: Reader) -> Discovery:
         entry.require("target", "plugins")
         plugins = entry.texts("plugins") or ()
         if isinstance(entry.peek("target"), dict):
-            entry.get("target.external", target)
+            external = entry.get("target.external", target)
             internal = entry.get("target.internal", target)
+            if internal and external and is_service_record(internal):
+                internal = external
         else:
             internal = entry.get("target", target)
         if internal is not None:
             endpoints.append(DiscoveryEndpoint(internal, plugins))
     # Of two entries for a plugin, Backstage takes the last and Discovery the first.
     return Discovery(backstage_url or base_url or "", tuple(reversed(endpoints)))
+
+
+def _refuse_service_records(reader: Reader, settings: Settings) -> None:
+    """Report DNS service records that are the only target of a plugin which this service asks.
+
+    Other plugins may have them: Backstage resolves them, and this service does not.
+    """
+    permission = ("permission",) if settings.permission_enabled else ()
+    for plugin in ("auth", "catalog", *permission):
+        if is_service_record(settings.discovery.base_url(plugin)):
+            reader.problem(
+                "discovery.endpoints",
+                f"the target for {plugin} is a DNS service record; "
+                "wanted an http or https URL, as target.internal or target.external",
+            )
 
 
 def _provisioning(reader: Reader) -> Provisioning:

@@ -205,7 +205,10 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryEndpoint:
-    """One of ``discovery.endpoints``; ``target`` is the internal one."""
+    """One of ``discovery.endpoints``.
+
+    ``target`` is the internal one, or the external one where that is a DNS service record.
+    """
 
     target: str
     plugins: tuple[str, ...]

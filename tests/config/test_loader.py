@@ -560,7 +560,9 @@ def test_discovery_finds_what_backstage_finds(load: Load) -> None:
     [
         ({"plugins": ["catalog"]}, "target: missing"),
         ({"target": "http://x"}, "plugins: missing"),
-        ({"target": "http+srv://x", "plugins": []}, "target: got another string"),
+        ({"target": "ftp+srv://x", "plugins": []}, "target: got another string"),
+        ({"target": "http+srv://", "plugins": []}, "target: got another string"),
+        ({"target": "http+srv://a@x", "plugins": []}, "target: got a URL with user"),
         ({"target": {"internal": "x"}, "plugins": []}, "target.internal: got another string"),
         ({"target": 5, "plugins": []}, "target: got number"),
     ],
@@ -570,6 +572,51 @@ def test_an_endpoint_without_use_is_a_problem(
 ) -> None:
     [line] = problems(at("discovery.endpoints", [endpoint]))
     assert line.startswith(f"discovery.endpoints[0].{problem}")
+
+
+RECORD = "http+srv://all.service.consul/api/{{pluginId}}"
+
+
+def test_service_records_of_plugins_that_are_not_asked_are_let_be(load: Load) -> None:
+    other = {"target": {"internal": RECORD, "external": "https://out/{{pluginId}}"}}
+    discovery = load(
+        yaml.safe_dump(
+            {
+                "discovery": {
+                    "endpoints": [
+                        {"target": RECORD, "plugins": ["search", "permission"]},
+                        {**other, "plugins": ["catalog", "auth"]},
+                    ]
+                }
+            }
+        )
+    ).discovery
+    assert discovery.base_url("catalog") == "https://out/catalog"
+    assert discovery.base_url("search") == "http+srv://all.service.consul/api/search"
+
+
+@pytest.mark.parametrize(
+    ("plugins", "blamed"),
+    [
+        (["catalog"], ["catalog"]),
+        (["auth"], ["auth"]),
+        (["permission"], ["permission"]),
+        (["*"], ["auth", "catalog", "permission"]),
+    ],
+)
+@pytest.mark.parametrize("target", [RECORD, {"internal": RECORD}], ids=["one", "internal"])
+def test_a_service_record_of_a_plugin_that_is_asked_is_a_problem(
+    problems: Problems, plugins: list[str], blamed: list[str], target: Any
+) -> None:
+    config = {
+        "permission": {"enabled": True},
+        "discovery": {"endpoints": [{"target": target, "plugins": plugins}]},
+    }
+    assert problems(yaml.safe_dump(config)) == [
+        f"discovery.endpoints: the target for {plugin} is a DNS service record; "
+        "wanted an http or https URL, as target.internal or target.external"
+        for plugin in blamed
+    ]
 
 
 @pytest.mark.parametrize(
