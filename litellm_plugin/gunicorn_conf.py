@@ -87,6 +87,32 @@ def when_ready(server: Any) -> None:
         exporter.start(host, port, os.environ["PROMETHEUS_MULTIPROC_DIR"])
 
 
+def pre_request(worker: Any, req: Any) -> None:  # noqa: ARG001 - gunicorn's names
+    """Let the connection end with a request whose body is not read to its end.
+
+    Nobody knows then whether it was valid, and where the next request begins. gunicorn would
+    look for that one in it, and answer what it finds.
+    """
+    if getattr(req.body.reader, "length", None) == 0:
+        return  # most have none
+    wanted = req.should_close
+    req.should_close = lambda: wanted() or not _read_whole(req.body)
+
+
+def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:  # noqa: ARG001
+    """Break the cycle that a request is in, which would be left to the garbage collector."""
+    req.__dict__.pop("should_close", None)
+
+
+def _read_whole(body: Any) -> bool:
+    if getattr(body, "failed", False):
+        return False
+    reader = getattr(body.reader, "reader", body.reader)  # within that of worker.py
+    # One with a length counts what is left of it; one of chunks has no parser after the last.
+    left = reader.length if hasattr(reader, "length") else getattr(reader, "parser", True)
+    return not left
+
+
 def post_worker_init(worker: Any) -> None:
     """Fetch Backstage's keys at once: when the first token comes, Backstage may be away."""
     plugin = _plugin_of(worker.wsgi)
