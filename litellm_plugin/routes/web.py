@@ -46,7 +46,7 @@ from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.address import client_address, network_of
 from litellm_plugin.routes.cors import CrossOrigin
-from litellm_plugin.routes.headers import JSON, SecuredResponse, finish
+from litellm_plugin.routes.headers import JSON, SecuredResponse, finish, secured
 from litellm_plugin.routes.journaled import Line
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.telemetry import context, metrics
@@ -421,8 +421,9 @@ def _count(response: Response, state: State, asked: Request) -> None:
 
 
 def _finished(
-    response: Response, state: State, asked: Request, cross_origin: CrossOrigin | None
+    answer: Response, state: State, asked: Request, cross_origin: CrossOrigin | None
 ) -> Response:
+    response = secured(answer)
     state.line.write(response, state.body)
     journal.end(state.begun)
     caller = state.caller
