@@ -25,9 +25,7 @@ _TOKEN = re.compile(
 )
 _STATUS = re.compile(r"(?:^|(?<=\s))[1-5]\d\d:\s*$")  # str() of FastAPI's HTTPException
 # The text in an object that can't be read, such as one that LiteLLM has cut.
-_FIELD = re.compile(
-    r"""['"](?:error|message|detail|msg)['"]:\s*(?:'([^'{\[]++)|"([^"{\[]++))"""
-)
+_FIELD = re.compile(r"""['"](?:error|message|detail|msg)['"]:\s*(?:'([^'{\[]++)|"([^"{\[]++))""")
 _PLACES = {"body", "query", "path", "header", "cookie"}  # the first part of FastAPI's ``loc``
 
 
@@ -49,8 +47,9 @@ def sentence(value: Any, depth: int = 0) -> str:
         text = text.removeprefix("Value error, ")  # pydantic's, of a validator of LiteLLM
         return f"{field}: {text}" if field and text else text
     if isinstance(value, list):
-        texts = filter(None, (sentence(part, depth + 1) for part in value[:MAX_PARTS]))
-        return ("; " if any(isinstance(part, dict) for part in value) else ", ").join(texts)
+        parts = [sentence(part, depth + 1) for part in value[:MAX_PARTS]]
+        between = "; " if any(isinstance(part, dict) for part in value) else ", "
+        return between.join(filter(None, parts))
     return ""
 
 
