@@ -156,9 +156,7 @@ class LiteLLMRig:
     def deleted(self, token: str) -> bool:
         """Tell whether there is no such key: 1.81.14 forgets it, later versions archive it."""
         response = self.admin.get("/key/info", key=token)
-        return (
-            response.status_code == 404 or json_of(response)["info"].get("status") == "deleted"
-        )
+        return response.status_code == 404 or json_of(response)["info"].get("status") == "deleted"
 
     def team(self, team_id: str) -> dict[str, Any] | None:
         """Return a team's row, or None where there is none."""
