@@ -53,7 +53,7 @@ LITELLM_VERSIONS = 1.81.14 1.106.2 1.108.7
 
 live-all: .venv/.installed  ## the same with each version of LiteLLM, before a release
 	for version in $(LITELLM_VERSIONS); do \
-		LITELLM_VERSION=$$version $(BIN)/python -m pytest -m live tests/live || exit; done
+		LIVE_EVERY_PAIR=1 LITELLM_VERSION=$$version $(BIN)/python -m pytest -m live tests/live || exit; done
 
 docs: .venv/.installed  ## build the documentation into site/
 	$(BIN)/python docs/configuration_page.py

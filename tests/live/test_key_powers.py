@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,10 @@ MANAGEMENT = (
     *("/guardrails", "/search_tools", "/vector_store/", "/v1/mcp/", "/management/"),
     *("/cloudzero/", "/vantage/"),
 )
+# Of these each pair of role and way is tried; of all others each role, and each way.
+DEAREST = ("/key/", "/user/", "/team/", "/model/", "/v1/mcp/")
+EVERY_PAIR = "LIVE_EVERY_PAIR" in os.environ  # or of all, which takes twice as long
+
 NOT_MANAGEMENT = re.compile(
     r"GET /vector_store/list|GET /v1/mcp/.*|POST /guardrails/apply_guardrail"
 )
@@ -114,7 +119,9 @@ def _no_server_is_left(litellm: LiteLLMRig) -> Iterator[None]:
 def test_a_key_manages_nothing_and_makes_no_other(
     litellm: LiteLLMRig, management: list[str], role: str, ways: dict[str, NewKey], told: Told
 ) -> None:
-    for way, new_key in ways.items():
+    dearest = [route for route in management if route.split()[1].startswith(DEAREST)]
+    for number, (way, new_key) in enumerate(ways.items()):
+        whole = EVERY_PAIR or role == "proxy_admin" or number == 0
         secret = new_key("gpt-4o-mini")
         assert litellm.complete(secret).status_code == 200, way
         client = Client(litellm.url, secret)
@@ -125,7 +132,7 @@ def test_a_key_manages_nothing_and_makes_no_other(
             return route, client.ask(method, path, json=body).status_code
 
         with ThreadPoolExecutor(8) as pool:
-            statuses = dict(pool.map(status, management))
+            statuses = dict(pool.map(status, management if whole else dearest))
         answered = {route for route, code in statuses.items() if code not in {401, 403}}
         assert answered <= OPEN.get((LITELLM_VERSION, role), set()), way
         assert "POST /key/generate" in statuses
