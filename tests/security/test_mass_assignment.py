@@ -143,26 +143,6 @@ def test_no_key_gets_metadata_that_litellm_acts_on(
     assert asked == []
 
 
-def test_every_key_is_for_models_whatever_is_asked_for(rig: Rig) -> None:
-    """A key of another type may manage LiteLLM as its owner."""
-    store = rig.litellm.litellm.store
-    for who, path in (
-        ("alice", "/keys/generate"),
-        ("obo:alice", "/keys/generate"),
-        ("static", "/keys/generate"),
-        (CALLERS["keycloak"], "/bridge/keys"),
-    ):
-        for asked_for in ("management", "default", "read_only", "", ["llm_api"]):
-            answer = rig.ask(who, "POST", path, json={"alias": "a", "key_type": asked_for})
-            assert answer.status_code == 400, f"{asked_for} for {who}"
-            assert "key_type" in answer.get_json()["error"]
-        before = set(store.keys)
-        body = {"alias": f"b {who} {path}", "user_id": "alice@example.com"}
-        assert rig.ask(who, "POST", path, json=body).status_code == 200
-        (made,) = set(store.keys) - before
-        assert store.keys[made]["key_type"] == "llm_api"
-
-
 def test_ownership_can_not_be_forged(rig: Rig) -> None:
     forged = {
         "created_by": "root",
