@@ -94,6 +94,7 @@ class LiteLLM:
             "/mcp/server/list": [rows.MCP_SERVER],
             "/audit": {"audit_logs": [], "total": 0, "page": 1, "page_size": 25, "total_pages": 0},
             "/health/liveliness": "I'm alive!",
+            "/health/readiness/details": {"status": "healthy", "litellm_version": "1.106.2"},
         }
         fixed["/v1/model/info"] = fixed["/model/info"]
         fixed["/v1/models"] = fixed["/models"]
@@ -105,6 +106,9 @@ class LiteLLM:
             "/user/daily/activity": self._read_activity,
             "/user/daily/activity/aggregated": partial(self._read_activity, paged=False),
             "/team/daily/activity": partial(self._read_activity, of="team_ids", rows_a_page=10),
+            "/team/daily/activity/aggregated": partial(
+                self._read_activity, of="team_ids", paged=False
+            ),
         }
         self._writes: dict[str, Callable[[Json], Any]] = {
             "/user/new": lambda body: rows.created_user(str(body.get("user_id"))),

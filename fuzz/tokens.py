@@ -40,7 +40,8 @@ from litellm_plugin.config.settings import (
     StaticAccess,
 )
 from litellm_plugin.errors import BackstageUnavailable, NotAllowed, PluginError, Unauthenticated
-from litellm_plugin.identity.jose import (
+from litellm_plugin.identity.authenticator import Authenticator
+from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     KeyFormatError,
     PrivateKey,
@@ -52,7 +53,6 @@ from litellm_plugin.identity.keycloak import BridgeRefused, BridgeVerifier
 from litellm_plugin.identity.principal import Principal, ServicePrincipal, UserPrincipal
 from litellm_plugin.identity.remembered import RememberedTokens
 from litellm_plugin.identity.signing import PluginKeys
-from litellm_plugin.identity.tokens import Authenticator
 from tests.tokens import LEGACY_SECRET, STATIC_TOKEN, SigningKey, TokenFactory, b64url
 
 NOW = 1_800_000_000.0

@@ -234,6 +234,7 @@ class UpstreamError(PluginError):
         answered: LiteLLM's status, or None where no answer could be read.
         param: The request field it blames, where it names one.
         relayed: Whether the route hands LiteLLM's status on.
+        no_such_route: Whether LiteLLM's version does not know the path that was asked.
         unfinished: Whether LiteLLM may have acted on a write that we have no answer to.
     """
 
@@ -243,10 +244,12 @@ class UpstreamError(PluginError):
         *,
         answered: int | None = None,
         param: str | None = None,
+        no_such_route: bool = False,
     ) -> None:
         super().__init__(message)
         self.answered = answered
         self.param = param
+        self.no_such_route = no_such_route
         self.relayed = False
         self.unfinished = False
 
@@ -282,6 +285,12 @@ class UpstreamError(PluginError):
         if self.relayed and self.param is not None:
             body["param"] = redact(self.param)
         return body
+
+
+class UsageUnavailable(PluginError):
+    """LiteLLM can't be asked for this usage: too much, or it would tell of others too."""
+
+    status = 503
 
 
 class BackstageUnavailable(PluginError):

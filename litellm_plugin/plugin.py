@@ -21,20 +21,21 @@ from litellm_plugin.cache.store import Store
 from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
+from litellm_plugin.clients.litellm_version import KnownVersion
 from litellm_plugin.config import ConfigError
 from litellm_plugin.config.settings import CACHE_SECONDS, UNAMBIGUOUS, Settings, Timeouts
 from litellm_plugin.errors import BackstageUnavailable, never_show
+from litellm_plugin.identity.authenticator import Authenticator
 from litellm_plugin.identity.jwks import NoKeysError
 from litellm_plugin.identity.keycloak import BridgeVerifier
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
-from litellm_plugin.identity.tokens import Authenticator
 from litellm_plugin.services.access import Access
 from litellm_plugin.services.account_owner import AccountOwners
 from litellm_plugin.services.audit import Audit
 from litellm_plugin.services.bridge import Bridge
-from litellm_plugin.services.caller import Caller, litellm_id
+from litellm_plugin.services.caller import Caller, not_reserved, own_id
 from litellm_plugin.services.directory import Directory
 from litellm_plugin.services.key_rules import KeyRules
 from litellm_plugin.services.keys import Keys
@@ -83,9 +84,14 @@ class Plugin:
         Args:
             principal: What the credentials proved.
             asked: The LiteLLM user id that a service asks for; ignored for users.
+
+        Raises:
+            ReservedId: The caller's id, or the one that a service asks for, is nobody's.
         """
         if isinstance(principal, UserPrincipal):
-            asked = litellm_id(principal.entity_ref, self.settings.user_id_domain)
+            asked = own_id(principal.entity_ref, self.settings)
+        elif asked is not None:
+            asked = not_reserved(asked, self.settings)
         caller = Caller(principal, asked, self.directory.entity)
         caller.since = self.snapshots.begin(caller.name)
         return caller
@@ -174,8 +180,16 @@ def build(
         return tokens.issue("permission", obo=user.limited_token, not_after=user.expires_at)
 
     catalog = Catalog(backstage, settings.discovery, catalog_token)
+    seen_litellm = LiteLLM(
+        upstream(settings, "LiteLLM", "litellm.baseUrl", timeouts=LOOKING),
+        settings.base_url,
+        settings.master_key,
+    )
     litellm = LiteLLM(
-        upstream(settings, "LiteLLM", "litellm.baseUrl"), settings.base_url, settings.master_key
+        upstream(settings, "LiteLLM", "litellm.baseUrl"),
+        settings.base_url,
+        settings.master_key,
+        KnownVersion(seen_litellm.version),
     )
     host = host or HostShared.of_user(settings.base_url)
     snapshots = Snapshots(
@@ -189,7 +203,7 @@ def build(
     reports = Reports(snapshots, utc_now)
     directory = Directory(catalog, snapshots, settings.user_id_domain)
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
-    users = Users(litellm, snapshots, reports, settings.provisioning, owners, utc_now)
+    users = Users(litellm, snapshots, reports, settings, owners, utc_now)
     teams = Teams(litellm, snapshots, reports, users, access, settings.display)
     models = Models(litellm, snapshots)
     ceilings = KeyRules(settings, directory, models, snapshots, utc_now)
@@ -206,11 +220,6 @@ def build(
             return False
 
     seen_keys = KeySetReader(upstream(settings, "Backstage", where, timeouts=LOOKING))
-    seen_litellm = LiteLLM(
-        upstream(settings, "LiteLLM", "litellm.baseUrl", timeouts=LOOKING),
-        settings.base_url,
-        settings.master_key,
-    )
     others: dict[str, Look] = {}
     if settings.cache.connection is not None:
         others[settings.cache.store] = lambda: snapshots.generations("readiness") is not None
@@ -236,9 +245,9 @@ def build(
         models=models,
         team_admin=TeamAdmin(settings, litellm, snapshots, catalog, users, access, utc_now),
         audit=Audit(litellm, settings.provisioning),
-        bridge=Bridge(settings, users, keys, directory.entity, utc_now),
+        bridge=Bridge(settings, users, keys, directory, utc_now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
-        opencode=OpencodeKeys(users, keys, settings.opencode),
+        opencode=OpencodeKeys(users, keys, snapshots, settings.opencode, utc_now),
         readiness=readiness,
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
     )

@@ -19,10 +19,13 @@ class Apps:
 
     Args:
         key_file: Where the applications keep the key they sign with.
+
+    Attributes:
+        environ: The variables that the contract's settings name.
     """
 
     def __init__(self, key_file: Path) -> None:
-        self._environ = {
+        self.environ = {
             "BACKSTAGE_PORT": "7007",
             "KEYCLOAK_BASE": "http://127.0.0.1:7080",
             "LITELLM_BASE_URL": BASE_URL,
@@ -38,7 +41,7 @@ class Apps:
         if variant not in self._settings:
             files = ("base.yaml", f"variants/{variant}.yaml", "overlay.yaml")
             self._settings[variant] = load_settings(
-                [CONTRACT / file for file in files], self._environ
+                [CONTRACT / file for file in files], self.environ
             )
         return self._settings[variant]
 

@@ -29,7 +29,7 @@ LAYERS = (
 DOORS = {
     "requests": {"clients/http.py"},
     "urllib3": {"clients/http.py"},
-    "joserfc": {"identity/jose.py"},
+    "joserfc": {"identity/jwt.py"},
     "yaml": {"config/yaml12.py"},
     "redis": {"cache/redis.py"},
     "limits": {"cache/counters.py"},

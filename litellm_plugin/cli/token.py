@@ -1,11 +1,11 @@
-"""``token``: who a token is of, or why it is refused."""
+"""``token``: which principal a token proves, or why the service refuses it."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,28 +26,24 @@ from litellm_plugin.cli.terminal import (
 from litellm_plugin.cli.world import unheard_plugin
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import PluginError, redact
-from litellm_plugin.identity.jose import (
+from litellm_plugin.identity.jwks import NoKeysError, UnknownKey
+from litellm_plugin.identity.jwt import (
     BadSignature,
     Expired,
     NotYetValid,
     TokenError,
+    UnverifiedToken,
     audiences,
     parse,
 )
-from litellm_plugin.identity.jwks import NoKeysError, UnknownKey
+from litellm_plugin.identity.keycloak import realm_keys_url
+from litellm_plugin.identity.plugin_token import OtherAudience, plugin_keys_url
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.signing import PLUGIN_TYP
-from litellm_plugin.identity.tokens import (
-    LIMITED_TYP,
-    USER_AUDIENCE,
-    USER_TYP,
-    OtherAudience,
-    plugin_keys_url,
-    user_keys_url,
-)
+from litellm_plugin.identity.user_token import LIMITED_TYP, USER_TYP, is_user_token, user_keys_url
 from litellm_plugin.plugin import Plugin
 
-# A limited token is made of these with nothing but the user token: who has them has it.
+# The signatures of limited user tokens: whoever has one can make the token.
 _SIGNATURES = frozenset({"uip", "obo"})
 _TIMES = ("iat", "nbf", "exp")
 _STATIC = "a static external-access token"
@@ -55,23 +51,24 @@ _STATIC = "a static external-access token"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What there is to say about a token.
+    """What the command prints about a token.
 
     Attributes:
-        kind: What it looks like, in words.
-        typ: The header's ``typ``; empty where it has none.
-        keys: Where the keys are that it is checked with, if anywhere.
-        who: Whom it proves, if it holds.
-        refusal: Why it is refused, if it is.
-        remedy: What to do about that.
-        notes: What was noted on the way.
-        no_token: Why it is no JSON Web Token, if it is none.
+        kind: The kind of token that it looks like, in words.
+        header: The token's header, unverified.
+        claims: The token's claims, unverified.
+        keys: The URL of the key set that verifies it, if there is one.
+        who: The principal, if the token is accepted.
+        until: When an accepted token expires, in Unix seconds.
+        refusal: Why the token is refused, if it is.
+        remedy: What to do about the refusal.
+        notes: The log lines of the check.
+        no_token: Why the text is not a JSON Web Token, if it is not.
     """
 
     kind: str
-    typ: str
-    header: Mapping[str, Any]
-    claims: Mapping[str, Any]
+    header: Mapping[str, Any] = field(default_factory=dict)
+    claims: Mapping[str, Any] = field(default_factory=dict)
     keys: str | None = None
     who: str | None = None
     until: float | None = None
@@ -87,16 +84,16 @@ class Reading:
     "--file",
     "source",
     type=click.File("r"),
-    help="Read it from a file; without this from standard input, or a prompt.",
+    help="Read the token from a file, instead of standard input or a prompt.",
 )
 @configured
 @for_machines
 def token(
     arguments: Sequence[str], source: TextIO | None, files: Sequence[Path], *, as_json: bool
 ) -> None:
-    """Tell who a token is of, or why the service refuses it.
+    """Tell which principal a token proves, or why the service refuses it.
 
-    Decides as the service does. Ends with status 1 if it is refused.
+    The service's own checks decide. Ends with status 1 if the token is refused.
     """
     if arguments:
         raise click.UsageError(
@@ -117,7 +114,7 @@ def token(
 
 
 def _credential(source: TextIO | None) -> str:
-    """Return the token; ``Authorization:`` and ``Bearer`` in front of it are left out."""
+    """Return the token without ``Authorization:`` and ``Bearer``."""
     if source is not None:
         text = source.read()
     elif sys.stdin.isatty():
@@ -138,7 +135,7 @@ def _credential(source: TextIO | None) -> str:
 
 
 def _read(plugin: Plugin, text: str) -> Reading:
-    settings, reading = plugin.settings, _looked_at(plugin.settings, text)
+    settings, reading = plugin.settings, _unverified(plugin.settings, text)
     with logged("litellm_plugin.identity") as notes:
         try:
             principal = plugin.authenticator.authenticate(f"Bearer {text}")
@@ -150,23 +147,52 @@ def _read(plugin: Plugin, text: str) -> Reading:
     return replace(reading, kind=kind, who=_who(principal), until=reading.claims.get("exp"))
 
 
-def _looked_at(settings: Settings, text: str) -> Reading:
-    """Return what a token says of itself, none of it proven."""
+def _unverified(settings: Settings, text: str) -> Reading:
+    """Return what a token claims, before any check."""
     try:
         token = parse(text)
         claims = dict(token.unverified_claims)
     except TokenError as exc:
         kind = "a LiteLLM key" if text.startswith("sk-") else "no JSON Web Token"
-        return Reading(kind, "", {}, {}, no_token=str(exc))
-    kind, keys = _kind(settings, token.typ, claims), _keys_url(settings, token.typ, claims)
-    return Reading(kind, token.typ, dict(token.header), claims, keys)
+        return Reading(kind, no_token=str(exc))
+    kind, keys = _kind_and_keys(settings, token)
+    return Reading(kind, dict(token.header), claims, keys)
+
+
+def _kind_and_keys(settings: Settings, token: UnverifiedToken) -> tuple[str, str | None]:
+    claims, issuer = token.unverified_claims, settings.bridge.issuer
+    if token.typ == PLUGIN_TYP:
+        source = claims.get("sub")
+        kind = f"a plugin token of {source}"
+        if claims.get("obo"):
+            kind += ", on behalf of a user"
+        if source == settings.service.plugin_id:
+            return kind, "this service's own"
+        if not isinstance(source, str):
+            return kind, None
+        return kind, plugin_keys_url(settings.discovery, source)
+    if is_user_token(token):
+        kinds = {
+            USER_TYP: "a Backstage user's token",
+            LIMITED_TYP: "a limited user token, as in Backstage's cookie",
+        }
+        kind = kinds.get(token.typ, "a Backstage user's token of the old kind")
+        return kind, user_keys_url(settings.discovery)
+    if issuer and claims.get("iss") == issuer:
+        return "a Keycloak token, for /bridge/*", None
+    return "a token of an external issuer", None
 
 
 def _refused(
     settings: Settings, reading: Reading, exc: PluginError, notes: Sequence[str]
 ) -> Reading:
-    cause = _cause(exc)
-    refusal, remedy = _refusal(settings, exc, cause, reading.typ, reading.claims)
+    cause = exc.__cause__ if isinstance(exc.__cause__, TokenError) else None
+    if cause is not None and cause.in_obo:
+        inside = _unverified(settings, reading.claims["obo"])
+        refusal, remedy = _refusal(settings, inside, exc, cause)
+        refusal = f"About the user's token inside (obo): {refusal}"
+    else:
+        refusal, remedy = _refusal(settings, reading, exc, cause)
     kind = reading.kind
     if reading.no_token is not None:
         if exc.status == 403:
@@ -176,56 +202,33 @@ def _refused(
         elif cause is None:
             refusal += f" As a JSON Web Token: {reading.no_token}."
     if cause is not None and not isinstance(cause, NoKeysError):
-        notes = ()  # they say the same
+        notes = ()  # they repeat the refusal
     return replace(reading, kind=kind, refusal=refusal, remedy=remedy, notes=tuple(notes))
 
 
 def _read_bridge(plugin: Plugin, text: str, reading: Reading) -> Reading:
-    keys = f"{plugin.settings.bridge.issuer}/protocol/openid-connect/certs"
+    keys = realm_keys_url(str(plugin.settings.bridge.issuer))
     reading = replace(reading, keys=keys)
     if plugin.bridge_tokens is None:
         return replace(
             reading,
             refusal="The bridge is closed: litellm.bridge.enabled is false.",
-            remedy="Set litellm.bridge.enabled: true, if command lines may come with such tokens.",
+            remedy="Set litellm.bridge.enabled: true, if command-line clients may use such tokens.",
         )
     with logged("litellm_plugin.identity") as notes:
         try:
             identity = plugin.bridge_tokens.verify(f"Bearer {text}")
         except PluginError as exc:
-            hint = f"{exc.fields.get('hint', exc.message)}."
-            reason = _reason(_cause(exc), reading.claims, keys) or hint[0].upper() + hint[1:]
-            remedy = "Get a new one from the issuer, for the client of litellm.bridge.clientId."
-            return replace(reading, refusal=reason, remedy=remedy, notes=tuple(notes))
+            cause = exc.__cause__
+            reason = _reason(cause, reading) if isinstance(cause, TokenError) else None
+            return replace(
+                reading,
+                refusal=reason or _sentence(exc.fields.get("hint", exc.message)),
+                remedy="Get a new one from the issuer, for the client of litellm.bridge.clientId.",
+                notes=tuple(notes),
+            )
     who = f"{identity.login}, at /bridge/* only"
     return replace(reading, who=who, until=reading.claims.get("exp"))
-
-
-def _kind(settings: Settings, typ: str, claims: Mapping[str, Any]) -> str:
-    if typ == PLUGIN_TYP:
-        behalf = ", on behalf of a user" if claims.get("obo") else ""
-        return f"a plugin token of {claims.get('sub')}{behalf}"
-    if typ == USER_TYP:
-        return "a Backstage user's token"
-    if typ == LIMITED_TYP:
-        return "a limited user token, as in Backstage's cookie"
-    if claims.get("aud") == USER_AUDIENCE:
-        return "a Backstage user's token of the old kind"
-    if settings.bridge.issuer and claims.get("iss") == settings.bridge.issuer:
-        return "a Keycloak token, for /bridge/*"
-    return "a token of an external issuer"
-
-
-def _keys_url(settings: Settings, typ: str, claims: Mapping[str, Any]) -> str | None:
-    if typ != PLUGIN_TYP:
-        of_user = typ in {USER_TYP, LIMITED_TYP} or claims.get("aud") == USER_AUDIENCE
-        return user_keys_url(settings.discovery) if of_user else None
-    source = claims.get("sub")
-    if not isinstance(source, str):
-        return None
-    if source == settings.service.plugin_id:
-        return "this service's own"
-    return plugin_keys_url(settings.discovery, source)
 
 
 def _who(principal: Principal) -> str:
@@ -244,46 +247,30 @@ def _who(principal: Principal) -> str:
     return f"the service {principal.subject}, restricted to {told}"
 
 
-# -- why it is refused -----------------------------------------------------------
+# -- why a token is refused -----------------------------------------------------------
 
 
 def _refusal(
-    settings: Settings,
-    exc: PluginError,
-    cause: TokenError | None,
-    typ: str,
-    claims: Mapping[str, Any],
-    *,
-    inside: bool = False,
+    settings: Settings, reading: Reading, exc: PluginError, cause: TokenError | None
 ) -> tuple[str, str]:
     """Return why a token is refused, and what to do.
 
     Args:
-        settings: Which service this is, and where the keys are.
+        settings: The service's settings.
+        reading: The token, or the user token inside a plugin token, if that is refused.
         exc: The refusal.
-        cause: What the check of the token itself said, if that was it.
-        typ: The token's.
-        claims: The token's.
-        inside: Whether it is the user's token inside of a plugin token.
+        cause: What is wrong with the token itself, if that is the reason.
     """
-    if cause is not None and cause.in_obo and not inside:
-        user = parse(claims["obo"])
-        refusal, remedy = _refusal(
-            settings, exc, cause, user.typ, user.unverified_claims, inside=True
-        )
-        return f"About the user's token inside (obo): {refusal}", remedy
-    keys = _keys_url(settings, typ, claims)
     plugin_id = settings.service.plugin_id
-    if isinstance(cause, OtherAudience):
-        named = ", ".join(sorted(audiences(claims))) or "nobody"
-        return (
-            f"It is for the plugin {named}, and this service is {plugin_id}.",
-            f"Let the caller ask for a token for {plugin_id}; or see litellm.service.pluginId.",
-        )
-    reason = _reason(cause, claims, keys)
-    if reason is None:
-        return f"{redact(exc.message).rstrip('.')}.", _whatever(settings, exc, typ)
     match cause:
+        case None:
+            return _sentence(redact(exc.message)), _whatever(settings, reading, exc)
+        case OtherAudience():
+            named = ", ".join(sorted(audiences(reading.claims))) or "nobody"
+            return (
+                f"It is for the plugin {named}, and this service is {plugin_id}.",
+                f"Let the caller ask for a token for {plugin_id}; or see litellm.service.pluginId.",
+            )
         case Expired():
             remedy = "Get a new one; Backstage's live an hour. If it is new, compare the clocks."
         case NotYetValid():
@@ -295,16 +282,17 @@ def _refusal(
                 "It is of another Backstage, or older than its keys: sign in anew, or correct "
                 "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints."
             )
-    return reason, remedy
+    return _reason(cause, reading), remedy
 
 
-def _whatever(settings: Settings, exc: PluginError, typ: str) -> str:
+def _whatever(settings: Settings, reading: Reading, exc: PluginError) -> str:
+    typ = reading.header.get("typ")
     if exc.status == 403:
         plugin = settings.service.plugin_id
         return f"Give its entry in backend.auth.externalAccess an accessRestriction for {plugin}."
     if typ == LIMITED_TYP:
         return "Use the user's token itself; limited ones count inside plugin tokens only."
-    if typ in {USER_TYP, PLUGIN_TYP}:
+    if typ in (USER_TYP, PLUGIN_TYP):
         return "Get a new one from Backstage."
     number = len(settings.external_access)
     return (
@@ -313,28 +301,24 @@ def _whatever(settings: Settings, exc: PluginError, typ: str) -> str:
     )
 
 
-def _cause(exc: PluginError) -> TokenError | None:
-    cause = exc.__cause__
-    return cause if isinstance(cause, TokenError) else None
-
-
-def _reason(cause: TokenError | None, claims: Mapping[str, Any], keys: str | None) -> str | None:
-    """Return why, where the check of the token itself tells."""
-    now = time.time()
+def _reason(cause: TokenError, reading: Reading) -> str:
+    now, claims, keys = time.time(), reading.claims, reading.keys
     match cause:
-        case None:
-            return None
         case Expired():
             return f"It expired {_ago(now - claims['exp'])} ago."
         case NotYetValid():
-            return f"It does not hold before {_ago(claims['nbf'] - now)} from now."
+            return f"It becomes valid in {_ago(claims['nbf'] - now)}."
         case NoKeysError():
-            return f"The keys to check it with can't be read: {keys}."
+            return f"The keys that verify it can't be read: {keys}."
         case UnknownKey():
             return f"It is signed by a key that {keys} does not publish."
         case BadSignature():
-            return f"Its signature does not hold with the key that {keys} publishes under its kid."
-    return f"{str(cause).capitalize()}."
+            return f"Its signature is not that of the key that {keys} publishes under its kid."
+    return _sentence(str(cause))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def _ago(seconds: float) -> str:

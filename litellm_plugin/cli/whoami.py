@@ -23,11 +23,11 @@ from litellm_plugin.cli.terminal import (
 from litellm_plugin.cli.world import unheard_plugin
 from litellm_plugin.clients.backstage import Entity, split_ref
 from litellm_plugin.clients.litellm import Account
-from litellm_plugin.errors import PluginError, redact
+from litellm_plugin.errors import BackstageUnavailable, Conflict, PluginError, redact
 from litellm_plugin.identity.principal import UserPrincipal
 from litellm_plugin.plugin import Plugin
-from litellm_plugin.services.caller import NO_ENTITY, Caller
-from litellm_plugin.services.users import profile_of
+from litellm_plugin.services.account_owner import is_administrator
+from litellm_plugin.services.caller import NO_ENTITY, Caller, litellm_id, not_reserved
 
 # What LiteLLM has of a user that says what they may spend and call.
 _LIMITS = ("max_budget", "budget_duration", "budget_reset_at", "models", "tpm_limit", "rpm_limit")
@@ -50,7 +50,8 @@ def whoami(user: str, files: Sequence[Path], *, as_json: bool) -> None:
     with logged():
         plugin = unheard_plugin(settings)
         with Page(err=True).progress(f"Looking for {ref} ..."):
-            found = _found(plugin, ref.lower())
+            kept = settings.service.cache_seconds != 0
+            found = _found(plugin, ref.lower(), answers_kept=kept)
     if as_json:
         print_json(found)
     else:
@@ -59,34 +60,44 @@ def whoami(user: str, files: Sequence[Path], *, as_json: bool) -> None:
         sys.exit(FAILED)
 
 
-def _found(plugin: Plugin, ref: str) -> dict[str, Any]:
+def _found(plugin: Plugin, ref: str, *, answers_kept: bool) -> dict[str, Any]:
     """Return the documented shape."""
-    caller = plugin.caller(UserPrincipal(ref, None, None, math.inf), None)
+    settings = plugin.settings
+    user_id = litellm_id(ref, settings.user_id_domain)
+    # Not by plugin.caller, which refuses reserved ids: the rest is told all the same.
+    caller = Caller(UserPrincipal(ref, None, None, math.inf), user_id, plugin.directory.entity)
     found: dict[str, Any] = {
         "user": ref,
         "catalog": None,
         "role": None,
         "audit": None,
         "team_admin": None,
-        "litellm_id": caller.litellm_id,
+        "litellm_id": user_id,
         "litellm": None,
         "first_visit": None,
+        "refused": None,
         "errors": [],
     }
-    in_catalog = account = None
+    in_catalog = None
     try:
         in_catalog = caller.entity
         found.update(_by_catalog(plugin, caller, in_catalog))
     except PluginError as exc:
         found["errors"].append(f"The catalog can't tell: {redact(exc.message)}")
     try:
-        account = plugin.litellm.account(caller.litellm_id or "")
-        found["litellm"] = _by_litellm(account) if account else None
-    except PluginError as exc:
-        found["errors"].append(f"LiteLLM can't tell: {redact(exc.message)}")
-    else:
+        not_reserved(user_id, settings)
+        account = plugin.users.would_find(caller, answers_kept=answers_kept)
+        whole = plugin.litellm.account(account.asked) if account else None
+        found["litellm"] = _by_litellm(whole) if whole else None
         if account is None and in_catalog is not None:
             found["first_visit"] = _first_visit(plugin, caller)
+    except Conflict as exc:
+        found["refused"] = f"{redact(exc.message)}. {exc.fields.get('hint', '')}"
+    except BackstageUnavailable as exc:
+        if not found["errors"]:
+            found["errors"].append(f"The catalog can't tell: {redact(exc.message)}")
+    except PluginError as exc:
+        found["errors"].append(f"LiteLLM can't tell: {redact(exc.message)}")
     return found
 
 
@@ -112,6 +123,7 @@ def _by_litellm(account: Account) -> dict[str, Any]:
     blocked = sum(1 for key in account.keys if key.get("blocked"))
     return {
         "user_id": account.user_id,
+        "administrator": is_administrator(account),
         "email": info.get("user_email"),
         "role": info.get("user_role"),
         "spend": info.get("spend"),
@@ -123,10 +135,9 @@ def _by_litellm(account: Account) -> dict[str, Any]:
 
 
 def _first_visit(plugin: Plugin, caller: Caller) -> dict[str, Any]:
-    enabled = plugin.settings.provisioning.enabled
-    if not enabled or not caller.litellm_id:
+    if not plugin.settings.provisioning.enabled:
         return {"creates": False, "user": None}
-    user = plugin.users.would_create(caller.litellm_id, profile_of(caller))
+    user = plugin.users.would_create(caller)
     del user["metadata"]["provisioned_at"]  # the time of the visit
     return {"creates": True, "user": user}
 
@@ -150,9 +161,11 @@ def _print(page: Page, found: dict[str, Any]) -> None:
     _rows(page, rows)
     page.heading(f"LiteLLM: {found['litellm_id']}")
     if found["litellm"] is not None:
-        _rows(page, _account_rows(found["litellm"]))
+        _rows(page, _account_rows(found["litellm"], found["litellm_id"]))
     elif found["first_visit"] is not None:
         _print_first_visit(page, found["first_visit"])
+    if found["refused"] is not None:
+        page.line(f"Refused (409): {found['refused']}", "yellow", indent=2)
     for error in found["errors"]:
         page.line(error, "bold red", indent=2)
 
@@ -169,11 +182,12 @@ def _may(found: dict[str, Any]) -> str:
     return ", ".join(may) or "nothing special"
 
 
-def _account_rows(account: dict[str, Any]) -> dict[str, Any]:
+def _account_rows(account: dict[str, Any], user_id: str) -> dict[str, Any]:
     keys = str(account["keys"])
     if account["blocked_keys"]:
         keys += f", {account['blocked_keys']} of them blocked"
     return {
+        "found by": None if account["user_id"] == user_id else f"e-mail, as {account['user_id']}",
         "role": account["role"],
         "e-mail": account["email"],
         "spend": _usd(account["spend"]),

@@ -15,7 +15,7 @@ from litellm_plugin.cache.host import HostShared
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Cache, RateLimits, Settings
 from litellm_plugin.errors import PluginError
-from litellm_plugin.identity.jose import PrivateKey
+from litellm_plugin.identity.jwt import PrivateKey
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys
 from litellm_plugin.plugin import Plugin, build, upstream
 

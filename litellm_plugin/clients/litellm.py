@@ -16,7 +16,8 @@ from urllib.parse import quote
 
 from litellm_plugin.clients.error_texts import sentence
 from litellm_plugin.clients.http import NOBODY_THERE, Answer, NoAnswerError, Upstream
-from litellm_plugin.errors import UpstreamError, redact
+from litellm_plugin.clients.litellm_version import KnownVersion
+from litellm_plugin.errors import UpstreamError, UsageUnavailable, redact
 from litellm_plugin.telemetry.context import carried
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ ANY_FAULT = range(500, 600)
 ADMIN_ID = "default_user_id"  # whom LiteLLM takes the holder of the master key for
 
 PAGE_SIZE = 1000  # rows; LiteLLM's own limit
-MAX_PAGES = 1000
+MAX_PAGES = 100
+MAX_KEYS = 1000  # that an aggregated answer may name; LiteLLM's own limit
 MAX_USERS = 100  # of one page; LiteLLM's own limit
 MAX_TEXT = 10_000  # characters of an error's text
 SIDE_BY_SIDE = 8  # calls under way at once for one process's fan-outs
@@ -92,10 +94,19 @@ class LiteLLM:
         upstream: The way out.
         base_url: The proxy's address, without a trailing slash.
         master_key: The proxy admin's key; it goes nowhere but into the header.
+        version: Which LiteLLM it is, so that one that is too old is not asked for a user's
+            usage; None: it is not looked at.
     """
 
-    def __init__(self, upstream: Upstream, base_url: str, master_key: str) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        base_url: str,
+        master_key: str,
+        version: KnownVersion | None = None,
+    ) -> None:
         self._upstream = upstream
+        self._version = version
         self._base_url = base_url
         self._headers = {"Authorization": f"Bearer {master_key}", "Accept": "application/json"}
         # Its threads start with the first use, so a worker forked before has its own.
@@ -117,14 +128,20 @@ class LiteLLM:
         database = told.get("db") if isinstance(told, dict) else None
         return answer.status < 500 and database != "Not connected"
 
-    def version(self) -> str | None:
-        """Return LiteLLM's version, such as ``1.106.2``; None where it does not tell."""
-        # Older versions have it in the plain readiness, and all in the title of their API.
-        for path, names in (
+    def version(self, *, document: bool = False) -> str | None:
+        """Return LiteLLM's version, such as ``1.106.2``; None where it does not tell.
+
+        Args:
+            document: Whether to look into its OpenAPI document too, which has megabytes.
+        """
+        # Newer versions tell it in the details only, those before 1.106 in the plain readiness.
+        places: tuple[tuple[str, tuple[str, ...]], ...] = (
             ("/health/readiness/details", ("litellm_version",)),
             ("/health/readiness", ("litellm_version",)),
-            ("/openapi.json", ("info", "version")),
-        ):
+        )
+        if document:
+            places += (("/openapi.json", ("info", "version")),)
+        for path, names in places:
             try:
                 found = self._get(path)
             except UpstreamError as exc:
@@ -173,8 +190,9 @@ class LiteLLM:
             user_id: LiteLLM id, not an entity ref.
 
         Returns:
-            The account, or None where LiteLLM does not know the user: it says
-            so with a 404, older versions with an empty ``user_info``.
+            The account, or None where LiteLLM does not know the user: it says so with
+            a 404, several versions with a ``user_info`` that has no ``user_id``, whatever
+            else is there: spend, keys and teams of an id without a user.
         """
         try:
             data = self._get("/user/info", {"user_id": user_id})
@@ -184,19 +202,18 @@ class LiteLLM:
             raise
         if not isinstance(data, dict):
             raise UpstreamError("LiteLLM's answer about the user is no object")
-        own = data.get("user_info")
-        own = own if isinstance(own, dict) else {}
+        # Old versions have the user's fields beside "keys" instead of below "user_info".
+        own = data.get("user_info", data)
+        own_id = _text(own.get("user_id")) if isinstance(own, dict) else None
+        if own_id is None:
+            return None
+        info = {**data, **{name: value for name, value in own.items() if value is not None}}
         keys = _rows(data.get("keys"))
         teams = data["teams"] if isinstance(data.get("teams"), list) else []
-        if "user_info" in data and not (own or keys or teams):
-            return None
-        # Old versions have the user's fields beside "keys" instead of below "user_info".
-        info = {**data, **{name: value for name, value in own.items() if value is not None}}
-        named = _text(data.get("user_id")) or _text(own.get("user_id"))
         rows = [row if isinstance(row, dict) else {"team_id": row} for row in teams]
         rows = [row for row in rows if isinstance(row.get("team_id"), str)]
         return Account(
-            named or user_id,
+            own_id,
             info,
             keys,
             [row["team_id"] for row in rows],
@@ -257,7 +274,13 @@ class LiteLLM:
     def reset_key_spend(self, token: str) -> None:
         """Set a key's spend to 0 USD."""
         path = f"/key/{quote(token, safe='')}/reset_spend"
-        self._post(path, {"reset_to": 0})
+        try:
+            self._post(path, {"reset_to": 0})
+        except UpstreamError as exc:
+            if not exc.no_such_route:
+                raise
+            # LiteLLM before 1.81.10 has no such route.
+            self.update_key({"key": token, "spend": 0})
 
     def delete_key(self, token: str) -> None:
         """Delete a key for good; LiteLLM echoes unknown keys as deleted."""
@@ -352,34 +375,48 @@ class LiteLLM:
             end: Last day, included.
 
         Returns:
-            The pages, each ``{results: [{date, metrics, breakdown}], metadata}``. A day may
-            be split over two pages, and ``metadata`` sums up its own page. Spend in USD.
+            The pages, each ``{results: [{date, metrics, breakdown}], metadata}``: one where
+            LiteLLM has an aggregated answer. A day may be split over two pages, and
+            ``metadata`` sums up its own page. Spend in USD.
+
+        Raises:
+            UsageUnavailable: There are more than :data:`MAX_PAGES` pages, or LiteLLM is too old
+                to tell one user's.
         """
         query = {"start_date": start, "end_date": end}
         if user_id is not None:
+            if self._version is not None:
+                self._version.refuse_too_old()
             query["user_id"] = user_id
+        return self._activity("/user/daily/activity", query)
+
+    def team_activity(self, team_id: str, start: str, end: str) -> list[Any]:
+        """Return a team's daily activity, complete, as :meth:`user_activity` does.
+
+        Raises:
+            UsageUnavailable: There are too many pages, or LiteLLM can't be asked about the team.
+        """
+        if "," in team_id:
+            # LiteLLM would take it for several teams, and tell about each.
+            raise UsageUnavailable("LiteLLM can't tell the usage of a team with a comma in its id")
+        query = {"start_date": start, "end_date": end, "team_ids": team_id}
+        return self._activity("/team/daily/activity", query)
+
+    def audit_log(self, query: Mapping[str, str]) -> Any:
+        """Return a page of the audit log, as LiteLLM has it."""
+        return self._get("/audit", query)
+
+    def _activity(self, path: str, query: Mapping[str, str]) -> list[Any]:
         try:
-            answer = self._get("/user/daily/activity/aggregated", query)
+            answer = self._get(f"{path}/aggregated", {**query, "api_key_limit": str(MAX_KEYS)})
         except UpstreamError as exc:
-            # Older versions of LiteLLM have no aggregated answer.
+            # LiteLLM 1.81 has no aggregated answer for teams.
             if exc.answered not in {404, 405}:
                 raise
         else:
             if not _keys_cut(answer):
                 return [answer]
-        return self._all_pages("/user/daily/activity", query)
-
-    def team_activity(self, team_id: str, start: str, end: str) -> list[Any]:
-        """Return a team's daily activity, complete, as :meth:`user_activity` does."""
-        if "," in team_id:
-            # LiteLLM would take it for several teams, and tell about each.
-            raise UpstreamError("LiteLLM can't tell the usage of a team with a comma in its id")
-        query = {"start_date": start, "end_date": end, "team_ids": team_id}
-        return self._all_pages("/team/daily/activity", query)
-
-    def audit_log(self, query: Mapping[str, str]) -> Any:
-        """Return a page of the audit log, as LiteLLM has it."""
-        return self._get("/audit", query)
+        return self._all_pages(path, query)
 
     def _all_pages(self, path: str, query: Mapping[str, str]) -> list[Any]:
         def page(number: int) -> Any:
@@ -389,8 +426,11 @@ class LiteLLM:
         metadata = first.get("metadata") if isinstance(first, dict) else None
         pages = metadata.get("total_pages") if isinstance(metadata, dict) else 1
         further = range(2, pages + 1) if isinstance(pages, int) else ()
-        if len(further) > MAX_PAGES:
-            raise UpstreamError(f"LiteLLM's answer has too many pages: {pages}")
+        if len(further) >= MAX_PAGES:
+            raise UsageUnavailable(
+                f"LiteLLM's answer has too many pages: {pages}, and {MAX_PAGES} are read at most. "
+                "Ask for fewer days."
+            )
         return [first, *self._side_by_side(page, further)]
 
     # -- the way out ---------------------------------------------------------
@@ -474,6 +514,7 @@ def upstream_error(answer: Answer) -> UpstreamError:
         sentence(body)[:MAX_TEXT] or said,
         answered=answer.status,
         param=param if named else None,
+        no_such_route=answer.status == 404 and body == {"detail": "Not Found"},
     )
 
 
@@ -487,7 +528,7 @@ def _says(answer: Answer) -> bool:
 
 
 def _keys_cut(data: Any) -> bool:
-    # The aggregated answer names 100 keys at most, and says so.
+    # The aggregated answer names so many keys at most, and says how many there are.
     metadata = data.get("metadata") if isinstance(data, dict) else None
     if not isinstance(metadata, dict):
         return False

@@ -38,6 +38,7 @@ from litellm_plugin.config.layers import Layers
 from litellm_plugin.config.reader import Asked, Reader
 from litellm_plugin.config.report import ConfigError, Report
 from litellm_plugin.config.settings import (
+    KEY_TYPES,
     ORIGINAL,
     UNAMBIGUOUS,
     AccessRestriction,
@@ -92,6 +93,9 @@ _UNLIMITED = "unlimited"
 
 _duration = matching(
     r"[1-9][0-9]{0,5}(s|m|h|d|w|mo)", "a number and one of s, m, h, d, w and mo, such as 30d"
+)
+_key_life = matching(
+    r"[1-9][0-9]{0,4}(s|m|h|d|w|mo|y)", "a number and one of s, m, h, d, w, mo and y, such as 30d"
 )
 _plugin_id = matching(r"[A-Za-z0-9_-]+", "letters, digits, - and _ only")
 _no_spaces = matching(r"\S+", "text without spaces")
@@ -297,7 +301,15 @@ def _key_generation(reader: Reader) -> KeyGeneration:
     return KeyGeneration(
         allow_unlimited_budget=reader.get("allowUnlimitedBudget", flag),
         team_required=reader.get("teamRequired", flag),
+        **_given(key_types=_key_types(reader)),
     )
+
+
+def _key_types(reader: Reader) -> tuple[str, ...] | None:
+    types = reader.texts("keyTypes")
+    if types is not None and not set(types) <= set(KEY_TYPES):
+        reader.problem("keyTypes", f"may have only {', '.join(KEY_TYPES)} in it")
+    return types
 
 
 def _key_policy(reader: Reader) -> dict[str, Any]:
@@ -366,6 +378,7 @@ def _bridge(reader: Reader) -> Bridge:
     issuer = reader.get("issuer", url)
     bridge = Bridge(
         issuer=issuer.rstrip("/") if issuer else None,
+        group=_group(reader, "group"),
         **_given(enabled=reader.get("enabled", flag), client_id=reader.get("clientId", text)),
     )
     if bridge.enabled and not reader.has("issuer"):
@@ -377,7 +390,7 @@ def _opencode(reader: Reader) -> Opencode:
     return Opencode(
         **_given(
             enabled=reader.get("enabled", flag),
-            key_duration=reader.get("keyDuration", text),
+            key_duration=reader.get("keyDuration", _key_life),
             max_budget=reader.get("maxBudget", number),
             require_team=reader.get("requireTeam", flag),
             metadata=reader.mapping("metadata"),
@@ -406,6 +419,7 @@ def _service(reader: Reader) -> Service:
             backstage_token=reader.get("backstageToken", header, secret=True),
             plugin_id=reader.get("pluginId", _plugin_id),
             user_ids=reader.get("userIds", one_of(ORIGINAL, UNAMBIGUOUS)),
+            reserved_user_ids=reader.texts("reservedUserIds"),
             cache_seconds=reader.get("cacheSeconds", number),
             stale_seconds=reader.get("staleSeconds", number),
             rate_limits=_rate_limits(reader),

@@ -79,12 +79,17 @@ class Provisioning:
         return role.applied_to(self.defaults) if role else self.defaults
 
 
+LLM_API = "llm_api"  # LiteLLM's type of a key that is for models, and for no management
+KEY_TYPES = (LLM_API, "read_only", "default")  # not "management"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyGeneration:
-    """``litellm.keyGeneration``: told by ``/config``, enforced only where set."""
+    """``litellm.keyGeneration``: two told by ``/config``, and enforced only where set."""
 
     allow_unlimited_budget: bool | None = None
     team_required: bool | None = None
+    key_types: tuple[str, ...] = (LLM_API,)  # of KEY_TYPES; what may be asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,7 @@ class Bridge:
     enabled: bool = False
     issuer: str | None = None
     client_id: str = "abby-cli"
+    group: str | None = None  # entity ref; None: everybody with a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +284,7 @@ class Service:
     backstage_token: str | None = field(default=None, repr=False)
     plugin_id: str = "litellm"
     user_ids: str = ORIGINAL  # or UNAMBIGUOUS: refuse ids that several people come to
+    reserved_user_ids: tuple[str, ...] = ()  # LiteLLM ids that are nobody's, beside its own admin's
     # None: CACHE_SECONDS, but accounts no longer than for one page; 0: nothing is kept.
     cache_seconds: float | None = None
     stale_seconds: float = 0.0  # how long beyond that while LiteLLM is down

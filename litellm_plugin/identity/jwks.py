@@ -16,7 +16,7 @@ from threading import Event, Lock
 from typing import Any, Protocol
 
 from litellm_plugin.errors import PluginError
-from litellm_plugin.identity.jose import (
+from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     KeyFormatError,
     PublicKey,

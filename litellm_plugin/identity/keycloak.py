@@ -1,4 +1,4 @@
-"""The bridge's tokens: who is asking from a command line, proven by Keycloak."""
+"""Access tokens of Keycloak, which command-line clients show to the bridge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from litellm_plugin.config.settings import Bridge
 from litellm_plugin.errors import PluginError
-from litellm_plugin.identity.jose import (
+from litellm_plugin.identity.jwks import Fetch, KeySet, NoKeysError
+from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     Claims,
     TokenError,
@@ -18,21 +19,19 @@ from litellm_plugin.identity.jose import (
     check_times,
     parse,
 )
-from litellm_plugin.identity.jwks import Fetch, KeySet, NoKeysError
 
 log = logging.getLogger(__name__)
 
-_SCHEME = "Bearer "
+_SCHEME = "Bearer "  # the clients and the original know no other spelling
 
-# An ID token names the same user, client and issuer, and is signed with the
-# same key. What tells it apart is Keycloak's claim "typ"; other issuers have
-# no such claim, and say it in the header (RFC 9068), if at all.
+# An ID token has the same user, client, issuer and key. Keycloak marks the kind of a
+# token in the claim "typ"; other issuers in the header (RFC 9068), or not at all.
 _ACCESS_TOKEN_CLAIM = "bearer"
 _ACCESS_TOKEN_HEADERS = {"jwt", "at+jwt", "application/jwt", "application/at+jwt"}
 
 
 class BridgeRefused(PluginError):
-    """A bridge route was asked without a Keycloak token that holds."""
+    """A request to a bridge route has no valid Keycloak token."""
 
     status = 401
     kind = "bridge"  # for the metrics
@@ -42,18 +41,18 @@ class BridgeRefused(PluginError):
 
 
 class BridgeNotVerifiable(BridgeRefused):
-    """Nobody knows whether the token holds."""
+    """The token can't be verified, because Keycloak's keys have never been read."""
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeIdentity:
-    """Who a Keycloak access token is of; at least one of the first three is there.
+    """The user of an access token; ``subject``, ``email`` or ``username`` is there.
 
     Attributes:
         subject: The user's id in Keycloak.
-        email: The address.
-        username: The name the user signs in with (``preferred_username``).
-        name: The name to show.
+        email: The e-mail address.
+        username: The name for signing in (``preferred_username``).
+        name: The display name.
     """
 
     subject: str | None
@@ -67,14 +66,23 @@ class BridgeIdentity:
         return self.username or self.email or self.subject or ""
 
 
-class BridgeVerifier:
-    """Checks the tokens of ``/bridge/*``. Safe to share between threads.
+def realm_keys_url(issuer: str) -> str:
+    """Return where a Keycloak realm publishes its keys.
 
     Args:
-        bridge: Whose tokens, for which client; the issuer must be set.
+        issuer: The realm's URL.
+    """
+    return f"{issuer.removesuffix('/')}/protocol/openid-connect/certs"
+
+
+class BridgeVerifier:
+    """Verifies the tokens of ``/bridge/*``. Safe to share between threads.
+
+    Args:
+        bridge: The issuer, which must be set, and the client.
         fetch: Fetches the issuer's key set.
-        clock: Tells the Unix time in seconds.
-        timer: Tells the time in seconds for the age of keys; must never go back.
+        clock: Returns the Unix time in seconds.
+        timer: Returns a monotonic time in seconds, for the age of keys.
     """
 
     def __init__(
@@ -90,26 +98,21 @@ class BridgeVerifier:
         self._client_id = bridge.client_id
         self._clock = clock
         self._keys = KeySet(
-            f"{self._issuer}/protocol/openid-connect/certs",
-            fetch,
-            setting="litellm.bridge.issuer",
-            timer=timer,
+            realm_keys_url(bridge.issuer), fetch, setting="litellm.bridge.issuer", timer=timer
         )
 
     def verify(self, authorization: str | None) -> BridgeIdentity:
-        """Return who an Authorization header is of.
+        """Return the user of an Authorization header.
 
         Args:
             authorization: The header's value; None where there is none.
 
         Raises:
-            BridgeRefused: It holds no access token of the issuer for this client.
+            BridgeRefused: The header has no valid access token of the issuer for this client.
         """
-        # The clients know only this spelling, and the original no other.
-        if not (authorization or "").startswith(_SCHEME):
-            raise BridgeRefused("missing Bearer token")
-        text = (authorization or "").removeprefix(_SCHEME).strip()
-        if not text:
+        header = authorization or ""
+        text = header.removeprefix(_SCHEME).strip()
+        if not header.startswith(_SCHEME) or not text:
             raise BridgeRefused("missing Bearer token")
         try:
             claims = self._verified(parse(text))
@@ -124,13 +127,14 @@ class BridgeVerifier:
     def _verified(self, token: UnverifiedToken) -> Claims:
         claims = token.unverified_claims
         if claims.get("iss") != self._issuer:
-            raise TokenError("it is of another issuer")
+            raise TokenError("the token has another issuer")
         check_times(claims, self._clock(), required=("exp",))
         header_typ, claim_typ = token.header.get("typ", "JWT"), claims.get("typ", "Bearer")
-        if str(header_typ).lower() not in _ACCESS_TOKEN_HEADERS:
-            raise TokenError("it is no access token")
-        if str(claim_typ).lower() != _ACCESS_TOKEN_CLAIM:
-            raise TokenError("it is no access token")
+        if (
+            str(header_typ).lower() not in _ACCESS_TOKEN_HEADERS
+            or str(claim_typ).lower() != _ACCESS_TOKEN_CLAIM
+        ):
+            raise TokenError("the token is not an access token")
         return self._keys.key_for(token).verify(token, ASYMMETRIC)
 
     def _check_client(self, claims: Claims) -> None:
@@ -144,23 +148,23 @@ class BridgeVerifier:
 def _identity(claims: Claims) -> BridgeIdentity:
     name = claims.get("name")
     identity = BridgeIdentity(
-        subject=_text(claims, "sub"),
-        email=_text(claims, "email"),
-        username=_text(claims, "preferred_username"),
+        subject=_string(claims, "sub"),
+        email=_string(claims, "email"),
+        username=_string(claims, "preferred_username"),
         name=name if isinstance(name, str) and name else None,
     )
     if not identity.login:
-        raise TokenError("it names nobody: no preferred_username, email or sub")
-    # LiteLLM ids are made of what is behind an entity ref's slash and in front of an "@":
-    # x/alice@example.org would be alice, and @example.org nobody.
-    name = identity.login.partition("@")[0]
-    if not name.strip() or "/" in name:
-        raise TokenError("its user name can't be made into an id")
+        raise TokenError("preferred_username, email and sub are missing")
+    # A LiteLLM id is what follows an entity ref's slash and precedes an "@". Without this
+    # check, x/alice@example.org would become alice, and @example.org the empty id.
+    local_part = identity.login.partition("@")[0]
+    if not local_part.strip() or "/" in local_part:
+        raise TokenError("the user name can't be made into an id")
     return identity
 
 
-def _text(claims: Claims, name: str) -> str | None:
+def _string(claims: Claims, name: str) -> str | None:
     value = claims.get(name)
     if value is not None and not isinstance(value, str):
-        raise TokenError(f"{name!r} is no text")
+        raise TokenError(f"{name!r} is not a string")
     return value if value and value.strip() else None

@@ -10,9 +10,9 @@ from contextlib import suppress
 
 from cachetools import LRUCache
 
+from litellm_plugin.identity.authenticator import Authenticator
 from litellm_plugin.identity.jwks import NoKeysError
 from litellm_plugin.identity.principal import Principal, UserPrincipal
-from litellm_plugin.identity.tokens import Authenticator
 
 MAX_TOKENS = 8192
 MAX_SECONDS = 60.0  # after which a key that was withdrawn no longer helps

@@ -1,9 +1,8 @@
-"""The service's own identity: the key it signs plugin tokens with, and the tokens.
+"""The service's signing key, and the plugin tokens that it signs.
 
-Backstage takes the service for the plugin because it finds the public key at
-the plugin's address. All workers and replicas must therefore agree on the key:
-either it is configured, as ``backend.auth.pluginKeyStore``, or one is made per
-host and kept in a file.
+Backstage finds the public key at the plugin's address. So all workers and
+replicas must use the same key: a configured one (``backend.auth.pluginKeyStore``),
+or one that is made once for each host and stored in a file.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from litellm_plugin.config.settings import Settings, StaticPluginKey
-from litellm_plugin.identity.jose import KeyFormatError, PrivateKey, PublicKey
+from litellm_plugin.identity.jwt import KeyFormatError, PrivateKey, PublicKey
 
 PLUGIN_TYP = "vnd.backstage.plugin"
 
-LIFETIME = 3600  # seconds; what Backstage gives its own
-REUSED_FOR = 2700  # seconds; what is left then outlasts any call
+LIFETIME = 3600  # seconds, as Backstage's own tokens
+REUSED_FOR = 2700  # seconds; the remaining 900 outlast any call
 
 _Key = TypeVar("_Key", PublicKey, PrivateKey)
 
@@ -33,15 +32,15 @@ _STATIC_KEYS = "backend.auth.pluginKeyStore.static.keys"
 
 
 class KeyStoreError(Exception):
-    """The plugin key can't be had; the text names the setting and what to do."""
+    """The plugin key can't be read or stored; the message names the setting and the remedy."""
 
 
 class PluginKeys:
-    """The key that signs, and all that are published.
+    """The key that signs, and the keys that are published.
 
     Args:
         signing: The key that signs.
-        published: The public keys, that of ``signing`` among them; by default it alone.
+        published: The public keys, including that of ``signing``; by default only that.
     """
 
     def __init__(self, signing: PrivateKey, published: Sequence[PublicKey] = ()) -> None:
@@ -50,31 +49,30 @@ class PluginKeys:
 
     @classmethod
     def load(cls, settings: Settings, environ: Mapping[str, str] = os.environ) -> PluginKeys:
-        """Read the configured keys, or this host's key, which is made if there is none.
+        """Read the keys, and make this host's key if there is none.
 
         Args:
-            settings: Their ``plugin_keys``, or else ``service.key_file``, decide.
-            environ: Environment variables; ``XDG_STATE_HOME`` counts.
+            settings: ``plugin_keys`` are used, or else the file ``service.key_file``.
+            environ: ``XDG_STATE_HOME`` is used for the default file.
 
         Raises:
-            KeyStoreError: A key can't be read or kept, or others could have read it.
+            KeyStoreError: A key can't be read or stored, or other users could read it.
         """
-        if settings.plugin_keys:
-            return _configured(settings.plugin_keys)
-        return cls(_host_key(settings.service.key_file or _default_file(environ)))
+        keys = cls.existing(settings, environ)
+        return keys or cls(_new_host_key(_key_file(settings, environ)))
 
     @classmethod
     def existing(
         cls, settings: Settings, environ: Mapping[str, str] = os.environ
     ) -> PluginKeys | None:
-        """Read the keys as :meth:`load` does, but make none: None where there is none yet.
+        """Read the keys as :meth:`load` does, but return None where the key is still to be made.
 
         Raises:
-            KeyStoreError: A key can't be read, or others could have read it.
+            KeyStoreError: A key can't be read, or other users could read it.
         """
         if settings.plugin_keys:
             return _configured(settings.plugin_keys)
-        path = settings.service.key_file or _default_file(environ)
+        path = _key_file(settings, environ)
         try:
             if not path.exists():
                 return None
@@ -92,9 +90,9 @@ class PluginTokens:
     """Issues plugin tokens. Safe to share between threads.
 
     Args:
-        keys: To sign with.
-        plugin_id: Whom the tokens speak for.
-        clock: Tells the Unix time in seconds.
+        keys: The service's keys.
+        plugin_id: The id of this plugin, the tokens' ``sub``.
+        clock: Returns the Unix time in seconds.
     """
 
     def __init__(
@@ -104,26 +102,27 @@ class PluginTokens:
         self._plugin_id = plugin_id
         self._clock = clock
         self._lock = Lock()
-        self._kept: dict[str, tuple[float, str]] = {}  # by audience: when issued, token
+        self._issued: dict[str, tuple[float, str]] = {}  # by audience: when issued, token
 
     def issue(self, audience: str, obo: str | None = None, not_after: float | None = None) -> str:
         """Return a token for another plugin.
 
         Args:
-            audience: The plugin's id.
-            obo: The limited token of the user on whose behalf it is; such a
-                token is made anew each time, others are used again.
-            not_after: Unix time in seconds at which it ends at the latest,
-                where that is sooner than in an hour.
+            audience: The id of the other plugin.
+            obo: The limited token of the user on whose behalf the call is made.
+            not_after: The latest ``exp``, in Unix seconds, if that is sooner than in an hour.
+
+        Returns:
+            A new token; without ``obo`` and ``not_after``, one that may have been issued before.
         """
         if obo is not None or not_after is not None:
             return self._signed(audience, obo, not_after)
         with self._lock:
             now = self._clock()
-            issued, token = self._kept.get(audience, (0.0, ""))
+            issued, token = self._issued.get(audience, (0.0, ""))
             if not issued <= now < issued + REUSED_FOR:
                 token = self._signed(audience, None, None)
-                self._kept[audience] = (now, token)
+                self._issued[audience] = (now, token)
             return token
 
     def _signed(self, audience: str, obo: str | None, not_after: float | None) -> str:
@@ -164,7 +163,9 @@ def _from_pem(read: Callable[..., _Key], path: Path, key: StaticPluginKey, setti
         raise KeyStoreError(f"{_STATIC_KEYS}{setting}: {path}: {_reason(exc)}") from exc
 
 
-def _default_file(environ: Mapping[str, str]) -> Path:
+def _key_file(settings: Settings, environ: Mapping[str, str]) -> Path:
+    if settings.service.key_file is not None:
+        return settings.service.key_file
     state = Path(environ.get("XDG_STATE_HOME", ""))
     try:
         # The XDG specification has relative paths ignored.
@@ -177,12 +178,10 @@ def _default_file(environ: Mapping[str, str]) -> Path:
     return base / "litellm-plugin" / "plugin-key.json"
 
 
-def _host_key(path: Path) -> PrivateKey:
+def _new_host_key(path: Path) -> PrivateKey:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_folder(path.parent)
-        with suppress(FileNotFoundError):
-            return _read(path)
         _create(path)
         return _read(path)
     except OSError as exc:
@@ -194,7 +193,7 @@ def _check_folder(folder: Path) -> None:
     open_to_others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if status.st_uid not in {0, os.geteuid()}:
         raise _unusable(folder, "the folder belongs to another user")
-    # In a sticky folder nobody can replace another's file.
+    # In a sticky folder, other users can't replace this user's files.
     if open_to_others and not status.st_mode & stat.S_ISVTX:
         raise _unusable(folder, "other users can write to the folder (chmod go-w)")
 
@@ -218,7 +217,7 @@ def _read(path: Path) -> PrivateKey:
 
 
 def _create(path: Path) -> None:
-    """Put a new key at ``path``, unless another process is first."""
+    """Write a new key to ``path``, unless another process did so first."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     complete = Path(name)  # mode 0600, as mkstemp makes it
     try:
@@ -226,7 +225,7 @@ def _create(path: Path) -> None:
             json.dump(PrivateKey.generate().as_jwk(), file)
             file.flush()
             os.fsync(file.fileno())
-        # Unlike a rename, a link never replaces the key that others already use.
+        # Unlike a rename, a link never replaces a key that another process already uses.
         with suppress(FileExistsError):
             path.hardlink_to(complete)
     finally:

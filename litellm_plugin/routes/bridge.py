@@ -51,4 +51,5 @@ def _person() -> BridgeIdentity:
         raise NotFound
     person = plugin.bridge_tokens.verify(request.headers.get("Authorization"))
     known_as(f"bridge:{person.login}")
+    plugin.bridge.admit(person)
     return person

@@ -12,6 +12,8 @@ from litellm_plugin.services import shapes
 from litellm_plugin.services.access import Permission
 
 DONE = {"success": True}
+# LiteLLM's word on what was asked for, such as a name that is taken.
+REFUSED = frozenset({400})
 
 routes = Routes()
 
@@ -29,7 +31,7 @@ def keys_of(account: Account) -> bytes:
 @routes.post("/keys/generate", relays=True, event=Event("key-create"))
 def generate_key() -> dict[str, Any]:
     caller = current_caller()
-    key = plugin.keys.named_request(body(), service=caller.service is not None)
+    key = plugin.keys.request(body(), service=caller.service is not None, named=True)
     plugin.access.require(caller, Permission.KEY_CREATE)
     return handed_over(plugin.keys.generate(key, caller))
 
@@ -46,14 +48,14 @@ def handed_over(made: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-@routes.post("/keys/<litellm_id:token>/update", event=Event("key-update"))
+@routes.post("/keys/<litellm_id:token>/update", relays=REFUSED, event=Event("key-update"))
 def update_key(token: str) -> Any:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
     return plugin.keys.update(plugin.keys.owned(caller, token), body())
 
 
-@routes.post("/keys/<litellm_id:token>/block", event=Event("key-block"))
+@routes.post("/keys/<litellm_id:token>/block", relays=REFUSED, event=Event("key-block"))
 def block_key(token: str) -> dict[str, Any]:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
@@ -61,7 +63,7 @@ def block_key(token: str) -> dict[str, Any]:
     return DONE
 
 
-@routes.post("/keys/<litellm_id:token>/unblock", event=Event("key-unblock"))
+@routes.post("/keys/<litellm_id:token>/unblock", relays=REFUSED, event=Event("key-unblock"))
 def unblock_key(token: str) -> dict[str, Any]:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
@@ -69,7 +71,7 @@ def unblock_key(token: str) -> dict[str, Any]:
     return DONE
 
 
-@routes.post("/keys/<litellm_id:token>/reset_spend", event=Event("key-spend-reset"))
+@routes.post("/keys/<litellm_id:token>/reset_spend", relays=REFUSED, event=Event("key-spend-reset"))
 def reset_key_spend(token: str) -> dict[str, Any]:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
@@ -77,7 +79,7 @@ def reset_key_spend(token: str) -> dict[str, Any]:
     return DONE
 
 
-@routes.delete("/keys/<litellm_id:token>", event=Event("key-delete", "high"))
+@routes.delete("/keys/<litellm_id:token>", relays=REFUSED, event=Event("key-delete", "high"))
 def delete_key(token: str) -> dict[str, Any]:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_REVOKE)

@@ -6,7 +6,7 @@ from flask import Response, request
 
 from litellm_plugin.errors import NotFound
 from litellm_plugin.journal import Event
-from litellm_plugin.routes.web import Routes, current_caller, plugin, query
+from litellm_plugin.routes.web import Routes, client_gone, current_caller, plugin, query
 from litellm_plugin.services.access import Permission
 from litellm_plugin.services.opencode import callback
 
@@ -22,7 +22,8 @@ def connect_opencode() -> Response:
     plugin.access.signed_in(caller)
     redirect_uri = callback(query("redirect_uri"))
     plugin.access.require(caller, Permission.KEY_CREATE)
-    target = plugin.opencode.connect(caller, redirect_uri, query("team") or None)
+    team_id = query("team") or None
+    target = plugin.opencode.connect(caller, redirect_uri, team_id, gone=client_gone)
     return Response(
         f"Found. Redirecting to {target}",
         status=302,

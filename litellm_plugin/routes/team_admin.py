@@ -12,6 +12,8 @@ Json = dict[str, Any]
 
 routes = Routes()
 
+# A body is read before a team's lock is taken: a slow client keeps nobody waiting.
+
 
 @routes.post("/teams", relays=True, event=Event("team-create"))
 def create_team() -> Json:
@@ -28,23 +30,25 @@ def managed_teams() -> list[Json]:
 @routes.patch("/teams/<litellm_id:team_id>", relays=True, event=Event("team-update"))
 def update_team(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MANAGE)
-    team = plugin.team_admin.managed_team(user, team_id)
-    return plugin.team_admin.update(team, body())
+    change = body()
+    with plugin.team_admin.managed_team(user, team_id) as team:
+        return plugin.team_admin.update(team, change)
 
 
 @routes.delete("/teams/<litellm_id:team_id>", relays=True, event=Event("team-delete", "high"))
 def delete_team(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_DELETE)
-    team = plugin.team_admin.managed_team(user, team_id)
-    plugin.team_admin.delete(team, force=query("force") == "true")
+    with plugin.team_admin.managed_team(user, team_id) as team:
+        plugin.team_admin.delete(team, force=query("force") == "true")
     return {"success": True}
 
 
 @routes.post("/teams/<litellm_id:team_id>/members", relays=True, event=Event("team-member-add"))
 def add_team_member(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MEMBERS)
-    team = plugin.team_admin.managed_team(user, team_id)
-    return plugin.team_admin.add_member(team, body())
+    change = body()
+    with plugin.team_admin.managed_team(user, team_id) as team:
+        return plugin.team_admin.add_member(team, change)
 
 
 @routes.delete(
@@ -52,8 +56,8 @@ def add_team_member(team_id: str) -> Json:
 )
 def remove_team_member(team_id: str) -> Json:
     user = plugin.access.team_admin(current_caller(), Permission.TEAM_MEMBERS)
-    team = plugin.team_admin.managed_team(user, team_id)
-    return plugin.team_admin.remove_member(team, query("userEntityRef"))
+    with plugin.team_admin.managed_team(user, team_id) as team:
+        return plugin.team_admin.remove_member(team, query("userEntityRef"))
 
 
 @routes.get("/vector-stores", relays=True)
@@ -69,8 +73,9 @@ def vector_stores() -> list[Json]:
 )
 def set_knowledge_bases(team_id: str) -> Json:
     user = plugin.access.object_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
-    team = plugin.team_admin.managed_team(user, team_id)
-    return plugin.team_admin.set_vector_stores(team, body())
+    change = body()
+    with plugin.team_admin.managed_team(user, team_id) as team:
+        return plugin.team_admin.set_vector_stores(team, change)
 
 
 @routes.get("/mcp-servers", relays=True)
@@ -84,5 +89,6 @@ def mcp_servers() -> list[Json]:
 )
 def set_mcp_servers(team_id: str) -> Json:
     user = plugin.access.object_admin(current_caller(), Permission.TEAM_MCP)
-    team = plugin.team_admin.managed_team(user, team_id)
-    return plugin.team_admin.set_mcp_servers(team, body())
+    change = body()
+    with plugin.team_admin.managed_team(user, team_id) as team:
+        return plugin.team_admin.set_mcp_servers(team, change)

@@ -13,7 +13,7 @@ routes = Routes()
 @routes.get("/user/info")
 def user_info() -> bytes:
     caller = current_caller()
-    account = plugin.users.account(caller)
+    account = plugin.users.account(caller, for_service=True)
     audits = plugin.access.may_view_audit(caller)
 
     def shape() -> dict[str, Any]:
@@ -33,7 +33,7 @@ def models() -> list[dict[str, Any]]:
 def teams() -> bytes | list[dict[str, Any]]:
     caller = current_caller()
     account = plugin.users.account(caller)
-    if account.other_team_ids:
+    if account.other_team_ids or plugin.teams.by_group:
         return plugin.teams.of(caller, account)
     return once(account, "teams", lambda: plugin.teams.of(caller, account))
 

@@ -37,6 +37,7 @@ from litellm_plugin.errors import (
     TooManyRequests,
     Unauthenticated,
     UpstreamError,
+    UsageUnavailable,
     redact,
 )
 from litellm_plugin.identity.keycloak import BridgeNotVerifiable
@@ -57,6 +58,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 View = Callable[..., Any]
 V = TypeVar("V", bound=View)
+Relays = bool | frozenset[int]
 
 
 @dataclass(slots=True)
@@ -110,42 +112,44 @@ class Routes:
         self._routes: list[tuple[str, str, View]] = []
 
     def get(
-        self, rule: str, *, relays: bool = False, event: Event | None = None
+        self, rule: str, *, relays: Relays = False, event: Event | None = None
     ) -> Callable[[V], V]:
         """Add a view for ``GET`` and ``HEAD``.
 
         Args:
             rule: The path below the mount.
-            relays: Whether LiteLLM's error status is handed on; else it becomes 500.
+            relays: Whether LiteLLM's error status is handed on, or which are; else it becomes 500.
             event: What the audit journal calls it; a route without one changes nothing.
         """
         return self._route("GET", rule, relays, event)
 
     def post(
-        self, rule: str, *, relays: bool = False, event: Event | None = None
+        self, rule: str, *, relays: Relays = False, event: Event | None = None
     ) -> Callable[[V], V]:
         """Add a view for ``POST``."""
         return self._route("POST", rule, relays, event)
 
     def put(
-        self, rule: str, *, relays: bool = False, event: Event | None = None
+        self, rule: str, *, relays: Relays = False, event: Event | None = None
     ) -> Callable[[V], V]:
         """Add a view for ``PUT``."""
         return self._route("PUT", rule, relays, event)
 
     def patch(
-        self, rule: str, *, relays: bool = False, event: Event | None = None
+        self, rule: str, *, relays: Relays = False, event: Event | None = None
     ) -> Callable[[V], V]:
         """Add a view for ``PATCH``."""
         return self._route("PATCH", rule, relays, event)
 
     def delete(
-        self, rule: str, *, relays: bool = False, event: Event | None = None
+        self, rule: str, *, relays: Relays = False, event: Event | None = None
     ) -> Callable[[V], V]:
         """Add a view for ``DELETE``."""
         return self._route("DELETE", rule, relays, event)
 
-    def _route(self, method: str, rule: str, relays: bool, event: Event | None) -> Callable[[V], V]:
+    def _route(
+        self, method: str, rule: str, relays: Relays, event: Event | None
+    ) -> Callable[[V], V]:
         def add(view: V) -> V:
             answer = _as_json(view, relays=relays)
             if event is not None:
@@ -167,13 +171,13 @@ class Routes:
             )
 
 
-def _as_json(view: View, *, relays: bool) -> View:
+def _as_json(view: View, *, relays: Relays) -> View:
     @wraps(view)
     def answer(**arguments: Any) -> Response:
         try:
             result = view(**arguments)
         except UpstreamError as exc:
-            exc.relayed = relays
+            exc.relayed = relays if isinstance(relays, bool) else exc.answered in relays
             raise
         return result if isinstance(result, Response) else json_response(result)
 
@@ -307,6 +311,7 @@ def dates() -> Iterator[tuple[str, str]]:
 
     Raises:
         BadRequest: One is missing, or is no day and LiteLLM refused it.
+        UsageUnavailable: LiteLLM is down.
     """
     start, end = query("start_date"), query("end_date")
     if not start or not end:
@@ -317,6 +322,8 @@ def dates() -> Iterator[tuple[str, str]]:
         # What a day is, is LiteLLM's to say; only what it refused was wrong.
         if exc.answered in {400, 422} and not (_is_day(start) and _is_day(end)):
             raise BadRequest("start_date and end_date must be days, YYYY-MM-DD") from exc
+        if exc.down:
+            raise UsageUnavailable(f"LiteLLM can't be asked for the usage: {exc.message}") from exc
         raise
 
 

@@ -11,8 +11,6 @@ Json = dict[str, Any]
 Named = Callable[["UsageRow"], str]
 Described = Callable[[str], Json]
 
-API_KEY_LIMIT = 100  # what the aggregated answer says it names at most
-
 _COUNTED = ("prompt_tokens", "completion_tokens", "successful_requests", "failed_requests")
 _METRICS = (
     "spend",
@@ -65,6 +63,7 @@ def page_of(
     *,
     page: int,
     page_size: int | None,
+    key_limit: int = 100,
     entity: Named,
     about_entity: Described,
     about_key: Described,
@@ -78,6 +77,7 @@ def page_of(
         rows: All rows that were asked for.
         page: From 1.
         page_size: Rows per page; None for the aggregated answer.
+        key_limit: How many keys the aggregated answer says that it names at most; it names all.
         entity: Whose usage a row is: a user's or a team's.
         about_entity: Metadata of such an entity.
         about_key: Metadata of a key, by hash.
@@ -100,7 +100,7 @@ def page_of(
             "page": page,
             "total_pages": pages,
             "has_more": page < pages,
-            "api_key_limit": None if page_size else API_KEY_LIMIT,
+            "api_key_limit": None if page_size else key_limit,
             "total_api_keys": None if page_size else len({row.token for row in rows}),
             "entity_total_api_keys": None,
         },

@@ -19,7 +19,7 @@ from litellm_plugin.clients.backstage import KeySetReader
 from litellm_plugin.clients.http import Upstream
 from litellm_plugin.config.settings import Timeouts
 from litellm_plugin.errors import BackstageUnavailable
-from litellm_plugin.identity import jose
+from litellm_plugin.identity import jwt
 from litellm_plugin.sandbox.tokens import LIMITED_USER, PLUGIN, USER, Issuer, proven
 
 Json = dict[str, Any]
@@ -182,8 +182,8 @@ class BackstageStandIn:
         if match is None:
             raise _unauthenticated("Missing credentials")
         try:
-            token = jose.parse(match[1])
-        except jose.TokenError:
+            token = jwt.parse(match[1])
+        except jwt.TokenError:
             token = None
         if token is not None and token.typ == PLUGIN:
             return self._plugin_caller(token, plugin)
@@ -195,40 +195,40 @@ class BackstageStandIn:
             return Caller(service=self._static_tokens[match[1]])
         raise _unauthenticated("Illegal token")
 
-    def _user(self, token: jose.UnverifiedToken) -> str:
+    def _user(self, token: jwt.UnverifiedToken) -> str:
         try:
             claims = proven(token, self._issuer.jwks(), now=self._clock())
-        except jose.TokenError as exc:
+        except jwt.TokenError as exc:
             raise _unauthenticated("Failed user token verification") from exc
         if not isinstance(claims.get("sub"), str) or not claims["sub"]:
             raise _unauthenticated("No user sub found in token")
         return str(claims["sub"])
 
-    def _plugin_caller(self, token: jose.UnverifiedToken, plugin: str) -> Caller:
+    def _plugin_caller(self, token: jwt.UnverifiedToken, plugin: str) -> Caller:
         failed = _unauthenticated("Failed plugin token verification")
         try:
             source = token.unverified_claims.get("sub")
-        except jose.TokenError as exc:
+        except jwt.TokenError as exc:
             raise failed from exc
         if not isinstance(source, str) or not re.fullmatch(r"[\w-]+", source, re.ASCII):
             raise _unauthenticated("Invalid plugin token: forbidden subject format")
         try:
             claims = proven(token, self._keys_of(source, token), now=self._clock())
-        except jose.TokenError as exc:
+        except jwt.TokenError as exc:
             raise failed from exc
-        if plugin not in jose.audiences(claims):
+        if plugin not in jwt.audiences(claims):
             raise failed
         if not claims.get("obo"):
             return Caller(service=f"plugin:{source}")
         try:
-            behind = jose.parse(str(claims["obo"]))
-        except jose.TokenError:
+            behind = jwt.parse(str(claims["obo"]))
+        except jwt.TokenError:
             behind = None
         if behind is None or behind.typ not in {LIMITED_USER, USER}:
             raise _unauthenticated("Invalid user token in plugin token obo claim")
         return Caller(user=self._user(behind), service=f"plugin:{source}")
 
-    def _keys_of(self, source: str, token: jose.UnverifiedToken) -> Json:
+    def _keys_of(self, source: str, token: jwt.UnverifiedToken) -> Json:
         if source not in self._discovery:
             if source in PLUGINS:
                 return self._issuer.jwks()

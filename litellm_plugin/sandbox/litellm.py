@@ -124,6 +124,7 @@ class LiteLLMStandIn:
             ("GET", "/user/daily/activity", self.user_activity),
             ("GET", "/user/daily/activity/aggregated", self.user_activity_aggregated),
             ("GET", "/team/daily/activity", self.team_activity),
+            ("GET", "/team/daily/activity/aggregated", self.team_activity_aggregated),
             ("GET", "/audit", self.audit),
             ("GET", "/vector_store/list", self.vector_store_list),
             ("GET", "/v1/mcp/server", self.mcp_server_list),
@@ -528,14 +529,21 @@ class LiteLLMStandIn:
 
     def team_activity(self, query: Json) -> Json:
         """``GET /team/daily/activity``."""
-        page_size = whole_number(query, "page_size", 10, most=1000)
+        return self._team_activity(query, whole_number(query, "page_size", 10, most=1000))
+
+    def team_activity_aggregated(self, query: Json) -> Json:
+        """``GET /team/daily/activity/aggregated``."""
+        return self._team_activity(query, None)
+
+    def _team_activity(self, query: Json, page_size: int | None) -> Json:
         wanted = [id_ for id_ in query.get("team_ids", "").split(",") if id_]
         first, last = dates(query)
         rows = (row for row in self.store.usage if row.team_id and first <= row.day <= last)
         return page_of(
             [row for row in rows if not wanted or row.team_id in wanted],
-            page=whole_number(query, "page", 1),
+            page=whole_number(query, "page", 1) if page_size else 1,
             page_size=page_size,
+            key_limit=_key_limit(query),
             entity=lambda row: row.team_id or "Unassigned",
             about_entity=lambda id_: {"team_alias": self._team_alias(id_)},
             about_key=self._about_key,
@@ -576,6 +584,7 @@ class LiteLLMStandIn:
             [row for row in rows if user_id in {None, row.user_id}],
             page=page,
             page_size=page_size,
+            key_limit=_key_limit(query),
             entity=lambda row: row.user_id or "Unassigned",
             about_entity=self._about_user,
             about_key=self._about_key,
@@ -624,6 +633,10 @@ class LiteLLMStandIn:
             message += "Unable to find token in cache or `LiteLLM_VerificationTokenTable`"
             raise proxy_error(401, message, kind="token_not_found_in_db", param="key")
         raise proxy_error(401, message, kind="auth_error", param="None")
+
+
+def _key_limit(query: Json) -> int:
+    return whole_number(query, "api_key_limit", 100, most=1000)
 
 
 def _query() -> Json:

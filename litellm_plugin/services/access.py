@@ -193,6 +193,14 @@ class Access:
         group = self._settings.team_admin.group
         return group is not None and self.owner(team) == group
 
+    def manages(self, caller: Caller, team: Json) -> bool:
+        """Tell whether the caller may administer a team.
+
+        Raises:
+            BackstageUnavailable: The catalog can't be asked, and the team is the group's.
+        """
+        return self.owns(team) and self.manages_teams(caller)
+
 
 def _unrestricted(service: ServicePrincipal, permission: Permission) -> bool:
     return service.restrictions is None or any(

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from litellm_plugin.clients.backstage import split_ref
-from litellm_plugin.clients.litellm import ADMIN_ID, Account
-from litellm_plugin.errors import BackstageUnavailable, Conflict
+from litellm_plugin.clients.litellm import Account
+from litellm_plugin.errors import BackstageUnavailable, Conflict, Forbidden
 from litellm_plugin.services.directory import Directory
 from litellm_plugin.services.shapes import picked
 
@@ -145,7 +145,7 @@ class AccountOwners:
             rows: LiteLLM's users with that e-mail, one at least.
 
         Raises:
-            IdentityRefused: It is not certain that it is theirs, or it can do too much.
+            IdentityRefused: It is not certain that it is theirs.
             BackstageUnavailable: The catalog can't be asked.
         """
         email = claimant.email() or ""
@@ -162,19 +162,11 @@ class AccountOwners:
         """Return an account that was found by the claimant's e-mail.
 
         Raises:
-            IdentityRefused: It was made for somebody else, or it is an administrator's: an
-                e-mail is not enough to become one.
+            IdentityRefused: It was made for somebody else.
         """
         recorded = made_for(account)
         if recorded is not None and recorded != claimant.ref:
             raise self._taken(claimant, [account.user_id], "That account was made for another.")
-        memberships = account.info.get("organization_memberships") or []
-        roles = [
-            account.info.get("user_role"),
-            *(row.get("user_role") for row in memberships if isinstance(row, dict)),
-        ]
-        if account.user_id == ADMIN_ID or any(role not in PLAIN_ROLES for role in roles):
-            raise self._taken(claimant, [account.user_id], "That account is an administrator's.")
         return account
 
     def _taken(self, claimant: Claimant, ids: list[str], why: str) -> IdentityRefused:
@@ -208,6 +200,30 @@ def made_for(account: Account) -> str | None:
     """Return whom an account was made for: an entity ref, or what else provisioning knew."""
     recorded = _record(account).get("backstage_entity")
     return recorded.lower() if isinstance(recorded, str) and recorded else None
+
+
+def is_administrator(account: Account) -> bool:
+    """Tell whether an account may do more at LiteLLM than use keys and look at its own."""
+    memberships = account.info.get("organization_memberships") or []
+    roles = [
+        account.info.get("user_role"),
+        *(row.get("user_role") for row in memberships if isinstance(row, dict)),
+    ]
+    return any(role not in PLAIN_ROLES for role in roles)
+
+
+def refuse_key_type(key: Mapping[str, Any], account: Account) -> None:
+    """Refuse a key of an administrator that may do what its owner may.
+
+    LiteLLM lets keys of all types but ``llm_api`` use routes of its management.
+
+    Raises:
+        Forbidden: ``key_type`` is another one, and the account is an administrator's.
+    """
+    if key.get("key_type") not in {None, "llm_api"} and is_administrator(account):
+        raise Forbidden(
+            "key_type must be llm_api for an administrator of LiteLLM", reason="ownership"
+        )
 
 
 def owner_fields(info: Mapping[str, Any]) -> dict[str, Any]:

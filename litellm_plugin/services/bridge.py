@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account, Json
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.errors import NotFound, PluginError, UpstreamError
+from litellm_plugin.errors import Forbidden, NotFound, PluginError, UpstreamError
 from litellm_plugin.identity.keycloak import BridgeIdentity
 from litellm_plugin.services.account_owner import Claimant, Login
-from litellm_plugin.services.caller import litellm_id
+from litellm_plugin.services.caller import own_id
 from litellm_plugin.services.clock import Clock, stamp
+from litellm_plugin.services.directory import Directory
 from litellm_plugin.services.keys import Keys
 from litellm_plugin.services.users import Profile, ProvisioningFailed, Users
 
@@ -29,7 +29,7 @@ class Bridge:
         settings: Which client, and how LiteLLM ids are made.
         users: Finds and provisions them.
         keys: Makes their keys.
-        look_up: Finds the catalog entity of a ref.
+        directory: Tells who in the catalog the person is.
         now: The present time, in UTC.
     """
 
@@ -38,17 +38,29 @@ class Bridge:
         settings: Settings,
         users: Users,
         keys: Keys,
-        look_up: Callable[[str], Entity | None],
+        directory: Directory,
         now: Clock,
     ) -> None:
-        self._look_up = look_up
+        self._directory = directory
         self._settings = settings
         self._users = users
         self._keys = keys
         self._now = now
 
+    def admit(self, person: BridgeIdentity) -> None:
+        """Let a person through who is in ``litellm.bridge.group``; everybody where that is unset.
+
+        Raises:
+            ReservedId: The LiteLLM id of that user name is nobody's.
+            Forbidden: The person is not in the group, or not in the catalog.
+            BackstageUnavailable: The catalog can't be asked.
+        """
+        who, group = self._claimant(person), self._settings.bridge.group
+        if group is not None and group not in self._groups(who):
+            raise Forbidden(f"Access denied: not a member of {group}", reason="group")
+
     def account(self, person: BridgeIdentity, *, fresh: bool = False) -> Account:
-        """Return a person's account, created with the defaults if need be.
+        """Return a person's account, created with the role of the catalog if need be.
 
         Args:
             person: Whose.
@@ -56,16 +68,21 @@ class Bridge:
 
         Raises:
             NotFound: There is none, and provisioning is off.
+            BackstageUnavailable: The role can't be decided without the catalog.
             PluginError: LiteLLM failed; these clients read its own text.
         """
         who = self._claimant(person)
-        profile = Profile(
-            source=who.own_id,
-            email=person.email or person.username,
-            display_name=person.name or person.username,
-        )
+
+        def profile() -> Profile:
+            return Profile(
+                source=who.own_id,
+                groups=self._groups(who),
+                email=person.email or person.username,
+                display_name=person.name or person.username,
+            )
+
         try:
-            return self._users.account_of(who, lambda: profile, reader=_reader(person), fresh=fresh)
+            return self._users.account_of(who, profile, reader=_reader(person), fresh=fresh)
         except ProvisioningFailed as exc:
             raise PluginError(exc.cause.message) from exc
         except UpstreamError as exc:
@@ -90,10 +107,17 @@ class Bridge:
             "created_by": account.user_id,
             "created_at_iso": stamp(self._now),
         }
-        own_id = self._claimant(person).own_id
-        return self._keys.generate_for(
-            account, key, created_by, own_id=own_id, reader=_reader(person)
-        )
+        own = self._claimant(person).own_id
+        return self._keys.generate_for(account, key, created_by, own_id=own, reader=_reader(person))
+
+    def _groups(self, who: Claimant) -> frozenset[str]:
+        """Return the groups of the person of the catalog who is behind a token; none without one.
+
+        Of several people with the same LiteLLM id it is the one in the default namespace.
+        """
+        people = self._directory.of_id(who.own_id)
+        same = [each for each in people if each.ref == who.ref] or people
+        return same[0].groups if len(same) == 1 else frozenset()
 
     def _claimant(self, person: BridgeIdentity) -> Claimant:
         # As the original has it: the name in front of an "@", in our own domain.
@@ -103,7 +127,7 @@ class Bridge:
 
         def email() -> str | None:
             # Keycloak's own may be one that the user has typed in there.
-            entity = self._look_up(ref)
+            entity = self._directory.entity(ref)
             return entity.email if entity else None
 
         names = filter(None, (person.username, person.email, person.login))
@@ -111,7 +135,7 @@ class Bridge:
             names=frozenset(name.lower() for name in names),
             cut=bool(domain) and domain.lower() != (own_domain or "").lower(),
         )
-        return Claimant(litellm_id(name, own_domain), ref, email, login)
+        return Claimant(own_id(name, self._settings), ref, email, login)
 
 
 def _reader(person: BridgeIdentity) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 
 from litellm_plugin.clients.backstage import Entity
+from litellm_plugin.clients.litellm import ADMIN_ID
+from litellm_plugin.config.settings import Settings
+from litellm_plugin.errors import Conflict
 from litellm_plugin.identity.principal import Principal, ServicePrincipal, UserPrincipal
 
 NO_ENTITY = Entity(kind="User")
@@ -74,8 +78,56 @@ class Caller:
         return self._entity
 
 
+class ReservedId(Conflict):
+    """A LiteLLM user id is nobody's: it is LiteLLM's own administrator's, or configured so."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This LiteLLM user id is reserved: it is nobody's account",
+            hint="It is that of LiteLLM's own administrator, or one of"
+            " litellm.service.reservedUserIds. A person needs another name in the catalog, or"
+            " litellm.userIdDomain has to be set; a service has to name another user_id.",
+            provisioning=True,
+        )
+
+
+def own_id(name: str, settings: Settings) -> str:
+    """Return the LiteLLM user id that a person is served by.
+
+    Args:
+        name: As for :func:`litellm_id`.
+        settings: ``litellm.userIdDomain``, and which ids are reserved.
+
+    Raises:
+        ReservedId: The id is LiteLLM's own administrator's, or configured as reserved.
+    """
+    return not_reserved(litellm_id(name, settings.user_id_domain), settings)
+
+
+def not_reserved(user_id: str, settings: Settings) -> str:
+    """Return a LiteLLM user id that somebody may have.
+
+    Raises:
+        ReservedId: The id is LiteLLM's own administrator's, or configured as reserved.
+    """
+    if is_reserved(user_id, settings):
+        raise ReservedId
+    return user_id
+
+
+def is_reserved(user_id: str, settings: Settings) -> bool:
+    """Tell whether a LiteLLM user id belongs to nobody, whatever its case and blanks."""
+    reserved = (ADMIN_ID, *settings.service.reserved_user_ids)
+    return _plain(user_id) in map(_plain, reserved)
+
+
+def _plain(user_id: str) -> str:
+    # LiteLLM trims ids since 1.110, and its database may compare without regard to case.
+    return unicodedata.normalize("NFKC", user_id).strip().casefold()
+
+
 def litellm_id(name: str, domain: str | None) -> str:
-    """Return the LiteLLM user id of a person.
+    """Return the LiteLLM user id that a person's name makes, reserved or not.
 
     Args:
         name: An entity ref or a bare name. A name with ``@`` stays as it is.

@@ -7,6 +7,8 @@ is refused by name, because the request is sent with the master key.
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -15,6 +17,16 @@ from litellm_plugin.errors import BadRequest
 MAX_TEXT = 512  # characters of an alias, a name or an id
 MAX_LIST = 1000
 MAX_LIMIT = 2**63 - 1  # LiteLLM's database has no larger ones
+
+# What is drawn as nothing, though Unicode counts it among letters, marks and symbols.
+_UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+
+# LiteLLM takes "1dxyz" for a day and "1month" for a month; what is not written as its
+# documentation has it is not understood here. A month is as long as the longest.
+_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w|mo)")
+_YEARS = re.compile(r"([0-9]{1,9})y")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "mo": 31 * 86_400}
+MAX_DURATION = "36500d"  # LiteLLM answers 500 where a time is beyond its calendar
 
 Reader = Callable[[str, Any], Any]
 
@@ -45,6 +57,54 @@ def text(name: str, value: Any) -> str:
     ):
         raise BadRequest(f"{name} must be a printable text of at most {MAX_TEXT} characters")
     return value
+
+
+def name(field: str, value: Any) -> str:
+    """A name for people to read: no control, zero-width or bidirectional characters."""
+    if not isinstance(value, str):
+        raise BadRequest(f"{field} must be a string")
+    if not value.strip():
+        raise BadRequest(f"{field} must not be blank")
+    seen = any(unicodedata.category(char)[0] in "LNPS" for char in value)
+    if len(value) > MAX_TEXT or not seen or not all(map(_is_printable, value)):
+        raise BadRequest(
+            f"{field} must be a printable text of at most {MAX_TEXT} characters,"
+            " without control, zero-width and bidirectional characters"
+        )
+    return value
+
+
+def _is_printable(char: str) -> bool:
+    # Every space but " " is unprintable to Python; some write names with them.
+    return (char.isprintable() or unicodedata.category(char) == "Zs") and char not in _UNSEEN
+
+
+def duration(name: str, value: Any) -> str:
+    """A time such as ``30d``, as LiteLLM takes it; ``1y``, which it does not know, as ``365d``."""
+    years = _YEARS.fullmatch(value) if isinstance(value, str) else None
+    taken = f"{int(years[1]) * 365}d" if years else value
+    span = seconds(taken)
+    if span is None:
+        raise BadRequest(f"{name} must be a number and one of s, m, h, d, w, mo and y, such as 30d")
+    if span > (seconds(MAX_DURATION) or 0):
+        raise BadRequest(f"{name} must be at most {MAX_DURATION}")
+    return str(taken)
+
+
+def budget_duration(name: str, value: Any) -> str:
+    """A time after which a budget begins anew: LiteLLM knows one month, and no more of them."""
+    taken = duration(name, value)
+    if not seconds(taken):
+        raise BadRequest(f"{name} must be more than 0")
+    if taken.endswith("mo") and int(taken.removesuffix("mo")) != 1:
+        raise BadRequest(f"{name} must be 1mo, or a number and one of s, m, h, d, w and y")
+    return taken
+
+
+def seconds(duration: Any) -> int | None:
+    """Return how long a duration is at most; None for what is none, such as "-1"."""
+    match = _DURATION.fullmatch(duration) if isinstance(duration, str) else None
+    return int(match[1]) * _SECONDS[match[2]] if match else None
 
 
 def texts(name: str, value: Any) -> list[str]:

@@ -6,7 +6,7 @@ are there as they are.
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,17 +15,13 @@ from typing import Any, Generic, TypeVar
 
 from litellm_plugin.config.settings import KeyPolicy, Provisioning
 from litellm_plugin.errors import BadRequest, Forbidden
-from litellm_plugin.services.fields import is_number
+from litellm_plugin.services.fields import is_number, seconds
+from litellm_plugin.services.model_names import allows
 from litellm_plugin.services.shapes import Json, present
 
 EVERYBODY = "everybody"
 
 MAX_NAMED = 20  # models that a refusal lists
-
-# LiteLLM takes "1dxyz" for a day and "1month" for a month; what is not written as its
-# documentation has it is not understood here. A month is as long as the longest.
-_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w|mo)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "mo": 31 * 86_400}
 
 T = TypeVar("T")
 
@@ -60,7 +56,7 @@ class Policy:
         renewal: The shortest time after which such a budget may begin anew; None in it: never.
         tpm: Tokens per minute.
         rpm: Requests per minute.
-        models: Names and access groups that a key may be for.
+        models: Names, wildcards and access groups that a key may be for, as each list has them.
         active_keys: How many keys may work at a time.
     """
 
@@ -69,7 +65,7 @@ class Policy:
     renewal: Ceiling[str | None] | None = None
     tpm: Ceiling[int] | None = None
     rpm: Ceiling[int] | None = None
-    models: Ceiling[tuple[str, ...]] | None = None
+    models: tuple[Ceiling[tuple[str, ...]], ...] = ()
     active_keys: Ceiling[int] | None = None
 
     # -- what may be asked for -----------------------------------------------
@@ -164,37 +160,21 @@ class Policy:
 
     def _models_for_all(self, key: Mapping[str, Any]) -> Json:
         # An empty list means every model to LiteLLM, and is what the frontend sends for that.
-        if self.models is None or "models" not in key or key["models"]:
+        if not self.models or "models" not in key or key["models"]:
             return {}
-        if not self.models.limit:
-            raise PolicyRefused(f"No model is allowed for {self.models.whom}")
-        return {"models": list(self.models.limit)}
+        listed = dict.fromkeys(name for ceiling in self.models for name in ceiling.limit)
+        common = [
+            name for name in listed if all(allows(ceiling.limit, name) for ceiling in self.models)
+        ]
+        if not common:
+            whom = " who are also ".join(dict.fromkeys(ceiling.whom for ceiling in self.models))
+            raise PolicyRefused(f"No model is allowed for {whom}")
+        return {"models": common}
 
     def _refuse(self, given: Mapping[str, Any], groups_of: GroupsOf) -> None:
-        if self.duration and "duration" in given:
-            _refuse_longer(given["duration"], self.duration)
-        if self.budget and "max_budget" in given:
-            _refuse_higher("max_budget", given["max_budget"], self.budget, unit=" USD")
-        if self.renewal and given.get("budget_duration") is not None:
-            self._refuse_renewal(given["budget_duration"], self.renewal)
-        if self.tpm and "tpm_limit" in given:
-            _refuse_higher("tpm_limit", given["tpm_limit"], self.tpm)
-        if self.rpm and "rpm_limit" in given:
-            _refuse_higher("rpm_limit", given["rpm_limit"], self.rpm)
-        if self.models:
-            _refuse_other_models(given.get("models") or (), self.models, groups_of)
-
-    def _refuse_renewal(self, duration: Any, renewal: Ceiling[str | None]) -> None:
-        if renewal.limit is None:
-            raise PolicyRefused(
-                f"budget_duration must be left out: the budget of a key is for its whole life,"
-                f" for {renewal.whom}"
-            )
-        span, least = seconds(duration), seconds(renewal.limit)
-        if least and (span is None or span < least):
-            raise PolicyRefused(
-                f"budget_duration must be at least {renewal.limit} for {renewal.whom}"
-            )
+        for name, refuse in LIMITS.items():
+            if name in given:
+                refuse(self, given[name], groups_of)
 
     def _refuse_raise(self, budget: Any, row: Mapping[str, Any]) -> None:
         """Refuse a higher budget of a key whose budget begins anew more often than it may."""
@@ -202,7 +182,7 @@ class Policy:
         if present_budget is None or _is_at_most(budget, present_budget):
             return
         if self.renewal and row.get("budget_duration") is not None:
-            self._refuse_renewal(row["budget_duration"], self.renewal)
+            _refuse_renewal(row["budget_duration"], self.renewal)
 
 
 def policy_for(common: KeyPolicy, provisioning: Provisioning, groups: Collection[str]) -> Policy:
@@ -221,6 +201,7 @@ def policy_for(common: KeyPolicy, provisioning: Provisioning, groups: Collection
         return Ceiling(limit, whom)
 
     budget = ceiling("max_budget", merged.max_budget)
+    models = ceiling("allowed_models", merged.allowed_models)
     renewal: Ceiling[str | None] | None = ceiling("min_budget_duration", merged.min_budget_duration)
     return Policy(
         duration=ceiling("max_duration", merged.max_duration),
@@ -228,7 +209,7 @@ def policy_for(common: KeyPolicy, provisioning: Provisioning, groups: Collection
         renewal=(renewal or Ceiling(None, budget.whom)) if budget else None,
         tpm=ceiling("max_tpm_limit", merged.max_tpm_limit),
         rpm=ceiling("max_rpm_limit", merged.max_rpm_limit),
-        models=ceiling("allowed_models", merged.allowed_models),
+        models=(models,) if models else (),
         active_keys=ceiling("max_active_keys", merged.max_active_keys),
     )
 
@@ -263,12 +244,6 @@ def is_active(key: Mapping[str, Any], now: datetime) -> bool:
     return end is None or end > now
 
 
-def seconds(duration: Any) -> int | None:
-    """Return how long a duration is at most; None for what is none, such as "-1"."""
-    match = _DURATION.fullmatch(duration) if isinstance(duration, str) else None
-    return int(match[1]) * _SECONDS[match[2]] if match else None
-
-
 def _both(one: Policy, other: Policy) -> Policy:
     def lower(
         first: Ceiling[T] | None, second: Ceiling[T] | None, size: Callable[[Any], float]
@@ -277,20 +252,20 @@ def _both(one: Policy, other: Policy) -> Policy:
             return first or second
         return min(first, second, key=lambda ceiling: size(ceiling.limit))
 
-    models = one.models or other.models
-    if one.models and other.models:
-        common = tuple(name for name in one.models.limit if name in other.models.limit)
-        whom = dict.fromkeys((one.models.whom, other.models.whom))
-        models = Ceiling(common, " who are also ".join(whom))
     return Policy(
         duration=lower(one.duration, other.duration, lambda limit: seconds(limit) or 0),
         budget=lower(one.budget, other.budget, float),
-        renewal=lower(one.renewal, other.renewal, lambda limit: -(seconds(limit) or 1e12)),
+        renewal=lower(one.renewal, other.renewal, lambda limit: -_renewal(limit)),
         tpm=lower(one.tpm, other.tpm, float),
         rpm=lower(one.rpm, other.rpm, float),
-        models=models,
+        models=tuple(dict.fromkeys(one.models + other.models)),
         active_keys=lower(one.active_keys, other.active_keys, float),
     )
+
+
+def _renewal(limit: str | None) -> float:
+    """Return the shortest time after which a budget begins anew, in seconds."""
+    return math.inf if limit is None else seconds(limit) or 0
 
 
 def _refuse_longer(duration: Any, ceiling: Ceiling[str]) -> None:
@@ -307,6 +282,17 @@ def _refuse_longer(duration: Any, ceiling: Ceiling[str]) -> None:
         raise PolicyRefused(f"duration must be at most {ceiling.limit} for {ceiling.whom}")
 
 
+def _refuse_renewal(duration: Any, renewal: Ceiling[str | None]) -> None:
+    if renewal.limit is None:
+        raise PolicyRefused(
+            f"budget_duration must be left out: the budget of a key is for its whole life,"
+            f" for {renewal.whom}"
+        )
+    span, least = seconds(duration), seconds(renewal.limit)
+    if least and (span is None or span < least):
+        raise PolicyRefused(f"budget_duration must be at least {renewal.limit} for {renewal.whom}")
+
+
 def _refuse_higher(
     name: str, value: Any, ceiling: Ceiling[float] | Ceiling[int], unit: str = ""
 ) -> None:
@@ -320,14 +306,54 @@ def _refuse_higher(
 def _refuse_other_models(
     names: Iterable[str], ceiling: Ceiling[tuple[str, ...]], groups_of: GroupsOf
 ) -> None:
-    allowed = set(ceiling.limit)
     for name in names:
-        if name not in allowed and allowed.isdisjoint(groups_of(name)):
+        if not allows(ceiling.limit, name) and not set(ceiling.limit) & {*groups_of(name)}:
             listed = ", ".join(ceiling.limit[:MAX_NAMED])
             more = ", …" if len(ceiling.limit) > MAX_NAMED else ""
             raise PolicyRefused(
                 f'model "{name}" is not allowed: only {listed}{more} for {ceiling.whom}'
             )
+
+
+def _refuse_duration(policy: Policy, value: Any, _: GroupsOf) -> None:
+    if policy.duration:
+        _refuse_longer(value, policy.duration)
+
+
+def _refuse_budget(policy: Policy, value: Any, _: GroupsOf) -> None:
+    if policy.budget:
+        _refuse_higher("max_budget", value, policy.budget, unit=" USD")
+
+
+def _refuse_budget_duration(policy: Policy, value: Any, _: GroupsOf) -> None:
+    if policy.renewal and value is not None:
+        _refuse_renewal(value, policy.renewal)
+
+
+def _refuse_tpm(policy: Policy, value: Any, _: GroupsOf) -> None:
+    if policy.tpm:
+        _refuse_higher("tpm_limit", value, policy.tpm)
+
+
+def _refuse_rpm(policy: Policy, value: Any, _: GroupsOf) -> None:
+    if policy.rpm:
+        _refuse_higher("rpm_limit", value, policy.rpm)
+
+
+def _refuse_models(policy: Policy, value: Any, groups_of: GroupsOf) -> None:
+    for ceiling in policy.models:
+        _refuse_other_models(value or (), ceiling, groups_of)
+
+
+# What a ceiling says of a field, of a new key as well as of a change.
+LIMITS: dict[str, Callable[[Policy, Any, GroupsOf], None]] = {
+    "duration": _refuse_duration,
+    "max_budget": _refuse_budget,
+    "budget_duration": _refuse_budget_duration,
+    "tpm_limit": _refuse_tpm,
+    "rpm_limit": _refuse_rpm,
+    "models": _refuse_models,
+}
 
 
 def _is_within(duration: Any, limit: str) -> bool:

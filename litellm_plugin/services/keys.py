@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,12 +13,12 @@ from litellm_plugin import journal
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients import deadline
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
-from litellm_plugin.config.settings import KeyGeneration
-from litellm_plugin.errors import BadRequest, Forbidden, PluginError, UpstreamError
-from litellm_plugin.services import fields
-from litellm_plugin.services import metadata as notes
+from litellm_plugin.config.settings import LLM_API, KeyGeneration
+from litellm_plugin.errors import BadRequest, Forbidden, HungUp, PluginError, UpstreamError
+from litellm_plugin.services.account_owner import refuse_key_type
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.clock import Clock, stamp
+from litellm_plugin.services.key_fields import KeyFields, refuse_unlimited
 from litellm_plugin.services.key_policy import Policy, is_active
 from litellm_plugin.services.key_rules import KeyRules
 from litellm_plugin.services.lost_keys import AFTERWARDS, Lost, LostKeys
@@ -25,7 +26,7 @@ from litellm_plugin.services.shapes import present
 from litellm_plugin.services.teams import NOT_A_MEMBER, Teams
 from litellm_plugin.services.users import Users, user_scope
 
-KEY_TYPES = ("llm_api", "read_only", "default")
+log = logging.getLogger(__name__)
 
 
 class Keys:
@@ -58,43 +59,28 @@ class Keys:
         self._users = users
         self._teams = teams
         self._rules = rules
+        self._fields = KeyFields(rules, budget_filled=ceilings.limits_budget)
         self._ceilings = ceilings
         self._lost = lost
         self._now = now
 
-    def request(self, body: Mapping[str, Any], *, service: bool = False) -> Json:
+    def request(
+        self, body: Mapping[str, Any], *, service: bool = False, named: bool = False
+    ) -> Json:
         """Read a request for a new key.
 
         Args:
-            body: ``alias``, which may be missing, and limits.
+            body: ``alias`` and limits.
             service: Whether a service asks; only services may set ``user_id``.
+            named: Whether ``alias`` must not be missing.
 
         Returns:
             The fields for LiteLLM's ``/key/generate``.
 
         Raises:
-            BadRequest: A field is wrong, or not the caller's to set.
+            BadRequest: A field is missing or wrong, or not the caller's to set.
         """
-        fields.only(body, (*NEW_KEY, "alias", "max_budget", "user_id"))
-        key = fields.read(body, NEW_KEY)
-        if body.get("alias") is not None:
-            key["key_alias"] = fields.text("alias", body["alias"])
-        if "max_budget" in body:
-            key["max_budget"] = self._budget(body["max_budget"])
-        elif not self._ceilings.limits_budget:
-            self._refuse_unlimited(key)  # else a ceiling may take its place
-        if self._rules.team_required and not key.get("team_id"):
-            raise BadRequest("Missing required fields", hint="Required: team_id")
-        if service and "user_id" in body:
-            key["user_id"] = fields.or_null(fields.text)("user_id", body["user_id"])
-        return key
-
-    def named_request(self, body: Mapping[str, Any], *, service: bool) -> Json:
-        """Read a request for a new key, whose ``alias`` must not be missing."""
-        alias = body.get("alias")
-        if alias is None or (isinstance(alias, str) and not alias.strip()):
-            raise BadRequest("Missing required fields", hint="Required: alias")
-        return self.request(body, service=service)
+        return self._fields.new(body, named=named, service=service)
 
     def generate(self, key: Json, caller: Caller) -> Json:
         """Make a key for the caller; a first visit provisions them.
@@ -112,6 +98,7 @@ class Keys:
             PolicyRefused: It goes beyond a ceiling.
         """
         account = self._users.account(caller, fresh=True) if caller.user else None
+        self._users.check_key_owner(caller, key, account)
         if key.get("team_id"):
             self._teams.usable(key["team_id"], caller, account)
         owner = account.asked if account is not None else key.get("user_id")
@@ -155,6 +142,7 @@ class Keys:
         """
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
+        refuse_key_type(key, account)
         policy = self._ceilings.of_id(own_id)
         key = self._within(policy, key)
         with (
@@ -172,8 +160,9 @@ class Keys:
         created_by: Json,
         *,
         replaced: Callable[[Json], bool],
+        gone: Callable[[], bool],
     ) -> Json:
-        """Make a key in place of some of the caller's.
+        """Make a key, and then delete some of the caller's, which it takes the place of.
 
         Args:
             caller: A signed-in user.
@@ -181,11 +170,17 @@ class Keys:
             key: As the configuration has it; what goes beyond a ceiling is cut down to it.
             created_by: Metadata that says who asked, and how.
             replaced: Tells of a row of the account whether it is to go.
+            gone: Tells whether nobody waits for the new key any more.
 
         Raises:
+            BadRequest: Keys have to be in a team, and this one is to be in none.
             Forbidden: ``team_id`` is not one of the account's teams, or they have as many
                 active keys as they may.
+            NoKey: LiteLLM did not tell the new key's secret; the old keys stay.
+            HungUp: Nobody waits for it; it is removed, and the old keys stay.
         """
+        if self._rules.team_required and not key.get("team_id"):
+            raise BadRequest("A team is required: keys outside of a team are not allowed")
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
         policy = self._ceilings.of(caller)
@@ -198,20 +193,43 @@ class Keys:
             self._room(policy, account.asked, caller.name, but=in_the_slot),
             self._snapshots.writing(user_scope(account.asked)),
         ):
-            gone: list[str] = []
-            for row in filter(in_the_slot, account.keys):
-                self._litellm.delete_key(row["token"])
-                gone.append(journal.key_id(row["token"]))
-                journal.note(replacedKeyIds=gone)
             key = {**key, "user_id": account.user_id}
-            return self._make(key, created_by, policy, user_scope(account.asked))
+            made = self._make(key, created_by, policy, user_scope(account.asked))
+            if not isinstance(made.get("key"), str) or not made["key"]:
+                self.take_back(made)
+                raise NoKey("LiteLLM returned no key material")
+            if gone():
+                self.take_back(made)
+                raise HungUp
+            self._remove_replaced([row["token"] for row in account.keys if in_the_slot(row)])
+            return made
+
+    def _remove_replaced(self, tokens: list[str]) -> None:
+        """Delete keys whose owner has a new one; what can't be deleted does not keep it back."""
+        gone: list[str] = []
+        for token in tokens:
+            try:
+                self._litellm.delete_key(token)
+            except UpstreamError as exc:
+                if exc.answered != 404:  # else it is gone already
+                    log.error(
+                        "a replaced key is left, until the next time: %s (%s)",
+                        journal.key_id(token),
+                        exc,
+                    )
+                    continue
+            gone.append(journal.key_id(token))
+            journal.note(replacedKeyIds=gone)
 
     def _make(self, key: Json, created_by: Json, policy: Policy, scope: str) -> Json:
         metadata = {**(key.get("metadata") or {}), **created_by}
         journal.note(userId=key.get("user_id"), keyAlias=key.get("key_alias"))
         try:
             with deadline.keeping(AFTERWARDS):
-                made = self._litellm.generate_key({**key, "metadata": metadata})
+                key_type = key.get("key_type") or LLM_API
+                made = self._litellm.generate_key(
+                    {**key, "key_type": key_type, "metadata": metadata}
+                )
         except UpstreamError as exc:
             if not exc.unfinished:
                 raise
@@ -221,7 +239,7 @@ class Keys:
         if isinstance(token, str):
             journal.note(keyId=journal.key_id(token))
         if policy.outlives(made.get("expires"), self._now()):
-            return {**made, "expires": self._shortened(made, key["duration"])}
+            return {**made, "expires": self._shortened(made, key["duration"], policy)}
         return made
 
     def take_back(self, made: Json) -> None:
@@ -236,29 +254,30 @@ class Keys:
             lost = Lost(made.get("key_alias"), owner, created_by, user_scope(str(owner or "")))
             self._lost.remove(made["token"], lost)
 
-    def _shortened(self, made: Json, duration: str) -> Any:
-        """Give a key the life that was asked for, as its team's setting in LiteLLM had not.
+    def _shortened(self, made: Json, duration: str, policy: Policy) -> Any:
+        """Give a key the life that was asked for, as LiteLLM or the key's team had not.
 
         A key that lives too long is not handed out: what can't be shortened is deleted.
         """
         token = made.get("token") or made.get("token_id") or made.get("key")
         if not isinstance(token, str):
             raise UpstreamError("LiteLLM's answer names no key")
+        failure: UpstreamError | None = None
+        expires = None
         try:
             changed = self._litellm.update_key({"key": token, "duration": duration})
-        except UpstreamError:
+            expires = changed.get("expires") if isinstance(changed, dict) else None
+        except UpstreamError as exc:
+            failure = exc
+        if policy.outlives(expires, self._now()):
             self.take_back({**made, "token": token})
-            raise
-        return changed.get("expires") if isinstance(changed, dict) else None
+            raise LivesTooLong("so the new key is not handed out") from failure
+        return expires
 
     def _within(self, policy: Policy, key: Json) -> Json:
         key = policy.new_key(key, self._ceilings.groups_of)
-        self._refuse_unlimited(key)
+        refuse_unlimited(key, self._rules)
         return key
-
-    def _refuse_unlimited(self, key: Json) -> None:
-        if self._rules.allow_unlimited_budget is False and key.get("max_budget") is None:
-            raise BadRequest("Missing required fields", hint=f"Required: {LIMITED_BUDGET}")
 
     @contextmanager
     def _room(
@@ -333,10 +352,7 @@ class Keys:
             BadRequest: A field is wrong, or not the caller's to set.
             Forbidden: ``team_id`` is not a team of the caller.
         """
-        fields.only(body, (*CHANGE, "max_budget", "key"))
-        change = fields.read(body, CHANGE)
-        if "max_budget" in body:
-            change["max_budget"] = self._budget(body["max_budget"])
+        change = self._fields.change(body)
         if change.get("team_id"):
             self._teams.usable(change["team_id"], key.owner, key.account)
         policy = self._policy_of(key)
@@ -345,7 +361,20 @@ class Keys:
             if "duration" in change and _has_only_expired(key.row, self._now()):
                 held.enter_context(self._reviving(key, policy))
             held.enter_context(self._snapshots.writing(user_scope(key.account.asked)))
-            return self._litellm.update_key({**change, "key": key.token})
+            changed = self._litellm.update_key({**change, "key": key.token})
+            if "duration" in change and isinstance(changed, dict) and "expires" in changed:
+                self._refuse_longer(key, changed["expires"], policy)
+            return changed
+
+    def _refuse_longer(self, key: OwnedKey, expires: Any, policy: Policy) -> None:
+        """Refuse what came of a change where LiteLLM lets the key live too long after it."""
+        now = self._now()
+        if not policy.outlives(expires, now):
+            return
+        if policy.outlives(key.row.get("expires"), now):
+            raise LivesTooLong("as it did before")
+        self._litellm.delete_key(key.token)
+        raise LivesTooLong("so the key was deleted")
 
     def block(self, key: OwnedKey) -> None:
         """Block a key at once."""
@@ -379,15 +408,6 @@ class Keys:
         with self._snapshots.writing(user_scope(key.account.asked)):
             self._litellm.delete_key(key.token)
 
-    def _budget(self, value: Any) -> float | None:
-        if value is None:
-            self._refuse_unlimited({})
-            return None
-        if not fields.is_number(value) or value <= 0:
-            raise BadRequest("Missing required fields", hint=f"Required: {BUDGET}")
-        budget: float = value
-        return budget
-
 
 @dataclass(frozen=True, slots=True)
 class OwnedKey:
@@ -409,6 +429,25 @@ class OwnedKey:
         return self.account.key(self.token) or {}
 
 
+class NoKey(PluginError):
+    """LiteLLM made a key and did not tell it."""
+
+    status = 502
+
+
+class LivesTooLong(PluginError):
+    """LiteLLM did not give a key the life that was asked for, and the ceilings do not allow it."""
+
+    status = 502
+
+    def __init__(self, consequence: str) -> None:
+        super().__init__(
+            "LiteLLM did not take the key's duration: it would live longer than it may,"
+            f" {consequence}. Ask an administrator of LiteLLM to look at the team's"
+            ' "Team Member Key Duration" and the proxy\'s key settings.'
+        )
+
+
 class TeamDurationBroken(PluginError):
     """LiteLLM can't make keys in this team before someone mends the team there."""
 
@@ -427,34 +466,3 @@ class TeamDurationBroken(PluginError):
 
 def _has_only_expired(row: Json, now: datetime) -> bool:
     return row.get("blocked") is not True and not is_active(row, now)
-
-
-def _key_type(name: str, value: Any) -> str:
-    if value not in KEY_TYPES:
-        raise BadRequest(f"{name} must be one of {', '.join(KEY_TYPES)}")
-    return str(value)
-
-
-BUDGET = "max_budget (positive number, or null for unlimited)"
-LIMITED_BUDGET = "max_budget (positive number)"
-
-NEW_KEY: dict[str, fields.Reader] = {
-    "models": fields.or_null(fields.texts),
-    "team_id": fields.or_null(fields.text),
-    "duration": fields.or_null(fields.text),
-    "budget_duration": fields.or_null(fields.text),
-    "tpm_limit": fields.limit,
-    "rpm_limit": fields.limit,
-    "metadata": fields.or_null(notes.given),
-    "key_type": fields.or_null(_key_type),
-}
-
-CHANGE: dict[str, fields.Reader] = {
-    "key_alias": fields.or_null(fields.text),
-    "models": fields.texts,
-    "budget_duration": fields.or_null(fields.text),
-    "tpm_limit": fields.limit,
-    "rpm_limit": fields.limit,
-    "team_id": fields.or_null(fields.text),
-    "duration": fields.or_null(fields.text),
-}

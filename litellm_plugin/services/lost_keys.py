@@ -139,11 +139,11 @@ class LostKeys:
             What became of it, for its owner.
         """
         log.warning("LiteLLM may have made a key that nobody got the secret of: %s", lost)
-        if STAMP not in lost.created_by:  # it may be the key of another try
-            return REPLACED
         found = self._look(lost) if self._looking else Look.UNABLE
         if found is Look.REMOVED:
             return REMOVED
+        if STAMP not in lost.created_by:  # what turns up later may be the key of another try
+            return REPLACED
         if found is Look.UNABLE or not self._watch(lost):
             return YOURS
         return LATER if found is Look.DOWN else ABSENT

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Json
 from litellm_plugin.config.settings import Opencode
-from litellm_plugin.errors import BadRequest, Forbidden, PluginError, UpstreamError
+from litellm_plugin.errors import BadRequest, Forbidden, UpstreamError
+from litellm_plugin.services import fields
 from litellm_plugin.services.caller import Caller
+from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.keys import Keys
 from litellm_plugin.services.shapes import present
 from litellm_plugin.services.users import Users
@@ -24,23 +28,38 @@ class OpencodeKeys:
     Args:
         users: Finds and provisions the users.
         keys: Makes the keys.
+        snapshots: Holds the lock of a user's slots.
         rules: ``litellm.opencode``.
+        now: The present time, in UTC.
     """
 
-    def __init__(self, users: Users, keys: Keys, rules: Opencode) -> None:
+    def __init__(
+        self, users: Users, keys: Keys, snapshots: Snapshots, rules: Opencode, now: Clock
+    ) -> None:
+        self._now = now
         self._users = users
         self._keys = keys
+        self._snapshots = snapshots
         self._rules = rules
 
-    def connect(self, caller: Caller, redirect_uri: str, team_id: str | None) -> str:
+    def connect(
+        self,
+        caller: Caller,
+        redirect_uri: str,
+        team_id: str | None,
+        *,
+        gone: Callable[[], bool],
+    ) -> str:
         """Make the key of the caller's slot anew.
 
-        A stored key's secret can't be had again, so the slot's old key is replaced.
+        A stored key's secret can't be had again, so the slot's old key is replaced: it is
+        deleted once the new one is there.
 
         Args:
             caller: A signed-in user.
             redirect_uri: What :func:`callback` returned.
             team_id: A team of the caller, or None.
+            gone: Tells whether nobody waits for the answer any more.
 
         Returns:
             Where to send the browser: ``redirect_uri`` with ``key`` and ``team``.
@@ -49,6 +68,12 @@ class OpencodeKeys:
             BadRequest: A team is required.
             Forbidden: It is not the caller's team.
         """
+        # Of two at a time, the second one replaces the key of the first.
+        with self._snapshots.alone(f"opencode key of {caller.litellm_id}"):
+            secret = self._secret(caller, team_id, gone)
+        return _with(redirect_uri, key=secret, team=team_id)
+
+    def _secret(self, caller: Caller, team_id: str | None, gone: Callable[[], bool]) -> str:
         account = self._users.account(caller, fresh=True)
         if self._rules.require_team and not team_id:
             raise BadRequest("A team is required for this connection")
@@ -57,10 +82,9 @@ class OpencodeKeys:
             raise Forbidden(foreign, reason="membership", team=team_id)
         alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
         key: Json = {
-            "duration": self._rules.key_duration,
+            "duration": fields.duration("keyDuration", self._rules.key_duration),
             "max_budget": self._rules.max_budget,
             **present(team_id=team_id),
-            "key_alias": alias,
             "metadata": dict(self._rules.metadata),
         }
         user, entity = caller.user, caller.entity
@@ -72,31 +96,32 @@ class OpencodeKeys:
                 opencode_team=team_id,
             ),
         }
-        try:
+
+        def make(key_alias: str, **more: str) -> str:
+            named = {**key, "key_alias": key_alias}
             made = self._keys.replace(
-                caller,
-                account,
-                key,
-                created_by,
-                replaced=lambda row: _is_of(alias, row.get("key_alias")),
+                caller, account, named, created_by | more, replaced=in_the_slot, gone=gone
             )
+            secret: str = made["key"]
+            return secret
+
+        def in_the_slot(row: Json) -> bool:
+            return _is_of(alias, row.get("key_alias"))
+
+        def make_another() -> str:
+            # LiteLLM has each alias once: the slot's own may be that of the key that is there
+            # still, or, as it can be guessed, somebody else's. The time tells this request from
+            # others, should its answer get lost.
+            return make(f"{alias}.{token_hex(4)}", created_at_iso=stamp(self._now))
+
+        if any(row.get("key_alias") == alias for row in account.keys):
+            return make_another()
+        try:
+            return make(alias)
         except UpstreamError as exc:
             if exc.answered != 400 or exc.param != "key_alias":
                 raise
-            # LiteLLM has each alias once for all users, and this one can be guessed: somebody
-            # else has taken it. What was to be replaced is gone by now.
-            key["key_alias"] = f"{alias}~{token_hex(4)}"
-            made = self._keys.replace(caller, account, key, created_by, replaced=lambda _: False)
-        secret = made.get("key")
-        if not isinstance(secret, str) or not secret:
-            raise NoKey("LiteLLM returned no key material")
-        return _with(redirect_uri, key=secret, team=team_id)
-
-
-class NoKey(PluginError):
-    """LiteLLM made a key and did not tell it."""
-
-    status = 502
+            return make_another()
 
 
 def callback(redirect_uri: str) -> str:
@@ -120,9 +145,12 @@ def callback(redirect_uri: str) -> str:
 
 
 def _is_of(slot: str, alias: Any) -> bool:
-    """Tell whether a key of the user has the alias of a slot, as it is or made unique."""
+    """Tell whether a key of the user has the alias of a slot, as it is or made unique.
+
+    Keys made earlier have "~" in place of the dot; LiteLLM can be told to refuse that.
+    """
     return isinstance(alias, str) and (
-        alias == slot or re.fullmatch(re.escape(slot) + "~[0-9a-f]{8}", alias) is not None
+        alias == slot or re.fullmatch(re.escape(slot) + "[.~][0-9a-f]{8}", alias) is not None
     )
 
 

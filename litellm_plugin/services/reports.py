@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from litellm_plugin.cache.snapshots import Snapshots
+from litellm_plugin.errors import UpstreamError
 from litellm_plugin.services import usage
 from litellm_plugin.services.clock import Clock
 from litellm_plugin.services.shapes import Json
@@ -62,6 +63,7 @@ class Reports:
             stale: As for :meth:`Snapshots.read`.
         """
         start, end = period
+        ask = _or_nothing(ask)
         going_on = (self._now() - LATE).date().isoformat()  # the first day that is not over
         days = all(map(_DAY.fullmatch, period))
 
@@ -98,3 +100,24 @@ class Reports:
         newer, older = parts
         over.keep(older, usage.rows(older))
         return usage.merged(newer, older)
+
+
+def _or_nothing(ask: Ask) -> Ask:
+    """Return ``ask`` that tells of no usage where LiteLLM refuses to tell of none.
+
+    LiteLLM may not know a user or a team that has used nothing yet (404; 500 "not found" from
+    old versions), and from 1.108 on it refuses an end before the start, which was an empty
+    answer before (400).
+    """
+
+    def asked(start: str, end: str) -> list[Any]:
+        try:
+            return ask(start, end)
+        except UpstreamError as exc:
+            unknown = exc.answered == 404 or (exc.answered == 500 and "not found" in exc.message)
+            days = _DAY.fullmatch(start) and _DAY.fullmatch(end)
+            if unknown or (exc.answered == 400 and days and end < start):
+                return []
+            raise
+
+    return asked

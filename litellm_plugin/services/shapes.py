@@ -126,11 +126,15 @@ def model(row: Json) -> Json | None:
 
 
 def named_model(row: Json) -> Json | None:
-    """Return one of ``GET /models`` from a row of the OpenAI API, or None without a name."""
+    """Return one of ``GET /models`` from a row of ``/models``, or None without a name.
+
+    LiteLLM adds a mode, limits and capabilities to the rows of the OpenAI API.
+    """
     name = _first(row.get("id"), row.get("model_name"))
     if not isinstance(name, str) or not name:
         return None
-    return {"model_name": name, "mode": _first(row.get("mode"), "chat")}
+    fields = {field: row.get(field) for field in MODEL_FIELDS}
+    return {"model_name": name, "mode": _first(row.get("mode"), "chat"), **present(**fields)}
 
 
 TEAM_FIELDS = (
@@ -173,25 +177,52 @@ def team(answer: Any, team_id: str = "") -> Json:
 
 
 def without_budget(answer: Json) -> Json:
-    """Return a team without its dollars: a percentage and a status instead.
+    """Return a team without its dollars, its members' included: a percentage and a status instead.
 
-    A team without a budget has nothing to hide and stays as it is.
+    A team without any dollars has nothing to hide and stays as it is.
     """
-    budget = _amount(answer.get("max_budget"))
-    if budget <= 0:
+    spend = _amount(answer.get("spend"))
+    given = {
+        name: value
+        for name, value in answer.items()
+        if name != "spend" and not (value in (None, [], {}) and _tells_dollars(name))
+    }
+    shown = _without_dollars(given)
+    if shown == given and not spend:
         return answer
-    pct = min(max(_amount(answer.get("spend")) / budget * 100, 0), 100)
-    shown = {name: value for name, value in answer.items() if name not in BUDGET_FIELDS}
+    budget = answer.get("max_budget")
+    if budget is None:
+        ratio = 0.0
+    else:
+        # Of nothing, all is spent.
+        ratio = min(max(spend / _amount(budget), 0), 1) if _amount(budget) > 0 else 1.0
     return {
         **shown,
         "spend": 0,
-        "budget_pct": pct,
-        "budget_status": "over" if pct >= 100 else "near" if pct >= 80 else "ok",
+        # Whole: with decimals, who knows their own spend knows the budget.
+        "budget_pct": round(round(ratio, 2) * 100),
+        "budget_status": "over" if ratio >= 1 else "near" if ratio >= 0.8 else "ok",
         "budget_hidden": True,
     }
 
 
-BUDGET_FIELDS = frozenset({"max_budget", "soft_budget", "team_member_budget"})
+def _without_dollars(value: Any) -> Any:
+    """Return a part of LiteLLM's row without what is called a budget or a spend, at any depth."""
+    if isinstance(value, list):
+        return [_without_dollars(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _without_dollars(part) for name, part in value.items() if not _tells_dollars(name)
+    }
+
+
+def _tells_dollars(name: str) -> bool:
+    # When a budget is renewed, and which one it is, is no secret.
+    named = name.lower()
+    return ("budget" in named or "spend" in named) and not named.endswith(
+        ("duration", "reset_at", "_id")
+    )
 
 
 def _amount(value: Any) -> float:
@@ -214,7 +245,7 @@ def vector_store(row: Json) -> Json | None:
 
 def mcp_server(row: Json) -> Json | None:
     """Return one of ``GET /mcp-servers``, or None for a row without any name."""
-    name = _first(row.get("alias"), row.get("name"))
+    name = _first(row.get("alias"), row.get("name"), row.get("server_name"))
     id_ = _first(row.get("server_id"), row.get("id"), name)
     if not isinstance(id_, str):
         return None

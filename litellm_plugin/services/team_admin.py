@@ -8,7 +8,8 @@ caller is a team admin with the right permission; the methods here want the
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,34 @@ from litellm_plugin.identity.principal import UserPrincipal
 from litellm_plugin.services import fields, shapes
 from litellm_plugin.services.access import Access
 from litellm_plugin.services.account_owner import Claimant, same_email
-from litellm_plugin.services.caller import litellm_id
+from litellm_plugin.services.caller import not_reserved, own_id
 from litellm_plugin.services.clock import Clock, stamp
+from litellm_plugin.services.key_rules import Busy
+from litellm_plugin.services.model_names import allows
+from litellm_plugin.services.team_objects import Row, TeamObjects, meant
 from litellm_plugin.services.users import TEAMS, Profile, Users
+
+NO_MODELS = (
+    "models must list at least one allowed model"
+    " (a team with no explicit models grants access to every proxy model)"
+)
+DAY = 86_400  # seconds; a budget that is renewed sooner limits nothing
+DEFAULT_RENEWAL = "30d"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field that team admins may set.
+
+    Attributes:
+        read: Returns the checked value, as LiteLLM is sent it.
+        required: The error of a creation without the field; None where it may be left out.
+        nullable: Whether null means something else than leaving the field out.
+    """
+
+    read: fields.Reader
+    required: str | None = None
+    nullable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +79,20 @@ class ManagedTeam:
         """LiteLLM ids of the members."""
         members = self.row.get("members_with_roles") or []
         return {str(member.get("user_id")) for member in members if isinstance(member, dict)}
+
+    def has(self, kind: str, names: Iterable[str], allowed: Collection[str]) -> bool:
+        """Tell whether the team has all of these objects, and the allow-list names each.
+
+        They are ids then, and LiteLLM need not be asked what they mean.
+
+        Args:
+            kind: ``vector_stores`` or ``mcp_servers``.
+            names: What a request names.
+            allowed: The allow-list.
+        """
+        objects = self.row.get("object_permission")
+        present = objects.get(kind) if isinstance(objects, dict) else None
+        return all(name in (present or ()) and name in allowed for name in names)
 
 
 class TeamAdmin:
@@ -87,11 +127,30 @@ class TeamAdmin:
         self._access = access
         self._now = now
         self._flights = Flights()
+        self._objects = TeamObjects(settings.team_admin, litellm, snapshots)
+        # Creation and change read a body by this one table, in its order.
+        self._fields: dict[str, Field] = {
+            "team_alias": Field(_alias, "team_alias is required"),
+            "models": Field(self._models, NO_MODELS, nullable=True),
+            "max_budget": Field(
+                self._budget,
+                None if self._rules.allow_unlimited_budget else "max_budget is required",
+                nullable=True,
+            ),
+            "budget_duration": Field(_renewal),
+            "tpm_limit": Field(fields.limit),
+            "rpm_limit": Field(fields.limit),
+            "blocked": Field(_flag, nullable=True),
+        }
 
     # -- guards --------------------------------------------------------------
 
-    def managed_team(self, user: UserPrincipal, team_id: str) -> ManagedTeam:
-        """Return a team that the team admins' group owns.
+    @contextmanager
+    def managed_team(self, user: UserPrincipal, team_id: str) -> Iterator[ManagedTeam]:
+        """Give a team that the team admins' group owns, and hold its lock meanwhile.
+
+        LiteLLM replaces a team's metadata as a whole, and so whoever changes a team reads,
+        checks and writes it under the lock: of two changes at once neither is lost.
 
         Args:
             user: A team admin, as ``Access.team_admin`` returned.
@@ -100,7 +159,14 @@ class TeamAdmin:
         Raises:
             Forbidden: Another group owns it, or none.
             NotFound: LiteLLM does not know it.
+            Busy: The team is being changed all the time.
         """
+        with self._snapshots.alone(f"team {team_id}") as held:
+            if not held:
+                raise Busy("This team is being changed by others; try again in a moment")
+            yield self._managed_team(user, team_id)
+
+    def _managed_team(self, user: UserPrincipal, team_id: str) -> ManagedTeam:
         try:
             row = shapes.team(self._litellm.team(team_id), team_id)
         except UpstreamError as exc:
@@ -135,6 +201,8 @@ class TeamAdmin:
             id_: shapes.team(answer).get("object_permission")
             for id_, answer in self._litellm.teams(bare)
         }
+        if unread := [id_ for id_ in bare if id_ not in objects]:
+            raise UpstreamError(f"LiteLLM can't tell what team {unread[0]} is given")
         for row in rows:
             if row.get("team_id") in objects:
                 row["object_permission"] = objects[row["team_id"]]
@@ -148,12 +216,12 @@ class TeamAdmin:
         Raises:
             BadRequest: A field is missing or beyond what team admins may give.
         """
-        alias = self._alias(body, "team_alias is required")
-        team: Json = {"team_alias": alias, "models": self._models(body.get("models"))}
-        budget = self._budget(body.get("max_budget"), "max_budget is required")
-        if budget is not None:
-            team |= {"max_budget": budget, "budget_duration": _duration(body) or "30d"}
-        team |= _limits(body)
+        team = self._read(body, creating=True)
+        if team.get("max_budget") is None:
+            team.pop("max_budget", None)
+            team.pop("budget_duration", None)
+        else:
+            team.setdefault("budget_duration", DEFAULT_RENEWAL)
 
         def make() -> Json:
             owned = {
@@ -177,24 +245,7 @@ class TeamAdmin:
             Conflict: It was changed since ``expectedUpdatedAtIso``.
             BadRequest: Nothing is left to change, or a field is wrong.
         """
-        change: Json = {}
-        if "team_alias" in body:
-            change["team_alias"] = self._alias(body, "team_alias must not be empty")
-        if "models" in body:
-            change["models"] = self._models(body["models"])
-        if "max_budget" in body:
-            change["max_budget"] = self._budget(
-                body["max_budget"],
-                "max_budget cannot be cleared (unlimited budgets are disabled)",
-            )
-        duration = _duration(body)
-        if duration:
-            change["budget_duration"] = duration
-        change |= _limits(body)
-        if "blocked" in body:
-            if not isinstance(body["blocked"], bool):
-                raise BadRequest("blocked must be a boolean")
-            change["blocked"] = body["blocked"]
+        change = self._read(body, creating=False)
         if not change:
             raise BadRequest("no updatable fields provided")
         if "expectedUpdatedAtIso" in body:
@@ -231,13 +282,12 @@ class TeamAdmin:
             BadRequest: It is no person, or a field is wrong.
         """
         ref = _ref(body.get("userEntityRef"), "userEntityRef is required")
+        own_id(ref, self._settings)  # it may be reserved, and in no catalog
         if body.get("role", "user") != "user":
             raise BadRequest("only the 'user' team role can be assigned from Backstage")
         budget = None
         if "maxBudgetInTeam" in body:
-            budget = body["maxBudgetInTeam"]
-            if not fields.is_number(budget) or budget <= 0:
-                raise BadRequest("maxBudgetInTeam must be a positive number")
+            budget = self._amount("maxBudgetInTeam", body["maxBudgetInTeam"])
         ref, person = self._person(ref)
         who = self._claimant(ref, person)
         profile = Profile(ref, person.groups, person.email, person.display_name)
@@ -257,6 +307,7 @@ class TeamAdmin:
         """
         who = _ref(who, "userEntityRef query parameter is required")
         user_id = who if who in team.member_ids else self._member_id(team, who)
+        not_reserved(user_id, self._settings)
         journal.note(memberId=user_id)
         with self._snapshots.writing(TEAMS):
             self._litellm.remove_member(team.team_id, user_id)
@@ -264,12 +315,12 @@ class TeamAdmin:
 
     def _member_id(self, team: ManagedTeam, ref: str) -> str:
         """Return the LiteLLM id of the member that a ref means."""
-        own_id = litellm_id(ref, self._settings.user_id_domain)
-        if own_id in team.member_ids:
+        user_id = own_id(ref, self._settings)
+        if user_id in team.member_ids:
             if self._settings.service.user_ids == UNAMBIGUOUS and split_ref(ref) is not None:
                 who = self._claimant(_full(ref), self._catalog.entity(ref))
                 self._users.refuse_other(who, team.by.entity_ref)
-            return own_id
+            return user_id
         # The account may be one that was there under another id.
         person = self._catalog.entity(ref) if split_ref(ref) is not None else None
         members = team.row.get("members_with_roles") or []
@@ -280,37 +331,37 @@ class TeamAdmin:
             and person is not None
             and same_email(member.get("user_email"), person.email)
         ]
-        return same[0] if len(same) == 1 else own_id
+        return same[0] if len(same) == 1 else user_id
 
     def _claimant(self, ref: str, person: Entity | None) -> Claimant:
-        own_id = litellm_id(ref, self._settings.user_id_domain)
-        return Claimant(own_id, ref, lambda: person.email if person else None)
+        user_id = own_id(ref, self._settings)
+        return Claimant(user_id, ref, lambda: person.email if person else None)
 
     # -- knowledge bases and MCP servers -------------------------------------
 
     def vector_stores(self) -> list[Json]:
         """Return the vector stores that team admins may give: ``id`` and ``name``."""
-        stores = self._snapshots.read(("vector-stores",), (), self._litellm.vector_stores)
-        rows = shapes.listed(map(shapes.vector_store, stores))
-        return _named_in(self._rules.allowed_vector_stores, rows)
+        return [row.shown for row in self._objects.vector_stores()]
 
     def mcp_servers(self) -> list[Json]:
         """Return the MCP servers that team admins may give: ``id``, ``name`` and ``url``."""
-        servers = self._snapshots.read(("mcp-servers",), (), self._litellm.mcp_servers)
-        rows = shapes.listed(map(shapes.mcp_server, servers))
-        return _named_in(self._rules.allowed_mcp_servers, rows)
+        return [row.shown for row in self._objects.mcp_servers()]
 
     def set_vector_stores(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
-        """Replace a team's knowledge bases; returns the team."""
-        allowed = self._rules.allowed_vector_stores
-        stores = _allowed_objects(body, "vector_stores", allowed, "vector store(s)")
-        return self._write(team, self._object_permission(team, {"vector_stores": stores}))
+        """Replace a team's knowledge bases, named by id or name; returns the team."""
+        wanted = fields.texts("vector_stores", body.get("vector_stores"))
+        if not team.has("vector_stores", wanted, self._rules.allowed_vector_stores):
+            allowed = self._objects.vector_stores(fresh=True)
+            wanted = _ids(wanted, allowed, "vector store(s)")
+        return self._write(team, {"object_permission": {"vector_stores": wanted}})
 
     def set_mcp_servers(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
-        """Replace a team's MCP servers; returns the team."""
-        allowed = self._rules.allowed_mcp_servers
-        servers = _allowed_objects(body, "mcp_servers", allowed, "MCP server(s)")
-        return self._write(team, self._object_permission(team, {"mcp_servers": servers}))
+        """Replace a team's MCP servers, named by id or name; returns the team."""
+        wanted = fields.texts("mcp_servers", body.get("mcp_servers"))
+        if not team.has("mcp_servers", wanted, self._rules.allowed_mcp_servers):
+            allowed = self._objects.mcp_servers(fresh=True)
+            wanted = _ids(wanted, allowed, "MCP server(s)")
+        return self._write(team, {"object_permission": {"mcp_servers": wanted}})
 
     # -- parts ---------------------------------------------------------------
 
@@ -323,7 +374,13 @@ class TeamAdmin:
         change = {"team_id": team.team_id, **change, "metadata": metadata}
         with self._snapshots.writing(TEAMS):
             answer = self._litellm.update_team(change).get("data")
-        if not isinstance(answer, dict):
+        objects = change.get("object_permission") or team.row.get("object_permission")
+        # LiteLLM 1.81 leaves the objects of a team out of this answer, and keeps them.
+        if (
+            not isinstance(answer, dict)
+            or _lacks_objects(answer)
+            or (objects and answer.get("object_permission") is None)
+        ):
             return self._again(team)
         return self._shown(shapes.team(answer, team.team_id))
 
@@ -334,39 +391,54 @@ class TeamAdmin:
         hidden = self._settings.display.hide_team_budget_for_managers
         return shapes.without_budget(team) if hidden else team
 
-    def _alias(self, body: Mapping[str, Any], missing: str) -> str:
-        alias = body.get("team_alias")
-        if not isinstance(alias, str) or not alias.strip():
-            raise BadRequest(missing)
-        return fields.text("team_alias", alias.strip())
+    def _read(self, body: Mapping[str, Any], *, creating: bool) -> Json:
+        """Return what a body sets, checked; fields that are no team admin's are left out.
 
-    def _models(self, value: Any) -> list[str]:
+        Raises:
+            BadRequest: A field is wrong, or missing from a creation.
+        """
+        values: Json = {}
+        for name, field in self._fields.items():
+            value = body.get(name)
+            blank = isinstance(value, str) and not value.strip()
+            if creating and field.required and (value is None or blank):
+                raise BadRequest(field.required)
+            if creating and name == "budget_duration" and blank:
+                continue  # the dialog's empty field
+            if name in body and (value is not None or field.nullable):
+                values[name] = field.read(name, value)
+        return values
+
+    def _models(self, name: str, value: Any) -> list[str]:
         if not isinstance(value, list) or not value:
-            raise BadRequest(
-                "models must list at least one allowed model"
-                " (a team with no explicit models grants access to every proxy model)"
-            )
-        allowed = {*self._rules.allowed_models, *self._rules.allowed_model_access_groups}
-        if not allowed:
+            raise BadRequest(NO_MODELS)
+        rules = self._rules
+        if not (rules.allowed_models or rules.allowed_model_access_groups):
             raise BadRequest("models are not allowed (team admin has configured no allowlist)")
         for model in value:
-            if not isinstance(model, str) or model not in allowed:
-                name = model if isinstance(model, str) else json.dumps(model)
-                raise BadRequest(f'model "{name}" is not in the allowed set for team admins')
-        return value
+            if not isinstance(model, str) or not (
+                model in rules.allowed_model_access_groups or allows(rules.allowed_models, model)
+            ):
+                shown = model if isinstance(model, str) else json.dumps(model)
+                raise BadRequest(f'model "{shown}" is not in the allowed set for team admins')
+        return fields.texts(name, value)
 
-    def _budget(self, value: Any, not_unlimited: str) -> float | None:
-        if value is None:
-            if not self._rules.allow_unlimited_budget:
-                raise BadRequest(not_unlimited)
-            return None
+    def _budget(self, name: str, value: Any) -> float | None:
+        if value is not None:
+            return self._amount(name, value)
+        if not self._rules.allow_unlimited_budget:
+            raise BadRequest("max_budget cannot be cleared (unlimited budgets are disabled)")
+        return None
+
+    def _amount(self, name: str, value: Any) -> float:
+        """Return an amount of USD that team admins may give."""
         if not fields.is_number(value) or value <= 0:
-            raise BadRequest("max_budget must be a positive number")
+            raise BadRequest(f"{name} must be a positive number")
         ceiling = self._rules.max_budget_ceiling
         if value > ceiling:
-            raise BadRequest(f"max_budget ${value:.15g} exceeds the ceiling ${ceiling:.15g}")
-        budget: float = value
-        return budget
+            raise BadRequest(f"{name} ${value:.15g} exceeds the ceiling ${ceiling:.15g}")
+        amount: float = value
+        return amount
 
     def _unchanged_since(self, team: ManagedTeam, expected: Any) -> None:
         changed_at = team.metadata.get("updated_at_iso")
@@ -391,14 +463,6 @@ class TeamAdmin:
             raise BadRequest(f"{ref} is not a User in the Backstage catalog")
         return _full(ref), entity
 
-    def _object_permission(self, team: ManagedTeam, change: Json) -> Json:
-        present = team.row.get("object_permission")
-        return {"object_permission": {**(present if isinstance(present, dict) else {}), **change}}
-
-
-def _named_in(allowed: Collection[str], rows: list[Json]) -> list[Json]:
-    return [row for row in rows if row["id"] in allowed or row.get("name") in allowed]
-
 
 def _lacks_objects(row: Json) -> bool:
     return bool(row.get("object_permission_id")) and row.get("object_permission") is None
@@ -418,30 +482,32 @@ def _ref(value: Any, missing: str) -> str:
     return fields.text("userEntityRef", value.strip())
 
 
-def _allowed_objects(
-    body: Mapping[str, Any], name: str, allowed: Collection[str], what: str
-) -> list[str]:
-    wanted = fields.texts(name, body.get(name))
-    refused = [item for item in wanted if item not in allowed]
-    if refused:
+def _ids(wanted: list[str], allowed: list[Row], what: str) -> list[str]:
+    """Return the ids of the objects that a request names by id or name, each once."""
+    found = {name: {row.id for row in meant(name, allowed)} for name in wanted}
+    if refused := [name for name, ids in found.items() if not ids]:
         names = ", ".join(refused)
         raise BadRequest(f"{what} not in the allowed set for team admins: {names}")
-    return wanted
+    if unclear := [name for name, ids in found.items() if len(ids) > 1]:
+        names = ", ".join(unclear)
+        raise BadRequest(f"{what} of the same name, use the ids instead: {names}")
+    return list(dict.fromkeys(id_ for ids in found.values() for id_ in ids))
 
 
-def _duration(body: Mapping[str, Any]) -> str | None:
-    value = body.get("budget_duration")
-    return value if isinstance(value, str) and value.strip() else None
+def _alias(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise BadRequest("team_alias must not be empty")
+    return fields.name(name, value.strip())
 
 
-def _limits(body: Mapping[str, Any]) -> Json:
-    # What is no limit is left out, as the original does.
-    limits = {
-        name: body[name]
-        for name in ("tpm_limit", "rpm_limit")
-        if fields.is_number(body.get(name)) and body[name] >= 0
-    }
-    for name, limit in limits.items():
-        if limit > fields.MAX_LIMIT:
-            raise BadRequest(f"{name} must be at most {fields.MAX_LIMIT}")
-    return limits
+def _renewal(name: str, value: Any) -> str:
+    renewal = fields.budget_duration(name, value)
+    if (fields.seconds(renewal) or 0) < DAY:
+        raise BadRequest(f"{name} must be at least a day, such as 30d")
+    return renewal
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise BadRequest(f"{name} must be a boolean")
+    return value

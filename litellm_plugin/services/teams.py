@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import Display
-from litellm_plugin.errors import BadRequest, Forbidden, UpstreamError
+from litellm_plugin.errors import (
+    BackstageUnavailable,
+    BadRequest,
+    Forbidden,
+    PluginError,
+    UpstreamError,
+)
 from litellm_plugin.services import shapes, usage
 from litellm_plugin.services.access import Access
 from litellm_plugin.services.caller import Caller
@@ -16,6 +23,14 @@ from litellm_plugin.services.reports import Reports
 from litellm_plugin.services.users import TEAMS, Users, user_scope
 
 NOT_A_MEMBER = "Access denied: not a member of this team"
+
+log = logging.getLogger(__name__)
+
+
+class OwnerUnknown(PluginError):
+    """LiteLLM can't tell which group owns a team: no denial, but no permission either."""
+
+    status = 502
 
 
 class Teams:
@@ -49,7 +64,7 @@ class Teams:
     def of(self, caller: Caller, account: Account) -> list[Json]:
         """Return the teams of the caller's account; those that LiteLLM can't tell of are left out.
 
-        Where all of them are whole, it depends on nothing else.
+        Where all of them are whole and :attr:`by_group` is false, it depends on nothing else.
         """
         known: dict[str, Any] = {row["team_id"]: {"team_info": row} for row in account.whole_teams}
         unknown = account.other_team_ids
@@ -63,15 +78,23 @@ class Teams:
             )
             known |= read
         teams = [shapes.team(known[id_], id_) for id_ in account.team_ids if id_ in known]
-        if self._display.hide_team_budget_for_members:
-            return [shapes.without_budget(team) for team in teams]
-        return teams
+        return [
+            shapes.without_budget(team) if self._hides_budget(caller, team) else team
+            for team in teams
+        ]
+
+    @property
+    def by_group(self) -> bool:
+        """Whether who manages a team is shown its budget otherwise than its other members."""
+        display = self._display
+        return display.hide_team_budget_for_managers != display.hide_team_budget_for_members
 
     def usable(self, team_id: str, caller: Caller, account: Account | None) -> str:
         """Return a team id that the caller may make keys in.
 
         Raises:
             Forbidden: It is neither one of the caller's teams nor owned by their group.
+            OwnerUnknown: LiteLLM can't tell whose it is.
         """
         if caller.service and account is None:
             return team_id
@@ -92,11 +115,15 @@ class Teams:
 
         Raises:
             Forbidden: The caller has nothing to do with the team.
+            OwnerUnknown: LiteLLM can't tell whose the team is.
             BadRequest: LiteLLM can't be asked about it.
         """
         account = None if caller.service else self._users.find(caller)
         member = account is not None and account.in_team(team_id)
-        if not (caller.service or member or self._managed(team_id, caller)):
+        # Who is shown what goes by the team's owner, and so a member may have to be looked up too.
+        asked = self.by_group or not member
+        manager = asked and not caller.service and self._managed(team_id, caller)
+        if not (caller.service or member or manager):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
         user_id = caller.litellm_id if account is None else account.asked
         if "," in team_id:
@@ -108,17 +135,38 @@ class Teams:
             (start, end),
             stale=caller.note_stale,
         )
-        if self._access.in_team_admin_group(caller):
-            hidden = self._display.hide_team_budget_for_managers
-        else:
-            hidden = self._display.hide_team_budget_for_members
-        return usage.without_spend(report) if hidden else report
+        return usage.without_spend(report) if self._hides(manager=manager) else report
+
+    def _hides(self, *, manager: bool) -> bool:
+        display = self._display
+        return (
+            display.hide_team_budget_for_managers
+            if manager
+            else display.hide_team_budget_for_members
+        )
+
+    def _hides_budget(self, caller: Caller, team: Json) -> bool:
+        if not self.by_group:
+            return self._display.hide_team_budget_for_members
+        try:
+            return self._hides(manager=self._access.manages(caller, team))
+        except BackstageUnavailable as exc:
+            # The list is worth more than its dollars.
+            log.warning("budgets are hidden from %s: %s", caller.name, exc)
+            return True
 
     def _managed(self, team_id: str, caller: Caller) -> bool:
-        """Tell whether the caller's group owns the team."""
+        """Tell whether the caller's group owns the team.
+
+        Raises:
+            OwnerUnknown: LiteLLM can't be asked; only that it knows no such team is a no.
+        """
         if not self._access.manages_teams(caller):
             return False
         try:
             return self._access.owns(shapes.team(self._litellm.team(team_id), team_id))
-        except UpstreamError:
-            return False
+        except UpstreamError as exc:
+            if exc.answered == 404:
+                return False
+            unknown = f"LiteLLM can't tell whose team {team_id} is: {exc.message}"
+            raise OwnerUnknown(unknown) from exc

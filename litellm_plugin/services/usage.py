@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import chain
 from operator import add, itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
-from litellm_plugin.services.shapes import Json
+from litellm_plugin.services.shapes import Json, present
 
 COUNTS = (
     "total_tokens",
@@ -26,7 +26,10 @@ COUNTS = (
 METRICS = ("spend", *COUNTS)
 TOTALS = ("total_spend", *COUNTS)
 
+T = TypeVar("T", bound=tuple[Any, ...])
+
 _metrics = itemgetter(*METRICS)
+_COMPARED = tuple(map(METRICS.index, ("spend", "total_tokens", "api_requests")))
 _PLAIN = frozenset({int, float})  # types of numbers; bool, which is an int, is none of them
 
 
@@ -40,9 +43,11 @@ def report(pages: Iterable[Any]) -> Json:
     Returns:
         ``total_spend`` and counts; ``usage_by_model`` and ``usage_by_key`` (by name and by
         key hash); ``daily_usage``, oldest day first; ``daily_by_model``, in LiteLLM's order.
-        Models have the names that ``GET /models`` has, where LiteLLM tells them.
+        Models have the names that ``GET /models`` has, where LiteLLM tells them of the whole
+        day. ``usage_by_model``, ``usage_by_key`` and ``daily_by_model`` add up to the days,
+        as far as LiteLLM tells whose they are. A row that is on two pages counts once.
     """
-    pages = list(pages)
+    pages = _once(list(pages))
     return _report(_rows(pages), _totals(pages))
 
 
@@ -57,6 +62,7 @@ def parts(pages: Sequence[Any], day: str) -> tuple[Json, Json] | None:
         The newer and the older part. None where they would not make the same report: the days
         are not in LiteLLM's order, newest first, or are not what the totals are of.
     """
+    pages = _once(pages)
     rows = _rows(pages)
     split = next((at for at, (date, _) in enumerate(rows) if date < day), len(rows))
     newer, older = rows[:split], rows[split:]
@@ -114,17 +120,17 @@ def _report(rows: Iterable[tuple[str, Json]], totals: Sequence[float]) -> Json:
     days: defaultdict[str, list[Any]] = defaultdict(list)
     models: defaultdict[str, list[Any]] = defaultdict(list)
     model_days: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
-    keys: defaultdict[str, list[tuple[str, Any]]] = defaultdict(list)
+    keys: defaultdict[str, list[tuple[str | None, Any]]] = defaultdict(list)
     for date, row in rows:
-        days[date].append(row.get("metrics"))
-        for model, entry in _models(row.get("breakdown")):
+        told, own = _models(row), row.get("metrics")
+        # A day without figures of its own is what its models add up to.
+        days[date] += [own] if own else [entry.get("metrics") for _, entry in told]
+        for model, entry in told:
             metrics = entry.get("metrics")
             models[model].append(metrics)
             model_days[date, model].append(metrics)
-            used_by = entry.get("api_key_breakdown")
-            if isinstance(used_by, dict):
-                for token, use in used_by.items():
-                    keys[token].append((model, use))
+        for token, used, use in _key_uses(row, told):
+            keys[token].append((used, use))
     return {
         **_named(TOTALS, totals),
         "usage_by_model": {
@@ -141,16 +147,16 @@ def _report(rows: Iterable[tuple[str, Json]], totals: Sequence[float]) -> Json:
     }
 
 
-def _key(uses: Sequence[tuple[str, Any]]) -> Json:
+def _key(uses: Sequence[tuple[str | None, Any]]) -> Json:
     """Return an entry of ``usage_by_key``.
 
     Args:
-        uses: Names of models, each with what LiteLLM tells of the key's use of it.
+        uses: As :func:`_key_uses` returns them, without the key.
     """
     entries = [use for _, use in uses if isinstance(use, dict)]
     key = {
         "team_id": None,
-        "models": list(dict.fromkeys(model for model, _ in uses)),
+        "models": list(dict.fromkeys(model for model, _ in uses if model is not None)),
         **_named(TOTALS, _added_up([entry.get("metrics") for entry in entries])),
     }
     described = [data for entry in entries if isinstance(data := entry.get("metadata"), dict)]
@@ -187,11 +193,158 @@ def _rows(pages: Iterable[Any]) -> list[tuple[str, Json]]:
     ]
 
 
-def _models(breakdown: Any) -> list[tuple[str, Json]]:
-    """Return the models of one day, by public name where LiteLLM gives it."""
-    if not isinstance(breakdown, dict):
-        return []
-    return _entries(breakdown.get("model_groups")) or _entries(breakdown.get("models"))
+def _models(row: Json) -> Sequence[tuple[str, Json]]:
+    """Return the models of one day, with LiteLLM's entry of each.
+
+    By public name (``model_groups``), but where these tell less than ``models``: LiteLLM's
+    aggregated answer leaves out of ``model_groups`` what was used without a public name.
+    """
+    breakdown = _object(row.get("breakdown"))
+    names = ("model_groups", "models")
+    return _fullest(row, (_entries(breakdown.get(name)) for name in names))
+
+
+def _key_uses(
+    row: Json, models: Sequence[tuple[str, Json]]
+) -> Sequence[tuple[str, str | None, Any]]:
+    """Return which key used what on one day.
+
+    Args:
+        row: The day.
+        models: What :func:`_models` returns of it.
+
+    Returns:
+        Key hash, model and LiteLLM's entry, which has metrics and the key's name. Where
+        ``models`` tell less of the keys than LiteLLM does elsewhere in the day (it knows no
+        model of a call to an MCP server), the entries are without a model, and the names of
+        models without an entry.
+    """
+    breakdown = _object(row.get("breakdown"))
+    named = _uses(models)
+
+    def sources() -> Iterator[Sequence[tuple[str, str | None, Json]]]:
+        yield named
+        yield [(token, None, use) for token, use in _entries(breakdown.get("api_keys"))]
+        for name in ("models", "model_groups"):
+            yield _uses(_entries(breakdown.get(name)))
+
+    source = _fullest(row, sources())
+    if source is named:
+        return named
+    tokens = {token for token, _, _ in source}
+    return [(token, None, use) for token, _, use in source] + [
+        (token, model, None) for token, model, _ in named if token in tokens
+    ]
+
+
+def _uses(models: Iterable[tuple[str, Json]]) -> Sequence[tuple[str, str | None, Json]]:
+    return [
+        (token, model, use)
+        for model, entry in models
+        for token, use in _entries(entry.get("api_key_breakdown"))
+    ]
+
+
+def _fullest(row: Json, sources: Iterable[Sequence[T]]) -> Sequence[T]:
+    """Return the source that adds up to the day, or else the one that tells most of it.
+
+    Args:
+        row: The day.
+        sources: Tuples that end with one of LiteLLM's entries. Of two sources that tell as much
+            the earlier one is returned.
+    """
+    day = _added_up([row.get("metrics")])
+    fullest: Sequence[T] = ()
+    most: Sequence[float] = ()
+    for source in sources:
+        if not source:
+            continue
+        sums = _added_up([entry[-1].get("metrics") for entry in source])
+        if any(day) and all(map(_same, sums, day)):
+            return source
+        if not fullest or any(_less(most[at], sums[at]) for at in _COMPARED):
+            fullest, most = source, sums
+    return fullest
+
+
+def _same(one: float, other: float) -> bool:
+    # LiteLLM's database and this module add the same numbers up in another order.
+    return math.isclose(one, other, abs_tol=1e-9)
+
+
+def _less(one: float, other: float) -> bool:
+    return one < other and not _same(one, other)
+
+
+def _once(pages: Sequence[Any]) -> Sequence[Any]:
+    """Return pages without those rows that an earlier page has had.
+
+    A page is one of database rows: one for each day, key, model, provider and endpoint, newest
+    day first. In LiteLLM 1.81 the rows of one day have no order, and in any version a row that
+    is written between two reads moves others to the next page: so a row may come twice. What
+    a page tells of its rows is their sums by day, model and key. The same day, model and key
+    with the same metrics on two pages is taken for one row; with other metrics, for rows of
+    two providers or endpoints, which both count.
+    """
+    if len(pages) < 2:
+        return pages
+    seen: set[Any] = set()
+    return [_unseen(page, seen) for page in pages if isinstance(page, dict)]
+
+
+def _unseen(page: Json, seen: set[Any]) -> Json:
+    """Return a page without the rows in ``seen``, and add its other rows to ``seen``."""
+    found: set[Any] = set()
+    results = []
+    repeated = False
+    for date, row in _rows([page]):
+        breakdown = _object(row.get("breakdown"))
+        groups, _ = _new(breakdown.get("model_groups"), seen, found, date, "model_groups")
+        models, gone = _new(breakdown.get("models") or {"": row}, seen, found, date, "models")
+        if not gone:
+            results.append(row)
+            continue
+        repeated = True
+        metrics = _rest(row, gone)
+        if groups or models or not all(_same(number, 0) for number in metrics.values()):
+            # What is told by key alone can't be told apart.
+            told = {**breakdown, "model_groups": groups, "models": models, "api_keys": {}}
+            results.append({"date": date, "metrics": metrics, "breakdown": told})
+    seen |= found
+    # LiteLLM's totals are of all rows of the page.
+    return {"results": results} if repeated else page
+
+
+def _new(models: Any, seen: set[Any], found: set[Any], *where: str) -> tuple[Json, list[Any]]:
+    """Return the entries of models without what was seen, and the metrics of what was."""
+    kept: Json = {}
+    gone: list[Any] = []
+    for name, entry in _entries(models):
+        uses = dict(_entries(entry.get("api_key_breakdown"))) or {"": entry}
+        marks = {
+            token: (*where, name, token, *_added_up([use.get("metrics")]))
+            for token, use in uses.items()
+        }
+        found.update(marks.values())
+        again = [uses[token].get("metrics") for token, mark in marks.items() if mark in seen]
+        if len(again) == len(uses):
+            gone.append(entry.get("metrics"))
+            continue
+        gone += again
+        new = {token: uses[token] for token, mark in marks.items() if mark not in seen}
+        changed = {"metrics": _rest(entry, again), "api_key_breakdown": new}
+        kept[name] = {**entry, **changed} if again else entry
+    return kept, gone
+
+
+def _rest(entry: Json, gone: Sequence[Any]) -> Json:
+    """Return an entry's metrics without those of a part of it."""
+    whole, part = _added_up([entry.get("metrics")]), _added_up(gone)
+    return _named(METRICS, [number - less for number, less in zip(whole, part, strict=True)])
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
 
 
 def _entries(value: Any) -> list[tuple[str, Json]]:
@@ -200,15 +353,14 @@ def _entries(value: Any) -> list[tuple[str, Json]]:
 
 
 def _totals(pages: Iterable[Any]) -> Sequence[float]:
-    """Return the sums that LiteLLM tells of its pages, in the order of :data:`TOTALS`."""
-    told = [page.get("metadata") for page in pages if isinstance(page, dict)]
-    return _added_up(
-        [
-            {name: metadata.get(f"total_{name.removeprefix('total_')}") for name in METRICS}
-            for metadata in told
-            if isinstance(metadata, dict)
-        ]
-    )
+    """Return the sums of pages, in the order of :data:`TOTALS`: LiteLLM's, or else the days'."""
+    told = []
+    for page in pages:
+        metadata = _object(page.get("metadata")) if isinstance(page, dict) else {}
+        days = _named(METRICS, _added_up([row.get("metrics") for _, row in _rows([page])]))
+        totals = {name: metadata.get(f"total_{name.removeprefix('total_')}") for name in METRICS}
+        told.append({**days, **present(**totals)})
+    return _added_up(told)
 
 
 def _added_up(metrics: Sequence[Any]) -> Sequence[float]:

@@ -11,17 +11,19 @@ from typing import Any
 from litellm_plugin import journal
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
-from litellm_plugin.config.settings import Provisioning, UserDefaults
-from litellm_plugin.errors import NotFound, PluginError, UpstreamError, redact
-from litellm_plugin.services import shapes, usage
+from litellm_plugin.config.settings import Settings, UserDefaults
+from litellm_plugin.errors import Forbidden, NotFound, PluginError, UpstreamError, redact
+from litellm_plugin.services import shapes
 from litellm_plugin.services.account_owner import (
     AccountOwners,
     Claimant,
+    is_administrator,
     is_email,
     owner_fields,
+    refuse_key_type,
     same_email,
 )
-from litellm_plugin.services.caller import Caller
+from litellm_plugin.services.caller import Caller, not_reserved
 from litellm_plugin.services.clock import Clock, stamp
 from litellm_plugin.services.reports import Reports
 from litellm_plugin.services.shapes import present
@@ -29,13 +31,16 @@ from litellm_plugin.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
+MAX_ADOPTED = 10_000
 MAX_HINT = 500  # characters of LiteLLM's text that a hint repeats
+SERVICE_CREATES_NOBODY = (
+    "A service creates nobody here: GET /user/info?user_id= does, and so does the user's first"
+    " visit, where litellm.provisioning.enabled is true"
+)
 
-
-# How long an account that was found by e-mail is not looked for again, in seconds. What would
-# speak against using it is looked at each time, but for what the catalog says.
-ELSEWHERE = 300.0
-MAX_ELSEWHERE = 10_000
+# How long it is remembered which account has an e-mail, in seconds. What would speak against
+# using that account is looked at each time, but for what the catalog says.
+BY_EMAIL = 300.0
 
 # What depends on any team; changing one is rare, and so is everybody's reading anew.
 TEAMS = "teams"
@@ -104,7 +109,8 @@ class Users:
         litellm: The client.
         snapshots: What was read a moment ago.
         reports: Of usage.
-        provisioning: What a new user gets; whether there are new users at all.
+        settings: What a new user gets, whether there are new users at all, and which ids are
+            nobody's.
         owners: Tells whether an account is the caller's.
         now: The present time, in UTC.
     """
@@ -114,16 +120,17 @@ class Users:
         litellm: LiteLLM,
         snapshots: Snapshots,
         reports: Reports,
-        provisioning: Provisioning,
+        settings: Settings,
         owners: AccountOwners,
         now: Clock,
     ) -> None:
         self._owners = owners
-        self._elsewhere: set[str] = set()
+        self._adopted: set[str] = set()  # own ids of whom this worker has found by e-mail
         self._litellm = litellm
         self._snapshots = snapshots
         self._reports = reports
-        self._provisioning = provisioning
+        self._settings = settings
+        self._provisioning = settings.provisioning
         self._now = now
 
     def find(self, caller: Caller, *, fresh: bool = False) -> Account | None:
@@ -141,7 +148,7 @@ class Users:
         account = self._look_up(user_id, asking)
         if account is not None:
             return self._owners.settle(who, account)
-        if who is None or not self._may_be_elsewhere(user_id):
+        if who is None or not self._looks_by_email(user_id):
             return None
         return self._by_email(who, asking)
 
@@ -154,16 +161,17 @@ class Users:
         """
         return self._look_up(user_id, _Asking(reader, fresh=True))
 
-    def account(self, caller: Caller, *, fresh: bool = False) -> Account:
+    def account(self, caller: Caller, *, fresh: bool = False, for_service: bool = False) -> Account:
         """Return the caller's account, created if need be.
 
         Args:
             caller: Whose.
             fresh: Whether it must be as it is right now, because a write depends on it.
+            for_service: Whether the user that a service names is created, too.
 
         Raises:
-            NotFound: There is none, and provisioning is off; or the caller is a
-                service that names nobody.
+            NotFound: There is none, and it is not created; or the caller is a service that
+                names nobody.
             ProvisioningFailed: LiteLLM refused.
             BackstageUnavailable: The role can't be decided without the catalog.
         """
@@ -172,6 +180,11 @@ class Users:
             raise self._not_found("No user identity could be resolved from the request.")
         asking = _Asking(caller.name, fresh=fresh, since=caller.since, stale=caller.note_stale)
         who = claimant_of(caller)
+        if who is None and not for_service:
+            account = self._look_up(user_id, asking)
+            if account is None:
+                raise self._not_found(SERVICE_CREATES_NOBODY)
+            return account
         return self._account_of(user_id, who, lambda: profile_of(caller), asking)
 
     def account_of(
@@ -214,13 +227,20 @@ class Users:
         account = self._look_up(user_id, asking)
         if account is not None:
             return self._owners.settle(who, account)
+        looked = self._looks_by_email(user_id)
+        if who is not None and looked:
+            account = self._by_email(who, asking)
+            if account is not None:
+                return account
         if not self._provisioning.enabled:
             raise self._not_found(
                 "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
             )
         person = profile()
-        if who is not None and (
-            user_id in self._elsewhere or self._owners.refuse or _came_with_another(person, who)
+        if (
+            who is not None
+            and not looked
+            and (self._owners.refuse or _came_with_another(person, who))
         ):
             account = self._by_email(who, asking)
             if account is not None:
@@ -237,7 +257,12 @@ class Users:
         return account if account.asked != user_id else self._owners.settle(who, account)
 
     def _look_up(self, user_id: str, asking: _Asking) -> Account | None:
-        return self._snapshots.read(
+        """Return an account by LiteLLM id, or None.
+
+        Raises:
+            ReservedId: LiteLLM tells of an account that is nobody's.
+        """
+        account: Account | None = self._snapshots.read(
             ("account", asking.reader, user_id),
             (user_scope(user_id), TEAMS),
             lambda: _slim(self._litellm.account(user_id)),
@@ -246,24 +271,73 @@ class Users:
             weight=lambda account: account.rows if account else 1,
             stale=asking.stale,
         )
+        if account is not None:
+            not_reserved(account.user_id, self._settings)
+        return account
 
-    def would_create(self, user_id: str, person: Profile) -> Json:
-        """Return what a first visit would send to LiteLLM; sends nothing.
+    def check_key_owner(self, caller: Caller, key: Json, account: Account | None) -> None:
+        """Check that a new key may be its owner's.
+
+        A service whose token is restricted names plain users only: with a key of anybody else it
+        might do more than it is restricted to.
 
         Args:
-            user_id: The id of the user to be.
-            person: Who it is.
-        """
-        return self._new_user(user_id, person)
+            caller: Who asks for it.
+            key: What LiteLLM is to be asked for; ``user_id`` is whom a service names.
+            account: A user's own account; None for a service.
 
-    def _may_be_elsewhere(self, user_id: str) -> bool:
-        """Tell whether to look for an account by e-mail where nobody is to be created.
-
-        Where nothing is remembered, only for those who were found so before: everybody else
-        would be asked for twice.
+        Raises:
+            ReservedId: A service names an id that is nobody's.
+            Forbidden: A restricted service names an administrator of LiteLLM, or a user who is
+                not known there; or ``key_type`` is not for an administrator.
         """
-        remembers = self._snapshots.seconds > 0
-        return self._provisioning.enabled and (remembers or user_id in self._elsewhere)
+        if caller.service is not None and key.get("user_id"):
+            user_id = not_reserved(key["user_id"], self._settings)
+            restricted = caller.service.restrictions is not None
+            if restricted or key.get("key_type") not in {None, "llm_api"}:
+                account = self.as_it_is(user_id, caller.name)
+            if restricted and (account is None or is_administrator(account)):
+                raise Forbidden(
+                    "Access denied: the token of this service is restricted, so user_id must be a"
+                    " user of LiteLLM who is no administrator there",
+                    reason="token-restriction",
+                )
+        if account is not None:
+            refuse_key_type(key, account)
+
+    def would_find(self, caller: Caller, *, answers_kept: bool) -> Account | None:
+        """Return the account that a page of a person would be made of; creates nobody.
+
+        Args:
+            caller: A person.
+            answers_kept: Whether the service keeps answers; this process may not.
+
+        Raises:
+            IdentityRefused: It is not certain that the account is theirs.
+        """
+        account, who = self.find(caller, fresh=True), claimant_of(caller)
+        # With provisioning at the latest when LiteLLM refuses a second user of an e-mail.
+        looks_by_email = answers_kept or self._provisioning.enabled
+        if account is None and who is not None and looks_by_email:
+            account = self._by_email(who, _Asking(caller.name, fresh=True))
+        return account
+
+    def would_create(self, caller: Caller) -> Json:
+        """Return what a first visit would send to LiteLLM; sends nothing.
+
+        Raises:
+            IdentityRefused: The id may be somebody else's.
+        """
+        self._owners.refuse_shared_id(claimant_of(caller))
+        return self._new_user(caller.litellm_id or "", profile_of(caller))
+
+    def _looks_by_email(self, user_id: str) -> bool:
+        """Tell whether to look for an account by e-mail where there is none of that id.
+
+        Where no answer is kept, only for those who were found so before: LiteLLM would be asked
+        twice, each time, for everybody that it does not know.
+        """
+        return self._snapshots.seconds > 0 or user_id in self._adopted
 
     def _by_email(self, who: Claimant, asking: _Asking) -> Account | None:
         """Return the account that has somebody's e-mail, under whatever id; None without one.
@@ -282,14 +356,14 @@ class Users:
             return self._owners.by_email(who, same) if same else ""
 
         key = ("id by e-mail", who.ref, who.own_id, email)
-        seconds = max(ELSEWHERE, self._snapshots.seconds)
+        seconds = max(BY_EMAIL, self._snapshots.seconds)
         user_id: str = self._snapshots.read(key, (), find, seconds=seconds, fresh=asking.fresh)
         account = self._look_up(user_id, asking) if user_id else None
         if account is None or not same_email(account.info.get("user_email"), email):
             return None
-        if len(self._elsewhere) >= MAX_ELSEWHERE:
-            self._elsewhere.clear()
-        self._elsewhere.add(who.own_id)
+        if len(self._adopted) >= MAX_ADOPTED:
+            self._adopted.clear()
+        self._adopted.add(who.own_id)
         return self._owners.accept(who, account)
 
     def usage(self, caller: Caller, start: str, end: str) -> Json:
@@ -303,19 +377,13 @@ class Users:
         user_id = None
         if caller.user or caller.litellm_id:
             user_id = self.account(caller).asked
-        try:
-            return self._reports.read(
-                ("usage", caller.name, user_id or ""),
-                (user_scope(user_id or ""),),  # it names their keys
-                partial(self._litellm.user_activity, user_id),
-                (start, end),
-                stale=caller.note_stale,
-            )
-        except UpstreamError as exc:
-            # LiteLLM may not know a user who has used nothing yet.
-            if exc.answered != 404 and "not found" not in exc.message:
-                raise
-            return usage.report([])
+        return self._reports.read(
+            ("usage", caller.name, user_id or ""),
+            (user_scope(user_id or ""),),  # it names their keys
+            partial(self._litellm.user_activity, user_id),
+            (start, end),
+            stale=caller.note_stale,
+        )
 
     def _create(
         self, user_id: str, person: Profile, who: Claimant | None, asking: _Asking

@@ -135,7 +135,7 @@ def _rebudgets(team: str) -> Callable[[World, int, int], TestResponse]:
 USER, OWN_USE, TEAM_USE = (
     "/user/info",
     "/user/daily/activity/aggregated",
-    "/team/daily/activity",
+    "/team/daily/activity/aggregated",
 )
 MEETINGS = {
     "keys": Meeting("bob", "/keys", USER, of_key, _renames),

@@ -43,9 +43,12 @@ def test_a_service_that_asks_for_somebody_and_they_themselves_are_told_apart(
     for who, asked in (("plugin", theirs), ("static", theirs), ("bob", path)):
         world.litellm.calls.clear()
         world.get(who, asked)
-        costs.append(len(world.litellm.calls))
+        # LiteLLM's version is the same for everybody.
+        calls = [call for call in world.litellm.calls if not call.path.startswith("/health")]
+        costs.append(len(calls))
+        before = len(world.litellm.calls)
         world.get(who, asked)
-        assert len(world.litellm.calls) == costs[-1]
+        assert len(world.litellm.calls) == before
     assert len(set(costs)) == 1
     assert costs[0] > 0
 
@@ -54,7 +57,7 @@ def test_a_service_that_asks_for_somebody_and_they_themselves_are_told_apart(
     ("path", "asked"),
     [
         ("/teams/managed", "/team/list"),
-        (f"/teams/{TEAM}/usage?{PERIOD}", "/team/daily/activity"),
+        (f"/teams/{TEAM}/usage?{PERIOD}", "/team/daily/activity/aggregated"),
     ],
 )
 def test_team_admins_are_told_apart(world: World, path: str, asked: str) -> None:

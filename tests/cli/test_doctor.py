@@ -113,6 +113,13 @@ def two_bobs(installation: Installation) -> None:
     installation.fake.people = People.of()
 
 
+def an_administrators_name(installation: Installation) -> None:
+    people = installation.fake.people
+    entities = [*people.of_kind("user"), *people.of_kind("group")]
+    person = {"kind": "User", "metadata": {"name": "default_user_id"}, "spec": {}}
+    installation.fake.people = People([*entities, person])
+
+
 def slow_clock(installation: Installation) -> None:
     installation.litellm.ahead = installation.backstage.ahead = 600
 
@@ -413,6 +420,23 @@ def test_the_right_cause_is_named(installation: Installation, name: str) -> None
 
 
 @pytest.mark.parametrize(
+    "named",
+    [
+        {"allowedVectorStores": ["vs-docs"], "allowedMcpServers": ["mcp-docs"]},
+        {"allowedVectorStores": ["Docs"], "allowedMcpServers": ["docs"]},
+        {"allowedMcpServers": [], "allowedMcpAccessGroups": ["mcp-beta"]},
+    ],
+)
+def test_objects_are_found_as_the_routes_find_them(
+    installation: Installation, named: dict[str, list[str]]
+) -> None:
+    servers = [{"server_id": "mcp-docs", "alias": "docs", "mcp_access_groups": ["mcp-beta"]}]
+    installation.litellm.replies["/v1/mcp/server"] = Reply(json=servers)
+    installation.config["litellm"]["teamAdmin"] |= named
+    assert installation.doctor()["objects"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
     ("break_", "check", "found"),
     [
         (
@@ -436,9 +460,29 @@ def test_the_right_cause_is_named(installation: Installation, name: str) -> None
             "litellm.teamAdmin.allowedMcpServers: LiteLLM has no jira",
         ),
         (
+            sets("litellm.teamAdmin.allowedVectorStores", ["vs-dox"]),
+            "objects",
+            "litellm.teamAdmin.allowedVectorStores: LiteLLM has no vs-dox (did you mean vs-docs?)",
+        ),
+        (
+            sets("litellm.teamAdmin.allowedMcpAccessGroups", ["mcp-beta"]),
+            "objects",
+            "litellm.teamAdmin.allowedMcpAccessGroups: LiteLLM has no MCP server in mcp-beta",
+        ),
+        (
             both(two_bobs, sets("litellm.service.userIds", "unambiguous")),
             "user-ids",
             "user:default/bob. An account that is not certainly theirs is refused them (409).",
+        ),
+        (
+            both(an_administrators_name, sets("litellm.userIdDomain", None)),
+            "user-ids",
+            "user:default/default_user_id: the LiteLLM id is reserved",
+        ),
+        (
+            sets("litellm.service.reservedUserIds", ["Bob@example.com"]),
+            "user-ids",
+            "user:default/bob: the LiteLLM id is reserved",
         ),
         (
             lambda installation: setattr(installation.backstage, "ahead", 30),
@@ -514,18 +558,42 @@ def test_older_versions_of_litellm_tell_theirs_elsewhere(installation: Installat
     installation.litellm.replies.update(
         {
             "/health/readiness/details": Reply(404, {"detail": "Not Found"}),
-            "/health/readiness": Reply(json={"status": "healthy", "litellm_version": "1.40.0"}),
+            "/health/readiness": Reply(json={"status": "healthy", "litellm_version": "1.81.14"}),
             "/health/license": Reply(404, {"detail": "Not Found"}),
         }
     )
-    assert installation.doctor()["litellm-version"]["found"] == "1.40.0, edition not told"
+    found = installation.doctor()["litellm-version"]["found"]
+    assert found == "1.81.14 (supported: 1.81.14 and newer), edition not told"
     installation.litellm.replies |= {
         "/health/readiness": Reply(json={"status": "healthy"}),
-        "/openapi.json": Reply(json={"info": {"version": "1.30.0"}}),
+        "/openapi.json": Reply(json={"info": {"version": "1.82.0"}}),
         "/health/license": Reply(json={"has_license": True, "license_type": "enterprise"}),
     }
     found = installation.doctor()["litellm-version"]["found"]
-    assert found == "1.30.0, licensed (enterprise, until any time)"
+    assert found.startswith("1.82.0 ")
+    assert found.endswith(", licensed (enterprise, until any time)")
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "found"),
+    [
+        ("1.81.13-stable", "failed", "1.81.13-stable, "),
+        ("main", "warning", "Version main, "),
+        (None, "warning", "Version not told, "),
+    ],
+)
+def test_a_litellm_that_is_too_old_or_unknown_is_told_of(
+    installation: Installation, told: str | None, status: str, found: str
+) -> None:
+    installation.litellm.replies["/health/readiness/details"] = Reply(
+        json={"litellm_version": told}
+    )
+    installation.litellm.replies["/openapi.json"] = Reply(404, {"detail": "Not Found"})
+    outcome = installation.doctor()
+    assert outcome["litellm-version"]["status"] == status
+    assert outcome["litellm-version"]["found"].startswith(found)
+    assert "1.81.14 or newer" in outcome["litellm-version"]["remedy"]
+    assert outcome.result.exit_code == (1 if status == "failed" else 0)
 
 
 def test_the_table_is_for_people(installation: Installation) -> None:

@@ -74,7 +74,7 @@ def test_why_it_is_refused(plugin: Installation, tokens: TokenFactory) -> None:
     stranger = SigningKey.ec("a-stranger")
     for token, refusal, remedy in (
         (tokens.expired(ago=200), "It expired 3 minutes ago.", "Get a new one"),
-        (tokens.user(nbf=now + 7300), "It does not hold before 2 hours from now.", "clocks"),
+        (tokens.user(nbf=now + 7300), "It becomes valid in 2 hours.", "clocks"),
         (
             tokens.user(key=stranger),
             f"It is signed by a key that {USER_KEYS} does not publish.",
@@ -82,7 +82,7 @@ def test_why_it_is_refused(plugin: Installation, tokens: TokenFactory) -> None:
         ),
         (
             tokens.other_key(),
-            f"Its signature does not hold with the key that {USER_KEYS} publishes under its kid.",
+            f"Its signature is not that of the key that {USER_KEYS} publishes under its kid.",
             "of another Backstage",
         ),
         (
@@ -110,10 +110,14 @@ def test_why_it_is_refused(plugin: Installation, tokens: TokenFactory) -> None:
         ),
         (
             stranger.token({"typ": USER_TYP, "alg": "ES256"}, b"no json"),
-            "Its payload is not re",
+            "The payload is not readable.",
             "",
         ),
-        ("garbage-token", "As a JSON Web Token: it does not have three segments.", "none of the 3"),
+        (
+            "garbage-token",
+            "As a JSON Web Token: the token does not have three segments.",
+            "none of the 3",
+        ),
         ("sk-0123456789abcdef", "Illegal token.", "LiteLLM itself takes such keys"),
         ("catalog-only-token", "restricted to plugin(s) 'catalog'", "accessRestriction"),
     ):
@@ -125,7 +129,7 @@ def test_why_it_is_refused(plugin: Installation, tokens: TokenFactory) -> None:
 def test_keys_that_can_t_be_read_are_named(plugin: Installation, tokens: TokenFactory) -> None:
     plugin.backstage.replies["*"] = connection_refused()
     told = read(plugin, tokens.user(), held=False)
-    assert told["refusal"] == f"The keys to check it with can't be read: {USER_KEYS}."
+    assert told["refusal"] == f"The keys that verify it can't be read: {USER_KEYS}."
     assert "doctor" in told["remedy"]
     assert any("Check that discovery.endpoints" in note for note in told["notes"])
     told = read(plugin, tokens.plugin(), held=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.cli.installation import Installation
 from tests.fakes import connection_refused
 
@@ -74,3 +76,42 @@ def test_what_can_t_be_told_is_no_answer(installation: Installation) -> None:
 def test_a_name_that_is_none(installation: Installation) -> None:
     for user in ("group:default/platform", "user:default/", "a/b/c"):
         assert installation.run("whoami", user).exit_code == 2
+
+
+def adopted(installation: Installation, **over: Any) -> str:
+    """LiteLLM has carol's e-mail under another id, which is returned."""
+    user = {"user_id": "sso-1", "user_email": "carol.clark@example.com", "auto_create_key": False}
+    litellm: Any = installation.litellm.host
+    litellm.litellm.user_new({**user, **over})
+    return "sso-1"
+
+
+@pytest.mark.parametrize("provisioning", [True, False])
+def test_an_account_that_is_found_by_its_email(
+    installation: Installation, *, provisioning: bool
+) -> None:
+    user_id = adopted(installation, user_role="proxy_admin")
+    installation.settings["provisioning"]["enabled"] = provisioning
+    told = whoami(installation, "carol")
+    assert told["litellm_id"] == "carol@example.com"
+    assert told["litellm"]["user_id"] == user_id
+    assert told["litellm"]["administrator"] is True
+    assert told["first_visit"] is None
+    assert f"e-mail, as {user_id}" in installation.run("whoami", "carol").stdout
+
+
+def test_an_account_that_the_service_refuses(installation: Installation) -> None:
+    adopted(installation, metadata={"backstage_entity": "user:default/bob"})
+    told = whoami(installation, "carol")
+    assert told["litellm"] is None
+    assert told["first_visit"] is None
+    assert "made for another" in told["refused"]
+    assert "Refused (409)" in installation.run("whoami", "carol").stdout
+
+
+def test_a_name_whose_id_is_reserved(installation: Installation) -> None:
+    installation.settings["service"]["reservedUserIds"] = ["alice@example.com"]
+    told = whoami(installation, "alice")
+    assert told["catalog"] is not None
+    assert told["litellm"] is None
+    assert "reserved" in told["refused"]

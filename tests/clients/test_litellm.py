@@ -16,9 +16,9 @@ from requests_mock.request import _RequestObjectProxy as Sent
 from litellm_plugin.clients import deadline, http
 from litellm_plugin.clients import litellm as module
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
-from litellm_plugin.clients.litellm import PAGE_SIZE, Account, LiteLLM
+from litellm_plugin.clients.litellm import MAX_PAGES, PAGE_SIZE, Account, LiteLLM
 from litellm_plugin.config.settings import Timeouts
-from litellm_plugin.errors import UpstreamError
+from litellm_plugin.errors import UpstreamError, UsageUnavailable
 from tests.clients.server import Peer, Server, answer
 
 BASE = "http://litellm.example/below"
@@ -67,12 +67,12 @@ CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
     "mcp_servers": ((), "/v1/mcp/server", None),
     "user_activity": (
         ("bob", *DAYS),
-        f"/user/daily/activity/aggregated?{TIME}&user_id=bob",
+        f"/user/daily/activity/aggregated?{TIME}&user_id=bob&api_key_limit=1000",
         None,
     ),
     "team_activity": (
         ("t1", *DAYS),
-        f"/team/daily/activity?{TIME}&team_ids=t1&page=1&page_size={PAGE_SIZE}",
+        f"/team/daily/activity/aggregated?{TIME}&team_ids=t1&api_key_limit=1000",
         None,
     ),
     "audit_log": (({"page": "2", "action": "deleted"},), "/audit?page=2&action=deleted", None),
@@ -353,9 +353,16 @@ class TestAccount:
             {"user_id": "bob", "user_info": {}, "keys": [], "teams": []},
             {"user_id": "bob", "user_info": None},
             {"user_info": [], "keys": None, "teams": None},
+            {"user_id": "bob", "user_info": {"spend": 0}, "keys": [], "teams": []},
+            {"user_id": "bob", "user_info": {"spend": 1.5, "max_budget": None}},
+            {"user_id": "bob", "user_info": {}, "keys": [{"token": HASH}], "teams": ["t1"]},
+            {"user_id": "bob", "user_info": None, "teams": [{"team_id": "t1"}]},
+            {"user_id": "bob", "user_info": {"user_id": None, "spend": 0}, "keys": []},
+            {"keys": [], "teams": []},
+            {},
         ],
     )
-    def test_an_answer_without_anything_means_an_unknown_user(
+    def test_an_answer_whose_user_has_no_id_means_an_unknown_user(
         self, client: LiteLLM, requests_mock: Mocker, body: Any
     ) -> None:
         requests_mock.get(f"{BASE}/user/info", json=body)
@@ -601,9 +608,10 @@ class TestActivity:
         self, request: pytest.FixtureRequest, client: LiteLLM, requests_mock: Mocker
     ) -> tuple[Callable[[], list[Any]], str]:
         """One that comes in pages, and its path."""
-        requests_mock.get(AGGREGATED, status_code=404, json={"detail": "Not Found"})
+        path = f"{BASE}/{request.param}/daily/activity"
+        requests_mock.get(f"{path}/aggregated", status_code=404, json={"detail": "Not Found"})
         ask = client.user_activity if request.param == "user" else client.team_activity
-        return lambda: ask("x", *DAYS), f"{BASE}/{request.param}/daily/activity"
+        return lambda: ask("x", *DAYS), path
 
     @pytest.mark.parametrize("total", [1, 2, 3, 20])
     def test_all_pages_are_read_in_order(
@@ -645,20 +653,26 @@ class TestActivity:
         with pytest.raises(UpstreamError):
             ask()
 
-    def test_a_senseless_number_of_pages_is_refused(
-        self, activity: tuple[Callable[[], list[Any]], str], requests_mock: Mocker
+    @pytest.mark.parametrize("total", [MAX_PAGES + 1, 1329, 10**12])
+    def test_too_many_pages_are_refused_and_not_read(
+        self, activity: tuple[Callable[[], list[Any]], str], requests_mock: Mocker, total: int
     ) -> None:
         ask, path = activity
-        requests_mock.get(path, json=page_of(10**12))
+        requests_mock.get(path, json=page_of(total))
 
-        with pytest.raises(UpstreamError, match="too many pages"):
+        with pytest.raises(UsageUnavailable, match="too many pages"):
             ask()
+        assert len(requests_mock.request_history) == 2  # the aggregated answer and page 1
 
-    def test_the_aggregated_answer_is_enough(self, client: LiteLLM, requests_mock: Mocker) -> None:
+    @pytest.mark.parametrize("whose", ["user", "team"])
+    def test_the_aggregated_answer_is_enough(
+        self, client: LiteLLM, requests_mock: Mocker, whose: str
+    ) -> None:
         body = {"results": [], "metadata": {"api_key_limit": 100, "total_api_keys": 100}}
-        requests_mock.get(AGGREGATED, json=body)
+        requests_mock.get(f"{BASE}/{whose}/daily/activity/aggregated", json=body)
 
-        assert client.user_activity("bob", *DAYS) == [body]
+        ask = client.user_activity if whose == "user" else client.team_activity
+        assert ask("bob", *DAYS) == [body]
 
     def test_an_aggregated_answer_without_all_keys_is_not(
         self, client: LiteLLM, requests_mock: Mocker
@@ -691,12 +705,12 @@ class TestActivity:
 
         client.user_activity("", *DAYS)
 
-        assert sent(requests_mock)[0].endswith("&user_id=")
+        assert "&user_id=&" in sent(requests_mock)[0]
 
     def test_a_comma_does_not_make_two_teams_of_one(
         self, client: LiteLLM, requests_mock: Mocker
     ) -> None:
-        with pytest.raises(UpstreamError, match="comma"):
+        with pytest.raises(UsageUnavailable, match="comma"):
             client.team_activity("mine,theirs", *DAYS)
         assert requests_mock.request_history == []
 

@@ -527,6 +527,28 @@ def test_the_key_generation_switches_are_none_until_they_are_set(load: Load) -> 
     )
 
 
+def test_the_types_of_keys_are_those_that_a_caller_may_have(load: Load) -> None:
+    def types(value: Any) -> tuple[str, ...]:
+        return load(at("litellm.keyGeneration.keyTypes", value)).key_generation.key_types
+
+    assert load().key_generation.key_types == ("llm_api",)
+    assert types(["llm_api", "read_only", "default"]) == ("llm_api", "read_only", "default")
+    for wrong in (["llm_api", "management"], ["Default"]):
+        with pytest.raises(ConfigError, match=r"keyGeneration\.keyTypes: may have only llm_api, r"):
+            types(wrong)
+
+
+@pytest.mark.parametrize("life", ["30d", "12h", "1mo", "1y"])
+def test_the_life_of_opencode_keys_is_a_duration(load: Load, life: str) -> None:
+    assert load(at("litellm.opencode.keyDuration", life)).opencode.key_duration == life
+
+
+@pytest.mark.parametrize("life", ["", "-1", "0d", "30", "monthly", "30d x"])
+def test_no_other_life_of_opencode_keys_is_taken(load: Load, life: str) -> None:
+    with pytest.raises(ConfigError, match=r"opencode\.keyDuration: "):
+        load(at("litellm.opencode.keyDuration", life))
+
+
 # --- Backstage ---
 
 

@@ -100,7 +100,14 @@ def _status_only(case: Case, outcome: Outcome) -> Iterator[str]:
         text_wanted = isinstance(_member(case.original.get("json"), "error"), str)
         yield from _error_body(outcome, framework=not text_wanted)
     # More than the contract says: a refused request must not be sent on, nor sent twice.
-    yield from _writes_equal(case.writes, outcome)
+    yield from _writes_equal([_for_models(write) for write in case.writes], outcome)
+
+
+def _for_models(write: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded write as difference 16 has it; cases of this parity are as recorded."""
+    if write["path"] != "/key/generate":
+        return write
+    return {**write, "body": {"key_type": "llm_api", **write["body"]}}
 
 
 def _ours(case: Case, outcome: Outcome) -> Iterator[str]:

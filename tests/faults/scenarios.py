@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from litellm_plugin.identity import jose
+from litellm_plugin.identity import jwt
 from tests.cache.redis_server import PROGRAM, RedisServer
 from tests.faults import proxy
 from tests.faults.rig import (
@@ -314,7 +314,7 @@ def backstage_down_at_start(folder: Path) -> Row:
 
 def rotate(rig: Rig) -> None:
     """Let Backstage sign with a new key, and forget the old one."""
-    rig.issuer._key = jose.PrivateKey.generate()
+    rig.issuer._key = jwt.PrivateKey.generate()
 
 
 def rotated(rig: Rig) -> Row:

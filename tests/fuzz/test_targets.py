@@ -16,7 +16,7 @@ from fuzz import config, fuzz_run, shapes, stateful, tokens
 from litellm_plugin.config import convert
 from litellm_plugin.config.convert import Wrong
 from litellm_plugin.config.yaml12 import Value
-from litellm_plugin.identity import jose
+from litellm_plugin.identity import jwt
 from litellm_plugin.routes.openapi import document
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.services.keys import Keys, OwnedKey
@@ -81,15 +81,15 @@ def seeds_that_notice(name: str) -> int:
 
 
 def test_a_signature_that_nobody_checks_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def believed(token: jose.UnverifiedToken, *_: object) -> jose.Claims:
+    def believed(token: jwt.UnverifiedToken, *_: object) -> jwt.Claims:
         return token.unverified_claims
 
-    monkeypatch.setattr(jose, "_verify", believed)
+    monkeypatch.setattr(jwt, "_verify", believed)
     assert seeds_that_notice("tokens")
 
 
 def test_an_expiry_that_nobody_checks_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("litellm_plugin.identity.tokens.check_times", lambda *_, **__: None)
+    monkeypatch.setattr("litellm_plugin.identity.user_token.check_times", lambda *_, **__: None)
     assert seeds_that_notice("tokens")
 
 

@@ -7,10 +7,10 @@ from typing import Any, cast
 import pytest
 
 from litellm_plugin.errors import Unauthenticated
+from litellm_plugin.identity.authenticator import Authenticator
 from litellm_plugin.identity.jwks import NoKeysError
 from litellm_plugin.identity.principal import Principal, ServicePrincipal, UserPrincipal
 from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
-from litellm_plugin.identity.tokens import Authenticator
 
 
 class Verifier:

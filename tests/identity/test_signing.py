@@ -15,7 +15,7 @@ import pytest
 
 from litellm_plugin.config.settings import Discovery, Service, Settings, StaticPluginKey
 from litellm_plugin.identity import signing
-from litellm_plugin.identity.jose import PrivateKey, PublicKey, parse
+from litellm_plugin.identity.jwt import PrivateKey, PublicKey, parse
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys, PluginTokens
 from tests.identity.doubles import NOW, Clock, numbered
 from tests.tokens import SigningKey
@@ -259,10 +259,10 @@ class TestManyAtOnce:
     def test_processes_agree(self, key_file: Path) -> None:
         script = (
             "import sys, pathlib\n"
-            "from litellm_plugin.identity.signing import _host_key\n"
+            "from litellm_plugin.identity.signing import _new_host_key\n"
             "print('ready', flush=True)\n"
             "sys.stdin.readline()\n"
-            "print(_host_key(pathlib.Path(sys.argv[1])).kid)\n"
+            "print(_new_host_key(pathlib.Path(sys.argv[1])).kid)\n"
         )
         workers = [
             subprocess.Popen(

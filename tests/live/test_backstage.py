@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from litellm_plugin.identity.jose import PrivateKey
+from litellm_plugin.identity.jwt import PrivateKey
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
 from tests.live.kinds import Caller, Person, Policy, Told
 from tests.live.rigs import STATIC_TOKEN, BackstageRig, LiteLLMRig

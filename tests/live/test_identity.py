@@ -88,23 +88,34 @@ def test_a_team_admin_adds_and_removes_an_account_of_sso(
     assert sso not in [member["user_id"] for member in known["members_with_roles"]]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"user_role": "proxy_admin"},
-        {"user_role": "proxy_admin_viewer"},
-        {"metadata": {"backstage_entity": "user:default/somebody"}},
-    ],
-    ids=str,
-)
-def test_an_administrators_account_and_another_persons_are_not_used(
-    service: Service,
-    backstage: BackstageRig,
-    litellm: LiteLLMRig,
-    sso: str,
-    change: dict[str, object],
+@pytest.mark.parametrize("role", ["proxy_admin", "proxy_admin_viewer"])
+def test_an_administrators_account_is_used_as_any_other(
+    service: Service, backstage: BackstageRig, litellm: LiteLLMRig, sso: str, role: str
 ) -> None:
-    json_of(litellm.admin.post("/user/update", {"user_id": sso, **change}))
+    json_of(litellm.admin.post("/user/update", {"user_id": sso, "user_role": role}))
+    heidi = Client(service.url, backstage.sign_in(HEIDI))
+    assert json_of(heidi.get("/user/info"))["user_id"] == sso
+    key = json_of(heidi.post("/keys/generate", {"alias": f"key-{uuid4().hex[:8]}"}))
+    assert litellm.keys_of(sso) == [key["token"]]
+
+
+def test_an_account_stays_its_owners_after_a_restart_without_provisioning(
+    deploy: Deploy, backstage: BackstageRig, sso: str, told: Told
+) -> None:
+    heidi = backstage.sign_in(HEIDI)
+    before = deploy("adopting", caching=True)
+    assert json_of(Client(before.url, heidi).get("/user/info"))["user_id"] == sso
+    after = deploy("adopted", "  provisioning: { enabled: false }\n", caching=True)
+    for _ in range(8):  # by both workers
+        assert json_of(Client(after.url, heidi).get("/user/info"))["user_id"] == sso
+    told("An account found by e-mail is its owner's after a restart without provisioning")
+
+
+def test_another_persons_account_is_not_used(
+    service: Service, backstage: BackstageRig, litellm: LiteLLMRig, sso: str
+) -> None:
+    record = {"metadata": {"backstage_entity": "user:default/somebody"}}
+    json_of(litellm.admin.post("/user/update", {"user_id": sso, **record}))
     heidi = Client(service.url, backstage.sign_in(HEIDI))
     refused = json_of(heidi.get("/user/info"), 409)
     assert "e-mail" in refused["error"]

@@ -38,6 +38,10 @@ def test_usage_appears_for_its_owner_and_for_the_team(
         assert sum(day["spend"] for day in usage["daily_usage"]) == pytest.approx(
             usage["total_spend"]
         )
+        for part in ("usage_by_model", "usage_by_key"):
+            assert sum(each["total_spend"] for each in usage[part].values()) == pytest.approx(
+                usage["total_spend"]
+            )
     names = {model["model_name"] for model in json_of(ivan.get("/models"))}
     assert set(own["usage_by_model"]) <= names
     told(

@@ -16,6 +16,7 @@ from litellm_plugin.config.settings import KeyGeneration, KeyPolicy, Provisionin
 from tests.apps import Apps
 from tests.client import PluginClient
 from tests.fakes import FakeBackstage, FakeLiteLLM, Network
+from tests.fakes.network import NOTHING
 from tests.routes.conftest import OWN_KEY
 from tests.standin import furnished
 
@@ -27,6 +28,9 @@ POLICY = KeyPolicy(max_duration="30d", max_budget=100, max_rpm_limit=10, allowed
 FILLED = {"duration": "30d", "max_budget": 100, "rpm_limit": 10, "models": ["cheap"]}
 BOB = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
 CALLBACK = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
+
+ENDED = "2020-01-01T00:00:00+00:00"  # within any ceiling, whatever the time is
+LONG = ["2999-01-01T00:00:00+00:00", None, "never", 5]
 
 Under = Callable[..., PluginClient]
 
@@ -66,7 +70,6 @@ def test_what_the_frontend_leaves_out_is_filled_in(
     [
         {"duration": None},
         {"duration": "31d"},
-        {"duration": "-1"},
         {"max_budget": None},
         {"max_budget": 101},
         {"budget_duration": "1h"},
@@ -204,23 +207,132 @@ def test_a_model_of_an_allowed_access_group_is_allowed(
         assert client.post("/keys/generate", json=sent, headers=bob).status_code == status, model
 
 
-def test_a_key_that_its_team_lets_live_too_long_is_shortened_or_deleted(
+def test_a_key_that_its_team_lets_live_too_long_is_shortened(
     under: Under, known_bob: FakeLiteLLM, bob: Headers
 ) -> None:
     token = "2" * 64
     known_bob.rules[1].reply.json["expires"] = "2999-01-01T00:00:00Z"
-    known_bob.rules[2].reply.json["expires"] = "2026-12-01T00:00:00+00:00"
-    client = under()
+    known_bob.rules[2].reply.json["expires"] = ENDED
     sent = {"alias": "ci", "team_id": "t1", "duration": "5d"}
-    answer = client.post("/keys/generate", json=sent, headers=bob)
-    assert answer.get_json()["expires"] == "2026-12-01T00:00:00+00:00"
+    answer = under().post("/keys/generate", json=sent, headers=bob)
+    assert answer.get_json()["expires"] == ENDED
     assert known_bob.writes[-1].body == {"key": token, "duration": "5d"}
-    known_bob.rules.pop(2)
-    known_bob.post("/key/delete", json={})
-    answer = client.post("/keys/generate", json=sent, headers=bob)
-    assert answer.status_code >= 500
-    assert "sk-new" not in answer.text
-    assert known_bob.writes[-1].body == {"keys": [token]}
+
+
+@pytest.mark.parametrize(
+    "shortened",
+    [
+        *({"json": {"key": "2" * 64, "expires": expires}} for expires in LONG),
+        {"json": {"key": "2" * 64}},
+        {"json": []},
+        {"status": 400, "json": {"error": {"message": "no"}}},
+        {"status": 500, "json": {}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("deleted", [200, 500])
+@pytest.mark.parametrize("expires", LONG)
+def test_a_key_that_lives_too_long_is_deleted_and_not_handed_out(
+    under: Under,
+    litellm: FakeLiteLLM,
+    account: Any,
+    bob: Headers,
+    headers_of: Any,
+    expires: Any,
+    shortened: Json,
+    deleted: int,
+) -> None:
+    token = "2" * 64
+    litellm.get("/user/info", query={"user_id": "bob@example.com"}, json=account())
+    litellm.post("/key/generate", json={"key": "sk-canary-new", "token": token, "expires": expires})
+    litellm.post("/key/update", **shortened)
+    litellm.post("/key/delete", status=deleted, json={})
+    client = under()
+    service = headers_of("static")
+    for method, path, sent, headers in (
+        ("POST", "/keys/generate", {"alias": "a"}, bob),
+        ("POST", "/bridge/keys", {"duration": "1d"}, headers_of(BOB)),
+        ("POST", "/keys/generate", {"alias": "a", "user_id": "x"}, service),
+        ("GET", CALLBACK, NOTHING, bob),
+    ):
+        litellm.calls.clear()
+        answer = client.request(method, path, json=sent, headers=headers)
+        assert answer.status_code == 502
+        assert "duration" in answer.get_json()["error"]
+        assert "sk-canary" not in answer.text + str(answer.headers)
+        assert [write.path for write in litellm.writes] == [
+            "/key/generate",
+            "/key/update",
+            "/key/delete",
+        ]
+        assert litellm.writes[-1].body == {"keys": [token]}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "status", "deleted"),
+    [
+        (ENDED, ENDED, 200, False),
+        (None, ENDED, 200, False),
+        (None, None, 502, False),
+        ("2999-01-01T00:00:00Z", "2999-01-01T00:00:00Z", 502, False),
+        (ENDED, None, 502, True),
+        (ENDED, "2999-01-01T00:00:00Z", 502, True),
+    ],
+)
+def test_a_change_that_makes_a_key_live_too_long_deletes_it(
+    under: Under,
+    litellm: FakeLiteLLM,
+    account: Any,
+    bob: Headers,
+    before: str | None,
+    after: str | None,
+    status: int,
+    *,
+    deleted: bool,
+) -> None:
+    row = {"token": OWN_KEY, "expires": before}
+    litellm.get("/user/info", json=account(keys=[row]))
+    litellm.post("/key/update", json={"key": OWN_KEY, "expires": after})
+    litellm.post("/key/delete", json={})
+    path = f"/keys/{OWN_KEY}/update"
+    answer = under().post(path, json={"duration": "5d"}, headers=bob)
+    assert answer.status_code == status
+    paths = [write.path for write in litellm.writes]
+    assert paths == ["/key/update", *(["/key/delete"] if deleted else [])]
+    # Without a ceiling it is LiteLLM's to say.
+    free = under(KeyPolicy(max_budget=5))
+    assert free.post(path, json={"duration": "5d"}, headers=bob).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("model", "status"),
+    [
+        ("openai/gpt-4o", 200),
+        ("openai/*", 200),
+        ("openai/gpt-*", 200),
+        ("cheap", 200),
+        ("openai2/gpt-4o", 400),
+        ("anthropic/*", 400),
+        ("*", 400),
+        ("openai/*|.*", 400),
+        ("all-proxy-models", 400),
+    ],
+)
+def test_a_wildcard_is_every_model_that_it_fits_on_every_way(
+    under: Under, known_bob: FakeLiteLLM, bob: Headers, headers_of: Any, model: str, status: int
+) -> None:
+    known_bob.get("/model/info", json={"data": [{"model_name": "cheap"}]})
+    client = under(KeyPolicy(allowed_models=("openai/*", "cheap")))
+    for path, headers in (
+        ("/keys/generate", bob),
+        (f"/keys/{OWN_KEY}/update", bob),
+        ("/bridge/keys", headers_of(BOB)),
+        ("/keys/generate", headers_of("static")),
+    ):
+        named = {} if "update" in path else {"alias": "ci"}
+        answer = client.post(path, json={**named, "models": [model]}, headers=headers)
+        assert answer.status_code == status, path
+        assert status == 200 or f'"{model}"' in answer.get_json()["error"]
 
 
 def test_a_ceiling_takes_the_place_of_a_budget_that_must_not_be_missing(

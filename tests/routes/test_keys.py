@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from flask import Flask
 
+from litellm_plugin import create_app
+from litellm_plugin.config.settings import KeyGeneration
+from litellm_plugin.services.key_fields import BUDGET, KeyField, key_fields
+from tests.apps import Apps
 from tests.client import PluginClient
-from tests.fakes import FakeBackstage, FakeLiteLLM, Policy
+from tests.fakes import FakeBackstage, FakeLiteLLM, Network, Policy
 from tests.routes.conftest import FOREIGN_KEY, OWN_KEY
 
 Headers = dict[str, str]
 Json = dict[str, Any]
+BRIDGE = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
 
 NOT_THE_CALLERS = [
     {name: value}
@@ -78,6 +86,242 @@ def test_a_wrong_value_is_refused_before_anything_is_asked(
     answer = client.post("/keys/generate", json={"alias": "mine", **field}, headers=bob)
     assert answer.status_code == 400
     assert known_bob.calls == []
+
+
+# What no key may have, by the name that LiteLLM has for it, where a team and a budget are required.
+WRONG: dict[str, list[Any]] = {
+    "key_alias": ["", " ", "a\u200bb", "a\u202eb", "a\nb", "a\x7fb", "a" * 513, 5],
+    "models": ["gpt-4o", [1], ["a\nb"], {}],
+    "max_budget": [None, 0, -1, "5", True, []],
+    "team_id": [None, "", " ", 5, ["t1"], "a\nb"],
+    "duration": ["", "-1", "xyz", "10parsecs", "30d x", "1dxyz", "99999d", "9" * 99 + "d", 30],
+    "budget_duration": ["", "-1", "banana", "0s", "2mo", "30d x", "101y", 30, ["30d"]],
+    "tpm_limit": [-1, 1.5, "10", True, 10**19],
+    "rpm_limit": [-1, 1.5, "10", True, 10**19],
+}
+ONLY_NEW: dict[str, list[Any]] = {
+    "metadata": ["x", [1], {"guardrails": []}],
+    "key_type": ["management", "read_only", "default", "", 5, ["llm_api"], "LLM_API"],
+    "user_id": [],  # a user's is ignored
+    "auto_rotate": [True, "true", 1, 0, {}],
+    "rotation_interval_days": [],
+}
+KEY_FIELDS = key_fields(KeyGeneration(allow_unlimited_budget=False, team_required=True))
+
+
+def test_the_table_of_a_keys_fields_is_tested_whole() -> None:
+    assert {field.name for field in KEY_FIELDS if field.changes} == WRONG.keys()
+    assert {field.name for field in KEY_FIELDS if not field.changes} == ONLY_NEW.keys()
+
+
+@pytest.mark.parametrize("variant", ["open-keys"])
+@pytest.mark.parametrize("field", KEY_FIELDS, ids=lambda field: field.name)
+def test_what_is_checked_of_a_new_key_is_checked_of_a_change(
+    client: PluginClient,
+    known_bob: FakeLiteLLM,
+    bob: Headers,
+    headers_of: Any,
+    field: KeyField,
+) -> None:
+    complete = {"alias": "a", "max_budget": 1, "team_id": "t1"}
+    for wrong in (WRONG | ONLY_NEW)[field.name]:
+        for path, headers in (("/keys/generate", bob), ("/bridge/keys", headers_of(BRIDGE))):
+            sent = {**complete, field.created_as: wrong}
+            answer = client.post(path, json=sent, headers=headers)
+            assert answer.status_code == 400, (path, wrong)
+            assert field.created_as in str(answer.get_json()), (path, wrong)
+        path = f"/keys/{OWN_KEY}/update"
+        answer = client.post(path, json={field.name: wrong}, headers=bob)
+        assert answer.status_code == 400, wrong
+        assert field.name in answer.get_json()["error"]
+        assert "Missing" not in answer.text
+    assert known_bob.writes == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "hint"),
+    [
+        ({"max_budget": 0}, f"alias, {BUDGET}"),
+        ({"alias": "", "max_budget": "5", "no_such_field": 1}, f"alias, {BUDGET}"),
+        ({"alias": None, "max_budget": None}, "alias"),
+        ({"alias": "a", "max_budget": []}, BUDGET),
+    ],
+)
+def test_the_hint_lists_everything_that_is_missing_or_wrong(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, sent: Json, hint: str
+) -> None:
+    answer = client.post("/keys/generate", json=sent, headers=bob)
+    told = {"error": "Missing required fields", "hint": f"Required: {hint}"}
+    assert (answer.status_code, answer.get_json()) == (400, told)
+
+
+@pytest.mark.parametrize("variant", ["open-keys"])
+def test_the_hint_lists_what_the_configuration_requires(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, headers_of: Any
+) -> None:
+    for path, headers, named in (
+        ("/keys/generate", bob, "alias, "),
+        ("/bridge/keys", headers_of(BRIDGE), ""),
+    ):
+        answer = client.post(path, json={"team_id": ""}, headers=headers)
+        hint = f"Required: {named}max_budget (positive number), team_id"
+        assert answer.get_json() == {"error": "Missing required fields", "hint": hint}
+
+
+def test_a_wrong_budget_is_told_of_as_such_where_no_recording_says_otherwise(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, headers_of: Any
+) -> None:
+    for path, headers in ((f"/keys/{OWN_KEY}/update", bob), ("/bridge/keys", headers_of(BRIDGE))):
+        answer = client.post(path, json={"max_budget": -1}, headers=headers)
+        assert answer.status_code == 400
+        assert answer.get_json()["error"].startswith("max_budget must be a positive number")
+
+
+@pytest.mark.parametrize(
+    ("sent", "written"),
+    [
+        ({}, {"key_type": "llm_api"}),
+        ({"key_type": None}, {"key_type": "llm_api"}),
+        ({"key_type": "llm_api"}, {"key_type": "llm_api"}),
+        (
+            {"duration": "1y", "budget_duration": "2y"},
+            {"duration": "365d", "budget_duration": "730d"},
+        ),
+        ({"duration": None, "budget_duration": None}, {"duration": None, "budget_duration": None}),
+        ({"team_id": ""}, {"team_id": None}),
+    ],
+    ids=str,
+)
+def test_what_litellm_is_sent(
+    client: PluginClient,
+    known_bob: FakeLiteLLM,
+    bob: Headers,
+    headers_of: Any,
+    sent: Json,
+    written: Json,
+) -> None:
+    for path, headers in (
+        ("/keys/generate", bob),
+        ("/bridge/keys", headers_of(BRIDGE)),
+        ("/keys/generate", headers_of("static")),
+        ("/keys/generate", headers_of("obo:bob")),
+    ):
+        known_bob.calls.clear()
+        answer = client.post(path, json={"alias": "a", **sent}, headers=headers)
+        assert answer.status_code == 200
+        (write,) = known_bob.writes
+        assert write.body.items() >= written.items()
+        assert write.body["key_type"] == "llm_api"
+
+
+def test_the_rotation_of_old_frontends_is_left_out(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
+    for rotation in (False, None):
+        known_bob.calls.clear()
+        sent = {"alias": "a", "auto_rotate": rotation, "rotation_interval_days": 30}
+        assert client.post("/keys/generate", json=sent, headers=bob).status_code == 200
+        assert "rotat" not in str(known_bob.writes[0].body)
+    sent = {"alias": "a", "auto_rotate": True}
+    answer = client.post("/keys/generate", json=sent, headers=bob)
+    assert answer.get_json()["error"].startswith("auto_rotate must be false: ")
+
+
+@pytest.mark.parametrize(
+    ("types", "asked", "sent"),
+    [
+        (("llm_api", "read_only"), "read_only", "read_only"),
+        (("llm_api", "read_only"), None, "llm_api"),
+        (("llm_api", "read_only"), "default", None),
+        (("default",), "default", "default"),
+        (("default",), "llm_api", "llm_api"),
+        (("default",), None, "llm_api"),
+        ((), "llm_api", "llm_api"),
+        ((), "read_only", None),
+        (("llm_api", "read_only", "default"), "management", None),
+    ],
+)
+def test_the_configuration_says_which_types_of_keys_may_be_asked_for(
+    apps: Apps,
+    network: Network,
+    client_of: Callable[[Flask], PluginClient],
+    known_bob: FakeLiteLLM,
+    bob: Headers,
+    types: tuple[str, ...],
+    asked: str | None,
+    sent: str | None,
+) -> None:
+    client = client_of(
+        create_app(replace(apps.settings("full"), key_generation=KeyGeneration(key_types=types)))
+    )
+    answer = client.post("/keys/generate", json={"alias": "a", "key_type": asked}, headers=bob)
+    if sent:
+        assert known_bob.writes[0].body["key_type"] == sent
+    else:
+        assert answer.status_code == 400
+        allowed = " or ".join(dict.fromkeys(("llm_api", *types)))
+        assert answer.get_json() == {"error": f"key_type must be {allowed}"}
+        assert known_bob.writes == []
+    assert "keyTypes" not in client.get("/config", headers=bob).text
+
+
+@pytest.mark.parametrize(
+    ("method", "action"),
+    [
+        ("POST", "update"),
+        ("POST", "block"),
+        ("POST", "unblock"),
+        ("POST", "reset_spend"),
+        ("DELETE", ""),
+    ],
+)
+@pytest.mark.parametrize(("answered", "ours"), [(400, 400), (404, 500), (401, 500), (500, 500)])
+def test_litellms_refusal_of_a_change_is_passed_on_with_the_field(
+    client: PluginClient,
+    litellm: FakeLiteLLM,
+    account: Any,
+    bob: Headers,
+    method: str,
+    action: str,
+    answered: int,
+    ours: int,
+) -> None:
+    litellm.get("/user/info", json=account())
+    path = {"reset_spend": f"/key/{OWN_KEY}/reset_spend"}.get(action, f"/key/{action or 'delete'}")
+    error = {"error": {"message": "no such thing", "param": "key_alias"}}
+    litellm.post(path, status=answered, json=error)
+    sent = {"key_alias": "x"} if action == "update" else {}
+    answer = client.request(method, _path(OWN_KEY, action), json=sent, headers=bob)
+    assert answer.status_code == ours
+    param = {"param": "key_alias"} if ours == 400 else {}
+    assert answer.get_json() == {"error": "no such thing", **param}
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "updates"),
+    [
+        (404, {"detail": "Not Found"}, True),
+        (404, {"detail": {"error": "Key not found."}}, False),
+        (404, {"error": {"message": "Not Found"}}, False),
+        (404, {}, False),
+        (405, {"detail": "Method Not Allowed"}, False),
+        (500, {"detail": "Not Found"}, False),
+    ],
+    ids=str,
+)
+def test_spend_is_reset_by_an_update_where_litellm_has_no_route_for_it(
+    client: PluginClient,
+    known_bob: FakeLiteLLM,
+    bob: Headers,
+    status: int,
+    said: Json,
+    updates: bool,
+) -> None:
+    known_bob.post(f"/key/{OWN_KEY}/reset_spend", status=status, json=said)
+    answer = client.post(f"/keys/{OWN_KEY}/reset_spend", json={}, headers=bob)
+    assert answer.status_code == (200 if updates else 500)
+    written = [write.body for write in known_bob.writes if write.path == "/key/update"]
+    assert written == ([{"key": OWN_KEY, "spend": 0}] if updates else [])
 
 
 @pytest.mark.parametrize("raw", ["1e999", "-1e999"])

@@ -127,7 +127,14 @@ def test_calls_side_by_side_are_told(
     client: PluginClient, litellm: FakeLiteLLM, bob: Headers
 ) -> None:
     teams = [{"team_id": f"t{number}"} for number in range(5)]
-    litellm.get("/user/info", json={"user_id": "bob@example.com", "user_info": {}, "teams": teams})
+    litellm.get(
+        "/user/info",
+        json={
+            "user_id": "bob@example.com",
+            "user_info": {"user_id": "bob@example.com"},
+            "teams": teams,
+        },
+    )
     litellm.get("/team/info", json={"team_info": {"team_id": "t"}})
     client.get("/teams", headers=bob | {"X-Request-Id": "me"})
     calls = [call for call in litellm.calls if call.path == "/team/info"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,6 +14,9 @@ from tests.fakes import FakeLiteLLM
 
 Headers = dict[str, str]
 OWNED = {"owning_group": "group:default/litellm-team-admins"}
+
+
+OBJECTS = {"vector_stores": ["vs-docs"], "mcp_servers": ["mcp-docs"]}
 
 
 def _new_team(alias: str) -> dict[str, Any]:
@@ -84,3 +88,252 @@ def test_the_managed_list_shows_what_a_team_may_use(
     teams = client.get("/teams/managed", headers=dave).get_json()
     assert [team.get("object_permission") for team in teams] == [attached, None]
     assert len(litellm.reads) == 2
+
+
+def test_the_managed_list_never_shows_a_team_as_bare_because_litellm_failed(
+    client: PluginClient, litellm: FakeLiteLLM, dave: Headers
+) -> None:
+    row = {"team_id": "t", "metadata": OWNED, "object_permission_id": "op"}
+    litellm.get("/team/list", json=[row])
+    litellm.get("/team/info", status=500)
+    answer = client.get("/teams/managed", headers=dave)
+    assert answer.status_code == 500
+    assert "what team t is given" in answer.get_json()["error"]
+
+
+# -- the fields of a team ------------------------------------------------------
+
+
+@pytest.fixture
+def owned(litellm: FakeLiteLLM) -> FakeLiteLLM:
+    """LiteLLM has one team, which is the group's, and takes every change."""
+    row = {"team_id": "owned", "metadata": OWNED, "object_permission": OBJECTS}
+    litellm.get("/team/info", json={"team_id": "owned", "team_info": row})
+    litellm.post("/team/new", json={"team_id": "new"})
+    litellm.post("/team/update", json={"team_id": "owned", "data": row})
+    litellm.post("/team/member_add", json={})
+    return litellm
+
+
+def _set(client: PluginClient, dave: Headers, way: str, field: str, value: Any) -> Any:
+    """Set one field of a team, by creating one or by changing one."""
+    if way == "create":
+        return client.post("/teams", json={**_new_team("a"), field: value}, headers=dave)
+    return client.patch("/teams/owned", json={field: value}, headers=dave)
+
+
+HUGE = 10**300
+WRONG: dict[str, list[Any]] = {
+    "team_alias": [" ", 5, ["a"], "a\u200bb", "a\u202eb", "a\nb", "\u2060", "a" * 513],
+    "models": [None, [], "gpt-4o", [5], [None], ["other"], {"gpt-4o": 1}],
+    "max_budget": [0, -1, "5", True, [5], 1000.01, 1e308, HUGE],
+    "budget_duration": ["1s", "10m", "23h", "0d", "-1d", "zzz", "1dx", "1.5d", 30, True, ["30d"]],
+    "tpm_limit": [-1, "abc", "5", 1.5, True, [5], {}, 2**63, HUGE],
+    "rpm_limit": [-1, "abc", "5", 1.5, True, [5], {}, 2**63, HUGE],
+    "blocked": [None, "yes", 1, []],
+}
+
+
+@pytest.mark.parametrize("way", ["create", "change"])
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, values in WRONG.items() for value in values]
+)
+def test_what_is_no_value_of_a_field_is_refused_by_name(
+    client: PluginClient, owned: FakeLiteLLM, dave: Headers, way: str, field: str, value: Any
+) -> None:
+    answer = _set(client, dave, way, field, value)
+    assert answer.status_code == 400
+    assert (field if field != "models" else "model") in answer.get_json()["error"]
+    assert owned.writes == []
+
+
+RIGHT: list[tuple[str, Any, Any]] = [
+    ("team_alias", " Zoë's team ", "Zoë's team"),
+    ("models", ["gpt-4o-mini", "beta-models"], ["gpt-4o-mini", "beta-models"]),
+    ("max_budget", 1000, 1000),
+    ("budget_duration", "1d", "1d"),
+    ("budget_duration", "24h", "24h"),
+    ("budget_duration", "86400s", "86400s"),
+    ("budget_duration", "2w", "2w"),
+    ("budget_duration", "1mo", "1mo"),
+    ("budget_duration", "1y", "365d"),
+    ("tpm_limit", 0, 0),
+    ("rpm_limit", 10.0, 10),
+    ("rpm_limit", 2**63 - 1, 2**63 - 1),
+    ("blocked", True, True),
+]
+
+
+@pytest.mark.parametrize("way", ["create", "change"])
+@pytest.mark.parametrize(("field", "value", "sent"), RIGHT)
+def test_a_field_is_sent_as_litellm_takes_it(
+    client: PluginClient,
+    owned: FakeLiteLLM,
+    dave: Headers,
+    way: str,
+    field: str,
+    value: Any,
+    sent: Any,
+) -> None:
+    assert _set(client, dave, way, field, value).status_code == 200
+    assert [call.body[field] for call in owned.writes] == [sent]
+
+
+def test_every_field_that_is_documented_is_walked(client: PluginClient, dave: Headers) -> None:
+    schemas = client.get("/openapi.json", headers=dave).get_json()["components"]["schemas"]
+    for body in ("NewTeam", "TeamChange"):
+        named = schemas[body]["properties"].keys() - {"expectedUpdatedAtIso"}
+        assert named == WRONG.keys() == {field for field, *_ in RIGHT}
+
+
+@pytest.mark.parametrize("field", ["budget_duration", "tpm_limit", "rpm_limit"])
+def test_null_is_as_if_the_field_were_not_there(
+    client: PluginClient, owned: FakeLiteLLM, dave: Headers, field: str
+) -> None:
+    assert _set(client, dave, "change", field, None).status_code == 400
+    assert _set(client, dave, "create", field, None).status_code == 200
+    (made,) = owned.writes
+    assert made.body.get(field) == ("30d" if field == "budget_duration" else None)
+
+
+@pytest.mark.parametrize("budget", [1000.01, 1e308, HUGE, -1, True, "1"])
+def test_no_member_may_spend_more_than_a_team(
+    client: PluginClient, owned: FakeLiteLLM, dave: Headers, budget: Any
+) -> None:
+    member = {"userEntityRef": "user:default/bob", "maxBudgetInTeam": budget}
+    answer = client.post("/teams/owned/members", json=member, headers=dave)
+    assert answer.status_code == 400
+    assert "maxBudgetInTeam" in answer.get_json()["error"]
+    assert owned.writes == []
+
+
+@pytest.mark.parametrize("variant", ["wildcards"])
+@pytest.mark.parametrize("way", ["create", "change"])
+@pytest.mark.parametrize(
+    ("model", "status"),
+    [
+        ("openai/gpt-4o", 200),
+        ("openai/*", 200),
+        ("gpt-4o", 200),
+        ("beta-models", 200),
+        ("openai", 400),
+        ("openai2/gpt-4o", 400),
+        ("gpt-4o-mini", 400),
+        ("*", 400),
+        ("all-proxy-models", 400),
+    ],
+)
+def test_a_wildcard_allows_every_model_it_stands_for(
+    client: PluginClient, owned: FakeLiteLLM, dave: Headers, way: str, model: str, status: int
+) -> None:
+    assert _set(client, dave, way, "models", [model]).status_code == status
+    assert len(owned.writes) == (status == 200)
+
+
+# -- vector stores and MCP servers -----------------------------------------------
+
+STORES = [
+    {"vector_store_id": "vs-7", "vector_store_name": "Handbook"},
+    {"vector_store_id": "vs-8", "vector_store_name": "Payroll"},
+    # Somebody has named a store like another one's id, and one like an allowed one.
+    {"vector_store_id": "vs-9", "vector_store_name": "vs-7"},
+]
+SERVERS = [
+    {"server_id": "m1", "server_name": "docs", "alias": None, "url": "http://m1"},
+    {"server_id": "m2", "server_name": "x", "alias": "other"},
+    {"server_id": "m3", "alias": "beta", "mcp_access_groups": ["mcp-beta", "more"]},
+    {"server_id": "m4", "alias": "docs", "mcp_access_groups": None},
+]
+
+
+@pytest.fixture
+def objects(owned: FakeLiteLLM) -> FakeLiteLLM:
+    owned.get("/vector_store/list", json={"data": STORES})
+    owned.get("/v1/mcp/server", json=SERVERS)
+    return owned
+
+
+@pytest.mark.parametrize("variant", ["by-name"])
+def test_what_may_be_given_is_listed_by_name_id_and_access_group(
+    client: PluginClient, objects: FakeLiteLLM, dave: Headers
+) -> None:
+    stores = client.get("/vector-stores", headers=dave).get_json()
+    assert stores == [{"id": "vs-7", "name": "Handbook"}]
+    servers = client.get("/mcp-servers", headers=dave).get_json()
+    assert servers == [
+        {"id": "m1", "name": "docs", "url": "http://m1"},
+        {"id": "m3", "name": "beta"},
+        {"id": "m4", "name": "docs"},
+    ]
+
+
+@pytest.mark.parametrize("variant", ["by-name"])
+@pytest.mark.parametrize(
+    ("kind", "wanted", "sent"),
+    [
+        ("knowledge-bases", ["Handbook"], ["vs-7"]),
+        ("knowledge-bases", ["vs-7", "Handbook"], ["vs-7"]),
+        ("knowledge-bases", ["Handbook", "Payroll"], "vector store(s) not in the allowed set"),
+        ("knowledge-bases", ["vs-9"], "vs-9"),
+        ("knowledge-bases", ["vs-docs"], "vs-docs"),  # the team has it, and may not be given it
+        ("knowledge-bases", [], []),
+        ("mcp-servers", ["m1", "m4"], ["m1", "m4"]),
+        ("mcp-servers", ["beta"], ["m3"]),
+        ("mcp-servers", ["docs"], "of the same name, use the ids instead: docs"),
+        ("mcp-servers", ["m2"], "m2"),
+        ("mcp-servers", ["other"], "other"),
+        ("mcp-servers", ["mcp-beta"], "mcp-beta"),  # a group is no server
+        ("mcp-servers", [""], "not in the allowed set"),
+    ],
+)
+def test_an_object_is_named_by_id_or_name_and_sent_by_id(
+    client: PluginClient,
+    objects: FakeLiteLLM,
+    dave: Headers,
+    kind: str,
+    wanted: list[str],
+    sent: list[str] | str,
+) -> None:
+    field = {"knowledge-bases": "vector_stores", "mcp-servers": "mcp_servers"}[kind]
+    answer = client.put(f"/teams/owned/{kind}", json={field: wanted}, headers=dave)
+    if isinstance(sent, str):
+        assert answer.status_code == 400
+        assert sent in answer.get_json()["error"]
+        assert objects.writes == []
+    else:
+        assert answer.status_code == 200
+        assert [call.body["object_permission"] for call in objects.writes] == [{field: sent}]
+
+
+@pytest.mark.parametrize("told", [{}, {"object_permission": None}])
+def test_what_a_change_is_not_answered_with_is_read_again(
+    client: PluginClient, litellm: FakeLiteLLM, dave: Headers, told: dict[str, Any]
+) -> None:
+    row = {"team_id": "owned", "metadata": OWNED}
+    litellm.get(
+        "/team/info", json={"team_id": "owned", "team_info": row | {"object_permission": OBJECTS}}
+    )
+    litellm.post("/team/update", json={"team_id": "owned", "data": row | told})
+    answer = client.patch("/teams/owned", json={"team_alias": "After"}, headers=dave)
+    assert answer.get_json()["object_permission"] == OBJECTS
+    assert [call.body for call in litellm.writes if "object_permission" in call.body] == []
+
+
+def test_a_team_that_is_being_changed_all_the_time_is_not_changed(
+    client: PluginClient, owned: FakeLiteLLM, dave: Headers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "litellm_plugin.cache.snapshots.Snapshots.alone", lambda *_: nullcontext(enter_result=False)
+    )
+    for method, path in (
+        ("PATCH", ""),
+        ("DELETE", ""),
+        ("POST", "/members"),
+        ("DELETE", "/members?userEntityRef=bob"),
+        ("PUT", "/knowledge-bases"),
+        ("PUT", "/mcp-servers"),
+    ):
+        answer = client.request(method, f"/teams/owned{path}", json={}, headers=dave)
+        assert answer.status_code == 503
+        assert "try again" in answer.get_json()["error"]
+    assert owned.calls == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from litellm_plugin.errors import BackstageUnavailable
-from litellm_plugin.identity import jose
+from litellm_plugin.identity import jwt
 from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.backstage import BackstageStandIn
 from litellm_plugin.sandbox.tokens import LIMITED_USER, Issuer, limited_token, proven
@@ -219,7 +219,7 @@ def test_key_sets_are_public_and_hold_no_private_key(standin: BackstageStandIn) 
 
 
 def test_a_limited_token_is_the_one_that_backstage_would_sign(issuer: Issuer) -> None:
-    token = jose.parse(limited_token(issuer.user_token(BOB)))
+    token = jwt.parse(limited_token(issuer.user_token(BOB)))
     assert list(token.header) == ["typ", "alg", "kid"]
     assert token.typ == LIMITED_USER
     claims = proven(token, issuer.jwks(), now=NOW)

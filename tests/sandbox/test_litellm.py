@@ -484,9 +484,11 @@ class TestUsage:
     def test_a_teams_usage_is_the_teams(self, standin: LiteLLMStandIn, get: Ask) -> None:
         standin.store.add_usage([usage("2026-11-02", 1), usage("2026-11-02", 2, team_id="t2")])
         query = {"start_date": "2026-11-01", "end_date": "2026-11-03"}
-        answer = get("/team/daily/activity", team_ids="t2", **query)[1]
-        assert answer["metadata"]["total_spend"] == 2
-        assert list(answer["results"][0]["breakdown"]["entities"]) == ["t2"]
+        for path in ("/team/daily/activity", "/team/daily/activity/aggregated"):
+            answer = get(path, team_ids="t2", **query)[1]
+            assert answer["metadata"]["total_spend"] == 2
+            assert list(answer["results"][0]["breakdown"]["entities"]) == ["t2"]
+        assert answer["metadata"]["api_key_limit"] == 100
 
     def test_nobodys_usage_is_empty(self, get: Ask) -> None:
         query = {"start_date": "2026-11-01", "end_date": "2026-11-03"}

@@ -151,13 +151,16 @@ def test_an_alias_that_somebody_else_has_taken_keeps_nobody_out(rig: Rig) -> Non
         assert answer.status_code == 302
         mine = [row for row in store.keys.values() if row["user_id"] == "bob@example.com"]
         assert len(mine) == 1  # the one before is replaced
-        assert mine[0]["key_alias"].startswith("opencode-bob@example.com~")
+        assert mine[0]["key_alias"].startswith("opencode-bob@example.com.")
 
 
 def test_another_refusal_of_litellm_is_not_tried_again(
     client: PluginClient, litellm: FakeLiteLLM, bob: Headers
 ) -> None:
-    litellm.get("/user/info", json={"user_id": "bob@example.com", "user_info": {"x": 1}})
+    litellm.get(
+        "/user/info",
+        json={"user_id": "bob@example.com", "user_info": {"user_id": "bob@example.com"}},
+    )
     litellm.post("/key/generate", status=400, json={"error": {"message": "no", "param": "models"}})
     uri = quote("http://localhost:1/callback", safe="")
     assert client.get(f"/opencode/connect?redirect_uri={uri}", headers=bob).status_code == 500

@@ -13,12 +13,11 @@ import pytest
 
 from litellm_plugin.config.settings import Cors
 from litellm_plugin.errors import PluginError, redact
-from litellm_plugin.identity.jose import MAX_TOKEN_CHARS, TokenError, audiences, parse
+from litellm_plugin.identity.jwt import MAX_TOKEN_CHARS, TokenError, audiences, parse
 from litellm_plugin.logs import printable
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.cors import CrossOrigin
-from litellm_plugin.services import metadata
-from litellm_plugin.services.keys import CHANGE
+from litellm_plugin.services import fields, metadata
 from litellm_plugin.services.opencode import callback
 from tests.client import PluginClient
 from tests.rig import Rig
@@ -101,7 +100,7 @@ GROWING: dict[str, tuple[Callable[[Any], object], Callable[[int], Any]]] = {
         lambda size: {f"litellm_{n}": n for n in range(size // 8)},
     ),
     "a list of models": (
-        lambda given: CHANGE["models"]("models", given),
+        lambda given: fields.texts("models", given),
         lambda size: ["m"] * (size // 80),
     ),
     "an origin": (_origins, _repeated("a")),

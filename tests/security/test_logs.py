@@ -70,7 +70,7 @@ def test_the_user_that_a_service_names_begins_no_line(
     litellm.post("/user/update", status=500, text=EVIL)
     litellm.get("/user/info", json={"user_id": "x", "user_info": {"user_id": "x"}})
     headers = {"Authorization": f"Bearer {tokens.plugin()}"}
-    assert client.get(f"/keys?user_id={quote(EVIL)}", headers=headers).status_code == 200
+    assert client.get(f"/user/info?user_id={quote(EVIL)}", headers=headers).status_code == 200
     assert len(_lines(log)) >= 2
 
 
@@ -81,7 +81,7 @@ def test_what_an_upstream_says_begins_no_line(
     alice: Headers,
     log: io.StringIO,
 ) -> None:
-    litellm.get("/user/info", json={"user_id": EVIL, "user_info": {"x": 1}, "teams": [EVIL]})
+    litellm.get("/user/info", json={"user_info": {"user_id": EVIL}, "teams": [EVIL]})
     litellm.get("/team/info", status=500, json={"error": {"message": EVIL}})
     litellm.get("/model/info", status=500, text=EVIL)
     litellm.get("/models", json={"data": []})

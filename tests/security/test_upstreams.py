@@ -13,8 +13,9 @@ import pytest
 from litellm_plugin.config import ConfigError, load_settings
 from litellm_plugin.config.settings import StaticAccess
 from litellm_plugin.errors import BackstageUnavailable, Unauthenticated
+from litellm_plugin.identity.authenticator import Authenticator
+from litellm_plugin.identity.plugin_token import MAX_FIRST_READS
 from litellm_plugin.identity.signing import PluginKeys
-from litellm_plugin.identity.tokens import MAX_STRANGERS, Authenticator
 from tests.apps import Apps
 from tests.client import PluginClient
 from tests.fakes import FakeBackstage, FakeLiteLLM, Network
@@ -142,7 +143,7 @@ def test_no_address_of_the_configuration_has_credentials_or_another_scheme(
 
 def test_made_up_plugins_take_some_of_the_places_only(apps: Apps, tokens: TokenFactory) -> None:
     settings = apps.settings()
-    going_on, enough = Barrier(MAX_STRANGERS + 1, timeout=60), Event()
+    going_on, enough = Barrier(MAX_FIRST_READS + 1, timeout=60), Event()
 
     def fetch(url: str) -> object:
         if "/made-up-" in url:
@@ -161,8 +162,8 @@ def test_made_up_plugins_take_some_of_the_places_only(apps: Apps, tokens: TokenF
         return "admitted"
 
     assert ask("rig") == "admitted"
-    with ThreadPoolExecutor(MAX_STRANGERS) as pool:
-        waiting = [pool.submit(ask, f"made-up-{number}") for number in range(MAX_STRANGERS)]
+    with ThreadPoolExecutor(MAX_FIRST_READS) as pool:
+        waiting = [pool.submit(ask, f"made-up-{number}") for number in range(MAX_FIRST_READS)]
         going_on.wait()
         assert "does not have a JWKS" in ask("made-up-one-more")  # at once
         assert ask("rig") == "admitted"

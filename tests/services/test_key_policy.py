@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from litellm_plugin.config.settings import KeyPolicy, Provisioning, Role
 from litellm_plugin.errors import Forbidden
+from litellm_plugin.services.fields import seconds
 from litellm_plugin.services.key_policy import (
+    LIMITS,
     Policy,
     PolicyRefused,
     by_role,
     is_active,
     policy_for,
-    seconds,
     strictest,
 )
 
@@ -128,6 +132,36 @@ def test_a_life_that_is_not_understood_is_refused_under_a_ceiling(duration: str)
         with pytest.raises(PolicyRefused, match="at most 30d for everybody"):
             ask({"duration": duration}, groups_of)
     assert Policy().new_key({"duration": duration}, groups_of) == {"duration": duration}
+
+
+BEYOND: dict[str, Any] = {
+    "duration": "31d",
+    "max_budget": 101,
+    "budget_duration": "1h",
+    "tpm_limit": 1001,
+    "rpm_limit": 11,
+    "models": ["gpt-4o"],
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_each_limit_is_the_same_for_a_new_key_and_for_a_change(name: str) -> None:
+    asked = {name: BEYOND[name]}
+    said = []
+    for ask in (policy().new_key, lambda asked, of: policy().change(asked, {}, of)):
+        with pytest.raises(PolicyRefused, match=r"for everybody$") as refused:
+            ask(asked, groups_of)
+        said.append(refused.value.message)
+    assert said[0] == said[1]
+
+
+def test_each_ceiling_limits_a_field() -> None:
+    ceilings = {field.name for field in dataclasses.fields(KeyPolicy)} - {"max_active_keys"}
+    assert len(ceilings) == len(LIMITS) == len(BEYOND)
+    for limit in ceilings - {"min_budget_duration"}:
+        alone = policy(KeyPolicy(**{limit: getattr(COMMON, limit)}))
+        with pytest.raises(PolicyRefused):
+            alone.change(BEYOND, {}, groups_of)
 
 
 def test_without_ceilings_nothing_is_changed_or_asked() -> None:
@@ -246,6 +280,127 @@ def test_the_first_role_counts_and_others_have_the_common_ceilings() -> None:
     ]
     assert by_role(provisioning)
     assert not by_role(Provisioning(roles=roles[2:]))
+
+
+@pytest.mark.parametrize(
+    ("least", "asked", "allowed"),
+    [
+        (("0s", "30d"), "1h", False),
+        (("30d", "0s"), "29d", False),
+        (("0s", "30d"), "30d", True),
+        (("0s", "0s"), "1s", True),
+        (("1d", None), "30d", False),
+        (("1d", "1w"), "6d", False),
+    ],
+    ids=str,
+)
+def test_the_longest_of_several_shortest_times_counts(
+    least: tuple[str | None, ...], asked: str, *, allowed: bool
+) -> None:
+    several = strictest(
+        [policy(KeyPolicy(max_budget=5, min_budget_duration=each)) for each in least]
+    )
+    if allowed:
+        several.new_key({"budget_duration": asked}, groups_of)
+    else:
+        with pytest.raises(PolicyRefused, match="budget_duration must be "):
+            several.new_key({"budget_duration": asked}, groups_of)
+
+
+DURATIONS = st.sampled_from(["1s", "1h", "1d", "6d", "1w", "30d", "1mo", "31d", "365d"])
+MODELS = st.lists(
+    st.sampled_from(
+        ["*", "openai/*", "openai/gpt-*", "openai/gpt-4o", "gpt-4o", "llama-3", "everyone", "pre*"]
+    ),
+    min_size=1,
+    max_size=3,
+)
+BUDGETS = st.sampled_from([0.5, 1, 5, 99.5, 100, 1000])
+COUNTS = st.integers(0, 4)
+
+
+def _or_none(some: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | some
+
+
+CEILINGS: dict[str, st.SearchStrategy[Any]] = {
+    "max_duration": _or_none(DURATIONS),
+    "max_budget": _or_none(BUDGETS),
+    "min_budget_duration": _or_none(st.just("0s") | DURATIONS),
+    "max_tpm_limit": _or_none(st.integers(1, 4)),
+    "max_rpm_limit": _or_none(st.integers(1, 4)),
+    "allowed_models": _or_none(MODELS.map(tuple)),
+    "max_active_keys": _or_none(COUNTS),
+}
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "duration": _or_none(DURATIONS),
+    "max_budget": _or_none(BUDGETS),
+    "budget_duration": _or_none(DURATIONS),
+    "tpm_limit": _or_none(COUNTS),
+    "rpm_limit": _or_none(COUNTS),
+    "models": st.just([]) | MODELS,
+}
+# Ceilings that everybody has, others, and the fields that are asked for: of all at once too few
+# pairs are tried.
+TOGETHER: dict[str, tuple[Json, list[str], list[str]]] = {
+    "duration": ({}, ["max_duration"], ["duration"]),
+    "budget": ({}, ["max_budget"], ["max_budget"]),
+    "renewal": ({"max_budget": 5}, ["min_budget_duration"], ["budget_duration"]),
+    "numbers": ({}, ["max_tpm_limit", "max_rpm_limit"], ["tpm_limit", "rpm_limit"]),
+    "models": ({}, ["allowed_models"], ["models"]),
+    "keys": ({}, ["max_active_keys"], []),
+    "all": ({}, list(CEILINGS), list(FIELDS)),
+}
+
+
+def _refused(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except (PolicyRefused, Forbidden):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("what", TOGETHER)
+@given(st.data())
+@settings(max_examples=80, deadline=None)
+def test_what_several_policies_allow_together_each_allows(what: str, data: st.DataObject) -> None:
+    common, ceilings, fields = TOGETHER[what]
+    some = st.fixed_dictionaries({name: CEILINGS[name] for name in ceilings})
+    given = {name: FIELDS[name] for name in fields}
+    requests = st.fixed_dictionaries({}, optional=given) | st.fixed_dictionaries(given)
+    members = [
+        policy(KeyPolicy(**common, **each)) for each in data.draw(st.lists(some, max_size=3))
+    ]
+    asked, row, keys = data.draw(requests), data.draw(requests), data.draw(COUNTS)
+    together = strictest(members)
+
+    def one_refuses(ask: Callable[[Policy], object]) -> bool:
+        return any(_refused(lambda: ask(member)) for member in members)  # noqa: B023
+
+    # A new key, and what is filled in for it.
+    refused = _refused(lambda: together.new_key(asked, groups_of))
+    if one_refuses(lambda member: member.new_key(asked, groups_of)):
+        assert refused
+    elif what != "keys" and asked.keys() == given.keys() and asked.get("models") != []:
+        assert not refused
+    if not refused:
+        made = together.new_key(asked, groups_of)
+        assert all(member.new_key(made, groups_of) == made for member in members)
+    # A change, a reset, one key more.
+    if one_refuses(lambda member: member.change(asked, row, groups_of)):
+        assert _refused(lambda: together.change(asked, row, groups_of))
+    for ask in (Policy.refuse_reset, lambda policy: policy.refuse_more([{}] * keys, NOW)):
+        assert _refused(lambda: ask(together)) is one_refuses(ask)  # noqa: B023
+    ends = [None, _in(days=1), _in(days=40)]
+    for end in ends:
+        outlives = any(member.outlives(end, NOW) for member in members)
+        assert together.outlives(end, NOW) is outlives
+    # What the configuration asks for, cut down.
+    configured: Json = {name: asked[name] for name in ("duration", "max_budget") if name in asked}
+    if not _refused(lambda: together.lesser(configured)):
+        cut = together.lesser(configured)
+        assert not one_refuses(lambda member: member.new_key(cut, groups_of))
 
 
 def test_who_may_be_several_people_has_the_ceilings_of_each() -> None:

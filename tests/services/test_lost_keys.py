@@ -255,16 +255,37 @@ def test_a_worker_that_ends_looks_once_more_or_says_what_is_left(
     assert (told in caplog.text) is down
 
 
-def test_an_opencode_key_is_replaced_by_the_next_try(world: World) -> None:
-    world.litellm.acted = cut_off("/key/generate")
-    path = "/opencode/connect?redirect_uri=http://localhost:1/callback"
+OPENCODE = "/opencode/connect?redirect_uri=http://localhost:1/callback"
 
-    answer = world.ask("bob", "GET", path)
 
-    assert answer.status_code == 500
+def test_an_opencode_key_that_was_not_told_is_removed(world: World) -> None:
+    for before in range(2):  # the first key of a slot, and one in the place of another
+        world.litellm.acted = cut_off("/key/generate")
+        answer = world.ask("bob", "GET", OPENCODE)
+        assert answer.status_code == 500
+        assert answer.get_json()["error"].endswith(REMOVED)
+        assert len(aliases(world)) == before
+        world.litellm.acted = lambda _: None
+        assert world.ask("bob", "GET", OPENCODE).status_code == 302
+        assert len(aliases(world)) == 1
+
+
+def test_the_first_opencode_key_of_a_slot_is_not_looked_for_later(world: World) -> None:
+    # What is found then may be the key of the next try, which has the same name.
+    lost = cut_off("/key/generate")
+
+    def acted(call: Call) -> None:
+        lost(call)
+        if call.path == "/key/list":
+            raise connection_refused()
+
+    world.litellm.acted = acted
+    answer = world.ask("bob", "GET", OPENCODE)
     assert answer.get_json()["error"].endswith(REPLACED)
+    wait_for_the_watcher()
     assert len(aliases(world)) == 1
-    assert world.ask("bob", "GET", path).status_code == 302
+    world.litellm.acted = lambda _: None
+    assert world.ask("bob", "GET", OPENCODE).status_code == 302
     assert len(aliases(world)) == 1
 
 

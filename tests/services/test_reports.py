@@ -239,3 +239,42 @@ def test_where_litellm_refuses_nothing_stands_in(world: World) -> None:
     world.wait(SECONDS)
     with pytest.raises(UpstreamError):
         world.read()
+
+
+@pytest.mark.parametrize(
+    ("fault", "start", "end"),
+    [
+        (UpstreamError("No usage found", answered=404), START, TODAY),
+        (UpstreamError("user not found in table", answered=500), START, TODAY),
+        (UpstreamError("end_date must be on or after start_date", answered=400), TODAY, START),
+    ],
+)
+def test_no_usage_is_told_where_litellm_refuses_to_tell_of_none(
+    world: World, fault: UpstreamError, start: str, end: str
+) -> None:
+    world.fault = fault
+    assert world.read(start, end) == usage.report([])
+
+
+def test_nothing_today_leaves_the_days_before(world: World) -> None:
+    world.rows = [used(START), used(YESTERDAY)]
+    report = world.read()
+    world.wait(SECONDS)
+    world.fault = UpstreamError("No usage found", answered=404)
+    assert_same(world.read(), report)
+    assert world.asked == [(START, TODAY), (TODAY, TODAY)]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        UpstreamError("host not found", answered=502),
+        UpstreamError("kaboom", answered=500),
+        UpstreamError("no", answered=400),
+        UpstreamError("not found"),
+    ],
+)
+def test_other_refusals_are_not_taken_for_no_usage(world: World, fault: UpstreamError) -> None:
+    world.fault = fault
+    with pytest.raises(UpstreamError):
+        world.read()

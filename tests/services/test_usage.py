@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from datetime import date, timedelta
 from itertools import groupby
 from operator import itemgetter
@@ -11,9 +13,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from litellm_plugin.sandbox.activity import UsageRow
+from litellm_plugin.sandbox.activity import UsageRow, page_of
 from litellm_plugin.services import usage
 from tests.services.activity import Json, pages_of, used
 
@@ -23,6 +26,12 @@ START, END = DAYS[0], DAYS[-1]
 TOKENS = ("k1", "k2", "k3")
 COUNTS = st.integers(0, 10**6)
 
+
+def place(row: UsageRow) -> tuple[date, str, str]:
+    """Return what LiteLLM's table has one row of."""
+    return row.day, row.token, row.model
+
+
 ROWS = st.lists(
     st.builds(
         UsageRow,
@@ -31,14 +40,15 @@ ROWS = st.lists(
         user_id=st.just("bob@example.com"),
         team_id=st.none(),
         model=st.sampled_from(("gpt-4o", "gpt-4o-mini", "o4-mini")),
-        deployment=st.just("openai/gpt"),
+        deployment=st.just(""),
         spend=st.floats(0, 1000),
         prompt_tokens=COUNTS,
         completion_tokens=COUNTS,
         successful_requests=COUNTS,
         failed_requests=COUNTS,
-    ),
+    ).map(lambda row: replace(row, deployment=f"openai/{row.model}")),
     max_size=40,
+    unique_by=place,
 )
 ABOUT = st.fixed_dictionaries(
     {}, optional={"key_alias": st.sampled_from((None, "ci")), "team_id": st.just("team-ml")}
@@ -47,6 +57,7 @@ PAGE_SIZES = st.none() | st.integers(1, 7)
 SIZES = st.just((None, None, None)) | st.tuples(PAGE_SIZES, PAGE_SIZES, PAGE_SIZES)
 
 
+@hypothesis_settings(deadline=None)
 @given(
     rows=ROWS,
     later=ROWS,
@@ -77,7 +88,8 @@ def test_parts_asked_for_at_two_times_are_the_report_of_one_answer(
     check(newer, older, usage.report(asked(rows, START, sizes[1])))
 
     # Meanwhile more was used, on days that are not over.
-    rows = rows + [row for row in later if row.day.isoformat() >= day]
+    known = set(map(place, rows))
+    rows = rows + [row for row in later if row.day.isoformat() >= day and place(row) not in known]
     newer = usage.report(asked(rows, day, sizes[2]))
     check(newer, older, usage.report(asked(rows, START, sizes[1])))
 
@@ -166,6 +178,138 @@ def test_what_is_no_number_counts_as_nothing(odd: Any, rows: int) -> None:
 @pytest.mark.parametrize("odd", [None, [], "x", {"results": None}, {"results": [None, {}]}])
 def test_a_page_of_something_else_is_empty(odd: Any) -> None:
     assert usage.report([odd]) == usage.report([])
+
+
+# -- what adds up to what ------------------------------------------------------
+
+# What LiteLLM may tell of models: all, not all of them, none, or not of their keys.
+TOLD = st.sampled_from(("all", "some", "nothing", "null", "no keys", "some keys"))
+
+
+def some(entries: Json) -> Json:
+    return dict(list(entries.items())[1:])
+
+
+def as_told(entries: Json, told: str) -> Any:
+    """Return the entries of models as an answer has them that tells less than all."""
+    if told == "null":
+        return None
+    if told == "nothing":
+        return {}
+    if told == "some":
+        return some(entries)
+    changed = deepcopy(entries)
+    for entry in changed.values():
+        if told == "no keys":
+            del entry["api_key_breakdown"]
+        elif told == "some keys":
+            entry["api_key_breakdown"] = some(entry["api_key_breakdown"])
+    return changed
+
+
+@hypothesis_settings(deadline=None)
+@given(rows=ROWS, groups=TOLD, models=TOLD, keys=st.sampled_from(("all", "some", "nothing")))
+def test_models_and_keys_add_up_to_the_day_wherever_litellm_tells_all_of_them(
+    rows: list[UsageRow], groups: str, models: str, keys: str
+) -> None:
+    (page,) = pages_of(rows, START, END)
+    for day in page["results"]:
+        breakdown = day["breakdown"]
+        breakdown["model_groups"] = as_told(breakdown["model_groups"], groups)
+        breakdown["models"] = as_told(breakdown["models"], models)
+        breakdown["api_keys"] = as_told(breakdown["api_keys"], keys)
+    report = usage.report([page])
+
+    days = sums(report["daily_usage"], "spend")
+    assert_same(sums([report]), days)
+    if {groups, models} & {"all", "no keys", "some keys"}:
+        assert_same(sums(report["usage_by_model"].values()), days)
+        assert_same(sums(report["daily_by_model"], "spend"), days)
+    if "all" in {groups, models, keys}:
+        assert_same(sums(report["usage_by_key"].values()), days)
+
+
+def sums(rows: Iterable[Json], spend: str = "total_spend") -> list[float]:
+    rows = list(rows)
+    return [sum(row[name] for row in rows) for name in (spend, *usage.COUNTS)]
+
+
+def test_a_day_is_told_by_its_models_where_the_groups_leave_some_out() -> None:
+    one, two = used(DAYS[1], model="m1"), used(DAYS[1], model="m2", token="k2", spend=0.2)
+    (page,) = pages_of([one, two, used(DAYS[0], model="m1")], START, END)
+    day = page["results"][0]
+    del day["breakdown"]["model_groups"]["m2"]
+    day["metrics"]["api_requests"] = 1  # no sum is this day's in all it tells
+    report = usage.report([page])
+    assert set(report["usage_by_model"]) == {"openai/m1", "openai/m2", "m1"}
+    assert report["usage_by_model"]["openai/m2"]["total_spend"] == 0.2
+    assert report["usage_by_key"]["k2"]["models"] == ["openai/m2"]
+
+
+def test_keys_that_used_no_model_are_told_as_well() -> None:
+    (page,) = pages_of([used(DAYS[1]), used(DAYS[1], token="k2", model="mcp")], START, END)
+    breakdown = page["results"][0]["breakdown"]
+    del breakdown["model_groups"]["mcp"], breakdown["models"]["openai/mcp"]
+    by_key = usage.report([page])["usage_by_key"]
+    assert {token: use["models"] for token, use in by_key.items()} == {"k1": ["gpt-4o"], "k2": []}
+    assert by_key["k2"]["key_alias"] == "k2's"
+    assert by_key["k2"]["total_tokens"] == 9
+
+
+def test_a_day_without_figures_is_what_its_models_add_up_to() -> None:
+    (page,) = pages_of([used(DAYS[1]), used(DAYS[1], model="m2")], START, END)
+    wanted = usage.report([page])
+    del page["results"][0]["metrics"], page["metadata"]
+    report = usage.report([page])
+    assert_same(report["daily_usage"], wanted["daily_usage"])
+    assert_same(report["usage_by_key"], wanted["usage_by_key"])
+
+
+# -- rows on two pages ---------------------------------------------------------
+
+
+@hypothesis_settings(deadline=None)
+@given(rows=ROWS, size=st.integers(1, 7), again=st.lists(st.integers(0, 3), max_size=40))
+def test_a_row_on_two_pages_counts_once(rows: list[UsageRow], size: int, again: list[int]) -> None:
+    ordered = sorted(rows, key=lambda row: row.day, reverse=True)
+    starts = range(0, len(ordered), size)
+    # Before each further page so many rows were written that were not there before.
+    shifts = [0, *again, *[0] * len(starts)]
+    pages = [
+        single(ordered[max(start - shift, 0) : start + size])
+        for start, shift in zip(starts, shifts, strict=False)
+    ]
+    kept = repr(pages)
+    assert_same(in_order(usage.report(pages)), in_order(usage.report([single(rows)])))
+    assert repr(pages) == kept
+
+
+def single(rows: Sequence[UsageRow]) -> Any:
+    """Return rows as one page."""
+    return page_of(
+        rows,
+        page=1,
+        page_size=None,
+        entity=lambda _row: "",
+        about_entity=lambda _name: {},
+        about_key=lambda _token: {},
+    )
+
+
+def test_two_rows_of_one_model_and_key_on_two_pages_both_count() -> None:
+    pages = [single([used(DAYS[1], spend=spend)]) for spend in (0.25, 0.5)]
+    report = usage.report(pages)
+    assert report["total_spend"] == report["usage_by_key"]["k1"]["total_spend"] == 0.75
+
+
+def test_a_page_that_comes_twice_counts_once() -> None:
+    page = single([used(DAYS[1]), used(DAYS[2], model="m2")])
+    for day in page["results"]:
+        day["breakdown"]["model_groups"] = {}
+    assert usage.report([page, deepcopy(page)]) == usage.report([page])
+    for day in page["results"]:
+        day["breakdown"] = {}
+    assert usage.report([page, deepcopy(page)]) == usage.report([page])
 
 
 def test_a_report_is_as_large_as_what_it_lists() -> None:

@@ -87,7 +87,14 @@ def test_calls_side_by_side_belong_to_the_request(
     client: PluginClient, litellm: FakeLiteLLM, bob: Headers, made: InMemorySpanExporter
 ) -> None:
     teams = [{"team_id": f"t{number}"} for number in range(3)]
-    litellm.get("/user/info", json={"user_id": "bob@example.com", "user_info": {}, "teams": teams})
+    litellm.get(
+        "/user/info",
+        json={
+            "user_id": "bob@example.com",
+            "user_info": {"user_id": "bob@example.com"},
+            "teams": teams,
+        },
+    )
     litellm.get("/team/info", json={"team_info": {"team_id": "t"}})
     client.get("/teams", headers=bob)
     served = by_kind(made, SpanKind.SERVER)[-1]

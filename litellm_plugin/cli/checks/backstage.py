@@ -10,9 +10,11 @@ from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import Answer, NoAnswerError
 from litellm_plugin.config.settings import JwksAccess
 from litellm_plugin.errors import BackstageUnavailable
-from litellm_plugin.identity.jose import KeyFormatError, PublicKey
+from litellm_plugin.identity.jwt import KeyFormatError, PublicKey
+from litellm_plugin.identity.keycloak import realm_keys_url
+from litellm_plugin.identity.plugin_token import plugin_keys_url
 from litellm_plugin.identity.signing import PluginTokens
-from litellm_plugin.identity.tokens import plugin_keys_url, user_keys_url
+from litellm_plugin.identity.user_token import user_keys_url
 
 _WHERE = "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints"
 _NOBODY = "/entities/by-name/user/default/litellm-plugin-doctor"
@@ -108,8 +110,7 @@ def other_keys(world: World) -> Result:
     """Tell whether the key sets of the bridge and of external access can be read."""
     settings, urls = world.settings, []
     if settings.bridge.enabled and settings.bridge.issuer:
-        issuer = settings.bridge.issuer
-        urls.append((f"{issuer}/protocol/openid-connect/certs", "litellm.bridge.issuer"))
+        urls.append((realm_keys_url(settings.bridge.issuer), "litellm.bridge.issuer"))
     urls += [
         (entry.url, "backend.auth.externalAccess")
         for entry in settings.external_access

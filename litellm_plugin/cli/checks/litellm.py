@@ -8,9 +8,11 @@ from litellm_plugin.cli.checks import Result, failed, ok, warning
 from litellm_plugin.cli.checks.reasons import described, origin_of, remedy, why
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import Answer, NoAnswerError
+from litellm_plugin.clients.litellm_version import OLDEST, is_too_old
 from litellm_plugin.errors import UpstreamError
 
 _READINESS = "/health/readiness"
+WHY_NOT_OLDER = "an older one tells everybody's usage where one person's is asked for."
 
 
 def answers(world: World) -> Result:
@@ -64,10 +66,10 @@ def _health(answer: Answer) -> dict[str, object] | None:
 
 
 def version(world: World) -> Result:
-    """Tell LiteLLM's version and edition."""
+    """Tell LiteLLM's version and edition, and whether the version is supported."""
     litellm = world.plugin.litellm
     try:
-        found, licence = litellm.version(), litellm.license()
+        found, licence = litellm.version(document=True), litellm.license()
     except UpstreamError as exc:
         return warning(f"LiteLLM does not tell its version ({exc.message}).", "Ask who runs it.")
     edition = "edition not told"
@@ -78,9 +80,18 @@ def version(world: World) -> Result:
             if licence.get("has_license")
             else "community edition (writes no audit log)"
         )
-    if found is None:
-        return warning(f"Version not told, {edition}.", "Ask who runs it.")
-    return ok(f"{found}, {edition}")
+    too_old = None if found is None else is_too_old(found)
+    if found is None or too_old is None:
+        return warning(
+            f"Version {found or 'not told'}, {edition}.",
+            f"See to it that it is {OLDEST} or newer: {WHY_NOT_OLDER}",
+        )
+    if too_old:
+        return failed(
+            f"{found}, {edition}: not supported.",
+            f"Update LiteLLM to {OLDEST} or newer: {WHY_NOT_OLDER}",
+        )
+    return ok(f"{found} (supported: {OLDEST} and newer), {edition}")
 
 
 def master_key(world: World) -> Result:

@@ -11,7 +11,8 @@ from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.config.settings import UNAMBIGUOUS, UserDefaults
-from litellm_plugin.services.caller import litellm_id
+from litellm_plugin.services import team_objects
+from litellm_plugin.services.caller import is_reserved, litellm_id
 
 MAX_NAMED = 5  # of things that are wrong, before "and N more"
 
@@ -68,6 +69,8 @@ def _groups_named(world: World) -> Iterator[tuple[str, str]]:
         yield role.group, f"litellm.provisioning.roles[{index}].group"
     if settings.team_admin.group:
         yield settings.team_admin.group, "litellm.teamAdmin.group"
+    if settings.bridge.group:
+        yield settings.bridge.group, "litellm.bridge.group"
     if settings.audit_group:
         yield settings.audit_group, "litellm.audit.group"
 
@@ -165,36 +168,42 @@ def _allowed_models(world: World) -> dict[str, str]:
 
 def objects(world: World) -> Result:
     """Tell whether the vector stores and MCP servers that teams may be given exist."""
-    admin = world.settings.team_admin
-    if not (admin.allowed_vector_stores or admin.allowed_mcp_servers):
+    admin, litellm = world.settings.team_admin, world.plugin.litellm
+    stores, servers, groups = (
+        admin.allowed_vector_stores,
+        admin.allowed_mcp_servers,
+        admin.allowed_mcp_access_groups,
+    )
+    if not (stores or servers or groups):
         return skipped("The configuration names none")
-    litellm, wrong = world.plugin.litellm, []
-    if admin.allowed_vector_stores:
-        stores = {str(row.get("vector_store_id")) for row in litellm.vector_stores()}
+    wrong = []
+    if stores:
+        rows = team_objects.vector_stores(litellm.vector_stores())
+        wrong += _meaningless("allowedVectorStores", stores, rows)
+    if servers or groups:
+        rows = team_objects.mcp_servers(litellm.mcp_servers())
+        wrong += _meaningless("allowedMcpServers", servers, rows)
+        known = {group for row in rows for group in row.groups}
         wrong += [
-            f"litellm.teamAdmin.allowedVectorStores: LiteLLM has no {name}{_close(name, stores)}"
-            for name in admin.allowed_vector_stores
-            if name not in stores
-        ]
-    if admin.allowed_mcp_servers:
-        servers = {
-            str(row[name])
-            for row in litellm.mcp_servers()
-            for name in ("server_id", "server_name", "alias")
-            if row.get(name)
-        }
-        wrong += [
-            f"litellm.teamAdmin.allowedMcpServers: LiteLLM has no {name}{_close(name, servers)}"
-            for name in admin.allowed_mcp_servers
-            if name not in servers
+            f"litellm.teamAdmin.allowedMcpAccessGroups: LiteLLM has no MCP server in"
+            f" {name}{_close(name, known)}"
+            for name in groups
+            if name not in known
         ]
     if wrong:
         return warning(
             f"{_listed(wrong)}.", "Correct the names, or take them out: they allow nothing."
         )
-    return ok(
-        f"{len(admin.allowed_vector_stores) + len(admin.allowed_mcp_servers)} named, all there"
-    )
+    return ok(f"{len(stores) + len(servers) + len(groups)} named, all there")
+
+
+def _meaningless(setting: str, names: Iterable[str], rows: list[team_objects.Row]) -> list[str]:
+    known = {name for row in rows for name in (row.id, *row.names)}
+    return [
+        f"litellm.teamAdmin.{setting}: LiteLLM has no {name}{_close(name, known)}"
+        for name in names
+        if not team_objects.meant(name, rows)
+    ]
 
 
 def user_ids(world: World) -> Result:
@@ -208,17 +217,34 @@ def user_ids(world: World) -> Result:
         for user_id, refs in sorted(owners.items())
         if len(refs) > 1
     ]
+    reserved = [
+        ref
+        for user_id, refs in sorted(owners.items())
+        if is_reserved(user_id, world.settings)
+        for ref in sorted(refs)
+    ]
+    nobodys = (
+        f" {_listed(reserved)}: the LiteLLM id is reserved, so every request is refused (409)."
+        if reserved
+        else ""
+    )
     rename = "Rename one of them in the catalog: only the name counts, without kind and namespace."
     if shared and world.settings.service.user_ids == UNAMBIGUOUS:
         return warning(
-            f"{_listed(shared)}. An account that is not certainly theirs is refused them (409).",
+            f"{_listed(shared)}. An account that is not certainly theirs is refused them (409)."
+            f"{nobodys}",
             f"litellm.service.userIds: unambiguous keeps them apart. {rename}",
         )
     if shared:
         return failed(
-            f"{_listed(shared)}.",
+            f"{_listed(shared)}.{nobodys}",
             f"They share one account: keys, budget and all. {rename} Until then "
             "litellm.service.userIds: unambiguous refuses whom it is not certainly for.",
+        )
+    if reserved:
+        return warning(
+            nobodys.strip(),
+            "Rename them in the catalog, or set litellm.userIdDomain.",
         )
     return ok(f"{len(owners)} users, {len(owners)} LiteLLM ids")
 

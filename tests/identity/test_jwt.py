@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from litellm_plugin.identity.jose import (
+from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     MAX_TOKEN_CHARS,
     KeyFormatError,
@@ -28,8 +26,15 @@ from tests.identity.doubles import numbered
 from tests.tokens import SigningKey, b64url, segment
 
 KEY = SigningKey.ec("k1")
+RSA = SigningKey.rsa("r1")
 HEADER = {"typ": "JWT", "alg": "ES256", "kid": "k1"}
 CLAIMS = {"sub": "user:default/bob"}
+
+
+def signing_key(algorithm: str) -> SigningKey:
+    if algorithm.startswith("ES"):
+        return SigningKey.ec("k1", algorithm)
+    return SigningKey("k1", RSA.private, algorithm)
 
 
 def public(key: SigningKey = KEY) -> PublicKey:
@@ -88,16 +93,7 @@ class TestParsing:
         with pytest.raises(TokenError, match="longer"):
             parse(longest + "a")
 
-    @settings(deadline=None)
-    @given(st.text() | st.from_regex(r"[\w-]{0,20}\.[\w-]{0,20}\.[\w-]{0,20}"))
-    def test_no_text_breaks_it(self, text: str) -> None:
-        try:
-            token = parse(text)
-            assert isinstance(token.unverified_claims, dict)
-        except TokenError:
-            pass
-
-    def test_a_payload_that_is_no_json_is_noticed_when_it_is_read(self) -> None:
+    def test_a_payload_that_is_not_json_is_refused_when_it_is_read(self) -> None:
         token = parse(KEY.token(HEADER, b"no json"))
         with pytest.raises(TokenError, match="payload"):
             _ = token.unverified_claims
@@ -107,21 +103,15 @@ class TestParsing:
         assert text not in repr(parse(text))
 
     @pytest.mark.parametrize("value", [None, 5, ["JWT"], {}])
-    def test_typ_and_alg_that_are_no_text_are_none(self, value: Any) -> None:
+    def test_typ_and_alg_that_are_not_strings_count_as_missing(self, value: Any) -> None:
         token = parse(f"{segment({'typ': value, 'alg': value})}.e30.")
         assert (token.typ, token.alg) == ("", "")
 
 
 class TestVerifying:
-    @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "ES512"])
-    def test_elliptic_curves(self, algorithm: str) -> None:
-        key = SigningKey.ec("k1", algorithm)
-        token = parse(key.token({**HEADER, "alg": algorithm}, CLAIMS))
-        assert public(key).verify(token, ASYMMETRIC) == CLAIMS
-
-    @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"])
-    def test_rsa(self, algorithm: str) -> None:
-        key = SigningKey.rsa("r1", algorithm)
+    @pytest.mark.parametrize("algorithm", sorted(ASYMMETRIC - {"EdDSA"}))
+    def test_each_algorithm(self, algorithm: str) -> None:
+        key = signing_key(algorithm)
         token = parse(key.token({**HEADER, "alg": algorithm}, CLAIMS))
         assert public(key).verify(token, ASYMMETRIC) == CLAIMS
 
@@ -137,7 +127,7 @@ class TestVerifying:
         key = PublicKey.from_jwk(KEY.jwk(alg=None, kid=None))
         assert key.verify(parse(KEY.token(HEADER, CLAIMS)), ASYMMETRIC) == CLAIMS
 
-    def test_headers_that_nobody_knows_do_not_matter(self) -> None:
+    def test_unknown_headers_do_not_matter(self) -> None:
         token = parse(KEY.token({**HEADER, "x-own": 1, "cty": "json"}, CLAIMS))
         assert public().verify(token, ASYMMETRIC) == CLAIMS
 
@@ -150,15 +140,10 @@ class TestVerifying:
             with pytest.raises(TokenError):
                 public().verify(token, ASYMMETRIC | {algorithm})
 
-    def test_an_empty_list_of_algorithms_allows_none(self) -> None:
+    @pytest.mark.parametrize("allowed", [(), {"RS256"}, {"HS256"}])
+    def test_no_other_algorithm_than_is_allowed(self, allowed: Collection[str]) -> None:
         with pytest.raises(TokenError, match="algorithm"):
-            public().verify(parse(KEY.token(HEADER, CLAIMS)), ())
-
-    def test_rs256_where_only_es256_is_allowed(self) -> None:
-        key = SigningKey.rsa("r1")
-        token = parse(key.token({**HEADER, "alg": "RS256"}, CLAIMS))
-        with pytest.raises(TokenError, match="algorithm"):
-            public(key).verify(token, {"ES256"})
+            public().verify(parse(KEY.token(HEADER, CLAIMS)), allowed)
 
     @pytest.mark.parametrize(
         "header",
@@ -196,15 +181,12 @@ class TestVerifying:
         with pytest.raises(TokenError, match="signature"):
             public().verify(parse(f"{message}.{b64url(bytes(size))}"), ASYMMETRIC)
 
-    @given(data=st.data())
-    @settings(max_examples=150, deadline=None)
-    def test_changing_any_character_breaks_a_token(self, data: st.DataObject) -> None:
+    def test_a_token_with_any_character_changed_is_refused(self) -> None:
         text = KEY.token(HEADER, CLAIMS)
-        place = data.draw(st.integers(0, len(text) - 1))
-        alphabet = st.sampled_from("ABCXYZabcxyz0189-_.+/= ").filter(lambda c: c != text[place])
-        changed = text[:place] + data.draw(alphabet) + text[place + 1 :]
-        with pytest.raises(TokenError):
-            public().verify(parse(changed), ASYMMETRIC)
+        for place, character in enumerate(text):
+            for other in {"A", "-", ".", "+", "="} - {character}:
+                with pytest.raises(TokenError):
+                    public().verify(parse(text[:place] + other + text[place + 1 :]), ASYMMETRIC)
 
 
 class TestSharedSecrets:
@@ -249,29 +231,25 @@ class TestKeys:
             PublicKey.from_jwk(members)
 
     def test_a_key_fits_its_own_algorithm_only(self) -> None:
-        named, unnamed = public(), PublicKey.from_jwk(SigningKey.rsa("r1").jwk(alg=None))
+        named, unnamed = public(), PublicKey.from_jwk(RSA.jwk(alg=None))
         assert {a for a in ASYMMETRIC if named.fits(a)} == {"ES256"}
         assert {a for a in ASYMMETRIC if unnamed.fits(a)} == {
             a for a in ASYMMETRIC if a[:2] in {"RS", "PS"}
         }
         assert not any(unnamed.fits(algorithm) for algorithm in ("none", "HS256", ""))
 
-    def test_a_new_key_signs_what_its_public_half_verifies(self) -> None:
+    def test_a_new_key_signs_what_its_public_key_verifies(self) -> None:
         key = PrivateKey.generate()
         token = parse(key.sign("a.typ", {"sub": "Ö"}))
         assert token.header == {"typ": "a.typ", "alg": "ES256", "kid": key.kid}
         assert key.public().verify(token, {"ES256"}) == {"sub": "Ö"}
-
-    def test_a_new_key_survives_being_stored(self) -> None:
-        key = PrivateKey.generate()
-        again = PrivateKey.from_jwk(json.loads(json.dumps(key.as_jwk())))
-        assert again.as_jwk() == key.as_jwk()
-        assert again.kid == key.kid
-
-    def test_the_public_half_holds_nothing_private(self) -> None:
-        key = PrivateKey.generate()
         assert set(key.public().as_jwk()) == {"kty", "crv", "x", "y", "kid", "alg"}
         assert str(key.as_jwk()["d"]) not in repr(key)
+
+    def test_a_stored_key_is_the_same_key(self) -> None:
+        key = PrivateKey.generate()
+        again = PrivateKey.from_jwk(json.loads(json.dumps(key.as_jwk())))
+        assert (again.kid, again.as_jwk()) == (key.kid, key.as_jwk())
 
     @pytest.mark.parametrize(
         "members",
@@ -292,10 +270,9 @@ class TestKeys:
 
     @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "ES512", "RS256", "PS512"])
     def test_pem_files_of_every_algorithm(self, algorithm: str) -> None:
-        made = SigningKey.ec if algorithm.startswith("ES") else SigningKey.rsa
-        key = made("k", algorithm)
-        private = PrivateKey.from_pem(key.private_pem().decode(), kid="k", algorithm=algorithm)
-        public = PublicKey.from_pem(key.public_pem().decode(), kid="k", algorithm=algorithm)
+        key = signing_key(algorithm)
+        private = PrivateKey.from_pem(key.private_pem().decode(), kid="k1", algorithm=algorithm)
+        public = PublicKey.from_pem(key.public_pem().decode(), kid="k1", algorithm=algorithm)
         assert public.verify(parse(private.sign("t", CLAIMS)), {algorithm}) == CLAIMS
         assert public.as_jwk() == key.jwk()
 
@@ -373,7 +350,3 @@ class TestTimes:
 )
 def test_audiences(aud: Any, named: set[str]) -> None:
     assert audiences({"aud": aud}) == named
-
-
-def test_base64_without_strictness_would_take_a_second_spelling() -> None:
-    assert base64.urlsafe_b64decode("e31=") == base64.urlsafe_b64decode("e30=")

@@ -1,0 +1,165 @@
+"""``backend.auth.externalAccess``: tokens of services outside Backstage."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from litellm_plugin.config.settings import ExternalAccess, JwksAccess, LegacyAccess, StaticAccess
+from litellm_plugin.errors import NotAllowed, Unauthenticated
+from litellm_plugin.identity.jwks import KeySet
+from litellm_plugin.identity.jwt import (
+    ASYMMETRIC,
+    Claims,
+    SharedSecret,
+    TokenError,
+    UnverifiedToken,
+    audiences,
+    check_times,
+)
+from litellm_plugin.identity.principal import ServicePrincipal
+
+log = logging.getLogger(__name__)
+
+
+class ExternalTokenVerifier:
+    """Verifies tokens against the configured entries, in their order.
+
+    Safe to share between threads.
+
+    Args:
+        entries: The entries.
+        plugin_id: The id of this plugin, which an entry's restrictions must name.
+        key_set: Makes a key set of a URL and the name of the setting that has the URL.
+        clock: Returns the Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[ExternalAccess],
+        plugin_id: str,
+        key_set: Callable[[str, str], KeySet],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._plugin_id = plugin_id
+        self._checks = [(entry, _check_of(entry, key_set, clock)) for entry in entries]
+
+    def verify(
+        self, credential: str, token: UnverifiedToken | None, *, suspect: bool
+    ) -> ServicePrincipal:
+        """Return the service that the first matching entry names.
+
+        Args:
+            credential: What follows ``Bearer``.
+            token: The credential as a JSON Web Token; None where it is not one.
+            suspect: Whether to skip the entries whose tokens could be guessed.
+
+        Raises:
+            Unauthenticated: No entry matches.
+            NotAllowed: The entry is restricted to other plugins.
+        """
+        for entry, subject_of in self._checks:
+            if suspect and not isinstance(entry, JwksAccess):
+                continue
+            subject = subject_of(credential, token)
+            if subject is not None:
+                return self._within_restrictions(entry, subject)
+        raise Unauthenticated("Illegal token")
+
+    def _within_restrictions(self, entry: ExternalAccess, subject: str) -> ServicePrincipal:
+        if entry.restrictions is None:
+            return ServicePrincipal(subject)
+        ours = tuple(each for each in entry.restrictions if each.plugin == self._plugin_id)
+        if not ours:
+            plugins = ", ".join(f"'{each.plugin}'" for each in entry.restrictions)
+            raise NotAllowed(f"This token's access is restricted to plugin(s) {plugins}")
+        return ServicePrincipal(subject, ours)
+
+
+_Check = Callable[[str, UnverifiedToken | None], str | None]
+"""Takes the credential, and the token it may be; returns the subject, or None: no match."""
+
+
+def _check_of(
+    entry: ExternalAccess, key_set: Callable[[str, str], KeySet], clock: Callable[[], float]
+) -> _Check:
+    match entry:
+        case StaticAccess():
+            return _StaticCheck(entry.subject, _digest(entry.token))
+        case LegacyAccess():
+            return _LegacyCheck(entry.subject, SharedSecret.from_bytes(entry.secret), clock)
+        case JwksAccess():
+            keys = key_set(entry.url, "the url of backend.auth.externalAccess")
+            return _JwksCheck(entry, keys, clock)
+
+
+@dataclass(frozen=True)
+class _StaticCheck:
+    subject: str
+    digest: bytes
+
+    def __call__(self, credential: str, _token: UnverifiedToken | None) -> str | None:
+        # Digests have one length, so the time of the comparison does not tell the token's.
+        return self.subject if hmac.compare_digest(_digest(credential), self.digest) else None
+
+
+def _digest(credential: str) -> bytes:
+    return hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
+
+
+@dataclass(frozen=True)
+class _LegacyCheck:
+    subject: str
+    secret: SharedSecret
+    clock: Callable[[], float]
+
+    def __call__(self, _credential: str, token: UnverifiedToken | None) -> str | None:
+        if token is None or token.alg != "HS256":
+            return None
+        try:
+            claims = token.unverified_claims
+            if claims.get("sub") != "backstage-server" or claims.get("aud"):
+                return None
+            self.secret.verify(token)
+        except TokenError:
+            return None
+        try:
+            check_times(claims, self.clock())
+        except TokenError as exc:
+            log.info("A legacy token of %r is refused: %s", self.subject, exc)
+            raise Unauthenticated("Failed external token verification") from exc
+        return self.subject
+
+
+@dataclass(frozen=True)
+class _JwksCheck:
+    entry: JwksAccess
+    keys: KeySet
+    clock: Callable[[], float]
+
+    def __call__(self, _credential: str, token: UnverifiedToken | None) -> str | None:
+        if token is None:
+            return None
+        try:
+            subject = self._verified(token).get("sub")
+        except TokenError as exc:
+            # The query of the URL may hold a secret.
+            url = self.entry.url.partition("?")[0]
+            log.info("A token does not match the entry with the keys of %s: %s", url, exc)
+            return None
+        if not isinstance(subject, str) or not subject:
+            return None
+        return ":".join(filter(None, ("external", self.entry.subject_prefix, subject)))
+
+    def _verified(self, token: UnverifiedToken) -> Claims:
+        entry, claims = self.entry, token.unverified_claims
+        if entry.issuers and claims.get("iss") not in entry.issuers:
+            raise TokenError("the token has another issuer")
+        if entry.audiences and audiences(claims).isdisjoint(entry.audiences):
+            raise TokenError("the token is for another audience")
+        check_times(claims, self.clock())
+        return self.keys.key_for(token).verify(token, entry.algorithms or ASYMMETRIC)

@@ -1,0 +1,175 @@
+"""Tokens that one Backstage plugin shows another, with or without a user behind them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from threading import Lock
+
+from cachetools import LRUCache
+
+from litellm_plugin.config.settings import Discovery
+from litellm_plugin.errors import Unauthenticated
+from litellm_plugin.identity.jwks import KeySet, KeySource, NoKeysError
+from litellm_plugin.identity.jwt import (
+    ASYMMETRIC,
+    Claims,
+    TokenError,
+    UnverifiedToken,
+    audiences,
+    check_times,
+    parse,
+)
+from litellm_plugin.identity.principal import Principal, ServicePrincipal
+from litellm_plugin.identity.user_token import UserTokenVerifier, is_user_token
+
+log = logging.getLogger(__name__)
+
+MAX_KEY_SETS = 100  # kept, of other plugins
+MAX_FIRST_READS = 4  # of key sets at the same time
+
+_PLUGIN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # becomes part of a URL
+
+
+class OtherAudience(TokenError):
+    """The token is for another plugin."""
+
+
+def plugin_keys_url(discovery: Discovery, plugin: str) -> str:
+    """Return where ``plugin`` publishes the keys that it signs plugin tokens with."""
+    return f"{discovery.base_url(plugin)}/.backstage/auth/v1/jwks.json"
+
+
+class PluginTokenVerifier:
+    """Verifies plugin tokens. Safe to share between threads.
+
+    Args:
+        plugin_id: The id of this plugin, which ``aud`` must name.
+        own_keys: The keys of this plugin's own tokens.
+        key_set: Makes the key set of another plugin, by its id.
+        users: Verifies the user token inside (``obo``).
+        clock: Returns the Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        plugin_id: str,
+        own_keys: KeySource,
+        key_set: Callable[[str], KeySet],
+        users: UserTokenVerifier,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._plugin_id = plugin_id
+        self._own_keys = own_keys
+        self._key_sets = _KeySets(key_set)
+        self._users = users
+        self._clock = clock
+
+    def verify(self, token: UnverifiedToken, *, suspect: bool) -> Principal:
+        """Return the plugin that signed ``token``, or the user on whose behalf it did.
+
+        Args:
+            token: A token whose ``typ`` is that of a plugin token.
+            suspect: Whether to accept only plugins whose key set is already known.
+
+        Raises:
+            Unauthenticated: The token, or the user token inside, is not valid.
+        """
+        try:
+            source = _unverified_source(token)
+            claims = self._verified(token, self._keys_of(source, suspect=suspect))
+        except TokenError as exc:
+            log.info("A plugin token is refused: %s", exc)
+            raise Unauthenticated("Failed plugin token verification") from exc
+        subject = f"plugin:{source}"
+        obo = claims.get("obo")
+        if obo is None or obo == "":
+            return ServicePrincipal(subject)
+        try:
+            user = parse(obo) if isinstance(obo, str) else None
+        except TokenError:
+            user = None
+        if user is None or not is_user_token(user):
+            raise Unauthenticated("Invalid user token in plugin token obo claim")
+        return self._users.verify(user, allow_limited=True, actor=subject)
+
+    def _verified(self, token: UnverifiedToken, keys: KeySource) -> Claims:
+        check_times(token.unverified_claims, self._clock(), required=("iat", "exp"))
+        claims = keys.key_for(token).verify(token, ASYMMETRIC)
+        if self._plugin_id not in audiences(claims):
+            raise OtherAudience("the token is for another plugin")
+        return claims
+
+    def _keys_of(self, plugin: str, *, suspect: bool) -> KeySource:
+        if plugin == self._plugin_id:
+            return self._own_keys
+        try:
+            return self._key_sets.of(plugin, known_only=suspect)
+        except NoKeysError as exc:
+            raise _no_jwks(plugin) from exc
+
+
+class _KeySets:
+    """The key sets of other plugins; beyond ``MAX_KEY_SETS``, the least recently used goes.
+
+    Clients can invent plugin ids. So a key set is kept only after it was read, and no more
+    than ``MAX_FIRST_READS`` of the connections to Backstage are spent on first reads.
+    """
+
+    def __init__(self, key_set: Callable[[str], KeySet]) -> None:
+        self._key_set = key_set
+        self._lock = Lock()
+        self._kept: LRUCache[str, KeySet] = LRUCache(MAX_KEY_SETS)
+        self._first_reads: dict[str, KeySet] = {}
+
+    def of(self, plugin: str, *, known_only: bool) -> KeySet:
+        """Return the key set of ``plugin``.
+
+        Args:
+            plugin: The plugin's id.
+            known_only: Whether to refuse a plugin whose key set would have to be read first.
+
+        Raises:
+            NoKeysError: The key set can't be read.
+            TokenError: The key set is not known, and must not be read.
+        """
+        with self._lock:
+            kept = self._kept.get(plugin)
+            if kept is not None:
+                return kept
+            if known_only:
+                raise TokenError("the plugin's keys are not known, and the client is suspect")
+            if plugin not in self._first_reads and len(self._first_reads) >= MAX_FIRST_READS:
+                raise NoKeysError("the keys of too many other plugins are being read")
+            key_set = self._first_reads.setdefault(plugin, self._key_set(plugin))
+        try:
+            key_set.load()
+            with self._lock:
+                self._kept[plugin] = key_set
+        finally:
+            with self._lock:
+                self._first_reads.pop(plugin, None)
+        return key_set
+
+
+def _unverified_source(token: UnverifiedToken) -> str:
+    """Return the id of the plugin that the token names as its issuer."""
+    claims = token.unverified_claims
+    if "sub" not in claims:
+        raise _no_jwks("undefined")  # as JavaScript names what is absent
+    source = claims["sub"]
+    if source == "":
+        raise Unauthenticated("Invalid plugin token: missing subject")
+    if not isinstance(source, str) or not _PLUGIN_ID.fullmatch(source):
+        raise Unauthenticated("Invalid plugin token: forbidden subject format")
+    return source
+
+
+def _no_jwks(plugin: str) -> Unauthenticated:
+    return Unauthenticated(
+        f"Received a plugin token where the source '{plugin}' plugin unexpectedly does not have "
+        "a JWKS endpoint. The target plugin needs to be migrated to be installed in an app using "
+        "the new backend system."
+    )
