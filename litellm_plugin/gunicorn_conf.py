@@ -35,6 +35,10 @@ if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="litellm-plugin-metrics-")
     atexit.register(_remove, os.environ["PROMETHEUS_MULTIPROC_DIR"], os.getpid())
 
+# Makes the memory by which a write in one worker is known to all: here, before they are forked,
+# even where somebody switches preload_app off.
+import litellm_plugin.cache.stamps  # noqa: F401
+
 # JSON, a line for each request, with its id.
 logger_class = "litellm_plugin.access_log.Logger"
 

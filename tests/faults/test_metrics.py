@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from litellm_plugin.clients.breaker import FAILURES
+from litellm_plugin.clients.circuit_breaker import FAILURES
 from tests.deployed import free_port
 from tests.faults.rig import Route, running
 
