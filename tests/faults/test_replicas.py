@@ -265,28 +265,27 @@ def test_redis_goes_away_and_comes_back(
 
     before = litellm.looked_up
     assert keys_of(writer) == keys_of(other)
-    assert litellm.looked_up == before + 2
+    assert litellm.looked_up <= before + 4  # each of the workers goes on by its own memory
     writer.make("while-away")
-    for replica in (writer, writer, other, other):
-        assert "while-away" in keys_of(replica)
-    redis.start()  # with what it knew before that write
     for _ in range(6):
         assert "while-away" in keys_of(writer)
-    settled(replicas, litellm)
-    for replica in (writer, other) * 2:
-        assert "while-away" in keys_of(replica)
+    redis.start()  # with what it knew before that write
+    until, seen = time.monotonic() + PATIENCE, 0
+    while seen < 8:  # each worker asks Redis again within a second
+        assert time.monotonic() < until, "the other host does not learn of it"
+        assert "while-away" in keys_of(writer)
+        seen = seen + 1 if "while-away" in keys_of(other) else 0
+        time.sleep(0.1)
     other.make("afterwards")
     for replica in (writer, other) * 2:
         assert {"while-away", "afterwards"} <= keys_of(replica)
     redis.freeze()
-    before = litellm.looked_up
     for replica in (writer, other):
         assert {"while-away", "afterwards"} <= keys_of(replica)
-    assert litellm.looked_up > before
     redis.thaw()
     settled(replicas, litellm)
     assert max(took) < BOUND
     for replica in replicas:
         assert "Traceback" not in replica.log
-        complaints = replica.log.count("snapshots are not used meanwhile")
+        complaints = replica.log.count("each process goes on by its own memory")
         assert 1 <= complaints <= 2  # once for each worker
