@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ from litellm_plugin.services.teams import Teams
 from litellm_plugin.services.users import Users
 from litellm_plugin.telemetry import metrics
 
-BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn.conf.py gives a worker without gevent
+BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn_conf.py gives a worker without gevent
 LOOKING = Timeouts(connect=2.0, read=2.0, total=2.0)  # of a look whether something is up
 
 
@@ -144,9 +145,10 @@ def build(
     service = settings.service
 
     # Backstage asks us for our key set before it answers. If every thread of a
-    # worker waited for Backstage, nobody would be left to tell it.
+    # worker waited for Backstage, nobody would be left to tell it. Greenlets are never all busy.
     where = "litellm.service.backstageUrl and discovery.endpoints"
-    backstage = upstream(settings, "Backstage", where, at_once=BACKSTAGE_AT_ONCE)
+    at_once = None if _in_greenlets() else BACKSTAGE_AT_ONCE
+    backstage = upstream(settings, "Backstage", where, at_once=at_once)
     plugin_keys = plugin_keys or PluginKeys.load(settings)
     tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
     fetch = KeySetReader(backstage)
@@ -252,6 +254,12 @@ def cache_fault(settings: Settings) -> Exception | None:
         return None
     fault: Exception | None = _redis(settings).fault(settings.cache.connection)
     return fault
+
+
+def _in_greenlets() -> bool:
+    """Tell whether threads are gevent's greenlets in this process."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def _counters(settings: Settings) -> Counters | None:
