@@ -14,7 +14,8 @@ import litellm_plugin
 from litellm_plugin import logs
 from litellm_plugin.cache.counters import Counters, in_redis
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.cache.snapshots import SecondTier, Snapshots
+from litellm_plugin.cache.snapshots import Snapshots
+from litellm_plugin.cache.tier import SecondTier
 from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM

@@ -30,10 +30,9 @@ from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 from redis.retry import Retry
 
-from litellm_plugin.cache.entry import Entry
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.cache.snapshots import Seen, TierUnavailableError
 from litellm_plugin.cache.stamps import SHARED, Stamps, StampTable
+from litellm_plugin.cache.tier import Entry, Seen, TierUnavailableError
 from litellm_plugin.clients.circuit_breaker import CircuitBreaker
 
 log = logging.getLogger(__name__)

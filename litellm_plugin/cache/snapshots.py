@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from cachetools import TLRUCache
 
-from litellm_plugin.cache.entry import Entry
 from litellm_plugin.cache.locks import FileLocks
 from litellm_plugin.cache.single_flight import SingleFlight
-from litellm_plugin.cache.stamps import SHARED, Stamps, StampTable
+from litellm_plugin.cache.stamps import SHARED, StampTable
+from litellm_plugin.cache.tier import Entry, SecondTier, Seen, TierUnavailableError
 from litellm_plugin.clients import deadline
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.telemetry import metrics
@@ -32,63 +32,6 @@ MAX_ROWS = 50_000
 PATIENCE = 30.0  # seconds to wait for a lock, where no request's deadline is sooner
 
 T = TypeVar("T")
-# Of an entry's tags, in this host's memory and in Redis; None: Redis is not asked, or away.
-Seen = tuple[Stamps, Stamps | None]
-
-
-class TierUnavailableError(Exception):
-    """The second tier does not answer; the cache goes on without it."""
-
-
-class SecondTier(Protocol):
-    """Entries, stamps and locks that several hosts share."""
-
-    def look_up(
-        self, name: str, tags: tuple[str, ...], here: Stamps
-    ) -> tuple[bytes | None, Stamps]:
-        """Return what is kept under ``name``, sealed, and the present stamps of ``tags``.
-
-        Args:
-            name: What an entry was put under.
-            tags: What it depends on.
-            here: The tags' present stamps in this host's memory.
-
-        Raises:
-            TierUnavailableError: It can't be asked.
-        """
-        ...
-
-    def open(self, name: str, sealed: bytes, seen: Seen) -> Entry | None:
-        """Return the entry that was sealed, if it is valid for who has seen these stamps."""
-        ...
-
-    def put(self, name: str, entry: Entry) -> None:
-        """Keep an entry, if it may leave this process.
-
-        Raises:
-            TierUnavailableError: It can't be asked.
-        """
-        ...
-
-    def stamps(self, tags: tuple[str, ...]) -> Stamps:
-        """Return the present stamps of ``tags``.
-
-        Raises:
-            TierUnavailableError: It can't be asked.
-        """
-        ...
-
-    def invalidate(self, tags: tuple[str, ...]) -> None:
-        """Give each tag a new stamp, after it got one in this host's memory.
-
-        Raises:
-            TierUnavailableError: It can't be asked.
-        """
-        ...
-
-    def lock(self, name: str, patience: float) -> Any:
-        """Hold a lock; a context manager that yields whether it is held."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
