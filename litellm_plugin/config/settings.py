@@ -273,6 +273,7 @@ class Logs:
 
 
 CACHE_SECONDS = 3.0
+ACCOUNT_SECONDS = 1.0  # accounts; both unless cacheSeconds is configured
 
 ORIGINAL, UNAMBIGUOUS = "original", "unambiguous"  # what userIds may be
 
@@ -285,7 +286,7 @@ class Service:
     plugin_id: str = "litellm"
     user_ids: str = ORIGINAL  # or UNAMBIGUOUS: refuse ids that several people come to
     reserved_user_ids: tuple[str, ...] = ()  # LiteLLM ids that are nobody's, beside its own admin's
-    # None: CACHE_SECONDS, but accounts no longer than for one page; 0: nothing is kept.
+    # None: CACHE_SECONDS, and ACCOUNT_SECONDS for accounts; 0: nothing is kept.
     cache_seconds: float | None = None
     stale_seconds: float = 0.0  # how long beyond that while LiteLLM is down
     rate_limits: RateLimits = field(default_factory=RateLimits)

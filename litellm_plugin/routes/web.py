@@ -434,10 +434,8 @@ def _finished(
     state.line.write(response, state.body)
     journal.end(state.begun)
     caller = state.caller
-    if caller is not None:
-        state.plugin.left(caller)
-        if caller.stale_seconds is not None:
-            response.headers["X-Stale-Seconds"] = str(int(caller.stale_seconds))
+    if caller is not None and caller.stale_seconds is not None:
+        response.headers["X-Stale-Seconds"] = str(int(caller.stale_seconds))
     if cross_origin is not None:
         cross_origin.finish(response, asked)
     finish(response, asked)
