@@ -172,7 +172,7 @@ class LiteLLMRig:
         """Tell whether a key may not use a model; LiteLLM 1.81.14 answers 401, later ones 403."""
         answer = self.complete(secret, model)
         refused = answer.status_code in {401, 403}
-        return refused and answer.json()["error"]["type"] == "key_model_access_denied"
+        return refused and answer.json()["error"]["type"].endswith("_model_access_denied")
 
 
 class BackstageRig:
