@@ -6,10 +6,10 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox test faults lint types live docs wheel package format fuzz lock audit licences clean
+.PHONY: help sandbox test faults lint types live live-all docs wheel package format fuzz lock audit licences clean
 
 help:  ## say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
 # Everything is locked with hashes but the checkout itself, which is put there as it is.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
@@ -47,6 +47,13 @@ types: .venv/.installed  ## check types
 
 live: .venv/.installed  ## test against the real LiteLLM and Backstage of ../shared
 	$(BIN)/python -m pytest -m live tests/live
+
+# The oldest that is supported, the one that most was observed on, and the newest.
+LITELLM_VERSIONS = 1.81.14 1.106.2 1.108.7
+
+live-all: .venv/.installed  ## the same with each version of LiteLLM, before a release
+	for version in $(LITELLM_VERSIONS); do \
+		LIVE_EVERY_PAIR=1 LITELLM_VERSION=$$version $(BIN)/python -m pytest -m live tests/live || exit; done
 
 docs: .venv/.installed  ## build the documentation into site/
 	$(BIN)/python docs/configuration_page.py

@@ -60,7 +60,7 @@ class Key:
         """Return the row of the table."""
         is_value = self.value is not None and self.default == _written(self.value)
         default = f"`{self.default}`" if is_value else self.default
-        if self.default or ":-" in example:  # the sandbox's own
+        if self.default not in {"", "required"} or ":-" in example:  # the sandbox's own
             example = ""
         shown = f"for example `{example}`" if example else ""
         meaning = "; ".join(filter(None, (self.meaning, shown))).replace("|", "\\|")

@@ -8,7 +8,9 @@ import atexit
 import gc
 import os
 import shutil
+import sys
 import tempfile
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -25,15 +27,21 @@ else:
     worker_class = "litellm_plugin.worker.Worker"
 
 # Where each worker counts for all (litellm_plugin/telemetry/metrics.py): before that is imported,
-# and empty at first. An operator who sets it has made the folder.
-if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+# and empty at first. An operator who sets it has made the folder; one of ours is that of the
+# master that this one was started by (USR2), which removes it.
+_OURS = "litellm-plugin-metrics-"
+if Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", _OURS)).name.startswith(_OURS):
 
     def _remove(folder: str, owner: int) -> None:
         if os.getpid() == owner:  # workers end the same way
             shutil.rmtree(folder, ignore_errors=True)
 
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="litellm-plugin-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=_OURS)
     atexit.register(_remove, os.environ["PROMETHEUS_MULTIPROC_DIR"], os.getpid())
+
+# Makes the memory by which a write in one worker is known to all: here, before they are forked,
+# even where somebody switches preload_app off.
+import litellm_plugin.cache.stamps  # noqa: E402, F401
 
 # JSON, a line for each request, with its id.
 logger_class = "litellm_plugin.access_log.Logger"
@@ -84,7 +92,58 @@ def when_ready(server: Any) -> None:
     plugin = _plugin_of(server.app.callable)
     if plugin is not None and plugin.settings.service.metrics_bind is not None:
         host, port = plugin.settings.service.metrics_bind
-        exporter.start(host, port, os.environ["PROMETHEUS_MULTIPROC_DIR"])
+        folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+        # After USR2 the master before has the address, until it ends.
+        exporter.start(host, port, folder, wait=server.master_pid != 0)
+
+
+def on_reload(server: Any) -> None:
+    """Read the service's configuration again (HUP); keep the one before where it is faulty."""
+    application = server.app
+    if _plugin_of(application.callable) is None:
+        return  # another application, or each worker reads for itself
+    name = application.app_uri.partition(":")[0]
+    module = sys.modules.pop(name)  # app.py makes the application when it is imported
+    try:
+        application.callable = application.load()
+    except (Exception, SystemExit) as exc:
+        sys.modules[name] = module
+        server.log.error("The configuration is kept as it was: the new one is faulty (%s)", exc)
+        return
+    server.log.info("The configuration was read again")
+    gc.unfreeze()  # or what was there before would stay for good
+
+
+def pre_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicorn's names
+    """Keep the garbage collector from what workers have in common, or each would copy it all."""
+    gc.collect()
+    gc.freeze()
+
+
+def pre_request(worker: Any, req: Any) -> None:  # noqa: ARG001 - gunicorn's names
+    """Let the connection end with a request whose body is not read to its end.
+
+    Nobody knows then whether it was valid, and where the next request begins. gunicorn would
+    look for that one in it, and answer what it finds.
+    """
+    if getattr(req.body.reader, "length", None) == 0:
+        return  # most have none
+    wanted = req.should_close
+    req.should_close = lambda: wanted() or not _read_whole(req.body)
+
+
+def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:  # noqa: ARG001
+    """Break the cycle that a request is in, which would be left to the garbage collector."""
+    req.__dict__.pop("should_close", None)
+
+
+def _read_whole(body: Any) -> bool:
+    if getattr(body, "failed", False):
+        return False
+    reader = getattr(body.reader, "reader", body.reader)  # within that of worker.py
+    # One with a length counts what is left of it; one of chunks has no parser after the last.
+    left = reader.length if hasattr(reader, "length") else getattr(reader, "parser", True)
+    return not left
 
 
 def post_worker_init(worker: Any) -> None:
@@ -102,7 +161,7 @@ def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's n
 
 
 def post_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicorn's names
-    """Let the garbage collector look at what a worker makes, and less often; send its spans.
+    """Let the garbage collector look at what a worker makes less often; send its spans.
 
     LiteLLM's answers are thousands of objects without a cycle among them, which
     come and go by themselves.
@@ -114,6 +173,4 @@ def post_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicor
         from litellm_plugin.telemetry import spans  # noqa: PLC0415 - an extra
 
         spans.export()
-    gc.collect()
-    gc.freeze()
     gc.set_threshold(50_000, 20, 50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,19 +12,22 @@ from types import ModuleType
 
 import litellm_plugin
 from litellm_plugin import logs
-from litellm_plugin.cache.counters import Counters, HostTable, in_redis
-from litellm_plugin.cache.host import HostShared
-from litellm_plugin.cache.memory import MemoryStore
+from litellm_plugin.cache.counters import Counters, in_redis
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.cache.shared import SharedStore
 from litellm_plugin.cache.snapshots import Snapshots
-from litellm_plugin.cache.store import Store
+from litellm_plugin.cache.tier import SecondTier
 from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.clients.litellm_version import KnownVersion
 from litellm_plugin.config import ConfigError
-from litellm_plugin.config.settings import CACHE_SECONDS, UNAMBIGUOUS, Settings, Timeouts
+from litellm_plugin.config.settings import (
+    ACCOUNT_SECONDS,
+    CACHE_SECONDS,
+    UNAMBIGUOUS,
+    Settings,
+    Timeouts,
+)
 from litellm_plugin.errors import BackstageUnavailable, never_show
 from litellm_plugin.identity.authenticator import Authenticator
 from litellm_plugin.identity.jwks import NoKeysError
@@ -50,7 +54,7 @@ from litellm_plugin.services.teams import Teams
 from litellm_plugin.services.users import Users
 from litellm_plugin.telemetry import metrics
 
-BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn.conf.py gives a worker without gevent
+BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn_conf.py gives a worker without gevent
 LOOKING = Timeouts(connect=2.0, read=2.0, total=2.0)  # of a look whether something is up
 
 
@@ -92,13 +96,7 @@ class Plugin:
             asked = own_id(principal.entity_ref, self.settings)
         elif asked is not None:
             asked = not_reserved(asked, self.settings)
-        caller = Caller(principal, asked, self.directory.entity)
-        caller.since = self.snapshots.begin(caller.name)
-        return caller
-
-    def left(self, caller: Caller) -> None:
-        """Note that the caller has been answered."""
-        self.snapshots.end(caller.name)
+        return Caller(principal, asked, self.directory.entity)
 
 
 def upstream(
@@ -136,7 +134,6 @@ def build(
     now: Callable[[], datetime] | None = None,
     *,
     plugin_keys: PluginKeys | None = None,
-    host: HostShared | None = None,
 ) -> Plugin:
     """Put a plugin together.
 
@@ -145,7 +142,6 @@ def build(
         now: The present time, in UTC; the system's clock by default.
         plugin_keys: To sign with; by default those that the settings name, made where there
             are none.
-        host: What it shares with other processes of this host; by default with all of its user.
 
     Raises:
         ConfigError: They ask for what is not installed.
@@ -156,9 +152,10 @@ def build(
     service = settings.service
 
     # Backstage asks us for our key set before it answers. If every thread of a
-    # worker waited for Backstage, nobody would be left to tell it.
+    # worker waited for Backstage, nobody would be left to tell it. Greenlets are never all busy.
     where = "litellm.service.backstageUrl and discovery.endpoints"
-    backstage = upstream(settings, "Backstage", where, at_once=BACKSTAGE_AT_ONCE)
+    at_once = None if _in_greenlets() else BACKSTAGE_AT_ONCE
+    backstage = upstream(settings, "Backstage", where, at_once=at_once)
     plugin_keys = plugin_keys or PluginKeys.load(settings)
     tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
     fetch = KeySetReader(backstage)
@@ -191,13 +188,7 @@ def build(
         settings.master_key,
         KnownVersion(seen_litellm.version),
     )
-    host = host or HostShared.of_user(settings.base_url)
-    snapshots = Snapshots(
-        _store(settings, host),
-        CACHE_SECONDS if service.cache_seconds is None else service.cache_seconds,
-        service.stale_seconds,
-        host=host if service.cache_seconds is None else None,
-    )
+    snapshots = _cache(settings)
     permissions = Permissions(backstage, settings.discovery)
     access = Access(settings, permissions, snapshots, on_behalf_of)
     reports = Reports(snapshots, utc_now)
@@ -275,6 +266,12 @@ def cache_fault(settings: Settings) -> Exception | None:
     return fault
 
 
+def _in_greenlets() -> bool:
+    """Tell whether threads are gevent's greenlets in this process."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
 def _counters(settings: Settings) -> Counters | None:
     """Return where to count who asks how often; None where nobody is counted.
 
@@ -283,32 +280,34 @@ def _counters(settings: Settings) -> Counters | None:
     """
     if not settings.service.rate_limits.enabled:
         return None
-    here = HostTable.of_user(settings.base_url)
     connection = settings.cache.connection
     if connection is None:
-        return Counters(here)
+        return Counters()
     pool = _redis(settings).connect(connection).connection_pool
-    return Counters(here, in_redis(pool, connection, settings.base_url))
+    return Counters(in_redis(pool, connection, settings.base_url))
 
 
-def _store(settings: Settings, host: HostShared) -> Store:
-    """Return where snapshots are kept.
+def _cache(settings: Settings) -> Snapshots:
+    """Return the cache, with a second tier where ``backend.cache`` names one.
 
     Raises:
         ConfigError: ``backend.cache`` asks for what is not installed.
     """
-    memory = MemoryStore(host)
-    connection = settings.cache.connection
-    if connection is None and (settings.service.cache_seconds == 0 or host.path is None):
-        return memory
-    # Whoever reads by other settings does not read the same.
-    installation = repr((settings.base_url, settings.discovery, settings.team_admin))
-    seal = Seal(settings.master_key, installation)
-    if connection is None:
-        return SharedStore(memory, seal)
-    redis = _redis(settings)
-    store: Store = redis.RedisStore(redis.connect(connection), settings.base_url, seal, memory)
-    return store
+    service, connection = settings.service, settings.cache.connection
+    tier: SecondTier | None = None
+    if connection is not None:
+        # Whoever reads by other settings does not read the same.
+        installation = repr((settings.base_url, settings.discovery, settings.team_admin))
+        seal = Seal(settings.master_key, installation)
+        redis = _redis(settings)
+        tier = redis.RedisTier(redis.connect(connection), settings.base_url, seal)
+    configured = service.cache_seconds
+    return Snapshots(
+        CACHE_SECONDS if configured is None else configured,
+        service.stale_seconds,
+        account_seconds=ACCOUNT_SECONDS if configured is None else configured,
+        tier=tier,
+    )
 
 
 def _redis(settings: Settings) -> ModuleType:

@@ -9,7 +9,7 @@ import errno
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -27,6 +27,10 @@ LAST_CONNECTIONS = 1.5  # seconds
 # has 100 KB at most. Headers have ``keepalive`` seconds, by gunicorn.
 BODY_SECONDS = 30.0
 ANSWER_SECONDS = 60.0  # for a client to take the answer
+
+# Of a body that was not read to its end: the client may still be sending.
+LINGER_SECONDS = 2.0
+MAX_LEFT = 1 << 20  # bytes
 
 # A connection that comes is offered to all workers. One waits before it takes it, longer the more
 # it has; else the first to wake up would have them all, and keep them while another is idle.
@@ -46,12 +50,11 @@ class _InTime:
     """Reads a request's body, from the first to the last byte, in ``BODY_SECONDS``.
 
     Attributes:
-        failed: Whether it could not be read; then nobody knows where the next request begins.
+        reader: gunicorn's.
     """
 
     def __init__(self, reader: Any) -> None:
-        self.failed = False
-        self._reader = reader
+        self.reader = reader
         self._until: float | None = None
 
     def read(self, size: int) -> bytes:
@@ -63,12 +66,8 @@ class _InTime:
         if self._until is None:
             self._until = time.monotonic() + BODY_SECONDS
         left = max(self._until - time.monotonic(), 0.001)
-        try:
-            with gevent.Timeout(left, SlowBodyError()):
-                read: bytes = self._reader.read(size)
-        except Exception:
-            self.failed = True
-            raise
+        with gevent.Timeout(left, SlowBodyError()):
+            read: bytes = self.reader.read(size)
         return read
 
 
@@ -134,17 +133,21 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
         A client that sends its next request at once would be answered for ever: nothing
         that there is to read makes a greenlet wait.
         """
-        body = None
-        if getattr(req.body.reader, "length", None) != 0:  # else nobody waits for it
-            body = req.body.reader = _InTime(req.body.reader)
+        has_body = getattr(req.body.reader, "length", None) != 0
+        if has_body:
+            req.body.reader = _InTime(req.body.reader)
         sock.settimeout(ANSWER_SECONDS)
         self._tell_of_the_end(req)
         try:
             super().handle_request(listener_name, req, sock, addr)
+        except StopIteration:
+            if has_body:
+                # What is left of the body would reset the connection, and the answer be lost.
+                _linger(sock)
+            raise
         finally:
-            del req.should_close  # which refers to the request: a cycle, left to the collector
-        if body is not None and body.failed:
-            raise StopIteration  # as gunicorn closes a connection
+            # It refers to the request: a cycle, which would be left to the garbage collector.
+            req.__dict__.pop("should_close", None)
         sock.settimeout(None)
         gevent.sleep(0)
 
@@ -180,6 +183,15 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
             if rested and _quiet(self._clients[greenlet]):
                 greenlet.kill(NoMoreData(), block=False)
         gevent.spawn_later(LAST_CONNECTIONS / 3, self._close_idle)
+
+
+def _linger(client: Any) -> None:
+    """Say that the answer is over, and read on until the client ends the connection too."""
+    left = MAX_LEFT
+    with suppress(OSError), gevent.Timeout(LINGER_SECONDS, False):
+        client.shutdown(socket.SHUT_WR)
+        while left > 0 and (data := client.recv(64 * 1024)):
+            left -= len(data)
 
 
 def _quiet(client: Any) -> bool:

@@ -96,11 +96,10 @@ class Watch:
                 self.leaks.append(f"answer {answer.status_code}: {found[0]!r} in {text[:2000]!r}")
 
     def files(self, folder: Path) -> None:
-        """Search what is below a folder; holes of sparse files are passed over."""
+        """Search what is below a folder."""
         for file in folder.rglob("*"):
             if file.is_file():
-                for part in _written_parts(file):
-                    self.look(str(file), part.decode("latin-1"))
+                self.look(str(file), file.read_text("latin-1"))
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -134,18 +133,6 @@ class Watch:
 _USUAL = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
 
-def _written_parts(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as opened:
-        end = 0
-        while True:
-            try:
-                start = os.lseek(opened.fileno(), end, os.SEEK_DATA)
-            except OSError:  # nothing is behind it
-                return
-            end = os.lseek(opened.fileno(), start, os.SEEK_HOLE)
-            yield os.pread(opened.fileno(), end - start, start)
-
-
 def failed_for_output(report: pytest.TestReport) -> None:
     """Make the report of a test's teardown a failure if the test has printed a secret."""
     with WATCH.elsewhere() as leaks:
@@ -155,7 +142,7 @@ def failed_for_output(report: pytest.TestReport) -> None:
 
 
 def shared_folder() -> Path:
-    """Return where the processes of a host share what they keep."""
+    """Return where the processes of a host have their locks."""
     return Path(tempfile.gettempdir()) / f"litellm-plugin-{os.geteuid()}"
 
 

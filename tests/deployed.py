@@ -25,6 +25,7 @@ def gunicorn(
     *arguments: str,
     folder: Path = REPO,
     new_session: bool = False,
+    script: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start ``gunicorn app:app``.
 
@@ -34,10 +35,13 @@ def gunicorn(
         arguments: Its own, in the place of ``app:app``.
         folder: Where it is started.
         new_session: Whether it leads a process group, which can be killed as a whole.
+        script: Whether the installed script is run, which alone can start itself anew (USR2).
     """
+    here = Path(sys.executable)
+    program = [str(here.with_name("gunicorn"))] if script else [sys.executable, "-m", "gunicorn"]
     with log.open("wb") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", *(arguments or ["app:app"])],
+            [*program, *(arguments or ["app:app"])],
             cwd=folder,
             env=environ,
             stdin=subprocess.DEVNULL,

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from flask import Flask, abort
+from flask import Flask, Response, abort
 from flask.typing import ResponseReturnValue
 
 from litellm_plugin import create_blueprint
-from litellm_plugin.config.settings import Discovery, Provisioning, Service, Settings
+from litellm_plugin.config.settings import Cors, Discovery, Provisioning, Service, Settings
+from litellm_plugin.routes.headers import SECURITY
 
 
 @pytest.fixture
-def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flask:
-    """An application with routes and error handlers of its own, where there is no configuration."""
+def theirs(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Flask:
+    """An application with routes and error handlers of its own, where there is no configuration.
+
+    A parameter is ``backend.cors``.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITELLM_PLUGIN_CONFIG", str(tmp_path / "not-there.yaml"))
     app = Flask("theirs")
@@ -24,6 +31,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Flask:
         discovery=Discovery("https://backstage.example.com"),
         user_id_domain="example.com",
         permission_enabled=True,
+        cors=getattr(request, "param", None),
         provisioning=Provisioning(enabled=True),
         service=Service(cache_seconds=0, key_file=tmp_path / "key.json"),
     )
@@ -72,3 +80,78 @@ def test_an_application_may_answer_before_the_plugin_is_asked(theirs: Flask) -> 
     theirs.before_request(lambda: ("closed for today", 503))
     answer = theirs.test_client().get("/api/litellm/keys")
     assert (answer.status_code, answer.text) == (503, "closed for today")
+
+
+THEIRS = {
+    "Content-Security-Policy": "default-src 'none'",
+    "Referrer-Policy": "same-origin",
+    "Strict-Transport-Security": "max-age=63072000; preload",
+    "X-Content-Type-Options": "nosniff",
+    "X-DNS-Prefetch-Control": "on",
+    "X-Download-Options": "open",
+    "X-Frame-Options": "DENY",
+    "X-Permitted-Cross-Domain-Policies": "all",
+    "X-XSS-Protection": "1",
+    "X-Request-Id": "theirs",
+}
+PATHS = ("/keys", "/nosuch", "/.backstage/auth/v1/jwks.json")
+
+
+def _sent(app: Flask, path: str, **headers: str) -> list[tuple[str, str]]:
+    return list(app.test_client().get(f"/api/litellm{path}", headers=headers).headers)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", sorted(THEIRS))
+@pytest.mark.parametrize("spelt", [str.title, str.lower, str.upper])
+def test_a_header_that_they_set_is_sent_as_theirs_and_once(
+    theirs: Flask, path: str, name: str, spelt: Callable[[str], str]
+) -> None:
+    @theirs.after_request
+    def harden(response: Response) -> Response:
+        response.headers[spelt(name)] = THEIRS[name]
+        return response
+
+    sent = _sent(theirs, path)
+    assert [value for each, value in sent if each.lower() == name.lower()] == [THEIRS[name]]
+    others = [each for each in SECURITY if each != name]
+    assert {each.lower() for each in others} <= {each.lower() for each, _ in sent}
+
+
+def test_what_may_hold_a_key_is_kept_by_nobody_whatever_they_set(theirs: Flask) -> None:
+    @theirs.after_request
+    def cache(response: Response) -> Response:
+        response.headers["Cache-Control"] = "public, max-age=60"
+        return response
+
+    kept = [
+        [value for name, value in _sent(theirs, path) if name == "Cache-Control"] for path in PATHS
+    ]
+    assert kept == [["no-store"], ["no-store"], ["public, max-age=60"]]
+
+
+def test_two_policies_of_theirs_are_both_sent(theirs: Flask) -> None:
+    @theirs.after_request
+    def harden(response: Response) -> Response:
+        response.headers.add("Content-Security-Policy", "default-src 'none'")
+        response.headers.add("Content-Security-Policy", "frame-ancestors 'none'")
+        return response
+
+    sent = [value for name, value in _sent(theirs, "/keys") if name == "Content-Security-Policy"]
+    assert sent == ["default-src 'none'", "frame-ancestors 'none'"]
+
+
+@pytest.mark.parametrize("theirs", [Cors(("http://page.example",))], indirect=True)
+@pytest.mark.parametrize("vary", ["Cookie", "cookie, origin", "Accept-Encoding, Cookie"])
+@pytest.mark.parametrize("way", ["set", "add"])
+def test_an_answer_varies_by_what_either_says(theirs: Flask, vary: str, way: str) -> None:
+    @theirs.after_request
+    def varies(response: Response) -> Response:
+        getattr(response.headers, way)("Vary", vary)
+        return response
+
+    sent = _sent(theirs, "/keys", Origin="http://page.example")
+    (varied,) = [value for name, value in sent if name == "Vary"]
+    names = [part.strip().lower() for part in varied.split(",")]
+    assert sorted(names) == sorted({*vary.lower().split(", "), "origin"})
+    assert ("Access-Control-Allow-Origin", "http://page.example") in sent

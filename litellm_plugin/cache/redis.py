@@ -1,30 +1,27 @@
-"""Snapshots, generations and locks that several hosts share, in Redis or Valkey.
+"""The second tier: entries, stamps and locks that several hosts share, in Redis or Valkey.
 
-A generation here is a random number, and not a count: Redis may forget it, or go back
-to an older one when it restarts, and a number that was drawn anew is never one that was
-there before.
+A write gives its tags new stamps twice, in this host's memory (:mod:`litellm_plugin.cache.stamps`)
+and in Redis, and notes in Redis which stamp of this host Redis was told of. Whoever looks
+something up compares: where Redis was not told of all that was written on this host, because it
+was away, has lost it or went back to an older state, the tags get new stamps in Redis before
+anything there counts. So nobody reads what is older than their own write on the same host,
+whatever happens to Redis.
 
-A write begins a new generation twice, on this host (:mod:`litellm_plugin.cache.host`) and
-in Redis, and notes in Redis up to which count of this host it was told. Whoever looks
-something up compares: where Redis was not told of all that was written on this host,
-because it was away or has lost it, that is made up for before anything in it counts. So
-nobody reads their own write stale on the same host, whatever happens to Redis.
-
-What remains is another host, on which nobody can know of a write that Redis was not told
-of. It may answer from before that write until somebody looks the same up on the host that
-wrote, and no longer than a snapshot lives; beyond that only as what stands in, marked as
-stale, for a LiteLLM that is down.
+What remains is another host, which can't know of a write that Redis was not told of. It may
+answer from before that write until somebody looks the same up on the host that wrote, and no
+longer than an entry is new; beyond that only as what stands in, marked as stale, for a LiteLLM
+that is down.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import cast
 
 from redis import Redis
@@ -33,22 +30,19 @@ from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 from redis.retry import Retry
 
-from litellm_plugin.cache.line import Line
-from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.cache.store import Entry, Generations, Hold, StoreUnavailableError, Turn
-from litellm_plugin.cache.waiting import Queue
-from litellm_plugin.clients import deadline
+from litellm_plugin.cache.stamps import SHARED, Stamps, StampTable
+from litellm_plugin.cache.tier import Entry, Seen, TierUnavailableError
+from litellm_plugin.clients.circuit_breaker import CircuitBreaker
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 0.25
 ANSWER_SECONDS = 0.5
 
-GENERATION_SECONDS = 24 * 3600  # any time will do; without its generation nothing counts
+STAMP_SECONDS = 24 * 3600  # any time will do; without its stamps nothing is valid
 
 LOCK_SECONDS = 30.0  # after which a lock is free, whoever holds it
-PATIENCE = 30.0  # seconds to wait for a lock
 POLL = 0.02  # seconds between two attempts
 
 
@@ -72,7 +66,7 @@ def connect(url: str) -> Redis:
 def fault(url: str) -> Exception | None:
     """Return what keeps the server from being used; None where it answers as it should.
 
-    One name is read, as for a snapshot: it takes the way, the password and the right to read.
+    One name is read, as for an entry: it takes the way, the password and the right to read.
 
     Args:
         url: As :func:`connect` takes it.
@@ -87,17 +81,14 @@ def fault(url: str) -> Exception | None:
     return None
 
 
-class RedisStore:
-    """Entries, generations and locks of all hosts that use the same LiteLLM.
-
-    Entries that are too large for Redis, or hold something confidential, are kept in
-    the memory of this process; their generations are those of all hosts all the same.
+class RedisTier:
+    """Entries, stamps and locks of all hosts that use the same LiteLLM.
 
     Args:
         redis: What :func:`connect` returned.
-        litellm: The proxy's address; generations and locks are shared by those who use it.
+        litellm: The proxy's address; stamps and locks are shared by those who use it.
         seal: Turns entries into bytes.
-        memory: This process's own, and what it shares with the others of this host.
+        stamps: Those of this host.
         timer: Tells the time in seconds; must never go back.
     """
 
@@ -106,127 +97,114 @@ class RedisStore:
         redis: Redis,
         litellm: str,
         seal: Seal,
-        memory: MemoryStore,
+        stamps: StampTable = SHARED,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
         # The braces let a cluster keep all of it in one place, for MGET and MULTI.
         self._prefix = f"litellm-plugin:{{{_digest(litellm)}}}"
         self._seal = seal
-        self._memory = memory
-        self._queue = Queue(memory.host)
-        self._line = Line("snapshots are not used", timer)
+        self._here = stamps
+        self._breaker = CircuitBreaker(
+            "Redis", "each process goes on by its own memory", failures=1, timer=timer
+        )
 
     def look_up(
-        self,
-        key: str,
-        scopes: tuple[str, ...],
-        *,
-        since: float = math.inf,  # noqa: ARG002 - Redis has the generations, and is asked anyway
-    ) -> tuple[Entry | None, Generations]:
-        """Return the entry of ``key``, and the present generations of ``scopes``.
+        self, name: str, tags: tuple[str, ...], here: Stamps
+    ) -> tuple[bytes | None, Stamps]:
+        """Return a sealed entry, and the present stamps of its tags.
 
-        One round trip; two where a generation has to be made up for.
+        One round trip; two where Redis was not told of a write.
         """
-        kept, here = self._memory.look_up(key, scopes)
-        name = self._name("entry", key)
-        with self._asking(known=here):
-            *noted, sealed = self._read([*self._notes(scopes), name])
-            generations = self._agreed(scopes, here, noted)
-        found = self._seal.open(name, sealed) if sealed else None
-        entries = [entry for entry in (found, kept) if entry is not None]
-        return max(entries, key=lambda entry: entry.read_at, default=None), generations
-
-    def put(self, key: str, entry: Entry, *, seconds: float, weight: int) -> None:
-        """Keep ``entry`` for ``seconds``, for all hosts if it can be let out of this process."""
-        name = self._name("entry", key)
-        data = self._seal.let_out(name, entry)
-        self._queue.note(key, shared=data is not None)
-        if data is None:
-            self._memory.put(key, entry, seconds=seconds, weight=weight)
-            return
         with self._asking():
-            self._redis.set(name, data, px=max(round(seconds * 1000), 1))
+            *noted, sealed = self._read([*self._notes(tags), self._name("entry", name)])
+            return sealed, self._agreed(tags, here, noted)
 
-    def reading(self, key: str, generations: Generations) -> AbstractContextManager[Turn]:
-        """Let other workers of this host wait for what then is in Redis.
+    def open(self, name: str, sealed: bytes, seen: Seen) -> Entry | None:
+        """Return the entry that was sealed, if it is valid for who has seen these stamps."""
+        entry = self._seal.open(self._name("entry", name), sealed)
+        if entry is None or entry.shared != seen[1]:
+            return None
+        return replace(entry, here=seen[0])
 
-        Not those of other hosts: a lock in Redis would cost every read two round trips more.
-        """
-        return self._queue.turn(key, generations)
+    def put(self, name: str, entry: Entry) -> None:
+        """Keep an entry, if it may leave this process."""
+        stored = self._name("entry", name)
+        data = self._seal.close(stored, entry)
+        if data is not None:
+            with self._asking():
+                self._redis.set(stored, data, px=max(round(entry.seconds * 1000), 1))
 
-    def generations(self, scopes: tuple[str, ...]) -> Generations:
-        """Return the present generations of ``scopes``."""
-        if not scopes:
-            return ()
-        here = self._memory.generations(scopes)
+    def stamps(self, tags: tuple[str, ...]) -> Stamps:
+        """Return the present stamps of ``tags``."""
+        here = self._here.of(tags)
         with self._asking():
-            return self._agreed(scopes, here, self._read(self._notes(scopes)))
+            return self._agreed(tags, here, self._read(self._notes(tags)) if tags else [])
 
-    def bump(self, scopes: tuple[str, ...]) -> None:
-        """Begin a new generation of each scope: on this host in any case, then for all.
+    def invalidate(self, tags: tuple[str, ...]) -> None:
+        """Give each tag a new stamp, after it got one in this host's memory.
 
         Redis is asked even if it did not answer a moment ago, as other hosts may be
         able to reach it.
         """
-        self._memory.bump(scopes)
-        if scopes:
-            with self._asking(insist=True):
-                self._begin(scopes, scopes)
+        with self._asking(insist=True):
+            self._renew(tags, tags)
 
     @contextmanager
-    def alone(self, name: str) -> Iterator[Hold]:
-        """Hold a lock that nobody else holds, on this host or, while Redis is up, on any.
+    def lock(self, name: str, patience: float) -> Iterator[bool]:
+        """Hold a lock that no other host holds.
 
-        As on one host it is a courtesy: who does not get it in time goes on without.
+        Args:
+            name: What for.
+            patience: How long to wait for it, in seconds.
+
+        Yields:
+            Whether it is held; not, while Redis is away.
         """
-        until = time.monotonic() + min(PATIENCE, deadline.left())
-        with self._memory.alone(name) as here:
-            lock = self._locked(self._name("lock", name), until)
-            try:
-                yield Hold(here.held and lock is not None, here.waited)
-            finally:
-                if lock is not None:
-                    # It may have run out, or Redis be gone; then it is free before long.
-                    with suppress(LockError, StoreUnavailableError), self._asking():
-                        lock.release()
+        lock = Lock(self._redis, self._name("lock", name), timeout=LOCK_SECONDS, sleep=POLL)
+        held = False
+        with suppress(TierUnavailableError), self._asking():
+            held = lock.acquire(blocking_timeout=max(patience, 0))
+        try:
+            yield held
+        finally:
+            if held:
+                # It may have run out, or Redis be gone; then it is free before long.
+                with suppress(LockError, TierUnavailableError), self._asking():
+                    lock.release()
 
-    # -- generations -----------------------------------------------------------
+    # -- stamps ----------------------------------------------------------------
 
-    def _notes(self, scopes: Sequence[str]) -> list[str]:
-        """Return where the generations are, and then up to which count Redis was told."""
-        generations = [self._name("generation", scope) for scope in scopes]
-        return [*generations, *map(self._told, scopes)]
+    def _notes(self, tags: Sequence[str]) -> list[str]:
+        """Return where the stamps are, and then which stamps of this host Redis was told of."""
+        return [*(self._name("stamp", tag) for tag in tags), *map(self._told, tags)]
 
-    def _told(self, scope: str) -> str:
-        return self._name(f"told:{self._memory.host.id}", scope)
+    def _told(self, tag: str) -> str:
+        return self._name(f"told:{self._here.id}", tag)
 
-    def _agreed(
-        self, scopes: Sequence[str], here: Generations, noted: Sequence[bytes | None]
-    ) -> Generations:
-        """Return the generations in ``noted``; first make up for what Redis was not told of."""
-        present, told = noted[: len(scopes)], noted[len(scopes) :]
+    def _agreed(self, tags: Sequence[str], here: Stamps, noted: Sequence[bytes | None]) -> Stamps:
+        """Return the stamps in ``noted``; first renew those of writes Redis was not told of."""
+        present, told = noted[: len(tags)], noted[len(tags) :]
         behind = [
-            scope
-            for scope, ours, theirs in zip(scopes, here, told, strict=True)
+            tag
+            for tag, ours, theirs in zip(tags, here, told, strict=True)
             if ours != int(theirs or 0)
         ]
         if behind or None in present:
-            return self._begin(scopes, behind)
+            return self._renew(tags, behind)
         return tuple(int(number) for number in present if number is not None)
 
-    def _begin(self, scopes: Sequence[str], anew: Sequence[str]) -> Generations:
-        """Begin a generation of each scope that is among ``anew`` or has none; return all."""
+    def _renew(self, tags: Sequence[str], anew: Sequence[str]) -> Stamps:
+        """Give each tag a new stamp that is among ``anew`` or has none; return all."""
         # Read before Redis is told: what is written in between is made up for later.
-        counts = self._memory.generations(tuple(anew))
+        ours = self._here.of(tuple(anew))
         with self._redis.pipeline(transaction=True) as pipe:
-            for scope in scopes:
-                name = self._name("generation", scope)
-                number = secrets.randbits(63)
-                pipe.set(name, number, ex=GENERATION_SECONDS, nx=scope not in anew)
-            for scope, count in zip(anew, counts, strict=True):
-                pipe.set(self._told(scope), count, ex=GENERATION_SECONDS)
-            pipe.mget([self._name("generation", scope) for scope in scopes])
+            for tag in tags:
+                stamp = secrets.randbits(63)
+                pipe.set(self._name("stamp", tag), stamp, ex=STAMP_SECONDS, nx=tag not in anew)
+            for tag, stamp in zip(anew, ours, strict=True):
+                pipe.set(self._told(tag), stamp, ex=STAMP_SECONDS)
+            pipe.mget([self._name("stamp", tag) for tag in tags])
             *_, present = pipe.execute()
         return tuple(map(int, present))
 
@@ -238,30 +216,19 @@ class RedisStore:
     def _read(self, names: list[str]) -> list[bytes | None]:
         return cast("list[bytes | None]", self._redis.mget(names))
 
-    def _locked(self, name: str, until: float) -> Lock | None:
-        """Return the lock, held; None where it can't be had."""
-        lock = Lock(self._redis, name, timeout=LOCK_SECONDS, sleep=POLL)
-        try:
-            with self._asking():
-                if lock.acquire(blocking_timeout=max(until - time.monotonic(), 0)):
-                    return lock
-        except StoreUnavailableError:
-            log.debug("%s is locked on this host only", name)
-        return None
-
     @contextmanager
-    def _asking(self, *, insist: bool = False, known: Generations = ()) -> Iterator[None]:
-        """Turn failures inside into StoreUnavailableError, and wait a while after one."""
-        if not insist and not self._line.open():
-            raise StoreUnavailableError("Redis did not answer a moment ago", known=known)
+    def _asking(self, *, insist: bool = False) -> Iterator[None]:
+        """Turn failures inside into TierUnavailableError, and wait a while after one."""
+        if not insist and not self._breaker.admits():
+            raise TierUnavailableError("Redis did not answer a moment ago")
         try:
             yield
         except LockError:
             raise
         except (RedisError, OSError, ValueError) as exc:  # the last: no number of ours
-            self._line.broke(exc)
-            raise StoreUnavailableError(f"Redis does not answer: {exc}", known=known) from exc
-        self._line.held()
+            self._breaker.failed(exc)
+            raise TierUnavailableError(f"Redis does not answer: {exc}") from exc
+        self._breaker.answered()
 
 
 def _digest(text: str) -> str:

@@ -1,34 +1,46 @@
-"""Reads that are remembered for a few seconds, and shared while they are under way."""
+"""The cache: reads are kept for seconds, shared while under way, and never outlive a write.
+
+Each process keeps entries in its own memory. A write invalidates them by tags, in all processes
+of a master at once (:mod:`litellm_plugin.cache.stamps`). Where Redis is configured, entries,
+stamps and locks are in Redis as well (:mod:`litellm_plugin.cache.redis`); while Redis is away,
+each process goes on by its own memory.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from litellm_plugin.cache.flights import Flights
-from litellm_plugin.cache.host import HostShared
-from litellm_plugin.cache.store import Entry, Generations, Store, StoreUnavailableError
+from cachetools import TLRUCache
+
+from litellm_plugin.cache.locks import FileLocks
+from litellm_plugin.cache.single_flight import SingleFlight
+from litellm_plugin.cache.stamps import SHARED, StampTable
+from litellm_plugin.cache.tier import Entry, SecondTier, Seen, TierUnavailableError
+from litellm_plugin.clients import deadline
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
-PAUSE = 0.05  # seconds; a browser needs less to ask for what an answer leads to
+MAX_ROWS = 50_000
+PATIENCE = 30.0  # seconds to wait for a lock, where no request's deadline is sooner
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a read may keep something by the way.
+    """An entry that a read keeps beside its own.
 
     Attributes:
-        value: What is kept there; None where nothing is, or what no longer counts.
-        keep: Called with a value and its size in rows, keeps it as of when the place was looked at.
+        value: The entry's value; None where there is no valid one.
+        keep: Called with a value and its size in rows, keeps it as of when the place was made.
     """
 
     value: Any
@@ -36,30 +48,49 @@ class Place:
 
 
 class Snapshots:
-    """Remembers reads, keyed by who reads and what.
+    """Caches reads, by who reads and what. Safe to share between threads.
 
     Args:
-        store: Where.
-        seconds: How long a read may be repeated without asking again; 0: never.
+        seconds: How long an entry is new; 0: nothing is kept.
         stale_seconds: How long beyond that it may stand in for an upstream that is down.
+        account_seconds: How long an account is new; None: as everything.
+        stamps: How writes invalidate entries in other processes.
+        tier: What several hosts share; None: nothing.
+        max_rows: How many rows are kept at most, over all entries; the ones that were not
+            asked for longest go first.
         clock: Unix time, in seconds.
-        host: Tells which requests of somebody come in a row; None: nobody asks.
+
+    Attributes:
+        seconds: As above.
+        account_seconds: How long an account is new.
     """
 
     def __init__(
         self,
-        store: Store,
         seconds: float,
         stale_seconds: float = 0.0,
+        *,
+        account_seconds: float | None = None,
+        stamps: StampTable = SHARED,
+        tier: SecondTier | None = None,
+        max_rows: int = MAX_ROWS,
         clock: Callable[[], float] = time.time,
-        host: HostShared | None = None,
     ) -> None:
-        self._store = store
-        self._seconds = seconds
+        self.seconds = seconds
+        self.account_seconds = seconds if account_seconds is None else account_seconds
         self._stale_seconds = stale_seconds
-        self._host = host
+        self._stamps = stamps
+        self._tier = tier
         self._clock = clock
-        self._flights = Flights()
+        self._flights = SingleFlight()
+        self._locks = FileLocks()
+        self._lock = threading.Lock()  # for a few instructions, never for a call
+        self._entries: TLRUCache[str, Entry] = TLRUCache(
+            max_rows,
+            ttu=lambda _name, entry, _now: entry.read_at + entry.seconds,
+            timer=clock,
+            getsizeof=lambda entry: entry.weight,
+        )
 
     def read(
         self,
@@ -69,131 +100,110 @@ class Snapshots:
         *,
         seconds: float | None = None,
         fresh: bool = False,
-        since: float = 0.0,
         weight: Callable[[T], int] = lambda _: 1,
         stale: Callable[[float], None] | None = None,
     ) -> T:
-        """Return what ``load`` returns, or returned a moment ago.
+        """Return what ``load`` returns, or returned a moment ago; it must not be changed.
 
         Args:
             key: Who reads and what; nobody else's read is ever returned.
-            scopes: What it depends on; :meth:`forget` any of them and it is read again.
+            scopes: The tags: what it depends on, and what :meth:`forget` invalidates it by.
             load: The read.
-            seconds: How long to remember it, if not as long as everything.
-            fresh: Ask in any case, as whoever decides about a write should.
-            since: Unix time, in seconds; no read that began before will do.
+            seconds: How long its entry is new, if not as long as everything.
+            fresh: Ask in any case, as before a write that depends on it.
             weight: Its size in rows.
-            stale: Called with the age, in seconds, of a snapshot that stands in for an
+            stale: Called with the age, in seconds, of an entry that stands in for an
                 upstream that is down; without it none does.
         """
-        name = "\x1f".join(key)
-        ask = _counted(key[0], load)
-        lifetime = self._seconds and (self._seconds if seconds is None else seconds)
-        try:
-            oldest = max(self._clock() - lifetime, since)
-            entry, generations = self._store.look_up(name, scopes, since=oldest)
-        except StoreUnavailableError as exc:
-            log.debug("snapshots can't be asked for: %s", exc)  # the store says it once
-            return self._share(key[0], (name, exc.known), ask)
-        if entry is not None and (fresh or not self._seconds or entry.generations != generations):
+        kind, name = key[0], "\x1f".join(key)
+        lifetime = self.seconds and (self.seconds if seconds is None else seconds)
+        entry, seen = self._look_up(name, scopes, lifetime)
+        if fresh or not lifetime:
             entry = None
         now = self._clock()
-        if entry is not None and _is_new(entry, now, lifetime, since):
-            metrics.cache_read(key[0], "hit")
-            value: T = entry.value
-            return value
+        if entry is not None and entry.is_new(now, lifetime):
+            metrics.cache_read(kind, "hit")
+            kept: T = entry.value
+            return kept
+        led = False
 
-        def load_and_keep(known: Generations) -> T:
+        def ask() -> T:
+            nonlocal led
+            led = True
+            metrics.cache_read(kind, "miss")
             began = self._clock()
-            loaded = ask()
+            loaded = load()
             if lifetime:
-                self._keep(name, Entry(loaded, known, began), lifetime, weight(loaded))
+                self._keep(name, loaded, began, lifetime, weight(loaded), seen)
             return loaded
 
-        def load_it() -> T:
-            if fresh or not lifetime:
-                return load_and_keep(generations)
-            return self._in_turn(name, scopes, generations, lifetime, since, load_and_keep)
-
         try:
-            # Whoever has seen a later write has later generations, and joins no earlier read;
-            # who asks in any case joins nobody who may be answered from the store.
-            return self._share(key[0], (name, generations, fresh), load_it)
+            # Whoever has seen a later write has other stamps, and joins no earlier read.
+            value = self._flights.share((name, seen, fresh), ask)
         except UpstreamError as exc:
             if entry is None or stale is None or not exc.down:
                 raise
-            log.warning("a snapshot stands in: %s", exc)
+            log.warning("answering from an earlier read: %s", exc)
             stale(now - entry.read_at)
-            metrics.cache_read(key[0], "stale")
-            stood_in: T = entry.value
-            return stood_in
-
-    @property
-    def seconds(self) -> float:
-        """How long a read may be repeated without asking again; 0: never."""
-        return self._seconds
+            metrics.cache_read(kind, "stale")
+            old: T = entry.value
+            return old
+        if not led:
+            metrics.cache_read(kind, "shared")
+        return value
 
     def place(self, key: tuple[str, ...], scopes: tuple[str, ...], *, seconds: float) -> Place:
-        """Return what is kept by the way, or where to keep it; to be asked before the read.
-
-        It waits for nobody, so it may be called inside of a read.
+        """Return an entry by itself, or where to keep one; to be called before the read.
 
         Args:
             key: As for :meth:`read`.
             scopes: As for :meth:`read`.
-            seconds: How long it is kept.
+            seconds: How long the entry is new.
         """
         name = "\x1f".join(key)
-        nowhere = Place(None, lambda _value, _weight: None)
-        if not self._seconds:
-            return nowhere
-        try:
-            since = self._clock() - seconds
-            entry, generations = self._store.look_up(name, scopes, since=since)
-        except StoreUnavailableError as exc:
-            log.debug("snapshots can't be asked for: %s", exc)  # the store says it once
-            return nowhere
+        entry, seen = self._look_up(name, scopes, seconds)
         now = self._clock()
 
         def keep(value: Any, weight: int) -> None:
-            self._keep(name, Entry(value, generations, now), seconds, weight)
+            if self.seconds:
+                self._keep(name, value, now, seconds, weight, seen)
 
-        if entry is None or entry.generations != generations:
-            return Place(None, keep)
-        return Place(entry.value if _is_new(entry, now, seconds) else None, keep)
+        valid = entry is not None and bool(self.seconds) and entry.is_new(now, seconds)
+        return Place(entry.value if entry is not None and valid else None, keep)
 
-    def begin(self, reader: str) -> float:
-        """Note that a request begins; return when the first of its row did, Unix time.
-
-        Requests are in a row as those of one page are: one is under way, or has ended a
-        moment ago. What was read for an earlier row may be too old for this one.
-        """
-        return self._host.begin(reader, self._clock(), PAUSE) if self._host else 0.0
-
-    def end(self, reader: str) -> None:
-        """Note that it ends."""
-        if self._host:
-            self._host.end(reader, self._clock())
-
-    def generations(self, *scopes: str) -> Generations | None:
-        """Return a value that changes when any of ``scopes`` is forgotten; None: who knows."""
+    def generations(self, *scopes: str) -> Seen | None:
+        """Return the stamps of some tags, which change with each write; None: Redis is away."""
+        here = self._stamps.of(scopes)
+        if self._tier is None:
+            return here, None
         try:
-            return self._store.generations(scopes)
-        except StoreUnavailableError:
+            return here, self._tier.stamps(scopes)
+        except TierUnavailableError:
             return None
 
     @contextmanager
     def alone(self, name: str) -> Iterator[bool]:
-        """Hold a lock that no other worker holds; gives whether it could be had in time."""
-        with self._store.alone(name) as hold:
-            yield hold.held
+        """Hold a lock that no other process of this host holds; with Redis, of any host.
+
+        Yields:
+            Whether it is held; not, where it can't be had within the request's deadline.
+        """
+        patience = min(PATIENCE, deadline.left())
+        with self._locks.hold(name, patience) as here:
+            if self._tier is None:
+                yield here
+                return
+            with self._tier.lock(name, min(patience, deadline.left())) as everywhere:
+                yield here and everywhere
 
     def forget(self, *scopes: str) -> None:
-        """Let nothing that was read before now be returned any more."""
-        try:
-            self._store.bump(scopes)
-        except StoreUnavailableError as exc:
-            log.error("other replicas may answer from before this write: %s", exc)
+        """Invalidate all that depends on any of these tags and was read before now."""
+        self._stamps.renew(scopes)
+        if self._tier is not None and scopes:
+            try:
+                self._tier.invalidate(scopes)
+            except TierUnavailableError as exc:
+                log.error("other hosts may answer from before this write: %s", exc)
 
     @contextmanager
     def writing(self, *scopes: str) -> Iterator[None]:
@@ -204,77 +214,44 @@ class Snapshots:
             # Also after a failure: the upstream may have acted all the same.
             self.forget(*scopes)
 
-    def _share(self, kind: str, key: Hashable, load: Callable[[], T]) -> T:
-        """Return what ``load`` returns, or what the same read that is under way does."""
-        mine = False
-
-        def load_it() -> T:
-            nonlocal mine
-            mine = True
-            return load()
-
-        shared = self._flights.share(key, load_it)
-        if not mine:
-            metrics.cache_read(kind, "shared")
-        return shared
-
-    def _in_turn(
-        self,
-        name: str,
-        scopes: tuple[str, ...],
-        known: Generations,
-        lifetime: float,
-        since: float,
-        load: Callable[[Generations], T],
-    ) -> T:
-        """Return what another worker has read while this one waited, or else read it."""
-        with self._store.reading(name, known) as turn:
-            if turn.look_again:
-                entry, known = self._by_now(name, scopes, known, lifetime, since)
-                if entry is not None:
-                    metrics.cache_read(name.partition("\x1f")[0], "shared")
-                    value: T = entry.value
-                    return value
-            if not turn.waited:
-                return load(known)
-        # In vain. From here on all who waited ask at once: in a row they would wait too long.
-        return load(known)
-
-    def _by_now(
-        self,
-        name: str,
-        scopes: tuple[str, ...],
-        known: Generations,
-        lifetime: float,
-        since: float,
-    ) -> tuple[Entry | None, Generations]:
-        """Return what the store has, if it counts and is not too old; and the generations."""
+    def _look_up(
+        self, name: str, tags: tuple[str, ...], lifetime: float
+    ) -> tuple[Entry | None, Seen]:
+        """Return a valid entry, new or stale, and the stamps that a read from now on has seen."""
+        here = self._stamps.of(tags)
+        with self._lock:
+            entry = self._entries.get(name)
+        if entry is not None and entry.here != here:
+            entry = None
+        if self._tier is None:
+            return entry, (here, None)
         try:
-            oldest = max(self._clock() - lifetime, since)
-            entry, present = self._store.look_up(name, scopes, since=oldest)
-        except StoreUnavailableError as exc:
-            log.debug("snapshots can't be asked for: %s", exc)
-            return None, known
-        if entry is None or entry.generations != present:
-            return None, present
-        return (entry if _is_new(entry, self._clock(), lifetime, since) else None), present
+            sealed, shared = self._tier.look_up(name, tags, here)
+        except TierUnavailableError as exc:
+            log.debug("%s", exc)  # the tier has told it once
+            return entry, (here, None)
+        seen = here, shared
+        if entry is not None and entry.shared != shared:
+            entry = None
+        if sealed and not (entry and entry.is_new(self._clock(), lifetime)):
+            found = self._tier.open(name, sealed, seen)
+            if found is not None and (entry is None or found.read_at > entry.read_at):
+                self._remember(name, found)
+                entry = found
+        return entry, seen
 
-    def _keep(self, name: str, entry: Entry, lifetime: float, weight: int) -> None:
-        try:
-            seconds = lifetime + self._stale_seconds
-            self._store.put(name, entry, seconds=seconds, weight=max(weight, 1))
-        except StoreUnavailableError as exc:
-            log.debug("a snapshot can't be kept: %s", exc)
+    def _keep(
+        self, name: str, value: Any, began: float, lifetime: float, weight: int, seen: Seen
+    ) -> None:
+        entry = Entry(value, began, lifetime + self._stale_seconds, max(weight, 1), *seen)
+        self._remember(name, entry)
+        if self._tier is not None and entry.shared is not None:
+            try:
+                self._tier.put(name, entry)
+            except TierUnavailableError as exc:
+                log.debug("%s", exc)
 
-
-def _counted(kind: str, load: Callable[[], T]) -> Callable[[], T]:
-    def ask() -> T:
-        metrics.cache_read(kind, "miss")
-        return load()
-
-    return ask
-
-
-def _is_new(entry: Entry, now: float, lifetime: float, since: float = 0.0) -> bool:
-    """Tell whether an entry was read within a lifetime of now, and not before ``since``."""
-    return 0 <= now - entry.read_at < lifetime and entry.read_at >= since
+    def _remember(self, name: str, entry: Entry) -> None:
+        with self._lock:
+            if entry.weight <= self._entries.maxsize:
+                self._entries[name] = entry

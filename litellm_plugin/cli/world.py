@@ -11,7 +11,6 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from litellm_plugin.cache.host import HostShared
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Cache, RateLimits, Settings
 from litellm_plugin.errors import PluginError
@@ -45,7 +44,7 @@ def unheard_plugin(settings: Settings, keys: PluginKeys | None = None) -> Plugin
         with suppress(KeyStoreError):
             keys = PluginKeys.existing(settings)
     signing = keys or PluginKeys(PrivateKey.generate())
-    return build(undisturbed(settings), plugin_keys=signing, host=HostShared(None))
+    return build(undisturbed(settings), plugin_keys=signing)
 
 
 class World:

@@ -263,6 +263,11 @@ class KeySetReader:
         Raises:
             BackstageUnavailable: It can't be had.
         """
+        if url.startswith(("http+srv://", "https+srv://")):
+            # From discovery.endpoints, and only Backstage resolves it.
+            raise BackstageUnavailable(
+                "a DNS service record is not resolved; give the plugin an external target, too"
+            )
         return _decoded(_asked(self._upstream, "GET", url))
 
 

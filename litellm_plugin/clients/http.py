@@ -40,7 +40,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from litellm_plugin.clients import deadline
-from litellm_plugin.clients.breaker import Breaker
+from litellm_plugin.clients.circuit_breaker import CircuitBreaker
 from litellm_plugin.config.settings import Timeouts
 from litellm_plugin.errors import redact
 from litellm_plugin.telemetry import metrics
@@ -142,10 +142,10 @@ def _finite(text: str) -> float:
     return number
 
 
-class _Breakers(LRUCache[str, Breaker]):
+class _Breakers(LRUCache[str, CircuitBreaker]):
     """By scheme, host and port, of which one may be down alone."""
 
-    def popitem(self) -> tuple[str, Breaker]:
+    def popitem(self) -> tuple[str, CircuitBreaker]:
         host, breaker = super().popitem()
         breaker.forget()
         return host, breaker
@@ -275,7 +275,7 @@ class Upstream:
             if self._places is not None:
                 self._places.release()
 
-    def _breaker(self, url: str) -> Breaker | None:
+    def _breaker(self, url: str) -> CircuitBreaker | None:
         if not self._breaking:
             return None
         parts = urlsplit(url)
@@ -284,7 +284,7 @@ class Upstream:
             breaker = self._breakers.get(host)
             if breaker is None:
                 changed = partial(metrics.left_alone, self.name)
-                breaker = Breaker(f"{self.name} at {host}", changed=changed)
+                breaker = CircuitBreaker(f"{self.name} at {host}", changed=changed)
                 self._breakers[host] = breaker
         return breaker
 

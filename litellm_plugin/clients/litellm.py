@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from litellm_plugin.clients.error_texts import sentence
 from litellm_plugin.clients.http import NOBODY_THERE, Answer, NoAnswerError, Upstream
 from litellm_plugin.clients.litellm_version import KnownVersion
 from litellm_plugin.errors import UpstreamError, UsageUnavailable, redact
@@ -497,27 +498,23 @@ class LiteLLM:
 def upstream_error(answer: Answer) -> UpstreamError:
     """Read any of LiteLLM's error bodies.
 
-    ``{"error": {"message", "param"}}`` and ``{"message", "param"}`` have a text for
-    people. The others (``{"detail": …}``, a list of what does not validate, plain
-    text) are shown as they came, behind the status.
+    The message is the sentence in it. Where there is none it is the status, with the
+    text of a body that is no JSON, such as a reverse proxy's.
     """
+    said = f"LiteLLM API error: {answer.status} {answer.reason}"
     try:
         body = answer.json()
     except ValueError:
-        body = None
+        return UpstreamError(f"{said} - {sentence(answer.text)}"[:MAX_TEXT], answered=answer.status)
     error = body.get("error") if isinstance(body, dict) else None
-    missing = answer.status == 404 and body == {"detail": "Not Found"}
-    source = body if error is None else error
-    source = source if isinstance(source, dict) else {}
-    message, param = source.get("message"), source.get("param")
-    if not isinstance(message, str):
-        message = f"LiteLLM API error: {answer.status} {answer.reason} - {answer.text}"
+    source = error if isinstance(error, dict) else body
+    param = source.get("param") if isinstance(source, dict) else None
     named = isinstance(param, str) and param not in {"", "None"}
     return UpstreamError(
-        message[:MAX_TEXT],
+        sentence(body)[:MAX_TEXT] or said,
         answered=answer.status,
         param=param if named else None,
-        no_such_route=missing,
+        no_such_route=answer.status == 404 and body == {"detail": "Not Found"},
     )
 
 

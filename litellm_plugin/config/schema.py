@@ -201,9 +201,17 @@ class _Backend(Section):
         "Backstage", None, usual="required without litellm.service.backstageUrl"
     )
     auth: _Auth = key("", _Auth)
-    auditor: _Auditor = key("", _Auditor)
+    auditor: _Auditor = key(
+        "At which level the lines of the audit journal are logged, by the severity of what "
+        "happened.",
+        _Auditor,
+    )
     cache: Annotated[Cache, BeforeValidator(_supported), AfterValidator(_connected)] = key(
-        "Where replicas meet", Cache
+        "Where replicas meet, as far as answers are used again at all "
+        "(litellm.service.cacheSeconds): a write through one is seen through the others, and two "
+        "first visits make one user. The workers of one host meet without it. Of other stores "
+        "that Backstage has, memory takes the place.",
+        Cache,
     )
     cors: Annotated[Cors | None, BeforeValidator(lambda cors: None if cors is False else cors)] = (
         key(
@@ -218,7 +226,7 @@ class _Backend(Section):
 class _Discovery(Section):
     endpoints: tuple[DiscoveryEndpoint, ...] = key(
         "Where plugins are, if not below Backstage's address. The last entry for a plugin counts. "
-        "DNS service records (http+srv://...) are for Backstage alone: auth, catalog and "
+        "DNS service records (http+srv://…) are for Backstage alone: auth, catalog and "
         "permission need another target here.",
         (),
     )

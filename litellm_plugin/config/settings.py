@@ -25,6 +25,7 @@ from litellm_plugin.config import values as v
 from litellm_plugin.config.values import WrittenAs, one_of
 
 CACHE_SECONDS = 3.0
+ACCOUNT_SECONDS = 1.0  # accounts; both unless cacheSeconds is configured
 
 LLM_API = "llm_api"  # LiteLLM's type of a key that is for models, and for no management
 KEY_TYPES = (LLM_API, "read_only", "default")  # not "management"
@@ -391,9 +392,7 @@ class _Connection(Section):
 class Cache(Section):
     """``backend.cache``: where the replicas of this service meet."""
 
-    store: Annotated[str, one_of(*SHARED_STORES, *_OTHER_STORES)] = key(
-        "memory takes the place of those other than redis and valkey", "memory"
-    )
+    store: Annotated[str, one_of(*SHARED_STORES, *_OTHER_STORES)] = key("", "memory")
     # URL; None for memory
     connection: Annotated[
         v.RedisUrl | None, WrittenAs(_Connection, lambda written, _: written.url, bare=True)
@@ -511,6 +510,9 @@ class _Metrics(StrictSection):
 class Service(StrictSection):
     """``litellm.service``: what this service has beyond the original."""
 
+    backstage_url: v.Url | None = key(
+        "Backstage as the service reaches it, if not at backend.baseUrl", None
+    )
     backstage_token: v.Header | None = key(
         "a static token for the catalog, if the service is not to sign its own", None, secret=True
     )
@@ -522,11 +524,11 @@ class Service(StrictSection):
         "LiteLLM ids that are nobody's here, beside LiteLLM's own administrator, default_user_id",
         (),
     )
-    # None: CACHE_SECONDS, but accounts no longer than for one page; 0: nothing is kept.
+    # None: CACHE_SECONDS, and ACCOUNT_SECONDS for accounts; 0: nothing is kept.
     cache_seconds: v.Number | None = key(
         "how long answers of LiteLLM and Backstage are used again, 0 for never",
         None,
-        usual="3, and accounts for one page only",
+        usual="3, and 1 for accounts",
     )
     stale_seconds: v.Number = key(
         "how long beyond that reads are answered while LiteLLM is down", 0.0
@@ -569,9 +571,6 @@ class Service(StrictSection):
     )
     key_file: v.File | None = key(
         "where the signing key is kept", None, usual="in the user's state folder"
-    )
-    backstage_url: v.Url | None = key(
-        "Backstage as the service reaches it, if not at backend.baseUrl", None
     )
 
 

@@ -12,9 +12,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from threading import Event, Lock
+from threading import Lock
 from typing import Any, Protocol
 
+from litellm_plugin.cache.single_flight import SingleFlight
 from litellm_plugin.errors import PluginError
 from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
@@ -75,9 +76,8 @@ class FixedKeys:
 class KeySet:
     """The keys at one URL. Safe to share between threads.
 
-    One thread fetches; the others go on with the keys at hand, or wait for that
-    one fetch where theirs is not among them. Keys that can't be refreshed are
-    kept.
+    One thread fetches; the others go on with the keys at hand, or share that fetch
+    where theirs is not among them. Keys that can't be refreshed are kept.
 
     Args:
         url: Of the JSON Web Key Set.
@@ -107,7 +107,7 @@ class KeySet:
         self._due = 0.0  # when known keys are to be fetched again
         self._cool = 0.0  # when a fetch need not be forced
         self._forced: deque[float] = deque(maxlen=FORCED_RELOADS)
-        self._loading: Event | None = None
+        self._flights = SingleFlight()
 
     def key_for(self, token: UnverifiedToken) -> PublicKey:
         """Return the one key that ``token`` names, fetching the set where needed.
@@ -137,47 +137,51 @@ class KeySet:
         Raises:
             NoKeysError: The set has never been read, nor can be now.
         """
-        known = self._keys is not None
-        asked = False
-        if not known or self._timer() >= self._due:
-            asked = self._fetch_once(wait=not known)
+        asked = self._is_due() and self._fetch_once()
         if self._keys is None:
             raise NoKeysError("the keys to check it with can't be read")
         return asked
 
-    def _fetch_once(self, *, wait: bool = True, forced: bool = False) -> bool:
+    def _is_due(self) -> bool:
+        """Tell whether to fetch the set; one request at a time refreshes keys that are known."""
+        with self._lock:
+            if self._keys is None:
+                return True
+            now = self._timer()
+            if now < self._due:
+                return False
+            self._due = now + COOL_DOWN  # the others go on with the keys at hand
+            return True
+
+    def _fetch_once(self, *, forced: bool = False) -> bool:
         """Fetch the set, or share the fetch that is under way.
 
         Args:
-            wait: Whether to wait for another thread's fetch.
             forced: Whether it is subject to the limit on forced reloads.
 
         Returns:
-            Whether this call has seen a fetch through, successful or not.
+            Whether there was a fetch, successful or not.
         """
-        with self._lock:
-            shared = self._loading
-            if shared is None:
-                if forced and not self._may_reload():
-                    return False
-                done = self._loading = Event()
-        if shared is not None:
-            return wait and shared.wait()
-        try:
+
+        def fetch() -> bool:
+            if forced and not self._may_reload():
+                return False
             self._read()
-        finally:
-            with self._lock:
-                self._loading = None
-            done.set()
-        return True
+            return True
+
+        try:
+            return self._flights.share("fetch", fetch)
+        except (PluginError, KeyFormatError):
+            return True  # it was logged
 
     def _may_reload(self) -> bool:
-        now = self._timer()
-        if now < self._cool:
-            if len(self._forced) == FORCED_RELOADS and now - self._forced[0] < FORCED_WINDOW:
-                return False
-            self._forced.append(now)
-        return True
+        with self._lock:
+            now = self._timer()
+            if now < self._cool:
+                if len(self._forced) == FORCED_RELOADS and now - self._forced[0] < FORCED_WINDOW:
+                    return False
+                self._forced.append(now)
+            return True
 
     def _read(self) -> None:
         try:
@@ -194,7 +198,7 @@ class KeySet:
             with self._lock:
                 # While it is down, not every request shall wait for it.
                 self._due = self._cool = self._timer() + COOL_DOWN
-            return
+            raise
         with self._lock:
             now = self._timer()
             self._keys = keys

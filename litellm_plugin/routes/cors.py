@@ -45,12 +45,9 @@ class CrossOrigin:
             response.access_control_max_age = self._cors.max_age
         return response
 
-    def finish(self, response: Response, asked: Request) -> Response:
+    def finish(self, response: SecuredResponse, asked: Request) -> None:
         """Say on an answer which origin may read it."""
-        if response.headers.getlist("Vary"):  # "in" comes to an exception where there is none
-            response.vary.add("Origin")
-        else:  # as it nearly always is; werkzeug's set of headers is dear
-            response.headers["Vary"] = "Origin"
+        response.origin_decides = True
         origin = asked.environ.get("HTTP_ORIGIN", "")
         if origin and self._allowed(origin):
             response.access_control_allow_origin = origin
@@ -58,7 +55,6 @@ class CrossOrigin:
             if self._cors.exposed_headers:
                 exposed = ",".join(self._cors.exposed_headers)
                 response.headers["Access-Control-Expose-Headers"] = exposed
-        return response
 
 
 def _matcher(globs: tuple[str, ...]) -> Callable[[str], bool]:

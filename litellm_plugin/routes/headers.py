@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from flask import Request, Response
 
@@ -32,6 +32,8 @@ SECURITY = {
 # Answers are about the caller, and may hold a key: nobody on the way keeps one.
 PRIVATE = {**SECURITY, "Cache-Control": "no-store"}
 
+Lines = list[tuple[str, str]]
+
 
 class SecuredResponse(Response):
     """A response that has the security headers when it is sent, and that nobody may keep.
@@ -39,32 +41,66 @@ class SecuredResponse(Response):
     They are the same on all, and werkzeug checks every header of every
     response three times; these are put behind what it has checked. So is the
     request's id, which was checked when it came.
+
+    An application that mounts the blueprint may have set some of them by then. Its own
+    are sent in place of ours, but for ``Cache-Control``: the answer may hold a key.
+
+    Attributes:
+        origin_decides: Whether the answer depends on ``Origin``.
     """
 
-    lines: ClassVar = list(PRIVATE.items())
+    lines: ClassVar[dict[str, str]] = PRIVATE
+    origin_decides = False
 
     def get_wsgi_response(
         self, environ: WSGIEnvironment
     ) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
         """Return what is sent: body, status and headers."""
         body, status, lines = super().get_wsgi_response(environ)
-        name = environ.get(REQUEST_ID)
-        named = [("X-Request-Id", name)] if name else []
-        return body, status, lines + self.lines + named
+        ours = list(self.lines.items())
+        if name := environ.get(REQUEST_ID):
+            ours.append(("X-Request-Id", name))
+        if self.origin_decides:
+            ours.append(("Vary", "Origin"))
+        if not _OURS.isdisjoint(name.lower() for name, _ in lines):
+            return body, status, _merged(lines, ours)
+        return body, status, lines + ours
+
+
+_OURS = frozenset(name.lower() for name in (*PRIVATE, "X-Request-Id", "Vary"))
+
+
+def _merged(theirs: Lines, ours: Lines) -> Lines:
+    """Return the application's headers, ours where there is none of them, and one ``Vary``."""
+    keep_ours = {name.lower() for name, _ in ours} & {"cache-control"}
+    theirs = [line for line in theirs if line[0].lower() not in keep_ours]
+    known = {name.lower() for name, _ in theirs}
+    both = theirs + [line for line in ours if line[0].lower() not in known - {"vary"}]
+    varied = [
+        part.strip() for name, value in both if name.lower() == "vary" for part in value.split(",")
+    ]
+    lines = [line for line in both if line[0].lower() != "vary"]
+    if varied:
+        by_name = {name.lower(): name for name in varied if name}
+        lines.append(("Vary", ", ".join(by_name.values())))
+    return lines
 
 
 class PublicResponse(SecuredResponse):
     """A document for anybody, which may be kept."""
 
-    lines: ClassVar = list(SECURITY.items())
+    lines: ClassVar = SECURITY
 
 
-def finish(response: Response, asked: Request) -> Response:
+def secured(response: Response) -> SecuredResponse:
+    """Return the same response, as one that has the security headers."""
+    if isinstance(response, SecuredResponse):
+        return response
+    return cast("SecuredResponse", SecuredResponse.force_type(response))
+
+
+def finish(response: SecuredResponse, asked: Request) -> SecuredResponse:
     """Put a weak ETag on a JSON answer, and honour If-None-Match."""
-    if not isinstance(response, SecuredResponse):
-        response.headers.update(PRIVATE)
-        if name := asked.environ.get(REQUEST_ID):
-            response.headers["X-Request-Id"] = name
     if response.content_type == JSON or response.is_json:
         digest = hashlib.sha1(response.get_data()).hexdigest()  # noqa: S324 - no secret
         response.headers["ETag"] = f'W/"{digest}"'

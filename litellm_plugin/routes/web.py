@@ -47,7 +47,7 @@ from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.address import client_address, network_of
 from litellm_plugin.routes.cors import CrossOrigin
-from litellm_plugin.routes.headers import JSON, SecuredResponse, finish
+from litellm_plugin.routes.headers import JSON, SecuredResponse, finish, secured
 from litellm_plugin.routes.journaled import Line
 from litellm_plugin.services.caller import Caller
 from litellm_plugin.telemetry import context, metrics
@@ -428,15 +428,14 @@ def _count(response: Response, state: State, asked: Request) -> None:
 
 
 def _finished(
-    response: Response, state: State, asked: Request, cross_origin: CrossOrigin | None
+    answer: Response, state: State, asked: Request, cross_origin: CrossOrigin | None
 ) -> Response:
+    response = secured(answer)
     state.line.write(response, state.body)
     journal.end(state.begun)
     caller = state.caller
-    if caller is not None:
-        state.plugin.left(caller)
-        if caller.stale_seconds is not None:
-            response.headers["X-Stale-Seconds"] = str(int(caller.stale_seconds))
+    if caller is not None and caller.stale_seconds is not None:
+        response.headers["X-Stale-Seconds"] = str(int(caller.stale_seconds))
     if cross_origin is not None:
         cross_origin.finish(response, asked)
     finish(response, asked)

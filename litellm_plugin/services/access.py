@@ -19,6 +19,8 @@ from litellm_plugin.services.caller import Caller
 
 log = logging.getLogger(__name__)
 
+DECIDED = 3.0  # seconds that a permission decision is used again at most, whatever cacheSeconds is
+
 
 class Permission(Enum):
     """The plugin's permissions, each a name and its action, in published order."""
@@ -92,6 +94,7 @@ class Access:
             lambda: self._permissions.allowed(
                 permission.id, permission.action, self._on_behalf_of(principal)
             ),
+            seconds=min(DECIDED, self._snapshots.seconds),
         )
 
     def signed_in(self, caller: Caller) -> UserPrincipal:

@@ -32,7 +32,6 @@ class Caller:
     ) -> None:
         self.principal = principal
         self.litellm_id = litellm_id
-        self.since = 0.0  # Unix time; what was read of them before is too old
         self.stale_seconds: float | None = None
         self._look_up = look_up
         self._entity: Entity | None = None

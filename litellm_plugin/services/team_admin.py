@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litellm_plugin import journal
-from litellm_plugin.cache.flights import Flights
+from litellm_plugin.cache.single_flight import SingleFlight
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients.backstage import Catalog, Entity, split_ref
 from litellm_plugin.clients.litellm import Json, LiteLLM
@@ -126,7 +126,7 @@ class TeamAdmin:
         self._users = users
         self._access = access
         self._now = now
-        self._flights = Flights()
+        self._flights = SingleFlight()
         self._objects = TeamObjects(settings.team_admin, litellm, snapshots)
         # Creation and change read a body by this one table, in its order.
         self._fields: dict[str, Field] = {
@@ -234,7 +234,7 @@ class TeamAdmin:
                 return self._litellm.create_team({**team, "metadata": owned})
 
         same = (user.entity_ref, json.dumps(team, sort_keys=True))
-        made = self._flights.share(same, make)
+        made = self._flights.share(same, make, repeat=False)
         journal.note(teamId=made.get("team_id"))
         return self._shown(made)
 

@@ -73,13 +73,11 @@ class _Asking:
     Attributes:
         reader: Who asks; nobody is answered from somebody else's snapshot.
         fresh: Whether it must be as it is right now.
-        since: Unix time, in seconds; what was read before is too old.
         stale: Called with the age of an answer from before LiteLLM went down.
     """
 
     reader: str
     fresh: bool = False
-    since: float = 0.0
     stale: Callable[[float], None] | None = None
 
 
@@ -143,7 +141,7 @@ class Users:
         user_id = caller.litellm_id
         if not user_id:
             return None
-        asking = _Asking(caller.name, fresh=fresh, since=caller.since)
+        asking = _Asking(caller.name, fresh=fresh)
         who = claimant_of(caller)
         account = self._look_up(user_id, asking)
         if account is not None:
@@ -178,7 +176,7 @@ class Users:
         user_id = caller.litellm_id
         if not user_id:
             raise self._not_found("No user identity could be resolved from the request.")
-        asking = _Asking(caller.name, fresh=fresh, since=caller.since, stale=caller.note_stale)
+        asking = _Asking(caller.name, fresh=fresh, stale=caller.note_stale)
         who = claimant_of(caller)
         if who is None and not for_service:
             account = self._look_up(user_id, asking)
@@ -267,7 +265,7 @@ class Users:
             (user_scope(user_id), TEAMS),
             lambda: _slim(self._litellm.account(user_id)),
             fresh=asking.fresh,
-            since=asking.since,
+            seconds=self._snapshots.account_seconds,
             weight=lambda account: account.rows if account else 1,
             stale=asking.stale,
         )

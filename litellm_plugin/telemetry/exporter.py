@@ -7,17 +7,23 @@ answered when they are all busy, and needs nothing of the package.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
+
+PAUSE = 0.5  # seconds between two looks whether an address is free
 
 
 def serve(host: str, port: int) -> None:
@@ -29,25 +35,47 @@ def serve(host: str, port: int) -> None:
     start_http_server(port, host)
 
 
-def start(host: str, port: int, folder: str) -> None:
+def start(host: str, port: int, folder: str, *, wait: bool = False) -> None:
     """Serve the metrics of all processes that count in ``folder``, until this one ends.
+
+    Args:
+        host: Where.
+        port: Where.
+        folder: Where they count.
+        wait: Whether to wait, in the background, until the address is free.
 
     Raises:
         OSError: The address can't be had.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listener:
+    with _listener(host, port, wait=wait) as listener:
         # Its standard input ends when this process and all forked from it have ended, however
         # that happens. Not by subprocess: gevent's one watches children, as gunicorn does.
         ending, _ = os.pipe()
-        listener.set_inheritable(True)
+        if listener is not None:
+            listener.set_inheritable(True)
+        descriptor = str(listener.fileno()) if listener is not None else ""
         os.posix_spawn(
             sys.executable,
-            [sys.executable, "-P", __file__, str(listener.fileno()), folder],
+            [sys.executable, "-P", __file__, folder, host, str(port), descriptor],
             os.environ,
             file_actions=[(os.POSIX_SPAWN_DUP2, ending, 0)],
         )
         os.close(ending)
+
+
+@contextmanager
+def _listener(host: str, port: int, *, wait: bool) -> Iterator[socket.socket | None]:
+    """Listen at an address; None where it is in use and may be waited for."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as exc:
+        if not wait or exc.errno != errno.EADDRINUSE:
+            raise
+        yield None
+        return
+    with listener:
+        yield listener
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -66,20 +94,34 @@ class _Quiet(WSGIRequestHandler):
 
 
 def main() -> None:
-    """Serve from the socket, and of the folder, that the arguments name."""
-    descriptor, folder = int(sys.argv[1]), sys.argv[2]
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-    listener = socket.socket(fileno=descriptor)
-    server = _Server(("", 0), _Quiet, bind_and_activate=False)
-    server.socket.close()
-    server.socket = listener
-    server.server_bind()
-    server.set_app(make_wsgi_app(registry))
+    """Serve what the arguments name: folder, host, port, a listening socket if there is one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the other one tells us to end
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=_serve, args=sys.argv[1:], daemon=True).start()
     while os.read(0, 1024):
         pass
+
+
+def _serve(folder: str, host: str, port: str, descriptor: str) -> None:
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    server = _Server(("", 0), _Quiet, bind_and_activate=False)
+    server.socket.close()
+    if descriptor:
+        server.socket = socket.socket(fileno=int(descriptor))
+    else:
+        server.socket = _awaited(host, int(port))
+    server.server_bind()
+    server.set_app(make_wsgi_app(registry))
+    server.serve_forever()
+
+
+def _awaited(host: str, port: int) -> socket.socket:
+    """Return a socket that listens at an address, as soon as nobody else does."""
+    while True:
+        with _listener(host, port, wait=True) as listener:
+            if listener is not None:
+                return listener.dup()
+        time.sleep(PAUSE)
 
 
 if __name__ == "__main__":

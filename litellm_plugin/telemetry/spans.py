@@ -37,7 +37,8 @@ def instrument(app: Any, provider: TracerProvider | None = None) -> None:
     FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
         app, response_hook=_clean, excluded_urls=PROBES, tracer_provider=provider
     )
-    RequestsInstrumentor().instrument(request_hook=_clean, tracer_provider=provider)
+    if not RequestsInstrumentor().is_instrumented_by_opentelemetry:  # by an application before
+        RequestsInstrumentor().instrument(request_hook=_clean, tracer_provider=provider)
     context.follow(_present)
 
 

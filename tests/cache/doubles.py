@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litellm_plugin.cache.snapshots import Snapshots
-from litellm_plugin.cache.store import Store
+from litellm_plugin.cache.stamps import StampTable
 from tests.identity.doubles import Clock
 
 
@@ -31,8 +31,8 @@ class Source:
 
 
 class Worker(Snapshots):
-    """One process, with a store of its own: 30 seconds, and 60 more as a stand-in."""
+    """One process, with a memory of its own: 30 seconds, and 60 more as a stand-in."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__(store, 30, 60, clock)
-        self.store: Any = store
+    def __init__(self, stamps: StampTable, tier: Any, clock: Clock) -> None:
+        super().__init__(30, 60, stamps=stamps, tier=tier, clock=clock)
+        self.tier = tier

@@ -17,9 +17,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from litellm_plugin.cache import waiting
-from litellm_plugin.cache.memory import MemoryStore
-from litellm_plugin.cache.store import Entry
+from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.config.settings import Settings
 from tests.cache.conftest import Worlds
 from tests.cache.world import (
@@ -201,20 +199,20 @@ def test_a_write_between_look_up_and_keeping_counts(
 ) -> None:
     about_to_keep, go = threading.Event(), threading.Event()
     readers = []
-    put = MemoryStore.put
+    keep = Snapshots._keep
 
     def read() -> int:
         readers.append(threading.get_ident())
         return meeting.read(world, 0)
 
-    def put_late(store: MemoryStore, key: str, entry: Entry, **how: Any) -> None:
+    def keep_late(snapshots: Snapshots, *what: Any) -> None:
         asked = {call.path for call in world.litellm.reads}
         if threading.get_ident() in readers and meeting.asked in asked:
             about_to_keep.set()
             assert go.wait(WAIT)
-        put(store, key, entry, **how)
+        keep(snapshots, *what)
 
-    monkeypatch.setattr(MemoryStore, "put", put_late)
+    monkeypatch.setattr(Snapshots, "_keep", keep_late)
     overtaken = submit(read)
     assert about_to_keep.wait(WAIT)
     assert meeting.write(world, 2, 1).status_code == 200
@@ -240,13 +238,6 @@ def test_a_write_that_litellm_reports_as_failed_is_forgotten_too(
 # -- first visits ----------------------------------------------------------------
 
 
-@pytest.fixture
-def _each_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no worker wait for what another one reads, as where that takes too long."""
-    monkeypatch.setattr(waiting, "PATIENCE", 0.0)
-
-
-@pytest.mark.usefixtures("_each_for_themselves")
 def test_first_visits_through_all_workers_at_once_make_one_user_each(
     world: World, submit: Submit
 ) -> None:
@@ -266,7 +257,6 @@ def test_first_visits_through_all_workers_at_once_make_one_user_each(
     assert sorted(made) == sorted(map(id_of, NEW))
 
 
-@pytest.mark.usefixtures("_each_for_themselves")
 def test_a_first_visit_that_litellm_reports_as_failed_makes_one_user(
     world: World, submit: Submit
 ) -> None:

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,14 +15,15 @@ from typing import Any
 
 import pytest
 
-from litellm_plugin.cache import line, redis
-from litellm_plugin.cache.host import HostShared
-from litellm_plugin.cache.memory import MemoryStore
-from litellm_plugin.cache.redis import RedisStore, connect
+from litellm_plugin.cache import redis
+from litellm_plugin.cache.redis import RedisTier, connect
 from litellm_plugin.cache.sealed import MAX_BYTES, Seal
-from litellm_plugin.cache.store import Entry, StoreUnavailableError
+from litellm_plugin.cache.stamps import StampTable
+from litellm_plugin.cache.tier import TierUnavailableError
+from litellm_plugin.clients import circuit_breaker
 from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account
+from litellm_plugin.errors import UpstreamError
 from tests.cache.doubles import Source, Worker
 from tests.cache.redis_server import RedisServer, needs_redis
 from tests.identity.doubles import Clock
@@ -46,14 +48,15 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def worker(server: RedisServer, tmp_path: Path, clock: Clock) -> Iterator[Worked]:
+def worker(server: RedisServer, clock: Clock) -> Iterator[Worked]:
     """Makes a worker of a host: ``worker("a")``; time does not pass unless the test says so."""
+    hosts: defaultdict[str, StampTable] = defaultdict(StampTable)
     with contextlib.ExitStack() as stack:
 
         def worker(host: str = "a", *, seal: Seal = SEAL, litellm: str = LITELLM) -> Worker:
-            memory = MemoryStore(HostShared(tmp_path / host), 100, clock)
             client = stack.enter_context(connect(server.url))
-            return Worker(RedisStore(client, litellm, seal, memory, clock), clock)
+            stamps = hosts[host]
+            return Worker(stamps, RedisTier(client, litellm, seal, stamps, clock), clock)
 
         yield worker
 
@@ -118,8 +121,8 @@ def test_a_look_up_is_one_round_trip(worker: Worked, server: RedisServer, source
 
 
 def test_two_who_are_the_first_agree(worker: Worked) -> None:
-    one, other = worker("a").store, worker("b").store
-    assert one._begin(("s",), ()) == other._begin(("s",), ()) == one.generations(("s",))
+    one, other = worker("a").tier, worker("b").tier
+    assert one._renew(("s",), ()) == other._renew(("s",), ()) == one.stamps(("s",))
 
 
 def test_installations_do_not_meet(worker: Worked, source: Source) -> None:
@@ -144,15 +147,35 @@ def test_entries_end_with_their_time(worker: Worked, server: RedisServer, source
 # -- Redis goes away --------------------------------------------------------------
 
 
-def test_without_redis_everything_is_read(
-    worker: Worked, server: RedisServer, source: Source
+def test_without_redis_each_process_goes_on_by_its_own_memory(
+    worker: Worked, server: RedisServer, source: Source, clock: Clock
 ) -> None:
-    one = worker()
-    read(one, source)
+    one, colleague = worker("a"), worker("a")
+    assert [read(each, source) for each in (one, colleague)] == ["first"] * 2
     server.kill()
-    for value in ("second", "third"):
-        source.value = value
-        assert read(one, source) == value
+    source.value = "second"
+    assert [read(each, source) for each in (one, colleague)] == ["first"] * 2
+    with one.writing("s"):
+        source.value = "third"
+    assert [read(each, source) for each in (one, colleague)] == ["third"] * 2
+    assert source.reads == 3  # shared by Redis, and then each by itself
+    clock.now += 30
+    source.value = "fourth"
+    assert read(one, source) == "fourth"
+
+
+def test_without_redis_an_old_entry_stands_in_for_litellm(
+    worker: Worked, server: RedisServer, source: Source, clock: Clock
+) -> None:
+    one, colleague = worker("a"), worker("a")
+    assert [read(each, source) for each in (one, colleague)] == ["first"] * 2
+    server.kill()
+    clock.now += 31
+    source.fault = UpstreamError("down")
+    ages: list[float] = []
+    for each in (one, colleague):
+        assert each.read(("k",), ("s",), source, stale=ages.append) == "first"
+    assert ages == [31, 31]
 
 
 def test_a_write_that_redis_was_not_told_of_is_seen_on_its_host(
@@ -168,7 +191,7 @@ def test_a_write_that_redis_was_not_told_of_is_seen_on_its_host(
     server.start()  # with the snapshot from before the write
     assert len(server.names(":entry:")) == 1
     assert read(elsewhere, Source("unread")) == "first"  # nobody can have told it
-    clock.now += line.PAUSE
+    clock.now += circuit_breaker.PAUSE
     assert read(colleague, source) == "second"
     assert [read(one, source) for one in (writer, elsewhere)] == ["second"] * 2
     assert source.reads == 4  # the first, two without Redis, and one again
@@ -184,11 +207,11 @@ def test_a_write_that_redis_has_lost_is_seen_on_its_host(
         source.value = "second"
     server.kill()
     server.start()
-    clock.now += line.PAUSE
+    clock.now += circuit_breaker.PAUSE
     assert [read(one, source) for one in (colleague, writer, elsewhere)] == ["second"] * 3
 
 
-@pytest.mark.parametrize("lost", ["", ":generation:", ":told:", ":entry:"])
+@pytest.mark.parametrize("lost", ["", ":stamp:", ":told:", ":entry:"])
 def test_whatever_redis_forgets_nothing_from_before_a_write_comes_back(
     worker: Worked, server: RedisServer, source: Source, lost: str
 ) -> None:
@@ -254,7 +277,7 @@ def test_a_silent_redis_costs_one_request_in_a_while_its_time(
     one.forget("s")  # writes are told in any case
     assert time.monotonic() - began < limit
     server.thaw()
-    clock.now += line.PAUSE
+    clock.now += circuit_breaker.PAUSE
     source.value = "second"
     assert [read(one, source), read(worker("b"), source)] == ["second"] * 2
 
@@ -264,13 +287,13 @@ def test_only_one_request_at_a_time_tries_a_redis_that_was_away(
 ) -> None:
     one = worker()
     server.kill()
-    with pytest.raises(StoreUnavailableError):
-        one.store.look_up("k", ("s",))
-    clock.now += line.PAUSE
-    tries = [one.store._line.open() for _ in range(3)]
+    with pytest.raises(TierUnavailableError):
+        one.tier.look_up("k", (), ())
+    clock.now += circuit_breaker.PAUSE
+    tries = [one.tier._breaker.admits() for _ in range(3)]
     assert tries == [True, False, False]
-    clock.now += line.PAUSE
-    assert one.store._line.open()
+    clock.now += circuit_breaker.PAUSE
+    assert one.tier._breaker.admits()
 
 
 def test_an_outage_is_two_lines_in_the_log(
@@ -286,11 +309,11 @@ def test_an_outage_is_two_lines_in_the_log(
     server.kill()
     for _ in range(20):
         read(one, source)
-        clock.now += line.PAUSE
+        clock.now += circuit_breaker.PAUSE
     server.start()
     for _ in range(20):
         read(one, source)
-        clock.now += line.PAUSE
+        clock.now += circuit_breaker.PAUSE
     told, relieved = caplog.messages
     assert "Redis does not answer" in told
     assert "answers again" in relieved
@@ -304,10 +327,10 @@ def test_a_redis_that_refuses_writes_is_done_without(
     server.redis.config_set("maxmemory", "1")
     with one.writing("s"):
         source.value = "second"
-    clock.now += line.PAUSE
+    clock.now += circuit_breaker.PAUSE
     assert read(one, source) == "second"
     server.redis.config_set("maxmemory", "0")
-    clock.now += line.PAUSE
+    clock.now += circuit_breaker.PAUSE
     assert [read(one, source), read(other, source)] == ["second"] * 2
 
 
@@ -316,9 +339,11 @@ def test_numbers_that_are_none_are_done_without(
 ) -> None:
     one = worker()
     read(one, source)
-    for name in server.names(":generation:"):
+    for name in server.names(":stamp:"):
         server.redis.set(name, "\x00nonsense")
-    source.value = "second"
+    assert read(one, source) == "first"
+    with one.writing("s"):
+        source.value = "second"
     assert read(one, source) == "second"
 
 
@@ -328,12 +353,12 @@ def test_the_password_is_not_told(
     server = RedisServer(tmp_path / "closed", password="right-hunter2")
     server.start()
     try:
-        memory = MemoryStore(HostShared(tmp_path / "a"))
+        stamps = StampTable()
         with connect(server.url.replace("right", "wrong")) as client:
-            wrong = Worker(RedisStore(client, LITELLM, SEAL, memory, clock), clock)
+            wrong = Worker(stamps, RedisTier(client, LITELLM, SEAL, stamps, clock), clock)
             assert read(wrong, source) == "first"
         with connect(server.url) as client:
-            right = Worker(RedisStore(client, LITELLM, SEAL, memory, clock), clock)
+            right = Worker(stamps, RedisTier(client, LITELLM, SEAL, stamps, clock), clock)
             assert [read(right, source), read(right, source)] == ["first"] * 2
         assert source.reads == 2
     finally:
@@ -380,39 +405,38 @@ def test_what_redis_should_not_have_is_kept_in_the_process(
 
 
 def test_nobody_can_write_a_decision_into_redis(worker: Worked, server: RedisServer) -> None:
-    one = worker()
+    one, other, third = worker(), worker(), worker()
     denied, allowed = Source(False), Source(True)
     read(one, denied, "bob")
     (denial,) = server.names(":entry:")
     read(one, allowed, "alice")
     (permission,) = set(server.names(":entry:")) - {denial}
     server.redis.copy(permission.decode(), denial.decode(), replace=True)
-    assert read(one, denied, "bob") is False
+    assert read(other, denied, "bob") is False
     sealed = server.redis.get(denial)
     assert isinstance(sealed, bytes)
     assert b"false" in sealed
     server.redis.set(denial, sealed.replace(b"false", b"true"))
-    assert read(one, denied, "bob") is False
+    assert read(third, denied, "bob") is False
     assert denied.reads == 3
 
 
 # -- locks and processes ----------------------------------------------------------
 
 
-def test_a_lock_is_held_by_one_thread_of_one_host_at_a_time(worker: Worked) -> None:
-    workers = [worker(host) for host in "abb"]
+def test_a_lock_is_held_on_one_host_at_a_time(worker: Worked) -> None:
+    tiers = [worker(host).tier for host in "abc"]
     inside, most, visits = 0, 0, 0
     guard = threading.Lock()
 
     def visit(number: int) -> None:
         nonlocal inside, most, visits
-        with workers[number % 3].alone("user"):
+        with tiers[number % 3].lock("user", 20) as held:
             with guard:
-                inside, visits = inside + 1, visits + 1
+                inside, visits = inside + held, visits + held
                 most = max(most, inside)
-            workers[number % 3].forget("user")  # whoever holds it may count
             with guard:
-                inside -= 1
+                inside -= held
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(visit, range(24)))
@@ -420,11 +444,10 @@ def test_a_lock_is_held_by_one_thread_of_one_host_at_a_time(worker: Worked) -> N
 
 
 def test_a_lock_that_nobody_gives_back_is_waited_for_in_measure(
-    worker: Worked, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    worker: Worked, server: RedisServer
 ) -> None:
-    one, other = worker("a"), worker("b")
-    monkeypatch.setattr(redis, "PATIENCE", 0.05)
-    with one.alone("user"), other.alone("user"):  # in vain, and goes on
+    with worker("a").tier.lock("user", 20) as first, worker("b").tier.lock("user", 0.05) as second:
+        assert (first, second) == (True, False)
         (lock,) = server.names(":lock:")
         assert 0 < server.redis.pttl(lock) <= redis.LOCK_SECONDS * 1000
     assert server.names(":lock:") == []
@@ -434,9 +457,9 @@ def test_a_lock_that_ran_out_is_not_taken_from_its_next_holder(
     worker: Worked, server: RedisServer
 ) -> None:
     with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
-        first.enter_context(worker("a").alone("user"))
+        first.enter_context(worker("a").tier.lock("user", 20))
         server.forget(":lock:")
-        second.enter_context(worker("b").alone("user"))
+        second.enter_context(worker("b").tier.lock("user", 20))
         (lock,) = server.names(":lock:")
         holder = server.redis.get(lock)
         first.close()
@@ -444,7 +467,9 @@ def test_a_lock_that_ran_out_is_not_taken_from_its_next_holder(
     assert server.names(":lock:") == []
 
 
-def test_without_redis_the_hosts_own_lock_is_left(worker: Worked, server: RedisServer) -> None:
+def test_without_redis_a_lock_is_not_held_and_keeps_other_workers_of_the_host_out(
+    worker: Worked, server: RedisServer
+) -> None:
     one = worker("a")
     server.kill()
     entered = threading.Event()
@@ -454,7 +479,8 @@ def test_without_redis_the_hosts_own_lock_is_left(worker: Worked, server: RedisS
             entered.set()
 
     with ThreadPoolExecutor(1) as pool:
-        with one.alone("user"):
+        with one.alone("user") as held:
+            assert not held
             waiting = pool.submit(enter)
             assert not entered.wait(0.05)
         waiting.result(20)
@@ -474,11 +500,11 @@ def test_a_failure_inside_a_lock_is_what_comes_out(worker: Worked, server: Redis
 def test_a_forked_worker_has_connections_of_its_own(worker: Worked, source: Source) -> None:
     parent = worker()
     read(parent, source)
-    ours = parent.store._redis.client_id()
+    ours = parent.tier._redis.client_id()
     receiver, sender = PROCESSES.Pipe(duplex=False)
 
     def child() -> None:
-        sender.send((parent.store._redis.client_id(), read(parent, Source("unread"))))
+        sender.send((parent.tier._redis.client_id(), read(parent, Source("unread"))))
         parent.forget("s")
 
     process = PROCESSES.Process(target=child)
@@ -488,17 +514,6 @@ def test_a_forked_worker_has_connections_of_its_own(worker: Worked, source: Sour
     process.join(20)
     assert value == "first"
     assert theirs != ours
-    assert parent.store._redis.client_id() == ours
+    assert parent.tier._redis.client_id() == ours
     source.value = "second"
     assert read(parent, source) == "second"
-
-
-def test_a_later_entry_wins_wherever_it_is_kept(worker: Worked, clock: Clock) -> None:
-    one = worker()
-    large, small = "x" * MAX_BYTES, "small"
-    generations = one.store.generations(("s",))
-    for value in (small, large, small, large):
-        clock.now += 1
-        entry = Entry(value, generations, clock.now)
-        one.store.put("k", entry, seconds=60, weight=1)
-        assert one.store.look_up("k", ("s",)) == (entry, generations)

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from litellm_plugin.cache.host import HostShared
-from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.snapshots import Snapshots
+from litellm_plugin.cache.stamps import StampTable
 from litellm_plugin.errors import UpstreamError
 from tests.cache.doubles import Source
 from tests.identity.doubles import Clock
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Path:
-    return tmp_path / "shared"
+def shared() -> StampTable:
+    return StampTable()
 
 
 def _worker(
-    shared: Path, clock: Clock, seconds: float = 5, stale: float = 0, rows: int = 100
+    shared: StampTable, clock: Clock, seconds: float = 5, stale: float = 0, rows: int = 100
 ) -> Snapshots:
-    store = MemoryStore(HostShared(shared), rows, clock)
-    return Snapshots(store, seconds, stale, clock)
+    return Snapshots(seconds, stale, stamps=shared, max_rows=rows, clock=clock)
 
 
 def test_a_read_is_repeated_until_its_time_is_over(
-    shared: Path, clock: Clock, source: Source
+    shared: StampTable, clock: Clock, source: Source
 ) -> None:
     snapshots = _worker(shared, clock)
     for _ in range(3):
@@ -39,7 +35,7 @@ def test_a_read_is_repeated_until_its_time_is_over(
 
 
 def test_nobody_is_answered_from_another_ones_snapshot(
-    shared: Path, clock: Clock, source: Source
+    shared: StampTable, clock: Clock, source: Source
 ) -> None:
     snapshots = _worker(shared, clock)
     snapshots.read(("account", "alice", "x"), ("s",), source)
@@ -47,8 +43,8 @@ def test_nobody_is_answered_from_another_ones_snapshot(
     assert snapshots.read(("account", "bob", "x"), ("s",), source) == "bob's"
 
 
-def test_a_write_is_seen_by_every_worker_of_the_host(
-    shared: Path, clock: Clock, source: Source
+def test_a_write_is_seen_by_every_worker_of_a_master(
+    shared: StampTable, clock: Clock, source: Source
 ) -> None:
     workers = [_worker(shared, clock) for _ in range(3)]
     for worker in workers:
@@ -59,7 +55,7 @@ def test_a_write_is_seen_by_every_worker_of_the_host(
 
 
 def test_a_read_that_began_before_a_write_is_not_kept(
-    shared: Path, clock: Clock, source: Source
+    shared: StampTable, clock: Clock, source: Source
 ) -> None:
     one, other = _worker(shared, clock), _worker(shared, clock)
 
@@ -73,7 +69,7 @@ def test_a_read_that_began_before_a_write_is_not_kept(
     assert one.read(("k",), ("s",), source) == "second"
 
 
-def test_a_failed_write_makes_forget_too(shared: Path, clock: Clock, source: Source) -> None:
+def test_a_failed_write_makes_forget_too(shared: StampTable, clock: Clock, source: Source) -> None:
     snapshots = _worker(shared, clock)
     snapshots.read(("k",), ("s",), source)
     with pytest.raises(UpstreamError), snapshots.writing("s"):
@@ -82,7 +78,7 @@ def test_a_failed_write_makes_forget_too(shared: Path, clock: Clock, source: Sou
     assert source.reads == 2
 
 
-def test_a_fresh_read_asks_in_any_case(shared: Path, clock: Clock, source: Source) -> None:
+def test_a_fresh_read_asks_in_any_case(shared: StampTable, clock: Clock, source: Source) -> None:
     snapshots = _worker(shared, clock)
     snapshots.read(("k",), ("s",), source)
     source.value = "second"
@@ -90,14 +86,16 @@ def test_a_fresh_read_asks_in_any_case(shared: Path, clock: Clock, source: Sourc
     assert snapshots.read(("k",), ("s",), source) == "second"
 
 
-def test_nothing_is_kept_where_the_time_is_zero(shared: Path, clock: Clock, source: Source) -> None:
+def test_nothing_is_kept_where_the_time_is_zero(
+    shared: StampTable, clock: Clock, source: Source
+) -> None:
     snapshots = _worker(shared, clock, seconds=0)
     for _ in range(3):
         snapshots.read(("k",), ("s",), source)
     assert source.reads == 3
 
 
-def test_a_failure_is_not_kept(shared: Path, clock: Clock, source: Source) -> None:
+def test_a_failure_is_not_kept(shared: StampTable, clock: Clock, source: Source) -> None:
     snapshots = _worker(shared, clock)
     source.fault = UpstreamError("no", answered=500)
     for _ in range(2):
@@ -110,7 +108,7 @@ def test_a_failure_is_not_kept(shared: Path, clock: Clock, source: Source) -> No
     ("answered", "stands_in"), [(None, True), (503, True), (404, False), (401, False), (500, False)]
 )
 def test_an_old_snapshot_stands_in_only_while_the_upstream_is_down(
-    shared: Path, clock: Clock, source: Source, answered: int | None, *, stands_in: bool
+    shared: StampTable, clock: Clock, source: Source, answered: int | None, *, stands_in: bool
 ) -> None:
     snapshots = _worker(shared, clock, stale=60)
     snapshots.read(("k",), ("s",), source)
@@ -130,7 +128,7 @@ def test_an_old_snapshot_stands_in_only_while_the_upstream_is_down(
         snapshots.read(("k",), ("s",), source, stale=ages.append)
 
 
-def test_a_write_ends_what_stands_in(shared: Path, clock: Clock, source: Source) -> None:
+def test_a_write_ends_what_stands_in(shared: StampTable, clock: Clock, source: Source) -> None:
     snapshots = _worker(shared, clock, stale=60)
     snapshots.read(("k",), ("s",), source)
     snapshots.forget("s")
@@ -139,7 +137,7 @@ def test_a_write_ends_what_stands_in(shared: Path, clock: Clock, source: Source)
         snapshots.read(("k",), ("s",), source, stale=lambda _: None)
 
 
-def test_memory_is_bounded_by_rows(shared: Path, clock: Clock, source: Source) -> None:
+def test_memory_is_bounded_by_rows(shared: StampTable, clock: Clock, source: Source) -> None:
     snapshots = _worker(shared, clock, rows=10)
     for number in range(20):
         snapshots.read((str(number),), ("s",), source, weight=lambda _: 3)

@@ -9,7 +9,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pytest
@@ -93,14 +93,18 @@ class Turns:
         """Make the cache's shared calls and locks wait by handing over."""
         turns = self
 
-        class PatientFuture(Future[Any]):
-            def result(self, timeout: float | None = None) -> Any:
-                turns.wait(self.done)
-                return super().result(timeout)
+        class PatientEvent(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                turns.wait(self.is_set)
+                return True
 
-        monkeypatch.setattr("litellm_plugin.cache.flights.Future", PatientFuture)
-        locking = SimpleNamespace(Lock=lambda: TurnLock(turns))
-        monkeypatch.setattr("litellm_plugin.cache.host.threading", locking)
+        monkeypatch.setattr("litellm_plugin.cache.single_flight.Event", PatientEvent)
+        locks: dict[Path, TurnLock] = {}
+
+        def lock(path: Path, **_: Any) -> TurnLock:
+            return locks.setdefault(path, TurnLock(turns))
+
+        monkeypatch.setattr("litellm_plugin.cache.locks.FileLock", lock)
 
     def _first(self, turn: Turn[Any]) -> None:
         self._mine.turn = turn
@@ -125,27 +129,19 @@ class Turns:
 
 
 class TurnLock:
-    """A lock whose holder may hand over meanwhile."""
+    """A file lock whose holder may hand over meanwhile."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._held = False
 
-    def acquire(self, *, timeout: float = -1) -> bool:
-        del timeout  # time does not pass
+    def acquire(self, **_: Any) -> None:
         self._turns.wait(lambda: not self._held)
         self._held = True
-        return True
 
     def release(self) -> None:
         assert self._held
         self._held = False
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
 
 def finish(turns: Turns, under_way: list[Turn[Any]]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from litellm_plugin.clients import deadline, http
-from litellm_plugin.clients.breaker import FAILURES
+from litellm_plugin.clients.circuit_breaker import FAILURES
 from litellm_plugin.clients.http import MOST_HOSTS, READ_ATTEMPTS, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Timeouts
 from tests.clients.conftest import SHORT
@@ -257,7 +257,7 @@ class TestBreaker:
     def test_it_is_asked_again_when_it_answers(
         self, serve: Serve, breaking: Upstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("litellm_plugin.clients.breaker.PAUSE", 0.0)
+        monkeypatch.setattr("litellm_plugin.clients.circuit_breaker.PAUSE", 0.0)
         server = serve(*[Peer.close] * FAILURES, sends(answer()))
         before = left_alone()
         for _ in range(FAILURES):
@@ -283,7 +283,7 @@ class TestBreaker:
     def test_a_host_that_is_asked_now_and_then_is_not(
         self, breaking: Upstream, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("litellm_plugin.clients.breaker.PAUSE", 60.0)
+        monkeypatch.setattr("litellm_plugin.clients.circuit_breaker.PAUSE", 60.0)
         for _ in range(FAILURES):
             refusal(breaking, "http://127.0.0.1:1")
 

@@ -349,6 +349,14 @@ class TestKeySets:
         with pytest.raises(BackstageUnavailable):
             KeySetReader(upstream)(url)
 
+    @pytest.mark.parametrize("scheme", ["http+srv", "https+srv"])
+    def test_a_dns_service_record_is_no_address(
+        self, upstream: Upstream, requests_mock: Mocker, scheme: str
+    ) -> None:
+        with pytest.raises(BackstageUnavailable, match="give the plugin an external target"):
+            KeySetReader(upstream)(f"{scheme}://search.service.consul/jwks.json")
+        assert requests_mock.call_count == 0
+
 
 def ask(permissions: Permissions) -> bool:
     return permissions.allowed("litellm.key.create", "create", "token")

@@ -203,7 +203,10 @@ class Rig:
         children = [
             int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()
         ]
-        (worker,) = children
+        # The metrics have a process of their own.
+        (worker,) = (
+            pid for pid in children if b"exporter" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
         return worker
 
     def counted(self) -> Counted:

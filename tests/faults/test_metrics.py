@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import requests
 
-from litellm_plugin.clients.breaker import FAILURES
+from litellm_plugin.clients.circuit_breaker import FAILURES
 from tests.deployed import free_port
 from tests.faults.rig import Route, running
 
@@ -39,6 +41,21 @@ def test_prometheus_sees_that_litellm_is_left_alone(tmp_path: Path) -> None:
     assert any(line.startswith("litellm_plugin_build_info{") for line in told)
 
 
+def test_a_worker_that_is_killed_leaves_no_upstream_alone(tmp_path: Path) -> None:
+    port = free_port()
+    more = f"cacheSeconds: 0\n    metrics: {{bind: 127.0.0.1:{port}}}"
+    with running(tmp_path / "rig", more=more) as rig:
+        assert rig.ask(KEYS).status == 200
+        rig.litellm.refuse()
+        for _ in range(FAILURES):
+            assert rig.ask(KEYS).status >= 500
+        assert _left_alone(port) == 1
+        os.kill(rig.worker, signal.SIGKILL)
+        assert rig.settled(lambda: _left_alone(port) == 0)
+        rig.litellm.listen()
+        rig.recovery(KEYS)
+
+
 def _metrics(port: int) -> list[str]:
     answer = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10)
     assert answer.status_code == 200
@@ -47,5 +64,5 @@ def _metrics(port: int) -> list[str]:
 
 def _left_alone(port: int) -> float:
     name = 'litellm_plugin_upstream_left_alone{upstream="litellm"} '
-    (line,) = (line for line in _metrics(port) if line.startswith(name))
-    return float(line.removeprefix(name))
+    # None, where no worker is there to tell.
+    return sum(float(line.removeprefix(name)) for line in _metrics(port) if line.startswith(name))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from litellm_plugin.identity import jwks
+from litellm_plugin.cache import single_flight
 from litellm_plugin.identity.jwks import FixedKeys, KeySet, NoKeysError
 from litellm_plugin.identity.jwt import PublicKey, TokenError, UnverifiedToken, parse
 from tests.identity.doubles import Clock, Web
@@ -280,7 +280,7 @@ class TestThreads:
     @pytest.fixture(autouse=True)
     def watched(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(WatchedEvent, "waiting", threading.Semaphore(0))
-        monkeypatch.setattr(jwks, "Event", WatchedEvent)
+        monkeypatch.setattr(single_flight, "Event", WatchedEvent)
 
     def test_all_who_wait_for_the_first_keys_share_one_fetch(
         self, key_set: KeySet, web: Web

@@ -15,7 +15,8 @@ The rigs are started by their ``up``, which on a new machine installs for minute
 stopped at the end unless they were running before. Leave them running while you write
 tests: ``LITELLM_PORT=4210 ../shared/litellm/up`` saves ten seconds a run. For other
 ports set ``LIVE_LITELLM_PORT``, ``LIVE_BACKSTAGE_PORT`` and ``LIVE_KEYCLOAK_PORT``; two
-suites at the same time need different ones.
+suites at the same time need different ones. ``LITELLM_VERSION`` and ``BACKSTAGE_RELEASE``
+choose what the rigs run, as their READMEs say; ``make live-all`` takes each LiteLLM in turn.
 
 bob and carol are for ``test_first_visit.py`` only: their first visit must be there.
 What a test did is printed at the end, by way of its ``told``.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ STATIC_TOKEN = "rig-static-full-access-token"
 LITELLM_PORT = int(os.environ.get("LIVE_LITELLM_PORT", "4210"))
 BACKSTAGE_PORT = int(os.environ.get("LIVE_BACKSTAGE_PORT", "7310"))
 KEYCLOAK_PORT = int(os.environ.get("LIVE_KEYCLOAK_PORT", "7390"))
+
+# Which versions the rigs run: their own variables, which ``up`` reads from the environment.
+LITELLM_VERSION = os.environ.get("LITELLM_VERSION") or "1.106.2"
 
 INSTALLING = 1200.0  # seconds; what a first start on a new machine may take
 RUNNING = 60.0  # seconds, for any other command
@@ -58,6 +64,42 @@ def answers(url: str) -> bool:
         return False
 
 
+def with_links(folder: Path, cache: Path) -> Path:
+    """Return a rig's folder, or a copy of it where its symbolic links came as text files.
+
+    git without ``core.symlinks``, and some archives, write a file that holds the link's target.
+
+    Args:
+        folder: The rig's; only read.
+        cache: Where a copy is kept: what is started from it goes on after the tests.
+    """
+    flat = [
+        file
+        for file in folder.glob("locks/*.lock")
+        if not file.is_symlink()
+        and file.stat().st_size < 100  # a lock has a hundred lines
+        and (file.parent / file.read_text().strip()).is_file()
+    ]
+    if not flat:
+        return folder
+    contents = sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        contents.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes())
+    copy = cache / contents.hexdigest()[:16]
+    if not copy.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=cache)) / folder.name
+        shutil.copytree(folder, made, symlinks=True)
+        for file in flat:
+            link = made / file.relative_to(folder)
+            target = link.read_text().strip()
+            link.unlink()
+            link.symlink_to(target)
+        made.rename(copy)  # whole at once: another suite may begin at the same time
+        made.parent.rmdir()
+    return copy
+
+
 class LiteLLMRig:
     """The proxy, asked directly: as its admin, or with a virtual key."""
 
@@ -65,8 +107,13 @@ class LiteLLMRig:
 
     def __init__(self) -> None:
         self.admin = Client(self.url, MASTER_KEY)
-        self._folder = SHARED / "litellm"
-        self._env = {"LITELLM_PORT": str(LITELLM_PORT), "LITELLM_MASTER_KEY": MASTER_KEY}
+        home = os.environ.get("LITELLM_RIG") or Path.home() / ".cache" / "litellm-rig"
+        self._folder = with_links(SHARED / "litellm", Path(home) / "checkouts")
+        self._env = {
+            "LITELLM_PORT": str(LITELLM_PORT),
+            "LITELLM_MASTER_KEY": MASTER_KEY,
+            "LITELLM_VERSION": LITELLM_VERSION,
+        }
 
     @property
     def running(self) -> bool:
@@ -103,8 +150,13 @@ class LiteLLMRig:
         return sorted(key["token"] for key in user["keys"]) if user else []
 
     def key(self, token: str) -> dict[str, Any]:
-        """Return what LiteLLM knows of a key, ``status`` among it."""
+        """Return what LiteLLM knows of a key."""
         return dict(json_of(self.admin.get("/key/info", key=token))["info"])
+
+    def deleted(self, token: str) -> bool:
+        """Tell whether there is no such key: 1.81.14 forgets it, later versions archive it."""
+        response = self.admin.get("/key/info", key=token)
+        return response.status_code == 404 or json_of(response)["info"].get("status") == "deleted"
 
     def team(self, team_id: str) -> dict[str, Any] | None:
         """Return a team's row, or None where there is none."""
@@ -115,6 +167,12 @@ class LiteLLMRig:
         """Ask a model something, with a virtual key."""
         question = {"model": model, "messages": [{"role": "user", "content": "Hello?"}]}
         return Client(self.url, secret).post("/chat/completions", question)
+
+    def refuses_model(self, secret: str, model: str) -> bool:
+        """Tell whether a key may not use a model; LiteLLM 1.81.14 answers 401, later ones 403."""
+        answer = self.complete(secret, model)
+        refused = answer.status_code in {401, 403}
+        return refused and answer.json()["error"]["type"].endswith("_model_access_denied")
 
 
 class BackstageRig:

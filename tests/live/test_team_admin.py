@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.live.kinds import Caller, Deploy, Person, Policy, Told
-from tests.live.rigs import STATIC_TOKEN, BackstageRig, LiteLLMRig
+from tests.live.rigs import LITELLM_VERSION, STATIC_TOKEN, BackstageRig, LiteLLMRig
 from tests.live.web import Client, json_of
 
 OWNER = "group:default/litellm-team-admins"
@@ -138,7 +138,7 @@ def test_a_member_comes_and_goes(
     alias = f"key-{uuid4().hex[:8]}"
     key = json_of(erin.post("/keys/generate", {"alias": alias, "team_id": team_id}))
     json_of(litellm.complete(key["key"], "gpt-4o"))
-    assert litellm.complete(key["key"], "gpt-4o-mini").status_code in {401, 403}
+    assert litellm.refuses_model(key["key"], "gpt-4o-mini")
 
     shown = json_of(dave.delete(f"/teams/{team_id}/members", userEntityRef=removed_by))
     assert shown["team_alias"]
@@ -147,7 +147,9 @@ def test_a_member_comes_and_goes(
     assert team is not None
     assert "erin@example.com" not in members(team)
     assert team_id not in [team["team_id"] for team in json_of(erin.get("/teams"))]
-    assert litellm.complete(key["key"], "gpt-4o").status_code == 401
+    assert litellm.deleted(key["token"])
+    if LITELLM_VERSION != "1.81.14":  # which goes by its memory for a minute
+        assert litellm.complete(key["key"], "gpt-4o").status_code == 401
     refused = erin.post("/keys/generate", {"alias": f"{alias}-2", "team_id": team_id})
     assert refused.status_code == 403
     told(f"erin joined {team_id}, used its model and no other, and was removed as {removed_by}")

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 
 from litellm_plugin import create_app
-from litellm_plugin.cache.host import HostShared
+from litellm_plugin.cache.locks import FileLocks
 from litellm_plugin.config.settings import KeyGeneration, KeyPolicy, Provisioning, Role
 from tests.apps import Apps
 from tests.client import PluginClient
@@ -449,8 +449,9 @@ def test_no_key_is_made_without_the_lock_it_is_counted_under(
     three_keys: PluginClient, apps: Apps, bob: Headers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert three_keys.get("/keys", headers=bob).get_json() == []
-    monkeypatch.setattr("litellm_plugin.cache.host.PATIENCE", 0.0)
-    with HostShared.of_user(apps.settings().base_url).alone("active keys of bob@example.com"):
+    monkeypatch.setattr("litellm_plugin.cache.snapshots.PATIENCE", 0.0)
+    with FileLocks().hold("active keys of bob@example.com", 0.0) as held:
+        assert held
         answer = three_keys.post("/keys/generate", json={"alias": "a"}, headers=bob)
         assert answer.status_code == 503
     assert _active(three_keys, bob) == []

@@ -11,8 +11,6 @@ from threading import Event, Timer
 import pytest
 from prometheus_client import REGISTRY
 
-from litellm_plugin.cache.host import HostShared
-from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.errors import UpstreamError
 from tests.client import PluginClient
@@ -80,7 +78,7 @@ def test_calls_to_upstreams_are_counted(
 
 def test_reads_are_counted_by_whether_upstreams_were_asked(grown: Grown) -> None:
     now = 0.0
-    snapshots = Snapshots(MemoryStore(HostShared(None)), 10, 100, clock=lambda: 1000 + now)
+    snapshots = Snapshots(10, 100, clock=lambda: 1000 + now)
 
     def read(load: Callable[[], int]) -> int:
         return snapshots.read(("thing", "a"), (), load, stale=lambda _: None)
@@ -99,7 +97,7 @@ def test_reads_are_counted_by_whether_upstreams_were_asked(grown: Grown) -> None
 
 
 def test_reads_that_share_one_under_way_are_counted(grown: Grown) -> None:
-    snapshots = Snapshots(MemoryStore(HostShared(None)), 0)
+    snapshots = Snapshots(0)
     joined, asked = Event(), Event()
 
     def load() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
@@ -50,17 +50,17 @@ def test_the_same_request_sent_twice_at_once_makes_one_team(
 ) -> None:
     making, joined = threading.Event(), threading.Event()
 
-    class Watched(Future[object]):
-        def result(self, timeout: float | None = None) -> object:
+    class Watched(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
             if making.is_set():
                 joined.set()
-            return super().result(timeout)
+            return super().wait(timeout)
 
     def make() -> None:
         making.set()
         assert joined.wait(5)
 
-    monkeypatch.setattr("litellm_plugin.cache.flights.Future", Watched)
+    monkeypatch.setattr("litellm_plugin.cache.single_flight.Event", Watched)
     # The first request is answered when the second has joined it.
     litellm.post("/team/new", json={"team_id": "one"}, meanwhile=make)
 

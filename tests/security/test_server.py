@@ -25,11 +25,11 @@ TOKEN = "static-token-of-the-smuggler"
 BODY_SECONDS = 0.5
 ENOUGH = 60.0  # seconds for whatever is to happen soon; a busy machine takes its time
 
-SETTINGS = f"""\
-exec(open({str(REPO / "gunicorn.conf.py")!r}).read())
-from litellm_plugin import worker
-worker.BODY_SECONDS = {BODY_SECONDS}
-"""
+CONF = f"exec(open({str(REPO / 'gunicorn.conf.py')!r}).read())\n"
+SETTINGS = {
+    "gevent": f"{CONF}from litellm_plugin import worker\nworker.BODY_SECONDS = {BODY_SECONDS}\n",
+    "gthread": f"import sys\nsys.modules['gevent'] = None\n{CONF}",  # as without gevent
+}
 
 CONFIG = f"""\
 backend:
@@ -43,6 +43,23 @@ litellm:
   service: {{keyFile: KEYFILE}}
 """
 
+# The blueprint in an application with routes of its own.
+MOUNTING = """\
+from flask import Flask, request
+from litellm_plugin import create_blueprint
+
+app = Flask("theirs")
+app.register_blueprint(create_blueprint())
+
+@app.post("/unread")
+def unread():
+    return "without a look at the body"
+
+@app.post("/read")
+def read():
+    return f"{len(request.get_data())} bytes"
+"""
+
 AUTH = f"Authorization: Bearer {TOKEN}\r\n"
 HEALTH = f"GET /api/litellm/health HTTP/1.1\r\nHost: it\r\n{AUTH}"
 POST = f"POST /api/litellm/keys/generate HTTP/1.1\r\nHost: it\r\n{AUTH}"
@@ -53,12 +70,13 @@ SMUGGLED = f"{HEALTH}\r\n"
 class Server:
     """One worker; what it logs goes to a file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str) -> None:
         self.port = free_port()
-        (folder / "settings.py").write_text(SETTINGS)
+        (folder / "settings.py").write_text(SETTINGS[kind])
         config = folder / "app-config.yaml"
         config.write_text(CONFIG.replace("KEYFILE", str(folder / "key.json")))
         self._log = folder / "log"
+        (folder / "mounting.py").write_text(MOUNTING)
         environ = {
             "LITELLM_PLUGIN_BIND": f"127.0.0.1:{self.port}",
             "LITELLM_PLUGIN_CONFIG": str(config),
@@ -68,7 +86,10 @@ class Server:
         }
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", str(folder / "settings.py"), "app:app"],
+                [
+                    *(sys.executable, "-m", "gunicorn", "-c", str(folder / "settings.py")),
+                    *("--pythonpath", str(folder), "mounting:app"),
+                ],
                 cwd=REPO,
                 env=os.environ | environ,
                 stdout=log,
@@ -107,9 +128,24 @@ class Server:
         return [int(status) for status in found if status != b"100"]
 
 
+@pytest.fixture(scope="module", params=["gevent", "gthread"])
+def either(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A server of either kind of worker."""
+    with _serving(tmp_path_factory.mktemp("server"), request.param) as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
+    with _serving(tmp_path_factory.mktemp("server"), "gevent") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _serving(folder: Path, kind: str) -> Iterator[Server]:
+    server = Server(folder, kind)
     try:
         deadline = time.monotonic() + ENOUGH
         while not server.answers():
@@ -175,6 +211,81 @@ SMUGGLING = {
     "a huge header": HEALTH + f"X: {'y' * 70_000}\r\n\r\n",
     "many huge headers": HEALTH + f"X: {'y' * 8000}\r\n" * 300 + "\r\n",
 }
+
+
+BAD_CHUNKS = {
+    "a sign": "+2\r\n{}\r\n0\r\n\r\n",
+    "a prefix": "0x2\r\n{}\r\n0\r\n\r\n",
+    "no size": "\r\n{}\r\n0\r\n\r\n",
+    "another size": "zz\r\n{}\r\n0\r\n\r\n",
+    "a minus": "-2\r\n{}\r\n0\r\n\r\n",
+    "more than it says": "2\r\n{}{}\r\n0\r\n\r\n",
+    "a line feed alone": "2\n{}\n0\n\n",
+    "a bad extension": '2;x="\r\n{}\r\n0\r\n\r\n',
+    "a bad trailer": "2\r\n{}\r\n0\r\nno header\r\n\r\n",
+    "no end": "2\r\n{}\r\n",
+}
+UNREAD = {
+    "chunks": f"{CHUNKED}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n",
+    "a length": f"Content-Length: {len(SMUGGLED)}\r\n\r\n{SMUGGLED}",
+    "half of a length": f"Content-Length: 80000\r\n\r\n{' ' * 40_000}",
+    **{name: f"{CHUNKED}\r\n\r\n{chunks}" for name, chunks in BAD_CHUNKS.items()},
+}
+OUTCOMES = {
+    "served": HEALTH,
+    "without its body": HEALTH.replace("GET", "HEAD"),
+    "refused before it is read": POST.replace(AUTH, "") + JSON,
+    "not found": HEALTH.replace("/health", "/nope"),
+    "not served": HEALTH.replace("GET", "TRACE"),
+    "of another type": POST + "Content-Type: text/plain\r\n",
+    "another application's": "POST /unread HTTP/1.1\r\nHost: it\r\n",
+}
+
+
+@pytest.mark.parametrize("body", UNREAD)
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_a_body_that_was_not_read_ends_the_connection(
+    either: Server, outcome: str, body: str
+) -> None:
+    received = either.exchange(OUTCOMES[outcome] + UNREAD[body] + SMUGGLED)
+    assert received.count(b"HTTP/1.1 ") == 1, received
+    assert b"\r\nConnection: close\r\n" in received
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_the_answer_to_a_large_body_that_was_not_read_arrives(server: Server, outcome: str) -> None:
+    """Ending the connection before the client has sent all would throw the answer away."""
+    body = f"Content-Length: 900000\r\n\r\n{' ' * 900_000}"
+    assert len(server.ask(OUTCOMES[outcome] + body)) == 1
+
+
+@pytest.mark.parametrize("body", BAD_CHUNKS)
+@pytest.mark.parametrize("path", ["/api/litellm/keys/generate", "/read"])
+def test_a_body_that_could_not_be_read_ends_the_connection(
+    either: Server, path: str, body: str
+) -> None:
+    asked = POST.replace("/api/litellm/keys/generate", path) + JSON + f"{CHUNKED}\r\n\r\n"
+    received = either.exchange(asked + BAD_CHUNKS[body] + SMUGGLED)
+    assert received.count(b"HTTP/1.1 ") == 1, received
+    assert b" 200 OK" not in received
+    assert b"\r\nConnection: close\r\n" in received
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Content-Length: 2\r\n\r\n{}",
+        f"{CHUNKED}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n",
+        f"{CHUNKED}\r\n\r\n2;a=b\r\n{{}}\r\n0\r\nX: y\r\n\r\n",
+        "Content-Length: 0\r\n\r\n",
+        "\r\n",
+    ],
+)
+def test_a_body_that_was_read_leaves_the_connection_open(either: Server, body: str) -> None:
+    for asked in (POST + JSON, "POST /read HTTP/1.1\r\nHost: it\r\n"):
+        statuses = either.ask(asked + body + SMUGGLED)
+        assert len(statuses) == 2
+        assert statuses[1] == 200
 
 
 @pytest.mark.parametrize("attack", SMUGGLING)

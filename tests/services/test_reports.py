@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from litellm_plugin.cache.host import HostShared
-from litellm_plugin.cache.memory import MemoryStore
 from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.services import usage
@@ -28,8 +26,7 @@ class World:
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self.time = NOON
-        store = MemoryStore(HostShared(None), timer=self.seconds)
-        self.snapshots = Snapshots(store, seconds, STALE, self.seconds)
+        self.snapshots = Snapshots(seconds, STALE, clock=self.seconds)
         self.reports = Reports(self.snapshots, lambda: self.time)
         self.rows = [used(day) for day in (START, YESTERDAY, TODAY)]
         self.alias = "ci"

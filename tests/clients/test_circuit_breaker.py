@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from litellm_plugin.clients.breaker import FAILURES, PAUSE, Breaker
+from litellm_plugin.clients.circuit_breaker import FAILURES, PAUSE, QUIET, CircuitBreaker
 
 
 class Timer:
@@ -27,18 +27,18 @@ def timer() -> Timer:
 
 
 @pytest.fixture
-def breaker(timer: Timer) -> Breaker:
-    return Breaker("LiteLLM", timer)
+def breaker(timer: Timer) -> CircuitBreaker:
+    return CircuitBreaker("LiteLLM", timer=timer)
 
 
 @pytest.fixture
-def opened(breaker: Breaker) -> Breaker:
+def opened(breaker: CircuitBreaker) -> CircuitBreaker:
     for _ in range(FAILURES):
         breaker.failed()
     return breaker
 
 
-def test_fewer_failures_do_not_open_it(breaker: Breaker) -> None:
+def test_fewer_failures_do_not_open_it(breaker: CircuitBreaker) -> None:
     for _ in range(FAILURES - 1):
         breaker.failed()
 
@@ -46,7 +46,7 @@ def test_fewer_failures_do_not_open_it(breaker: Breaker) -> None:
     assert not breaker.open
 
 
-def test_failures_count_in_a_row_only(breaker: Breaker) -> None:
+def test_failures_count_in_a_row_only(breaker: CircuitBreaker) -> None:
     for _ in range(3 * FAILURES):
         breaker.failed()
         breaker.answered()
@@ -54,20 +54,20 @@ def test_failures_count_in_a_row_only(breaker: Breaker) -> None:
     assert not breaker.open
 
 
-def test_open_it_admits_nobody_for_a_while(opened: Breaker, timer: Timer) -> None:
+def test_open_it_admits_nobody_for_a_while(opened: CircuitBreaker, timer: Timer) -> None:
     assert not opened.admits()
     timer.now += PAUSE - 0.01
     assert not opened.admits()
 
 
-def test_then_one_request_after_the_other_tries(opened: Breaker, timer: Timer) -> None:
+def test_then_one_request_after_the_other_tries(opened: CircuitBreaker, timer: Timer) -> None:
     for _ in range(3):
         timer.now += PAUSE
         assert [opened.admits() for _ in range(3)] == [True, False, False]
 
 
 def test_one_that_tries_and_never_ends_keeps_nobody_from_trying(
-    opened: Breaker, timer: Timer
+    opened: CircuitBreaker, timer: Timer
 ) -> None:
     timer.now += PAUSE
     assert opened.admits()  # and is not heard of again
@@ -77,7 +77,7 @@ def test_one_that_tries_and_never_ends_keeps_nobody_from_trying(
 
 
 def test_failures_of_requests_from_before_do_not_put_off_the_next_try(
-    opened: Breaker, timer: Timer
+    opened: CircuitBreaker, timer: Timer
 ) -> None:
     timer.now += PAUSE / 2
     opened.failed()
@@ -86,13 +86,13 @@ def test_failures_of_requests_from_before_do_not_put_off_the_next_try(
     assert opened.admits()
 
 
-def test_one_answer_closes_it(opened: Breaker) -> None:
+def test_one_answer_closes_it(opened: CircuitBreaker) -> None:
     opened.answered()
 
     assert [opened.admits() for _ in range(3)] == [True] * 3
 
 
-def test_of_many_threads_one_tries(opened: Breaker, timer: Timer) -> None:
+def test_of_many_threads_one_tries(opened: CircuitBreaker, timer: Timer) -> None:
     timer.now += PAUSE
     together = threading.Barrier(16)
 
@@ -105,7 +105,7 @@ def test_of_many_threads_one_tries(opened: Breaker, timer: Timer) -> None:
 
 
 def test_the_operator_is_told_once_of_each_change(
-    breaker: Breaker, caplog: pytest.LogCaptureFixture
+    breaker: CircuitBreaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     for _ in range(3 * FAILURES):
@@ -115,14 +115,31 @@ def test_the_operator_is_told_once_of_each_change(
 
     said = [record.getMessage() for record in caplog.records]
     assert [text.split(";")[0] for text in said] == [
-        f"LiteLLM has not answered {FAILURES} times in a row",
+        "LiteLLM does not answer",
         "LiteLLM answers again",
     ]
 
 
+def test_the_operator_is_told_of_one_that_comes_and_goes_once_a_minute(
+    timer: Timer, caplog: pytest.LogCaptureFixture
+) -> None:
+    breaker = CircuitBreaker("Redis", "we go on", failures=1, timer=timer)
+    for _ in range(10):
+        breaker.failed(OSError("refused"))
+        assert breaker.open
+        breaker.answered()
+    told, relieved = caplog.messages
+    assert relieved == "Redis answers again"
+    assert told.startswith("Redis does not answer (refused)")
+    assert told.endswith("we go on")
+    timer.now += QUIET
+    breaker.failed()
+    assert len(caplog.messages) == 3
+
+
 def test_whoever_counts_is_told_once_of_each_change(timer: Timer) -> None:
     told: list[bool] = []
-    breaker = Breaker("LiteLLM", timer, told.append)
+    breaker = CircuitBreaker("LiteLLM", timer=timer, changed=told.append)
     for _ in range(3 * FAILURES):
         breaker.failed()
     breaker.answered()

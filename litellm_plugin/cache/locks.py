@@ -1,0 +1,87 @@
+"""Locks that hold across the processes of a host: files in a folder of the service's user.
+
+A lock is the system's own on an open file, so one whose holder is killed is free.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+FILES = 1 << 10  # that there are at most; names that meet in one wait for each other
+POLL = 0.01  # seconds between two attempts
+
+
+class FileLocks:
+    """Locks by name, of all processes of this host's user.
+
+    Where the folder can't be used, no lock is held, and the log says why.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        # By process, too: a lock is of no use to a forked child.
+        self._locks: dict[tuple[int, Path], FileLock] = {}
+
+    @contextmanager
+    def hold(self, name: str, patience: float) -> Iterator[bool]:
+        """Acquire a lock and release it at the end; a thread may hold the same one twice.
+
+        Args:
+            name: What for.
+            patience: How long to wait for it, in seconds.
+
+        Yields:
+            Whether it is held.
+        """
+        lock = self._acquired(name, patience)
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _acquired(self, name: str, patience: float) -> FileLock | None:
+        try:
+            lock = self._lock(name)
+            lock.acquire(timeout=max(patience, 0), poll_interval=POLL)
+        except Timeout:
+            return None
+        except OSError as exc:
+            log.warning("Locks between workers can't be had, check TMPDIR: %s", exc)
+            return None
+        return lock
+
+    def _lock(self, name: str) -> FileLock:
+        digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).digest()
+        path = private_folder() / f"{int.from_bytes(digest, 'big') % FILES:03x}.lock"
+        # The same object each time, or a thread would wait for a lock that it has.
+        with self._guard:
+            return self._locks.setdefault((os.getpid(), path), FileLock(path, mode=0o600))
+
+
+def private_folder() -> Path:
+    """Return the folder for what this user's processes share, made if need be.
+
+    Raises:
+        OSError: It can't be made, or is not this user's alone.
+    """
+    folder = Path(tempfile.gettempdir()) / f"litellm-plugin-{os.geteuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} belongs to another user")
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise PermissionError(f"{folder} is open to other users")
+    return folder

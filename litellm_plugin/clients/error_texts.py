@@ -1,0 +1,106 @@
+"""The sentence for people in an error body of LiteLLM.
+
+LiteLLM has several shapes of error body, and prints Python objects into texts:
+``{"error": {"message": "{'error': 'No keys found'}"}}``,
+``{"detail": {"error": "No usage found"}}``,
+``{"detail": [{"loc": ["body", "max_budget"], "msg": "Input should be a valid number"}]}``.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any
+
+MAX_TEXT = 10_000  # characters that are looked at
+MAX_PRINTED = 4000  # characters of a printed object
+MAX_DEPTH = 8  # objects within objects, printed or not
+MAX_PARTS = 10  # of a list, or printed in one text
+
+_TEXT_KEYS = ("error", "message", "detail", "msg")
+_PRINTED = re.compile(r"[{\[](?=\s*['\"{\[])")  # the beginning of a printed dict or list
+_TOKEN = re.compile(
+    r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|(?P<open>[\[{(])|(?P<close>[\]})])""", re.DOTALL
+)
+_STATUS = re.compile(r"(?:^|(?<=\s))[1-5]\d\d:\s*$")  # str() of FastAPI's HTTPException
+# The text in an object that can't be read, such as one that LiteLLM has cut.
+_FIELD = re.compile(r"""['"](?:error|message|detail|msg)['"]:\s*(?:'([^'{\[]++)|"([^"{\[]++))""")
+_PLACES = {"body", "query", "path", "header", "cookie"}  # the first part of FastAPI's ``loc``
+
+
+def sentence(value: Any, depth: int = 0) -> str:
+    """Return what an error body, or a part of one, says to people; "" where it says nothing.
+
+    Args:
+        value: Any JSON value.
+        depth: How many objects ``value`` is in.
+    """
+    if depth > MAX_DEPTH:
+        return ""
+    if isinstance(value, str):
+        return _without_printed(value[:MAX_TEXT], depth).strip()
+    if isinstance(value, dict):
+        texts = (sentence(value.get(key), depth + 1) for key in _TEXT_KEYS)
+        text = next(filter(None, texts), "")
+        field = _field(value.get("loc"))
+        text = text.removeprefix("Value error, ")  # pydantic's, of a validator of LiteLLM
+        return f"{field}: {text}" if field and text else text
+    if isinstance(value, list):
+        parts = [sentence(part, depth + 1) for part in value[:MAX_PARTS]]
+        between = "; " if any(isinstance(part, dict) for part in value) else ", "
+        return between.join(filter(None, parts))
+    return ""
+
+
+def _field(loc: Any) -> str:
+    """Return the field of ``loc``: ``max_budget``, ``models.0``; "" where it names none."""
+    parts = list(loc) if isinstance(loc, list | tuple) else []
+    if parts and parts[0] in _PLACES:
+        del parts[0]
+    # A body that is no JSON has the position in it, and no field.
+    return ".".join(map(str, parts)) if parts and isinstance(parts[0], str) else ""
+
+
+def _without_printed(text: str, depth: int) -> str:
+    """Return a text in which each printed object is replaced by its own sentence."""
+    told = ""
+    for _ in range(MAX_PARTS):
+        begun = _PRINTED.search(text)
+        if begun is None:
+            break
+        before = _STATUS.sub("", text[: begun.start()])
+        printed = _balanced(text[begun.start() :])
+        read = _read(printed)
+        if read is not None:
+            said = sentence(read, depth + 1)
+        else:
+            found = _FIELD.search(printed)
+            said = (found[1] or found[2]) if found else ""
+        told += before + said if said else before.rstrip(" :=,-")
+        text = text[begun.start() + len(printed) :]
+    return told + text
+
+
+def _balanced(text: str) -> str:
+    """Return the printed object at the beginning of a text; all of it where no end is found."""
+    level = 0
+    for token in _TOKEN.finditer(text[:MAX_PRINTED]):
+        level += bool(token["open"]) - bool(token["close"])
+        if not level and token["close"]:
+            return text[: token.end()]
+    return text
+
+
+def _read(printed: str) -> Any:
+    """Return the dict or list that is printed as JSON or Python; None where it can't be read."""
+    if len(printed) > MAX_PRINTED:
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(printed)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        if isinstance(value, dict | list):
+            return value
+    return None

@@ -1,0 +1,133 @@
+"""A gunicorn that is told to read its configuration again, or to start anew beside itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.deployed import REPO, end, free_port, gunicorn
+
+pytestmark = pytest.mark.faults
+
+ENOUGH = 30.0  # seconds for whatever is to happen soon
+
+CONFIG = """\
+backend: {{baseUrl: http://127.0.0.1:9}}
+litellm:
+  baseUrl: http://127.0.0.1:9
+  masterKey: sk-master
+  service:
+    keyFile: {folder}/key.json
+    metrics: {{bind: 127.0.0.1:{metrics}}}
+  bridge: {{enabled: true, issuer: http://127.0.0.1:9/realms/main, clientId: {client}}}
+"""
+
+
+class Server:
+    """A gunicorn; its configuration names a client, which it tells everybody."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder, self.port, self.metrics_port = folder, free_port(), free_port()
+        self.configure("first")
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "PYTHONPATH": str(REPO),
+            "TMPDIR": str(folder),
+            "LITELLM_PLUGIN_BIND": f"127.0.0.1:{self.port}",
+            "LITELLM_PLUGIN_CONFIG": str(folder / "app-config.yaml"),
+            "WEB_CONCURRENCY": "2",
+        }
+        arguments = ("--pid", str(folder / "pid"), *arguments)
+        self.process = gunicorn(environ, folder / "log", *arguments, script=True)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def configure(self, client: str) -> None:
+        values = {"folder": self.folder, "metrics": self.metrics_port, "client": client}
+        (self.folder / "app-config.yaml").write_text(CONFIG.format(**values))
+
+    def client(self) -> str:
+        """Return which client it was configured with; nothing where it does not answer."""
+        with suppress(requests.RequestException):
+            url = f"http://127.0.0.1:{self.port}/api/litellm/bridge/health"
+            return str(requests.get(url, timeout=ENOUGH).json()["clientId"])
+        return ""
+
+    def requests_counted(self) -> float:
+        """Return how many requests the metrics tell of; -1 where nobody tells."""
+        with suppress(requests.RequestException):
+            told = requests.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=ENOUGH)
+            name = "litellm_plugin_request_duration_seconds_count"
+            lines = [line for line in told.text.splitlines() if line.startswith(name)]
+            return sum(float(line.rpartition(" ")[2]) for line in lines)
+        return -1
+
+
+def wait_for(happens: Callable[[], bool]) -> None:
+    until = time.monotonic() + ENOUGH
+    while not happens():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.fixture(params=["app:app", "litellm_plugin.wsgi:load()"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path, request.param)
+    try:
+        wait_for(lambda: server.client() == "first")
+        yield server
+    finally:
+        end(server.process, ENOUGH)
+
+
+def test_hup_takes_the_new_configuration_or_keeps_the_old_one_and_says_why(server: Server) -> None:
+    server.configure("second")
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: server.client() == "second")
+
+    server.configure("[faulty]")
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "The configuration is kept as it was" in server.log)
+    assert "litellm.bridge.clientId: got" in server.log
+    assert {server.client() for _ in range(10)} == {"second"}
+
+    server.configure("third")
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: server.client() == "third")
+    assert "Traceback" not in server.log
+
+
+def test_usr2_starts_a_master_that_serves_the_metrics_when_the_one_before_has_ended(
+    server: Server,
+) -> None:
+    server.process.send_signal(signal.SIGHUP)  # after which the environment is passed on
+    wait_for(lambda: "The configuration was read again" in server.log)
+    counted = server.requests_counted()
+    assert counted > 0
+    server.configure("second")
+    server.process.send_signal(signal.SIGUSR2)
+    pid_file = server.folder / "pid.2"
+    wait_for(lambda: pid_file.exists() and server.client() == "second")
+    after = int(pid_file.read_text())
+    try:
+        assert server.requests_counted() >= counted  # of the one before
+        server.process.terminate()
+        server.process.wait(ENOUGH)
+        wait_for(lambda: server.requests_counted() > 0)
+        counted = server.requests_counted()
+        assert [server.client() for _ in range(5)] == ["second"] * 5
+        assert server.requests_counted() == counted + 5
+        assert "Traceback" not in server.log
+    finally:
+        os.kill(after, signal.SIGTERM)
+        wait_for(lambda: server.client() == "")
