@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from litellm_plugin.telemetry import context, exporter
+from litellm_plugin.observability import context
+from litellm_plugin.server import metrics_exporter as exporter
 from litellm_plugin.wsgi import load, spans
 
 

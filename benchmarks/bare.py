@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from litellm_plugin.telemetry import logs
+from litellm_plugin.observability import logs
 
 logs.configure("json", "info")
 app = Flask(__name__)

@@ -15,8 +15,9 @@ from typing import Any
 
 import orjson
 
-from litellm_plugin.services import shapes, usage
-from litellm_plugin.services.shapes import Json
+from litellm_plugin import shapes
+from litellm_plugin.shapes import Json
+from litellm_plugin.usage import report as usage
 
 CASES = Path(__file__).parent.parent / "tests" / "contract" / "cases"
 

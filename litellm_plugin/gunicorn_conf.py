@@ -24,9 +24,9 @@ else:
     # Before anything of the service is imported: preload_app imports it here.
     monkey.patch_all()
     # A greenlet takes over from another one for half of what a thread costs.
-    worker_class = "litellm_plugin.worker.Worker"
+    worker_class = "litellm_plugin.server.worker.Worker"
 
-# Where each worker counts for all (litellm_plugin/telemetry/metrics.py): before that is imported,
+# Where each worker counts for all, before observability/metrics.py is imported,
 # and empty at first. An operator who sets it has made the folder; one of ours is that of the
 # master that this one was started by (USR2), which removes it.
 _OURS = "litellm-plugin-metrics-"
@@ -44,7 +44,7 @@ if Path(os.environ.get("PROMETHEUS_MULTIPROC_DIR", _OURS)).name.startswith(_OURS
 import litellm_plugin.cache.stamps  # noqa: E402, F401
 
 # JSON, a line for each request, with its id.
-logger_class = "litellm_plugin.access_log.Logger"
+logger_class = "litellm_plugin.server.access_log.Logger"
 
 # What is served where the command line names nothing else.
 wsgi_app = "litellm_plugin.wsgi:load()"
@@ -87,7 +87,7 @@ def _plugin_of(application: Any) -> Any:
 
 def when_ready(server: Any) -> None:
     """Serve the metrics, if the application says where."""
-    from litellm_plugin.telemetry import exporter  # noqa: PLC0415 - not before its folder is known
+    from litellm_plugin.server import metrics_exporter as exporter  # noqa: PLC0415 - not before its folder is known
 
     plugin = _plugin_of(server.app.callable)
     if plugin is not None and plugin.settings.service.metrics_bind is not None:
@@ -155,7 +155,7 @@ def post_worker_init(worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's names
     """Forget what only a living worker can tell."""
-    from litellm_plugin.telemetry import metrics  # noqa: PLC0415
+    from litellm_plugin.observability import metrics  # noqa: PLC0415
 
     metrics.process_ended(worker.pid)
 
@@ -166,11 +166,11 @@ def post_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicor
     LiteLLM's answers are thousands of objects without a cycle among them, which
     come and go by themselves.
     """
-    from litellm_plugin.telemetry import context  # noqa: PLC0415
+    from litellm_plugin.observability import context  # noqa: PLC0415
 
     if context.followed():
         # The thread that sends spans is each worker's own.
-        from litellm_plugin.telemetry import spans  # noqa: PLC0415 - an extra
+        from litellm_plugin.observability import tracing as spans  # noqa: PLC0415 - an extra
 
         spans.export()
     gc.set_threshold(50_000, 20, 50)

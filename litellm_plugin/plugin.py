@@ -11,10 +11,15 @@ from datetime import UTC, datetime
 from types import ModuleType
 
 import litellm_plugin
-from litellm_plugin import logs
+from litellm_plugin.access import Access
+from litellm_plugin.accounts.caller import Caller, not_reserved, own_id
+from litellm_plugin.accounts.directory import Directory
+from litellm_plugin.accounts.ownership import AccountOwners
+from litellm_plugin.accounts.users import Users
+from litellm_plugin.audit_log import Audit
+from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.counters import Counters, in_redis
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.cache.tier import SecondTier
 from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
@@ -35,24 +40,18 @@ from litellm_plugin.identity.keycloak import BridgeVerifier
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
-from litellm_plugin.services.access import Access
-from litellm_plugin.services.account_owner import AccountOwners
-from litellm_plugin.services.audit import Audit
-from litellm_plugin.services.bridge import Bridge
-from litellm_plugin.services.caller import Caller, not_reserved, own_id
-from litellm_plugin.services.directory import Directory
-from litellm_plugin.services.key_rules import KeyRules
-from litellm_plugin.services.keys import Keys
-from litellm_plugin.services.lost_keys import LostKeys
-from litellm_plugin.services.models import Models
-from litellm_plugin.services.opencode import OpencodeKeys
-from litellm_plugin.services.rate_limits import RateLimits
-from litellm_plugin.services.readiness import Look, Readiness
-from litellm_plugin.services.reports import Reports
-from litellm_plugin.services.team_admin import TeamAdmin
-from litellm_plugin.services.teams import Teams
-from litellm_plugin.services.users import Users
-from litellm_plugin.telemetry import metrics
+from litellm_plugin.keys.bridge import Bridge
+from litellm_plugin.keys.limits import KeyRules
+from litellm_plugin.keys.opencode import OpencodeKeys
+from litellm_plugin.keys.service import Keys
+from litellm_plugin.keys.undelivered import LostKeys
+from litellm_plugin.models import Models
+from litellm_plugin.observability import logs, metrics
+from litellm_plugin.observability.readiness import Look, Readiness
+from litellm_plugin.rate_limits import RateLimits
+from litellm_plugin.teams.administration import TeamAdmin
+from litellm_plugin.teams.membership import Teams
+from litellm_plugin.usage.periods import Reports
 
 BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn_conf.py gives a worker without gevent
 LOOKING = Timeouts(connect=2.0, read=2.0, total=2.0)  # of a look whether something is up
@@ -67,7 +66,7 @@ class Plugin:
     plugin_keys: PluginKeys
     catalog: Catalog
     directory: Directory
-    snapshots: Snapshots
+    cache: Cache
     litellm: LiteLLM
     access: Access
     users: Users
@@ -188,20 +187,18 @@ def build(
         settings.master_key,
         KnownVersion(seen_litellm.version),
     )
-    snapshots = _cache(settings)
+    cache = _cache(settings)
     permissions = Permissions(backstage, settings.discovery)
-    access = Access(settings, permissions, snapshots, on_behalf_of)
-    reports = Reports(snapshots, utc_now)
-    directory = Directory(catalog, snapshots, settings.user_id_domain)
+    access = Access(settings, permissions, cache, on_behalf_of)
+    reports = Reports(cache, utc_now)
+    directory = Directory(catalog, cache, settings.user_id_domain)
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
-    users = Users(litellm, snapshots, reports, settings, owners, utc_now)
-    teams = Teams(litellm, snapshots, reports, users, access, settings.display)
-    models = Models(litellm, snapshots)
-    ceilings = KeyRules(settings, directory, models, snapshots, utc_now)
-    lost_keys = LostKeys(litellm, snapshots, looking=service.circuit_breaker)
-    keys = Keys(
-        litellm, snapshots, users, teams, settings.key_generation, ceilings, lost_keys, utc_now
-    )
+    users = Users(litellm, cache, reports, settings, owners, utc_now)
+    teams = Teams(litellm, cache, reports, users, access, settings.display)
+    models = Models(litellm, cache)
+    ceilings = KeyRules(settings, directory, models, cache, utc_now)
+    lost_keys = LostKeys(litellm, cache, looking=service.circuit_breaker)
+    keys = Keys(litellm, cache, users, teams, settings.key_generation, ceilings, lost_keys, utc_now)
 
     def backstage_works() -> bool:
         try:
@@ -213,7 +210,7 @@ def build(
     seen_keys = KeySetReader(upstream(settings, "Backstage", where, timeouts=LOOKING))
     others: dict[str, Look] = {}
     if settings.cache.connection is not None:
-        others[settings.cache.store] = lambda: snapshots.generations("readiness") is not None
+        others[settings.cache.store] = lambda: cache.stamps("readiness") is not None
     readiness = Readiness(
         {"backstage": backstage_works, "litellm": seen_litellm.works},
         others,
@@ -227,18 +224,18 @@ def build(
         plugin_keys=plugin_keys,
         catalog=catalog,
         directory=directory,
-        snapshots=snapshots,
+        cache=cache,
         litellm=litellm,
         access=access,
         users=users,
         keys=keys,
         teams=teams,
         models=models,
-        team_admin=TeamAdmin(settings, litellm, snapshots, catalog, users, access, utc_now),
+        team_admin=TeamAdmin(settings, litellm, cache, catalog, users, access, utc_now),
         audit=Audit(litellm, settings.provisioning),
         bridge=Bridge(settings, users, keys, directory, utc_now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
-        opencode=OpencodeKeys(users, keys, snapshots, settings.opencode, utc_now),
+        opencode=OpencodeKeys(users, keys, cache, settings.opencode, utc_now),
         readiness=readiness,
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
     )
@@ -287,7 +284,7 @@ def _counters(settings: Settings) -> Counters | None:
     return Counters(in_redis(pool, connection, settings.base_url))
 
 
-def _cache(settings: Settings) -> Snapshots:
+def _cache(settings: Settings) -> Cache:
     """Return the cache, with a second tier where ``backend.cache`` names one.
 
     Raises:
@@ -302,7 +299,7 @@ def _cache(settings: Settings) -> Snapshots:
         redis = _redis(settings)
         tier = redis.RedisTier(redis.connect(connection), settings.base_url, seal)
     configured = service.cache_seconds
-    return Snapshots(
+    return Cache(
         CACHE_SECONDS if configured is None else configured,
         service.stale_seconds,
         account_seconds=ACCOUNT_SECONDS if configured is None else configured,

@@ -13,7 +13,7 @@ from flask import Flask
 from litellm_plugin.config import ConfigError, default_paths, load_settings
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.factory import create_app
-from litellm_plugin.telemetry import logs
+from litellm_plugin.observability import logs
 
 WHERE_SPANS_GO = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -56,7 +56,7 @@ def spans() -> ModuleType:
         ConfigError: It is not installed.
     """
     try:
-        return importlib.import_module("litellm_plugin.telemetry.spans")
+        return importlib.import_module("litellm_plugin.observability.tracing")
     except ImportError as exc:
         wanted = "needs OpenTelemetry; install litellm-plugin[otel]"
         raise ConfigError([f"litellm.service.tracing: {wanted} ({exc})"]) from exc

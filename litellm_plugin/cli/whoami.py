@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from litellm_plugin.accounts.caller import NO_ENTITY, Caller, litellm_id, not_reserved
+from litellm_plugin.accounts.ownership import is_administrator
 from litellm_plugin.cli.terminal import (
     FAILED,
     Page,
@@ -26,8 +28,6 @@ from litellm_plugin.clients.litellm import Account
 from litellm_plugin.errors import BackstageUnavailable, Conflict, PluginError, redact
 from litellm_plugin.identity.principal import UserPrincipal
 from litellm_plugin.plugin import Plugin
-from litellm_plugin.services.account_owner import is_administrator
-from litellm_plugin.services.caller import NO_ENTITY, Caller, litellm_id, not_reserved
 
 # What LiteLLM has of a user that says what they may spend and call.
 _LIMITS = ("max_budget", "budget_duration", "budget_reset_at", "models", "tpm_limit", "rpm_limit")

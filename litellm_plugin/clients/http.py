@@ -43,8 +43,8 @@ from litellm_plugin.clients import deadline
 from litellm_plugin.clients.circuit_breaker import CircuitBreaker
 from litellm_plugin.config.settings import Timeouts
 from litellm_plugin.errors import redact
-from litellm_plugin.telemetry import metrics
-from litellm_plugin.telemetry.context import passed_on
+from litellm_plugin.observability import metrics
+from litellm_plugin.observability.context import passed_on
 
 log = logging.getLogger(__name__)
 

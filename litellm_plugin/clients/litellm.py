@@ -18,7 +18,7 @@ from litellm_plugin.clients.error_texts import sentence
 from litellm_plugin.clients.http import NOBODY_THERE, Answer, NoAnswerError, Upstream
 from litellm_plugin.clients.litellm_version import KnownVersion
 from litellm_plugin.errors import UpstreamError, UsageUnavailable, redact
-from litellm_plugin.telemetry.context import carried
+from litellm_plugin.observability.context import carried
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from litellm_plugin.access import Permission
 from litellm_plugin.errors import BadRequest
 from litellm_plugin.routes.web import Routes, current_caller, plugin, queries, query
-from litellm_plugin.services.access import Permission
 
 routes = Routes()
 

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from flask import Response
 
+from litellm_plugin.access import Permission
 from litellm_plugin.errors import InputRefused, NotAllowed, Unauthenticated
 from litellm_plugin.identity.principal import ServicePrincipal, UserPrincipal
 from litellm_plugin.routes.headers import PublicResponse
 from litellm_plugin.routes.web import Routes, body, json_response, plugin, principal
-from litellm_plugin.services.access import Permission
 
 JWKS_PATH = "/.backstage/auth/v1/jwks.json"
 COOKIE = "backstage-auth"

@@ -11,7 +11,7 @@ from flask import Response, request
 
 from litellm_plugin.errors import NotFound
 from litellm_plugin.identity.keycloak import BridgeIdentity
-from litellm_plugin.journal import Event
+from litellm_plugin.observability.journal import Event
 from litellm_plugin.routes.headers import PublicResponse
 from litellm_plugin.routes.keys import handed_over, keys_of
 from litellm_plugin.routes.web import Routes, body, json_response, known_as, plugin

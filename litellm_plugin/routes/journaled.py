@@ -7,14 +7,14 @@ from urllib.parse import unquote
 
 from flask import Response, request
 
-from litellm_plugin import journal
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
-from litellm_plugin.journal import Event, Severity
+from litellm_plugin.observability import journal
+from litellm_plugin.observability.context import REQUEST_ID
+from litellm_plugin.observability.journal import Event, Severity
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes.address import client_address
-from litellm_plugin.services.shapes import present
-from litellm_plugin.telemetry.context import REQUEST_ID
+from litellm_plugin.shapes import present
 
 # What may be told of a body: all that somebody may ask LiteLLM for, but metadata, where people
 # keep what they like.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from litellm_plugin import shapes
+from litellm_plugin.access import Permission
 from litellm_plugin.clients.litellm import Account
 from litellm_plugin.errors import HungUp
-from litellm_plugin.journal import Event
+from litellm_plugin.observability.journal import Event
 from litellm_plugin.routes.web import Routes, body, client_gone, current_caller, once, plugin
-from litellm_plugin.services import shapes
-from litellm_plugin.services.access import Permission
 
 DONE = {"success": True}
 # LiteLLM's word on what was asked for, such as a name that is taken.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from flask import Response, request
 
+from litellm_plugin.access import Permission
 from litellm_plugin.errors import NotFound
-from litellm_plugin.journal import Event
+from litellm_plugin.keys.opencode import callback
+from litellm_plugin.observability.journal import Event
 from litellm_plugin.routes.web import Routes, client_gone, current_caller, plugin, query
-from litellm_plugin.services.access import Permission
-from litellm_plugin.services.opencode import callback
 
 routes = Routes()
 

@@ -1,7 +1,7 @@
 """Health for orchestrators, without credentials: below the mount, and at the root of our own app.
 
 ``/livez`` tells that the process answers. ``/readyz`` tells whether requests should be
-sent here (:mod:`litellm_plugin.services.readiness`), and names the parts that do not do
+sent here (:mod:`litellm_plugin.observability.readiness`), and names the parts that do not do
 their work; nobody is told where they are.
 """
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from litellm_plugin.journal import Event
+from litellm_plugin.access import Permission
+from litellm_plugin.observability.journal import Event
 from litellm_plugin.routes.web import Routes, body, current_caller, plugin, query
-from litellm_plugin.services.access import Permission
 
 Json = dict[str, Any]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from litellm_plugin import shapes
 from litellm_plugin.routes.web import Routes, current_caller, dates, once, plugin
-from litellm_plugin.services import shapes
 
 routes = Routes()
 

@@ -24,7 +24,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.local import LocalProxy
 from werkzeug.routing import PathConverter
 
-from litellm_plugin import journal
+from litellm_plugin.accounts.caller import Caller
 from litellm_plugin.clients import deadline
 from litellm_plugin.clients.litellm import Account
 from litellm_plugin.errors import (
@@ -42,15 +42,14 @@ from litellm_plugin.errors import (
 )
 from litellm_plugin.identity.keycloak import BridgeNotVerifiable
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
-from litellm_plugin.journal import Event
+from litellm_plugin.observability import context, journal, metrics
+from litellm_plugin.observability.journal import Event
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.address import client_address, network_of
 from litellm_plugin.routes.cors import CrossOrigin
 from litellm_plugin.routes.headers import JSON, SecuredResponse, finish, secured
 from litellm_plugin.routes.journaled import Line
-from litellm_plugin.services.caller import Caller
-from litellm_plugin.telemetry import context, metrics
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from litellm_plugin.cache.snapshots import Snapshots
+from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.stamps import StampTable
 from tests.identity.doubles import Clock
 
@@ -30,7 +30,7 @@ class Source:
         return self.value
 
 
-class Worker(Snapshots):
+class Worker(Cache):
     """One process, with a memory of its own: 30 seconds, and 60 more as a stand-in."""
 
     def __init__(self, stamps: StampTable, tier: Any, clock: Clock) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.locks import FileLocks
-from litellm_plugin.cache.snapshots import Snapshots
 from litellm_plugin.clients import deadline
 
 PROCESSES = multiprocessing.get_context("fork")
@@ -93,7 +93,7 @@ def test_a_lock_is_waited_for_no_longer_than_the_request_may_take() -> None:
     with FileLocks().hold("user", WAIT):
         deadline.begin(0.05)
         try:
-            with Snapshots(3).alone("user") as held:
+            with Cache(3).lock("user") as held:
                 assert not held
         finally:
             deadline.end()

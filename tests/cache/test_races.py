@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from litellm_plugin.cache.snapshots import Snapshots
+from litellm_plugin.cache.cache import Cache
 from litellm_plugin.config.settings import Settings
 from tests.cache.conftest import Worlds
 from tests.cache.world import (
@@ -199,20 +199,20 @@ def test_a_write_between_look_up_and_keeping_counts(
 ) -> None:
     about_to_keep, go = threading.Event(), threading.Event()
     readers = []
-    keep = Snapshots._keep
+    keep = Cache._keep
 
     def read() -> int:
         readers.append(threading.get_ident())
         return meeting.read(world, 0)
 
-    def keep_late(snapshots: Snapshots, *what: Any) -> None:
+    def keep_late(cache: Cache, *what: Any) -> None:
         asked = {call.path for call in world.litellm.reads}
         if threading.get_ident() in readers and meeting.asked in asked:
             about_to_keep.set()
             assert go.wait(WAIT)
-        keep(snapshots, *what)
+        keep(cache, *what)
 
-    monkeypatch.setattr(Snapshots, "_keep", keep_late)
+    monkeypatch.setattr(Cache, "_keep", keep_late)
     overtaken = submit(read)
     assert about_to_keep.wait(WAIT)
     assert meeting.write(world, 2, 1).status_code == 200

@@ -92,7 +92,7 @@ def test_a_write_on_one_host_is_seen_on_every_other(worker: Worked, source: Sour
     for number, writer in enumerate(workers):
         for one in workers:
             read(one, source, scopes=("s", "t"))
-        with writer.writing("t"):
+        with writer.invalidating("t"):
             source.value = number
         assert [read(one, source, scopes=("s", "t")) for one in workers] == [number] * 4
 
@@ -104,7 +104,7 @@ def test_a_read_that_began_before_the_write_of_another_host_is_not_kept(
 
     def overtaken() -> object:
         before = source()
-        other.forget("s")
+        other.invalidate("s")
         source.value = "second"
         return before
 
@@ -155,7 +155,7 @@ def test_without_redis_each_process_goes_on_by_its_own_memory(
     server.kill()
     source.value = "second"
     assert [read(each, source) for each in (one, colleague)] == ["first"] * 2
-    with one.writing("s"):
+    with one.invalidating("s"):
         source.value = "third"
     assert [read(each, source) for each in (one, colleague)] == ["third"] * 2
     assert source.reads == 3  # shared by Redis, and then each by itself
@@ -185,7 +185,7 @@ def test_a_write_that_redis_was_not_told_of_is_seen_on_its_host(
     assert [read(one, source) for one in (writer, colleague, elsewhere)] == ["first"] * 3
     server.save()
     server.kill()
-    with writer.writing("s"):
+    with writer.invalidating("s"):
         source.value = "second"
     assert [read(one, source) for one in (writer, colleague)] == ["second"] * 2
     server.start()  # with the snapshot from before the write
@@ -203,7 +203,7 @@ def test_a_write_that_redis_has_lost_is_seen_on_its_host(
     writer, colleague, elsewhere = worker("a"), worker("a"), worker("b")
     assert read(elsewhere, source) == "first"
     server.save()
-    with writer.writing("s"):
+    with writer.invalidating("s"):
         source.value = "second"
     server.kill()
     server.start()
@@ -219,7 +219,7 @@ def test_whatever_redis_forgets_nothing_from_before_a_write_comes_back(
     for number in range(4):
         assert [read(one, source), read(other, source)] == [source.value] * 2
         server.forget(lost)
-        with (one if number % 2 else other).writing("s"):
+        with (one if number % 2 else other).invalidating("s"):
             source.value = number
         server.forget(lost)
 
@@ -239,7 +239,7 @@ def test_a_write_while_redis_is_away_is_not_joined_to_an_earlier_read(
     with ThreadPoolExecutor(1) as pool:
         early = pool.submit(reader.read, ("k",), ("s",), slow)
         assert reading.wait(20)
-        writer.forget("s")
+        writer.invalidate("s")
         assert reader.read(("k",), ("s",), lambda: "second") == "second"
         written.set()
         assert early.result(20) == "first"
@@ -254,7 +254,7 @@ def test_a_write_is_told_to_a_redis_that_is_back_without_waiting(
     server.kill()
     read(one, source)
     server.start()
-    with one.writing("s"):
+    with one.invalidating("s"):
         source.value = "second"
     assert read(other, source) == "second"
 
@@ -274,7 +274,7 @@ def test_a_silent_redis_costs_one_request_in_a_while_its_time(
     assert redis.ANSWER_SECONDS <= took[0] < limit
     assert sum(took[1:]) < 0.5
     began = time.monotonic()
-    one.forget("s")  # writes are told in any case
+    one.invalidate("s")  # writes are told in any case
     assert time.monotonic() - began < limit
     server.thaw()
     clock.now += circuit_breaker.PAUSE
@@ -325,7 +325,7 @@ def test_a_redis_that_refuses_writes_is_done_without(
     one, other = worker("a"), worker("b")
     read(one, source)
     server.redis.config_set("maxmemory", "1")
-    with one.writing("s"):
+    with one.invalidating("s"):
         source.value = "second"
     clock.now += circuit_breaker.PAUSE
     assert read(one, source) == "second"
@@ -342,7 +342,7 @@ def test_numbers_that_are_none_are_done_without(
     for name in server.names(":stamp:"):
         server.redis.set(name, "\x00nonsense")
     assert read(one, source) == "first"
-    with one.writing("s"):
+    with one.invalidating("s"):
         source.value = "second"
     assert read(one, source) == "second"
 
@@ -398,7 +398,7 @@ def test_what_redis_should_not_have_is_kept_in_the_process(
     assert bool(server.names(":entry:")) == in_redis
     read(other, source)
     assert source.reads == (1 if in_redis else 2)
-    other.forget("s")  # is a write for it all the same
+    other.invalidate("s")  # is a write for it all the same
     source.reads, source.value = 0, "small"
     assert [read(one, source), read(other, source), read(one, source)] == ["small"] * 3
     assert source.reads == 1
@@ -475,23 +475,23 @@ def test_without_redis_a_lock_is_not_held_and_keeps_other_workers_of_the_host_ou
     entered = threading.Event()
 
     def enter() -> None:
-        with one.alone("user"):
+        with one.lock("user"):
             entered.set()
 
     with ThreadPoolExecutor(1) as pool:
-        with one.alone("user") as held:
+        with one.lock("user") as held:
             assert not held
             waiting = pool.submit(enter)
             assert not entered.wait(0.05)
         waiting.result(20)
-    with one.alone("user"):
+    with one.lock("user"):
         server.start()  # it comes back while the lock is held
-    with one.alone("user"):
+    with one.lock("user"):
         server.kill()  # or goes
 
 
 def test_a_failure_inside_a_lock_is_what_comes_out(worker: Worked, server: RedisServer) -> None:
-    with pytest.raises(KeyError, match="mine"), worker().alone("user"):
+    with pytest.raises(KeyError, match="mine"), worker().lock("user"):
         raise KeyError("mine")
     assert server.names(":lock:") == []
 
@@ -505,7 +505,7 @@ def test_a_forked_worker_has_connections_of_its_own(worker: Worked, source: Sour
 
     def child() -> None:
         sender.send((parent.tier._redis.client_id(), read(parent, Source("unread"))))
-        parent.forget("s")
+        parent.invalidate("s")
 
     process = PROCESSES.Process(target=child)
     process.start()

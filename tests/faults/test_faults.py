@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from litellm_plugin.services.lost_keys import LATER
+from litellm_plugin.keys.undelivered import LATER
 from tests.cache.redis_server import needs_redis
 from tests.faults import proxy, scenarios
 from tests.faults.rig import MOUNT, Rig, Route, running

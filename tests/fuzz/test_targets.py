@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from fuzz import config, fuzz_run, shapes, stateful, tokens
+from litellm_plugin.accounts.caller import Caller
 from litellm_plugin.identity import jwt
+from litellm_plugin.keys.service import Keys, OwnedKey
 from litellm_plugin.routes.openapi import document
-from litellm_plugin.services.caller import Caller
-from litellm_plugin.services.keys import Keys, OwnedKey
-from litellm_plugin.services.shapes import Json, virtual_key
+from litellm_plugin.shapes import Json, virtual_key
 from tests.apps import Apps
 from tests.rig import Rig
 from tests.standin import KEY
@@ -114,7 +114,7 @@ def test_a_field_that_is_missing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
     def key(row: Json) -> Json:
         return {name: value for name, value in whole(row).items() if value}
 
-    monkeypatch.setattr("litellm_plugin.services.shapes.virtual_key", key)
+    monkeypatch.setattr("litellm_plugin.shapes.virtual_key", key)
     with pytest.raises((AssertionError, KeyError)):
         shapes.one_input(b'2026-11-10\n{"token": "t"}')
 
@@ -126,8 +126,8 @@ def test_an_answer_that_is_changed_where_it_may_be_remembered_is_noticed(
         team.pop("max_budget", None)
         return team
 
-    monkeypatch.setattr("litellm_plugin.services.shapes.without_budget", hidden)
-    monkeypatch.setattr("litellm_plugin.services.shapes.team", lambda row, _id="": row)
+    monkeypatch.setattr("litellm_plugin.shapes.without_budget", hidden)
+    monkeypatch.setattr("litellm_plugin.shapes.team", lambda row, _id="": row)
     with pytest.raises((AssertionError, KeyError)):
         shapes.one_input(b'2026-11-10\n{"team_id": "t", "spend": 1, "max_budget": 2}')
 

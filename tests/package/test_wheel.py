@@ -140,7 +140,7 @@ def test_it_is_served_without_a_checkout(installed: Environment) -> None:
     assert answer.status_code == 401
     assert answer.json()["error"]["message"] == "Missing credentials"
     said = (folder / "log").read_text()
-    assert "litellm_plugin.worker.Worker" in said
+    assert "litellm_plugin.server.worker.Worker" in said
     assert "Traceback" not in said
     assert process.returncode == 0
 

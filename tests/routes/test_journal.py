@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from litellm_plugin import create_app, journal
+from litellm_plugin import create_app
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import redact
+from litellm_plugin.observability import journal
 from litellm_plugin.routes.web import event_of
 from tests.apps import Apps
 from tests.canaries import WATCH, secrets_in

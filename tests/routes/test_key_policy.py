@@ -449,7 +449,7 @@ def test_no_key_is_made_without_the_lock_it_is_counted_under(
     three_keys: PluginClient, apps: Apps, bob: Headers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert three_keys.get("/keys", headers=bob).get_json() == []
-    monkeypatch.setattr("litellm_plugin.cache.snapshots.PATIENCE", 0.0)
+    monkeypatch.setattr("litellm_plugin.cache.cache.PATIENCE", 0.0)
     with FileLocks().hold("active keys of bob@example.com", 0.0) as held:
         assert held
         answer = three_keys.post("/keys/generate", json={"alias": "a"}, headers=bob)

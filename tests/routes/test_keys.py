@@ -11,7 +11,7 @@ from flask import Flask
 
 from litellm_plugin import create_app
 from litellm_plugin.config.settings import KeyGeneration
-from litellm_plugin.services.key_fields import BUDGET, KeyField, key_fields
+from litellm_plugin.keys.requests import BUDGET, KeyField, key_fields
 from tests.apps import Apps
 from tests.client import PluginClient
 from tests.fakes import FakeBackstage, FakeLiteLLM, Network, Policy

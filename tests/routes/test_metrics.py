@@ -11,7 +11,7 @@ from threading import Event, Timer
 import pytest
 from prometheus_client import REGISTRY
 
-from litellm_plugin.cache.snapshots import Snapshots
+from litellm_plugin.cache.cache import Cache
 from litellm_plugin.errors import UpstreamError
 from tests.client import PluginClient
 from tests.fakes import FakeBackstage, FakeLiteLLM, connection_refused
@@ -78,10 +78,10 @@ def test_calls_to_upstreams_are_counted(
 
 def test_reads_are_counted_by_whether_upstreams_were_asked(grown: Grown) -> None:
     now = 0.0
-    snapshots = Snapshots(10, 100, clock=lambda: 1000 + now)
+    cache = Cache(10, 100, clock=lambda: 1000 + now)
 
     def read(load: Callable[[], int]) -> int:
-        return snapshots.read(("thing", "a"), (), load, stale=lambda _: None)
+        return cache.read(("thing", "a"), (), load, stale=lambda _: None)
 
     def down() -> int:
         raise UpstreamError("LiteLLM could not be reached")
@@ -97,7 +97,7 @@ def test_reads_are_counted_by_whether_upstreams_were_asked(grown: Grown) -> None
 
 
 def test_reads_that_share_one_under_way_are_counted(grown: Grown) -> None:
-    snapshots = Snapshots(0)
+    cache = Cache(0)
     joined, asked = Event(), Event()
 
     def load() -> int:
@@ -108,10 +108,10 @@ def test_reads_that_share_one_under_way_are_counted(grown: Grown) -> None:
     def second() -> int:
         assert asked.wait(20)
         Timer(0.05, joined.set).start()
-        return snapshots.read(("other", "a"), (), load)
+        return cache.read(("other", "a"), (), load)
 
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(snapshots.read, ("other", "a"), (), load)
+        first = pool.submit(cache.read, ("other", "a"), (), load)
         assert (pool.submit(second).result(), first.result()) == (1, 1)
     assert grown("cache_reads_total", kind="other", result="shared") == 1
     assert grown("cache_reads_total", kind="other", result="miss") == 1

@@ -11,7 +11,7 @@ from flask import Flask
 
 from litellm_plugin import create_app, create_blueprint
 from litellm_plugin.config.settings import Cache, Settings
-from litellm_plugin.services import readiness
+from litellm_plugin.observability import readiness
 from tests.client import MOUNT, PluginClient
 from tests.fakes import FakeBackstage, FakeLiteLLM, Network
 from tests.fakes.litellm import BASE_URL

@@ -10,7 +10,7 @@ from flask import Flask, request
 
 from litellm_plugin import create_blueprint
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.telemetry import context
+from litellm_plugin.observability import context
 from tests.client import PluginClient
 from tests.fakes import FakeBackstage, FakeLiteLLM
 from tests.fakes.network import Asked, Reply

@@ -323,7 +323,7 @@ def test_a_team_that_is_being_changed_all_the_time_is_not_changed(
     client: PluginClient, owned: FakeLiteLLM, dave: Headers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "litellm_plugin.cache.snapshots.Snapshots.alone", lambda *_: nullcontext(enter_result=False)
+        "litellm_plugin.cache.cache.Cache.lock", lambda *_: nullcontext(enter_result=False)
     )
     for method, path in (
         ("PATCH", ""),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from litellm_plugin.cache.snapshots import Snapshots
+from litellm_plugin.cache.cache import Cache
 from tests import pairs
 from tests.apps import Apps
 from tests.fakes import Asked, Reply
@@ -52,7 +52,7 @@ class Step:
 @pytest.fixture
 def step(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Step:
     step = Step()
-    answer, alone = rig.litellm.answer, Snapshots.alone
+    answer, lock = rig.litellm.answer, Cache.lock
     one_at_a_time = threading.Lock()
 
     def answer_in_step(asked: Asked) -> Reply:
@@ -62,13 +62,13 @@ def step(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Step:
             return answer(asked)
 
     @contextmanager
-    def alone_in_step(snapshots: Snapshots, name: str) -> Iterator[bool]:
+    def lock_in_step(cache: Cache, name: str) -> Iterator[bool]:
         step.ready()
-        with alone(snapshots, name) as held:
+        with lock(cache, name) as held:
             yield held
 
     monkeypatch.setattr(rig.litellm, "answer", answer_in_step)
-    monkeypatch.setattr(Snapshots, "alone", alone_in_step)
+    monkeypatch.setattr(Cache, "lock", lock_in_step)
     return step
 
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
+from litellm_plugin import fields
 from litellm_plugin.config.settings import Cors
 from litellm_plugin.errors import PluginError, redact
 from litellm_plugin.identity.jwt import MAX_TOKEN_CHARS, TokenError, audiences, parse
-from litellm_plugin.logs import printable
+from litellm_plugin.keys import metadata
+from litellm_plugin.keys.opencode import callback
+from litellm_plugin.observability.logs import printable
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.cors import CrossOrigin
-from litellm_plugin.services import fields, metadata
-from litellm_plugin.services.opencode import callback
 from tests.client import PluginClient
 from tests.rig import Rig
 from tests.tokens import b64url

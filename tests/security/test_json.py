@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from litellm_plugin.fields import MAX_LIMIT
 from litellm_plugin.routes.bodies import MAX_BODY, MAX_DEPTH
-from litellm_plugin.services.fields import MAX_LIMIT
 from tests.client import PluginClient
 from tests.fakes import FakeLiteLLM
 from tests.rig import CALLERS, Rig

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 import litellm_plugin
-from litellm_plugin import logs
+from litellm_plugin.observability import logs
 from tests.client import PluginClient
 from tests.fakes import FakeBackstage, FakeLiteLLM
 from tests.tokens import TokenFactory

@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 
 import pytest
 
+from litellm_plugin.keys.metadata import FAMILIES, SETTINGS
 from litellm_plugin.sandbox.store import SHAPES
-from litellm_plugin.services.metadata import FAMILIES, SETTINGS
 from tests.fakes import Asked
 from tests.rig import CALLERS, Rig
 from tests.security.surface import WRITES, Surface, body_of, surfaces

@@ -27,7 +27,8 @@ ENOUGH = 60.0  # seconds for whatever is to happen soon; a busy machine takes it
 
 CONF = f"exec(open({str(REPO / 'gunicorn.conf.py')!r}).read())\n"
 SETTINGS = {
-    "gevent": f"{CONF}from litellm_plugin import worker\nworker.BODY_SECONDS = {BODY_SECONDS}\n",
+    "gevent": f"{CONF}from litellm_plugin.server import worker\n"
+    f"worker.BODY_SECONDS = {BODY_SECONDS}\n",
     "gthread": f"import sys\nsys.modules['gevent'] = None\n{CONF}",  # as without gevent
 }
 

@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
+from litellm_plugin.accounts.caller import is_reserved, litellm_id
 from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.config.settings import UNAMBIGUOUS, UserDefaults
-from litellm_plugin.services import team_objects
-from litellm_plugin.services.caller import is_reserved, litellm_id
+from litellm_plugin.teams import objects as team_objects
 
 MAX_NAMED = 5  # of things that are wrong, before "and N more"
 

@@ -1,0 +1,217 @@
+"""Who may do what: permissions, groups, and what follows from them.
+
+Each guard returns what it proved, or raises. What can't be found out is denied.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from enum import Enum
+
+from litellm_plugin.accounts.caller import Caller
+from litellm_plugin.cache.cache import Cache
+from litellm_plugin.clients.backstage import Permissions
+from litellm_plugin.clients.litellm import Json
+from litellm_plugin.config.settings import AccessRestriction, Settings
+from litellm_plugin.errors import BackstageUnavailable, Forbidden, NotAuthenticated
+from litellm_plugin.identity.principal import ServicePrincipal, UserPrincipal
+
+log = logging.getLogger(__name__)
+
+DECIDED = 3.0  # seconds that a permission decision is used again at most, whatever cacheSeconds is
+
+
+class Permission(Enum):
+    """The plugin's permissions, each a name and its action, in published order."""
+
+    KEY_CREATE = ("litellm.key.create", "create")
+    KEY_REVOKE = ("litellm.key.revoke", "delete")
+    KEY_MANAGE = ("litellm.key.manage", "update")
+    AUDIT_READ = ("litellm.audit.read", "read")
+    TEAM_CREATE = ("litellm.team.create", "create")
+    TEAM_MANAGE = ("litellm.team.manage", "update")
+    TEAM_MEMBERS = ("litellm.team.members.manage", "update")
+    TEAM_KNOWLEDGE_BASE = ("litellm.team.knowledgebase.manage", "update")
+    TEAM_MCP = ("litellm.team.mcp.manage", "update")
+    TEAM_DELETE = ("litellm.team.delete", "delete")
+
+    @property
+    def id(self) -> str:
+        """The name, such as ``litellm.key.create``."""
+        return self.value[0]
+
+    @property
+    def action(self) -> str:
+        """The action attribute: create, read, update or delete."""
+        return self.value[1]
+
+
+class Access:
+    """Decides.
+
+    Args:
+        settings: Which groups and switches there are.
+        permissions: Backstage's permission API.
+        cache: What was decided a moment ago.
+        on_behalf_of: Makes the token to ask it with for a user: their own authority.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        permissions: Permissions,
+        cache: Cache,
+        on_behalf_of: Callable[[UserPrincipal], str],
+    ) -> None:
+        self._settings = settings
+        self._permissions = permissions
+        self._cache = cache
+        self._on_behalf_of = on_behalf_of
+
+    def require(self, caller: Caller, permission: Permission) -> None:
+        """Let the caller through where Backstage's policy allows ``permission``.
+
+        Raises:
+            Forbidden: It does not.
+            BackstageUnavailable: It can't be asked.
+        """
+        if not self._allowed(caller, permission):
+            missing = f'Access denied: missing permission "{permission.id}"'
+            raise Forbidden(missing, reason="permission")
+
+    def _allowed(self, caller: Caller, permission: Permission) -> bool:
+        principal = caller.principal
+        if isinstance(principal, ServicePrincipal):
+            # Backstage's permission API refuses services; their token's own
+            # restrictions are all there is.
+            return _unrestricted(principal, permission)
+        if not self._settings.permission_enabled:
+            return True
+        return self._cache.read(
+            ("decision", principal.entity_ref, permission.id),
+            (),
+            lambda: self._permissions.allowed(
+                permission.id, permission.action, self._on_behalf_of(principal)
+            ),
+            seconds=min(DECIDED, self._cache.seconds),
+        )
+
+    def signed_in(self, caller: Caller) -> UserPrincipal:
+        """Return the user behind the request.
+
+        Raises:
+            NotAuthenticated: It is a service.
+        """
+        if caller.user is None:
+            raise NotAuthenticated
+        return caller.user
+
+    def may_view_audit(self, caller: Caller) -> bool:
+        """Tell whether to offer the audit log; no while the catalog can't say."""
+        group = self._settings.audit_group
+        try:
+            return group is not None and group in caller.entity.groups
+        except BackstageUnavailable as exc:
+            log.warning("can't tell whether %s may view the audit log: %s", caller.name, exc)
+            return False
+
+    def auditor(self, caller: Caller, what: str) -> UserPrincipal:
+        """Return the member of the audit group behind the request.
+
+        Args:
+            caller: Who asks.
+            what: What is asked for, as the refusal names it.
+
+        Raises:
+            NotAuthenticated: It is a service.
+            Forbidden: There is no audit group, or the user is not in it.
+            BackstageUnavailable: The catalog can't be asked.
+        """
+        group = self._settings.audit_group
+        if group is None:
+            unset = f"{what} is not configured (litellm.audit.group not set)"
+            raise Forbidden(unset, reason="switched-off")
+        user = self.signed_in(caller)
+        if group not in caller.entity.groups:
+            raise Forbidden("Access denied: not a member of the audit group", reason="group")
+        return user
+
+    def team_admin(self, caller: Caller, permission: Permission) -> UserPrincipal:
+        """Return the team admin behind the request.
+
+        Raises:
+            Forbidden: Team management is off, or the user is not in its group, or
+                Backstage's policy denies ``permission``.
+            NotAuthenticated: It is a service.
+            BackstageUnavailable: Backstage can't be asked.
+        """
+        group = self._settings.team_admin.group
+        if not self._settings.team_management or group is None:
+            raise Forbidden(
+                "Team management is disabled"
+                " (requires permission.enabled and litellm.teamAdmin.group)",
+                reason="switched-off",
+            )
+        user = self.signed_in(caller)
+        if group not in caller.entity.groups:
+            raise Forbidden(f"Access denied: not a member of {group}", reason="group")
+        self.require(caller, permission)
+        return user
+
+    def object_admin(self, caller: Caller, permission: Permission) -> UserPrincipal:
+        """Return the team admin behind a request about knowledge bases or MCP servers.
+
+        Raises:
+            Forbidden: As :meth:`team_admin`, or those can't be managed.
+            NotAuthenticated: It is a service.
+            BackstageUnavailable: Backstage can't be asked.
+        """
+        if self._settings.team_management and not self._settings.team_admin.object_permissions:
+            raise Forbidden(
+                "Knowledge-base / MCP management is disabled (set"
+                " litellm.teamAdmin.objectPermissions.enabled: true, with a permission policy"
+                " and the allowlists in place)",
+                reason="switched-off",
+            )
+        return self.team_admin(caller, permission)
+
+    def in_team_admin_group(self, caller: Caller) -> bool:
+        """Tell whether the caller is in the team admins' group, whether that is in use or not."""
+        group = self._settings.team_admin.group
+        return group is not None and group in caller.entity.groups
+
+    def manages_teams(self, caller: Caller) -> bool:
+        """Tell whether the caller may administer the teams that their group owns."""
+        return self._settings.team_management and self.in_team_admin_group(caller)
+
+    def owner(self, team: Json) -> str | None:
+        """Return the group that owns a team: ``owning_group`` of its metadata."""
+        metadata = team.get("metadata")
+        group = metadata.get("owning_group") if isinstance(metadata, dict) else None
+        return group if isinstance(group, str) and group else None
+
+    def owns(self, team: Json) -> bool:
+        """Tell whether the team admins' group owns a team."""
+        group = self._settings.team_admin.group
+        return group is not None and self.owner(team) == group
+
+    def manages(self, caller: Caller, team: Json) -> bool:
+        """Tell whether the caller may administer a team.
+
+        Raises:
+            BackstageUnavailable: The catalog can't be asked, and the team is the group's.
+        """
+        return self.owns(team) and self.manages_teams(caller)
+
+
+def _unrestricted(service: ServicePrincipal, permission: Permission) -> bool:
+    return service.restrictions is None or any(
+        _covers(restriction, permission) for restriction in service.restrictions
+    )
+
+
+def _covers(restriction: AccessRestriction, permission: Permission) -> bool:
+    return (not restriction.permissions or permission.id in restriction.permissions) and (
+        not restriction.actions or permission.action in restriction.actions
+    )

@@ -1,0 +1,83 @@
+"""The people of the catalog, found by what LiteLLM knows of them: an id, or an e-mail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from litellm_plugin.accounts.caller import litellm_id
+from litellm_plugin.cache.cache import Cache
+from litellm_plugin.clients.backstage import Catalog, Entity
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody of the catalog.
+
+    Attributes:
+        ref: Full entity ref, in lower case.
+        user_id: The LiteLLM id that is made of their name.
+        groups: Entity refs of the groups they are a direct member of.
+    """
+
+    ref: str
+    user_id: str
+    groups: frozenset[str]
+
+
+class Directory:
+    """Looks people up.
+
+    Args:
+        catalog: The client.
+        cache: The cache.
+        domain: ``litellm.userIdDomain``.
+    """
+
+    def __init__(self, catalog: Catalog, cache: Cache, domain: str | None) -> None:
+        self._catalog = catalog
+        self._cache = cache
+        self._domain = domain
+
+    def entity(self, ref: str) -> Entity | None:
+        """Return an entity, or None where the catalog has none of that ref.
+
+        Raises:
+            BackstageUnavailable: The catalog can't be asked.
+        """
+        return self._cache.read(("entity", ref), (), lambda: self._catalog.entity(ref))
+
+    def of_id(self, user_id: str) -> list[Person]:
+        """Return everybody whose LiteLLM id is ``user_id``, but for the case of its letters.
+
+        The ids are those made of their names: of several namespaces, with and without domain.
+
+        Raises:
+            BackstageUnavailable: The catalog can't be asked.
+        """
+        names = {user_id}
+        local, _, domain = user_id.rpartition("@")
+        if self._domain and domain.lower() == self._domain.lower():
+            names.add(local)
+        return [
+            person
+            for person in self._found("metadata.name", sorted(names))
+            if person.user_id.lower() == user_id.lower()
+        ]
+
+    def with_email(self, email: str) -> list[Person]:
+        """Return everybody who has that e-mail in the catalog.
+
+        Raises:
+            BackstageUnavailable: The catalog can't be asked.
+        """
+        return self._found("spec.profile.email", [email])
+
+    def _found(self, field: str, values: list[str]) -> list[Person]:
+        def read() -> list[tuple[str, list[str]]]:
+            found = self._catalog.users(field, values)
+            return [(ref, sorted(entity.groups)) for ref, entity in found]
+
+        rows = self._cache.read(("people", field, *values), (), read, weight=len)
+        return [
+            Person(ref, litellm_id(ref, self._domain), frozenset(groups)) for ref, groups in rows
+        ]

@@ -1,0 +1,142 @@
+"""The bridge: command-line clients, whose users Keycloak knows and Backstage need not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from litellm_plugin.accounts.caller import own_id
+from litellm_plugin.accounts.directory import Directory
+from litellm_plugin.accounts.ownership import Claimant, Login
+from litellm_plugin.accounts.users import Profile, ProvisioningFailed, Users
+from litellm_plugin.clients.litellm import Account, Json
+from litellm_plugin.clock import Clock, stamp
+from litellm_plugin.config.settings import Settings
+from litellm_plugin.errors import Forbidden, NotFound, PluginError, UpstreamError
+from litellm_plugin.identity.keycloak import BridgeIdentity
+from litellm_plugin.keys.service import Keys
+
+NO_USER = (
+    "No LiteLLM user for this identity. Log in to Backstage once to be provisioned,"
+    " or enable litellm.provisioning.enabled."
+)
+
+
+class Bridge:
+    """Serves the people behind Keycloak tokens.
+
+    Args:
+        settings: Which client, and how LiteLLM ids are made.
+        users: Finds and provisions them.
+        keys: Makes their keys.
+        directory: Tells who in the catalog the person is.
+        now: The present time, in UTC.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        users: Users,
+        keys: Keys,
+        directory: Directory,
+        now: Clock,
+    ) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._users = users
+        self._keys = keys
+        self._now = now
+
+    def admit(self, person: BridgeIdentity) -> None:
+        """Let a person through who is in ``litellm.bridge.group``; everybody where that is unset.
+
+        Raises:
+            ReservedId: The LiteLLM id of that user name is nobody's.
+            Forbidden: The person is not in the group, or not in the catalog.
+            BackstageUnavailable: The catalog can't be asked.
+        """
+        who, group = self._claimant(person), self._settings.bridge.group
+        if group is not None and group not in self._groups(who):
+            raise Forbidden(f"Access denied: not a member of {group}", reason="group")
+
+    def account(self, person: BridgeIdentity, *, fresh: bool = False) -> Account:
+        """Return a person's account, created with the role of the catalog if need be.
+
+        Args:
+            person: Whose.
+            fresh: Whether it must be as it is right now, because a write depends on it.
+
+        Raises:
+            NotFound: There is none, and provisioning is off.
+            BackstageUnavailable: The role can't be decided without the catalog.
+            PluginError: LiteLLM failed; these clients read its own text.
+        """
+        who = self._claimant(person)
+
+        def profile() -> Profile:
+            return Profile(
+                source=who.own_id,
+                groups=self._groups(who),
+                email=person.email or person.username,
+                display_name=person.name or person.username,
+            )
+
+        try:
+            return self._users.account_of(who, profile, reader=_reader(person), fresh=fresh)
+        except ProvisioningFailed as exc:
+            raise PluginError(exc.cause.message) from exc
+        except UpstreamError as exc:
+            raise PluginError(exc.message) from exc
+        except NotFound as exc:
+            if self._settings.provisioning.enabled:
+                raise PluginError(exc.message, **exc.fields) from exc
+            raise NotFound(exc.message, **{**exc.fields, "hint": NO_USER}) from exc
+
+    def generate(self, person: BridgeIdentity, body: Mapping[str, Any]) -> Json:
+        """Make a key; returns LiteLLM's answer, the secret in ``key``.
+
+        Raises:
+            BadRequest: A field is wrong, not the caller's to set, or beyond a ceiling.
+            Forbidden: ``team_id`` is not one of the person's teams, or they have as many
+                active keys as they may.
+        """
+        key = self._keys.request(body)
+        account = self.account(person, fresh=True)
+        created_by = {
+            "created_via": self._settings.bridge.client_id,
+            "created_by": account.user_id,
+            "created_at_iso": stamp(self._now),
+        }
+        own = self._claimant(person).own_id
+        return self._keys.generate_for(account, key, created_by, own_id=own, reader=_reader(person))
+
+    def _groups(self, who: Claimant) -> frozenset[str]:
+        """Return the groups of the person of the catalog who is behind a token; none without one.
+
+        Of several people with the same LiteLLM id it is the one in the default namespace.
+        """
+        people = self._directory.of_id(who.own_id)
+        same = [each for each in people if each.ref == who.ref] or people
+        return same[0].groups if len(same) == 1 else frozenset()
+
+    def _claimant(self, person: BridgeIdentity) -> Claimant:
+        # As the original has it: the name in front of an "@", in our own domain.
+        name, _, domain = person.login.partition("@")
+        own_domain = self._settings.user_id_domain
+        ref = f"user:default/{name}".lower()
+
+        def email() -> str | None:
+            # Keycloak's own may be one that the user has typed in there.
+            entity = self._directory.entity(ref)
+            return entity.email if entity else None
+
+        names = filter(None, (person.username, person.email, person.login))
+        login = Login(
+            names=frozenset(name.lower() for name in names),
+            cut=bool(domain) and domain.lower() != (own_domain or "").lower(),
+        )
+        return Claimant(own_id(name, self._settings), ref, email, login)
+
+
+def _reader(person: BridgeIdentity) -> str:
+    return f"bridge:{person.login}"

@@ -1,0 +1,163 @@
+"""``opencode connect``: a key handed to a program on the user's own machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from secrets import token_hex
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from litellm_plugin import fields
+from litellm_plugin.accounts.caller import Caller
+from litellm_plugin.accounts.users import Users
+from litellm_plugin.cache.cache import Cache
+from litellm_plugin.clients.litellm import Json
+from litellm_plugin.clock import Clock, stamp
+from litellm_plugin.config.settings import Opencode
+from litellm_plugin.errors import BadRequest, Forbidden, UpstreamError
+from litellm_plugin.keys.service import Keys
+from litellm_plugin.shapes import present
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1"})
+
+
+class OpencodeKeys:
+    """Keeps one key for each user, and one for each user and team.
+
+    Args:
+        users: Finds and provisions the users.
+        keys: Makes the keys.
+        cache: Holds the lock of a user's slots.
+        rules: ``litellm.opencode``.
+        now: The present time, in UTC.
+    """
+
+    def __init__(self, users: Users, keys: Keys, cache: Cache, rules: Opencode, now: Clock) -> None:
+        self._now = now
+        self._users = users
+        self._keys = keys
+        self._cache = cache
+        self._rules = rules
+
+    def connect(
+        self,
+        caller: Caller,
+        redirect_uri: str,
+        team_id: str | None,
+        *,
+        gone: Callable[[], bool],
+    ) -> str:
+        """Make the key of the caller's slot anew.
+
+        A stored key's secret can't be had again, so the slot's old key is replaced: it is
+        deleted once the new one is there.
+
+        Args:
+            caller: A signed-in user.
+            redirect_uri: What :func:`callback` returned.
+            team_id: A team of the caller, or None.
+            gone: Tells whether nobody waits for the answer any more.
+
+        Returns:
+            Where to send the browser: ``redirect_uri`` with ``key`` and ``team``.
+
+        Raises:
+            BadRequest: A team is required.
+            Forbidden: It is not the caller's team.
+        """
+        # Of two at a time, the second one replaces the key of the first.
+        with self._cache.lock(f"opencode key of {caller.litellm_id}"):
+            secret = self._secret(caller, team_id, gone)
+        return _with(redirect_uri, key=secret, team=team_id)
+
+    def _secret(self, caller: Caller, team_id: str | None, gone: Callable[[], bool]) -> str:
+        account = self._users.account(caller, fresh=True)
+        if self._rules.require_team and not team_id:
+            raise BadRequest("A team is required for this connection")
+        if team_id and not account.in_team(team_id):
+            foreign = "Access denied: team is not one of your teams"
+            raise Forbidden(foreign, reason="membership", team=team_id)
+        alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
+        key: Json = {
+            "duration": fields.duration("keyDuration", self._rules.key_duration),
+            "max_budget": self._rules.max_budget,
+            **present(team_id=team_id),
+            "metadata": dict(self._rules.metadata),
+        }
+        user, entity = caller.user, caller.entity
+        created_by = {
+            "created_via": "opencode-connect",
+            **present(
+                created_by_backstage_user=user.entity_ref if user else None,
+                created_by_email=entity.email,
+                opencode_team=team_id,
+            ),
+        }
+
+        def make(key_alias: str, **more: str) -> str:
+            named = {**key, "key_alias": key_alias}
+            made = self._keys.replace(
+                caller, account, named, created_by | more, replaced=in_the_slot, gone=gone
+            )
+            secret: str = made["key"]
+            return secret
+
+        def in_the_slot(row: Json) -> bool:
+            return _is_of(alias, row.get("key_alias"))
+
+        def make_another() -> str:
+            # LiteLLM has each alias once: the slot's own may be that of the key that is there
+            # still, or, as it can be guessed, somebody else's. The time tells this request from
+            # others, should its answer get lost.
+            return make(f"{alias}.{token_hex(4)}", created_at_iso=stamp(self._now))
+
+        if any(row.get("key_alias") == alias for row in account.keys):
+            return make_another()
+        try:
+            return make(alias)
+        except UpstreamError as exc:
+            if exc.answered != 400 or exc.param != "key_alias":
+                raise
+            return make_another()
+
+
+def callback(redirect_uri: str) -> str:
+    """Return a redirect URI that stays on the user's machine, normalised.
+
+    Raises:
+        BadRequest: It is any other.
+    """
+    if not re.fullmatch(r"[!-\[\]-~]+", redirect_uri):  # no blanks, no backslashes, ASCII only
+        raise _refused()
+    try:
+        url = urlsplit(redirect_uri)
+        port = url.port
+    except ValueError as exc:
+        raise _refused() from exc
+    host = url.hostname
+    if url.scheme != "http" or host not in LOOPBACK or url.path != "/callback" or "@" in url.netloc:
+        raise _refused()
+    netloc = host if port in {None, 80} else f"{host}:{port}"
+    return urlunsplit(url._replace(netloc=netloc))
+
+
+def _is_of(slot: str, alias: Any) -> bool:
+    """Tell whether a key of the user has the alias of a slot, as it is or made unique.
+
+    Keys made earlier have "~" in place of the dot; LiteLLM can be told to refuse that.
+    """
+    return isinstance(alias, str) and (
+        alias == slot or re.fullmatch(re.escape(slot) + "[.~][0-9a-f]{8}", alias) is not None
+    )
+
+
+def _refused() -> BadRequest:
+    return BadRequest("Invalid redirect_uri — expected http://localhost:<port>/callback")
+
+
+def _with(uri: str, **parameters: str | None) -> str:
+    """Return ``uri`` with query parameters set; what it had under their names is replaced."""
+    url = urlsplit(uri)
+    query = dict(parse_qsl(url.query, keep_blank_values=True)) | present(**parameters)
+    return urlunsplit(url._replace(query=urlencode(query)))

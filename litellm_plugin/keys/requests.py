@@ -1,0 +1,219 @@
+"""What may be asked of a key: one table, which creation and change both read.
+
+Anything else is refused by its name: it would be sent with the master key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from litellm_plugin import fields
+from litellm_plugin.config.settings import LLM_API, KeyGeneration
+from litellm_plugin.errors import BadRequest
+from litellm_plugin.keys import metadata as notes
+from litellm_plugin.shapes import Json
+
+BUDGET = "max_budget (positive number, or null for unlimited)"
+LIMITED_BUDGET = "max_budget (positive number)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyField:
+    """One field of a key.
+
+    Attributes:
+        name: Its name in LiteLLM, and in a change.
+        read: Checks a value, null included; returns what is sent.
+        created_as: Its name in a request for a new key.
+        changes: Whether it may be changed.
+        sent: Whether LiteLLM is told; else it is only checked.
+        hint: What is said of it where it is missing.
+        required: Whether a new key must have it.
+        null: Whether null is sent for a new key; else it is as good as left out.
+    """
+
+    name: str
+    read: fields.Reader
+    created_as: str
+    changes: bool = True
+    sent: bool = True
+    hint: str
+    required: bool = False
+    null: bool = True
+
+
+def key_fields(rules: KeyGeneration) -> tuple[KeyField, ...]:
+    """Return the table, under ``litellm.keyGeneration``."""
+    limited, in_team = rules.allow_unlimited_budget is False, bool(rules.team_required)
+
+    def field(
+        name: str,
+        read: fields.Reader,
+        *,
+        created_as: str | None = None,
+        hint: str | None = None,
+        **more: bool,
+    ) -> KeyField:
+        own = created_as or name
+        return KeyField(name=name, read=read, created_as=own, hint=hint or own, **more)
+
+    return (
+        field("key_alias", fields.name, created_as="alias", null=False),
+        field("models", fields.texts, null=False),
+        field(
+            "max_budget",
+            _budget if limited else fields.or_null(_budget),
+            hint=LIMITED_BUDGET if limited else BUDGET,
+            required=limited,
+        ),
+        field("team_id", _own_team if in_team else _team, required=in_team),
+        field("duration", fields.or_null(fields.duration)),
+        field("budget_duration", fields.or_null(fields.budget_duration)),
+        field("tpm_limit", fields.limit),
+        field("rpm_limit", fields.limit),
+        field("metadata", fields.or_null(notes.given), changes=False),
+        field("key_type", _key_type((LLM_API, *rules.key_types)), changes=False),
+        field("user_id", fields.or_null(fields.text), changes=False),
+        # The frontend's version 0.10 sends these two with every key.
+        field("auto_rotate", _no_rotation, changes=False, sent=False),
+        field("rotation_interval_days", _anything, changes=False, sent=False),
+    )
+
+
+class KeyFields:
+    """Reads requests for keys by the table.
+
+    Args:
+        rules: ``litellm.keyGeneration``.
+        budget_filled: Whether a key policy may give a budget to keys that come without.
+    """
+
+    def __init__(self, rules: KeyGeneration, *, budget_filled: bool) -> None:
+        table = key_fields(rules)
+        self._new = {field.created_as: field for field in table}
+        self._changes = {field.name: field for field in table if field.changes}
+        self._budget_filled = budget_filled
+
+    def new(self, body: Mapping[str, Any], *, named: bool, service: bool) -> Json:
+        """Read a request for a new key.
+
+        Args:
+            body: Of the request.
+            named: Whether it has to have a name, as ``POST /keys/generate`` wants it.
+            service: Whether a service asks; ``user_id`` is ignored where none does.
+
+        Returns:
+            The fields for LiteLLM's ``/key/generate``.
+
+        Raises:
+            BadRequest: A field is missing or wrong, or not the caller's to set.
+        """
+        missing = [
+            field.hint
+            for field in self._new.values()
+            if self._is_missing(field, body, named)
+            # This route has always said so of a wrong budget, too.
+            or (named and field.name == "max_budget" and _is_wrong(field, body))
+        ]
+        if not (named and "alias" in missing):
+            fields.only(body, self._new)
+        if missing:
+            raise BadRequest("Missing required fields", hint=f"Required: {', '.join(missing)}")
+        key: Json = {}
+        for name, field in self._new.items():
+            if name not in body or (body[name] is None and not field.null):
+                continue
+            if name == "user_id" and not service:
+                continue
+            value = field.read(name, body[name])
+            if field.sent:
+                key[field.name] = value
+        return key
+
+    def change(self, body: Mapping[str, Any]) -> Json:
+        """Read a change; ``key`` in it is ignored.
+
+        Returns:
+            The fields for LiteLLM's ``/key/update``.
+
+        Raises:
+            BadRequest: A field is wrong, or not the caller's to change.
+        """
+        fields.only(body, (*self._changes, "key"))
+        return {
+            name: field.read(name, body[name])
+            for name, field in self._changes.items()
+            if name in body
+        }
+
+    def _is_missing(self, field: KeyField, body: Mapping[str, Any], named: bool) -> bool:
+        value = body.get(field.created_as)
+        blank = value is None or (isinstance(value, str) and not value.strip())
+        if field.name == "key_alias":
+            return named and blank
+        if field.name == "max_budget":
+            filled = self._budget_filled and field.name not in body
+            return field.required and value is None and not filled
+        return field.required and blank
+
+
+def refuse_unlimited(key: Json, rules: KeyGeneration) -> None:
+    """Refuse a new key that has no budget where it must have one, after all was filled in."""
+    if rules.allow_unlimited_budget is False and key.get("max_budget") is None:
+        raise BadRequest("Missing required fields", hint=f"Required: {LIMITED_BUDGET}")
+
+
+def _is_wrong(field: KeyField, body: Mapping[str, Any]) -> bool:
+    value = body.get(field.created_as)
+    if value is None:
+        return False
+    try:
+        field.read(field.created_as, value)
+    except BadRequest:
+        return True
+    return False
+
+
+def _budget(name: str, value: Any) -> float:
+    if not fields.is_number(value) or value <= 0:
+        why = "unlimited is not allowed" if value is None else "it is an amount in USD"
+        raise BadRequest(f"{name} must be a positive number: {why}")
+    budget: float = value
+    return budget
+
+
+def _team(name: str, value: Any) -> str | None:
+    # LiteLLM's versions differ in what they make of "", so it is sent as null.
+    return None if value is None else fields.text(name, value) or None
+
+
+def _own_team(name: str, value: Any) -> str:
+    team = _team(name, value)
+    if team is None or not team.strip():
+        raise BadRequest(f"{name} must name a team: keys outside of a team are not allowed")
+    return team
+
+
+def _key_type(allowed: tuple[str, ...]) -> fields.Reader:
+    def read(name: str, value: Any) -> str:
+        if value is None:
+            return LLM_API
+        if value not in allowed:
+            raise BadRequest(f"{name} must be {' or '.join(dict.fromkeys(allowed))}")
+        return str(value)
+
+    return read
+
+
+def _no_rotation(name: str, value: Any) -> None:
+    if value is not None and value is not False:
+        raise BadRequest(
+            f"{name} must be false: LiteLLM would give the key another secret now and then,"
+            " and tell nobody"
+        )
+
+
+def _anything(name: str, value: Any) -> None:
+    pass

@@ -1,0 +1,1 @@
+"""gunicorn: its worker, its access log, and the address of the metrics."""

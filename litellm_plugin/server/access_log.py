@@ -1,0 +1,59 @@
+"""The logger that ``gunicorn.conf.py`` chooses: in the form of all our logs, one line a request.
+
+For gunicorn alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from gunicorn.glogging import Logger as GunicornLogger
+
+from litellm_plugin.errors import redact
+from litellm_plugin.observability import logs
+from litellm_plugin.observability.context import REQUEST_ID, ROUTE, TRACE_ID
+
+MAX_PATH = 200  # characters of one that no route is for
+PROBES = frozenset({"/livez", "/readyz"})  # asked every few seconds; told of when they fail
+
+
+class Logger(GunicornLogger):  # type: ignore[misc]  # it has no types
+    """gunicorn's own, in the form the application chose (``logs.configure``); JSON at first."""
+
+    def setup(self, cfg: Any) -> None:
+        """Make gunicorn's handlers; it makes new ones when it reloads."""
+        super().setup(cfg)
+        form = logs.formatter()
+        for log in (self.error_log, self.access_log):
+            for handler in log.handlers:
+                handler.setFormatter(form)
+
+    def access(self, resp: Any, req: Any, environ: Any, request_time: timedelta) -> None:  # noqa: ARG002 - gunicorn's names
+        """Write the line of a request: its route where there is one, and never its query."""
+        to_file = self.cfg.accesslog
+        log = self.access_log if to_file else logs.ACCESS
+        if log.getEffectiveLevel() > logging.INFO:
+            return
+        status = int(str(resp.status).partition(" ")[0])
+        route = environ.get(ROUTE)
+        path = environ.get("PATH_INFO", "")
+        if status < 400 and path in PROBES:
+            return
+        where = route or repr(redact(path[:MAX_PATH]))
+        told = {
+            "method": environ.get("REQUEST_METHOD"),
+            "route": route,
+            "status": status,
+            "duration_ms": round(request_time.total_seconds() * 1000, 1),
+            "bytes": getattr(resp, "sent", None),
+            "request_id": environ.get(REQUEST_ID),
+            "trace_id": environ.get(TRACE_ID),
+        }
+        known = {name: value for name, value in told.items() if value is not None}
+        message = f"{told['method']} {where} {status}"
+        if to_file:
+            log.info("%s", message, extra=known)
+        else:
+            logs.access(message, known)

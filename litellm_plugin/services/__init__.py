@@ -1,1 +1,0 @@
-"""The rules: who may do what, and what it means."""

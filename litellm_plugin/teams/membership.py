@@ -1,0 +1,173 @@
+"""Teams: the caller's own, and who may see or use which."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from litellm_plugin import shapes
+from litellm_plugin.access import Access
+from litellm_plugin.accounts.caller import Caller
+from litellm_plugin.accounts.users import TEAMS, Users, user_tag
+from litellm_plugin.cache.cache import Cache
+from litellm_plugin.clients.litellm import Account, Json, LiteLLM
+from litellm_plugin.config.settings import Display
+from litellm_plugin.errors import (
+    BackstageUnavailable,
+    BadRequest,
+    Forbidden,
+    PluginError,
+    UpstreamError,
+)
+from litellm_plugin.usage import report as usage
+from litellm_plugin.usage.periods import Reports
+
+NOT_A_MEMBER = "Access denied: not a member of this team"
+
+log = logging.getLogger(__name__)
+
+
+class OwnerUnknown(PluginError):
+    """LiteLLM can't tell which group owns a team: no denial, but no permission either."""
+
+    status = 502
+
+
+class Teams:
+    """Reads teams for the people who are in them.
+
+    Args:
+        litellm: The client.
+        cache: The cache.
+        reports: Of usage.
+        users: Finds the caller's account.
+        access: Tells who administers teams.
+        display: Which budgets are hidden from whom.
+    """
+
+    def __init__(
+        self,
+        litellm: LiteLLM,
+        cache: Cache,
+        reports: Reports,
+        users: Users,
+        access: Access,
+        display: Display,
+    ) -> None:
+        self._litellm = litellm
+        self._cache = cache
+        self._reports = reports
+        self._users = users
+        self._access = access
+        self._display = display
+
+    def of(self, caller: Caller, account: Account) -> list[Json]:
+        """Return the teams of the caller's account; those that LiteLLM can't tell of are left out.
+
+        Where all of them are whole and :attr:`by_group` is false, it depends on nothing else.
+        """
+        known: dict[str, Any] = {row["team_id"]: {"team_info": row} for row in account.whole_teams}
+        unknown = account.other_team_ids
+        if unknown:
+            read: list[tuple[str, Any]] = self._cache.read(
+                ("teams", caller.name, *unknown),
+                (TEAMS,),
+                lambda: self._litellm.teams(unknown),
+                weight=len,
+                stale=caller.note_stale,
+            )
+            known |= read
+        teams = [shapes.team(known[id_], id_) for id_ in account.team_ids if id_ in known]
+        return [
+            shapes.without_budget(team) if self._hides_budget(caller, team) else team
+            for team in teams
+        ]
+
+    @property
+    def by_group(self) -> bool:
+        """Whether who manages a team is shown its budget otherwise than its other members."""
+        display = self._display
+        return display.hide_team_budget_for_managers != display.hide_team_budget_for_members
+
+    def usable(self, team_id: str, caller: Caller, account: Account | None) -> str:
+        """Return a team id that the caller may make keys in.
+
+        Raises:
+            Forbidden: It is neither one of the caller's teams nor owned by their group.
+            OwnerUnknown: LiteLLM can't tell whose it is.
+        """
+        if caller.service and account is None:
+            return team_id
+        if account is not None and account.in_team(team_id):
+            return team_id
+        if self._managed(team_id, caller):
+            return team_id
+        raise Forbidden(NOT_A_MEMBER, reason="membership")
+
+    def usage(self, team_id: str, start: str, end: str, caller: Caller) -> Json:
+        """Return a team's usage for one of its members or managers, or a service.
+
+        Args:
+            team_id: LiteLLM's id.
+            start: First day, ``YYYY-MM-DD``.
+            end: Last day, included.
+            caller: Who asks.
+
+        Raises:
+            Forbidden: The caller has nothing to do with the team.
+            OwnerUnknown: LiteLLM can't tell whose the team is.
+            BadRequest: LiteLLM can't be asked about it.
+        """
+        account = None if caller.service else self._users.find(caller)
+        member = account is not None and account.in_team(team_id)
+        # Who is shown what goes by the team's owner, and so a member may have to be looked up too.
+        asked = self.by_group or not member
+        manager = asked and not caller.service and self._managed(team_id, caller)
+        if not (caller.service or member or manager):
+            raise Forbidden(NOT_A_MEMBER, reason="membership")
+        user_id = caller.litellm_id if account is None else account.asked
+        if "," in team_id:
+            raise BadRequest("LiteLLM can't tell the usage of a team with a comma in its id")
+        report = self._reports.read(
+            ("team-usage", caller.name, team_id),
+            (user_tag(user_id or ""),),  # it names their keys, among others
+            partial(self._litellm.team_activity, team_id),
+            (start, end),
+            stale=caller.note_stale,
+        )
+        return usage.without_spend(report) if self._hides(manager=manager) else report
+
+    def _hides(self, *, manager: bool) -> bool:
+        display = self._display
+        return (
+            display.hide_team_budget_for_managers
+            if manager
+            else display.hide_team_budget_for_members
+        )
+
+    def _hides_budget(self, caller: Caller, team: Json) -> bool:
+        if not self.by_group:
+            return self._display.hide_team_budget_for_members
+        try:
+            return self._hides(manager=self._access.manages(caller, team))
+        except BackstageUnavailable as exc:
+            # The list is worth more than its dollars.
+            log.warning("budgets are hidden from %s: %s", caller.name, exc)
+            return True
+
+    def _managed(self, team_id: str, caller: Caller) -> bool:
+        """Tell whether the caller's group owns the team.
+
+        Raises:
+            OwnerUnknown: LiteLLM can't be asked; only that it knows no such team is a no.
+        """
+        if not self._access.manages_teams(caller):
+            return False
+        try:
+            return self._access.owns(shapes.team(self._litellm.team(team_id), team_id))
+        except UpstreamError as exc:
+            if exc.answered == 404:
+                return False
+            unknown = f"LiteLLM can't tell whose team {team_id} is: {exc.message}"
+            raise OwnerUnknown(unknown) from exc

@@ -1,0 +1,1 @@
+"""Usage reports, made of LiteLLM's daily activity."""

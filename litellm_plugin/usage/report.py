@@ -1,0 +1,393 @@
+"""Usage figures: LiteLLM's daily rows added up the way the frontend reads them.
+
+Pure: rows in, one report out. Spend in USD; days are UTC days, ``YYYY-MM-DD``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from itertools import chain
+from operator import add, itemgetter
+from typing import Any, TypeVar
+
+from litellm_plugin.shapes import Json, present
+
+COUNTS = (
+    "total_tokens",
+    "prompt_tokens",
+    "completion_tokens",
+    "api_requests",
+    "successful_requests",
+    "failed_requests",
+)
+METRICS = ("spend", *COUNTS)
+TOTALS = ("total_spend", *COUNTS)
+
+T = TypeVar("T", bound=tuple[Any, ...])
+
+_metrics = itemgetter(*METRICS)
+_COMPARED = tuple(map(METRICS.index, ("spend", "total_tokens", "api_requests")))
+_PLAIN = frozenset({int, float})  # types of numbers; bool, which is an int, is none of them
+
+
+def report(pages: Iterable[Any]) -> Json:
+    """Add up daily activity.
+
+    Args:
+        pages: LiteLLM's ``{results: [{date, metrics, breakdown}], metadata}``, each
+            summed up in its own ``metadata``.
+
+    Returns:
+        ``total_spend`` and counts; ``usage_by_model`` and ``usage_by_key`` (by name and by
+        key hash); ``daily_usage``, oldest day first; ``daily_by_model``, in LiteLLM's order.
+        Models have the names that ``GET /models`` has, where LiteLLM tells them of the whole
+        day. ``usage_by_model``, ``usage_by_key`` and ``daily_by_model`` add up to the days,
+        as far as LiteLLM tells whose they are. A row that is on two pages counts once.
+    """
+    pages = _once(list(pages))
+    return _report(_rows(pages), _totals(pages))
+
+
+def parts(pages: Sequence[Any], day: str) -> tuple[Json, Json] | None:
+    """Add up daily activity in two reports, of which :func:`merged` makes one.
+
+    Args:
+        pages: As for :func:`report`.
+        day: The first day of the newer part.
+
+    Returns:
+        The newer and the older part. None where they would not make the same report: the days
+        are not in LiteLLM's order, newest first, or are not what the totals are of.
+    """
+    pages = _once(pages)
+    rows = _rows(pages)
+    split = next((at for at, (date, _) in enumerate(rows) if date < day), len(rows))
+    newer, older = rows[:split], rows[split:]
+    totals = [_added_up([row.get("metrics") for _, row in part]) for part in (newer, older)]
+    same = all(
+        math.isclose(new + old, told, abs_tol=1e-9)
+        for new, old, told in zip(*totals, _totals(pages), strict=True)
+    )
+    if not same or any(date >= day for date, _ in older):
+        return None
+    return _report(newer, totals[0]), _report(older, totals[1])
+
+
+def merged(newer: Json, older: Json) -> Json:
+    """Return the report of two periods that have no day in common."""
+    by_key = dict(newer["usage_by_key"])
+    for token, use in older["usage_by_key"].items():
+        by_key[token] = _merged_key(by_key[token], use) if token in by_key else use
+    by_model = dict(newer["usage_by_model"])
+    for model, use in older["usage_by_model"].items():
+        by_model[model] = _merged_totals(by_model[model], use) if model in by_model else use
+    return {
+        **_merged_totals(newer, older),
+        "usage_by_model": by_model,
+        "usage_by_key": by_key,
+        "daily_usage": older["daily_usage"] + newer["daily_usage"],
+        "daily_by_model": newer["daily_by_model"] + older["daily_by_model"],
+    }
+
+
+def rows(usage: Json) -> int:
+    """Return how large a report is."""
+    return sum(len(part) for part in usage.values() if isinstance(part, dict | list))
+
+
+def without_spend(usage: Json) -> Json:
+    """Return a report whose dollars are all 0; tokens and counts stay."""
+
+    def blank(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                name: 0
+                if name in {"spend", "total_spend"} and not isinstance(part, dict)
+                else blank(part)
+                for name, part in value.items()
+            }
+        return [blank(part) for part in value] if isinstance(value, list) else value
+
+    blanked: Json = blank(usage)
+    return blanked
+
+
+def _report(rows: Iterable[tuple[str, Json]], totals: Sequence[float]) -> Json:
+    # Metrics are sorted into lists first: what takes least time is adding up whole columns.
+    days: defaultdict[str, list[Any]] = defaultdict(list)
+    models: defaultdict[str, list[Any]] = defaultdict(list)
+    model_days: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
+    keys: defaultdict[str, list[tuple[str | None, Any]]] = defaultdict(list)
+    for date, row in rows:
+        told, own = _models(row), row.get("metrics")
+        # A day without figures of its own is what its models add up to.
+        days[date] += [own] if own else [entry.get("metrics") for _, entry in told]
+        for model, entry in told:
+            metrics = entry.get("metrics")
+            models[model].append(metrics)
+            model_days[date, model].append(metrics)
+        for token, used, use in _key_uses(row, told):
+            keys[token].append((used, use))
+    return {
+        **_named(TOTALS, totals),
+        "usage_by_model": {
+            model: _named(TOTALS, _added_up(metrics)) for model, metrics in models.items()
+        },
+        "usage_by_key": {token: _key(uses) for token, uses in keys.items()},
+        "daily_usage": [
+            {"date": date, **_named(METRICS, _added_up(days[date]))} for date in sorted(days)
+        ],
+        "daily_by_model": [
+            {"date": date, "model": model, **_named(METRICS, _added_up(metrics))}
+            for (date, model), metrics in model_days.items()
+        ],
+    }
+
+
+def _key(uses: Sequence[tuple[str | None, Any]]) -> Json:
+    """Return an entry of ``usage_by_key``.
+
+    Args:
+        uses: As :func:`_key_uses` returns them, without the key.
+    """
+    entries = [use for _, use in uses if isinstance(use, dict)]
+    key = {
+        "team_id": None,
+        "models": list(dict.fromkeys(model for model, _ in uses if model is not None)),
+        **_named(TOTALS, _added_up([entry.get("metrics") for entry in entries])),
+    }
+    described = [data for entry in entries if isinstance(data := entry.get("metadata"), dict)]
+    for name in ("key_alias", "team_id"):
+        # Older rows of a key may lack what newer ones have.
+        told = [data[name] for data in described if name in data]
+        if told:
+            key[name] = next(filter(None, told), told[-1])
+    return key
+
+
+def _merged_key(newer: Json, older: Json) -> Json:
+    more = [model for model in older["models"] if model not in newer["models"]]
+    about = {**newer, "models": newer["models"] + more}
+    for name in ("key_alias", "team_id"):
+        if name in older and not about.get(name):
+            about[name] = older[name]
+    return {**about, **_merged_totals(newer, older)}
+
+
+def _merged_totals(newer: Json, older: Json) -> Json:
+    return {name: newer[name] + older[name] for name in TOTALS}
+
+
+def _rows(pages: Iterable[Any]) -> list[tuple[str, Json]]:
+    """Return the days of all pages, with what LiteLLM tells of each."""
+    results = (page.get("results") for page in pages if isinstance(page, dict))
+    return [
+        (row["date"], row)
+        for rows in results
+        if isinstance(rows, list)
+        for row in rows
+        if isinstance(row, dict) and isinstance(row.get("date"), str)
+    ]
+
+
+def _models(row: Json) -> Sequence[tuple[str, Json]]:
+    """Return the models of one day, with LiteLLM's entry of each.
+
+    By public name (``model_groups``), but where these tell less than ``models``: LiteLLM's
+    aggregated answer leaves out of ``model_groups`` what was used without a public name.
+    """
+    breakdown = _object(row.get("breakdown"))
+    names = ("model_groups", "models")
+    return _fullest(row, (_entries(breakdown.get(name)) for name in names))
+
+
+def _key_uses(
+    row: Json, models: Sequence[tuple[str, Json]]
+) -> Sequence[tuple[str, str | None, Any]]:
+    """Return which key used what on one day.
+
+    Args:
+        row: The day.
+        models: What :func:`_models` returns of it.
+
+    Returns:
+        Key hash, model and LiteLLM's entry, which has metrics and the key's name. Where
+        ``models`` tell less of the keys than LiteLLM does elsewhere in the day (it knows no
+        model of a call to an MCP server), the entries are without a model, and the names of
+        models without an entry.
+    """
+    breakdown = _object(row.get("breakdown"))
+    named = _uses(models)
+
+    def sources() -> Iterator[Sequence[tuple[str, str | None, Json]]]:
+        yield named
+        yield [(token, None, use) for token, use in _entries(breakdown.get("api_keys"))]
+        for name in ("models", "model_groups"):
+            yield _uses(_entries(breakdown.get(name)))
+
+    source = _fullest(row, sources())
+    if source is named:
+        return named
+    tokens = {token for token, _, _ in source}
+    return [(token, None, use) for token, _, use in source] + [
+        (token, model, None) for token, model, _ in named if token in tokens
+    ]
+
+
+def _uses(models: Iterable[tuple[str, Json]]) -> Sequence[tuple[str, str | None, Json]]:
+    return [
+        (token, model, use)
+        for model, entry in models
+        for token, use in _entries(entry.get("api_key_breakdown"))
+    ]
+
+
+def _fullest(row: Json, sources: Iterable[Sequence[T]]) -> Sequence[T]:
+    """Return the source that adds up to the day, or else the one that tells most of it.
+
+    Args:
+        row: The day.
+        sources: Tuples that end with one of LiteLLM's entries. Of two sources that tell as much
+            the earlier one is returned.
+    """
+    day = _added_up([row.get("metrics")])
+    fullest: Sequence[T] = ()
+    most: Sequence[float] = ()
+    for source in sources:
+        if not source:
+            continue
+        sums = _added_up([entry[-1].get("metrics") for entry in source])
+        if any(day) and all(map(_same, sums, day)):
+            return source
+        if not fullest or any(_less(most[at], sums[at]) for at in _COMPARED):
+            fullest, most = source, sums
+    return fullest
+
+
+def _same(one: float, other: float) -> bool:
+    # LiteLLM's database and this module add the same numbers up in another order.
+    return math.isclose(one, other, abs_tol=1e-9)
+
+
+def _less(one: float, other: float) -> bool:
+    return one < other and not _same(one, other)
+
+
+def _once(pages: Sequence[Any]) -> Sequence[Any]:
+    """Return pages without those rows that an earlier page has had.
+
+    A page is one of database rows: one for each day, key, model, provider and endpoint, newest
+    day first. In LiteLLM 1.81 the rows of one day have no order, and in any version a row that
+    is written between two reads moves others to the next page: so a row may come twice. What
+    a page tells of its rows is their sums by day, model and key. The same day, model and key
+    with the same metrics on two pages is taken for one row; with other metrics, for rows of
+    two providers or endpoints, which both count.
+    """
+    if len(pages) < 2:
+        return pages
+    seen: set[Any] = set()
+    return [_unseen(page, seen) for page in pages if isinstance(page, dict)]
+
+
+def _unseen(page: Json, seen: set[Any]) -> Json:
+    """Return a page without the rows in ``seen``, and add its other rows to ``seen``."""
+    found: set[Any] = set()
+    results = []
+    repeated = False
+    for date, row in _rows([page]):
+        breakdown = _object(row.get("breakdown"))
+        groups, _ = _new(breakdown.get("model_groups"), seen, found, date, "model_groups")
+        models, gone = _new(breakdown.get("models") or {"": row}, seen, found, date, "models")
+        if not gone:
+            results.append(row)
+            continue
+        repeated = True
+        metrics = _rest(row, gone)
+        if groups or models or not all(_same(number, 0) for number in metrics.values()):
+            # What is told by key alone can't be told apart.
+            told = {**breakdown, "model_groups": groups, "models": models, "api_keys": {}}
+            results.append({"date": date, "metrics": metrics, "breakdown": told})
+    seen |= found
+    # LiteLLM's totals are of all rows of the page.
+    return {"results": results} if repeated else page
+
+
+def _new(models: Any, seen: set[Any], found: set[Any], *where: str) -> tuple[Json, list[Any]]:
+    """Return the entries of models without what was seen, and the metrics of what was."""
+    kept: Json = {}
+    gone: list[Any] = []
+    for name, entry in _entries(models):
+        uses = dict(_entries(entry.get("api_key_breakdown"))) or {"": entry}
+        marks = {
+            token: (*where, name, token, *_added_up([use.get("metrics")]))
+            for token, use in uses.items()
+        }
+        found.update(marks.values())
+        again = [uses[token].get("metrics") for token, mark in marks.items() if mark in seen]
+        if len(again) == len(uses):
+            gone.append(entry.get("metrics"))
+            continue
+        gone += again
+        new = {token: uses[token] for token, mark in marks.items() if mark not in seen}
+        changed = {"metrics": _rest(entry, again), "api_key_breakdown": new}
+        kept[name] = {**entry, **changed} if again else entry
+    return kept, gone
+
+
+def _rest(entry: Json, gone: Sequence[Any]) -> Json:
+    """Return an entry's metrics without those of a part of it."""
+    whole, part = _added_up([entry.get("metrics")]), _added_up(gone)
+    return _named(METRICS, [number - less for number, less in zip(whole, part, strict=True)])
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _entries(value: Any) -> list[tuple[str, Json]]:
+    entries = value.items() if isinstance(value, dict) else ()
+    return [(name, entry if isinstance(entry, dict) else {}) for name, entry in entries]
+
+
+def _totals(pages: Iterable[Any]) -> Sequence[float]:
+    """Return the sums of pages, in the order of :data:`TOTALS`: LiteLLM's, or else the days'."""
+    told = []
+    for page in pages:
+        metadata = _object(page.get("metadata")) if isinstance(page, dict) else {}
+        days = _named(METRICS, _added_up([row.get("metrics") for _, row in _rows([page])]))
+        totals = {name: metadata.get(f"total_{name.removeprefix('total_')}") for name in METRICS}
+        told.append({**days, **present(**totals)})
+    return _added_up(told)
+
+
+def _added_up(metrics: Sequence[Any]) -> Sequence[float]:
+    """Return the sums of rows of metrics, in the order of :data:`METRICS`."""
+    try:
+        table = list(map(_metrics, metrics))
+        plain = bool(table) and _PLAIN.issuperset(map(type, chain.from_iterable(table)))
+    except (KeyError, TypeError):
+        plain = False
+    if plain:
+        sums = table[0] if len(table) == 1 else _columns(table)
+        if math.isfinite(sum(sums)):
+            return sums
+    # With something among them that counts as nothing.
+    rows = (row if isinstance(row, dict) else {} for row in metrics)
+    return _columns([[_number(row.get(name)) for name in METRICS] for row in rows])
+
+
+def _columns(table: Sequence[Sequence[float]]) -> Sequence[float]:
+    # sum() of Python 3.12 rounds otherwise than the original does.
+    return [reduce(add, column, 0) for column in zip(*table, strict=True)] or [0] * len(METRICS)
+
+
+def _named(names: Sequence[str], values: Sequence[float]) -> Json:
+    return dict(zip(names, values, strict=True))
+
+
+def _number(value: Any) -> float:
+    usable = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if usable and math.isfinite(value) else 0
