@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
 from flask import Blueprint, Response, request
@@ -16,9 +17,12 @@ from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.address import client_network
 from litellm_plugin.routes.cors import CrossOrigin
-from litellm_plugin.routes.request_state import RequestState, keep, state_or_none
+from litellm_plugin.routes.request_state import STATE, RequestState
 from litellm_plugin.routes.responses import add_etag, secured
 from litellm_plugin.routes.routing import requested_route
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -51,13 +55,12 @@ class Pipeline:
             The answer to a CORS preflight; None for a request that goes on to its view.
         """
         started = time.perf_counter()
-        context.begin(request.environ)
+        environ = request.environ
+        context.begin(environ)
         deadline.begin(self._plugin.settings.service.timeouts.total)
         route = requested_route()
-        state = RequestState(
-            self._plugin, _path_below(self._mount), route.event if route else None, started
-        )
-        keep(state)
+        event = route.event if route else None
+        environ[STATE] = state = RequestState(self._plugin, self._path(environ), event, started)
         state.outer = journal.begin(state)
         if self._cross_origin and (preflight := self._cross_origin.preflight(request)):
             return preflight
@@ -73,7 +76,8 @@ class Pipeline:
     def after(self, answer: Response) -> Response:
         """Write the audit event, set the headers, count the answer."""
         deadline.end()  # the thread goes on to another request
-        state = state_or_none()
+        environ = request.environ
+        state: RequestState | None = environ.get(STATE)
         if state is None:  # the application around the blueprint answered first
             return answer
         response = secured(answer)
@@ -85,13 +89,28 @@ class Pipeline:
         if self._cross_origin is not None:
             self._cross_origin.finish(response, request)
         add_etag(response, request)
-        rule = request.environ[context.ROUTE] = (
-            request.url_rule.rule if request.url_rule else "none"
-        )
+        rule = request.url_rule
+        name = environ[context.ROUTE] = rule.rule if rule else "none"
         seconds = time.perf_counter() - state.started
-        metrics.answered(request.method, rule, response.status_code, seconds)
+        metrics.answered(request.method, name, response.status_code, seconds)
         context.end()
         return response
+
+    def _path(self, environ: WSGIEnvironment) -> str:
+        """Return the path below the mount, as the client sent it.
+
+        Where that does not decode to the path that Flask routes (``%2F`` in the mount, or a
+        ``SCRIPT_NAME`` that a client made up), the routed path is returned: barrier and route must
+        look at the same path.
+        """
+        sent = str(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").partition("?")[0]
+        if not sent.startswith("/"):
+            sent = urlsplit(sent).path
+        above = (request.script_root + self._mount).strip("/")
+        segments = above.count("/") + 1 if above else 0
+        below = "/" + "/".join(sent.lstrip("/").split("/", segments)[segments:])
+        routed = request.path.removeprefix(self._mount) or "/"
+        return below if unquote(below) == routed else quote(routed)
 
     def _is_exempt(self, path: str) -> bool:
         # The slash at the end makes a prefix match whole segments.
@@ -124,21 +143,3 @@ class Pipeline:
                 self._plugin.rate_limits.write(subject, service=True)
             case user:
                 self._plugin.rate_limits.write(user.entity_ref, service=False)
-
-
-def _path_below(mount: str) -> str:
-    """Return the path below the mount, as the client sent it.
-
-    Where that does not decode to the path that Flask routes (``%2F`` in the mount, or a
-    ``SCRIPT_NAME`` that a client made up), the routed path is returned: barrier and route must look
-    at the same one.
-    """
-    environ = request.environ
-    sent = str(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").partition("?")[0]
-    if not sent.startswith("/"):
-        sent = urlsplit(sent).path
-    above = (request.script_root + mount).strip("/")
-    segments = above.count("/") + 1 if above else 0
-    below = "/" + "/".join(sent.lstrip("/").split("/", segments)[segments:])
-    routed = request.path.removeprefix(mount) or "/"
-    return below if unquote(below) == routed else quote(routed)

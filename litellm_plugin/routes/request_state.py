@@ -20,7 +20,7 @@ from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes.address import client_address
 from litellm_plugin.shapes import present
 
-_KEY = "litellm_plugin.state"  # in the WSGI environment; flask.g may outlive a request
+STATE = "litellm_plugin.state"  # in the WSGI environment; flask.g may outlive a request
 
 # Fields of a body that an audit event shows: all that LiteLLM can be asked for except metadata,
 # where users keep data of their own.
@@ -113,19 +113,8 @@ class RequestState:
 
 def state() -> RequestState:
     """Return what is known of the request under way."""
-    known: RequestState = request.environ[_KEY]
+    known: RequestState = request.environ[STATE]
     return known
-
-
-def state_or_none() -> RequestState | None:
-    """Return the same; None for a request that was answered before it came to the pipeline."""
-    known: RequestState | None = request.environ.get(_KEY)
-    return known
-
-
-def keep(known: RequestState) -> None:
-    """Make ``known`` the state of the request under way."""
-    request.environ[_KEY] = known
 
 
 # The plugin that serves the request under way.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 from flask import Request, Response
-from werkzeug.datastructures import Headers
-from werkzeug.http import parse_set_header
 
 from litellm_plugin.clients.litellm import Account
 from litellm_plugin.observability.context import REQUEST_ID
@@ -52,23 +50,26 @@ class SecuredResponse(Response):
     public = False
     varies_by_origin = False
 
-    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
-        """Return the headers that are sent."""
-        headers = super().get_wsgi_headers(environ)
-        present = {name.lower() for name, _ in headers}
-        for name, value in SECURITY.items():
-            if name.lower() not in present:
-                headers.add(name, value)
-        request_id = environ.get(REQUEST_ID)
-        if request_id and "x-request-id" not in present:
-            headers.add("X-Request-Id", request_id)
+    def get_wsgi_response(
+        self, environ: WSGIEnvironment
+    ) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
+        """Return body, status and headers as they are sent."""
+        body, status, sent = super().get_wsgi_response(environ)
+        # Added to the finished list: werkzeug would check these constants on every response.
+        ours = SECURITY if self.public else PRIVATE
         if not self.public:
-            headers.set("Cache-Control", "no-store")
+            sent = [header for header in sent if header[0].lower() != "cache-control"]
+        theirs = {name.lower() for name, _ in sent}
+        sent += [header for header in ours.items() if header[0].lower() not in theirs]
+        if REQUEST_ID in environ and "x-request-id" not in theirs:
+            sent.append(("X-Request-Id", environ[REQUEST_ID]))
         if self.varies_by_origin:
-            vary = parse_set_header(", ".join(headers.getlist("Vary")))
-            vary.add("Origin")
-            headers.set("Vary", vary.to_header())
-        return headers
+            vary = [value for name, value in sent if name.lower() == "vary"]
+            if not any(part.strip().lower() == "origin" for part in ",".join(vary).split(",")):
+                vary.append("Origin")
+            sent = [header for header in sent if header[0].lower() != "vary"]
+            sent.append(("Vary", ", ".join(vary)))
+        return body, status, sent
 
 
 class PublicResponse(SecuredResponse):
