@@ -61,7 +61,7 @@ class Pipeline:
         route = requested_route()
         event = route.event if route else None
         environ[STATE] = state = RequestState(self._plugin, self._path(environ), event, started)
-        state.outer = journal.begin(state)
+        state.journal_token = journal.begin(state)
         if self._cross_origin and (preflight := self._cross_origin.preflight(request)):
             return preflight
         if not self._is_exempt(state.path):
@@ -82,8 +82,8 @@ class Pipeline:
             return answer
         response = secured(answer)
         state.write_audit_event(response)
-        if state.outer is not None:
-            journal.end(state.outer)
+        if state.journal_token is not None:
+            journal.end(state.journal_token)
         if state.caller is not None and state.caller.stale_seconds is not None:
             response.headers["X-Stale-Seconds"] = str(int(state.caller.stale_seconds))
         if self._cross_origin is not None:

@@ -44,7 +44,7 @@ class RequestState:
         path: Path below the mount, still percent-encoded.
         event: Audit event of the route; None where the request changes nothing.
         started: ``time.perf_counter()`` when the request came.
-        outer: Ends the request in the audit log.
+        journal_token: Ends the request for :mod:`~litellm_plugin.observability.journal`.
         principal: The caller, once the credentials are verified.
         actor: The caller's name on a route that verifies its own tokens.
         caller: The principal with user id and groups, once a view has asked for that.
@@ -57,7 +57,7 @@ class RequestState:
     path: str
     event: Event | None
     started: float
-    outer: Token[Any] | None = None
+    journal_token: Token[Any] | None = None
     principal: Principal | None = None
     actor: str | None = None
     caller: Caller | None = None
