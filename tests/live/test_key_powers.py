@@ -157,16 +157,18 @@ def test_registries_are_open_as_the_documentation_says(
     litellm: LiteLLMRig, role: str, ways: dict[str, NewKey], told: Told
 ) -> None:
     name = f"agent-{uuid4().hex[:8]}"
-    card = {"name": name, "description": "d", "url": "http://127.0.0.1:9", "version": "1"}
+    card = {"name": name, "description": "d", "url": "http://127.0.0.1:9/", "version": "1"}
     agent = {
         "agent_name": name,
         "agent_card_params": {
             **card,
-            "capabilities": {},
+            "protocolVersion": "1.0",
+            "capabilities": {"streaming": True},
             "skills": [],
             "defaultInputModes": ["text"],
             "defaultOutputModes": ["text"],
         },
+        "litellm_params": {},
     }
     plugin = {"name": name, "source": {"source": "github", "repo": "a/b"}}
     secret = next(iter(ways.values()))("gpt-4o-mini")
