@@ -57,6 +57,7 @@ live-all: .venv/.installed  ## the same with each version of LiteLLM, before a r
 
 docs: .venv/.installed  ## build the documentation into site/
 	$(BIN)/python docs/configuration_page.py
+	$(BIN)/python docs/routes_page.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@! grep -rnEo --include='*.html' --include='*.css' \
 		'<(script|img|iframe)[^>]* src="?(https?:)?//[^>]*|<link[^>]* rel="?stylesheet[^>]* href="?(https?:)?//[^>]*|url\(["'"'"']?(https?:)?//[^)]*' site \
