@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from werkzeug.routing import Rule
 
 from litellm_plugin import create_app
@@ -20,6 +22,17 @@ from tests.fakes import FakeBackstage, FakeKeycloak, FakeLiteLLM, Network
 from tests.tokens import TokenFactory
 
 JWKS_PATH = "/.backstage/auth/v1/jwks.json"
+
+# How many examples a property is tried with: few by default, many for ``make deep``. None has a
+# time to keep to: a busy machine is no fault.
+for profile, examples in (("default", 20), ("deep", 200)):
+    hypothesis_settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+hypothesis_settings.load_profile("default")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,7 +12,7 @@ from litellm_plugin.cache.single_flight import SingleFlight
 from litellm_plugin.clients import deadline
 from litellm_plugin.errors import PluginError, UpstreamError
 
-WAIT = 5  # seconds, at most
+WAIT = 60  # seconds, at most
 
 
 class Call:
