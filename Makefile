@@ -32,11 +32,13 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 sandbox: .venv/.run  ## run the service with LiteLLM and Backstage stand-ins
 	$(BIN)/python -m litellm_plugin sandbox
 
+WORKERS := -n logical --maxprocesses 4
+
 test: .venv/.installed  ## run the default test suite
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest $(WORKERS)
 
 deep: .venv/.installed  ## test with processes, and with many more made-up requests
-	$(BIN)/python -m pytest -n 2 -m "deep or hypothesis" --hypothesis-profile deep
+	$(BIN)/python -m pytest $(WORKERS) -m "deep or hypothesis" --hypothesis-profile deep
 
 faults: .venv/.installed  ## test a deployment while its upstreams fail
 	$(BIN)/python -m pytest -m faults tests/faults

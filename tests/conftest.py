@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -59,21 +60,23 @@ def _own_temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(scope="session", autouse=True)
 def _rules_are_compiled_once() -> Iterator[None]:
-    """Let applications share what werkzeug makes of a rule to build URLs, which none does here.
+    """Let applications share what werkzeug makes of a rule.
 
-    It is nine tenths of what an application takes to be made, and most tests make one.
+    It is more than nine tenths of what an application takes to be made, and most tests make one.
     """
-    compiled: dict[tuple[str, str, bool], Any] = {}
-    compile_ = Rule._compile_builder
+    made = ("_parts", "_trace", "_converters", "arguments", "_build", "_build_unknown")
+    compiled: dict[tuple[Any, ...], dict[str, Any]] = {}
+    compile_ = Rule.compile
 
-    def once(self: Rule, append_unknown: bool = True) -> Any:
-        key = (self.rule, repr(self.defaults), append_unknown)
+    def once(self: Rule) -> None:
+        key = (self.rule, repr(self.defaults), self.merge_slashes, self.strict_slashes)
         if key not in compiled:
-            compiled[key] = compile_(self, append_unknown)
-        return compiled[key]
+            compile_(self)
+            compiled[key] = {name: vars(self)[name] for name in made}
+        vars(self).update(compiled[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rule, "_compile_builder", once)
+        patch.setattr(Rule, "compile", once)
         yield
 
 
@@ -139,6 +142,20 @@ def network(
     hosts.install(monkeypatch)
     monkeypatch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)  # no waiting in tests
     return hosts
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Released whenever a thread joins a call that another one has under way."""
+    joiners = threading.Semaphore(0)
+
+    class Watched(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            joiners.release()
+            return super().wait(timeout)
+
+    monkeypatch.setattr("litellm_plugin.cache.single_flight.Event", Watched)
+    return joiners
 
 
 @pytest.fixture

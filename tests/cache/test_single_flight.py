@@ -38,20 +38,6 @@ def pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(8)
 
 
-@pytest.fixture
-def joined(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
-    """Released whenever somebody joins a running call."""
-    joiners = threading.Semaphore(0)
-
-    class Watched(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            joiners.release()
-            return super().wait(timeout)
-
-    monkeypatch.setattr("litellm_plugin.cache.single_flight.Event", Watched)
-    return joiners
-
-
 def test_those_who_arrive_together_share_one_call(
     pool: ThreadPoolExecutor, joined: threading.Semaphore
 ) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event, Timer
+from threading import Semaphore
 
 import pytest
 from prometheus_client import REGISTRY
@@ -101,23 +101,16 @@ def test_reads_are_counted_by_whether_upstreams_were_asked(grown: Grown) -> None
     assert counted == {"hit": 1, "miss": 2, "stale": 1, "shared": 0}
 
 
-def test_reads_that_share_one_under_way_are_counted(grown: Grown) -> None:
+def test_reads_that_share_one_under_way_are_counted(grown: Grown, joined: Semaphore) -> None:
     cache = Cache(0)
-    joined, asked = Event(), Event()
 
     def load() -> int:
-        asked.set()
-        assert joined.wait(60)
+        assert joined.acquire(timeout=60)
         return 1
 
-    def second() -> int:
-        assert asked.wait(60)
-        Timer(0.05, joined.set).start()
-        return cache.read(("other", "a"), (), load)
-
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(cache.read, ("other", "a"), (), load)
-        assert (pool.submit(second).result(), first.result()) == (1, 1)
+        both = [pool.submit(cache.read, ("other", "a"), (), load) for _ in range(2)]
+        assert [read.result() for read in both] == [1, 1]
     assert grown("cache_reads_total", kind="other", result="shared") == 1
     assert grown("cache_reads_total", kind="other", result="miss") == 1
 

@@ -69,7 +69,7 @@ def turns() -> Iterator[int]:
 
 @SCHEMA.parametrize()
 @settings(
-    max_examples=50 if DEEP else 4,
+    max_examples=settings().max_examples // 5,
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),
