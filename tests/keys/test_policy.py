@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_plugin.config.settings import KeyPolicy, Provisioning, Role
@@ -365,7 +365,6 @@ def _refused(ask: Callable[[], object]) -> bool:
 
 @pytest.mark.parametrize("what", TOGETHER)
 @given(st.data())
-@settings(max_examples=80, deadline=None)
 def test_what_several_policies_allow_together_each_allows(what: str, data: st.DataObject) -> None:
     common, ceilings, fields = TOGETHER[what]
     some = st.fixed_dictionaries({name: CEILINGS[name] for name in ceilings})

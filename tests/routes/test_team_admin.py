@@ -32,7 +32,7 @@ def test_two_different_requests_are_never_answered_with_one_team(
             "/team/new",
             body={"team_alias": alias},
             json={"team_id": f"id-{alias}", "team_alias": alias},
-            meanwhile=lambda: both_there.wait(5) and None,
+            meanwhile=lambda: both_there.wait(60) and None,
         )
 
     def create(alias: str) -> Any:
@@ -58,7 +58,7 @@ def test_the_same_request_sent_twice_at_once_makes_one_team(
 
     def make() -> None:
         making.set()
-        assert joined.wait(5)
+        assert joined.wait(60)
 
     monkeypatch.setattr("litellm_plugin.cache.single_flight.Event", Watched)
     # The first request is answered when the second has joined it.
