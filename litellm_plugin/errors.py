@@ -10,66 +10,9 @@ that Backstage itself sends from in front of a plugin.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
 
-# Every run of characters is looked at once, from its beginning: "eyJeyJeyJ..." as long
-# as a request's body would keep a plain eyJ\w+ busy for seconds.
-_JWT = re.compile(
-    r"(?<![A-Za-z0-9_\-])((?>[A-Za-z0-9_\-]*?(?=eyJ)))"
-    r"eyJ[A-Za-z0-9_\-]*+\.[A-Za-z0-9_\-]++\.[A-Za-z0-9_\-]*+"
-)
-_HASH_DIGITS = 64
-_DIGITS = re.compile(r"[0-9A-Fa-f]{64}")  # found or not found in a quarter of the time
-# The D of a %3D in front is no digit of the hash.
-_KEY_HASH = re.compile(
-    r"(?:(?<![0-9A-Fa-f])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
-    r"[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"
-)
-# Behind what each has in it: most texts have none of that, and all that is written is searched.
-_SECRETS = (
-    ("Bearer", re.compile(r"Bearer\s+[A-Za-z0-9._\-+/=]+"), "Bearer [redacted]"),
-    ("sk-", re.compile(r"sk-[A-Za-z0-9_\-]{8,}"), "sk-[redacted]"),
-    # LiteLLM quotes the ends of a master key that it refuses.
-    (
-        "Received",
-        re.compile(r"(\bReceived(?: API Key)? ?= ?)[^\s,\"'\\]+"),
-        r"\1[redacted]",
-    ),
-    ("eyJ", _JWT, r"\1[redacted]"),
-)
-
-
-# What this process was configured with, in whatever form; the longest first.
-_LEAST = 6  # characters; what is shorter is no secret, and would be found in every other word
-_configured: tuple[str, ...] = ()
-
-
-def never_show(secrets: Iterable[str]) -> None:
-    """Let :func:`redact` know secrets of the configuration; they may look like anything."""
-    global _configured  # noqa: PLW0603 - one list for the process: so is everything that is written
-    known = {secret for secret in secrets if len(secret) >= _LEAST}
-    known |= {quote(secret, safe="") for secret in known}
-    _configured = tuple(sorted(known.union(_configured), key=lambda each: (-len(each), each)))
-
-
-def redact(text: str, *, hashes: bool = True) -> str:
-    """Return ``text`` without configured secrets, bearer tokens, ``sk-`` keys, JWTs, key hashes.
-
-    Args:
-        text: To be shown to somebody.
-        hashes: Whether key hashes go, too; who sent one may have it back.
-    """
-    for secret in _configured:
-        text = text.replace(secret, "[redacted]")
-    for part, pattern, replacement in _SECRETS:
-        if part in text:
-            text = pattern.sub(replacement, text)
-    if hashes and len(text) >= _HASH_DIGITS and _DIGITS.search(text):
-        text = _KEY_HASH.sub("[redacted]", text)
-    return text
+from litellm_plugin.redaction import redact
 
 
 class PluginError(Exception):

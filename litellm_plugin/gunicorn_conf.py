@@ -166,9 +166,9 @@ def post_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicor
     LiteLLM's answers are thousands of objects without a cycle among them, which
     come and go by themselves.
     """
-    from litellm_plugin.observability import context  # noqa: PLC0415
+    from litellm_plugin.observability import request_id  # noqa: PLC0415
 
-    if context.followed():
+    if request_id.has_spans():
         # The thread that sends spans is each worker's own.
         from litellm_plugin.observability import tracing as spans  # noqa: PLC0415 - an extra
 

@@ -33,9 +33,9 @@ from litellm_plugin.config.settings import (
     Settings,
     Timeouts,
 )
-from litellm_plugin.errors import BackstageUnavailable, never_show
+from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.authenticator import Authenticator
-from litellm_plugin.identity.jwks import NoKeysError
+from litellm_plugin.identity.key_sets import NoKeysError
 from litellm_plugin.identity.keycloak import BridgeVerifier
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
@@ -49,6 +49,7 @@ from litellm_plugin.models import Models
 from litellm_plugin.observability import logs, metrics
 from litellm_plugin.observability.readiness import Look, Readiness
 from litellm_plugin.rate_limits import RateLimits
+from litellm_plugin.redaction import register_secrets
 from litellm_plugin.teams.administration import TeamAdmin
 from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports
@@ -145,7 +146,7 @@ def build(
     Raises:
         ConfigError: They ask for what is not installed.
     """
-    never_show(settings.secrets())
+    register_secrets(settings.secrets())
     metrics.started(litellm_plugin.__version__)
     utc_now = now or (lambda: datetime.now(UTC))
     service = settings.service

@@ -11,7 +11,8 @@ from flask import Flask
 
 from litellm_plugin import create_app, errors
 from litellm_plugin.config.settings import Cache, Settings
-from litellm_plugin.errors import BadRequest, redact
+from litellm_plugin.errors import BadRequest
+from litellm_plugin.redaction import redact
 from tests.canaries import CONFIGURED, PASSWORD, WATCH, failed_for_output, secrets_in, shared_folder
 from tests.client import PluginClient
 from tests.fakes import FakeLiteLLM

@@ -83,7 +83,7 @@ class Counters:
             except (StorageError, OSError, ValueError) as exc:
                 self._breaker.failed(exc)
             else:
-                self._breaker.answered()
+                self._breaker.succeeded()
                 return wait
         with self._lock:
             if self._own is None:

@@ -228,7 +228,7 @@ class RedisTier:
         except (RedisError, OSError, ValueError) as exc:  # the last: no number of ours
             self._breaker.failed(exc)
             raise TierUnavailableError(f"Redis does not answer: {exc}") from exc
-        self._breaker.answered()
+        self._breaker.succeeded()
 
 
 def _digest(text: str) -> str:

@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Discovery
-from litellm_plugin.errors import BackstageUnavailable, redact
+from litellm_plugin.errors import BackstageUnavailable
+from litellm_plugin.redaction import redact
 
 log = logging.getLogger(__name__)
 

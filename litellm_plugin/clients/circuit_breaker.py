@@ -67,7 +67,7 @@ class CircuitBreaker:
             self._next = now + PAUSE
             return True
 
-    def answered(self) -> None:
+    def succeeded(self) -> None:
         """Note that the upstream has answered; whatever it said."""
         if not self._failures:
             return
@@ -105,7 +105,7 @@ class CircuitBreaker:
                     self._meanwhile,
                 )
 
-    def forget(self) -> None:
+    def retire(self) -> None:
         """Note that nobody goes by it any more: it counts as closed, whatever comes back late."""
         with self._lock:
             was_open, self._failures = self.open, 0

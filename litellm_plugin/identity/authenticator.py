@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import Unauthenticated
 from litellm_plugin.identity.external_token import ExternalTokenVerifier
-from litellm_plugin.identity.jwks import Fetch, FixedKeys, KeySet
 from litellm_plugin.identity.jwt import TokenError, parse
+from litellm_plugin.identity.key_sets import Fetch, FixedKeys, KeySet
 from litellm_plugin.identity.plugin_token import PluginTokenVerifier, plugin_keys_url
 from litellm_plugin.identity.principal import Principal
 from litellm_plugin.identity.signing import PLUGIN_TYP, PluginKeys

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from litellm_plugin.config.settings import ExternalAccess, JwksAccess, LegacyAccess, StaticAccess
 from litellm_plugin.errors import NotAllowed, Unauthenticated
-from litellm_plugin.identity.jwks import KeySet
 from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     Claims,
@@ -21,6 +20,7 @@ from litellm_plugin.identity.jwt import (
     audiences,
     check_times,
 )
+from litellm_plugin.identity.key_sets import KeySet
 from litellm_plugin.identity.principal import ServicePrincipal
 
 log = logging.getLogger(__name__)

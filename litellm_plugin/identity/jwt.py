@@ -6,8 +6,8 @@ for another purpose: a :class:`PublicKey` verifies asymmetric signatures, a
 :class:`SharedSecret` HS256 signatures, and a :class:`PrivateKey` signs.
 
 joserfc accepts some things that are refused here: a member name that occurs
-twice, NaN and lone surrogates in JSON, the ``crit`` header, and RSA keys of less
-than 2048 bits.
+twice, numbers that are not finite and lone surrogates in JSON, the ``crit`` header,
+and RSA keys of less than 2048 bits.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from joserfc import jwk, jws
 from joserfc.errors import JoseError
 from joserfc.jwa import JWSAlgModel
 from joserfc.util import base64_to_int, urlsafe_b64decode, urlsafe_b64encode
+
+from litellm_plugin import strict_json
 
 MAX_TOKEN_CHARS = 16 * 1024
 MIN_RSA_BITS = 2048
@@ -355,25 +357,14 @@ def _verify(token: UnverifiedToken, key: jwk.Key, algorithms: Collection[str]) -
 def _json_object(segment: str, name: str) -> dict[str, Any]:
     try:
         text = urlsafe_b64decode(segment.encode("ascii")).decode()
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        value = strict_json.loads(text)
         if "\\u" in text:  # only an escape can write a lone surrogate, which is not encodable
             _to_json(value).encode()
-    except (ValueError, RecursionError) as exc:
+    except ValueError as exc:
         raise TokenError(f"the {name} is not readable") from exc
     if not isinstance(value, dict):
         raise TokenError(f"the {name} is not a JSON object")
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member name occurs twice")
-    return members
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _to_json(value: Any) -> str:

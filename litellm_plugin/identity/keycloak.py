@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from litellm_plugin.config.settings import Bridge
 from litellm_plugin.errors import PluginError
-from litellm_plugin.identity.jwks import Fetch, KeySet, NoKeysError
 from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     Claims,
@@ -19,6 +18,7 @@ from litellm_plugin.identity.jwt import (
     check_times,
     parse,
 )
+from litellm_plugin.identity.key_sets import Fetch, KeySet, NoKeysError
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from cachetools import LRUCache
 
 from litellm_plugin.config.settings import Discovery
 from litellm_plugin.errors import Unauthenticated
-from litellm_plugin.identity.jwks import KeySet, KeySource, NoKeysError
 from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     Claims,
@@ -22,6 +21,7 @@ from litellm_plugin.identity.jwt import (
     check_times,
     parse,
 )
+from litellm_plugin.identity.key_sets import KeySet, KeySource, NoKeysError
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.identity.user_token import UserTokenVerifier, is_user_token
 

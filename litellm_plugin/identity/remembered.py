@@ -11,7 +11,7 @@ from contextlib import suppress
 from cachetools import LRUCache
 
 from litellm_plugin.identity.authenticator import Authenticator
-from litellm_plugin.identity.jwks import NoKeysError
+from litellm_plugin.identity.key_sets import NoKeysError
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 
 MAX_TOKENS = 8192

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from litellm_plugin.config.settings import Discovery
 from litellm_plugin.errors import NotVerifiable, Unauthenticated
-from litellm_plugin.identity.jwks import KeySource, NoKeysError
 from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     Claims,
@@ -17,6 +16,7 @@ from litellm_plugin.identity.jwt import (
     check_times,
     encode_segment,
 )
+from litellm_plugin.identity.key_sets import KeySource, NoKeysError
 from litellm_plugin.identity.principal import UserPrincipal
 
 log = logging.getLogger(__name__)

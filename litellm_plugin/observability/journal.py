@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
 
-from litellm_plugin.errors import redact
 from litellm_plugin.observability import logs
+from litellm_plugin.redaction import redact
 
 Severity = Literal["low", "medium", "high", "critical"]
 

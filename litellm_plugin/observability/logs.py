@@ -19,8 +19,8 @@ from typing import Any
 import orjson
 from pythonjsonlogger.orjson import OrjsonFormatter
 
-from litellm_plugin.errors import redact
-from litellm_plugin.observability import context
+from litellm_plugin.observability import request_id
+from litellm_plugin.redaction import redact
 
 TEXT = "%(asctime)s %(levelname)-7s %(name)s [%(request_id)s] %(message)s"
 
@@ -96,7 +96,7 @@ class JsonFormatter(OrjsonFormatter):
         if audit := log_data.pop("audit", None):
             # The journal's message is the same once more, as text.
             log_data.update(message=audit.get("eventId"), audit=audit)
-        trace = context.present()
+        trace = request_id.current()
         if trace is not None:
             log_data.setdefault("request_id", trace.request_id)
             log_data.setdefault("trace_id", trace.trace_id)
@@ -115,7 +115,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text, its request's id in it."""
         if not hasattr(record, "request_id"):
-            trace = context.present()
+            trace = request_id.current()
             record.request_id = trace.request_id if trace else "-"
         return redact(super().format(record))
 
@@ -191,7 +191,7 @@ def at_once(log: logging.Logger, level: int, message: str, facts: dict[str, Any]
         "message": message,
         **facts,
     }
-    trace = context.present()
+    trace = request_id.current()
     if trace is not None:
         line.setdefault("request_id", trace.request_id)
         line.setdefault("trace_id", trace.trace_id)

@@ -10,9 +10,6 @@ prometheus_client keeps a file for each process there.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -40,7 +37,7 @@ UPSTREAM = Histogram(
     ("upstream", "method", "status"),
     buckets=SECONDS,
 )
-LEFT_ALONE = Gauge(
+CIRCUITS_OPEN = Gauge(
     "litellm_plugin_upstream_left_alone",
     "Workers that ask an upstream once a second only, because it does not answer.",
     ("upstream",),
@@ -98,21 +95,15 @@ def answered(method: str, route: str, status: int, seconds: float) -> None:
     _request(method if method in METHODS else "other", route, status).observe(seconds)
 
 
-@contextmanager
-def upstream_call(name: str, method: str) -> Iterator[list[int]]:
-    """Count a call to an upstream, whose status is to be put into the list if it answers."""
-    began = time.perf_counter()
-    answered: list[int] = []
-    try:
-        yield answered
-    finally:
-        status = f"{answered[0] // 100}xx" if answered else "none"
-        _upstream(name.lower(), method, status).observe(time.perf_counter() - began)
+def upstream_call(name: str, method: str, status: int | None, seconds: float) -> None:
+    """Count a call to an upstream; ``status`` is None where it did not answer."""
+    label = f"{status // 100}xx" if status else "none"
+    _upstream(name.lower(), method, label).observe(seconds)
 
 
-def left_alone(name: str, more: bool) -> None:
-    """Count a worker that leaves an upstream alone, or asks it again."""
-    LEFT_ALONE.labels(name.lower()).inc(1 if more else -1)
+def circuit_open(name: str, is_open: bool) -> None:
+    """Count a worker whose circuit breaker for an upstream opens or closes."""
+    CIRCUITS_OPEN.labels(name.lower()).inc(1 if is_open else -1)
 
 
 def cache_read(kind: str, result: str) -> None:

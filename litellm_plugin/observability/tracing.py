@@ -17,8 +17,8 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from litellm_plugin.errors import redact
-from litellm_plugin.observability import context
+from litellm_plugin.observability import request_id
+from litellm_plugin.redaction import redact
 
 PROBES = "/livez,/readyz,/health/v1/"
 SERVICE = "litellm-plugin"
@@ -39,12 +39,12 @@ def instrument(app: Any, provider: TracerProvider | None = None) -> None:
     )
     if not RequestsInstrumentor().is_instrumented_by_opentelemetry:  # by an application before
         RequestsInstrumentor().instrument(request_hook=_clean, tracer_provider=provider)
-    context.follow(_present)
+    request_id.use_spans(_present)
 
 
 def stop(app: Any) -> None:
     """Undo :func:`instrument`."""
-    context.follow(None)
+    request_id.use_spans(None)
     RequestsInstrumentor().uninstrument()
     FlaskInstrumentor().uninstrument_app(app)  # type: ignore[no-untyped-call]
 

@@ -38,13 +38,13 @@ from litellm_plugin.errors import (
     Unauthenticated,
     UpstreamError,
     UsageUnavailable,
-    redact,
 )
 from litellm_plugin.identity.keycloak import BridgeNotVerifiable
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
-from litellm_plugin.observability import context, journal, metrics
+from litellm_plugin.observability import journal, metrics, request_id
 from litellm_plugin.observability.journal import Event
 from litellm_plugin.plugin import Plugin
+from litellm_plugin.redaction import redact
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.address import client_address, network_of
 from litellm_plugin.routes.cors import CrossOrigin
@@ -377,7 +377,7 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
         began = time.perf_counter()
         asked = _itself()
         environ = asked.environ
-        context.begin(environ)
+        request_id.begin(environ)
         deadline.begin(serving.settings.service.timeouts.total)
         view = current_app.view_functions.get(asked.endpoint or "")
         line = Line(serving, event_of(view, asked.method))
@@ -421,7 +421,7 @@ def install(blueprint: Blueprint, serving: Plugin, open_paths: tuple[str, ...]) 
 
 def _count(response: Response, state: State, asked: Request) -> None:
     rule = asked.url_rule
-    route = asked.environ[context.ROUTE] = rule.rule if rule else "none"
+    route = asked.environ[request_id.ROUTE] = rule.rule if rule else "none"
     seconds = time.perf_counter() - state.began
     metrics.answered(asked.method, route, response.status_code, seconds)
 
@@ -439,7 +439,7 @@ def _finished(
         cross_origin.finish(response, asked)
     finish(response, asked)
     _count(response, state, asked)
-    context.end()
+    request_id.end()
     return response
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from gunicorn.glogging import Logger as GunicornLogger
 
-from litellm_plugin.errors import redact
 from litellm_plugin.observability import logs
-from litellm_plugin.observability.context import REQUEST_ID, ROUTE, TRACE_ID
+from litellm_plugin.observability.request_id import REQUEST_ID, ROUTE, TRACE_ID
+from litellm_plugin.redaction import redact
 
 MAX_PATH = 200  # characters of one that no route is for
 PROBES = frozenset({"/livez", "/readyz"})  # asked every few seconds; told of when they fail

@@ -8,7 +8,7 @@ import pytest
 
 from litellm_plugin.errors import Unauthenticated
 from litellm_plugin.identity.authenticator import Authenticator
-from litellm_plugin.identity.jwks import NoKeysError
+from litellm_plugin.identity.key_sets import NoKeysError
 from litellm_plugin.identity.principal import Principal, ServicePrincipal, UserPrincipal
 from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
 
