@@ -47,7 +47,7 @@ from litellm_plugin.keys.service import Keys
 from litellm_plugin.keys.undelivered import LostKeys
 from litellm_plugin.models import Models
 from litellm_plugin.observability import logs, metrics
-from litellm_plugin.observability.readiness import Look, Readiness
+from litellm_plugin.observability.readiness import Check, Readiness
 from litellm_plugin.rate_limits import RateLimits
 from litellm_plugin.redaction import register_secrets
 from litellm_plugin.teams.administration import TeamAdmin
@@ -209,7 +209,7 @@ def build(
             return False
 
     seen_keys = KeySetReader(upstream(settings, "Backstage", where, timeouts=LOOKING))
-    others: dict[str, Look] = {}
+    others: dict[str, Check] = {}
     if settings.cache.connection is not None:
         others[settings.cache.store] = lambda: cache.stamps("readiness") is not None
     readiness = Readiness(
@@ -218,7 +218,7 @@ def build(
         strict=service.strict_readiness,
     )
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
-    logs.guard()  # every module has been imported by now
+    logs.add_filters()  # every module has been imported by now
     return Plugin(
         settings=settings,
         authenticator=authenticator,

@@ -183,22 +183,22 @@ def test_where_somebody_else_listens_the_line_is_a_record_as_any(written: io.Str
 @pytest.mark.parametrize(
     "name", ["plain", "an é, a \u2028 and a \x1b[31m", "sk-" + "x" * 20, SECRET]
 )
-def test_the_journal_s_line_is_the_same_if_written_at_once(
+def test_the_journal_s_line_is_the_same_if_written_directly(
     written: io.StringIO, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     configured(written)
     request_id.begin({"HTTP_X_REQUEST_ID": "its-id"})
     try:
         journal.record(journal.UNDELIVERED, {"keyAlias": name}, ValueError(f"about {name}"))
-        monkeypatch.setattr(logs, "at_once", lambda *_: False)
+        monkeypatch.setattr(logs, "write_directly", lambda *_: False)
         journal.record(journal.UNDELIVERED, {"keyAlias": name}, ValueError(f"about {name}"))
     finally:
         request_id.end()
-    at_once, by_logging = lines(written)
-    for line in (at_once, by_logging):
+    directly, by_logging = lines(written)
+    for line in (directly, by_logging):
         del line["time"], line["audit"]["timestamp"]
-    assert at_once == by_logging
-    assert (at_once["message"], at_once["request_id"]) == ("undelivered-key-delete", "its-id")
+    assert directly == by_logging
+    assert (directly["message"], directly["request_id"]) == ("undelivered-key-delete", "its-id")
     assert redact(written.getvalue()) == written.getvalue()
 
 
