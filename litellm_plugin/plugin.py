@@ -20,7 +20,6 @@ from litellm_plugin.audit_log import Audit
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.counters import Counters, in_redis
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.cache.tier import SecondTier
 from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
@@ -292,7 +291,7 @@ def _cache(settings: Settings) -> Cache:
         ConfigError: ``backend.cache`` asks for what is not installed.
     """
     service, connection = settings.service, settings.cache.connection
-    tier: SecondTier | None = None
+    tier = None
     if connection is not None:
         # Whoever reads by other settings does not read the same.
         installation = repr((settings.base_url, settings.discovery, settings.team_admin))
