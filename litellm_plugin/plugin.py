@@ -37,8 +37,8 @@ from litellm_plugin.identity.authenticator import Authenticator
 from litellm_plugin.identity.key_sets import NoKeysError
 from litellm_plugin.identity.keycloak import BridgeVerifier
 from litellm_plugin.identity.principal import Principal, UserPrincipal
-from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
+from litellm_plugin.identity.token_cache import MAX_SECONDS, TokenCache
 from litellm_plugin.keys.bridge import Bridge
 from litellm_plugin.keys.limits import KeyRules
 from litellm_plugin.keys.opencode import OpencodeKeys
@@ -62,7 +62,7 @@ class Plugin:
     """What the routes work with."""
 
     settings: Settings
-    authenticator: RememberedTokens
+    authenticator: TokenCache
     plugin_keys: PluginKeys
     catalog: Catalog
     directory: Directory
@@ -158,10 +158,9 @@ def build(
     plugin_keys = plugin_keys or PluginKeys.load(settings)
     tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
     fetch = KeySetReader(backstage)
-    # As long as nothing else is remembered, no token is.
-    remembering = service.cache_seconds != 0
+    caching = service.cache_seconds != 0
     verifier = Authenticator(settings, fetch, plugin_keys)
-    authenticator = RememberedTokens(verifier, MAX_SECONDS if remembering else 0.0)
+    authenticator = TokenCache(verifier, MAX_SECONDS if caching else 0.0)
 
     def catalog_token() -> str:
         return service.backstage_token or tokens.issue("catalog")

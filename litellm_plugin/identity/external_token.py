@@ -81,7 +81,7 @@ class ExternalTokenVerifier:
 
 
 _Check = Callable[[str, UnverifiedToken | None], str | None]
-"""Takes the credential, and the token it may be; returns the subject, or None: no match."""
+"""Takes the credential, and its token if it is one; returns the subject, None for no match."""
 
 
 def _check_of(
@@ -103,7 +103,7 @@ class _StaticCheck:
     digest: bytes
 
     def __call__(self, credential: str, _token: UnverifiedToken | None) -> str | None:
-        # Digests have one length, so the time of the comparison does not tell the token's.
+        # Digests have one length, so the comparison's time does not reveal the token's length.
         return self.subject if hmac.compare_digest(_digest(credential), self.digest) else None
 
 

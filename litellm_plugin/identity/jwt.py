@@ -33,7 +33,7 @@ ASYMMETRIC = frozenset(
     {f"{family}{bits}" for family in ("ES", "PS", "RS") for bits in (256, 384, 512)} | {"EdDSA"}
 )
 
-_LATEST_TIME = 253_402_300_799  # the end of the year 9999, the last that datetime knows
+_LATEST_TIME = 253_402_300_799  # the end of the year 9999, the last of datetime
 _PUBLIC_MEMBERS = {"EC": ("crv", "x", "y"), "RSA": ("n", "e"), "OKP": ("crv", "x")}
 
 # The exceptions that joserfc raises for a malformed key.
@@ -48,7 +48,7 @@ class TokenError(Exception):
     The message quotes nothing from the token, so it may be logged and sent to clients.
 
     Attributes:
-        in_obo: Whether the user token inside a plugin token (``obo``) is meant.
+        in_obo: Whether it is about the user token inside a plugin token (``obo``).
     """
 
     in_obo = False
@@ -59,7 +59,7 @@ class Expired(TokenError):
 
 
 class NotYetValid(TokenError):
-    """``nbf`` lies in the future."""
+    """``nbf`` is in the future."""
 
 
 class BadSignature(TokenError):
@@ -284,9 +284,9 @@ def parse(text: str) -> UnverifiedToken:
 
 
 def check_times(claims: Claims, now: float, *, required: Collection[str] = ()) -> None:
-    """Check ``iat``, ``nbf`` and ``exp`` without any tolerance; ``iat`` may lie in the future.
+    """Check ``iat``, ``nbf`` and ``exp`` without tolerance; ``iat`` may be in the future.
 
-    Call this before a key is looked up, so that an expired token fetches no key set.
+    Call this before a key is looked up, so that no key set is fetched for an expired token.
 
     Args:
         claims: The claims.

@@ -1,4 +1,4 @@
-"""Tokens of Backstage users: the user token, and the limited user token made from it."""
+"""Tokens of Backstage users: user tokens, and the limited user tokens made from them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def user_keys_url(discovery: Discovery) -> str:
 
 
 def is_user_token(token: UnverifiedToken) -> bool:
-    """Return whether the token is to be verified as a user's.
+    """Tell whether the token is to be verified as a user token.
 
     Old user tokens have another ``typ``, and the string ``backstage`` as ``aud``.
     """
