@@ -1,7 +1,7 @@
-"""JSON that has one meaning only, whoever reads it.
+"""A JSON reader that refuses what other parsers may read in another way.
 
-Parsers differ in what they make of a name that is in an object twice, of NaN, and of a number
-beyond what a float holds. All of that is refused here.
+Parsers differ in how they read a name that is twice in one object, NaN, and a number beyond the
+range of a float.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage, Storage
 from limits.strategies import FixedWindowRateLimiter
 
+from litellm_plugin.cache.entry import digest
 from litellm_plugin.clients.circuit_breaker import CircuitBreaker
 from litellm_plugin.config.settings import Rate
 
@@ -69,7 +69,7 @@ class Counters:
         """
         wait = self.over(kind, name)
         if wait is None:
-            wait = self._hit(RateLimitItemPerSecond(rate.amount, rate.seconds), kind, _digest(name))
+            wait = self._hit(RateLimitItemPerSecond(rate.amount, rate.seconds), kind, digest(name))
             if wait is not None:
                 with self._lock:
                     self._over[kind, name] = self._clock() + wait
@@ -106,8 +106,4 @@ def in_redis(pool: object, url: str, litellm: str) -> Storage:
         litellm: LiteLLM's address; all services that use it count together.
     """
     options: dict[str, Any] = {"connection_pool": pool, "wrap_exceptions": True}
-    return RedisStorage(url, key_prefix=f"litellm-plugin:{_digest(litellm)}:limit", **options)
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return RedisStorage(url, key_prefix=f"litellm-plugin:{digest(litellm)}:limit", **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,11 @@ class Entry:
     def is_new(self, now: float, seconds: float) -> bool:
         """Tell whether it was read within ``seconds`` before ``now``, Unix time."""
         return 0 <= now - self.read_at < seconds
+
+
+def digest(text: str) -> str:
+    """Return 32 hexadecimal digits that stand for ``text`` in the names of a store."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class TierUnavailableError(Exception):

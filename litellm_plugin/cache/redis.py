@@ -14,7 +14,6 @@ after that only with entries marked as stale, while LiteLLM is down.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import secrets
 import time
@@ -29,7 +28,7 @@ from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 from redis.retry import Retry
 
-from litellm_plugin.cache.entry import Entry, Seen, TierUnavailableError
+from litellm_plugin.cache.entry import Entry, Seen, TierUnavailableError, digest
 from litellm_plugin.cache.sealed import Seal
 from litellm_plugin.cache.stamps import SHARED, Stamps, StampTable
 from litellm_plugin.clients.circuit_breaker import CircuitBreaker
@@ -99,7 +98,7 @@ class RedisTier:
     ) -> None:
         self._redis = redis
         # The braces let a cluster keep all of it in one place, for MGET and MULTI.
-        self._prefix = f"litellm-plugin:{{{_digest(litellm)}}}"
+        self._prefix = f"litellm-plugin:{{{digest(litellm)}}}"
         self._seal = seal
         self._here = stamps
         self._breaker = CircuitBreaker(
@@ -215,7 +214,7 @@ class RedisTier:
     # -- Redis -----------------------------------------------------------------
 
     def _name(self, kind: str, of: str) -> str:
-        return f"{self._prefix}:{kind}:{_digest(of)}"
+        return f"{self._prefix}:{kind}:{digest(of)}"
 
     def _read(self, names: list[str]) -> list[bytes | None]:
         return cast("list[bytes | None]", self._redis.mget(names))
@@ -233,7 +232,3 @@ class RedisTier:
             self._breaker.failed(exc)
             raise TierUnavailableError(f"Redis does not answer: {exc}") from exc
         self._breaker.succeeded()
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

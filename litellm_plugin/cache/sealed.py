@@ -41,8 +41,8 @@ _FIELD = re.compile(
 class Seal:
     """Turns entries into bytes and back, with a keyed hash of the bytes and the entry's name.
 
-    An entry may hold a permission, or the owner of a key. Without the secret, who can write to
-    the store can delete entries, but not forge one or put one in the place of another.
+    An entry may hold a permission, or the owner of a key. Others who can write to the store can
+    delete entries; without the secret they can't forge one, or put one in the place of another.
 
     Args:
         secret: A secret that all replicas have.
