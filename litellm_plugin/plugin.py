@@ -20,7 +20,6 @@ from litellm_plugin.audit_log import Audit
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.counters import Counters, in_redis
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.cache.tier import SecondTier
 from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
@@ -33,13 +32,13 @@ from litellm_plugin.config.settings import (
     Settings,
     Timeouts,
 )
-from litellm_plugin.errors import BackstageUnavailable, never_show
+from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.authenticator import Authenticator
-from litellm_plugin.identity.jwks import NoKeysError
+from litellm_plugin.identity.key_sets import NoKeysError
 from litellm_plugin.identity.keycloak import BridgeVerifier
 from litellm_plugin.identity.principal import Principal, UserPrincipal
-from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
+from litellm_plugin.identity.token_cache import MAX_SECONDS, TokenCache
 from litellm_plugin.keys.bridge import Bridge
 from litellm_plugin.keys.limits import KeyRules
 from litellm_plugin.keys.opencode import OpencodeKeys
@@ -47,8 +46,9 @@ from litellm_plugin.keys.service import Keys
 from litellm_plugin.keys.undelivered import LostKeys
 from litellm_plugin.models import Models
 from litellm_plugin.observability import logs, metrics
-from litellm_plugin.observability.readiness import Look, Readiness
+from litellm_plugin.observability.readiness import Check, Readiness
 from litellm_plugin.rate_limits import RateLimits
+from litellm_plugin.redaction import register_secrets
 from litellm_plugin.teams.administration import TeamAdmin
 from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports
@@ -62,7 +62,7 @@ class Plugin:
     """What the routes work with."""
 
     settings: Settings
-    authenticator: RememberedTokens
+    authenticator: TokenCache
     plugin_keys: PluginKeys
     catalog: Catalog
     directory: Directory
@@ -145,7 +145,7 @@ def build(
     Raises:
         ConfigError: They ask for what is not installed.
     """
-    never_show(settings.secrets())
+    register_secrets(settings.secrets())
     metrics.started(litellm_plugin.__version__)
     utc_now = now or (lambda: datetime.now(UTC))
     service = settings.service
@@ -158,10 +158,9 @@ def build(
     plugin_keys = plugin_keys or PluginKeys.load(settings)
     tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
     fetch = KeySetReader(backstage)
-    # As long as nothing else is remembered, no token is.
-    remembering = service.cache_seconds != 0
+    caching = service.cache_seconds != 0
     verifier = Authenticator(settings, fetch, plugin_keys)
-    authenticator = RememberedTokens(verifier, MAX_SECONDS if remembering else 0.0)
+    authenticator = TokenCache(verifier, MAX_SECONDS if caching else 0.0)
 
     def catalog_token() -> str:
         return service.backstage_token or tokens.issue("catalog")
@@ -208,7 +207,7 @@ def build(
             return False
 
     seen_keys = KeySetReader(upstream(settings, "Backstage", where, timeouts=LOOKING))
-    others: dict[str, Look] = {}
+    others: dict[str, Check] = {}
     if settings.cache.connection is not None:
         others[settings.cache.store] = lambda: cache.stamps("readiness") is not None
     readiness = Readiness(
@@ -217,7 +216,7 @@ def build(
         strict=service.strict_readiness,
     )
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
-    logs.guard()  # every module has been imported by now
+    logs.add_filters()  # every module has been imported by now
     return Plugin(
         settings=settings,
         authenticator=authenticator,
@@ -291,7 +290,7 @@ def _cache(settings: Settings) -> Cache:
         ConfigError: ``backend.cache`` asks for what is not installed.
     """
     service, connection = settings.service, settings.cache.connection
-    tier: SecondTier | None = None
+    tier = None
     if connection is not None:
         # Whoever reads by other settings does not read the same.
         installation = repr((settings.base_url, settings.discovery, settings.team_admin))

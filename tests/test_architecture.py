@@ -27,6 +27,7 @@ LAYERS = (
     ("shapes", "fields", "clock", "model_names"),
     ("config",),
     ("errors",),
+    ("redaction", "strict_json"),
 )
 
 DOORS = {

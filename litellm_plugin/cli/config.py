@@ -28,9 +28,9 @@ from litellm_plugin.config.report import deepest, dotted
 from litellm_plugin.config.schema import Key, editor_schema
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.config.sources import Tree
-from litellm_plugin.errors import redact
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys
 from litellm_plugin.plugin import check_installed
+from litellm_plugin.redaction import redact
 
 NAME = 26  # characters of a key's last part; only one is longer
 

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from litellm_plugin.config import ConfigError, default_paths, load_settings
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.errors import redact
+from litellm_plugin.redaction import redact
 
 FAILED, FAULTY = 1, 2  # exit statuses: something is wrong; the configuration is
 

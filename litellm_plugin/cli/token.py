@@ -25,8 +25,7 @@ from litellm_plugin.cli.terminal import (
 )
 from litellm_plugin.cli.world import unheard_plugin
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.errors import PluginError, redact
-from litellm_plugin.identity.jwks import NoKeysError, UnknownKey
+from litellm_plugin.errors import PluginError
 from litellm_plugin.identity.jwt import (
     BadSignature,
     Expired,
@@ -36,12 +35,14 @@ from litellm_plugin.identity.jwt import (
     audiences,
     parse,
 )
+from litellm_plugin.identity.key_sets import NoKeysError, UnknownKey
 from litellm_plugin.identity.keycloak import realm_keys_url
 from litellm_plugin.identity.plugin_token import OtherAudience, plugin_keys_url
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.signing import PLUGIN_TYP
 from litellm_plugin.identity.user_token import LIMITED_TYP, USER_TYP, is_user_token, user_keys_url
 from litellm_plugin.plugin import Plugin
+from litellm_plugin.redaction import redact
 
 # The signatures of limited user tokens: whoever has one can make the token.
 _SIGNATURES = frozenset({"uip", "obo"})

@@ -25,9 +25,10 @@ from litellm_plugin.cli.terminal import (
 from litellm_plugin.cli.world import unheard_plugin
 from litellm_plugin.clients.backstage import Entity, split_ref
 from litellm_plugin.clients.litellm import Account
-from litellm_plugin.errors import BackstageUnavailable, Conflict, PluginError, redact
+from litellm_plugin.errors import BackstageUnavailable, Conflict, PluginError
 from litellm_plugin.identity.principal import UserPrincipal
 from litellm_plugin.plugin import Plugin
+from litellm_plugin.redaction import redact
 
 # What LiteLLM has of a user that says what they may spend and call.
 _LIMITS = ("max_budget", "budget_duration", "budget_reset_at", "models", "tpm_limit", "rpm_limit")

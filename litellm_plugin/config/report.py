@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from litellm_plugin.errors import redact
+from litellm_plugin.redaction import redact
 
 _logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from litellm_plugin.accounts.caller import Caller
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.observability import journal
-from litellm_plugin.observability.context import REQUEST_ID
 from litellm_plugin.observability.journal import Event, Severity
+from litellm_plugin.observability.request_id import REQUEST_ID
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes.address import client_address
 from litellm_plugin.shapes import present

@@ -90,7 +90,7 @@ class Reports:
         going_on: str,
     ) -> Json:
         start, end = period
-        over = self._cache.place((*key, start, going_on, "over"), tags, seconds=KEPT)
+        over = self._cache.entry((*key, start, going_on, "over"), tags, seconds=KEPT)
         if over.value is not None:
             return usage.merged(usage.report(ask(going_on, end)), over.value)
         pages = ask(start, end)

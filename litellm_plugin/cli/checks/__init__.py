@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from litellm_plugin.errors import PluginError, redact
+from litellm_plugin.errors import PluginError
+from litellm_plugin.redaction import redact
 
 log = logging.getLogger(__name__)
 
