@@ -164,6 +164,12 @@ class UnsupportedMediaType(PluginError):
     status = 415
 
 
+class Busy(PluginError):
+    """Other requests hold a lock that this request needs."""
+
+    status = 503
+
+
 class TooManyRequests(PluginError):
     """Somebody asks too often.
 

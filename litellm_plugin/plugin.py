@@ -41,8 +41,8 @@ from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
 from litellm_plugin.keys.bridge import Bridge
-from litellm_plugin.keys.limits import KeyRules
 from litellm_plugin.keys.opencode import OpencodeKeys
+from litellm_plugin.keys.policy import KeyPolicies
 from litellm_plugin.keys.service import Keys
 from litellm_plugin.keys.undelivered import LostKeys
 from litellm_plugin.models import Models
@@ -196,9 +196,9 @@ def build(
     users = Users(litellm, cache, reports, settings, owners, utc_now)
     teams = Teams(litellm, cache, reports, users, access, settings.display)
     models = Models(litellm, cache)
-    ceilings = KeyRules(settings, directory, models, cache, utc_now)
+    policies = KeyPolicies(settings, directory, models, cache, utc_now)
     lost_keys = LostKeys(litellm, cache, looking=service.circuit_breaker)
-    keys = Keys(litellm, cache, users, teams, settings.key_generation, ceilings, lost_keys, utc_now)
+    keys = Keys(litellm, cache, users, teams, settings.key_generation, policies, lost_keys, utc_now)
 
     def backstage_works() -> bool:
         try:

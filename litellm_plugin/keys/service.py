@@ -18,8 +18,7 @@ from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
 from litellm_plugin.errors import BadRequest, Forbidden, HungUp, PluginError, UpstreamError
-from litellm_plugin.keys.limits import KeyRules
-from litellm_plugin.keys.policy import Policy, is_active
+from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active
 from litellm_plugin.keys.requests import KeyFields, refuse_unlimited
 from litellm_plugin.keys.undelivered import AFTERWARDS, Lost, LostKeys
 from litellm_plugin.observability import journal
@@ -50,7 +49,7 @@ class Keys:
         users: Users,
         teams: Teams,
         rules: KeyGeneration,
-        ceilings: KeyRules,
+        ceilings: KeyPolicies,
         lost: LostKeys,
         now: Clock,
     ) -> None:
@@ -184,7 +183,7 @@ class Keys:
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
         policy = self._ceilings.of(caller)
-        key = policy.lesser(key)
+        key = policy.capped(key)
 
         def in_the_slot(row: Json) -> bool:
             return isinstance(row.get("token"), str) and replaced(row)
@@ -302,7 +301,7 @@ class Keys:
         if not owner:
             yield
             return
-        with self._ceilings.counted(policy, owner, keys):
+        with self._ceilings.adding_active_key(policy, owner, keys):
             yield
 
     @contextmanager

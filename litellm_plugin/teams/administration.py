@@ -24,12 +24,11 @@ from litellm_plugin.clients.backstage import Catalog, Entity, split_ref
 from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import UNAMBIGUOUS, Settings
-from litellm_plugin.errors import BadRequest, Conflict, Forbidden, NotFound, UpstreamError
+from litellm_plugin.errors import BadRequest, Busy, Conflict, Forbidden, NotFound, UpstreamError
 from litellm_plugin.identity.principal import UserPrincipal
-from litellm_plugin.keys.limits import Busy
-from litellm_plugin.model_names import allows
+from litellm_plugin.models import allows
 from litellm_plugin.observability import journal
-from litellm_plugin.teams.objects import Row, TeamObjects, meant
+from litellm_plugin.teams.objects import TeamObject, TeamObjects, meant
 
 NO_MODELS = (
     "models must list at least one allowed model"
@@ -482,7 +481,7 @@ def _ref(value: Any, missing: str) -> str:
     return fields.text("userEntityRef", value.strip())
 
 
-def _ids(wanted: list[str], allowed: list[Row], what: str) -> list[str]:
+def _ids(wanted: list[str], allowed: list[TeamObject], what: str) -> list[str]:
     """Return the ids of the objects that a request names by id or name, each once."""
     found = {name: {row.id for row in meant(name, allowed)} for name in wanted}
     if refused := [name for name, ids in found.items() if not ids]:
