@@ -44,7 +44,7 @@ from litellm_plugin.keys.bridge import Bridge
 from litellm_plugin.keys.opencode import OpencodeKeys
 from litellm_plugin.keys.policy import KeyPolicies
 from litellm_plugin.keys.service import Keys
-from litellm_plugin.keys.undelivered import LostKeys
+from litellm_plugin.keys.undelivered import UndeliveredKeys
 from litellm_plugin.models import Models
 from litellm_plugin.observability import logs, metrics
 from litellm_plugin.observability.readiness import Look, Readiness
@@ -197,8 +197,10 @@ def build(
     teams = Teams(litellm, cache, reports, users, access, settings.display)
     models = Models(litellm, cache)
     policies = KeyPolicies(settings, directory, models, cache, utc_now)
-    lost_keys = LostKeys(litellm, cache, looking=service.circuit_breaker)
-    keys = Keys(litellm, cache, users, teams, settings.key_generation, policies, lost_keys, utc_now)
+    undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
+    keys = Keys(
+        litellm, cache, users, teams, settings.key_generation, policies, undelivered, utc_now
+    )
 
     def backstage_works() -> bool:
         try:

@@ -20,7 +20,7 @@ from litellm_plugin.config.settings import LLM_API, KeyGeneration
 from litellm_plugin.errors import BadRequest, Forbidden, HungUp, PluginError, UpstreamError
 from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active
 from litellm_plugin.keys.requests import KeyFields, refuse_unlimited
-from litellm_plugin.keys.undelivered import AFTERWARDS, Lost, LostKeys
+from litellm_plugin.keys.undelivered import AFTERWARDS, UndeliveredKey, UndeliveredKeys
 from litellm_plugin.observability import journal
 from litellm_plugin.shapes import present
 from litellm_plugin.teams.membership import NOT_A_MEMBER, Teams
@@ -50,7 +50,7 @@ class Keys:
         teams: Teams,
         rules: KeyGeneration,
         ceilings: KeyPolicies,
-        lost: LostKeys,
+        lost: UndeliveredKeys,
         now: Clock,
     ) -> None:
         self._litellm = litellm
@@ -232,8 +232,8 @@ class Keys:
         except UpstreamError as exc:
             if not exc.unfinished:
                 raise
-            lost = Lost(key.get("key_alias"), key.get("user_id"), created_by, scope)
-            raise exc.unfinished_with(self._lost.settle(lost)) from exc
+            lost = UndeliveredKey(key.get("key_alias"), key.get("user_id"), created_by, scope)
+            raise exc.unfinished_with(self._lost.find_and_remove(lost)) from exc
         token = made.get("token") or made.get("key")
         if isinstance(token, str):
             journal.note(keyId=journal.key_id(token))
@@ -250,7 +250,9 @@ class Keys:
         if isinstance(made.get("token"), str):
             owner, metadata = made.get("user_id"), made.get("metadata")
             created_by = metadata if isinstance(metadata, dict) else {}
-            lost = Lost(made.get("key_alias"), owner, created_by, user_tag(str(owner or "")))
+            lost = UndeliveredKey(
+                made.get("key_alias"), owner, created_by, user_tag(str(owner or ""))
+            )
             self._lost.remove(made["token"], lost)
 
     def _shortened(self, made: Json, duration: str, policy: Policy) -> Any:
