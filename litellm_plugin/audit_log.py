@@ -1,4 +1,4 @@
-"""The audit log, and a look at what provisioning would give."""
+"""LiteLLM's audit log, and the preview of provisioning, both for the audit group."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ NO_ROLES = "No litellm.provisioning.roles configured — every group receives th
 
 
 class Audit:
-    """Reads the audit log.
+    """Answers the audit group.
 
     Args:
         litellm: The client.
-        provisioning: What new users get.
+        provisioning: ``litellm.provisioning``.
     """
 
     def __init__(self, litellm: LiteLLM, provisioning: Provisioning) -> None:
@@ -32,10 +32,10 @@ class Audit:
         """Return a page of the audit log.
 
         Args:
-            query: ``page`` and ``page_size``, whole numbers from 1, and filters.
+            query: ``page`` and ``page_size``, whole numbers from 1, and :data:`FILTERS`.
 
         Raises:
-            BadRequest: A page is no such number, or LiteLLM refuses what is asked for.
+            BadRequest: ``page`` or ``page_size`` is no such number, or LiteLLM refused a value.
         """
         asked = {"page_size": _positive("page_size", query.get("page_size") or str(PAGE_SIZE))}
         if query.get("page"):
@@ -44,13 +44,13 @@ class Audit:
         try:
             return self._litellm.audit_log({**asked, **filters})
         except UpstreamError as exc:
-            # What it takes is LiteLLM's to say; only what it refused was wrong.
+            # LiteLLM decides what is valid, so values are only judged after a refusal.
             if exc.answered is not None and (fault := _fault({**asked, **filters})):
                 raise BadRequest(fault) from exc
             raise
 
     def preview(self, group: str) -> Json:
-        """Return what a first visit of somebody in ``group`` alone would create."""
+        """Return what the first visit of a user whose only group is ``group`` would create."""
         role = self._provisioning.role_for(frozenset({group}))
         gets = self._provisioning.for_groups(frozenset({group}))
         limits = {"tpmLimit": gets.tpm_limit, "rpmLimit": gets.rpm_limit}
@@ -71,7 +71,7 @@ class Audit:
 
 
 def _fault(asked: Mapping[str, str]) -> str | None:
-    """Tell what LiteLLM 1.106 does not take."""
+    """Return the error about a value that LiteLLM 1.106 refuses; None where all are valid."""
     if int(asked["page_size"]) > MAX_PAGE_SIZE:
         return f"page_size must be at most {MAX_PAGE_SIZE}"
     for name in ("start_date", "end_date"):
