@@ -86,7 +86,9 @@ class Access:
         if isinstance(principal, ServicePrincipal):
             # Backstage's permission API refuses services: only the restrictions of
             # their token count.
-            return _unrestricted(principal, permission)
+            return principal.restrictions is None or any(
+                _covers(restriction, permission) for restriction in principal.restrictions
+            )
         if not self._settings.permission_enabled:
             return True
         return self._cache.read(
@@ -177,14 +179,10 @@ class Access:
             )
         return self.team_admin(caller, permission)
 
-    def in_team_admin_group(self, caller: Caller) -> bool:
-        """Tell whether the caller is in the team admins' group, even if team management is off."""
-        group = self._settings.team_admin.group
-        return group is not None and group in caller.entity.groups
-
     def manages_teams(self, caller: Caller) -> bool:
         """Tell whether the caller manages the teams that the team admins' group owns."""
-        return self._settings.team_management and self.in_team_admin_group(caller)
+        settings = self._settings
+        return settings.team_management and settings.team_admin.group in caller.entity.groups
 
     def owner(self, team: Json) -> str | None:
         """Return the group that owns a team: ``owning_group`` of its metadata."""
@@ -204,12 +202,6 @@ class Access:
             BackstageUnavailable: The group owns the team, and the catalog can't be read.
         """
         return self.owns(team) and self.manages_teams(caller)
-
-
-def _unrestricted(service: ServicePrincipal, permission: Permission) -> bool:
-    return service.restrictions is None or any(
-        _covers(restriction, permission) for restriction in service.restrictions
-    )
 
 
 def _covers(restriction: AccessRestriction, permission: Permission) -> bool:
