@@ -73,10 +73,15 @@ class ManagedTeam:
         return shapes.as_object(self.row.get("metadata"))
 
     @property
+    def members(self) -> list[Json]:
+        """LiteLLM's row of each member."""
+        members = self.row.get("members_with_roles") or []
+        return [member for member in members if isinstance(member, dict)]
+
+    @property
     def member_ids(self) -> set[str]:
         """LiteLLM ids of the members."""
-        members = self.row.get("members_with_roles") or []
-        return {str(member.get("user_id")) for member in members if isinstance(member, dict)}
+        return {str(member.get("user_id")) for member in self.members}
 
     def has(self, kind: str, names: Iterable[str], allowed: Collection[str]) -> bool:
         """Tell whether the team has all these objects already, and the allow-list names each.
@@ -116,7 +121,7 @@ class TeamAdmin:
         now: Clock,
     ) -> None:
         self._settings = settings
-        self._limits = settings.team_admin
+        self._team_admin = settings.team_admin
         self._litellm = litellm
         self._cache = cache
         self._catalog = catalog
@@ -131,7 +136,7 @@ class TeamAdmin:
             "models": Field(self._models, NO_MODELS, nullable=True),
             "max_budget": Field(
                 self._budget,
-                None if self._limits.allow_unlimited_budget else "max_budget is required",
+                None if self._team_admin.allow_unlimited_budget else "max_budget is required",
                 nullable=True,
             ),
             "budget_duration": Field(_renewal),
@@ -222,7 +227,7 @@ class TeamAdmin:
 
         def make() -> Json:
             owned = {
-                "owning_group": self._limits.group,
+                "owning_group": self._team_admin.group,
                 "created_by_backstage_user": user.entity_ref,
                 "created_via": "backstage",
                 "created_at_iso": stamp(self._now),
@@ -256,7 +261,7 @@ class TeamAdmin:
             Forbidden: ``litellm.teamAdmin.allowTeamDelete`` is off.
             Conflict: ``litellm.provisioning`` names the team, and ``force`` is not set.
         """
-        if not self._limits.allow_team_delete:
+        if not self._team_admin.allow_team_delete:
             raise Forbidden(
                 "Team deletion is disabled (set litellm.teamAdmin.allowTeamDelete: true)."
                 " Block the team instead.",
@@ -313,20 +318,19 @@ class TeamAdmin:
     def _member_id(self, team: ManagedTeam, ref: str) -> str:
         """Return the LiteLLM id of the member with an entity ref."""
         user_id = own_id(ref, self._settings)
+        if split_ref(ref) is None:
+            return user_id
         if user_id in team.member_ids:
-            if self._settings.service.user_ids == UNAMBIGUOUS and split_ref(ref) is not None:
+            if self._settings.service.user_ids == UNAMBIGUOUS:
                 who = self._claimant(_full(ref), self._catalog.entity(ref))
                 self._users.refuse_other(who, team.by.entity_ref)
             return user_id
-        # The member may have an older account with another id, which their e-mail tells.
-        person = self._catalog.entity(ref) if split_ref(ref) is not None else None
-        members = team.row.get("members_with_roles") or []
+        # The member may have an older account with another id and the same e-mail address.
+        person = self._catalog.entity(ref)
         same = [
             str(member.get("user_id"))
-            for member in members
-            if isinstance(member, dict)
-            and person is not None
-            and same_email(member.get("user_email"), person.email)
+            for member in team.members
+            if person is not None and same_email(member.get("user_email"), person.email)
         ]
         return same[0] if len(same) == 1 else user_id
 
@@ -347,7 +351,7 @@ class TeamAdmin:
     def set_vector_stores(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Replace a team's knowledge bases, named by id or name; returns the team."""
         wanted = fields.texts("vector_stores", body.get("vector_stores"))
-        if not team.has("vector_stores", wanted, self._limits.allowed_vector_stores):
+        if not team.has("vector_stores", wanted, self._team_admin.allowed_vector_stores):
             allowed = self._objects.vector_stores(fresh=True)
             wanted = _ids(wanted, allowed, "vector store(s)")
         return self._write(team, {"object_permission": {"vector_stores": wanted}})
@@ -355,7 +359,7 @@ class TeamAdmin:
     def set_mcp_servers(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Replace a team's MCP servers, named by id or name; returns the team."""
         wanted = fields.texts("mcp_servers", body.get("mcp_servers"))
-        if not team.has("mcp_servers", wanted, self._limits.allowed_mcp_servers):
+        if not team.has("mcp_servers", wanted, self._team_admin.allowed_mcp_servers):
             allowed = self._objects.mcp_servers(fresh=True)
             wanted = _ids(wanted, allowed, "MCP server(s)")
         return self._write(team, {"object_permission": {"mcp_servers": wanted}})
@@ -409,12 +413,13 @@ class TeamAdmin:
     def _models(self, name: str, value: Any) -> list[str]:
         if not isinstance(value, list) or not value:
             raise BadRequest(NO_MODELS)
-        limits = self._limits
-        if not (limits.allowed_models or limits.allowed_model_access_groups):
+        allowed = self._team_admin
+        if not (allowed.allowed_models or allowed.allowed_model_access_groups):
             raise BadRequest("models are not allowed (team admin has configured no allowlist)")
         for model in value:
             if not isinstance(model, str) or not (
-                model in limits.allowed_model_access_groups or allows(limits.allowed_models, model)
+                model in allowed.allowed_model_access_groups
+                or allows(allowed.allowed_models, model)
             ):
                 shown = model if isinstance(model, str) else json.dumps(model)
                 raise BadRequest(f'model "{shown}" is not in the allowed set for team admins')
@@ -423,7 +428,7 @@ class TeamAdmin:
     def _budget(self, name: str, value: Any) -> float | None:
         if value is not None:
             return self._amount(name, value)
-        if not self._limits.allow_unlimited_budget:
+        if not self._team_admin.allow_unlimited_budget:
             raise BadRequest("max_budget cannot be cleared (unlimited budgets are disabled)")
         return None
 
@@ -431,7 +436,7 @@ class TeamAdmin:
         """Return an amount of USD, checked against the limit of team admins."""
         if not fields.is_number(value) or value <= 0:
             raise BadRequest(f"{name} must be a positive number")
-        highest = self._limits.max_budget_ceiling
+        highest = self._team_admin.max_budget_ceiling
         if value > highest:
             raise BadRequest(f"{name} ${value:.15g} exceeds the ceiling ${highest:.15g}")
         amount: float = value
