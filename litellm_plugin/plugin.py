@@ -16,7 +16,6 @@ from litellm_plugin.accounts.caller import Caller, not_reserved, own_id
 from litellm_plugin.accounts.directory import Directory
 from litellm_plugin.accounts.ownership import AccountOwners
 from litellm_plugin.accounts.users import Users
-from litellm_plugin.audit_log import Audit
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.counters import Counters, in_redis
 from litellm_plugin.cache.sealed import Seal
@@ -74,7 +73,6 @@ class Plugin:
     teams: Teams
     models: Models
     team_admin: TeamAdmin
-    audit: Audit
     bridge: Bridge
     bridge_tokens: BridgeVerifier | None  # None: the bridge is closed
     opencode: OpencodeKeys
@@ -234,7 +232,6 @@ def build(
         teams=teams,
         models=models,
         team_admin=TeamAdmin(settings, litellm, cache, catalog, users, access, utc_now),
-        audit=Audit(litellm, settings.provisioning),
         bridge=Bridge(settings, users, keys, directory, utc_now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, utc_now),
