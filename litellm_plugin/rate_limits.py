@@ -22,11 +22,11 @@ class RateLimits:
         self._rates = rates
         self._counters = counters
 
-    def write(self, who: str, *, service: bool) -> None:
+    def write(self, caller: str, *, service: bool) -> None:
         """Count a change.
 
         Args:
-            who: A stable name of the caller: an entity ref or a subject.
+            caller: A stable name of the caller: an entity ref or a subject.
             service: Whether the caller is a service, which has a limit of its own.
 
         Raises:
@@ -36,7 +36,7 @@ class RateLimits:
             rate, kind = self._rates.service_writes, _SERVICE_WRITES
         else:
             rate, kind = self._rates.writes, _WRITES
-        self._count(rate, kind, who, "Too many changes in a short time")
+        self._count(rate, kind, caller, "Too many changes in a short time")
 
     def failed_token(self, network: str) -> None:
         """Count an invalid token.
@@ -56,7 +56,7 @@ class RateLimits:
             self._counters is not None and self._counters.over(_FAILED_TOKENS, network) is not None
         )
 
-    def _count(self, rate: Rate, kind: str, who: str, message: str) -> None:
-        wait = self._counters.hit(rate, kind, who) if self._counters is not None else None
+    def _count(self, rate: Rate, kind: str, name: str, message: str) -> None:
+        wait = self._counters.hit(rate, kind, name) if self._counters is not None else None
         if wait is not None:
             raise TooManyRequests(message, retry_after=wait)

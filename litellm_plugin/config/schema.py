@@ -426,9 +426,9 @@ def _for_editors(schema: Node, *, in_list: bool = False) -> Node:
 
 def _or_elsewhere(schema: Node, *, in_list: bool) -> Node:
     own = [_for_editors(form, in_list=in_list) for form in forms(schema)]
-    notes: Node = {name: own[0].get(name) for name in ("title", "description", "default")}
-    told = {name: note for name, note in notes.items() if note not in ("", None)}
+    names = ("title", "description", "default")
+    notes = {name: own[0][name] for name in names if own[0].get(name) not in ("", None)}
     for form in own:
         form.pop("description", None)
         form.pop("default", None)
-    return {**told, "anyOf": [*own, *schema.get("also", ()), {"$ref": "#/$defs/elsewhere"}]}
+    return {**notes, "anyOf": [*own, *schema.get("also", ()), {"$ref": "#/$defs/elsewhere"}]}

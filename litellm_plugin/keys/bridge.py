@@ -50,8 +50,8 @@ class Bridge:
             Forbidden: The person is not in the group, or not in the catalog.
             BackstageUnavailable: The catalog can't be read.
         """
-        who, group = self._claimant(person), self._settings.bridge.group
-        if group is not None and group not in self._groups(who):
+        owner, group = self._owner(person), self._settings.bridge.group
+        if group is not None and group not in self._groups(owner):
             raise Forbidden(f"Access denied: not a member of {group}", reason="group")
 
     def account(self, person: BridgeIdentity, *, fresh: bool = False) -> Account:
@@ -66,18 +66,18 @@ class Bridge:
             BackstageUnavailable: The catalog can't be read, and the role depends on it.
             PluginError: LiteLLM failed; the message has LiteLLM's own text.
         """
-        who = self._claimant(person)
+        owner = self._owner(person)
 
         def profile() -> Profile:
             return Profile(
-                source=who.own_id,
-                groups=self._groups(who),
+                source=owner.own_id,
+                groups=self._groups(owner),
                 email=person.email or person.username,
                 display_name=person.name or person.username,
             )
 
         try:
-            return self._users.account_of(who, profile, reader=_reader(person), fresh=fresh)
+            return self._users.account_of(owner, profile, reader=_reader(person), fresh=fresh)
         except ProvisioningFailed as exc:
             raise PluginError(exc.cause.message) from exc
         except UpstreamError as exc:
@@ -102,19 +102,19 @@ class Bridge:
             "created_by": account.user_id,
             "created_at_iso": stamp(self._now),
         }
-        own = self._claimant(person).own_id
+        own = self._owner(person).own_id
         return self._keys.generate_for(account, key, created_by, own_id=own, reader=_reader(person))
 
-    def _groups(self, who: Claimant) -> frozenset[str]:
+    def _groups(self, owner: Claimant) -> frozenset[str]:
         """Return the groups of the person in the catalog; none where nobody is found.
 
         Of several people with the same LiteLLM id, the one in the default namespace counts.
         """
-        people = self._directory.of_id(who.own_id)
-        same = [each for each in people if each.ref == who.ref] or people
+        people = self._directory.of_id(owner.own_id)
+        same = [each for each in people if each.ref == owner.ref] or people
         return same[0].groups if len(same) == 1 else frozenset()
 
-    def _claimant(self, person: BridgeIdentity) -> Claimant:
+    def _owner(self, person: BridgeIdentity) -> Claimant:
         # Like the original: the part before the "@", in our own domain.
         name, _, domain = person.login.partition("@")
         own_domain = self._settings.user_id_domain

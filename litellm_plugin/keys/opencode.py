@@ -109,8 +109,8 @@ class OpencodeKeys:
 
         def make_another() -> str:
             # Aliases are unique in LiteLLM. The slot's alias may belong to the old key, or to
-            # another user's key, since it can be guessed. With the time, an undelivered key of
-            # this request can be told from those of other requests.
+            # another user's key, since it can be guessed. The time distinguishes an
+            # undelivered key of this request from those of other requests.
             return make(f"{alias}.{token_hex(4)}", created_at_iso=stamp(self._now))
 
         if any(row.get("key_alias") == alias for row in account.keys):

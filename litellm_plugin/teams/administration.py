@@ -291,24 +291,24 @@ class TeamAdmin:
         if "maxBudgetInTeam" in body:
             budget = self._amount("maxBudgetInTeam", body["maxBudgetInTeam"])
         ref, person = self._person(ref)
-        who = self._claimant(ref, person)
+        owner = self._owner(ref, person)
         profile = Profile(ref, person.groups, person.email, person.display_name)
-        journal.note(memberId=who.own_id)
-        account = self._users.account_of(who, lambda: profile, reader=team.by.entity_ref)
+        journal.note(memberId=owner.own_id)
+        account = self._users.account_of(owner, lambda: profile, reader=team.by.entity_ref)
         journal.note(memberId=account.asked)
         with self._cache.invalidating(TEAMS):
             self._litellm.add_member(team.team_id, account.asked, budget)
         return self._again(team)
 
-    def remove_member(self, team: ManagedTeam, who: str) -> Json:
+    def remove_member(self, team: ManagedTeam, member: str) -> Json:
         """Remove a member from a team; returns the team.
 
         Args:
             team: The team.
-            who: LiteLLM id of a member, as the frontend sends it, or an entity ref.
+            member: LiteLLM id of the member, as the frontend sends it, or an entity ref.
         """
-        who = _ref(who, "userEntityRef query parameter is required")
-        user_id = who if who in team.member_ids else self._member_id(team, who)
+        member = _ref(member, "userEntityRef query parameter is required")
+        user_id = member if member in team.member_ids else self._member_id(team, member)
         not_reserved(user_id, self._settings)
         journal.note(memberId=user_id)
         with self._cache.invalidating(TEAMS):
@@ -322,8 +322,8 @@ class TeamAdmin:
             return user_id
         if user_id in team.member_ids:
             if self._settings.service.user_ids == UNAMBIGUOUS:
-                who = self._claimant(_full(ref), self._catalog.entity(ref))
-                self._users.refuse_other(who, team.by.entity_ref)
+                owner = self._owner(_full(ref), self._catalog.entity(ref))
+                self._users.refuse_other(owner, team.by.entity_ref)
             return user_id
         # The member may have an older account with another id and the same e-mail address.
         person = self._catalog.entity(ref)
@@ -334,7 +334,7 @@ class TeamAdmin:
         ]
         return same[0] if len(same) == 1 else user_id
 
-    def _claimant(self, ref: str, person: Entity | None) -> Claimant:
+    def _owner(self, ref: str, person: Entity | None) -> Claimant:
         user_id = own_id(ref, self._settings)
         return Claimant(user_id, ref, lambda: person.email if person else None)
 

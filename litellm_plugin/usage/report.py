@@ -68,8 +68,8 @@ def parts(pages: Sequence[Any], day: str) -> tuple[Json, Json] | None:
     newer, older = rows[:split], rows[split:]
     totals = [_added_up([row.get("metrics") for _, row in part]) for part in (newer, older)]
     same = all(
-        math.isclose(new + old, told, abs_tol=1e-9)
-        for new, old, told in zip(*totals, _totals(pages), strict=True)
+        math.isclose(new + old, total, abs_tol=1e-9)
+        for new, old, total in zip(*totals, _totals(pages), strict=True)
     )
     if not same or any(date >= day for date, _ in older):
         return None
