@@ -62,14 +62,22 @@ class Reports:
             stale: As for :meth:`Cache.read`.
         """
         start, end = period
-        ask = _or_nothing(ask)
         unfinished = (self._now() - LATE).date().isoformat()  # the first day that is not past
         days = all(map(_DAY.fullmatch, period))
 
         def load() -> Json:
-            if self._cache.seconds and days and start < unfinished <= end:
-                return self._in_parts(key, tags, ask, period, unfinished)
-            return usage.report(ask(start, end))
+            if not (self._cache.seconds and days and start < unfinished <= end):
+                return usage.report(_pages(ask, start, end))
+            past = self._cache.place((*key, start, unfinished, "over"), tags, seconds=KEPT)
+            if past.value is not None:
+                return usage.merged(usage.report(_pages(ask, unfinished, end)), past.value)
+            pages = _pages(ask, start, end)
+            parts = usage.parts(pages, unfinished)
+            if parts is None:
+                return usage.report(pages)
+            newer, older = parts
+            past.keep(older, usage.rows(older))
+            return usage.merged(newer, older)
 
         return self._cache.read(
             (*key, start, end),
@@ -80,43 +88,18 @@ class Reports:
             stale=stale,
         )
 
-    def _in_parts(
-        self,
-        key: tuple[str, ...],
-        tags: tuple[str, ...],
-        ask: Ask,
-        period: tuple[str, str],
-        unfinished: str,
-    ) -> Json:
-        """Return the report of a period that begins before and ends after ``unfinished``."""
-        start, end = period
-        past = self._cache.place((*key, start, unfinished, "over"), tags, seconds=KEPT)
-        if past.value is not None:
-            return usage.merged(usage.report(ask(unfinished, end)), past.value)
-        pages = ask(start, end)
-        parts = usage.parts(pages, unfinished)
-        if parts is None:
-            return usage.report(pages)
-        newer, older = parts
-        past.keep(older, usage.rows(older))
-        return usage.merged(newer, older)
 
-
-def _or_nothing(ask: Ask) -> Ask:
-    """Return ``ask`` with an empty answer where LiteLLM answers an error instead.
+def _pages(ask: Ask, start: str, end: str) -> list[Any]:
+    """Read LiteLLM's pages of a period; none where LiteLLM answers an error to no usage.
 
     LiteLLM may not know a user or a team without any usage (404; old versions 500 "not found").
     From 1.108 on it refuses a period that ends before it starts (400).
     """
-
-    def asked(start: str, end: str) -> list[Any]:
-        try:
-            return ask(start, end)
-        except UpstreamError as exc:
-            unknown = exc.answered == 404 or (exc.answered == 500 and "not found" in exc.message)
-            days = _DAY.fullmatch(start) and _DAY.fullmatch(end)
-            if unknown or (exc.answered == 400 and days and end < start):
-                return []
-            raise
-
-    return asked
+    try:
+        return ask(start, end)
+    except UpstreamError as exc:
+        unknown = exc.answered == 404 or (exc.answered == 500 and "not found" in exc.message)
+        days = _DAY.fullmatch(start) and _DAY.fullmatch(end)
+        if unknown or (exc.answered == 400 and days and end < start):
+            return []
+        raise
