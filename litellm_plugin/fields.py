@@ -123,13 +123,6 @@ def limit(name: str, value: Any) -> int | None:
     return int(value)
 
 
-def metadata(name: str, value: Any) -> dict[str, Any]:
-    """An object."""
-    if not isinstance(value, dict):
-        raise BadRequest(f"{name} must be an object")
-    return value
-
-
 def or_null(reader: Reader) -> Reader:
     """Return a reader that also accepts null."""
     return lambda name, value: None if value is None else reader(name, value)

@@ -85,14 +85,15 @@ def given(name: str, value: Any) -> Json:
     Raises:
         BadRequest: The value is no object, has a setting of LiteLLM, or refers to a variable.
     """
-    written = fields.metadata(name, value)
-    settings = sorted(key for key in written if key in SETTINGS or key.startswith(FAMILIES))
+    if not isinstance(value, dict):
+        raise BadRequest(f"{name} must be an object")
+    settings = sorted(key for key in value if key in SETTINGS or key.startswith(FAMILIES))
     if settings:
         names = ", ".join(f'"{name}.{key[: fields.MAX_TEXT]}"' for key in settings[:10])
         raise BadRequest(f"Unknown or forbidden field: {names}")
-    if _refers(written):
+    if _refers(value):
         raise BadRequest(f'{name} must not refer to the environment ("{_REFERENCE}")')
-    return {key: item for key, item in written.items() if not key.startswith(OWNERSHIP)}
+    return {key: item for key, item in value.items() if not key.startswith(OWNERSHIP)}
 
 
 def _refers(value: Any) -> bool:
