@@ -20,7 +20,7 @@ from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clock import Clock
 from litellm_plugin.config.settings import KeyPolicy, Provisioning, Settings
 from litellm_plugin.errors import BadRequest, Busy, Forbidden
-from litellm_plugin.fields import is_number, seconds
+from litellm_plugin.fields import is_number, seconds, shortest
 from litellm_plugin.models import Models, allows
 from litellm_plugin.shapes import Json, present
 
@@ -102,7 +102,8 @@ class Policy:
             PolicyRefused: A field exceeds its limit.
         """
         self._refuse(change, groups_of)
-        if "max_budget" in change and "budget_duration" not in change:
+        # LiteLLM 1.81 ignores a budget_duration of null: the key may keep what it has.
+        if "max_budget" in change and change.get("budget_duration") is None:
             self._refuse_raise(change["max_budget"], row)
         return {**change, **self._allowed_for_all(change)}
 
@@ -198,7 +199,9 @@ class Policy:
     def _refuse_raise(self, budget: Any, row: Mapping[str, Any]) -> None:
         """Refuse a higher budget for a key whose ``budget_duration`` is shorter than allowed."""
         present_budget = row.get("max_budget")
-        if present_budget is None or _is_at_most(budget, present_budget):
+        if present_budget is None:
+            return
+        if is_number(present_budget) and _is_at_most(budget, present_budget):
             return
         if self.renewal and row.get("budget_duration") is not None:
             _refuse_renewal(row["budget_duration"], self.renewal)
@@ -280,9 +283,12 @@ class KeyPolicies:
         if policy.active_keys is None:
             yield
             return
-        with self._cache.lock(f"active keys of {user_id}") as held:
+        with self._cache.lock(f"active keys of {user_id}", on_all_hosts=True) as held:
             if not held:
-                raise Busy("Other keys are being made for this user; try again in a moment")
+                raise Busy(
+                    "This user's active keys can't be counted right now: another key is being"
+                    " made, or the service has no lock (its log says why). Try again in a moment."
+                )
             policy.refuse_more(keys(), self._now())
             yield
 
@@ -348,7 +354,7 @@ def _both(one: Policy, other: Policy) -> Policy:
         return min(first, second, key=lambda limit: size(limit.value))
 
     def shortest_renewal(value: str | None) -> float:
-        return math.inf if value is None else seconds(value) or 0
+        return math.inf if value is None else shortest(value) or 0
 
     return Policy(
         duration=lower(one.duration, other.duration, lambda value: seconds(value) or 0),
@@ -378,7 +384,7 @@ def _refuse_renewal(duration: Any, limit: Limit[str | None]) -> None:
             "budget_duration must be left out: the budget of a key is for its whole life,"
             f" for {limit.whom}"
         )
-    span, least = seconds(duration), seconds(limit.value)
+    span, least = shortest(duration), shortest(limit.value)
     if least and (span is None or span < least):
         raise PolicyRefused(f"budget_duration must be at least {limit.value} for {limit.whom}")
 

@@ -321,7 +321,8 @@ def dates() -> Iterator[tuple[str, str]]:
         # What a day is, is LiteLLM's to say; only what it refused was wrong.
         if exc.answered in {400, 422} and not (_is_day(start) and _is_day(end)):
             raise BadRequest("start_date and end_date must be days, YYYY-MM-DD") from exc
-        if exc.down:
+        # 401 and 403 are about the master key, 429 about its rate.
+        if exc.down or exc.answered in {401, 403, 422, 429}:
             raise UsageUnavailable(f"LiteLLM can't be asked for the usage: {exc.message}") from exc
         raise
 

@@ -467,9 +467,7 @@ def test_a_lock_that_ran_out_is_not_taken_from_its_next_holder(
     assert server.names(":lock:") == []
 
 
-def test_without_redis_a_lock_is_not_held_and_keeps_other_workers_of_the_host_out(
-    worker: Worked, server: RedisServer
-) -> None:
+def test_without_redis_a_lock_is_the_hosts_own(worker: Worked, server: RedisServer) -> None:
     one = worker("a")
     server.kill()
     entered = threading.Event()
@@ -480,7 +478,9 @@ def test_without_redis_a_lock_is_not_held_and_keeps_other_workers_of_the_host_ou
 
     with ThreadPoolExecutor(1) as pool:
         with one.lock("user") as held:
-            assert not held
+            assert held
+            with one.lock("money", on_all_hosts=True) as everywhere:
+                assert not everywhere
             waiting = pool.submit(enter)
             assert not entered.wait(0.05)
         waiting.result(20)

@@ -30,7 +30,7 @@ MANAGEMENT = (
     *("/callbacks/", "/router/", "/fallback", "/cost/", "/jwt/", "/invitation/", "/sso/", "/scim/"),
     *("/add/", "/update/", "/delete/", "/upload/", "/policy/", "/policies", "/prompts"),
     *("/guardrails", "/search_tools", "/vector_store/", "/v1/mcp/", "/management/"),
-    *("/cloudzero/", "/vantage/"),
+    *("/cloudzero/", "/vantage/", "/v1/agents", "/agents", "/claude-code/", "/lens"),
 )
 # Of these each pair of role and way is tried; of all others each role, and each way.
 DEAREST = ("/key/", "/user/", "/team/", "/model/", "/v1/mcp/")
