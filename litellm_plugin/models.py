@@ -73,7 +73,7 @@ def model(row: Json) -> Json | None:
     """
     info, params = as_object(row.get("model_info")), as_object(row.get("litellm_params"))
     name = first(row.get("model_name"), params.get("model"), info.get("id"))
-    return _shown(name, info.get("mode"), {**present(**params), **present(**info)})
+    return _shown(name, info.get("mode"), params, info)
 
 
 def named_model(row: Json) -> Json | None:
@@ -81,13 +81,16 @@ def named_model(row: Json) -> Json | None:
 
     LiteLLM adds a mode, limits and capabilities to the rows of the OpenAI API.
     """
-    return _shown(first(row.get("id"), row.get("model_name")), row.get("mode"), present(**row))
+    return _shown(first(row.get("id"), row.get("model_name")), row.get("mode"), row)
 
 
-def _shown(name: Any, mode: Any, fields: Json) -> Json | None:
+def _shown(name: Any, mode: Any, *rows: Json) -> Json | None:
     if not isinstance(name, str) or not name:
         return None
-    return {"model_name": name, "mode": first(mode, "chat"), **picked(fields, MODEL_FIELDS)}
+    shown = {"model_name": name, "mode": first(mode, "chat")}
+    for row in rows:
+        shown |= present(**picked(row, MODEL_FIELDS))
+    return shown
 
 
 def allows(allowed: Iterable[str], name: str) -> bool:
