@@ -197,7 +197,9 @@ def objects(world: World) -> Result:
     return ok(f"{len(stores) + len(servers) + len(groups)} named, all there")
 
 
-def _meaningless(setting: str, names: Iterable[str], rows: list[team_objects.Row]) -> list[str]:
+def _meaningless(
+    setting: str, names: Iterable[str], rows: list[team_objects.TeamObject]
+) -> list[str]:
     known = {name for row in rows for name in (row.id, *row.names)}
     return [
         f"litellm.teamAdmin.{setting}: LiteLLM has no {name}{_close(name, known)}"
