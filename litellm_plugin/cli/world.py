@@ -1,4 +1,4 @@
-"""The plugin for looking only, and the world as ``doctor`` sees it through it."""
+"""A plugin that only reads, and the context that the checks of ``doctor`` share."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from litellm_plugin.plugin import Plugin, build, upstream
 T = TypeVar("T")
 
 
-def undisturbed(settings: Settings) -> Settings:
-    """Return settings under which a look leaves nothing behind, and nothing old is seen."""
+def _without_state(settings: Settings) -> Settings:
+    """Return ``settings`` without cache, rate limits and circuit breakers."""
     service = replace(
         settings.service,
         cache_seconds=0.0,
@@ -32,36 +32,36 @@ def undisturbed(settings: Settings) -> Settings:
     return replace(settings, service=service, cache=Cache())
 
 
-def unheard_plugin(settings: Settings, keys: PluginKeys | None = None) -> Plugin:
-    """Return a plugin that leaves nothing behind, not even its key.
+def read_only_plugin(settings: Settings, keys: PluginKeys | None = None) -> Plugin:
+    """Return a plugin that caches nothing and does not write a signing key.
 
     Args:
-        settings: What the service was told.
-        keys: To sign with; by default those that there are, else a key of this moment,
-            which nobody will believe.
+        settings: The service's settings.
+        keys: The signing keys. None: the service's, or a temporary key if there is none yet,
+            with which Backstage refuses the plugin's tokens.
     """
     if keys is None:
         with suppress(KeyStoreError):
             keys = PluginKeys.existing(settings)
     signing = keys or PluginKeys(PrivateKey.generate())
-    return build(undisturbed(settings), plugin_keys=signing)
+    return build(_without_state(settings), plugin_keys=signing)
 
 
 class World:
-    """What the checks share. Safe to share between threads.
+    """The context that all checks share. Thread-safe.
 
     Args:
-        settings: What the service was told.
-        warnings: What was odd about the configuration.
-        url: Where the service is from outside, through the ingress, if that is to be looked at.
-        user_token: A Backstage user's token to look through it with.
+        settings: The service's settings.
+        warnings: Warnings about the configuration.
+        url: The service's URL through the ingress; None: do not check the ingress.
+        user_token: A Backstage user's token for requests through the ingress.
 
     Attributes:
-        plugin: It asks as the service asks, and leaves nothing behind.
-        keys: The plugin key that there is; None: none, or see ``key_fault``.
-        key_fault: Why the plugin key can't be used.
-        clocks: By upstream, how many seconds its clock is ahead of this host's, by the ``Date``
-            of its answer to the first look at it.
+        plugin: A plugin that only reads.
+        keys: The service's signing key; None if there is none, or with ``key_fault``.
+        key_fault: Why the signing key can't be used.
+        clocks: For each upstream the seconds by which its clock is ahead of this host's,
+            from the ``Date`` header of its first answer.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class World:
             self.keys = PluginKeys.existing(settings)
         except KeyStoreError as exc:
             self.key_fault = str(exc)
-        self.plugin = unheard_plugin(settings, self.keys)
+        self.plugin = read_only_plugin(settings, self.keys)
         self.clocks: dict[str, float] = {}
         self._upstreams = {
             name: upstream(settings, name, setting)
@@ -94,7 +94,7 @@ class World:
         self._lock = threading.RLock()
         self._once: dict[str, Any] = {}
 
-    def look(
+    def request(
         self,
         name: str,
         url: str,
@@ -104,16 +104,15 @@ class World:
         body: Any = None,
         tells_time: bool = False,
     ) -> Answer:
-        """Ask ``LiteLLM``, ``Backstage`` or ``the ingress``, without credentials unless given.
+        """Send a request, without credentials unless ``headers`` have them.
 
         Args:
-            name: Which of them; the way there is set up as for it.
-            url: Of it, or of what it leads to, such as an issuer or this service itself.
+            name: The client to use: ``LiteLLM``, ``Backstage`` or ``the ingress``.
+            url: The URL; may be another host's, such as an issuer's.
             method: Such as GET.
-            headers: Beside those that are always sent.
-            body: To be sent as JSON.
-            tells_time: Whether it is the host of that name that answers, so that its clock is
-                seen.
+            headers: Additional headers.
+            body: Sent as JSON.
+            tells_time: Whether the answer's ``Date`` is the clock of ``name``.
 
         Raises:
             NoAnswerError: There was no answer.
@@ -126,7 +125,7 @@ class World:
         return answer
 
     def once(self, key: str, ask: Callable[[], T]) -> T:
-        """Return what ``ask`` gave when ``key`` was first wanted, or raise what it raised then."""
+        """Call ``ask`` once for each ``key``, and return or raise its result each time."""
         with self._lock:
             if key not in self._once:
                 try:
@@ -145,5 +144,5 @@ def _ahead(answer: Answer, now: float) -> float | None:
         date = parsedate_to_datetime(answer.headers.get("Date", ""))
     except ValueError:
         return None
-    # The header has whole seconds, cut off.
+    # The header is rounded down to a second.
     return date.replace(tzinfo=date.tzinfo or UTC).timestamp() + 0.5 - now
