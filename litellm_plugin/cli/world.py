@@ -11,6 +11,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
+from litellm_plugin.cli.checks import CheckFailedError, failed
+from litellm_plugin.cli.checks.reasons import origin_of, remedy, why
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Cache, RateLimits, Settings
 from litellm_plugin.errors import PluginError
@@ -103,6 +105,7 @@ class World:
         headers: Mapping[str, str] | None = None,
         body: Any = None,
         tells_time: bool = False,
+        setting: str | None = None,
     ) -> Answer:
         """Send a request, without credentials unless ``headers`` have them.
 
@@ -113,12 +116,20 @@ class World:
             headers: Additional headers.
             body: Sent as JSON.
             tells_time: Whether the answer's ``Date`` is the clock of ``name``.
+            setting: The key of the configuration that has the URL, for the remedy.
 
         Raises:
+            CheckFailedError: There was no answer, and ``setting`` is given.
             NoAnswerError: There was no answer.
         """
         way: Upstream = self._upstreams[name]
-        answer = way.request(method, url, headers=headers, body=body)
+        try:
+            answer = way.request(method, url, headers=headers, body=body)
+        except NoAnswerError as exc:
+            if setting is None:
+                raise
+            found = f"{origin_of(url)}: {why(exc)}."
+            raise CheckFailedError(failed(found, remedy(exc, setting))) from exc
         ahead = _ahead(answer, time.time()) if tells_time else None
         if ahead is not None:
             self.clocks[name] = ahead

@@ -67,6 +67,14 @@ def skipped(found: str, *because: str) -> Result:
     return Result(Status.SKIPPED, found, because=because)
 
 
+class CheckFailedError(Exception):
+    """Ends a check with ``result``."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.found)
+        self.result = result
+
+
 @dataclass(frozen=True, slots=True)
 class Check(Generic[W]):
     """A check, and its place in the order.
@@ -124,6 +132,8 @@ def _passed(result: Result) -> bool:
 def _result_of(check: Check[Any], world: Any) -> Result:
     try:
         return check.look(world)
+    except CheckFailedError as exc:
+        return exc.result
     except PluginError as exc:
         return failed(redact(exc.message), "Try again; if it fails again, run with --verbose.")
     except Exception as exc:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
+from typing import Any
 
 from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
-from litellm_plugin.cli.checks.reasons import described, is_page, remedy, why
+from litellm_plugin.cli.checks.reasons import described, is_page, json_of, why
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import Answer, NoAnswerError
 from litellm_plugin.config.settings import JwksAccess
@@ -24,10 +26,7 @@ _RESTRICTION = "{plugin: catalog, permission: catalog.entity.read}"
 def answers(world: World) -> Result:
     """Check that a Backstage backend answers at the catalog's URL."""
     url = world.settings.discovery.base_url("catalog")
-    try:
-        answer = world.request("Backstage", url + _NOBODY, tells_time=True)
-    except NoAnswerError as exc:
-        return failed(f"{url}: {why(exc)}.", remedy(exc, _WHERE))
+    answer = world.request("Backstage", url + _NOBODY, tells_time=True, setting=_WHERE)
     error = _error_of(answer)
     if error is None:
         return _no_backend(url, answer, "catalog")
@@ -46,10 +45,7 @@ def permission_answers(world: World) -> Result:
     if not world.settings.permission_enabled:
         return skipped("permission.enabled is false: every signed-in user is allowed everything")
     url = world.settings.discovery.base_url("permission")
-    try:
-        answer = world.request("Backstage", f"{url}/authorize", method="POST", body={"items": []})
-    except NoAnswerError as exc:
-        return failed(f"{url}: {why(exc)}.", remedy(exc, _WHERE))
+    answer = _ask_permission(world, url)
     if _error_of(answer) is not None and answer.status != 404:
         return ok(f"The permission API answers at {url}")
     if is_page(answer) or answer.status != 404:
@@ -58,6 +54,13 @@ def permission_answers(world: World) -> Result:
         f"Backstage has no permission backend at {url} (404), and permission.enabled is true here.",
         "Add @backstage/plugin-permission-backend to Backstage, or set permission.enabled: false "
         "here and there. Until then every permission is denied.",
+    )
+
+
+def _ask_permission(world: World, url: str, headers: Mapping[str, str] | None = None) -> Answer:
+    body: dict[str, Any] = {"items": []}
+    return world.request(
+        "Backstage", f"{url}/authorize", method="POST", headers=headers, body=body, setting=_WHERE
     )
 
 
@@ -78,11 +81,7 @@ def _no_backend(url: str, answer: Answer, plugin: str) -> Result:
 
 def _error_of(answer: Answer) -> str | None:
     """Return the message of a Backstage error; None if the answer is none."""
-    try:
-        body = answer.json()
-    except ValueError:
-        return None
-    match body:
+    match json_of(answer):
         case {"error": {"message": str(message)}, "response": {"statusCode": int()}}:
             return message
     return None
@@ -144,10 +143,7 @@ def _keys(world: World, name: str, url: str, *, empty: str, otherwise: str) -> R
 
 def key_ids(answer: Answer) -> list[str | None] | None:
     """Return the ids of the keys in a key set; None if the answer is no key set."""
-    try:
-        body = answer.json()
-    except ValueError:
-        return None
+    body = json_of(answer)
     members = body.get("keys") if isinstance(body, dict) else None
     if not answer.ok or not isinstance(members, list):
         return None
@@ -318,16 +314,7 @@ def permission_accepts_us(world: World) -> Result:
         return skipped("There is no plugin key on this host yet", "plugin-key")
     token = PluginTokens(world.keys, settings.service.plugin_id).issue("permission")
     url = settings.discovery.base_url("permission")
-    try:
-        answer = world.request(
-            "Backstage",
-            f"{url}/authorize",
-            method="POST",
-            headers={"Authorization": f"Bearer {token}"},
-            body={"items": []},
-        )
-    except NoAnswerError as exc:
-        return failed(f"{url}: {why(exc)}.", remedy(exc, _WHERE))
+    answer = _ask_permission(world, url, {"Authorization": f"Bearer {token}"})
     # 403: the token is valid, and the permission API decides about users only.
     if answer.ok or answer.status == 403:
         return ok("Accepted, for requests on behalf of users")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from litellm_plugin.cli.checks import Result, failed, ok, warning
-from litellm_plugin.cli.checks.reasons import described, origin_of, remedy, why
+from litellm_plugin.cli.checks.reasons import described, json_of, origin_of
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import Answer, NoAnswerError
 from litellm_plugin.clients.litellm_version import OLDEST, is_too_old
@@ -18,10 +18,8 @@ WHY_NOT_OLDER = "an older one returns everybody's usage when asked for one user'
 def answers(world: World) -> Result:
     """Check that LiteLLM answers at ``litellm.baseUrl``, and has a database."""
     base_url = world.settings.base_url
-    try:
-        answer = world.request("LiteLLM", base_url + _READINESS, tells_time=True)
-    except NoAnswerError as exc:
-        return failed(f"{base_url}: {why(exc)}.", remedy(exc, "litellm.baseUrl"))
+    url = base_url + _READINESS
+    answer = world.request("LiteLLM", url, tells_time=True, setting="litellm.baseUrl")
     health = _health(answer)
     if health is None:
         return _something_else(world, answer)
@@ -56,10 +54,7 @@ def _something_else(world: World, answer: Answer) -> Result:
 
 def _health(answer: Answer) -> dict[str, object] | None:
     """Return LiteLLM's health; None if the answer is not LiteLLM's."""
-    try:
-        health = answer.json()
-    except ValueError:
-        return None
+    health = json_of(answer)
     if isinstance(health, dict) and ("status" in health or "db" in health):
         return health
     return None

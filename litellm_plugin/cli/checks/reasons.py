@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 from litellm_plugin.clients.http import Answer
@@ -83,6 +84,14 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         yield found
         pending += [found.__cause__, found.__context__, getattr(found, "reason", None)]
         pending += found.args
+
+
+def json_of(answer: Answer) -> Any:
+    """Return the JSON of an answer; None if it has none."""
+    try:
+        return answer.json()
+    except ValueError:
+        return None
 
 
 def is_page(answer: Answer) -> bool:

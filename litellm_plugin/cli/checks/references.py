@@ -52,9 +52,7 @@ def _unknown_group(ref: str, known: Collection[str]) -> str:
     full = ref.lower() if ":" in ref else f"group:default/{ref.lower()}"
     if full != ref and full in known:
         return f"{ref} has to be written {full}"
-    close = difflib.get_close_matches(full, known, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"{ref} is not in the catalog{hint}"
+    return f"{ref} is not in the catalog{_close(full, known)}"
 
 
 def _is_plain(ref: str) -> bool:

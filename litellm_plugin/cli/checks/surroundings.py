@@ -6,14 +6,15 @@ from urllib.parse import urlsplit
 
 from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
 from litellm_plugin.cli.checks.backstage import key_ids, same_key
-from litellm_plugin.cli.checks.reasons import described, is_page, remedy, why, why_not_redis
+from litellm_plugin.cli.checks.reasons import described, is_page, json_of, why_not_redis
 from litellm_plugin.cli.world import World
-from litellm_plugin.clients.http import NOBODY_THERE, Answer, NoAnswerError
+from litellm_plugin.clients.http import NOBODY_THERE, Answer
 from litellm_plugin.identity.signing import PluginTokens
 from litellm_plugin.plugin import cache_fault
 
 ODD, WRONG = 10.0, 60.0  # seconds; tokens are checked without tolerance
 REDIS_PORT = 6379  # the default of a URL
+KEYS = "/.backstage/auth/v1/jwks.json"
 BIG = "/openapi.json"  # an answer that an ingress compresses
 
 
@@ -73,10 +74,7 @@ def ingress(world: World) -> Result:
     if world.url is None:
         return skipped("Only with --url URL, such as https://.../api/litellm")
     url = world.url.rstrip("/")
-    try:
-        published = world.request("the ingress", f"{url}/.backstage/auth/v1/jwks.json")
-    except NoAnswerError as exc:
-        return failed(f"{url}: {why(exc)}.", remedy(exc, "--url"))
+    published = world.request("the ingress", url + KEYS, setting="--url")
     if published.status == 401 and world.user_token is None:
         return warning(
             f"{url} needs credentials before it asks the service: usually Backstage's proxy.",
@@ -105,11 +103,8 @@ def _own_token(world: World) -> str | None:
 
 
 def _with_token(world: World, url: str, token: str) -> Result:
-    asked = {"Authorization": f"Bearer {token}", "Accept-Encoding": "gzip"}
-    try:
-        answer = world.request("the ingress", url + BIG, headers=asked)
-    except NoAnswerError as exc:
-        return failed(f"{url}: {why(exc)}.", remedy(exc, "--url"))
+    headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "gzip"}
+    answer = world.request("the ingress", url + BIG, headers=headers, setting="--url")
     if answer.status == 401:
         return failed(
             f"{url} answers 401 to a valid token: {_message(answer)}.",
@@ -156,11 +151,7 @@ def _headers(world: World, url: str, answer: Answer) -> Result:
 
 
 def _message(answer: Answer) -> str:
-    try:
-        body = answer.json()
-    except ValueError:
-        return described(answer)
-    match body:
+    match json_of(answer):
         case {"error": {"message": str(message)}}:
             return message
     return described(answer)
