@@ -222,7 +222,7 @@ def user_ids(world: World) -> Result:
         if reserved
         else ""
     )
-    rename = "Rename one of them in the catalog; the namespace does not make the ids differ."
+    rename = "Rename one of them in the catalog; a LiteLLM id has the name, not the namespace."
     if shared and world.settings.service.user_ids == UNAMBIGUOUS:
         return warning(
             f"{_listed(shared)}. Requests for an account of unclear ownership are refused (409)."
