@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import click
@@ -67,13 +67,8 @@ def settings_of(files: Sequence[Path]) -> Settings:
         try:
             return load_settings(paths_of(files), os.environ)
         except ConfigError as exc:
-            end_faulty(exc)
-
-
-def end_faulty(exc: ConfigError) -> NoReturn:
-    """Print the faults and end with status 2, like the service at its start."""
-    click.echo(f"The configuration is faulty:\n{exc}", err=True)
-    sys.exit(FAULTY)
+            click.echo(f"The configuration is faulty:\n{exc}", err=True)
+            sys.exit(FAULTY)
 
 
 def print_json(value: Any) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from litellm_plugin.cli.checks import CheckFailedError, failed
 from litellm_plugin.cli.checks.reasons import origin_of, remedy, why
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Cache, RateLimits, Settings
-from litellm_plugin.errors import PluginError
 from litellm_plugin.identity.jwt import PrivateKey
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys
 from litellm_plugin.plugin import Plugin, build, upstream
-
-T = TypeVar("T")
 
 
 def _without_state(settings: Settings) -> Settings:
@@ -93,8 +89,6 @@ class World:
                 ("the ingress", "--url"),
             )
         }
-        self._lock = threading.RLock()
-        self._once: dict[str, Any] = {}
 
     def request(
         self,
@@ -134,20 +128,6 @@ class World:
         if ahead is not None:
             self.clocks[name] = ahead
         return answer
-
-    def once(self, key: str, ask: Callable[[], T]) -> T:
-        """Call ``ask`` once for each ``key``, and return or raise its result each time."""
-        with self._lock:
-            if key not in self._once:
-                try:
-                    self._once[key] = (ask(), None)
-                except (PluginError, NoAnswerError) as exc:
-                    self._once[key] = (None, exc)
-            value, error = self._once[key]
-        if error is not None:
-            raise error
-        found: T = value
-        return found
 
 
 def _ahead(answer: Answer, now: float) -> float | None:

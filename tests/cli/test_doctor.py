@@ -362,7 +362,7 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
         lambda installation: setattr(installation.litellm, "ahead", -600),
         ["clocks"],
         "LiteLLM is 10 min behind, Backstage is right",
-        "the wrong host",
+        "the host with the wrong time",
     ),
     "our clock is wrong": (
         slow_clock,

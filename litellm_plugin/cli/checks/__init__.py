@@ -82,14 +82,14 @@ class Check(Generic[W]):
     Attributes:
         id: The name in ``--json``.
         title: The name in the text.
-        look: The check itself.
+        function: Runs the check.
         needs: Ids of the checks that have to pass first (ok or warning).
         after: Ids of the checks that have to end first, with any result.
     """
 
     id: str
     title: str
-    look: Callable[[W], Result]
+    function: Callable[[W], Result]
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
@@ -131,7 +131,7 @@ def _passed(result: Result) -> bool:
 
 def _result_of(check: Check[Any], world: Any) -> Result:
     try:
-        return check.look(world)
+        return check.function(world)
     except CheckFailedError as exc:
         return exc.result
     except PluginError as exc:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any
 
 from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
@@ -244,13 +243,13 @@ def same_key(answer: Answer, ours: PublicKey) -> bool:
 # -- Backstage accepts this service's tokens -----------------------------------
 
 
-def _users_seen(world: World) -> list[str]:
-    return world.once("users seen", lambda: list(islice(world.plugin.catalog.refs("user"), 1)))
+def _shows_a_user(world: World) -> bool:
+    return any(world.plugin.catalog.refs("user"))
 
 
 def _catalog_accepts(world: World) -> bool:
     try:
-        _users_seen(world)
+        _shows_a_user(world)
     except BackstageUnavailable:
         return False
     return True
@@ -260,10 +259,10 @@ def catalog_accepts_us(world: World) -> Result:
     """Check that the catalog accepts the service's token."""
     static = world.settings.service.backstage_token is not None
     try:
-        users = _users_seen(world)
+        shows_a_user = _shows_a_user(world)
     except BackstageUnavailable as exc:
         return _refused_static(exc) if static else _refused_plugin(world, exc)
-    if not users:
+    if not shows_a_user:
         return warning(
             "The catalog accepts the token and shows no user: it has none, or hides them.",
             f"Add {_RESTRICTION} to the token's accessRestrictions."

@@ -52,7 +52,7 @@ def clocks(world: World) -> Result:
         return ok(f"{' and '.join(ahead)}: within {ODD:.0f} seconds of this host")
     told = ", ".join(f"{name} is {_difference(seconds)}" for name, seconds in ahead.items())
     same = len(ahead) > 1 and max(ahead.values()) - min(ahead.values()) < ODD
-    whose = "this host" if same else "the wrong host"
+    whose = "this host" if same else "the host with the wrong time"
     judge = failed if worst >= WRONG else warning
     return judge(
         f"The clocks differ: {told}.",
