@@ -174,14 +174,22 @@ class LiteLLMStandIn:
         }
 
     def user_list(self, query: Json) -> Json:
-        """``GET /user/list``, by part of an e-mail, in which "_" matches any character."""
+        """``GET /user/list``, by part of an e-mail; of a "_" in it any character is one."""
+        page = whole_number(query, "page", 1)
+        page_size = whole_number(query, "page_size", 25, most=100)
         email = re.escape(query.get("user_email", "")).replace("_", ".")
         rows = [
             user
             for user in self.store.users.values()
             if re.search(email, user["user_email"] or "", re.IGNORECASE)
         ]
-        return _page("users", rows, query, 25)
+        return {
+            "users": rows[(page - 1) * page_size :][:page_size],
+            "total": len(rows),
+            "page": page,
+            "page_size": page_size,
+            "total_pages": -(-len(rows) // page_size),
+        }
 
     def user_new(self, body: Json) -> Json:
         """``POST /user/new``."""
@@ -319,7 +327,7 @@ class LiteLLMStandIn:
         return {"key": named, "info": {**info, "status": self.store.key_status(key)}}
 
     def key_list(self, query: Json) -> Json:
-        """``GET /key/list``, the newest first; always with whole rows."""
+        """``GET /key/list``, the newest first; as whole rows only."""
         keys = [
             _with_offsets(key)
             for key in reversed(self.store.keys.values())
@@ -543,11 +551,19 @@ class LiteLLMStandIn:
 
     def audit(self, query: Json) -> Json:
         """``GET /audit``."""
+        page = whole_number(query, "page", 1)
+        page_size = whole_number(query, "page_size", 10, most=100)
         filters = ("changed_by", "action", "table_name", "object_id")
         wanted = {name: query[name] for name in filters if query.get(name)}
         entries = reversed(self.store.audit_log)
         rows = [row for row in entries if all(row[n] == value for n, value in wanted.items())]
-        return _page("audit_logs", rows, query, 10)
+        return {
+            "audit_logs": rows[(page - 1) * page_size :][:page_size],
+            "total": len(rows),
+            "page": page,
+            "page_size": page_size,
+            "total_pages": -(-len(rows) // page_size),
+        }
 
     def vector_store_list(self, _query: Json) -> Json:
         """``GET /vector_store/list``."""
@@ -617,18 +633,6 @@ class LiteLLMStandIn:
             message += "Unable to find token in cache or `LiteLLM_VerificationTokenTable`"
             raise proxy_error(401, message, kind="token_not_found_in_db", param="key")
         raise proxy_error(401, message, kind="auth_error", param="None")
-
-
-def _page(name: str, rows: list[Json], query: Json, default_size: int) -> Json:
-    page = whole_number(query, "page", 1)
-    size = whole_number(query, "page_size", default_size, most=100)
-    return {
-        name: rows[(page - 1) * size :][:size],
-        "total": len(rows),
-        "page": page,
-        "page_size": size,
-        "total_pages": -(-len(rows) // size),
-    }
 
 
 def _key_limit(query: Json) -> int:
