@@ -175,10 +175,10 @@ def objects(world: World) -> Result:
     wrong = []
     if stores:
         rows = team_objects.vector_stores(litellm.vector_stores())
-        wrong += _unknown("allowedVectorStores", stores, rows)
+        wrong += _meaningless("allowedVectorStores", stores, rows)
     if servers or groups:
         rows = team_objects.mcp_servers(litellm.mcp_servers())
-        wrong += _unknown("allowedMcpServers", servers, rows)
+        wrong += _meaningless("allowedMcpServers", servers, rows)
         known = {group for row in rows for group in row.groups}
         wrong += [
             f"litellm.teamAdmin.allowedMcpAccessGroups: LiteLLM has no MCP server in"
@@ -191,7 +191,7 @@ def objects(world: World) -> Result:
     return ok(f"{len(stores) + len(servers) + len(groups)} named, all there")
 
 
-def _unknown(setting: str, names: Iterable[str], rows: list[team_objects.Row]) -> list[str]:
+def _meaningless(setting: str, names: Iterable[str], rows: list[team_objects.Row]) -> list[str]:
     known = {name for row in rows for name in (row.id, *row.names)}
     return [
         f"litellm.teamAdmin.{setting}: LiteLLM has no {name}{_close(name, known)}"
