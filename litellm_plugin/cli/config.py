@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from litellm_plugin.cli.terminal import (
     FAULTY,
     MASK,
     Page,
+    Row,
     captured_log,
     config_option,
     json_option,
@@ -197,14 +198,13 @@ def _print(
         page.line(str(path.absolute()), indent=2)
     for name in _variables():
         page.line(f"{redact(name)} (environment)", indent=2)
-    sections = list(_sections(lines))
     # All sections have the same column widths; longer texts are wrapped.
-    cells = [row for _, rows in sections for row in rows]
-    longest = [max(len(row[column][0]) for row in cells) for column in range(3)]
+    longest = [max(len(_cells(line)[column][0]) for line in lines) for column in range(3)]
     first = min(longest[0], NAME)
     value = min(longest[1], (page.width - first - 6) * 3 // 5)
-    for section, rows in sections:
+    for section, members in _sections(lines):
         page.heading(section)
+        rows = [_cells(line) for line in members]
         page.rows(rows, widths=(first, value, min(longest[2], page.width - first - value - 6)))
     known = {line.partition(":")[0] for line in reading.warnings}
     unread = [redact(dotted(stray.path)) for stray in reading.strays]
@@ -225,40 +225,26 @@ def _print(
         page.line(f"The configuration is fine{told}.", "green")
 
 
-def _sections(
-    lines: Sequence[Line],
-) -> Iterator[tuple[str, list[tuple[tuple[str, str], ...]]]]:
-    """Yield the lines of each parent key; configured keys come first."""
+def _sections(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
+    """Return the lines of each parent key; configured keys come first."""
     sections: dict[str, list[Line]] = {}
-    for line in lines:
+    for line in sorted(lines, key=lambda line: not line.is_set):
         sections.setdefault(line.key.rpartition(".")[0], []).append(line)
-    for section, members in sorted(sections.items(), key=_place):
-        members.sort(key=lambda line: not line.is_set)
-        yield (
-            section,
-            [
-                (
-                    (line.key.rpartition(".")[2], "" if line.is_set else "dim"),
-                    (_value(line), _style(line)),
-                    (line.origin if line.usual or line.value is not None else "", "dim"),
-                )
-                for line in members
-            ],
-        )
+    return sorted(sections.items(), key=_place)
+
+
+def _cells(line: Line) -> Row:
+    """Return name, value and source, each with its style."""
+    value = line.usual or ("not set" if line.value is None else printable(line.value))
+    origin = line.origin if line.usual or line.value is not None else ""
+    style = "" if line.is_set else "dim"
+    return (line.key.rpartition(".")[2], style), (value, style), (origin, "dim")
 
 
 def _place(section: tuple[str, list[Line]]) -> tuple[bool, str]:
     """Return the sort key: ``litellm`` first, then by name, with numbers by their size."""
     name = section[0]
     return not name.startswith("litellm"), re.sub(r"\d+", lambda digits: digits[0].zfill(6), name)
-
-
-def _value(line: Line) -> str:
-    return line.usual or ("not set" if line.value is None else printable(line.value))
-
-
-def _style(line: Line) -> str:
-    return "" if line.is_set else "dim"
 
 
 def _count(number: int, word: str) -> str:

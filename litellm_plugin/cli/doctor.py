@@ -168,20 +168,15 @@ def _as_json(results: dict[str, Result]) -> dict[str, Any]:
 def _print(page: Page, results: dict[str, Result]) -> None:
     rows = []
     for check in CHECKS:
-        if check.id not in results:
+        if (result := results.get(check.id)) is None:
             continue
-        result = results[check.id]
-        word, style = result.status.value, STYLES[result.status.value]
+        status = result.status.value
+        word = status.upper() if result.status is Status.FAILED else status
+        style = STYLES["skipped"] if result.status is Status.SKIPPED else ""
         found = result.found + (f"\n> {result.remedy}" if result.remedy else "")
-        rows.append(
-            (
-                (word.upper() if result.status is Status.FAILED else word, style),
-                (check.title, "" if result.status is not Status.SKIPPED else "dim"),
-                (found, "" if result.status is not Status.SKIPPED else "dim"),
-            )
-        )
+        rows.append(((word, STYLES[status]), (check.title, style), (found, style)))
     page.rows(rows, indent=0)
     page.line()
     counts = _counted(results)
-    told = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
-    page.line(f"{told}.", STYLES["failed"] if counts["failed"] else STYLES["ok"])
+    summary = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
+    page.line(f"{summary}.", STYLES["failed"] if counts["failed"] else STYLES["ok"])

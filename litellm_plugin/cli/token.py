@@ -121,11 +121,7 @@ def _credential(source: TextIO | None) -> str:
         text = click.prompt("Token", hide_input=True, err=True)
     else:
         text = sys.stdin.read()
-    words = text.split()
-    if words and words[0].lower() == "authorization:":
-        words = words[1:]
-    if words and words[0].lower() == "bearer":
-        words = words[1:]
+    words = [word for word in text.split() if word.lower() not in {"authorization:", "bearer"}]
     if len(words) != 1:
         click.echo(
             "The input has no token." if not words else "The input is more than one word.", err=True
@@ -148,7 +144,7 @@ def _read(plugin: Plugin, text: str) -> Reading:
 
 
 def _unverified(settings: Settings, text: str) -> Reading:
-    """Return what a token claims, before any check."""
+    """Return the token's own claims, unverified."""
     try:
         token = parse(text)
         claims = dict(token.unverified_claims)
@@ -253,20 +249,20 @@ def _who(principal: Principal) -> str:
 def _refusal(
     settings: Settings, reading: Reading, exc: PluginError, cause: TokenError | None
 ) -> tuple[str, str]:
-    """Return why a token is refused, and what to do.
+    """Return why a token is refused, and a remedy.
 
     Args:
         settings: The service's settings.
         reading: The token, or the user token inside a plugin token, if that is refused.
         exc: The refusal.
-        cause: What is wrong with the token itself, if that is the reason.
+        cause: The fault of the token itself, if that is the reason.
     """
     plugin_id = settings.service.plugin_id
     match cause:
         case None:
             return _sentence(redact(exc.message)), _remedy(settings, reading, exc)
         case OtherAudience():
-            named = ", ".join(sorted(audiences(reading.claims))) or "nobody"
+            named = ", ".join(sorted(audiences(reading.claims))) or "(none)"
             return (
                 f"It is for the plugin {named}, and this service is {plugin_id}.",
                 f"The caller needs a token for {plugin_id}; or correct litellm.service.pluginId.",
@@ -280,7 +276,7 @@ def _refusal(
         case _:
             remedy = (
                 "It is of another Backstage, or its key was replaced: sign in again, or correct "
-                " litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints."
+                "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints."
             )
     return _reason(cause, reading), remedy
 
