@@ -450,6 +450,15 @@ def test_objects_are_found_as_the_routes_find_them(
             "litellm.teamAdmin.allowedModels: LiteLLM has no gpt-5",
         ),
         (
+            both(
+                sets("litellm.provisioning.enabled", False),
+                sets("litellm.teamAdmin.allowedModels", []),
+                sets("litellm.teamAdmin.allowedModelAccessGroups", ["premium"]),
+            ),
+            "models",
+            "litellm.teamAdmin.allowedModelAccessGroups: LiteLLM has no premium",
+        ),
+        (
             sets("litellm.provisioning.roles.0.keyPolicy", {"allowedModels": ["gpt-5"]}),
             "models",
             "litellm.provisioning.roles[0].keyPolicy.allowedModels: LiteLLM has no gpt-5",

@@ -99,7 +99,11 @@ def teams(world: World) -> Result:
 def models(world: World) -> Result:
     """Check that the models and access groups in the configuration exist."""
     given, allowed = _provisioned(world, "models"), _allowed_models(world)
-    if not given and not allowed:
+    allowed_groups = dict.fromkeys(
+        world.settings.team_admin.allowed_model_access_groups,
+        "litellm.teamAdmin.allowedModelAccessGroups",
+    )
+    if not (given or allowed or allowed_groups):
         return skipped("The configuration names no model")
     rows = world.plugin.litellm.model_info()
     names = {str(row.get("model_name")) for row in rows}
@@ -123,14 +127,10 @@ def models(world: World) -> Result:
             "Write LiteLLM's model_name, or an access group of models; a user whose models do not "
             "exist can call none.",
         )
-    groups_named = dict.fromkeys(
-        world.settings.team_admin.allowed_model_access_groups,
-        "litellm.teamAdmin.allowedModelAccessGroups",
-    )
-    wrong = missing(allowed, names | access_groups) + missing(groups_named, access_groups)
+    wrong = missing(allowed, names | access_groups) + missing(allowed_groups, access_groups)
     if wrong:
         return warning(f"{_listed(wrong)}.", "Correct or remove the names: they allow nothing.")
-    return ok(f"{len({*given, *allowed, *groups_named})} named, all in LiteLLM")
+    return ok(f"{len({*given, *allowed, *allowed_groups})} named, all in LiteLLM")
 
 
 def _access_groups(rows: Iterable[dict[str, Any]]) -> set[str]:
