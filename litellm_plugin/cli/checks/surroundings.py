@@ -29,16 +29,16 @@ def shared_cache(world: World) -> Result:
     """Check that the Redis or Valkey of ``backend.cache`` answers, if configured."""
     cache = world.settings.cache
     if cache.connection is None:
-        return skipped("backend.cache is no redis or valkey: hosts do not share a cache")
+        return skipped("backend.cache is no redis or valkey: hosts share no cache")
     parts = urlsplit(cache.connection)
     where = f"{parts.hostname}:{parts.port or REDIS_PORT}{parts.path}"
     fault = cache_fault(world.settings)
     if fault is None:
         return ok(f"{cache.store} at {where}")
-    told, todo = why_not_redis(fault, "backend.cache.connection")
+    reason, todo = why_not_redis(fault, "backend.cache.connection")
     return failed(
-        f"{cache.store} at {where}: {told}.",
-        f"{todo} Until then each host caches and counts for itself.",
+        f"{cache.store} at {where}: {reason}.",
+        f"{todo} Until then each worker caches and counts for itself.",
     )
 
 
