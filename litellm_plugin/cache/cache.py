@@ -186,11 +186,16 @@ class Cache:
             return None
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[bool]:
+    def lock(self, name: str, *, on_all_hosts: bool = False) -> Iterator[bool]:
         """Hold a lock across the processes of this host; with Redis, across all hosts.
 
+        Args:
+            name: The lock's name.
+            on_all_hosts: Whether the lock of this host does not suffice while Redis is down.
+
         Yields:
-            Whether it is held: False where others hold it until the request's deadline.
+            Whether it is held. Not, where others hold it until the request's deadline, or where
+            it must hold on all hosts and Redis is down.
         """
         patience = min(PATIENCE, deadline.left())
         with self._locks.hold(name, patience) as here:
@@ -198,7 +203,8 @@ class Cache:
                 yield here
                 return
             with self._tier.lock(name, min(patience, deadline.left())) as everywhere:
-                yield here and everywhere
+                down = everywhere is None
+                yield here and (not on_all_hosts if down else bool(everywhere))
 
     def invalidate(self, *tags: str) -> None:
         """Invalidate all entries that have any of these tags."""

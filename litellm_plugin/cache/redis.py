@@ -154,7 +154,7 @@ class RedisTier:
             self._renew(tags, tags)
 
     @contextmanager
-    def lock(self, name: str, patience: float) -> Iterator[bool]:
+    def lock(self, name: str, patience: float) -> Iterator[bool | None]:
         """Hold a lock across all hosts.
 
         Args:
@@ -162,10 +162,10 @@ class RedisTier:
             patience: Seconds to wait for it.
 
         Yields:
-            Whether it is held; False while Redis is down.
+            Whether it is held; None while Redis is down.
         """
         lock = Lock(self._redis, self._name("lock", name), timeout=LOCK_SECONDS, sleep=POLL)
-        held = False
+        held: bool | None = None
         with suppress(TierUnavailableError), self._asking():
             held = lock.acquire(blocking_timeout=max(patience, 0))
         try:

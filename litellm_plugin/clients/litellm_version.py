@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from litellm_plugin.clients import deadline
 from litellm_plugin.errors import UpstreamError, UsageUnavailable
 
 log = logging.getLogger(__name__)
@@ -15,6 +16,7 @@ log = logging.getLogger(__name__)
 OLDEST = "1.81.14"  # older ones ignore the user_id of daily activity: all users' usage is in it
 KEPT = 300.0  # seconds until the version is asked for again
 UNKNOWN_KEPT = 60.0  # the same for an unknown one
+PATIENCE = 30.0  # seconds to wait while another request asks, where no deadline is sooner
 
 _NUMBERS = re.compile(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
 
@@ -63,10 +65,14 @@ class KnownVersion:
         Raises:
             UsageUnavailable: LiteLLM is older than :data:`OLDEST`.
         """
-        if self._timer() >= self._until:
-            with self._lock:
+        # One request asks; the others wait within their own deadlines.
+        patience = min(max(deadline.left(), 0), PATIENCE)
+        if self._timer() >= self._until and self._lock.acquire(timeout=patience):
+            try:
                 if self._timer() >= self._until:
                     self._refresh()
+            finally:
+                self._lock.release()
         version = self._version
         if version is not None and is_too_old(version):
             raise UsageUnavailable(

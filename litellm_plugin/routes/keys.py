@@ -9,13 +9,14 @@ from litellm_plugin.access import Permission
 from litellm_plugin.clients.litellm import Account
 from litellm_plugin.errors import HungUp
 from litellm_plugin.observability.journal import Event
-from litellm_plugin.routes.web import Routes, body, client_gone, current_caller, once, plugin
+from litellm_plugin.routes.inputs import body, client_gone, current_caller
+from litellm_plugin.routes.request_state import plugin
+from litellm_plugin.routes.responses import once
+from litellm_plugin.routes.routing import routes
 
 DONE = {"success": True}
 # LiteLLM's word on what was asked for, such as a name that is taken.
 REFUSED = frozenset({400})
-
-routes = Routes()
 
 
 @routes.get("/keys")
