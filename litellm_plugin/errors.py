@@ -246,12 +246,10 @@ class BackstageUnavailable(PluginError):
 
     Attributes:
         answered: Backstage's status, or None where no answer could be read.
-        told: The text of Backstage's answer, redacted; for operators, never sent to clients.
     """
 
     status = 503
 
-    def __init__(self, message: str, *, answered: int | None = None, told: str = "") -> None:
+    def __init__(self, message: str, *, answered: int | None = None) -> None:
         super().__init__(message)
         self.answered = answered
-        self.told = redact(told)

@@ -190,11 +190,12 @@ class Cache:
         """Hold a lock across the processes of this host; with Redis, across all hosts.
 
         Args:
-            name: What for.
-            on_all_hosts: Whether this host's lock does not suffice while Redis is away.
+            name: The lock's name.
+            on_all_hosts: Whether the lock of this host does not suffice while Redis is down.
 
         Yields:
-            Whether it is held: False where others hold it until the request's deadline.
+            Whether it is held. Not, where others hold it until the request's deadline, or where
+            it must hold on all hosts and Redis is down.
         """
         patience = min(PATIENCE, deadline.left())
         with self._locks.hold(name, patience) as here:
@@ -202,8 +203,8 @@ class Cache:
                 yield here
                 return
             with self._tier.lock(name, min(patience, deadline.left())) as everywhere:
-                away = everywhere is None and not on_all_hosts
-                yield here and (away or bool(everywhere))
+                down = everywhere is None
+                yield here and (not on_all_hosts if down else bool(everywhere))
 
     def invalidate(self, *tags: str) -> None:
         """Invalidate all entries that have any of these tags."""

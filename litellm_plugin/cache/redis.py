@@ -2,14 +2,14 @@
 
 A write gives its tags new stamps twice: in this host's memory (:mod:`litellm_plugin.cache.stamps`)
 and in Redis. Redis also stores, for each host and tag, the last stamp in that host's memory that
-it was told of. Each look-up compares the two. Where they differ, Redis was not told of a write on
-this host: it was down, has lost data, or was restored to an older state. Then the tags get new
-stamps in Redis, which invalidates the entries there. So a read never returns what is older than a
-write on the same host, whatever happens to Redis.
+it received. Each look-up compares the two. Where they differ, Redis missed a write on this host:
+it was down, has lost data, or was restored to an older state. Then the tags get new stamps in
+Redis, which invalidates the entries there. So a read never returns what is older than a write on
+the same host, whatever happens to Redis.
 
-Another host can't know of a write that Redis was not told of. It may answer with data from before
-that write until the host that wrote looks the same tags up, and for the TTL of an entry at most;
-after that only with entries marked as stale, while LiteLLM is down.
+Another host can't know of a write that Redis missed. It may answer with data from before that
+write until the host that wrote looks the same tags up, and for the TTL of an entry at most; after
+that only with entries marked as stale, while LiteLLM is down.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class RedisTier:
     ) -> tuple[bytes | None, Stamps]:
         """Return the sealed entry of ``name``, and the present stamps of its tags.
 
-        One round trip; two where Redis was not told of a write.
+        One round trip; two where Redis missed a write.
 
         Args:
             name: What the entry was put under.
@@ -179,18 +179,18 @@ class RedisTier:
     # -- stamps ----------------------------------------------------------------
 
     def _notes(self, tags: Sequence[str]) -> list[str]:
-        """Return the names of the tags' stamps, then of the stamps that Redis was told of."""
-        return [*(self._name("stamp", tag) for tag in tags), *map(self._told, tags)]
+        """Return the names of the tags' stamps, then of the stamps that Redis received."""
+        return [*(self._name("stamp", tag) for tag in tags), *map(self._received, tags)]
 
-    def _told(self, tag: str) -> str:
+    def _received(self, tag: str) -> str:
         return self._name(f"told:{self._here.id}", tag)
 
     def _agreed(self, tags: Sequence[str], here: Stamps, noted: Sequence[bytes | None]) -> Stamps:
-        """Return the stamps in ``noted``, renewed where Redis was not told of a write."""
-        present, told = noted[: len(tags)], noted[len(tags) :]
+        """Return the stamps in ``noted``, renewed where Redis missed a write."""
+        present, received = noted[: len(tags)], noted[len(tags) :]
         behind = [
             tag
-            for tag, ours, theirs in zip(tags, here, told, strict=True)
+            for tag, ours, theirs in zip(tags, here, received, strict=True)
             if ours != int(theirs or 0)
         ]
         if behind or None in present:
@@ -199,14 +199,14 @@ class RedisTier:
 
     def _renew(self, tags: Sequence[str], anew: Sequence[str]) -> Stamps:
         """Give a new stamp to the tags in ``anew``, and to those without one; return all stamps."""
-        # Read before Redis is told: a write in between is noticed by the next look-up.
+        # Read first: a write in between is noticed by the next look-up.
         ours = self._here.of(tuple(anew))
         with self._redis.pipeline(transaction=True) as pipe:
             for tag in tags:
                 stamp = secrets.randbits(63)
                 pipe.set(self._name("stamp", tag), stamp, ex=STAMP_SECONDS, nx=tag not in anew)
             for tag, stamp in zip(anew, ours, strict=True):
-                pipe.set(self._told(tag), stamp, ex=STAMP_SECONDS)
+                pipe.set(self._received(tag), stamp, ex=STAMP_SECONDS)
             pipe.mget([self._name("stamp", tag) for tag in tags])
             *_, present = pipe.execute()
         return tuple(map(int, present))

@@ -268,9 +268,8 @@ def _ask(
     if not answer.ok and answer.status != expected:
         text = redact(answer.text)[:MAX_LOGGED]
         log.warning("%s %s answered %d: %s", method, url, answer.status, text)
-        raise BackstageUnavailable(
-            f"{upstream.name} answered {answer.status}", answered=answer.status, told=text
-        )
+        message = f"{upstream.name} answered {answer.status}"
+        raise BackstageUnavailable(message, answered=answer.status)
     return answer
 
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 OLDEST = "1.81.14"  # older ones ignore the user_id of daily activity: all users' usage is in it
 KEPT = 300.0  # seconds until the version is asked for again
 UNKNOWN_KEPT = 60.0  # the same for an unknown one
-PATIENCE = 30.0  # seconds to wait for another request's question, where no deadline is sooner
+PATIENCE = 30.0  # seconds to wait while another request asks, where no deadline is sooner
 
 _NUMBERS = re.compile(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
 
@@ -65,7 +65,7 @@ class KnownVersion:
         Raises:
             UsageUnavailable: LiteLLM is older than :data:`OLDEST`.
         """
-        # A request waits for another one's question as long as its own deadline allows.
+        # One request asks; the others wait within their own deadlines.
         patience = min(max(deadline.left(), 0), PATIENCE)
         if self._timer() >= self._until and self._lock.acquire(timeout=patience):
             try:

@@ -71,7 +71,7 @@ class AuditedRequest(Protocol):
 
     notes: dict[str, Any]
 
-    def circumstances(self) -> dict[str, Any]:
+    def audit_fields(self) -> dict[str, Any]:
         """Return the fields ``plugin``, ``actor`` and ``request``, and ``requestId`` if known."""
         ...
 
@@ -115,7 +115,7 @@ def record(event: Event, meta: Mapping[str, Any], error: Exception | None = None
         "eventId": event.id,
         "severityLevel": event.severity,
         "status": "succeeded" if error is None else "failed",
-        **(request.circumstances() if request else {}),
+        **(request.audit_fields() if request else {}),
         "meta": meta,
     }
     if error is not None:

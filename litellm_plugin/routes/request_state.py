@@ -69,7 +69,7 @@ class RequestState:
         """Return the log level of an audit event, by ``backend.auditor``."""
         return self.plugin.settings.audit_levels[severity]
 
-    def circumstances(self) -> dict[str, Any]:
+    def audit_fields(self) -> dict[str, Any]:
         """Return the audit fields that tell who asks for what, and from where."""
         settings = self.plugin.settings.service
         environ = request.environ
