@@ -146,19 +146,19 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
     "the master key is a user's": (
         virtual_key("internal_user"),
         ["master-key"],
-        "ci-key of ci, who is no admin (internal_user)",
+        "ci-key of ci, not an admin (internal_user)",
         "Use LiteLLM's master key",
     ),
     "the master key is nobody's": (
         virtual_key(None),
         ["master-key"],
-        "of nobody, who is no admin",
+        "of no user, not an admin",
         "Use LiteLLM's master key",
     ),
     "the master key may only read": (
         virtual_key("proxy_admin_viewer"),
         ["master-key"],
-        "may read and change nothing",
+        "an admin who may only read",
         "Use LiteLLM's master key",
     ),
     "the master key is for models only": (
@@ -580,7 +580,7 @@ def test_older_versions_of_litellm_tell_theirs_elsewhere(installation: Installat
     }
     found = installation.doctor()["litellm-version"]["found"]
     assert found.startswith("1.82.0 ")
-    assert found.endswith(", licensed (enterprise, until any time)")
+    assert found.endswith(", licensed (enterprise, expiry not set)")
 
 
 @pytest.mark.parametrize(

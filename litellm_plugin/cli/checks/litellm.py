@@ -69,9 +69,9 @@ def version(world: World) -> Result:
         return warning(f"LiteLLM's version is unknown ({exc.message}).", "Ask LiteLLM's operators.")
     edition = "unknown edition"
     if licence is not None:
-        expires = licence.get("expiration_date")
+        expires = licence.get("expiration_date") or "not set"
         edition = (
-            f"licensed ({licence.get('license_type')}, until {expires or 'any time'})"
+            f"licensed ({licence.get('license_type')}, expiry {expires})"
             if licence.get("has_license")
             else "community edition (writes no audit log)"
         )
@@ -100,7 +100,7 @@ def master_key(world: World) -> Result:
     user_id = key.get("user_id")
     role = _role(world, user_id)
     name = key.get("key_alias") or key.get("key_name")
-    what = f"litellm.masterKey is the virtual key {name} of {user_id or 'nobody'}"
+    what = f"litellm.masterKey is the virtual key {name} of {user_id or 'no user'}"
     if role == "proxy_admin":
         if key.get("expires"):
             return warning(
@@ -110,8 +110,8 @@ def master_key(world: World) -> Result:
         return ok(f"{what}, an admin")
     instead = "Use LiteLLM's master key (general_settings.master_key, LITELLM_MASTER_KEY)."
     if role == "proxy_admin_viewer":
-        return failed(f"{what}, who may read and change nothing ({role}).", instead)
-    return failed(f"{what}, who is no admin ({role or 'no role'}).", instead)
+        return failed(f"{what}, an admin who may only read ({role}).", instead)
+    return failed(f"{what}, not an admin ({role or 'no role'}).", instead)
 
 
 def _role(world: World, user_id: object) -> str | None:
