@@ -17,8 +17,9 @@ from urllib.parse import quote
 from litellm_plugin.clients.error_texts import sentence
 from litellm_plugin.clients.http import NOBODY_THERE, Answer, NoAnswerError, Upstream
 from litellm_plugin.clients.litellm_version import KnownVersion
-from litellm_plugin.errors import UpstreamError, UsageUnavailable, redact
-from litellm_plugin.observability.context import carried
+from litellm_plugin.errors import UpstreamError, UsageUnavailable
+from litellm_plugin.observability.request_id import with_context
+from litellm_plugin.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -431,7 +432,20 @@ class LiteLLM:
                 f"LiteLLM's answer has too many pages: {pages}, and {MAX_PAGES} are read at most. "
                 "Ask for fewer days."
             )
-        return [first, *self._side_by_side(page, further)]
+
+        def later(number: int) -> Any:
+            try:
+                return page(number)
+            except UpstreamError as exc:
+                if exc.answered != 404:
+                    raise
+                # Of the first page a 404 means no usage; of this one that the rest is missing.
+                raise UsageUnavailable(
+                    f"LiteLLM told page 1 of {pages} of the usage, and has no page {number}."
+                    " Try again."
+                ) from exc
+
+        return [first, *self._side_by_side(later, further)]
 
     # -- the way out ---------------------------------------------------------
 
@@ -492,7 +506,7 @@ class LiteLLM:
     def _side_by_side(self, call: Callable[[A], R], arguments: Sequence[A]) -> list[R]:
         if len(arguments) < 2:
             return [call(argument) for argument in arguments]
-        return list(self._workers.map(carried(call), arguments))
+        return list(self._workers.map(with_context(call), arguments))
 
 
 def upstream_error(answer: Answer) -> UpstreamError:

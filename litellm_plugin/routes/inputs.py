@@ -91,7 +91,8 @@ def dates() -> Iterator[tuple[str, str]]:
         # LiteLLM decides what a day is, so other spellings that it takes are served.
         if exc.answered in {400, 422} and not (_is_day(start) and _is_day(end)):
             raise BadRequest("start_date and end_date must be days, YYYY-MM-DD") from exc
-        if exc.down:
+        # 401 and 403 are about the master key, 429 about its rate.
+        if exc.down or exc.answered in {401, 403, 422, 429}:
             raise UsageUnavailable(f"LiteLLM can't be asked for the usage: {exc.message}") from exc
         raise
 

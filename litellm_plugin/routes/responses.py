@@ -11,7 +11,7 @@ import orjson
 from flask import Request, Response
 
 from litellm_plugin.clients.litellm import Account
-from litellm_plugin.observability.context import REQUEST_ID
+from litellm_plugin.observability.request_id import REQUEST_ID
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -19,6 +19,7 @@ from litellm_plugin.errors import (
     Forbidden,
     PluginError,
     UpstreamError,
+    UsageUnavailable,
 )
 from litellm_plugin.usage import report as usage
 from litellm_plugin.usage.periods import Reports
@@ -119,7 +120,7 @@ class Teams:
             OwnerUnknown: LiteLLM can't tell whose the team is.
             BadRequest: LiteLLM can't be asked about it.
         """
-        account = None if caller.service else self._users.find(caller)
+        account = None if caller.service else self._own_account(caller, team_id)
         member = account is not None and account.in_team(team_id)
         # Who is shown what goes by the team's owner, and so a member may have to be looked up too.
         asked = self.by_group or not member
@@ -138,6 +139,14 @@ class Teams:
         )
         return usage.without_spend(report) if self._hides(manager=manager) else report
 
+    def _own_account(self, caller: Caller, team_id: str) -> Account | None:
+        try:
+            return self._users.find(caller)
+        except UpstreamError as exc:
+            raise UsageUnavailable(
+                f"LiteLLM can't tell who is a member of team {team_id}: {exc.message}"
+            ) from exc
+
     def _hides(self, *, manager: bool) -> bool:
         display = self._display
         return (
@@ -147,10 +156,13 @@ class Teams:
         )
 
     def _hides_budget(self, caller: Caller, team: Json) -> bool:
-        if not self.by_group:
-            return self._display.hide_team_budget_for_members
+        # The page shows this list to members; managers have GET /teams/managed as well.
+        if self._display.hide_team_budget_for_members:
+            return True
+        if not self._display.hide_team_budget_for_managers:
+            return False
         try:
-            return self._hides(manager=self._access.manages(caller, team))
+            return self._access.manages(caller, team)
         except BackstageUnavailable as exc:
             # The list is worth more than its dollars.
             log.warning("budgets are hidden from %s: %s", caller.name, exc)

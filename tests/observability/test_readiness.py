@@ -80,11 +80,11 @@ def test_nobody_waits_for_a_part_that_hangs_and_nobody_looks_again_meanwhile(
     def hangs() -> bool:
         assert not begun.is_set()
         begun.set()
-        return go_on.wait(20)
+        return go_on.wait(60)
 
     ready = Readiness({"litellm": hangs}, {}, timer=time)
     assert ready.report() == Report(False, {"litellm": "unknown"})
-    assert begun.wait(20)
+    assert begun.wait(60)
     time.now += 10 * LASTS
     assert ready.report() == Report(False, {"litellm": "unknown"})
     monkeypatch.setattr(readiness, "PATIENCE", 20.0)
@@ -100,7 +100,7 @@ def test_a_look_that_breaks_is_one_that_failed(
 
     ready = Readiness({"litellm": broken}, {}, timer=time)
     assert ready.report() == Report(False, {"litellm": "down"})
-    assert "litellm could not be looked at" in caplog.text
+    assert "The check of litellm failed" in caplog.text
 
 
 def test_a_worker_made_later_need_not_have_reached_it_itself(time: Time) -> None:

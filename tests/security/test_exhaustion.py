@@ -13,11 +13,12 @@ import pytest
 
 from litellm_plugin import fields
 from litellm_plugin.config.settings import Cors
-from litellm_plugin.errors import PluginError, redact
+from litellm_plugin.errors import PluginError
 from litellm_plugin.identity.jwt import MAX_TOKEN_CHARS, TokenError, audiences, parse
 from litellm_plugin.keys import metadata
 from litellm_plugin.keys.opencode import callback
 from litellm_plugin.observability.logs import printable
+from litellm_plugin.redaction import redact
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.cors import CrossOrigin
 from tests.client import PluginClient
@@ -40,6 +41,11 @@ def _work(call: Callable[[Any], object], argument: Any) -> float:
             call(argument)
         taken.append(time.process_time() - started)
     return min(taken)
+
+
+def _slowness() -> float:
+    """Return how many times as long this machine takes as one that the limits are meant for."""
+    return max(1.0, _work(lambda size: sum(n * n for n in range(size)), 100_000) / 0.006)
 
 
 def _body(text: str) -> object:
@@ -137,7 +143,7 @@ def test_the_largest_token_is_read_at_once(payload: bytes) -> None:
     def read(text: str) -> object:
         return audiences(parse(text).unverified_claims)
 
-    assert _work(read, token) < 0.05
+    assert _work(read, token) < 0.05 * _slowness()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +175,7 @@ def test_no_header_takes_long_to_be_read(rig: Rig, name: str, piece: str) -> Non
         return client.post("/health", raw=b"{}", headers=sent)
 
     ask(piece)  # so that everything has been loaded
-    assert _work(ask, long) < 0.05
+    assert _work(ask, long) < 0.05 * _slowness()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +189,7 @@ def test_no_path_takes_long_to_be_routed(rig: Rig, path: str) -> None:
         return client.post(target, json={}, headers=rig.credentials("static"))
 
     ask("/health")
-    assert _work(ask, path) < 0.05
+    assert _work(ask, path) < 0.05 * _slowness()
 
 
 def test_a_bomb_is_not_unpacked(rig: Rig) -> None:
@@ -193,7 +199,7 @@ def test_a_bomb_is_not_unpacked(rig: Rig) -> None:
     with pytest.raises(PluginError) as caught:
         bodies.decompressed(bomb, "deflate")
     assert caught.value.status == 413
-    assert _work(lambda data: bodies.decompressed(data, "deflate"), bomb) < 0.02
+    assert _work(lambda data: bodies.decompressed(data, "deflate"), bomb) < 0.02 * _slowness()
 
 
 def test_what_is_said_about_a_refusal_is_short(rig: Rig) -> None:
