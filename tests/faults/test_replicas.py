@@ -278,7 +278,7 @@ def test_redis_goes_away_and_comes_back(
         seen = seen + 1 if "while-away" in keys_of(other) else 0
         time.sleep(0.1)
     other.make("afterwards")
-    for replica in (writer, other) * 2:
+    for replica in (writer, other) * 8:  # so that each worker has read it
         assert {"while-away", "afterwards"} <= keys_of(replica)
     redis.freeze()
     for replica in (writer, other):
