@@ -107,6 +107,12 @@ class UnsupportedMediaType(PluginError):
     status = 415
 
 
+class Busy(PluginError):
+    """Other requests hold a lock that this request needs."""
+
+    status = 503
+
+
 class TooManyRequests(PluginError):
     """A client has sent too many requests.
 

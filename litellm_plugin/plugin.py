@@ -16,7 +16,6 @@ from litellm_plugin.accounts.caller import Caller, not_reserved, own_id
 from litellm_plugin.accounts.directory import Directory
 from litellm_plugin.accounts.ownership import AccountOwners
 from litellm_plugin.accounts.users import Users
-from litellm_plugin.audit_log import Audit
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.counters import Counters, in_redis
 from litellm_plugin.cache.sealed import Seal
@@ -40,10 +39,10 @@ from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
 from litellm_plugin.identity.token_cache import MAX_SECONDS, TokenCache
 from litellm_plugin.keys.bridge import Bridge
-from litellm_plugin.keys.limits import KeyRules
 from litellm_plugin.keys.opencode import OpencodeKeys
+from litellm_plugin.keys.policy import KeyPolicies
 from litellm_plugin.keys.service import Keys
-from litellm_plugin.keys.undelivered import LostKeys
+from litellm_plugin.keys.undelivered import UndeliveredKeys
 from litellm_plugin.models import Models
 from litellm_plugin.observability import logs, metrics
 from litellm_plugin.observability.readiness import Check, Readiness
@@ -74,7 +73,6 @@ class Plugin:
     teams: Teams
     models: Models
     team_admin: TeamAdmin
-    audit: Audit
     bridge: Bridge
     bridge_tokens: BridgeVerifier | None  # None: the bridge is closed
     opencode: OpencodeKeys
@@ -195,9 +193,11 @@ def build(
     users = Users(litellm, cache, reports, settings, owners, utc_now)
     teams = Teams(litellm, cache, reports, users, access, settings.display)
     models = Models(litellm, cache)
-    ceilings = KeyRules(settings, directory, models, cache, utc_now)
-    lost_keys = LostKeys(litellm, cache, looking=service.circuit_breaker)
-    keys = Keys(litellm, cache, users, teams, settings.key_generation, ceilings, lost_keys, utc_now)
+    policies = KeyPolicies(settings, directory, models, cache, utc_now)
+    undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
+    keys = Keys(
+        litellm, cache, users, teams, settings.key_generation, policies, undelivered, utc_now
+    )
 
     def backstage_works() -> bool:
         try:
@@ -231,7 +231,6 @@ def build(
         teams=teams,
         models=models,
         team_admin=TeamAdmin(settings, litellm, cache, catalog, users, access, utc_now),
-        audit=Audit(litellm, settings.provisioning),
         bridge=Bridge(settings, users, keys, directory, utc_now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, utc_now),

@@ -24,7 +24,7 @@ LAYERS = (
     ("cache",),
     ("clients",),
     ("observability",),
-    ("shapes", "fields", "clock", "model_names"),
+    ("shapes", "fields", "clock"),
     ("config",),
     ("errors",),
     ("redaction", "strict_json"),
