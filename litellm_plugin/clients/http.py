@@ -18,7 +18,7 @@ import time
 from collections.abc import Container, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from http.client import HTTPResponse, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
@@ -241,17 +241,18 @@ class Upstream:
         body: Any,
         headers: Mapping[str, str],
     ) -> requests.PreparedRequest:
-        # Not by Session.prepare_request(), whose merging of settings takes longer than sending.
+        # Session.prepare_request() merges settings that there are none of, and PreparedRequest
+        # .prepare() parses the same addresses again and again: both take longer than sending.
         request = requests.PreparedRequest()
         try:
+            request.prepare_method(method)
+            request.url = _normalized(url)
             if params:
-                url = f"{url}?{urlencode(params, quote_via=quote, safe='')}"
-            if "Authorization" in headers:
-                auth: Any = _unchanged  # else netrc or a password in the URL would replace it
-            else:
-                auth = get_netrc_auth(url) if self._trust_environment else None
-            named = {**_HEADERS, **request_id.headers(), **headers}
-            request.prepare(method, url, headers=named, json=body, auth=auth)
+                request.url += f"?{urlencode(params, quote_via=quote, safe='')}"
+            request.prepare_headers({**_HEADERS, **request_id.headers(), **headers})
+            request.prepare_body(None, None, json=body)
+            if "Authorization" not in headers:  # netrc and a password in the URL would replace it
+                request.prepare_auth(get_netrc_auth(url) if self._trust_environment else None, url)
         except _FAILURES as exc:
             raise self._no_answer(exc, sent=False, fair=True) from exc
         return request
@@ -346,8 +347,12 @@ class Upstream:
         )
 
 
-def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+@lru_cache(1024)
+def _normalized(url: str) -> str:
+    """Return a URL without a query as ``requests`` sends it, an international host encoded."""
+    request = requests.PreparedRequest()
+    request.prepare_url(url, None)
+    return request.url or url
 
 
 def _is_late(exc: BaseException) -> bool:
