@@ -78,6 +78,7 @@ class OpencodeKeys:
         if team_id and not account.in_team(team_id):
             foreign = "Access denied: team is not one of your teams"
             raise Forbidden(foreign, reason="membership", team=team_id)
+        keys = self._users.keys(account, caller.name, fresh=True)
         alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
         key: Json = {
             "duration": fields.duration("keyDuration", self._rules.key_duration),
@@ -98,7 +99,7 @@ class OpencodeKeys:
         def make(key_alias: str, **more: str) -> str:
             named = {**key, "key_alias": key_alias}
             made = self._keys.replace(
-                caller, account, named, created_by | more, replaced=in_the_slot, gone=gone
+                caller, account, keys, named, created_by | more, replaced=in_the_slot, gone=gone
             )
             secret: str = made["key"]
             return secret
@@ -112,7 +113,7 @@ class OpencodeKeys:
             # others, should its answer get lost.
             return make(f"{alias}.{token_hex(4)}", created_at_iso=stamp(self._now))
 
-        if any(row.get("key_alias") == alias for row in account.keys):
+        if any(row.get("key_alias") == alias for row in keys):
             return make_another()
         try:
             return make(alias)

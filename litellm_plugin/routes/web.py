@@ -26,7 +26,6 @@ from werkzeug.routing import PathConverter
 
 from litellm_plugin.accounts.caller import Caller
 from litellm_plugin.clients import deadline
-from litellm_plugin.clients.litellm import Account
 from litellm_plugin.errors import (
     BadRequest,
     NotFound,
@@ -201,20 +200,6 @@ def json_response(
     """
     body = value if isinstance(value, bytes) else _text_of(value)
     return kind(body, status=status, content_type=JSON)
-
-
-def once(account: Account, name: str, make: Callable[[], Any]) -> bytes:
-    """Return JSON text of what ``make`` returns, made once for an account as it was read.
-
-    Args:
-        account: What the answer depends on, and nothing else does but ``name``.
-        name: Of the answer.
-        make: Makes it.
-    """
-    text = account.texts.get(name)
-    if text is None:
-        text = account.texts[name] = _text_of(make())
-    return text
 
 
 def _text_of(value: Any) -> bytes:

@@ -129,7 +129,7 @@ class Gate:
     """Counts what LiteLLM is asked, and lets calls wait for each other.
 
     Attributes:
-        calls: How often each was made, as ``GET /user/info``.
+        calls: How often each was made, as ``GET /v2/user/info``.
         meetings: By call, where the first ones of that kind wait for each other.
     """
 
@@ -148,7 +148,7 @@ class Gate:
 
     @property
     def looked_up(self) -> int:
-        return self.calls["GET /user/info"]
+        return self.calls["GET /v2/user/info"]
 
 
 @pytest.fixture(scope="module")
