@@ -19,6 +19,7 @@ from litellm_plugin.accounts.ownership import (
     same_email,
 )
 from litellm_plugin.cache.cache import Cache
+from litellm_plugin.cache.tier import Seen
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import Settings, UserDefaults
@@ -180,13 +181,13 @@ class Users:
         if not user_id:
             raise self._not_found("No user identity could be resolved from the request.")
         asking = _Asking(caller.name, fresh=fresh, stale=caller.note_stale)
-        who = claimant_of(caller)
+        who, before = claimant_of(caller), self._cache.stamps(user_tag(user_id))
+        account = self._look_up(user_id, asking)
+        if account is not None:
+            return self._owners.settle(who, account)
         if who is None and not for_service:
-            account = self._look_up(user_id, asking)
-            if account is None:
-                raise self._not_found(SERVICE_CREATES_NOBODY)
-            return account
-        return self._account_of(user_id, who, lambda: profile_of(caller), asking)
+            raise self._not_found(SERVICE_CREATES_NOBODY)
+        return self._first_visit(user_id, who, lambda: profile_of(caller), asking, before)
 
     def account_of(
         self,
@@ -207,7 +208,11 @@ class Users:
         Raises:
             IdentityRefused: It is not certain that the account is theirs.
         """
-        return self._account_of(who.own_id, who, profile, _Asking(reader, fresh=fresh))
+        asking, before = _Asking(reader, fresh=fresh), self._cache.stamps(user_tag(who.own_id))
+        account = self._look_up(who.own_id, asking)
+        if account is not None:
+            return self._owners.settle(who, account)
+        return self._first_visit(who.own_id, who, profile, asking, before)
 
     def refuse_other(self, who: Claimant, reader: str) -> None:
         """Refuse that what is done to the account of somebody's id is done to somebody else's.
@@ -220,14 +225,24 @@ class Users:
             if account is not None:
                 self._owners.settle(who, account)
 
-    def _account_of(
-        self, user_id: str, who: Claimant | None, profile: Callable[[], Profile], asking: _Asking
+    def _first_visit(
+        self,
+        user_id: str,
+        who: Claimant | None,
+        profile: Callable[[], Profile],
+        asking: _Asking,
+        before: Seen | None,
     ) -> Account:
-        scope = user_tag(user_id)
-        before = self._cache.stamps(scope)
-        account = self._look_up(user_id, asking)
-        if account is not None:
-            return self._owners.settle(who, account)
+        """Return the account of an id that LiteLLM does not know, created if need be.
+
+        Args:
+            user_id: The id.
+            who: Whose account it is to be; None where a service names it.
+            profile: Tells who a new user is.
+            asking: How to ask.
+            before: The stamps of the user's tag from before LiteLLM was asked.
+        """
+        tag = user_tag(user_id)
         looked = self._looks_by_email(user_id)
         if who is not None and looked:
             account = self._by_email(who, asking)
@@ -247,13 +262,14 @@ class Users:
             if account is not None:
                 return account
         self._owners.refuse_shared_id(who)
-        with self._cache.lock(scope):
-            if before is None or before != self._cache.stamps(scope):
-                # Somebody was here while we were waiting.
+        account = None
+        with self._cache.lock(tag):
+            if before is None or before != self._cache.stamps(tag):
+                # Another request may have created the user while this one waited for the lock.
                 account = self._look_up(user_id, _Asking(asking.reader))
             if account is None:
                 # The new user may be put into teams, whose members see it.
-                with self._cache.invalidating(scope, TEAMS):
+                with self._cache.invalidating(tag, TEAMS):
                     account = self._create(user_id, person, who, asking)
         return account if account.asked != user_id else self._owners.settle(who, account)
 

@@ -123,6 +123,9 @@ PARTS = {
 }
 
 
+NOT_IN_V2 = {"user_info", "keys", "organization_id", "organization_memberships"}
+
+
 def part_of(reply: Reply, path: str, user_id: str) -> Reply:
     """Return what a path of :data:`PARTS` answers where ``/user/info`` has ``reply``."""
     data = reply.json
@@ -157,7 +160,8 @@ def part_of(reply: Reply, path: str, user_id: str) -> Reply:
         detail = Reply(404, {"detail": {"error": f"User not found, passed user_id={user_id}"}})
         return detail if path == "/v2/team/list" else unknown
     ids = [team.get("team_id") if isinstance(team, dict) else team for team in teams]
-    return Reply(json={**data, **own, "teams": ids})
+    row = {**data, **own, "teams": ids}
+    return Reply(json={name: row[name] for name in row.keys() - NOT_IN_V2})
 
 
 class FakeLiteLLM:
