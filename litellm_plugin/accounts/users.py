@@ -19,7 +19,6 @@ from litellm_plugin.accounts.ownership import (
     same_email,
 )
 from litellm_plugin.cache.cache import Cache
-from litellm_plugin.cache.tier import Seen
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import Settings, UserDefaults
@@ -231,7 +230,7 @@ class Users:
         who: Claimant | None,
         profile: Callable[[], Profile],
         asking: _Asking,
-        before: Seen | None,
+        before: object,
     ) -> Account:
         """Return the account of an id that LiteLLM does not know, created if need be.
 
