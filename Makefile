@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox test faults lint types live live-all docs wheel package format fuzz lock audit licences clean
+.PHONY: help sandbox test deep faults lint types live live-all docs wheel package format fuzz lock audit licences clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -32,8 +32,13 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 sandbox: .venv/.run  ## run the service with LiteLLM and Backstage stand-ins
 	$(BIN)/python -m litellm_plugin sandbox
 
+WORKERS := -n logical --maxprocesses 4
+
 test: .venv/.installed  ## run the default test suite
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest $(WORKERS)
+
+deep: .venv/.installed  ## test with processes, and with many more made-up requests
+	$(BIN)/python -m pytest $(WORKERS) -m "deep or hypothesis" --hypothesis-profile deep
 
 faults: .venv/.installed  ## test a deployment while its upstreams fail
 	$(BIN)/python -m pytest -m faults tests/faults
@@ -57,6 +62,7 @@ live-all: .venv/.installed  ## the same with each version of LiteLLM, before a r
 
 docs: .venv/.installed  ## build the documentation into site/
 	$(BIN)/python docs/configuration_page.py
+	$(BIN)/python docs/routes_page.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@! grep -rnEo --include='*.html' --include='*.css' \
 		'<(script|img|iframe)[^>]* src="?(https?:)?//[^>]*|<link[^>]* rel="?stylesheet[^>]* href="?(https?:)?//[^>]*|url\(["'"'"']?(https?:)?//[^)]*' site \

@@ -59,7 +59,7 @@ def _text(value: Any) -> bytes:
 
 def _sent(value: Any) -> Any:
     """Return what arrives of an answer."""
-    text = orjson.dumps(value)  # as routes/web.py writes it
+    text = orjson.dumps(value)  # as routes/responses.py writes it
     assert b"NaN" not in text or b'"' in text
     return orjson.loads(text)
 

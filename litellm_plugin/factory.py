@@ -14,7 +14,7 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.identity.signing import KeyStoreError
 from litellm_plugin.plugin import Plugin, build
 from litellm_plugin.routes import probes
-from litellm_plugin.routes.web import not_served
+from litellm_plugin.routes.error_handlers import not_served
 
 
 def create_blueprint(settings: Settings | None = None) -> Blueprint:

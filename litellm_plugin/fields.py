@@ -107,6 +107,14 @@ def seconds(duration: Any) -> int | None:
     return int(match[1]) * _SECONDS[match[2]] if match else None
 
 
+def shortest(duration: Any) -> int | None:
+    """Return how long a duration is at least: a month may have 28 days."""
+    longest = seconds(duration)
+    if longest is None or not duration.endswith("mo"):
+        return longest
+    return int(duration.removesuffix("mo")) * 28 * _SECONDS["d"]
+
+
 def texts(name: str, value: Any) -> list[str]:
     """A list of strings."""
     if not isinstance(value, list) or len(value) > MAX_LIST:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
 from flask import Flask
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from werkzeug.routing import Rule
 
 from litellm_plugin import create_app
@@ -20,6 +23,17 @@ from tests.fakes import FakeBackstage, FakeKeycloak, FakeLiteLLM, Network
 from tests.tokens import TokenFactory
 
 JWKS_PATH = "/.backstage/auth/v1/jwks.json"
+
+# How many examples a property is tried with: few by default, many for ``make deep``. None has a
+# time to keep to: a busy machine is no fault.
+for profile, examples in (("default", 20), ("deep", 200)):
+    hypothesis_settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+hypothesis_settings.load_profile("default")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,21 +60,23 @@ def _own_temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(scope="session", autouse=True)
 def _rules_are_compiled_once() -> Iterator[None]:
-    """Let applications share what werkzeug makes of a rule to build URLs, which none does here.
+    """Let applications share what werkzeug makes of a rule.
 
-    It is nine tenths of what an application takes to be made, and most tests make one.
+    It is more than nine tenths of what an application takes to be made, and most tests make one.
     """
-    compiled: dict[tuple[str, str, bool], Any] = {}
-    compile_ = Rule._compile_builder
+    made = ("_parts", "_trace", "_converters", "arguments", "_build", "_build_unknown")
+    compiled: dict[tuple[Any, ...], dict[str, Any]] = {}
+    compile_ = Rule.compile
 
-    def once(self: Rule, append_unknown: bool = True) -> Any:
-        key = (self.rule, repr(self.defaults), append_unknown)
+    def once(self: Rule) -> None:
+        key = (self.rule, repr(self.defaults), self.merge_slashes, self.strict_slashes)
         if key not in compiled:
-            compiled[key] = compile_(self, append_unknown)
-        return compiled[key]
+            compile_(self)
+            compiled[key] = {name: vars(self)[name] for name in made}
+        vars(self).update(compiled[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rule, "_compile_builder", once)
+        patch.setattr(Rule, "compile", once)
         yield
 
 
@@ -126,6 +142,20 @@ def network(
     hosts.install(monkeypatch)
     monkeypatch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)  # no waiting in tests
     return hosts
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Released whenever a thread joins a call that another one has under way."""
+    joiners = threading.Semaphore(0)
+
+    class Watched(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            joiners.release()
+            return super().wait(timeout)
+
+    monkeypatch.setattr("litellm_plugin.cache.single_flight.Event", Watched)
+    return joiners
 
 
 @pytest.fixture

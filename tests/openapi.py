@@ -1,9 +1,12 @@
-"""The OpenAPI document as a judge: whether requests and answers are what it says."""
+"""The OpenAPI document as a judge of requests and answers, and as a source of requests."""
 
 from __future__ import annotations
 
+import copy
 import functools
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,6 +17,10 @@ from referencing.jsonschema import DRAFT202012
 from werkzeug.test import TestResponse
 
 from litellm_plugin.routes.openapi import document
+from litellm_plugin.routes.routing import Route, routes
+from tests.fakes.network import NOTHING
+from tests.rig import CALLERS
+from tests.standin import KEY, TEAM
 
 METHODS = frozenset({"get", "put", "post", "patch", "delete"})
 
@@ -22,6 +29,7 @@ UNREADABLE = frozenset({400, 408, 413, 415})
 
 _URI = "urn:openapi"
 _JSON = "application/json"
+PATH_PARAMETERS = {"token": KEY, "team_id": TEAM}
 
 
 @functools.cache
@@ -136,6 +144,82 @@ class Described:
             if code in documented:
                 return self.resolved(f"{operation}/responses/{code}")
         return None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the document, and the request that its examples make."""
+
+    path: str
+    method: str
+    said: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def schemes(self) -> set[str]:
+        """The security schemes of which any will do; "" stands for no credentials."""
+        wanted = self.said.get("security", described().at("/security"))
+        return {scheme for one in wanted for scheme in one or {""}}
+
+    @property
+    def caller(self) -> str:
+        """A caller who may do it, as the contract names callers."""
+        return next((who for name, who in CALLERS.items() if name in self.schemes), "none")
+
+    @property
+    def codes(self) -> set[str]:
+        return set(self.said["responses"])
+
+    @property
+    def route(self) -> Route:
+        return next(route for route in routes if route.name == self.said["operationId"])
+
+    @property
+    def target(self) -> str:
+        path = re.sub(r"\{(\w+)\}", lambda name: PATH_PARAMETERS[name[1]], self.path)
+        return "&".join([f"{path}?", *self._query()]).replace("?&", "?").rstrip("?")
+
+    def _query(self) -> Iterator[str]:
+        for parameter in map(resolved, self.said.get("parameters", ())):
+            examples = [one["value"] for one in parameter.get("examples", {}).values()]
+            if parameter["in"] == "query" and (examples or "example" in parameter):
+                yield f"{parameter['name']}={parameter.get('example') or examples[0]}"
+
+    @property
+    def body_schema(self) -> Any:
+        """The schema of the JSON body; None where there is no body."""
+        if "requestBody" not in self.said:
+            return None
+        return resolved(self._body["schema"])
+
+    @property
+    def body(self) -> Any:
+        """The example of a JSON body; NOTHING where there is no body."""
+        if "requestBody" not in self.said:
+            return NOTHING
+        return copy.deepcopy(self._body.get("example") or self.body_schema.get("example") or {})
+
+    @property
+    def _body(self) -> Any:
+        return resolved(self.said["requestBody"])["content"]["application/json"]
+
+
+def resolved(value: Any) -> Any:
+    """Return what a reference stands for; any other value as it is."""
+    judge = described()
+    return judge.at(judge.resolved(value["$ref"].removeprefix("#"))) if "$ref" in value else value
+
+
+def operations() -> list[Operation]:
+    """Return every operation of the document."""
+    return [
+        Operation(path, method.upper(), said)
+        for path, item in described().at("/paths").items()
+        for method, said in item.items()
+        if method in METHODS
+    ]
 
 
 def _fits(template: list[str], segments: list[str]) -> bool:

@@ -24,15 +24,19 @@ class StandIn:
         litellm: The stand-in; fill it by its handlers.
         failures: By path, the status it answers with instead, or what the connection fails
             with; "" stands for every other path.
+        writes: Paths of the calls that were no reads, oldest first.
     """
 
     def __init__(self, base_url: str = BASE_URL, master_key: str = MASTER_KEY) -> None:
         self.base_url = base_url
         self.litellm = LiteLLMStandIn(master_key)
         self.failures: dict[str, int | Exception] = {}
+        self.writes: list[str] = []
         self._client = self.litellm.app.test_client()
 
     def answer(self, asked: Asked) -> Reply:
+        if asked.method != "GET":
+            self.writes.append(asked.path)
         failure = self.failures.get(asked.path, self.failures.get(""))
         if isinstance(failure, Exception):
             raise failure
@@ -61,6 +65,7 @@ def furnished() -> StandIn:
     """
     host = _shared()
     host.failures.clear()
+    host.writes.clear()
     litellm = host.litellm
     litellm.store.reset()
     for user_id in ("alice@example.com", "jane@example.com"):

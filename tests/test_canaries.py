@@ -54,7 +54,7 @@ def _left_in_a_file(secret: str) -> None:
     shared_folder().mkdir(mode=0o700, exist_ok=True)
     file = shared_folder() / "leak"
     with file.open("wb") as opened:
-        opened.seek(50_000_000)
+        opened.seek(100_000)
         opened.write(secret.encode())
     WATCH.files(shared_folder())
     file.unlink()

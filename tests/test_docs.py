@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from docs import routes_page
 from docs.configuration_page import MARK, PAGE, SOURCE, commented, tables
 
 
@@ -11,6 +12,10 @@ def test_the_configuration_page_has_what_is_declared() -> None:
     _, mark, written = PAGE.read_text(encoding="utf-8").partition(MARK)
     assert mark
     assert written == tables(SOURCE.read_text(encoding="utf-8")), "run make docs"
+
+
+def test_the_routes_page_has_every_route() -> None:
+    assert routes_page.PAGE.read_text(encoding="utf-8") == routes_page.page(), "run make docs"
 
 
 @pytest.mark.parametrize(

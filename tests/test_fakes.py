@@ -123,7 +123,7 @@ def test_a_rule_with_a_field_that_nobody_reads_is_refused() -> None:
 def test_requests_are_answered_side_by_side(
     litellm: FakeLiteLLM, session: requests.Session
 ) -> None:
-    together = threading.Barrier(2, timeout=5)
+    together = threading.Barrier(2, timeout=60)
     litellm.get("/x", meanwhile=together.wait)
 
     def ask() -> None:

@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from litellm_plugin import create_blueprint
 from litellm_plugin.config.settings import Cors, Discovery, Provisioning, Service, Settings
-from litellm_plugin.routes.headers import SECURITY
+from litellm_plugin.routes.responses import SECURITY
 
 
 @pytest.fixture

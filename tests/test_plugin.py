@@ -29,7 +29,7 @@ def test_greenlets_may_all_ask_backstage_at_the_same_time(
     monkeypatch.setitem(sys.modules, "gevent.monkey", patched)
     app = create_app(settings)
     client_of(app)  # type: ignore[operator]
-    together, answer = threading.Barrier(MANY, timeout=20), backstage.answer
+    together, answer = threading.Barrier(MANY, timeout=60), backstage.answer
 
     def meet(asked: Asked) -> Reply:
         if "/by-name/" in asked.path:

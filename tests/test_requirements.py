@@ -103,6 +103,7 @@ def _deployed() -> list[str]:
     return sorted(_pins("run"))
 
 
+@pytest.mark.deep
 def test_no_licence_is_deployed_but_those_that_pyproject_allows() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "piplicenses", "--packages", *_deployed()],

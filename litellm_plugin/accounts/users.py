@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from litellm_plugin import shapes
+from litellm_plugin import fields, shapes
 from litellm_plugin.accounts.caller import Caller, not_reserved
 from litellm_plugin.accounts.ownership import (
     AccountOwners,
@@ -333,12 +333,18 @@ class Users:
 
         Raises:
             ReservedId: A service names an id that is nobody's.
-            Forbidden: A restricted service names an administrator of LiteLLM, or a user who is
-                not known there; or ``key_type`` is not for an administrator.
+            Forbidden: A restricted service names nobody, an administrator of LiteLLM, or a user
+                who is not known there; or ``key_type`` is not for an administrator.
         """
+        restricted = caller.service is not None and caller.service.restrictions is not None
+        if restricted and not key.get("user_id"):
+            raise Forbidden(
+                "Access denied: the token of this service is restricted, so user_id must name a"
+                " user of LiteLLM",
+                reason="token-restriction",
+            )
         if caller.service is not None and key.get("user_id"):
             user_id = not_reserved(key["user_id"], self._settings)
-            restricted = caller.service.restrictions is not None
             if restricted or key.get("key_type") not in {None, "llm_api"}:
                 account = self._whole(user_id)
             if restricted and (account is None or is_administrator(account)):
@@ -551,7 +557,8 @@ def profile_of(caller: Caller) -> Profile:
 def _limits(gets: UserDefaults) -> Json:
     return {
         **present(max_budget=gets.max_budget),
-        "budget_duration": gets.budget_duration,
+        "budget_duration": gets.budget_duration
+        and fields.duration("budgetDuration", gets.budget_duration),
         "models": list(gets.models),
         "teams": list(gets.teams),
         **present(tpm_limit=gets.tpm_limit, rpm_limit=gets.rpm_limit),

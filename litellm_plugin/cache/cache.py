@@ -182,8 +182,12 @@ class Cache:
             return None
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[bool]:
+    def lock(self, name: str, *, on_all_hosts: bool = False) -> Iterator[bool]:
         """Hold a lock that no other process of this host holds; with Redis, of any host.
+
+        Args:
+            name: What for.
+            on_all_hosts: Whether this host's lock does not suffice while Redis is away.
 
         Yields:
             Whether it is held; not, where it can't be had within the request's deadline.
@@ -194,7 +198,8 @@ class Cache:
                 yield here
                 return
             with self._tier.lock(name, min(patience, deadline.left())) as everywhere:
-                yield here and everywhere
+                away = everywhere is None and not on_all_hosts
+                yield here and (away or bool(everywhere))
 
     def invalidate(self, *tags: str) -> None:
         """Invalidate all that depends on any of these tags and was read before now."""

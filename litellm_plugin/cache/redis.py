@@ -151,7 +151,7 @@ class RedisTier:
             self._renew(tags, tags)
 
     @contextmanager
-    def lock(self, name: str, patience: float) -> Iterator[bool]:
+    def lock(self, name: str, patience: float) -> Iterator[bool | None]:
         """Hold a lock that no other host holds.
 
         Args:
@@ -159,10 +159,10 @@ class RedisTier:
             patience: How long to wait for it, in seconds.
 
         Yields:
-            Whether it is held; not, while Redis is away.
+            Whether it is held; None, while Redis is away.
         """
         lock = Lock(self._redis, self._name("lock", name), timeout=LOCK_SECONDS, sleep=POLL)
-        held = False
+        held: bool | None = None
         with suppress(TierUnavailableError), self._asking():
             held = lock.acquire(blocking_timeout=max(patience, 0))
         try:

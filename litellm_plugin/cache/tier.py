@@ -76,8 +76,8 @@ class SecondTier(Protocol):
         """Give each tag a new stamp, after it got one in this host's memory."""
         ...
 
-    def lock(self, name: str, patience: float) -> AbstractContextManager[bool]:
-        """Hold a lock that no other host holds; yields whether it is held.
+    def lock(self, name: str, patience: float) -> AbstractContextManager[bool | None]:
+        """Hold a lock that no other host holds; yields whether it is held, None: can't be asked.
 
         Args:
             name: What for.

@@ -23,6 +23,8 @@ _PRINTED = re.compile(r"[{\[](?=\s*['\"{\[])")  # the beginning of a printed dic
 _TOKEN = re.compile(
     r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|(?P<open>[\[{(])|(?P<close>[\]})])""", re.DOTALL
 )
+# An attribute of a printed Python object: user_email=None, members=[Member(user_id='bob'
+_ATTRIBUTE = re.compile(r"\w=(?:None\b|True\b|False\b|['\"]|\[?[A-Z]\w*\()")
 _STATUS = re.compile(r"(?:^|(?<=\s))[1-5]\d\d:\s*$")  # str() of FastAPI's HTTPException
 # The text in an object that can't be read, such as one that LiteLLM has cut.
 _FIELD = re.compile(r"""['"](?:error|message|detail|msg)['"]:\s*(?:'([^'{\[]++)|"([^"{\[]++))""")
@@ -39,7 +41,7 @@ def sentence(value: Any, depth: int = 0) -> str:
     if depth > MAX_DEPTH:
         return ""
     if isinstance(value, str):
-        return _without_printed(value[:MAX_TEXT], depth).strip()
+        return _without_attributes(_without_printed(value[:MAX_TEXT], depth)).strip()
     if isinstance(value, dict):
         texts = (sentence(value.get(key), depth + 1) for key in _TEXT_KEYS)
         text = next(filter(None, texts), "")
@@ -80,6 +82,15 @@ def _without_printed(text: str, depth: int) -> str:
         told += before + said if said else before.rstrip(" :=,-")
         text = text[begun.start() + len(printed) :]
     return told + text
+
+
+def _without_attributes(text: str) -> str:
+    """Return the sentences of a text before the one that prints attributes of Python objects."""
+    begun = _ATTRIBUTE.search(text)
+    if begun is None:
+        return text
+    before, end, _ = text[: begun.start()].rpartition(". ")
+    return before + end.rstrip()
 
 
 def _balanced(text: str) -> str:

@@ -455,7 +455,20 @@ class LiteLLM:
                 f"LiteLLM's answer has too many pages: {pages}, and {MAX_PAGES} are read at most. "
                 "Ask for fewer days."
             )
-        return [first, *self._side_by_side(page, further)]
+
+        def later(number: int) -> Any:
+            try:
+                return page(number)
+            except UpstreamError as exc:
+                if exc.answered != 404:
+                    raise
+                # Of the first page a 404 means no usage; of this one that the rest is missing.
+                raise UsageUnavailable(
+                    f"LiteLLM told page 1 of {pages} of the usage, and has no page {number}."
+                    " Try again."
+                ) from exc
+
+        return [first, *self._side_by_side(later, further)]
 
     def _further_pages(
         self, first: Any, name: str, path: str, query: Mapping[str, str]

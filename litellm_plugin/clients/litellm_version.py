@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 
+from litellm_plugin.clients import deadline
 from litellm_plugin.errors import UpstreamError, UsageUnavailable
 
 log = logging.getLogger(__name__)
 
 OLDEST = "1.81.14"  # before it, daily activity ignores user_id and tells of everybody's usage
 KEPT = 300.0  # seconds
+PATIENCE = 30.0  # seconds to wait for another request's question, where no deadline is sooner
 UNKNOWN_KEPT = 60.0  # seconds until an unknown version is asked for again
 
 _NUMBERS = re.compile(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
@@ -63,10 +65,14 @@ class KnownVersion:
         Raises:
             UsageUnavailable: LiteLLM is older than :data:`OLDEST`.
         """
-        if self._timer() >= self._until:
-            with self._lock:
+        # A request waits for another one's question as long as its own deadline allows.
+        patience = min(max(deadline.left(), 0), PATIENCE)
+        if self._timer() >= self._until and self._lock.acquire(timeout=patience):
+            try:
                 if self._timer() >= self._until:
                     self._learn()
+            finally:
+                self._lock.release()
         version = self._version
         if version is not None and is_too_old(version):
             raise UsageUnavailable(

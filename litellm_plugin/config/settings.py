@@ -101,7 +101,7 @@ class UserDefaults(Section):
     """
 
     max_budget: v.Number | None = key("USD per budgetDuration", 10.0)
-    budget_duration: v.Text = key("time until the spend begins at 0 again", "30d")
+    budget_duration: v.Duration = key("time until the spend begins at 0 again", "30d")
     models: v.Texts = key("empty allows every model of the proxy", (), emptyIsAll=True)
     teams: v.Texts = key("ids of LiteLLM teams to join", ())
     tpm_limit: v.Whole | None = key("tokens per minute", None)
@@ -142,7 +142,7 @@ class _WrittenRole(UserDefaults):
         alias_generator=to_camel, json_schema_extra=_without_defaults
     )
 
-    budget_duration: v.BlankText = key("", "")
+    budget_duration: v.BlankDuration = key("", "")
     user_role: v.BlankText = key("", "")
     metadata: v.Anything = key("merged with that of defaults", dict)
     group: v.BlankEntityRef = key("without one nobody has the role", "")
@@ -268,7 +268,7 @@ class Opencode(Section):
     """``litellm.opencode``."""
 
     enabled: v.Flag = key("", False)
-    key_duration: v.KeyLife = key("life of such a key", "30d")
+    key_duration: v.Duration = key("life of such a key", "30d")
     max_budget: v.Number = key("USD per key", 50.0)
     require_team: v.Flag = key("the key has to belong to a team", False)
     metadata: v.Anything = key("kept with the key", dict)

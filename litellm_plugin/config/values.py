@@ -370,6 +370,9 @@ _ALGORITHMS = (
 )
 
 _DURATION = pattern("[1-9][0-9]{0,5}(?:s|m|h|d|w|mo)", "duration like 30d (s, m, h, d, w, mo)")
+_LONG_DURATION = pattern(
+    "[1-9][0-9]{0,4}(?:s|m|h|d|w|mo|y)", "duration like 30d (s, m, h, d, w, mo, y)"
+)
 _POSITIVE = Value(positive, "number", **_NUMERIC)
 _WHOLE = Value(whole, "whole number", **_NUMERIC)
 _WORDS = Value(words, "string or list of strings", **ONE_OR_MORE)
@@ -380,8 +383,14 @@ Header = Annotated[str, pattern("[!-~]+", "string of visible ASCII characters")]
 PluginId = Annotated[str, pattern("[A-Za-z0-9_-]+", "string of letters, digits, - and _")]
 Subject = Annotated[str, pattern(r"\S+", "string without spaces")]
 StaticToken = Annotated[str, pattern(r"\S{8,}", "string of 8 or more characters, without spaces")]
-KeyLife = Annotated[
-    str, pattern("[1-9][0-9]{0,4}(?:s|m|h|d|w|mo|y)", "duration like 30d (s, m, h, d, w, mo, y)")
+Duration = Annotated[str, _LONG_DURATION]
+BlankDuration = Annotated[
+    str,
+    Value(
+        lambda value: value if value == "" else _LONG_DURATION.read(value),
+        _LONG_DURATION.words,
+        anyOf=[_LONG_DURATION.keywords, {"const": ""}],
+    ),
 ]
 EntityRef = Annotated[str, Value(text, "entity ref", **_STRING)]
 BlankEntityRef = Annotated[str, Value(blank_or_text, "entity ref", type="string")]

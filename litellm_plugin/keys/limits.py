@@ -101,9 +101,12 @@ class KeyRules:
         if policy.active_keys is None:
             yield
             return
-        with self._cache.lock(f"active keys of {user_id}") as held:
+        with self._cache.lock(f"active keys of {user_id}", on_all_hosts=True) as held:
             if not held:
-                raise Busy("Other keys are being made for this user; try again in a moment")
+                raise Busy(
+                    "This user's active keys can't be counted right now: another key is being"
+                    " made, or the service has no lock (its log says why). Try again in a moment."
+                )
             policy.refuse_more(keys(), self._now())
             yield
 

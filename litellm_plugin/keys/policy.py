@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from litellm_plugin.config.settings import KeyPolicy, Provisioning
 from litellm_plugin.errors import BadRequest, Forbidden
-from litellm_plugin.fields import is_number, seconds
+from litellm_plugin.fields import is_number, seconds, shortest
 from litellm_plugin.model_names import allows
 from litellm_plugin.shapes import Json, present
 
@@ -96,7 +96,8 @@ class Policy:
             PolicyRefused: It asks for more.
         """
         self._refuse(change, groups_of)
-        if "max_budget" in change and "budget_duration" not in change:
+        # LiteLLM 1.81 ignores a budget_duration of null: the key may keep what it has.
+        if "max_budget" in change and change.get("budget_duration") is None:
             self._refuse_raise(change["max_budget"], row)
         return {**change, **self._models_for_all(change)}
 
@@ -179,7 +180,9 @@ class Policy:
     def _refuse_raise(self, budget: Any, row: Mapping[str, Any]) -> None:
         """Refuse a higher budget of a key whose budget begins anew more often than it may."""
         present_budget = row.get("max_budget")
-        if present_budget is None or _is_at_most(budget, present_budget):
+        if present_budget is None:
+            return
+        if is_number(present_budget) and _is_at_most(budget, present_budget):
             return
         if self.renewal and row.get("budget_duration") is not None:
             _refuse_renewal(row["budget_duration"], self.renewal)
@@ -265,7 +268,7 @@ def _both(one: Policy, other: Policy) -> Policy:
 
 def _renewal(limit: str | None) -> float:
     """Return the shortest time after which a budget begins anew, in seconds."""
-    return math.inf if limit is None else seconds(limit) or 0
+    return math.inf if limit is None else shortest(limit) or 0
 
 
 def _refuse_longer(duration: Any, ceiling: Ceiling[str]) -> None:
@@ -288,7 +291,7 @@ def _refuse_renewal(duration: Any, renewal: Ceiling[str | None]) -> None:
             f"budget_duration must be left out: the budget of a key is for its whole life,"
             f" for {renewal.whom}"
         )
-    span, least = seconds(duration), seconds(renewal.limit)
+    span, least = shortest(duration), shortest(renewal.limit)
     if least and (span is None or span < least):
         raise PolicyRefused(f"budget_duration must be at least {renewal.limit} for {renewal.whom}")
 

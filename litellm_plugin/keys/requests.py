@@ -75,7 +75,7 @@ def key_fields(rules: KeyGeneration) -> tuple[KeyField, ...]:
         field("rpm_limit", fields.limit),
         field("metadata", fields.or_null(notes.given), changes=False),
         field("key_type", _key_type((LLM_API, *rules.key_types)), changes=False),
-        field("user_id", fields.or_null(fields.text), changes=False),
+        field("user_id", _owner, changes=False),
         # The frontend's version 0.10 sends these two with every key.
         field("auto_rotate", _no_rotation, changes=False, sent=False),
         field("rotation_interval_days", _anything, changes=False, sent=False),
@@ -117,6 +117,12 @@ class KeyFields:
             # This route has always said so of a wrong budget, too.
             or (named and field.name == "max_budget" and _is_wrong(field, body))
         ]
+        if missing:  # then all that is wrong is named in the same answer
+            missing += [
+                field.hint
+                for field in self._new.values()
+                if field.hint not in missing and _is_wrong(field, body)
+            ]
         if not (named and "alias" in missing):
             fields.only(body, self._new)
         if missing:
@@ -187,6 +193,11 @@ def _budget(name: str, value: Any) -> float:
 def _team(name: str, value: Any) -> str | None:
     # LiteLLM's versions differ in what they make of "", so it is sent as null.
     return None if value is None else fields.text(name, value) or None
+
+
+def _owner(name: str, value: Any) -> str | None:
+    # LiteLLM would count all usage of owner "" together.
+    return None if value is None else fields.text(name, value).strip() or None
 
 
 def _own_team(name: str, value: Any) -> str:

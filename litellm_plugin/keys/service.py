@@ -249,11 +249,12 @@ class Keys:
         Args:
             made: What :meth:`generate` or :meth:`generate_for` returned.
         """
-        if isinstance(made.get("token"), str):
+        token = made.get("token") or made.get("token_id")
+        if isinstance(token, str):
             owner, metadata = made.get("user_id"), made.get("metadata")
             created_by = metadata if isinstance(metadata, dict) else {}
             lost = Lost(made.get("key_alias"), owner, created_by, keys_tag(str(owner or "")))
-            self._lost.remove(made["token"], lost)
+            self._lost.remove(token, lost)
 
     def _shortened(self, made: Json, duration: str, policy: Policy) -> Any:
         """Give a key the life that was asked for, as LiteLLM or the key's team had not.

@@ -3,10 +3,11 @@
 from flask import Blueprint
 
 from litellm_plugin.plugin import Plugin
-from litellm_plugin.routes import (
+from litellm_plugin.routes import (  # noqa: F401 - importing a module adds its routes
     audit,
     backstage,
     bridge,
+    error_handlers,
     keys,
     openapi,
     opencode,
@@ -14,18 +15,22 @@ from litellm_plugin.routes import (
     system,
     team_admin,
     users,
-    web,
 )
+from litellm_plugin.routes.pipeline import Pipeline
+from litellm_plugin.routes.routing import routes
 
 
 def blueprint(plugin: Plugin) -> Blueprint:
     """Return a blueprint with every route of ``plugin``."""
     bp = Blueprint("litellm", __name__, url_prefix="/api/litellm")
-    bridged = bridge.OPEN_PATHS if plugin.settings.bridge.enabled else ()
-    web.install(bp, plugin, open_paths=(backstage.JWKS_PATH, *probes.OPEN_PATHS, *bridged))
-    for module in (
-        *(system, openapi, users, keys, team_admin, audit, opencode, bridge, backstage),
-        probes,
-    ):
-        module.routes.register(bp)
+    # Where the bridge is off, its paths are behind the barrier like unknown ones.
+    bridged = plugin.settings.bridge.enabled
+    exempt = {
+        route.rule
+        for route in routes
+        if route.exempt and (bridged or not route.rule.startswith("/bridge/"))
+    }
+    Pipeline(plugin, bp.url_prefix or "", tuple(exempt)).install(bp)
+    routes.register(bp)
+    error_handlers.install(bp)
     return bp

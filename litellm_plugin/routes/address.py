@@ -1,4 +1,4 @@
-"""Where a request comes from, behind reverse proxies that are known by their number."""
+"""The client's IP address, behind a known number of reverse proxies."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ UNKNOWN = "unknown"  # over a Unix socket, for one
 def client_address(environ: Mapping[str, Any], trusted_proxies: int) -> str:
     """Return the IP address of the client.
 
-    Each proxy puts the address it was asked from at the end of ``X-Forwarded-For``, behind
-    whatever the client had sent: so only as many from the end are believed as there are
-    proxies of our own, and what a client writes there itself is not.
+    Each proxy appends the address of its own client to ``X-Forwarded-For``. Only the last
+    ``trusted_proxies`` entries come from proxies of ours; a client may have sent the others.
 
     Args:
         environ: The WSGI environment.
         trusted_proxies: How many reverse proxies are in front; ``litellm.service.trustedProxies``.
 
     Returns:
-        The address as text; that of the nearest proxy where the header is not as it should be.
+        The address as text; that of the nearest proxy where the header has no address there.
     """
     nearest = _address(str(environ.get("REMOTE_ADDR") or ""))
     if not trusted_proxies:
@@ -32,10 +31,15 @@ def client_address(environ: Mapping[str, Any], trusted_proxies: int) -> str:
     return _address(named.strip()) or nearest or UNKNOWN
 
 
-def network_of(address: str) -> str:
-    """Return what one client is counted by: an IPv4 address, or the /64 network of an IPv6 one.
+def client_network(environ: Mapping[str, Any], trusted_proxies: int) -> str:
+    """Return the network of the client, by which tokens that do not hold are counted."""
+    return network_of(client_address(environ, trusted_proxies))
 
-    A /64 is what a household or a virtual machine gets, so its addresses are anybody's choice.
+
+def network_of(address: str) -> str:
+    """Return an IPv4 address as it is, and the /64 network of an IPv6 address.
+
+    A household or a virtual machine has a whole /64, so a client can choose among its addresses.
     """
     try:
         found = ipaddress.ip_address(address)
@@ -46,9 +50,9 @@ def network_of(address: str) -> str:
     return str(ipaddress.IPv6Network((int(found), 64), strict=False))
 
 
-@lru_cache(1024)  # behind a reverse proxy it is nearly always the same
+@lru_cache(1024)
 def _address(text: str) -> str | None:
-    """Return the address that a text is, a port behind it left out; None where it is none."""
+    """Return the address in a text, without its port; None where the text has no address."""
     bare = text
     if text.startswith("["):
         bare = text[1:].partition("]")[0]
@@ -60,5 +64,5 @@ def _address(text: str) -> str | None:
         return None
     if isinstance(found, ipaddress.IPv4Address):
         return str(found)
-    # Without the zone, which is a name that anybody makes up.
+    # Without the zone (%eth0), which a client can choose.
     return str(found.ipv4_mapped or ipaddress.IPv6Address(int(found)))

@@ -6,9 +6,9 @@ from typing import Any
 
 from litellm_plugin.access import Permission
 from litellm_plugin.errors import BadRequest
-from litellm_plugin.routes.web import Routes, current_caller, plugin, queries, query
-
-routes = Routes()
+from litellm_plugin.routes.inputs import current_caller, queries, query
+from litellm_plugin.routes.request_state import plugin
+from litellm_plugin.routes.routing import routes
 
 
 @routes.get("/audit")

@@ -11,16 +11,15 @@ from flask import Response
 from litellm_plugin.access import Permission
 from litellm_plugin.errors import InputRefused, NotAllowed, Unauthenticated
 from litellm_plugin.identity.principal import ServicePrincipal, UserPrincipal
-from litellm_plugin.routes.headers import PublicResponse
-from litellm_plugin.routes.web import Routes, body, json_response, plugin, principal
+from litellm_plugin.routes.inputs import body, principal
+from litellm_plugin.routes.request_state import plugin
+from litellm_plugin.routes.responses import PublicResponse, json_response
+from litellm_plugin.routes.routing import routes
 
-JWKS_PATH = "/.backstage/auth/v1/jwks.json"
 COOKIE = "backstage-auth"
 
-routes = Routes()
 
-
-@routes.get(JWKS_PATH)
+@routes.get("/.backstage/auth/v1/jwks.json", exempt=True)
 def plugin_jwks() -> Response:
     return json_response(plugin.plugin_keys.public_jwks(), kind=PublicResponse)
 
@@ -71,7 +70,7 @@ def apply_conditions() -> dict[str, Any]:
         raise InputRefused("items must be a list")
     types = [item.get("resourceType") if isinstance(item, dict) else None for item in items]
     if types:
-        # None of the plugin's permissions is about a resource.
+        # No permission of the plugin has a resource type.
         raise InputRefused(f"Unexpected resource types: {', '.join(map(str, types))}.")
     return {"items": []}
 

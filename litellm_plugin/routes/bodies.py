@@ -1,8 +1,8 @@
-"""Request bodies: JSON that means one thing only, to us and to whatever looked at it before.
+"""Request bodies: JSON that every parser reads the same way.
 
-Parsers differ in what they make of a name that is there twice, of a number that is
-beyond what a float holds, of half a character, of what follows a compressed stream. An
-inspecting proxy may have seen one thing and LiteLLM another; so none of that is read.
+Parsers differ on a name that is there twice, a number beyond the range of floats, half a surrogate
+pair, bytes after a compressed stream. A proxy that inspects requests might read one thing and
+LiteLLM another, so such bodies are refused.
 """
 
 from __future__ import annotations
@@ -14,27 +14,59 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from litellm_plugin.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType
+from flask import Request
+
+from litellm_plugin.errors import (
+    BadRequest,
+    PayloadTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 
 MAX_BODY = 102_400  # bytes, decoded; the default of Backstage's JSON parser
-MAX_DEPTH = 32  # levels of objects and lists; LiteLLM and PostgreSQL take many more, others fewer
+MAX_DEPTH = 32  # levels of objects and lists
 
-# Those of RFC 8259 and of its predecessors; Python's others include UTF-7.
+# The charsets of RFC 8259 and its predecessors; Python knows others, such as UTF-7.
 _CHARSETS = re.compile(r"utf-(8|(16|32)([lb]e)?)")
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # what PostgreSQL and UTF-8 can't hold
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # in PostgreSQL or UTF-8
 _UNREADABLE = "The request body is not valid JSON"
 
 
+def read(request: Request) -> Any:
+    """Return the JSON object or list of a request; None without one.
+
+    Raises:
+        PayloadTooLarge: The body has more than ``MAX_BODY`` bytes.
+        RequestTimeout: The body did not come in time.
+        UnsupportedMediaType: Charset or content encoding is not supported.
+        BadRequest: The body can't be read, or parsers could read it in two ways.
+    """
+    if request.mimetype != "application/json":
+        return None
+    if (request.content_length or 0) > MAX_BODY:
+        raise PayloadTooLarge("request entity too large")
+    try:
+        data = request.stream.read(MAX_BODY + 1)
+    except TimeoutError as exc:
+        raise RequestTimeout("The request body took too long") from exc
+    except Exception as exc:  # the server's own classes, for broken chunks
+        raise BadRequest("The request body can't be read") from exc
+    if len(data) > MAX_BODY:
+        raise PayloadTooLarge("request entity too large")
+    data = decompressed(data, request.headers.get("Content-Encoding", ""))
+    return decoded(data, request.mimetype_params.get("charset", "utf-8")) if data else None
+
+
 def decoded(data: bytes, charset: str) -> Any:
-    """Return the JSON object or list that a body is.
+    """Return the JSON object or list of a body.
 
     Args:
         data: At most ``MAX_BODY`` bytes.
-        charset: As the Content-Type says.
+        charset: From the Content-Type.
 
     Raises:
-        UnsupportedMediaType: The charset is none of JSON's.
-        BadRequest: It is anything else, or can be read in two ways.
+        UnsupportedMediaType: The charset is not one of JSON's.
+        BadRequest: The body is no JSON object or list, or can be read in two ways.
     """
     charset = charset.lower()
     if not _CHARSETS.fullmatch(charset):
@@ -52,21 +84,22 @@ def decoded(data: bytes, charset: str) -> Any:
         raise BadRequest(_UNREADABLE) from exc
     if not isinstance(value, dict | list):
         raise BadRequest("The request body must be a JSON object")
-    # Only an escape can write what no text may hold.
+    # Without an escape, a JSON text holds neither NUL nor half a surrogate pair.
     _check(value, texts="\\u" in text)
     return value
 
 
 def decompressed(data: bytes, encoding: str) -> bytes:
-    """Return what was compressed, or the first bytes beyond ``MAX_BODY`` of it.
+    """Return the decompressed body.
 
     Args:
-        data: As it came.
-        encoding: As the Content-Encoding says.
+        data: The body as it came.
+        encoding: From the Content-Encoding.
 
     Raises:
-        UnsupportedMediaType: The encoding is not known.
-        BadRequest: It is not compressed so, or is more than one whole stream.
+        UnsupportedMediaType: The encoding is neither gzip nor deflate.
+        PayloadTooLarge: The result has more than ``MAX_BODY`` bytes.
+        BadRequest: The body is not exactly one compressed stream.
     """
     encoding = encoding.strip().lower()
     if not data or encoding in {"", "identity"}:
@@ -111,7 +144,7 @@ def _whole(text: str) -> int:
 def _check(value: Any, *, texts: bool) -> None:
     level = [value]
     for _ in range(MAX_DEPTH + 1):
-        if texts and any(isinstance(part, str) and _NO_TEXT.search(part) for part in level):
+        if texts and any(isinstance(part, str) and _UNSTORABLE.search(part) for part in level):
             raise BadRequest("The request body has a text with half a character or a NUL")
         level = [part for whole in level for part in _parts(whole)]
         if not level:

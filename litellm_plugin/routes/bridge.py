@@ -1,6 +1,7 @@
 """The bridge, for command-line clients with a Keycloak token.
 
-These routes are outside Backstage's barrier; each checks the token itself.
+Where ``litellm.bridge`` is on, these routes are exempt from Backstage's barrier, and each verifies
+the token itself.
 """
 
 from __future__ import annotations
@@ -13,16 +14,14 @@ from litellm_plugin import shapes
 from litellm_plugin.errors import NotFound
 from litellm_plugin.identity.keycloak import BridgeIdentity
 from litellm_plugin.observability.journal import Event
-from litellm_plugin.routes.headers import PublicResponse
+from litellm_plugin.routes.inputs import body, set_actor
 from litellm_plugin.routes.keys import handed_over
-from litellm_plugin.routes.web import Routes, body, json_response, known_as, plugin
-
-OPEN_PATHS = ("/bridge/health", "/bridge/keys", "/bridge/models")
-
-routes = Routes()
+from litellm_plugin.routes.request_state import plugin
+from litellm_plugin.routes.responses import PublicResponse, json_response
+from litellm_plugin.routes.routing import routes
 
 
-@routes.get("/bridge/health")
+@routes.get("/bridge/health", exempt=True)
 def bridge_health() -> Response:
     if plugin.bridge_tokens is None:
         raise NotFound
@@ -31,17 +30,17 @@ def bridge_health() -> Response:
     return json_response(health, kind=PublicResponse)
 
 
-@routes.get("/bridge/keys")
+@routes.get("/bridge/keys", exempt=True)
 def list_bridge_keys() -> list[dict[str, Any]]:
     return [shapes.virtual_key(row) for row in plugin.bridge.keys(_person())]
 
 
-@routes.post("/bridge/keys", relays=True, event=Event("bridge-key-create"))
+@routes.post("/bridge/keys", relays=True, event=Event("bridge-key-create"), exempt=True)
 def generate_bridge_key() -> dict[str, Any]:
     return handed_over(plugin.bridge.generate(_person(), body()))
 
 
-@routes.get("/bridge/models")
+@routes.get("/bridge/models", exempt=True)
 def bridge_models() -> list[dict[str, Any]]:
     _person()
     return plugin.models.all()
@@ -51,6 +50,6 @@ def _person() -> BridgeIdentity:
     if plugin.bridge_tokens is None:
         raise NotFound
     person = plugin.bridge_tokens.verify(request.headers.get("Authorization"))
-    known_as(f"bridge:{person.login}")
+    set_actor(f"bridge:{person.login}")
     plugin.bridge.admit(person)
     return person

@@ -1,4 +1,4 @@
-"""Cross-origin requests, by ``backend.cors`` as Backstage applies it."""
+"""Cross-origin requests (CORS), by ``backend.cors`` as Backstage applies it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fnmatch import translate
 from flask import Request, Response
 
 from litellm_plugin.config.settings import Cors
-from litellm_plugin.routes.headers import SecuredResponse
+from litellm_plugin.routes.responses import SecuredResponse
 
 
 class CrossOrigin:
-    """Decides by ``backend.cors``.
+    """Applies ``backend.cors``.
 
     Args:
         cors: The settings.
@@ -25,10 +25,7 @@ class CrossOrigin:
 
     def preflight(self, asked: Request) -> Response | None:
         """Answer the preflight of an allowed origin; None for any other request."""
-        environ = asked.environ
-        if environ["REQUEST_METHOD"] != "OPTIONS":
-            return None
-        if not self._allowed(environ.get("HTTP_ORIGIN", "")):
+        if asked.method != "OPTIONS" or not self._allowed(asked.headers.get("Origin", "")):
             return None
         response = SecuredResponse(status=204)
         del response.headers["Content-Type"]
@@ -46,9 +43,9 @@ class CrossOrigin:
         return response
 
     def finish(self, response: SecuredResponse, asked: Request) -> None:
-        """Say on an answer which origin may read it."""
-        response.origin_decides = True
-        origin = asked.environ.get("HTTP_ORIGIN", "")
+        """Set the headers that let a page of an allowed origin read the answer."""
+        response.varies_by_origin = True
+        origin = asked.headers.get("Origin", "")
         if origin and self._allowed(origin):
             response.access_control_allow_origin = origin
             response.access_control_allow_credentials = self._cors.credentials

@@ -8,13 +8,13 @@ from litellm_plugin import shapes
 from litellm_plugin.access import Permission
 from litellm_plugin.errors import HungUp
 from litellm_plugin.observability.journal import Event
-from litellm_plugin.routes.web import Routes, body, client_gone, current_caller, plugin
+from litellm_plugin.routes.inputs import body, client_gone, current_caller
+from litellm_plugin.routes.request_state import plugin
+from litellm_plugin.routes.routing import routes
 
 DONE = {"success": True}
 # LiteLLM's word on what was asked for, such as a name that is taken.
 REFUSED = frozenset({400})
-
-routes = Routes()
 
 
 @routes.get("/keys")

@@ -1,4 +1,4 @@
-"""``opencode connect``."""
+"""``opencode connect``: a key for a program on the user's machine."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from litellm_plugin.access import Permission
 from litellm_plugin.errors import NotFound
 from litellm_plugin.keys.opencode import callback
 from litellm_plugin.observability.journal import Event
-from litellm_plugin.routes.web import Routes, client_gone, current_caller, plugin, query
-
-routes = Routes()
+from litellm_plugin.routes.inputs import client_gone, current_caller, query
+from litellm_plugin.routes.request_state import plugin
+from litellm_plugin.routes.routing import routes
 
 
 @routes.get("/opencode/connect", event=Event("opencode-connect"))
 def connect_opencode() -> Response:
-    # HEAD must not write, and this route does.
+    # This route makes a key, and HEAD must change nothing.
     if not plugin.settings.opencode.enabled or request.method == "HEAD":
         raise NotFound
     caller = current_caller()

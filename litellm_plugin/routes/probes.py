@@ -1,8 +1,8 @@
 """Health for orchestrators, without credentials: below the mount, and at the root of our own app.
 
-``/livez`` tells that the process answers. ``/readyz`` tells whether requests should be
-sent here (:mod:`litellm_plugin.observability.readiness`), and names the parts that do not do
-their work; nobody is told where they are.
+``/livez`` tells that the process answers. ``/readyz`` tells whether requests should be sent here
+(:mod:`litellm_plugin.observability.readiness`), and names the upstreams that are down, without
+their addresses.
 """
 
 from __future__ import annotations
@@ -12,29 +12,25 @@ from typing import Any
 from flask import Blueprint, Response
 
 from litellm_plugin.plugin import Plugin
-from litellm_plugin.routes.web import Routes, json_response, plugin
+from litellm_plugin.routes.request_state import plugin
+from litellm_plugin.routes.responses import json_response
+from litellm_plugin.routes.routing import routes
 
-OPEN_PATHS = ("/livez", "/readyz")
 BACKSTAGE = "/.backstage/health/v1"
 
-routes = Routes()
 
-
-@routes.get("/livez")
+@routes.get("/livez", exempt=True)
 def livez() -> dict[str, Any]:
     return {"status": "ok"}
 
 
-@routes.get("/readyz")
+@routes.get("/readyz", exempt=True)
 def readyz() -> Response:
     return _readiness(plugin)
 
 
 def at_root(plugin: Plugin) -> Blueprint:
-    """Return the same for the root of an application that serves nothing else.
-
-    Backstage has its own at the root of its backends, under other names.
-    """
+    """Return the probes for the root of our own application, under Backstage's names, too."""
     bp = Blueprint("probes", __name__)
 
     def alive() -> Response:

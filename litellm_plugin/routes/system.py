@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from litellm_plugin.routes.web import Routes, plugin
-
-routes = Routes()
+from litellm_plugin.routes.request_state import plugin
+from litellm_plugin.routes.routing import routes
 
 
 @routes.get("/health")

@@ -6,13 +6,13 @@ from typing import Any
 
 from litellm_plugin.access import Permission
 from litellm_plugin.observability.journal import Event
-from litellm_plugin.routes.web import Routes, body, current_caller, plugin, query
+from litellm_plugin.routes.inputs import body, current_caller, query
+from litellm_plugin.routes.request_state import plugin
+from litellm_plugin.routes.routing import routes
 
 Json = dict[str, Any]
 
-routes = Routes()
-
-# A body is read before a team's lock is taken: a slow client keeps nobody waiting.
+# The body is read before the team's lock is acquired, so that a slow client does not hold the lock.
 
 
 @routes.post("/teams", relays=True, event=Event("team-create"))

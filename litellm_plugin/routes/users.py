@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from litellm_plugin import shapes
-from litellm_plugin.routes.web import Routes, current_caller, dates, plugin
-
-routes = Routes()
+from litellm_plugin.routes.inputs import current_caller, dates
+from litellm_plugin.routes.request_state import plugin
+from litellm_plugin.routes.routing import routes
 
 
 @routes.get("/user/info")

@@ -163,7 +163,10 @@ class TeamAdmin:
         """
         with self._cache.lock(f"team {team_id}") as held:
             if not held:
-                raise Busy("This team is being changed by others; try again in a moment")
+                raise Busy(
+                    "This team can't be changed right now: another change is under way, or the"
+                    " service has no lock (its log says why). Try again in a moment."
+                )
             yield self._managed_team(user, team_id)
 
     def _managed_team(self, user: UserPrincipal, team_id: str) -> ManagedTeam:
@@ -350,6 +353,7 @@ class TeamAdmin:
     def set_vector_stores(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Replace a team's knowledge bases, named by id or name; returns the team."""
         wanted = fields.texts("vector_stores", body.get("vector_stores"))
+        wanted = list(dict.fromkeys(wanted))
         if not team.has("vector_stores", wanted, self._rules.allowed_vector_stores):
             allowed = self._objects.vector_stores(fresh=True)
             wanted = _ids(wanted, allowed, "vector store(s)")
@@ -358,6 +362,7 @@ class TeamAdmin:
     def set_mcp_servers(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Replace a team's MCP servers, named by id or name; returns the team."""
         wanted = fields.texts("mcp_servers", body.get("mcp_servers"))
+        wanted = list(dict.fromkeys(wanted))
         if not team.has("mcp_servers", wanted, self._rules.allowed_mcp_servers):
             allowed = self._objects.mcp_servers(fresh=True)
             wanted = _ids(wanted, allowed, "MCP server(s)")
@@ -497,7 +502,7 @@ def _ids(wanted: list[str], allowed: list[Row], what: str) -> list[str]:
 def _alias(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadRequest("team_alias must not be empty")
-    return fields.name(name, value.strip())
+    return fields.name(name, value).strip()
 
 
 def _renewal(name: str, value: Any) -> str:

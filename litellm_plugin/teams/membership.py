@@ -19,6 +19,7 @@ from litellm_plugin.errors import (
     Forbidden,
     PluginError,
     UpstreamError,
+    UsageUnavailable,
 )
 from litellm_plugin.usage import report as usage
 from litellm_plugin.usage.periods import Reports
@@ -87,12 +88,6 @@ class Teams:
             for team in teams
         ]
 
-    @property
-    def _by_group(self) -> bool:
-        """Whether who manages a team is shown its budget otherwise than its other members."""
-        display = self._display
-        return display.hide_team_budget_for_managers != display.hide_team_budget_for_members
-
     def usable(self, team_id: str, caller: Caller, account: Account | None) -> str:
         """Return a team id that the caller may make keys in.
 
@@ -122,10 +117,12 @@ class Teams:
             OwnerUnknown: LiteLLM can't tell whose the team is.
             BadRequest: LiteLLM can't be asked about it.
         """
-        account = None if caller.service else self._users.find(caller)
+        account = None if caller.service else self._own_account(caller, team_id)
         member = account is not None and account.in_team(team_id)
-        # Who is shown what goes by the team's owner, and so a member may have to be looked up too.
-        asked = self._by_group or not member
+        # Managers may be shown budgets otherwise than members, and a member may be a manager.
+        display = self._display
+        differ = display.hide_team_budget_for_managers != display.hide_team_budget_for_members
+        asked = differ or not member
         manager = asked and not caller.service and self._managed(team_id, caller)
         if not (caller.service or member or manager):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
@@ -141,6 +138,14 @@ class Teams:
         )
         return usage.without_spend(report) if self._hides(manager=manager) else report
 
+    def _own_account(self, caller: Caller, team_id: str) -> Account | None:
+        try:
+            return self._users.find(caller)
+        except UpstreamError as exc:
+            raise UsageUnavailable(
+                f"LiteLLM can't tell who is a member of team {team_id}: {exc.message}"
+            ) from exc
+
     def _hides(self, *, manager: bool) -> bool:
         display = self._display
         return (
@@ -150,10 +155,13 @@ class Teams:
         )
 
     def _hides_budget(self, caller: Caller, team: Json) -> bool:
-        if not self._by_group:
-            return self._display.hide_team_budget_for_members
+        # The page shows this list to members; managers have GET /teams/managed as well.
+        if self._display.hide_team_budget_for_members:
+            return True
+        if not self._display.hide_team_budget_for_managers:
+            return False
         try:
-            return self._hides(manager=self._access.manages(caller, team))
+            return self._access.manages(caller, team)
         except BackstageUnavailable as exc:
             # The list is worth more than its dollars.
             log.warning("budgets are hidden from %s: %s", caller.name, exc)

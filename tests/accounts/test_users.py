@@ -36,7 +36,7 @@ def test_a_page_load_of_a_new_user_makes_one_user(
     together = threading.Barrier(VISITORS)
 
     def visit(number: int) -> int:
-        together.wait(5)
+        together.wait(60)
         path = ("/user/info", "/keys", "/teams")[number % 3]
         return client.get(path, headers=bob).status_code
 

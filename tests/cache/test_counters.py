@@ -77,7 +77,7 @@ def test_all_workers_count_together_in_redis(server: RedisServer) -> None:
 
 
 @needs_redis
-@pytest.mark.parametrize("gone", ["killed", "frozen"])
+@pytest.mark.parametrize("gone", ["killed", pytest.param("frozen", marks=pytest.mark.deep)])
 def test_while_redis_is_gone_each_worker_counts_for_itself(
     server: RedisServer, gone: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,7 +16,7 @@ from litellm_plugin.cache.locks import FileLocks
 from litellm_plugin.clients import deadline
 
 PROCESSES = multiprocessing.get_context("fork")
-WAIT = 20  # seconds, at most
+WAIT = 60  # seconds, at most
 
 # The children use nothing that a thread of the parent may have held.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

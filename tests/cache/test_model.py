@@ -5,13 +5,12 @@ it, through any worker. Nobody sees what is another user's. Nobody is created tw
 LiteLLM does behind our back need not be seen at once.
 
 Requests take turns (``turns.py``): each stands still when LiteLLM has acted and its answer is
-not out yet, until the test lets it go on. ``CACHE_MODEL_EXAMPLES`` asks for more examples.
+not out yet, until the test lets it go on.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,7 +49,7 @@ from tests.fakes.network import NOTHING
 # while LiteLLM is down. Off: calls under way are shared, and nothing else.
 MODES = {"kept": (3600.0, 0.0), "standing in": (1e-9, 3600.0), "off": (0.0, 0.0)}
 
-EXAMPLES = int(os.environ.get("CACHE_MODEL_EXAMPLES", "4"))
+EXAMPLES = max(settings().max_examples // 5, 1)  # each of which is many requests
 STEPS = 30
 WORKERS = 2
 
@@ -513,6 +512,7 @@ def world(open_world: Worlds, apps: Apps) -> World:
     return world
 
 
+@pytest.mark.hypothesis  # for make deep
 def test_nobody_reads_from_before_their_own_write_or_anything_of_others(world: World) -> None:
     run_state_machine_as_test(
         lambda: Model(world),  # type: ignore[arg-type]  # anything that makes one will do
@@ -521,7 +521,6 @@ def test_nobody_reads_from_before_their_own_write_or_anything_of_others(world: W
             stateful_step_count=STEPS,
             derandomize=True,
             database=None,
-            deadline=None,
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         ),

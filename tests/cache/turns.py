@@ -16,7 +16,7 @@ import pytest
 
 R = TypeVar("R")
 
-LIMIT = 20.0  # seconds until a thread that does not hand over is a failure
+LIMIT = 60.0  # seconds until a thread that does not hand over is a failure
 
 
 class Turn(Generic[R]):

@@ -228,7 +228,7 @@ class Hold:
         together: Whether they go on by themselves once that many are there.
     """
 
-    WAIT = 20.0  # seconds, at most
+    WAIT = 60.0  # seconds, at most
 
     def __init__(
         self, wanted: Callable[[Call], bool], times: int = 1, *, together: bool = False

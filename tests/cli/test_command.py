@@ -36,6 +36,7 @@ def test_it_is_an_entry_point(group: str) -> None:
     assert point.load() is main
 
 
+@pytest.mark.deep
 def test_below_flask_it_works_where_the_configuration_is_faulty(tmp_path: Path) -> None:
     (tmp_path / "app-config.yaml").write_text("litellm: {}")
     done = subprocess.run(

@@ -647,6 +647,7 @@ class TestTheSharedCache:
         assert found in told["found"]
         assert remedy in told["remedy"]
 
+    @pytest.mark.deep
     def test_that_is_silent_is_not_waited_for(
         self, installation: Installation, server: RedisServer
     ) -> None:

@@ -19,7 +19,8 @@ from litellm_plugin.clients.http import Upstream
 from litellm_plugin.config.settings import Timeouts
 from tests.clients.server import Server
 
-SHORT = 0.1  # seconds
+SHORT = 0.2  # seconds
+ENOUGH = 20.0  # seconds for what takes no time on an idle machine; less than the default limits
 
 
 @pytest.fixture

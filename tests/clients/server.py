@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-PATIENCE = 5.0  # seconds until a test that waits for the other side gives up
+PATIENCE = 60.0  # seconds until a test that waits for the other side gives up
 DRIP = 0.02  # seconds between two pieces
 
 

@@ -97,7 +97,7 @@ def test_of_many_threads_one_tries(opened: CircuitBreaker, timer: Timer) -> None
     together = threading.Barrier(16)
 
     def ask(_: int) -> bool:
-        together.wait(5)
+        together.wait(60)
         return opened.admits()
 
     with ThreadPoolExecutor(16) as threads:

@@ -45,6 +45,11 @@ BUDGET = "Invalid budget_duration 'zzz'. Use a format like '1h', '24h', '7d', or
         ({"error": {"message": "cut: {'error': 'Key budget of"}}, "cut: Key budget of"),
         ({"error": {"message": "{'error': 'no', 'at': <Key object>}"}}, "no"),
         ({"error": {"message": "failed: {'code': 5}"}}, "failed"),
+        ({"error": {"message": "User already in team. Member: user_id=bob, user_email=None."
+          " Existing members=[Member(user_id='a', user_email='a@x.com', role='user')]"}},
+         "User already in team."),
+        ({"error": {"message": "Invalid model name passed in model=nope. Call /v1/models"}},
+         "Invalid model name passed in model=nope. Call /v1/models"),
         ({"error": {"message": 5}}, ""),
         ({"error": {"message": "it's {x}, as f'{y}' says"}}, "it's {x}, as f'{y}' says"),
         ([], ""),

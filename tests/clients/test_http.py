@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from requests.adapters import DEFAULT_POOLSIZE
 
 from litellm_plugin.clients import http
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Timeouts
-from tests.clients.conftest import SHORT
+from tests.clients.conftest import ENOUGH, SHORT
 from tests.clients.server import (
     Peer,
     Script,
@@ -221,7 +221,7 @@ class TestConnections:
         together = threading.Barrier(8)
 
         def echo(peer: Peer) -> None:
-            together.wait(5)  # so that all eight are under way at once
+            together.wait(60)  # so that all eight are under way at once
             peer.send(answer(peer.asked.target.encode()))
 
         server = serve(echo)
@@ -268,7 +268,7 @@ class TestConnections:
         both = threading.Barrier(2)
 
         def answers_both(peer: Peer) -> None:
-            both.wait(5)
+            both.wait(60)
             peer.send(answer())
 
         server = serve(answers_both, answers_both, Peer.close)
@@ -371,10 +371,10 @@ DRIPS: dict[str, Script] = {
 
 @contextmanager
 def at_least(seconds: float) -> Iterator[None]:
-    """Check that the block takes that long, and not much longer."""
+    """Check that the block takes that long, and not as long as without the limit."""
     started = time.monotonic()
     yield
-    assert seconds <= time.monotonic() - started < seconds + 1.5
+    assert seconds <= time.monotonic() - started < ENOUGH
 
 
 class TestTimeouts:
@@ -414,7 +414,7 @@ class TestTimeouts:
 
     def test_the_next_call_is_as_good_as_the_first(self, serve: Serve) -> None:
         server = serve(Peer.wait_until_gone, sends(answer()))
-        upstream = Upstream("LiteLLM", timeouts=Timeouts(read=3 * SHORT))
+        upstream = Upstream("LiteLLM", timeouts=Timeouts(read=2 * SHORT))
         refusal(upstream, server.url)
 
         assert upstream.request("GET", server.url).ok
@@ -438,7 +438,7 @@ class TestTimeouts:
     def test_a_server_that_reads_slowly_is_given_its_time(self) -> None:
         def serve(listener: socket.socket) -> None:
             with listener.accept()[0] as sock, sock.makefile("rb") as file:
-                threading.Event().wait(3 * SHORT)
+                threading.Event().wait(2 * SHORT)
                 while file.readline().strip():
                     pass
                 file.read(size)
@@ -526,7 +526,6 @@ class TestBrokenAnswers:
         assert server.all_closed()
         assert upstream.request("GET", server.url).ok
 
-    @settings(max_examples=40, deadline=None)
     @given(
         st.lists(
             st.sampled_from(
@@ -794,13 +793,13 @@ def test_only_so_many_ask_at_once_and_the_others_are_told_soon(
 
     def slow(peer: Peer) -> None:
         asked.set()
-        assert go_on.wait(5)
+        assert go_on.wait(60)
         sends(answer(b"{}"))(peer)
 
     url = serve(slow, sends(answer(b"{}"))).url
     with ThreadPoolExecutor() as pool:
         first = pool.submit(upstream.request, "GET", url)
-        assert asked.wait(5)
+        assert asked.wait(60)
         with at_least(SHORT):
             error = refusal(upstream, url)
         go_on.set()

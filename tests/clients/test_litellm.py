@@ -646,7 +646,7 @@ class TestTeamDetails:
         together = threading.Barrier(4)
 
         def script(peer: Peer) -> None:
-            together.wait(5)
+            together.wait(60)
             peer.send(answer())
 
         client = LiteLLM(upstream, serve(script).url, MASTER_KEY)

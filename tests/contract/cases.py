@@ -138,15 +138,10 @@ class Case:
         )
 
 
-def load(folder: Path, prefix: str = "") -> list[Case]:
-    """Return all cases of all files of a folder; none where there is no folder.
-
-    Args:
-        folder: Holds ``<area>.json`` files.
-        prefix: Put in front of the areas' names.
-    """
+def load(folder: Path) -> list[Case]:
+    """Return all cases of a folder's ``<area>.json`` files."""
     return [
-        Case.from_json(prefix + file.stem, raw)
+        Case.from_json(file.stem, raw)
         for file in sorted(folder.glob("*.json"))
         for raw in json.loads(file.read_text("utf-8"))
     ]

@@ -11,27 +11,34 @@ import requests
 
 from litellm_plugin.clients.circuit_breaker import FAILURES
 from tests.deployed import free_port
-from tests.faults.rig import Route, running
+from tests.faults.rig import Rig, Route, running
 
 pytestmark = pytest.mark.faults
 
 KEYS = Route("GET", "/keys")
 
 
-def test_prometheus_sees_that_litellm_is_left_alone(tmp_path: Path) -> None:
+def test_prometheus_sees_that_litellm_is_left_alone_and_by_living_workers_only(
+    tmp_path: Path,
+) -> None:
     port = free_port()
     more = f"cacheSeconds: 0\n    metrics: {{bind: 127.0.0.1:{port}}}"
     with running(tmp_path / "rig", more=more) as rig:
         assert rig.ask(KEYS).status == 200
-        rig.litellm.refuse()
-        for _ in range(FAILURES):
-            assert rig.ask(KEYS).status >= 500
+        _break(rig)
         assert _left_alone(port) == 1
 
         rig.litellm.listen()
         rig.recovery(KEYS)
         assert _left_alone(port) == 0
         told = _metrics(port)
+
+        _break(rig)
+        assert _left_alone(port) == 1
+        os.kill(rig.worker, signal.SIGKILL)
+        assert rig.settled(lambda: _left_alone(port) == 0)
+        rig.litellm.listen()
+        rig.recovery(KEYS)
 
     requested = 'method="GET",route="/api/litellm/keys",status="200"'
     assert any(
@@ -41,19 +48,10 @@ def test_prometheus_sees_that_litellm_is_left_alone(tmp_path: Path) -> None:
     assert any(line.startswith("litellm_plugin_build_info{") for line in told)
 
 
-def test_a_worker_that_is_killed_leaves_no_upstream_alone(tmp_path: Path) -> None:
-    port = free_port()
-    more = f"cacheSeconds: 0\n    metrics: {{bind: 127.0.0.1:{port}}}"
-    with running(tmp_path / "rig", more=more) as rig:
-        assert rig.ask(KEYS).status == 200
-        rig.litellm.refuse()
-        for _ in range(FAILURES):
-            assert rig.ask(KEYS).status >= 500
-        assert _left_alone(port) == 1
-        os.kill(rig.worker, signal.SIGKILL)
-        assert rig.settled(lambda: _left_alone(port) == 0)
-        rig.litellm.listen()
-        rig.recovery(KEYS)
+def _break(rig: Rig) -> None:
+    rig.litellm.refuse()
+    for _ in range(FAILURES):
+        assert rig.ask(KEYS).status >= 500
 
 
 def _metrics(port: int) -> list[str]:

@@ -287,7 +287,7 @@ class TestThreads:
     ) -> None:
         def until_seven_wait() -> None:
             for _ in range(7):
-                assert WatchedEvent.waiting.acquire(timeout=10)
+                assert WatchedEvent.waiting.acquire(timeout=60)
 
         web.before = until_seven_wait
         with ThreadPoolExecutor(8) as pool:
@@ -300,7 +300,7 @@ class TestThreads:
 
         def until_three_wait() -> None:
             for _ in range(3):
-                assert WatchedEvent.waiting.acquire(timeout=10)
+                assert WatchedEvent.waiting.acquire(timeout=60)
 
         web.before = until_three_wait
         with ThreadPoolExecutor(4) as pool:
@@ -316,16 +316,16 @@ class TestThreads:
 
         def hang() -> None:
             under_way.set()
-            assert may_end.wait(10)
+            assert may_end.wait(60)
 
         web.before = hang
         with ThreadPoolExecutor(1) as pool:
             refresh = pool.submit(known, key_set, KEYS[0])
-            assert under_way.wait(10)
+            assert under_way.wait(60)
             assert known(key_set, KEYS[0])  # would hang for ever, if it waited
             assert not refresh.done()
             may_end.set()
-            assert refresh.result(10)
+            assert refresh.result(60)
         assert len(web.asked) == 2
 
     def test_those_who_wait_are_refused_when_the_shared_fetch_fails(
@@ -335,7 +335,7 @@ class TestThreads:
 
         def until_three_wait() -> None:
             for _ in range(3):
-                assert WatchedEvent.waiting.acquire(timeout=10)
+                assert WatchedEvent.waiting.acquire(timeout=60)
 
         web.before = until_three_wait
         with ThreadPoolExecutor(4) as pool:

@@ -160,7 +160,7 @@ class TestPlugins:
         all_in = threading.Barrier(4)
 
         def call(_: int) -> Principal:
-            all_in.wait(10)
+            all_in.wait(60)
             return barrier.admits(FACTORY.plugin())
 
         with ThreadPoolExecutor(4) as pool:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_plugin.config.settings import KeyPolicy, Provisioning, Role
@@ -206,7 +206,7 @@ def test_a_change_to_all_models_is_one_to_all_that_are_allowed() -> None:
         (
             {"max_budget": 10, "budget_duration": "1h"},
             {"max_budget": 50, "budget_duration": None},
-            True,
+            False,  # LiteLLM 1.81 ignores the null
         ),
     ],
 )
@@ -226,6 +226,8 @@ def test_a_budget_that_begins_anew_too_often_is_not_raised(
         ("7d", "7d", True),
         ("7d", "1w", True),
         ("7d", "1mo", True),
+        ("30d", "1mo", False),  # February has 28 days
+        ("1mo", "1mo", True),
         ("7d", "6d", False),
         ("7d", "daily", False),
         ("0s", "1s", True),
@@ -363,7 +365,6 @@ def _refused(ask: Callable[[], object]) -> bool:
 
 @pytest.mark.parametrize("what", TOGETHER)
 @given(st.data())
-@settings(max_examples=80, deadline=None)
 def test_what_several_policies_allow_together_each_allows(what: str, data: st.DataObject) -> None:
     common, ceilings, fields = TOGETHER[what]
     some = st.fixed_dictionaries({name: CEILINGS[name] for name in ceilings})

@@ -30,7 +30,7 @@ MANAGEMENT = (
     *("/callbacks/", "/router/", "/fallback", "/cost/", "/jwt/", "/invitation/", "/sso/", "/scim/"),
     *("/add/", "/update/", "/delete/", "/upload/", "/policy/", "/policies", "/prompts"),
     *("/guardrails", "/search_tools", "/vector_store/", "/v1/mcp/", "/management/"),
-    *("/cloudzero/", "/vantage/"),
+    *("/cloudzero/", "/vantage/", "/v1/agents", "/agents", "/claude-code/", "/lens"),
 )
 # Of these each pair of role and way is tried; of all others each role, and each way.
 DEAREST = ("/key/", "/user/", "/team/", "/model/", "/v1/mcp/")
@@ -45,6 +45,9 @@ TEAM_ADMIN = "internal_user, admin of a team"
 
 # What LiteLLM itself lets an administrator do with a key that is for models only.
 OPEN = {("1.81.14", "proxy_admin"): {"POST /v1/mcp/server", "PUT /v1/mcp/server"}}
+# Registries that LiteLLM counts as routes for models. Beyond lists, who may do what there is asked
+# in test_registries_are_open_as_the_documentation_says.
+REGISTRIES = ("/v1/agents", "/agents", "/claude-code/", "/lens")
 
 NewKey = Callable[[str], str]
 
@@ -134,7 +137,8 @@ def test_a_key_manages_nothing_and_makes_no_other(
         with ThreadPoolExecutor(8) as pool:
             statuses = dict(pool.map(status, management if whole else dearest))
         answered = {route for route, code in statuses.items() if code not in {401, 403}}
-        assert answered <= OPEN.get((LITELLM_VERSION, role), set()), way
+        managing = {route for route in answered if not route.split()[1].startswith(REGISTRIES)}
+        assert managing <= OPEN.get((LITELLM_VERSION, role), set()), way
         assert "POST /key/generate" in statuses
         told(f"{role}, {way}: {len(statuses) - len(answered)} of {len(statuses)} routes refused")
 
@@ -147,3 +151,37 @@ def test_a_key_asks_no_other_model_than_it_is_for(
             secret = new_key("gpt-4o-mini")
             assert litellm.complete(secret, "gpt-4o-mini").status_code == 200, way
             assert litellm.refuses_model(secret, "gpt-4o"), way
+
+
+def test_registries_are_open_as_the_documentation_says(
+    litellm: LiteLLMRig, role: str, ways: dict[str, NewKey], told: Told
+) -> None:
+    name = f"agent-{uuid4().hex[:8]}"
+    card = {"name": name, "description": "d", "url": "http://127.0.0.1:9/", "version": "1"}
+    agent = {
+        "agent_name": name,
+        "agent_card_params": {
+            **card,
+            "protocolVersion": "1.0",
+            "capabilities": {"streaming": True},
+            "skills": [],
+            "defaultInputModes": ["text"],
+            "defaultOutputModes": ["text"],
+        },
+        "litellm_params": {},
+    }
+    plugin = {"name": name, "source": {"source": "github", "repo": "a/b"}}
+    secret = next(iter(ways.values()))("gpt-4o-mini")
+    key = Client(litellm.url, secret)
+    made = {
+        "agent": key.post("/v1/agents", agent).status_code,
+        "plugin": key.post("/claude-code/plugins", plugin).status_code,
+    }
+    for row in json_of(litellm.admin.get("/v1/agents")):
+        if row["agent_name"] == name:
+            litellm.admin.delete(f"/v1/agents/{row['agent_id']}")
+    litellm.admin.delete(f"/claude-code/plugins/{name}")
+    anybody = LITELLM_VERSION == "1.81.14"
+    assert (made["agent"] < 300) is (anybody or role == "proxy_admin"), made
+    assert made["plugin"] >= 400 or role == "proxy_admin", made
+    told(f"{role}: POST /v1/agents {made['agent']}, POST /claude-code/plugins {made['plugin']}")

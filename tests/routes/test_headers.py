@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from flask import Flask
 
-from litellm_plugin.routes.headers import PRIVATE, SECURITY
+from litellm_plugin.routes.responses import PRIVATE, SECURITY
 from tests.client import MOUNT, PluginClient
 from tests.fakes import FakeLiteLLM
 

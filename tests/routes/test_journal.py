@@ -16,13 +16,14 @@ from litellm_plugin import create_app
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import redact
 from litellm_plugin.observability import journal
-from litellm_plugin.routes.web import event_of
+from litellm_plugin.routes.routing import routes
 from tests.apps import Apps
 from tests.canaries import WATCH, secrets_in
 from tests.client import MOUNT, PluginClient
 from tests.fakes.network import NOTHING
-from tests.rig import CALLERS, Rig
-from tests.standin import KEY, SECRET, TEAM, furnished
+from tests.openapi import Operation, operations
+from tests.rig import Rig
+from tests.standin import KEY, SECRET, TEAM
 from tests.tokens import TokenFactory
 
 # Routes of other methods than GET that change nothing in LiteLLM.
@@ -65,85 +66,64 @@ def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Ri
     return Rig(apps.app(), tokens, monkeypatch)
 
 
-def _writing(app: Flask) -> list[tuple[str, str, str]]:
-    """Return method, path and event of every route that changes something."""
-    found = []
-    for rule in app.url_map.iter_rules():
-        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
-            event = event_of(app.view_functions[rule.endpoint], method)
-            name = rule.endpoint.rpartition(".")[2]
-            if event is None:
-                assert method == "GET" or name in {*NO_WRITES, "unknown_route"}, (
-                    f"{method} {rule.rule} has no event for the audit journal"
-                )
-            else:
-                found.append((method, rule.rule.removeprefix(MOUNT), event.id))
-    return found
+# Each is asked as its examples in the OpenAPI document say.
+CHANGES = [operation for operation in operations() if operation.route.event]
+every_change = pytest.mark.parametrize("operation", CHANGES, ids=str)
 
 
-def test_every_route_that_writes_has_an_event_in_the_journal(apps: Apps) -> None:
-    events = [event for _, _, event in _writing(apps.app())]
-    assert len(events) == len(set(events)) == 15
+def test_every_route_that_writes_has_an_event_in_the_journal() -> None:
+    for route in routes:
+        assert route.event or route.method == "GET" or route.name in NO_WRITES, (
+            f"{route.method} {route.rule} has no event for the audit log"
+        )
+    events = [_event(operation) for operation in CHANGES]
+    assert len(events) == len(set(events))
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", event) for event in events)
 
 
-# What makes each of them succeed, as alice.
-SENT: dict[str, tuple[str, Any]] = {
-    "key-create": ("/keys/generate", {"alias": "ci", "max_budget": 5}),
-    "key-update": (f"/keys/{KEY}/update", {"key_alias": "renamed", "max_budget": 7}),
-    "key-block": (f"/keys/{KEY}/block", {}),
-    "key-unblock": (f"/keys/{KEY}/unblock", {}),
-    "key-spend-reset": (f"/keys/{KEY}/reset_spend", {}),
-    "key-delete": (f"/keys/{KEY}", None),
-    "opencode-connect": (BACK, None),
-    "bridge-key-create": ("/bridge/keys", {"alias": "cli"}),
-    "team-create": ("/teams", {"team_alias": "New", "models": ["gpt-4o"], "max_budget": 5}),
-    "team-update": (f"/teams/{TEAM}", {"team_alias": "Renamed"}),
-    "team-delete": (f"/teams/{TEAM}", None),
-    "team-member-add": (f"/teams/{TEAM}/members", {"userEntityRef": "user:default/bob"}),
-    "team-member-remove": (f"/teams/{TEAM}/members?userEntityRef=jane%40example.com", None),
-    "team-knowledge-bases-update": (f"/teams/{TEAM}/knowledge-bases", {"vector_stores": []}),
-    "team-mcp-servers-update": (f"/teams/{TEAM}/mcp-servers", {"mcp_servers": []}),
-}
+def _event(operation: Operation) -> str:
+    assert operation.route.event is not None
+    return operation.route.event.id
 
 
-def _ask(rig: Rig, event: str, method: str, who: str | None = None) -> int:
-    target, body = SENT[event]
-    by = who or (CALLERS["keycloak"] if event.startswith("bridge") else "alice")
-    return rig.ask(by, method, target, json=NOTHING if body is None else body).status_code
+def _ask(rig: Rig, operation: Operation, who: str | None = None) -> int:
+    who = who or operation.caller
+    return rig.ask(who, operation.method, operation.target, json=operation.body).status_code
 
 
-def test_every_write_leaves_one_line_that_tells_who_what_and_where(rig: Rig, lines: Lines) -> None:
-    for method, _, event in _writing(rig.app):
-        furnished()
-        lines.lines.clear()
-        assert _ask(rig, event, method) in {200, 302}, event
-        (line,) = lines.of(event)
-        assert line["status"] == "succeeded"
-        assert line["plugin"] == "litellm"
-        by = "bridge:alice" if event.startswith("bridge") else "user:default/alice"
-        assert line["actor"]["actorId"] == by
-        assert line["actor"]["ip"] == "127.0.0.1"
-        assert line["request"]["method"] == method
-        assert line["request"]["url"].startswith(MOUNT)
-        assert line["isAuditEvent"] is True
-        if event.startswith("key-") and event != "key-create":
-            assert line["meta"]["keyId"] == KEY[: journal.KEY_DIGITS]
-            assert line["meta"]["userId"] == "alice@example.com"
-            assert line["meta"]["keyAlias"] == "alice-laptop"
-        new_users = lines.of("user-provision") if event == "team-member-add" else []
-        assert lines.lines == [*new_users, line]
+@every_change
+def test_every_write_leaves_one_line_that_tells_who_what_and_where(
+    rig: Rig, lines: Lines, operation: Operation
+) -> None:
+    event = _event(operation)
+    assert _ask(rig, operation) in {200, 302}
+    (line,) = lines.of(event)
+    assert line["status"] == "succeeded"
+    assert line["plugin"] == "litellm"
+    by = "bridge:alice" if "keycloak" in operation.schemes else "user:default/alice"
+    assert line["actor"]["actorId"] == by
+    assert line["actor"]["ip"] == "127.0.0.1"
+    assert line["request"]["method"] == operation.method
+    assert line["request"]["url"].startswith(MOUNT)
+    assert line["isAuditEvent"] is True
+    if "{token}" in operation.path:
+        assert line["meta"]["keyId"] == KEY[: journal.KEY_DIGITS]
+        assert line["meta"]["userId"] == "alice@example.com"
+        assert line["meta"]["keyAlias"] == "alice-laptop"
+    new_users = lines.of("user-provision") if event == "team-member-add" else []
+    assert lines.lines == [*new_users, line]
 
 
-def test_every_write_that_is_denied_leaves_one_line(rig: Rig, lines: Lines) -> None:
-    for method, _, event in _writing(rig.app):
-        lines.lines.clear()
-        assert _ask(rig, event, method, "none") == 401
-        (line,) = lines.lines
-        assert (line["eventId"], line["status"]) == (event, "failed")
-        assert line["meta"]["statusCode"] == 401
-        assert line["error"]["message"]
-        assert "actorId" not in line["actor"]
+@every_change
+def test_every_write_that_is_denied_leaves_one_line(
+    rig: Rig, lines: Lines, operation: Operation
+) -> None:
+    assert _ask(rig, operation, "none") == 401
+    (line,) = lines.lines
+    assert (line["eventId"], line["status"]) == (_event(operation), "failed")
+    assert line["meta"]["statusCode"] == 401
+    assert line["error"]["message"]
+    assert "actorId" not in line["actor"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +187,8 @@ def test_a_first_visit_that_fails_is_told_of(rig: Rig, lines: Lines) -> None:
 
 def test_a_write_that_litellm_refuses_is_told_of_as_failed(rig: Rig, lines: Lines) -> None:
     rig.litellm.failures["/key/generate"] = 500
-    assert _ask(rig, "key-create", "POST") == 500
+    body = {"alias": "ci", "max_budget": 5}
+    assert rig.ask("alice", "POST", "/keys/generate", json=body).status_code == 500
     (line,) = lines.lines
     assert line["status"] == "failed"
     assert line["meta"]["fields"] == {"alias": "ci", "max_budget": 5}
@@ -215,7 +196,7 @@ def test_a_write_that_litellm_refuses_is_told_of_as_failed(rig: Rig, lines: Line
 
 def test_a_replaced_key_is_named(rig: Rig, lines: Lines) -> None:
     for _ in range(2):
-        assert _ask(rig, "opencode-connect", "GET") == 302
+        assert rig.ask("alice", "GET", BACK).status_code == 302
     first, second = lines.lines
     assert second["meta"]["replacedKeyIds"] == [first["meta"]["keyId"]]
     assert second["meta"]["keyId"] != first["meta"]["keyId"]
@@ -321,7 +302,7 @@ def test_a_line_about_no_request_is_possible(lines: Lines) -> None:
 
 
 def test_nothing_secret_is_in_a_line(rig: Rig, lines: Lines) -> None:
-    _ask(rig, "key-create", "POST")
-    _ask(rig, "opencode-connect", "GET")
+    rig.ask("alice", "POST", "/keys/generate", json={"alias": "ci"})
+    rig.ask("alice", "GET", BACK)
     assert secrets_in(json.dumps(lines.lines)) == []
     assert WATCH.leaks == []

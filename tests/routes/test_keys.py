@@ -145,6 +145,8 @@ def test_what_is_checked_of_a_new_key_is_checked_of_a_change(
         ({"alias": "", "max_budget": "5", "no_such_field": 1}, f"alias, {BUDGET}"),
         ({"alias": None, "max_budget": None}, "alias"),
         ({"alias": "a", "max_budget": []}, BUDGET),
+        ({"alias": "a", "max_budget": "x", "tpm_limit": "y"}, f"{BUDGET}, tpm_limit"),
+        ({"alias": 5, "max_budget": "x", "duration": ""}, f"{BUDGET}, alias, duration"),
     ],
 )
 def test_the_hint_lists_everything_that_is_missing_or_wrong(

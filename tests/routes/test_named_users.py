@@ -265,15 +265,15 @@ def test_a_restricted_service_makes_no_key_for_whom_nobody_knows(
     assert litellm.writes == []
 
 
-@pytest.mark.parametrize("named", [{}, {"user_id": None}], ids=str)
-def test_a_restricted_service_may_make_a_key_that_has_no_owner(
+@pytest.mark.parametrize("named", [{}, {"user_id": None}, {"user_id": " "}], ids=str)
+def test_a_restricted_service_makes_no_key_that_has_no_owner(
     service: ServiceOf, litellm: FakeLiteLLM, headers_of: HeadersOf, named: Json
 ) -> None:
-    litellm.post("/key/generate", json={"key": "sk-canary-new-key", "token": "2" * 64})
     body = {"alias": "a", **named}
     answer = service().post("/keys/generate", json=body, headers=headers_of(RESTRICTED))
-    assert answer.status_code == 200
-    assert litellm.reads == []
+    assert answer.status_code == 403
+    assert "user_id" in answer.get_json()["error"]
+    assert litellm.calls == []
 
 
 def test_a_restricted_service_makes_no_key_while_litellm_can_not_tell(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,94 +23,25 @@ from tests.contract import cases
 from tests.contract.cases import Case
 from tests.fakes import connection_refused
 from tests.fakes.network import NOTHING
-from tests.openapi import METHODS, Described, described
+from tests.openapi import (
+    METHODS,
+    PATH_PARAMETERS,
+    Described,
+    Operation,
+    described,
+    operations,
+    resolved,
+)
 from tests.rig import CALLERS, Rig
-from tests.standin import KEY, TEAM
+from tests.standin import TEAM, furnished
 from tests.tokens import TokenFactory
 
 Headers = dict[str, str]
 
-PATH_PARAMETERS = {"token": KEY, "team_id": TEAM}
 CATALOG_ONLY = "raw:Bearer rig-static-catalog-only-token"  # of contract/base.yaml
 
 
-@dataclass(frozen=True)
-class Operation:
-    """One operation of the document, and the request that its examples make."""
-
-    path: str
-    method: str
-    said: dict[str, Any]
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
-
-    @property
-    def schemes(self) -> set[str]:
-        """The security schemes of which any will do; "" stands for no credentials."""
-        wanted = self.said.get("security", described().at("/security"))
-        return {scheme for one in wanted for scheme in one or {""}}
-
-    @property
-    def caller(self) -> str:
-        """Somebody who may do it, as the contract names callers."""
-        return next((who for name, who in CALLERS.items() if name in self.schemes), "none")
-
-    @property
-    def codes(self) -> set[str]:
-        return set(self.said["responses"])
-
-    @property
-    def hands_400_on(self) -> bool:
-        """Whether LiteLLM's 400 is, of all its statuses."""
-        refused = self.said["responses"].get("400", {})
-        return str(refused.get("$ref")).endswith("/BadKeyChange")
-
-    @property
-    def target(self) -> str:
-        path = re.sub(r"\{(\w+)\}", lambda name: PATH_PARAMETERS[name[1]], self.path)
-        return "&".join([f"{path}?", *self._query()]).replace("?&", "?").rstrip("?")
-
-    def _query(self) -> Iterator[str]:
-        for parameter in map(_resolved, self.said.get("parameters", ())):
-            examples = [one["value"] for one in parameter.get("examples", {}).values()]
-            if parameter["in"] == "query" and (examples or "example" in parameter):
-                yield f"{parameter['name']}={parameter.get('example') or examples[0]}"
-
-    @property
-    def body_schema(self) -> Any:
-        """The schema of the JSON body; None where there is no body."""
-        if "requestBody" not in self.said:
-            return None
-        return _resolved(self._body["schema"])
-
-    @property
-    def body(self) -> Any:
-        """The example of a JSON body; NOTHING where there is no body."""
-        if "requestBody" not in self.said:
-            return NOTHING
-        return copy.deepcopy(self._body.get("example") or self.body_schema.get("example") or {})
-
-    @property
-    def _body(self) -> Any:
-        return _resolved(self.said["requestBody"])["content"]["application/json"]
-
-
-def _resolved(value: Any) -> Any:
-    judge = described()
-    return judge.at(judge.resolved(value["$ref"].removeprefix("#"))) if "$ref" in value else value
-
-
-def _operations() -> list[Operation]:
-    return [
-        Operation(path, method.upper(), said)
-        for path, item in described().at("/paths").items()
-        for method, said in item.items()
-        if method in METHODS
-    ]
-
-
-OPERATIONS = _operations()
+OPERATIONS = operations()
 WITH_BODY = [operation for operation in OPERATIONS if operation.body is not NOTHING]
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 operation_with_a_body = pytest.mark.parametrize("operation", WITH_BODY, ids=str)
@@ -171,7 +101,7 @@ def test_every_route_is_documented_and_every_operation_is_a_route(
 
 @every_operation
 def test_every_path_parameter_is_documented(operation: Operation) -> None:
-    parameters = map(_resolved, operation.said.get("parameters", ()))
+    parameters = map(resolved, operation.said.get("parameters", ()))
     named = [one["name"] for one in parameters if one["in"] == "path"]
     assert sorted(named) == sorted(re.findall(r"\{(\w+)\}", operation.path))
 
@@ -355,43 +285,40 @@ def test_litellm_out_of_reach_is_500_where_documented(rig: Rig, operation: Opera
     assert _judged(operation, answer) == []
 
 
-# The LiteLLM path on whose answer an operation's own depends, by operation.
-ASKED = {
+# The LiteLLM path on whose answer a read depends, where that is not the caller's account. A change
+# depends on its last write.
+READ = {
     "models": "/models",
     "bridge_models": "/models",
-    "generate_key": "/key/generate",
-    "generate_bridge_key": "/key/generate",
-    "connect_opencode": "/key/generate",
-    "update_key": "/key/update",
-    "block_key": "/key/block",
-    "unblock_key": "/key/unblock",
-    "reset_key_spend": f"/key/{KEY}/reset_spend",
-    "delete_key": "/key/delete",
     "managed_teams": "/team/list",
-    "create_team": "/team/new",
-    "update_team": "/team/update",
-    "delete_team": "/team/delete",
-    "add_team_member": "/team/member_add",
-    "remove_team_member": "/team/member_delete",
-    "set_knowledge_bases": "/team/update",
-    "set_mcp_servers": "/team/update",
     "vector_stores": "/vector_store/list",
     "mcp_servers": "/v1/mcp/server",
     "audit_log": "/audit",
 }
 
 
+def _upstream_path(rig: Rig, operation: Operation) -> str:
+    """Return the LiteLLM path on whose answer an operation's own depends."""
+    if operation.route.event is None:
+        return READ[operation.route.name]
+    assert _ask(rig, operation).status_code in {200, 302}
+    path = rig.litellm.writes[-1]
+    furnished()
+    return path
+
+
 @pytest.mark.parametrize(
-    "operation", [one for one in OPERATIONS if one.said["operationId"] in ASKED], ids=str
+    "operation", [one for one in OPERATIONS if one.route.event or one.route.name in READ], ids=str
 )
 def test_litellms_status_is_handed_on_where_documented(rig: Rig, operation: Operation) -> None:
-    path = ASKED[operation.said["operationId"]]
+    path = _upstream_path(rig, operation)
     rig.litellm.failures["/model/info"] = 500  # so that the models are asked for by name
     for status in (302, 400, 401, 403, 404, 409, 418, 422, 429, 500, 503, 599):
         rig.litellm.failures[path] = status
         answer = _ask(rig, operation)
         kept = 502 if status < 400 or status in {401, 403} else status
-        handed_on = "4XX" in operation.codes or (status == 400 and operation.hands_400_on)
+        relays = operation.route.relays
+        handed_on = relays if isinstance(relays, bool) else status in relays
         assert answer.status_code == (kept if handed_on else 500)
         assert _judged(operation, answer) == []
 

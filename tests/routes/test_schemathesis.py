@@ -1,14 +1,13 @@
 """Schemathesis makes requests of all kinds from our OpenAPI document, and judges the answers.
 
-What is made depends on the document only. ``SCHEMATHESIS_EXAMPLES=200`` makes so many random ones
-for each operation, besides those that are always made, and sends each of them in all ways instead
-of one.
+What is made depends on the document only. ``make deep`` makes more random ones for each
+operation, besides one for each rule of each schema, and sends each of them in all ways instead of
+one.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +16,13 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import CheckFunction, not_a_server_error
-from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig
+from schemathesis.config import (
+    CoveragePhaseConfig,
+    GenerationConfig,
+    PhasesConfig,
+    ProjectConfig,
+    ProjectsConfig,
+)
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -32,7 +37,7 @@ from tests.rig import CALLERS, Rig
 from tests.standin import KEY, TEAM, furnished
 from tests.tokens import TokenFactory
 
-EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "0"))
+DEEP = settings.get_current_profile_name() == "deep"
 CHECKS: list[CheckFunction] = [
     not_a_server_error,
     status_code_conformance,
@@ -44,7 +49,10 @@ OWN = {"token": KEY, "team_id": TEAM}
 DURATION = re.compile(r"[0-9]{1,4}(s|m|h|d|w|mo)")  # of more digits some are beyond its calendar
 
 GENERATION = GenerationConfig(deterministic=True, with_security_parameters=False)
-CONFIG = schemathesis.Config(projects=ProjectsConfig(default=ProjectConfig(generation=GENERATION)))
+PHASES = PhasesConfig(coverage=CoveragePhaseConfig(enabled=DEEP))
+CONFIG = schemathesis.Config(
+    projects=ProjectsConfig(default=ProjectConfig(generation=GENERATION, phases=PHASES))
+)
 SCHEMA = schemathesis.openapi.from_dict({**document(), "servers": [{"url": MOUNT}]}, config=CONFIG)
 
 
@@ -61,8 +69,7 @@ def turns() -> Iterator[int]:
 
 @SCHEMA.parametrize()
 @settings(
-    max_examples=EXAMPLES or 4,
-    deadline=None,
+    max_examples=settings().max_examples // 5,
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),
@@ -73,7 +80,7 @@ def test_no_request_finds_a_server_error_or_an_undocumented_answer(
     if _has_odd_duration(case.body):
         return
     ways = list(_ways(case))
-    for who, path_parameters in ways if EXAMPLES else [ways[next(turns) % len(ways)]]:
+    for who, path_parameters in ways if DEEP else [ways[next(turns) % len(ways)]]:
         case.path_parameters = path_parameters
         furnished()  # anew: each request may delete something
         case.call_and_validate(app=rig.app, headers=rig.credentials(who), checks=CHECKS)

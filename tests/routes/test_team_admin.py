@@ -32,7 +32,7 @@ def test_two_different_requests_are_never_answered_with_one_team(
             "/team/new",
             body={"team_alias": alias},
             json={"team_id": f"id-{alias}", "team_alias": alias},
-            meanwhile=lambda: both_there.wait(5) and None,
+            meanwhile=lambda: both_there.wait(60) and None,
         )
 
     def create(alias: str) -> Any:
@@ -58,7 +58,7 @@ def test_the_same_request_sent_twice_at_once_makes_one_team(
 
     def make() -> None:
         making.set()
-        assert joined.wait(5)
+        assert joined.wait(60)
 
     monkeypatch.setattr("litellm_plugin.cache.single_flight.Event", Watched)
     # The first request is answered when the second has joined it.
@@ -267,6 +267,15 @@ def test_what_may_be_given_is_listed_by_name_id_and_access_group(
     ]
 
 
+def test_an_object_that_is_named_twice_is_given_once(
+    client: PluginClient, owned: FakeLiteLLM, dave: Headers
+) -> None:
+    wanted = {"vector_stores": ["vs-docs", "vs-docs"]}
+    answer = client.put("/teams/owned/knowledge-bases", json=wanted, headers=dave)
+    assert answer.status_code == 200
+    assert owned.writes[-1].body["object_permission"] == {"vector_stores": ["vs-docs"]}
+
+
 @pytest.mark.parametrize("variant", ["by-name"])
 @pytest.mark.parametrize(
     ("kind", "wanted", "sent"),
@@ -335,5 +344,5 @@ def test_a_team_that_is_being_changed_all_the_time_is_not_changed(
     ):
         answer = client.request(method, f"/teams/owned{path}", json={}, headers=dave)
         assert answer.status_code == 503
-        assert "try again" in answer.get_json()["error"]
+        assert "Try again" in answer.get_json()["error"]
     assert owned.calls == []

@@ -12,7 +12,8 @@ from flask import Flask
 from litellm_plugin import create_app
 from litellm_plugin.config.settings import Settings
 from tests.client import PluginClient
-from tests.fakes import FakeLiteLLM
+from tests.fakes import FakeLiteLLM, Reply
+from tests.fakes.litellm import Rule
 
 DAYS = "start_date=2026-11-01&end_date=2026-11-03"
 OWN = f"/usage?{DAYS}"
@@ -54,6 +55,36 @@ def test_what_litellm_does_not_find_is_an_empty_report(
     answer = client.get(target, headers=bob)
     assert answer.status_code == 200
     assert answer.get_json()["daily_usage"] == []
+
+
+@pytest.mark.parametrize("target", [OWN, TEAMS])
+def test_a_later_page_that_litellm_does_not_find_is_no_empty_report(
+    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, target: str
+) -> None:
+    path = ACTIVITY[target]
+    litellm.get(f"{path}/aggregated", json=NOT_FOUND, status=404)
+    litellm.get(path, query={"page": "1"}, json={"results": [], "metadata": {"total_pages": 2}})
+    litellm.get(path, json=NOT_FOUND, status=404)
+    answer = client.get(target, headers=bob)
+    assert answer.status_code == 503
+    assert "no page 2" in answer.get_json()["error"]
+
+
+@pytest.mark.parametrize("target", [OWN, TEAMS])
+@pytest.mark.parametrize("status", [401, 403, 422, 429])
+def test_a_refusal_that_is_not_about_the_dates_is_503(
+    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, target: str, status: int
+) -> None:
+    litellm.get(f"{ACTIVITY[target]}/aggregated", json={"detail": "no"}, status=status)
+    assert client.get(target, headers=bob).status_code == 503
+
+
+@pytest.mark.parametrize("status", [401, 429, 500])
+def test_nobody_is_told_not_to_be_a_member_while_litellm_can_not_tell(
+    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, status: int
+) -> None:
+    litellm.rules.insert(0, Rule("/user/info", Reply(status, {"error": {"message": "no"}})))
+    assert client.get(TEAMS, headers=bob).status_code == 503
 
 
 @pytest.mark.parametrize("target", [OWN, TEAMS])

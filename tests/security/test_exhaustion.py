@@ -42,6 +42,11 @@ def _work(call: Callable[[Any], object], argument: Any) -> float:
     return min(taken)
 
 
+def _slowness() -> float:
+    """Return how many times as long this machine takes as one that the limits are meant for."""
+    return max(1.0, _work(lambda size: sum(n * n for n in range(size)), 100_000) / 0.006)
+
+
 def _body(text: str) -> object:
     return bodies.decoded(text.encode(), "utf-8")
 
@@ -137,7 +142,7 @@ def test_the_largest_token_is_read_at_once(payload: bytes) -> None:
     def read(text: str) -> object:
         return audiences(parse(text).unverified_claims)
 
-    assert _work(read, token) < 0.05
+    assert _work(read, token) < 0.05 * _slowness()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +174,7 @@ def test_no_header_takes_long_to_be_read(rig: Rig, name: str, piece: str) -> Non
         return client.post("/health", raw=b"{}", headers=sent)
 
     ask(piece)  # so that everything has been loaded
-    assert _work(ask, long) < 0.05
+    assert _work(ask, long) < 0.05 * _slowness()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +188,7 @@ def test_no_path_takes_long_to_be_routed(rig: Rig, path: str) -> None:
         return client.post(target, json={}, headers=rig.credentials("static"))
 
     ask("/health")
-    assert _work(ask, path) < 0.05
+    assert _work(ask, path) < 0.05 * _slowness()
 
 
 def test_a_bomb_is_not_unpacked(rig: Rig) -> None:
@@ -193,7 +198,7 @@ def test_a_bomb_is_not_unpacked(rig: Rig) -> None:
     with pytest.raises(PluginError) as caught:
         bodies.decompressed(bomb, "deflate")
     assert caught.value.status == 413
-    assert _work(lambda data: bodies.decompressed(data, "deflate"), bomb) < 0.02
+    assert _work(lambda data: bodies.decompressed(data, "deflate"), bomb) < 0.02 * _slowness()
 
 
 def test_what_is_said_about_a_refusal_is_short(rig: Rig) -> None:

@@ -1,6 +1,7 @@
 """What a proxy in front may pass on: requests that two servers take apart differently.
 
-A real gunicorn, as ``gunicorn_conf.py`` sets it up, asked over bare sockets.
+A real gunicorn, as ``gunicorn_conf.py`` sets it up, asked over bare sockets. Most of it is for
+``make deep``.
 """
 
 from __future__ import annotations
@@ -243,6 +244,7 @@ OUTCOMES = {
 }
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("body", UNREAD)
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_a_body_that_was_not_read_ends_the_connection(
@@ -253,6 +255,7 @@ def test_a_body_that_was_not_read_ends_the_connection(
     assert b"\r\nConnection: close\r\n" in received
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_the_answer_to_a_large_body_that_was_not_read_arrives(server: Server, outcome: str) -> None:
     """Ending the connection before the client has sent all would throw the answer away."""
@@ -260,6 +263,7 @@ def test_the_answer_to_a_large_body_that_was_not_read_arrives(server: Server, ou
     assert len(server.ask(OUTCOMES[outcome] + body)) == 1
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("body", BAD_CHUNKS)
 @pytest.mark.parametrize("path", ["/api/litellm/keys/generate", "/read"])
 def test_a_body_that_could_not_be_read_ends_the_connection(
@@ -272,6 +276,7 @@ def test_a_body_that_could_not_be_read_ends_the_connection(
     assert b"\r\nConnection: close\r\n" in received
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "body",
     [
@@ -289,6 +294,7 @@ def test_a_body_that_was_read_leaves_the_connection_open(either: Server, body: s
         assert statuses[1] == 200
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("attack", SMUGGLING)
 def test_what_can_be_taken_apart_in_two_ways_is_refused(server: Server, attack: str) -> None:
     statuses = server.ask(SMUGGLING[attack])
@@ -359,6 +365,7 @@ def test_a_request_is_one_and_means_what_it_says(server: Server, request_: str) 
     assert server.ask(sent) == statuses
 
 
+@pytest.mark.deep
 def test_a_body_that_comes_slowly_is_not_waited_for(server: Server) -> None:
     with closing(socket.create_connection(("127.0.0.1", server.port), ENOUGH)) as connection:
         connection.sendall(_body('{"alias":', "Content-Length: 1000").encode())
@@ -373,6 +380,7 @@ def test_a_body_that_comes_slowly_is_not_waited_for(server: Server) -> None:
     assert server.answers()
 
 
+@pytest.mark.deep
 def test_those_who_wait_keep_nobody_out(server: Server) -> None:
     """Connections that send nothing, half a header, and half a body."""
     halves = [b"", HEALTH.encode(), _body("{", "Content-Length: 9").encode()] * 40
@@ -384,6 +392,7 @@ def test_those_who_wait_keep_nobody_out(server: Server) -> None:
         assert server.answers()
 
 
+@pytest.mark.deep
 def test_nothing_of_all_that_is_in_the_log_as_it_came(server: Server) -> None:
     forged = "\x1b[2JFORGED"
     for sent in (

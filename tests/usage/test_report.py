@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from litellm_plugin.sandbox.activity import UsageRow, page_of
@@ -57,7 +56,6 @@ PAGE_SIZES = st.none() | st.integers(1, 7)
 SIZES = st.just((None, None, None)) | st.tuples(PAGE_SIZES, PAGE_SIZES, PAGE_SIZES)
 
 
-@hypothesis_settings(deadline=None)
 @given(
     rows=ROWS,
     later=ROWS,
@@ -207,7 +205,6 @@ def as_told(entries: Json, told: str) -> Any:
     return changed
 
 
-@hypothesis_settings(deadline=None)
 @given(rows=ROWS, groups=TOLD, models=TOLD, keys=st.sampled_from(("all", "some", "nothing")))
 def test_models_and_keys_add_up_to_the_day_wherever_litellm_tells_all_of_them(
     rows: list[UsageRow], groups: str, models: str, keys: str
@@ -268,7 +265,6 @@ def test_a_day_without_figures_is_what_its_models_add_up_to() -> None:
 # -- rows on two pages ---------------------------------------------------------
 
 
-@hypothesis_settings(deadline=None)
 @given(rows=ROWS, size=st.integers(1, 7), again=st.lists(st.integers(0, 3), max_size=40))
 def test_a_row_on_two_pages_counts_once(rows: list[UsageRow], size: int, again: list[int]) -> None:
     ordered = sorted(rows, key=lambda row: row.day, reverse=True)

@@ -1,0 +1,125 @@
+"""What a view reads of its request: caller, body, query parameters, dates."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import date
+from typing import Any
+
+from flask import request
+
+from litellm_plugin.accounts.caller import Caller
+from litellm_plugin.errors import BadRequest, Unauthenticated, UpstreamError, UsageUnavailable
+from litellm_plugin.identity.principal import Principal, ServicePrincipal
+from litellm_plugin.routes.request_state import plugin, state
+
+
+def principal() -> Principal:
+    """Return whose credentials the request has.
+
+    Raises:
+        Unauthenticated: The route is exempt from the barrier.
+    """
+    known = state().principal
+    if known is None:
+        raise Unauthenticated("Missing credentials")
+    return known
+
+
+def current_caller() -> Caller:
+    """Return the caller of this request; a service speaks for ``?user_id=``."""
+    known = state()
+    if known.caller is None:
+        who = principal()
+        asked = query("user_id") if isinstance(who, ServicePrincipal) else ""
+        known.caller = plugin.caller(who, asked or None)
+    return known.caller
+
+
+def set_actor(name: str) -> None:
+    """Name the caller of a route that verifies its own tokens.
+
+    Raises:
+        TooManyRequests: The caller has made too many changes.
+    """
+    known = state()
+    known.actor = name
+    if known.event is not None:
+        plugin.rate_limits.write(name, service=False)
+
+
+def body() -> dict[str, Any]:
+    """Return the JSON object of the request; ``{}`` where there is none."""
+    value = state().body
+    return value if isinstance(value, dict) else {}
+
+
+def query(name: str) -> str:
+    """Return a query parameter; "" where it is absent.
+
+    Raises:
+        BadRequest: It is given more than once.
+    """
+    values = request.args.getlist(name)
+    if len(values) > 1:
+        raise BadRequest(f"{name} is given more than once")
+    return values[0] if values else ""
+
+
+def queries() -> dict[str, str]:
+    """Return every query parameter, each as :func:`query` does."""
+    return {name: query(name) for name in request.args}
+
+
+@contextmanager
+def dates() -> Iterator[tuple[str, str]]:
+    """Yield ``start_date`` and ``end_date`` to a block that asks LiteLLM for usage.
+
+    Raises:
+        BadRequest: One is missing, or is no day and LiteLLM refused it.
+        UsageUnavailable: LiteLLM is down.
+    """
+    start, end = query("start_date"), query("end_date")
+    if not start or not end:
+        raise BadRequest("start_date and end_date are required")
+    try:
+        yield start, end
+    except UpstreamError as exc:
+        # LiteLLM decides what a day is, so other spellings that it takes are served.
+        if exc.answered in {400, 422} and not (_is_day(start) and _is_day(end)):
+            raise BadRequest("start_date and end_date must be days, YYYY-MM-DD") from exc
+        # 401 and 403 are about the master key, 429 about its rate.
+        if exc.down or exc.answered in {401, 403, 422, 429}:
+            raise UsageUnavailable(f"LiteLLM can't be asked for the usage: {exc.message}") from exc
+        raise
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def client_gone() -> bool:
+    """Tell whether the client has closed the connection; False where the server does not say.
+
+    False does not promise that the answer arrives: the client may still hang up.
+    """
+    sock = request.environ.get("gunicorn.socket")
+    if not isinstance(sock, socket.socket) or isinstance(sock, ssl.SSLSocket):
+        return False
+    limit = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        return sock.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        with suppress(OSError):
+            sock.settimeout(limit)

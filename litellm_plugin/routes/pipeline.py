@@ -1,0 +1,145 @@
+"""What every request passes before its view, and every answer after it."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit
+
+from flask import Blueprint, Response, request
+
+from litellm_plugin.clients import deadline
+from litellm_plugin.errors import BadRequest, NotFound
+from litellm_plugin.identity.principal import Principal, ServicePrincipal
+from litellm_plugin.observability import context, journal, metrics
+from litellm_plugin.plugin import Plugin
+from litellm_plugin.routes import bodies
+from litellm_plugin.routes.address import client_network
+from litellm_plugin.routes.cors import CrossOrigin
+from litellm_plugin.routes.request_state import STATE, RequestState
+from litellm_plugin.routes.responses import add_etag, secured
+from litellm_plugin.routes.routing import requested_route
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+class Pipeline:
+    """Serves the requests of one blueprint, around their views.
+
+    Args:
+        plugin: What the routes work with.
+        mount: The blueprint's URL prefix.
+        exempt: Paths without a barrier, and all below them.
+    """
+
+    def __init__(self, plugin: Plugin, mount: str, exempt: tuple[str, ...]) -> None:
+        self._plugin = plugin
+        self._mount = mount
+        self._exempt = tuple(f"{path}/" for path in exempt)
+        cors = plugin.settings.cors
+        self._cross_origin = CrossOrigin(cors) if cors else None
+
+    def install(self, blueprint: Blueprint) -> None:
+        """Put both halves on a blueprint."""
+        blueprint.before_request(self.before)
+        blueprint.after_request(self.after)
+
+    def before(self) -> Response | None:
+        """Authenticate, check the path, count a change, read the body.
+
+        Returns:
+            The answer to a CORS preflight; None for a request that goes on to its view.
+        """
+        started = time.perf_counter()
+        environ = request.environ
+        context.begin(environ)
+        deadline.begin(self._plugin.settings.service.timeouts.total)
+        route = requested_route()
+        event = route.event if route else None
+        environ[STATE] = state = RequestState(self._plugin, self._path(environ), event, started)
+        state.journal_token = journal.begin(state)
+        if self._cross_origin and (preflight := self._cross_origin.preflight(request)):
+            return preflight
+        if not self._is_exempt(state.path):
+            header = request.headers.get("Authorization") or None
+            state.principal = self._plugin.authenticator.authenticate(header, self._is_suspect)
+        self._check_segments(state.path)
+        if state.event is not None and state.principal is not None:
+            self._count_change(state.principal)
+        state.body = bodies.read(request)
+        return None
+
+    def after(self, answer: Response) -> Response:
+        """Write the audit event, set the headers, count the answer."""
+        deadline.end()  # the thread goes on to another request
+        environ = request.environ
+        state: RequestState | None = environ.get(STATE)
+        if state is None:  # the application around the blueprint answered first
+            return answer
+        response = secured(answer)
+        state.write_audit_event(response)
+        if state.journal_token is not None:
+            journal.end(state.journal_token)
+        if state.caller is not None and state.caller.stale_seconds is not None:
+            response.headers["X-Stale-Seconds"] = str(int(state.caller.stale_seconds))
+        if self._cross_origin is not None:
+            self._cross_origin.finish(response, request)
+        add_etag(response, request)
+        rule = request.url_rule
+        name = environ[context.ROUTE] = rule.rule if rule else "none"
+        seconds = time.perf_counter() - state.started
+        metrics.answered(request.method, name, response.status_code, seconds)
+        context.end()
+        return response
+
+    def _path(self, environ: WSGIEnvironment) -> str:
+        """Return the path below the mount, as the client sent it.
+
+        Where that does not decode to the path that Flask routes (``%2F`` in the mount, or a
+        ``SCRIPT_NAME`` that a client made up), the routed path is returned: barrier and route must
+        look at the same path.
+        """
+        sent = str(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").partition("?")[0]
+        if not sent.startswith("/"):
+            sent = urlsplit(sent).path
+        above = (request.script_root + self._mount).strip("/")
+        segments = above.count("/") + 1 if above else 0
+        below = "/" + "/".join(sent.lstrip("/").split("/", segments)[segments:])
+        routed = request.path.removeprefix(self._mount) or "/"
+        return below if unquote(below) == routed else quote(routed)
+
+    def _is_exempt(self, path: str) -> bool:
+        # The slash at the end makes a prefix match whole segments.
+        return f"{unquote(path).rstrip('/').lower()}/".startswith(self._exempt)
+
+    def _is_suspect(self) -> bool:
+        """Tell whether too many tokens from the client's network did not hold."""
+        return self._plugin.rate_limits.suspects(
+            client_network(request.environ, self._plugin.settings.service.trusted_proxies)
+        )
+
+    def _check_segments(self, path: str) -> None:
+        """Refuse a path that only looks like a route's after decoding.
+
+        ``%2F`` arrives as a slash: an id with a slash looks like two segments, and two segments
+        like an id with a slash.
+        """
+        rule = request.url_rule
+        if rule is None or rule.endpoint.endswith(".unknown_route"):
+            return
+        if _STRAY_PERCENT.search(path):
+            raise BadRequest("The path is not percent-encoded as it should be")
+        segments = rule.rule.removeprefix(self._mount).strip("/").count("/")
+        if path.strip("/").count("/") != segments:
+            raise NotFound
+
+    def _count_change(self, principal: Principal) -> None:
+        match principal:
+            case ServicePrincipal(subject=subject):
+                self._plugin.rate_limits.write(subject, service=True)
+            case user:
+                self._plugin.rate_limits.write(user.entity_ref, service=False)

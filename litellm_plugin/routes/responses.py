@@ -1,0 +1,119 @@
+"""What every answer has: compact JSON, Backstage's security headers, an ETag."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+from flask import Request, Response
+
+from litellm_plugin.observability.context import REQUEST_ID
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+JSON = "application/json; charset=utf-8"
+SECURITY = {
+    "Content-Security-Policy": (
+        "default-src 'self';base-uri 'self';font-src 'self' https: data:;frame-ancestors 'self';"
+        "img-src 'self' data:;object-src 'none';script-src 'self' 'unsafe-eval';"
+        "script-src-attr 'none';style-src 'self' https: 'unsafe-inline';upgrade-insecure-requests"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "Strict-Transport-Security": "max-age=15552000; includeSubDomains",
+    "X-Content-Type-Options": "nosniff",
+    "X-DNS-Prefetch-Control": "off",
+    "X-Download-Options": "noopen",
+    "X-Frame-Options": "SAMEORIGIN",
+    "X-Permitted-Cross-Domain-Policies": "none",
+    "X-XSS-Protection": "0",
+}
+# Answers are about the caller, and may hold a key.
+PRIVATE = {**SECURITY, "Cache-Control": "no-store"}
+
+
+class SecuredResponse(Response):
+    """A response with the security headers, which no cache may keep.
+
+    The headers are added when the response is sent. An application that mounts the blueprint may
+    have set some of them by then, and its values win, except for ``Cache-Control``.
+
+    Attributes:
+        public: Whether anybody may read and keep the response.
+        varies_by_origin: Whether the response depends on ``Origin``.
+    """
+
+    public = False
+    varies_by_origin = False
+
+    def get_wsgi_response(
+        self, environ: WSGIEnvironment
+    ) -> tuple[Iterable[bytes], str, list[tuple[str, str]]]:
+        """Return body, status and headers as they are sent."""
+        body, status, sent = super().get_wsgi_response(environ)
+        # Added to the finished list: werkzeug would check these constants on every response.
+        ours = SECURITY if self.public else PRIVATE
+        if not self.public:
+            sent = [header for header in sent if header[0].lower() != "cache-control"]
+        theirs = {name.lower() for name, _ in sent}
+        sent += [header for header in ours.items() if header[0].lower() not in theirs]
+        if REQUEST_ID in environ and "x-request-id" not in theirs:
+            sent.append(("X-Request-Id", environ[REQUEST_ID]))
+        if self.varies_by_origin:
+            vary = [value for name, value in sent if name.lower() == "vary"]
+            if not any(part.strip().lower() == "origin" for part in ",".join(vary).split(",")):
+                vary.append("Origin")
+            sent = [header for header in sent if header[0].lower() != "vary"]
+            sent.append(("Vary", ", ".join(vary)))
+        return body, status, sent
+
+
+class PublicResponse(SecuredResponse):
+    """A document that anybody may read and keep."""
+
+    public = True
+
+
+def json_response(
+    value: Any, status: int = 200, *, kind: type[SecuredResponse] = SecuredResponse
+) -> Response:
+    """Return ``value`` as JSON, as compact as JavaScript writes it.
+
+    Args:
+        value: Any JSON value; bytes are JSON text already.
+        status: HTTP status.
+        kind: ``PublicResponse`` for a document that anybody may read and keep.
+    """
+    body = value if isinstance(value, bytes) else json_text(value)
+    return kind(body, status=status, content_type=JSON)
+
+
+def json_text(value: Any) -> bytes:
+    """Return compact JSON in UTF-8."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        # LiteLLM's JSON may hold half a surrogate pair, which UTF-8 can't: it is escaped again.
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode("utf-8", "backslashreplace")
+
+
+def secured(response: Response) -> SecuredResponse:
+    """Return the response as a :class:`SecuredResponse`."""
+    if isinstance(response, SecuredResponse):
+        return response
+    return cast("SecuredResponse", SecuredResponse.force_type(response))
+
+
+def add_etag(response: SecuredResponse, request: Request) -> None:
+    """Put a weak ETag on a JSON answer; answer 304 where ``If-None-Match`` has it."""
+    if not response.is_json:
+        return
+    digest = hashlib.sha1(response.get_data()).hexdigest()  # noqa: S324 - no secret
+    response.headers["ETag"] = f'W/"{digest}"'
+    asked = "If-None-Match" in request.headers and not request.cache_control.no_cache
+    if asked and 200 <= response.status_code < 300:
+        response.make_conditional(request)

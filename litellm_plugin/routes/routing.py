@@ -1,0 +1,133 @@
+"""How a view becomes a route, and what the rest of the service knows of each route."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from flask import Blueprint, Response, current_app, request
+from werkzeug.routing import PathConverter
+
+from litellm_plugin.errors import UpstreamError
+from litellm_plugin.observability.journal import Event
+from litellm_plugin.routes.responses import json_response
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A view and how it is served; Flask calls the route in place of the view.
+
+    Barrier, audit log, OpenAPI document and tests go by these attributes.
+
+    Attributes:
+        method: HTTP method; a ``GET`` route answers ``HEAD``, too.
+        rule: Path below the mount, with Flask's placeholders.
+        view: Returns a response, or a plain value that becomes JSON.
+        relays: Which error statuses of LiteLLM are answered as they are: all, none, or these. Any
+            other becomes 500.
+        event: Audit event of each request; None where the route changes nothing.
+        exempt: Whether the route is served without Backstage credentials.
+    """
+
+    method: str
+    rule: str
+    view: Callable[..., Any]
+    relays: bool | frozenset[int]
+    event: Event | None
+    exempt: bool
+
+    @property
+    def name(self) -> str:
+        """The view's name: Flask's endpoint, and ``operationId`` in the OpenAPI document."""
+        return self.view.__name__
+
+    def __call__(self, **arguments: Any) -> Response:
+        """Serve a request."""
+        try:
+            result = self.view(**arguments)
+        except UpstreamError as exc:
+            relays = self.relays
+            exc.relayed = relays if isinstance(relays, bool) else exc.answered in relays
+            raise
+        return result if isinstance(result, Response) else json_response(result)
+
+
+class Routes:
+    """All routes, in the order in which their modules are imported."""
+
+    def __init__(self) -> None:
+        self._routes: list[Route] = []
+
+    def __iter__(self) -> Iterator[Route]:
+        """Iterate over the routes."""
+        return iter(self._routes)
+
+    def add(
+        self,
+        method: str,
+        rule: str,
+        *,
+        relays: bool | frozenset[int] = False,
+        event: Event | None = None,
+        exempt: bool = False,
+    ) -> Callable[[View], View]:
+        """Return a decorator that adds a view; the arguments are as in :class:`Route`."""
+
+        def decorate(view: View) -> View:
+            self._routes.append(Route(method, rule, view, relays, event, exempt))
+            return view
+
+        return decorate
+
+    def get(self, rule: str, **attributes: Any) -> Callable[[View], View]:
+        """Add a view for ``GET`` and ``HEAD``."""
+        return self.add("GET", rule, **attributes)
+
+    def post(self, rule: str, **attributes: Any) -> Callable[[View], View]:
+        """Add a view for ``POST``."""
+        return self.add("POST", rule, **attributes)
+
+    def put(self, rule: str, **attributes: Any) -> Callable[[View], View]:
+        """Add a view for ``PUT``."""
+        return self.add("PUT", rule, **attributes)
+
+    def patch(self, rule: str, **attributes: Any) -> Callable[[View], View]:
+        """Add a view for ``PATCH``."""
+        return self.add("PATCH", rule, **attributes)
+
+    def delete(self, rule: str, **attributes: Any) -> Callable[[View], View]:
+        """Add a view for ``DELETE``."""
+        return self.add("DELETE", rule, **attributes)
+
+    def register(self, blueprint: Blueprint) -> None:
+        """Put the routes on a blueprint; a trailing slash in a request makes no difference."""
+        blueprint.record(lambda setup: setup.app.url_map.converters.update(litellm_id=LiteLLMId))
+        for route in self._routes:
+            blueprint.add_url_rule(
+                route.rule,
+                endpoint=route.name,
+                view_func=route,
+                methods=[route.method],
+                strict_slashes=False,
+            )
+
+
+routes = Routes()
+
+
+class LiteLLMId(PathConverter):
+    """``<litellm_id:name>``: any text, with slashes and line breaks."""
+
+    regex = r"[^/](?s:.)*?"
+
+
+def requested_route() -> Route | None:
+    """Return the route of this request; None for unknown paths and other methods than its own.
+
+    ``HEAD`` and ``OPTIONS`` on a route have no audit event.
+    """
+    view = current_app.view_functions.get(request.endpoint or "")
+    return view if isinstance(view, Route) and view.method == request.method else None
