@@ -164,8 +164,8 @@ class LiteLLM:
     def account(self, user_id: str) -> Account | None:
         """Look one user up, without keys.
 
-        Asks ``/v2/user/info``, which costs LiteLLM least. LiteLLM before 1.82 does not have
-        it: there ``/user/list`` is asked.
+        Asks ``/v2/user/info``, which costs LiteLLM least; ``/user/list`` where LiteLLM does not
+        have that, such as 1.81.
 
         Args:
             user_id: LiteLLM id, not an entity ref.
@@ -553,9 +553,10 @@ def upstream_error(answer: Answer) -> UpstreamError:
         return UpstreamError(
             f"{said} - {sentence(answer.text)}"[:MAX_TEXT],
             answered=answer.status,
-            no_such_route=answer.status == 404,  # of a reverse proxy that passes only some paths
+            no_such_route=answer.status == 404,
         )
     error = body.get("error") if isinstance(body, dict) else None
+    detail = body.get("detail") if isinstance(body, dict) else None
     source = error if isinstance(error, dict) else body
     param = source.get("param") if isinstance(source, dict) else None
     named = isinstance(param, str) and param not in {"", "None"}
@@ -563,7 +564,10 @@ def upstream_error(answer: Answer) -> UpstreamError:
         sentence(body)[:MAX_TEXT] or said,
         answered=answer.status,
         param=param if named else None,
-        no_such_route=answer.status == 404 and body == {"detail": "Not Found"},
+        # What LiteLLM itself does not find is told in an object; a path that it does not have, or
+        # that a reverse proxy does not let through, is not.
+        no_such_route=answer.status == 404
+        and not (isinstance(error, dict) or isinstance(detail, dict)),
     )
 
 
