@@ -2,26 +2,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Or each process would compile all of it anew: the tests start many.
+# Keep compiled modules: the tests start many processes.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help sandbox test deep faults lint types live live-all docs wheel package format fuzz lock audit licences clean
 
-help:  ## say what there is
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
-# Everything is locked with hashes but the checkout itself, which is put there as it is.
+# All dependencies are locked with hashes; the checkout itself is installed as it is.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
-# What is deployed is enough for the sandbox, and there in a third of the time.
+# The sandbox needs only the dependencies of a deployment, which install in a third of the time.
 .venv/.run: pyproject.toml requirements/build.txt requirements/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed; name it with PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(INSTALL) --require-hashes -r requirements/build.txt -r requirements/run.txt
-	@rm -rf litellm_plugin.egg-info  # it would tell of entry points that are no more
-	@# Twice quiet: setuptools has much to say of editable installations.
+	@rm -rf litellm_plugin.egg-info  # it may list old entry points
+	@# Twice quiet, because setuptools prints a lot for editable installations.
 	$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -53,7 +53,7 @@ types: .venv/.installed  ## check types
 live: .venv/.installed  ## test against the real LiteLLM and Backstage of ../shared
 	$(BIN)/python -m pytest -m live tests/live
 
-# The oldest that is supported, the one that most was observed on, and the newest.
+# The oldest supported version, the one of most observations, and the newest.
 LITELLM_VERSIONS = 1.81.14 1.106.2 1.108.7
 
 live-all: .venv/.installed  ## the same with each version of LiteLLM, before a release
@@ -66,13 +66,13 @@ docs: .venv/.installed  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@! grep -rnEo --include='*.html' --include='*.css' \
 		'<(script|img|iframe)[^>]* src="?(https?:)?//[^>]*|<link[^>]* rel="?stylesheet[^>]* href="?(https?:)?//[^>]*|url\(["'"'"']?(https?:)?//[^)]*' site \
-		|| { echo "the pages must not load anything from elsewhere" >&2; exit 1; }
+		|| { echo "a page loads something from another site" >&2; exit 1; }
 
 wheel: .venv/.installed  ## build the wheel and the source distribution into dist/
 	rm -rf build dist
 	$(BIN)/python -m build --quiet --no-isolation >/dev/null
 
-package: wheel .venv/.recipes  ## try the packages, and the recipes of deploy/
+package: wheel .venv/.recipes  ## test the packages, and the files of deploy/
 	$(BIN)/python -m pytest -m package tests/package
 	$(BIN)/python -m pytest tests/deploy
 
@@ -80,11 +80,11 @@ package: wheel .venv/.recipes  ## try the packages, and the recipes of deploy/
 	$(INSTALL) --require-hashes -r requirements/deploy.txt
 	@touch $@
 
-format: .venv/.installed  ## put the code in form
+format: .venv/.installed  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Without a wheel of atheris for this Python, what needs it is skipped, and says so.
+# Without a wheel of atheris for this Python, its fuzz targets are skipped.
 .venv/.fuzz: .venv/.installed requirements/fuzz.txt
 	-$(INSTALL) --only-binary :all: --require-hashes -r requirements/fuzz.txt
 	@touch $@
@@ -103,7 +103,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 BUILD_NEEDS := import tomllib; \
 	print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')
 
-lock: .venv/.installed  ## lock what pyproject.toml asks for, after each change there
+lock: .venv/.installed  ## update the locks after a change of pyproject.toml
 	$(COMPILE) pyproject.toml --extra serve --extra redis -o requirements/run.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) --group fuzz -o requirements/fuzz.txt
@@ -111,15 +111,15 @@ lock: .venv/.installed  ## lock what pyproject.toml asks for, after each change 
 	$(BIN)/python -c "$(BUILD_NEEDS)" | $(COMPILE) - -o requirements/build.txt
 	@$(MAKE) --no-print-directory licences
 
-audit: .venv/.installed  ## look for known vulnerabilities of what is locked
-	@# 75 is said aloud, and is no failure: the data could not be reached.
+audit: .venv/.installed  ## look for known vulnerabilities of locked packages
+	@# 75: the data could not be reached, which is printed, and is no failure.
 	$(BIN)/python requirements/audit.py || [ $$? = 75 ]
 
 LICENCES = $(BIN)/pip-licenses --packages $$(grep -oE '^[[:alnum:]._-]+' requirements/run.txt)
 
-licences: .venv/.installed  ## list the licences of what is deployed; refuse those we may not use
+licences: .venv/.installed  ## list the licences of a deployment; refuse those that are not allowed
 	@mkdir -p docs
 	@$(LICENCES) >/dev/null && { cat requirements/licences.md && $(LICENCES); } >docs/licences.md
 
-clean:  ## remove what the targets made
+clean:  ## remove the files that the targets made
 	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fuzz/.corpus

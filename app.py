@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from litellm_plugin.observability import context
+from litellm_plugin.observability import request_id
 from litellm_plugin.server import metrics_exporter as exporter
 from litellm_plugin.wsgi import load, spans
 
@@ -27,7 +27,7 @@ def main() -> None:
     metrics_bind = app.extensions["litellm_plugin"].settings.service.metrics_bind
     if metrics_bind is not None:
         exporter.serve(*metrics_bind)
-    if context.followed():
+    if request_id.has_spans():
         spans().export()
     app.run(arguments.host, arguments.port, threaded=True)
 

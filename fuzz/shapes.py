@@ -15,8 +15,9 @@ from typing import Any
 
 import orjson
 
-from litellm_plugin import shapes
+from litellm_plugin import models, shapes
 from litellm_plugin.shapes import Json
+from litellm_plugin.teams import objects
 from litellm_plugin.usage import report as usage
 
 CASES = Path(__file__).parent.parent / "tests" / "contract" / "cases"
@@ -71,7 +72,7 @@ def _row(row: Json) -> None:
     _user(row)
     _key(row)
     _team(row)
-    for named in (shapes.model, shapes.named_model):
+    for named in (models.model, models.named_model):
         model = named(row)
         if model is not None:
             sent = _sent(model)
@@ -79,13 +80,11 @@ def _row(row: Json) -> None:
             assert sent["model_name"]
             assert sent["mode"] is not None
             assert None not in sent.values()
-    for offered in (shapes.vector_store, shapes.mcp_server):
+    for offered in (objects.vector_store, objects.mcp_server):
         item = offered(row)
         if item is not None:
-            assert isinstance(_sent(item)["id"], str)
-            assert None not in item.values()
-    for listed in (shapes.model, shapes.vector_store, shapes.mcp_server):
-        assert None not in shapes.listed(map(listed, [row]))
+            assert isinstance(_sent(item.shown)["id"], str)
+            assert None not in item.shown.values()
 
 
 def _user(row: Json) -> None:

@@ -51,8 +51,8 @@ from litellm_plugin.identity.jwt import (
 )
 from litellm_plugin.identity.keycloak import BridgeRefused, BridgeVerifier
 from litellm_plugin.identity.principal import Principal, ServicePrincipal, UserPrincipal
-from litellm_plugin.identity.remembered import RememberedTokens
 from litellm_plugin.identity.signing import PluginKeys
+from litellm_plugin.identity.token_cache import TokenCache
 from tests.tokens import LEGACY_SECRET, STATIC_TOKEN, SigningKey, TokenFactory, b64url
 
 NOW = 1_800_000_000.0
@@ -127,7 +127,7 @@ def _private_jwk(key: SigningKey) -> dict[str, Any]:
 
 
 AUTHENTICATOR = _authenticator()
-REMEMBERED = RememberedTokens(AUTHENTICATOR, 60.0, clock=lambda: NOW)
+REMEMBERED = TokenCache(AUTHENTICATOR, 60.0, clock=lambda: NOW)
 BRIDGE = BridgeVerifier(
     Bridge(enabled=True, issuer=REALM), _fetch, clock=lambda: NOW, timer=lambda: 0.0
 )

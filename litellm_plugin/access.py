@@ -1,6 +1,7 @@
-"""Who may do what: permissions, groups, and what follows from them.
+"""Access control: permissions, groups and the ownership of teams.
 
-Each guard returns what it proved, or raises. What can't be found out is denied.
+A guard returns what it has proved, such as the user, or raises. Where Backstage does not
+answer, access is denied.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from litellm_plugin.identity.principal import ServicePrincipal, UserPrincipal
 
 log = logging.getLogger(__name__)
 
-DECIDED = 3.0  # seconds that a permission decision is used again at most, whatever cacheSeconds is
+DECIDED = 3.0  # seconds that a permission decision is cached at most, whatever cacheSeconds is
 
 
 class Permission(Enum):
-    """The plugin's permissions, each a name and its action, in published order."""
+    """The plugin's permissions, each with name and action, in the order Backstage is told them."""
 
     KEY_CREATE = ("litellm.key.create", "create")
     KEY_REVOKE = ("litellm.key.revoke", "delete")
@@ -48,13 +49,13 @@ class Permission(Enum):
 
 
 class Access:
-    """Decides.
+    """Decides what a caller may do.
 
     Args:
-        settings: Which groups and switches there are.
-        permissions: Backstage's permission API.
-        cache: What was decided a moment ago.
-        on_behalf_of: Makes the token to ask it with for a user: their own authority.
+        settings: All settings: groups, switches, ``permission.enabled``.
+        permissions: Client of Backstage's permission API.
+        cache: Keeps decisions for a few seconds.
+        on_behalf_of: Returns the token with which the permission API is asked about a user.
     """
 
     def __init__(
@@ -70,11 +71,11 @@ class Access:
         self._on_behalf_of = on_behalf_of
 
     def require(self, caller: Caller, permission: Permission) -> None:
-        """Let the caller through where Backstage's policy allows ``permission``.
+        """Refuse a caller whom Backstage's permission policy denies ``permission``.
 
         Raises:
-            Forbidden: It does not.
-            BackstageUnavailable: It can't be asked.
+            Forbidden: The policy denies it.
+            BackstageUnavailable: The permission API does not answer.
         """
         if not self._allowed(caller, permission):
             missing = f'Access denied: missing permission "{permission.id}"'
@@ -83,9 +84,11 @@ class Access:
     def _allowed(self, caller: Caller, permission: Permission) -> bool:
         principal = caller.principal
         if isinstance(principal, ServicePrincipal):
-            # Backstage's permission API refuses services; their token's own
-            # restrictions are all there is.
-            return _unrestricted(principal, permission)
+            # Backstage's permission API refuses services: only the restrictions of
+            # their token count.
+            return principal.restrictions is None or any(
+                _covers(restriction, permission) for restriction in principal.restrictions
+            )
         if not self._settings.permission_enabled:
             return True
         return self._cache.read(
@@ -98,17 +101,17 @@ class Access:
         )
 
     def signed_in(self, caller: Caller) -> UserPrincipal:
-        """Return the user behind the request.
+        """Return the caller as a user.
 
         Raises:
-            NotAuthenticated: It is a service.
+            NotAuthenticated: The caller is a service.
         """
         if caller.user is None:
             raise NotAuthenticated
         return caller.user
 
     def may_view_audit(self, caller: Caller) -> bool:
-        """Tell whether to offer the audit log; no while the catalog can't say."""
+        """Tell whether the caller is in the audit group; False while the catalog can't be read."""
         group = self._settings.audit_group
         try:
             return group is not None and group in caller.entity.groups
@@ -117,16 +120,16 @@ class Access:
             return False
 
     def auditor(self, caller: Caller, what: str) -> UserPrincipal:
-        """Return the member of the audit group behind the request.
+        """Return the caller as a member of the audit group.
 
         Args:
-            caller: Who asks.
-            what: What is asked for, as the refusal names it.
+            caller: The caller.
+            what: What the caller asks for, in the words of the error.
 
         Raises:
-            NotAuthenticated: It is a service.
+            NotAuthenticated: The caller is a service.
             Forbidden: There is no audit group, or the user is not in it.
-            BackstageUnavailable: The catalog can't be asked.
+            BackstageUnavailable: The catalog can't be read.
         """
         group = self._settings.audit_group
         if group is None:
@@ -138,13 +141,13 @@ class Access:
         return user
 
     def team_admin(self, caller: Caller, permission: Permission) -> UserPrincipal:
-        """Return the team admin behind the request.
+        """Return the caller as a team admin.
 
         Raises:
-            Forbidden: Team management is off, or the user is not in its group, or
-                Backstage's policy denies ``permission``.
-            NotAuthenticated: It is a service.
-            BackstageUnavailable: Backstage can't be asked.
+            Forbidden: Team management is off, the user is not in its group, or Backstage's
+                policy denies ``permission``.
+            NotAuthenticated: The caller is a service.
+            BackstageUnavailable: Backstage does not answer.
         """
         group = self._settings.team_admin.group
         if not self._settings.team_management or group is None:
@@ -160,12 +163,12 @@ class Access:
         return user
 
     def object_admin(self, caller: Caller, permission: Permission) -> UserPrincipal:
-        """Return the team admin behind a request about knowledge bases or MCP servers.
+        """Return the caller as a team admin who may manage knowledge bases and MCP servers.
 
         Raises:
-            Forbidden: As :meth:`team_admin`, or those can't be managed.
-            NotAuthenticated: It is a service.
-            BackstageUnavailable: Backstage can't be asked.
+            Forbidden: As :meth:`team_admin`, or ``objectPermissions`` is off.
+            NotAuthenticated: The caller is a service.
+            BackstageUnavailable: Backstage does not answer.
         """
         if self._settings.team_management and not self._settings.team_admin.object_permissions:
             raise Forbidden(
@@ -176,14 +179,10 @@ class Access:
             )
         return self.team_admin(caller, permission)
 
-    def in_team_admin_group(self, caller: Caller) -> bool:
-        """Tell whether the caller is in the team admins' group, whether that is in use or not."""
-        group = self._settings.team_admin.group
-        return group is not None and group in caller.entity.groups
-
     def manages_teams(self, caller: Caller) -> bool:
-        """Tell whether the caller may administer the teams that their group owns."""
-        return self._settings.team_management and self.in_team_admin_group(caller)
+        """Tell whether the caller manages the teams that the team admins' group owns."""
+        settings = self._settings
+        return settings.team_management and settings.team_admin.group in caller.entity.groups
 
     def owner(self, team: Json) -> str | None:
         """Return the group that owns a team: ``owning_group`` of its metadata."""
@@ -197,18 +196,12 @@ class Access:
         return group is not None and self.owner(team) == group
 
     def manages(self, caller: Caller, team: Json) -> bool:
-        """Tell whether the caller may administer a team.
+        """Tell whether the caller manages a team.
 
         Raises:
-            BackstageUnavailable: The catalog can't be asked, and the team is the group's.
+            BackstageUnavailable: The group owns the team, and the catalog can't be read.
         """
         return self.owns(team) and self.manages_teams(caller)
-
-
-def _unrestricted(service: ServicePrincipal, permission: Permission) -> bool:
-    return service.restrictions is None or any(
-        _covers(restriction, permission) for restriction in service.restrictions
-    )
 
 
 def _covers(restriction: AccessRestriction, permission: Permission) -> bool:

@@ -1,4 +1,4 @@
-"""The audit log, and a look at what provisioning would give."""
+"""LiteLLM's audit log, and the preview of provisioning, both for the audit group."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.config.settings import Provisioning
 from litellm_plugin.errors import BadRequest, UpstreamError
+from litellm_plugin.shapes import present
 
 FILTERS = ("start_date", "end_date", "action", "table_name", "changed_by")
 PAGE_SIZE = 25
@@ -16,62 +17,51 @@ MAX_PAGE_SIZE = 100  # LiteLLM's
 NO_ROLES = "No litellm.provisioning.roles configured — every group receives the base defaults."
 
 
-class Audit:
-    """Reads the audit log.
+def page(litellm: LiteLLM, query: Mapping[str, str]) -> Any:
+    """Return a page of the audit log.
 
     Args:
         litellm: The client.
-        provisioning: What new users get.
+        query: ``page`` and ``page_size``, whole numbers from 1, and :data:`FILTERS`.
+
+    Raises:
+        BadRequest: ``page`` or ``page_size`` is no such number, or LiteLLM refused a value.
     """
+    asked = {"page_size": _positive("page_size", query.get("page_size") or str(PAGE_SIZE))}
+    if query.get("page"):
+        asked["page"] = _positive("page", query["page"])
+    asked |= {name: query[name] for name in FILTERS if query.get(name)}
+    try:
+        return litellm.audit_log(asked)
+    except UpstreamError as exc:
+        # LiteLLM decides what is valid, so values are only judged after a refusal.
+        if exc.answered is not None and (fault := _fault(asked)):
+            raise BadRequest(fault) from exc
+        raise
 
-    def __init__(self, litellm: LiteLLM, provisioning: Provisioning) -> None:
-        self._litellm = litellm
-        self._provisioning = provisioning
 
-    def page(self, query: Mapping[str, str]) -> Any:
-        """Return a page of the audit log.
-
-        Args:
-            query: ``page`` and ``page_size``, whole numbers from 1, and filters.
-
-        Raises:
-            BadRequest: A page is no such number, or LiteLLM refuses what is asked for.
-        """
-        asked = {"page_size": _positive("page_size", query.get("page_size") or str(PAGE_SIZE))}
-        if query.get("page"):
-            asked["page"] = _positive("page", query["page"])
-        filters = {name: query[name] for name in FILTERS if query.get(name)}
-        try:
-            return self._litellm.audit_log({**asked, **filters})
-        except UpstreamError as exc:
-            # What it takes is LiteLLM's to say; only what it refused was wrong.
-            if exc.answered is not None and (fault := _fault({**asked, **filters})):
-                raise BadRequest(fault) from exc
-            raise
-
-    def preview(self, group: str) -> Json:
-        """Return what a first visit of somebody in ``group`` alone would create."""
-        role = self._provisioning.role_for(frozenset({group}))
-        gets = self._provisioning.for_groups(frozenset({group}))
-        limits = {"tpmLimit": gets.tpm_limit, "rpmLimit": gets.rpm_limit}
-        return {
-            "group": group,
-            "matched_role": role.group if role else None,
-            "effective_defaults": {
-                "maxBudget": gets.max_budget,
-                "budgetDuration": gets.budget_duration,
-                "models": list(gets.models),
-                "teams": list(gets.teams),
-                **{name: value for name, value in limits.items() if value is not None},
-                "userRole": gets.user_role,
-                "metadata": dict(gets.metadata),
-            },
-            **({} if self._provisioning.roles else {"note": NO_ROLES}),
-        }
+def preview(provisioning: Provisioning, group: str) -> Json:
+    """Return what the first visit of a user whose only group is ``group`` would create."""
+    role = provisioning.role_for(frozenset({group}))
+    gets = provisioning.for_groups(frozenset({group}))
+    return {
+        "group": group,
+        "matched_role": role.group if role else None,
+        "effective_defaults": {
+            "maxBudget": gets.max_budget,
+            "budgetDuration": gets.budget_duration,
+            "models": list(gets.models),
+            "teams": list(gets.teams),
+            **present(tpmLimit=gets.tpm_limit, rpmLimit=gets.rpm_limit),
+            "userRole": gets.user_role,
+            "metadata": dict(gets.metadata),
+        },
+        **({} if provisioning.roles else {"note": NO_ROLES}),
+    }
 
 
 def _fault(asked: Mapping[str, str]) -> str | None:
-    """Tell what LiteLLM 1.106 does not take."""
+    """Return the error about a value that LiteLLM 1.106 refuses; None where all are valid."""
     if int(asked["page_size"]) > MAX_PAGE_SIZE:
         return f"page_size must be at most {MAX_PAGE_SIZE}"
     for name in ("start_date", "end_date"):

@@ -1,4 +1,4 @@
-"""Every way a request can fail, and the answer each one gives.
+"""Every way in which a request can fail, and the answer to each.
 
 A :class:`PluginError` knows its status and its JSON body; one handler in
 ``routes/`` turns any of them into a response. Two body shapes exist, because
@@ -10,70 +10,13 @@ that Backstage itself sends from in front of a plugin.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
 
-# Every run of characters is looked at once, from its beginning: "eyJeyJeyJ..." as long
-# as a request's body would keep a plain eyJ\w+ busy for seconds.
-_JWT = re.compile(
-    r"(?<![A-Za-z0-9_\-])((?>[A-Za-z0-9_\-]*?(?=eyJ)))"
-    r"eyJ[A-Za-z0-9_\-]*+\.[A-Za-z0-9_\-]++\.[A-Za-z0-9_\-]*+"
-)
-_HASH_DIGITS = 64
-_DIGITS = re.compile(r"[0-9A-Fa-f]{64}")  # found or not found in a quarter of the time
-# The D of a %3D in front is no digit of the hash.
-_KEY_HASH = re.compile(
-    r"(?:(?<![0-9A-Fa-f])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
-    r"[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"
-)
-# Behind what each has in it: most texts have none of that, and all that is written is searched.
-_SECRETS = (
-    ("Bearer", re.compile(r"Bearer\s+[A-Za-z0-9._\-+/=]+"), "Bearer [redacted]"),
-    ("sk-", re.compile(r"sk-[A-Za-z0-9_\-]{8,}"), "sk-[redacted]"),
-    # LiteLLM quotes the ends of a master key that it refuses.
-    (
-        "Received",
-        re.compile(r"(\bReceived(?: API Key)? ?= ?)[^\s,\"'\\]+"),
-        r"\1[redacted]",
-    ),
-    ("eyJ", _JWT, r"\1[redacted]"),
-)
-
-
-# What this process was configured with, in whatever form; the longest first.
-_LEAST = 6  # characters; what is shorter is no secret, and would be found in every other word
-_configured: tuple[str, ...] = ()
-
-
-def never_show(secrets: Iterable[str]) -> None:
-    """Let :func:`redact` know secrets of the configuration; they may look like anything."""
-    global _configured  # noqa: PLW0603 - one list for the process: so is everything that is written
-    known = {secret for secret in secrets if len(secret) >= _LEAST}
-    known |= {quote(secret, safe="") for secret in known}
-    _configured = tuple(sorted(known.union(_configured), key=lambda each: (-len(each), each)))
-
-
-def redact(text: str, *, hashes: bool = True) -> str:
-    """Return ``text`` without configured secrets, bearer tokens, ``sk-`` keys, JWTs, key hashes.
-
-    Args:
-        text: To be shown to somebody.
-        hashes: Whether key hashes go, too; who sent one may have it back.
-    """
-    for secret in _configured:
-        text = text.replace(secret, "[redacted]")
-    for part, pattern, replacement in _SECRETS:
-        if part in text:
-            text = pattern.sub(replacement, text)
-    if hashes and len(text) >= _HASH_DIGITS and _DIGITS.search(text):
-        text = _KEY_HASH.sub("[redacted]", text)
-    return text
+from litellm_plugin.redaction import redact
 
 
 class PluginError(Exception):
-    """A request that can't be served; the base of all of them."""
+    """A request that can't be served; the base class of all errors that have an answer."""
 
     status = 500
 
@@ -86,8 +29,8 @@ class PluginError(Exception):
         """Return the JSON body.
 
         Args:
-            method: The HTTP method that was asked.
-            url: Path and query below the plugin's mount.
+            method: The request's HTTP method.
+            url: Its path and query below the plugin's mount.
         """
         return {"error": redact(self.message), **self.fields}
 
@@ -99,7 +42,7 @@ class BadRequest(PluginError):
 
 
 class NotAuthenticated(PluginError):
-    """The route needs a user, and the caller is none."""
+    """The route needs a user, and the caller is a service."""
 
     status = 401
     reason = "no-user"
@@ -109,10 +52,10 @@ class NotAuthenticated(PluginError):
 
 
 class Forbidden(PluginError):
-    """The caller is known and may not.
+    """The caller is known, and is not allowed to do this.
 
     Attributes:
-        reason: Why, for the metrics: one of a few words.
+        reason: Why, for the metrics: one of ``metrics.REASONS``.
     """
 
     status = 403
@@ -123,7 +66,7 @@ class Forbidden(PluginError):
 
 
 class NotFound(PluginError):
-    """There is no such thing, or not for this caller."""
+    """The thing does not exist, or the caller may not know of it."""
 
     status = 404
 
@@ -132,43 +75,49 @@ class NotFound(PluginError):
 
 
 class Conflict(PluginError):
-    """The thing has changed, or is in use."""
+    """The thing has changed meanwhile, or is in use."""
 
     status = 409
 
 
 class RequestTimeout(PluginError):
-    """The body did not come in time."""
+    """The request's body did not arrive in time."""
 
     status = 408
 
 
 class HungUp(PluginError):
-    """The client has gone without waiting for its answer, which nobody will get to read."""
+    """The client has closed the connection before the answer."""
 
-    status = 499  # as nginx has it in its log
+    status = 499  # as in the log of nginx
 
     def __init__(self) -> None:
         super().__init__("You hung up before the key was made, so it was removed again")
 
 
 class PayloadTooLarge(PluginError):
-    """The body is over the limit."""
+    """The body is larger than allowed."""
 
     status = 413
 
 
 class UnsupportedMediaType(PluginError):
-    """The body's charset or content encoding can't be read."""
+    """The body's charset or content encoding is not supported."""
 
     status = 415
 
 
+class Busy(PluginError):
+    """Other requests hold a lock that this request needs."""
+
+    status = 503
+
+
 class TooManyRequests(PluginError):
-    """Somebody asks too often.
+    """A client has sent too many requests.
 
     Attributes:
-        retry_after: Seconds from now on that they have to wait.
+        retry_after: Seconds that it has to wait.
     """
 
     status = 429
@@ -179,9 +128,9 @@ class TooManyRequests(PluginError):
 
 
 class BackstageError(PluginError):
-    """An answer of Backstage's HTTP layer, in its shape.
+    """An error whose body has the shape of Backstage's HTTP layer.
 
-    Its frontend and plugins compare ``name``; see the table in
+    The frontend and plugins compare ``name``; see the table in
     https://backstage.io/docs/backend-system/core-services/http-router
     """
 
@@ -197,10 +146,10 @@ class BackstageError(PluginError):
 
 
 class Unauthenticated(BackstageError):
-    """The credentials are missing or do not hold.
+    """The credentials are missing or not valid.
 
     Attributes:
-        kind: What they are, for the metrics: missing, user, plugin or external.
+        kind: Their kind, for the metrics: missing, user, plugin or external.
     """
 
     status = 401
@@ -209,11 +158,11 @@ class Unauthenticated(BackstageError):
 
 
 class NotVerifiable(Unauthenticated):
-    """Nobody knows whether the credentials hold: the keys to check them with can't be read."""
+    """The credentials can't be checked, because the keys for that can't be read."""
 
 
 class NotAllowed(BackstageError):
-    """The credentials hold, and are restricted to something else."""
+    """The credentials are valid, and restricted to other plugins or actions."""
 
     status = 403
     reason = "token-restriction"
@@ -228,14 +177,14 @@ class InputRefused(BackstageError):
 
 
 class UpstreamError(PluginError):
-    """LiteLLM answered with an error, with nonsense, or not at all.
+    """LiteLLM answered with an error, with something unreadable, or not at all.
 
     Attributes:
         answered: LiteLLM's status, or None where no answer could be read.
-        param: The request field it blames, where it names one.
-        relayed: Whether the route hands LiteLLM's status on.
-        no_such_route: Whether LiteLLM's version does not know the path that was asked.
-        unfinished: Whether LiteLLM may have acted on a write that we have no answer to.
+        param: The request field that LiteLLM names as the cause, if any.
+        relayed: Whether the route answers with LiteLLM's status.
+        no_such_route: Whether this version of LiteLLM does not have the route.
+        unfinished: Whether a write got no answer, so that LiteLLM may have acted on it.
     """
 
     def __init__(
@@ -257,7 +206,7 @@ class UpstreamError(PluginError):
         """Return the same error of a write that LiteLLM may have acted on.
 
         Args:
-            sentence: What to do about it; put behind the message.
+            sentence: What to do about it; added to the message.
         """
         message = f"{self.message.rstrip('.')}. {sentence}" if sentence else self.message
         error = UpstreamError(message, answered=self.answered, param=self.param)
@@ -266,21 +215,20 @@ class UpstreamError(PluginError):
 
     @property
     def down(self) -> bool:
-        """Whether LiteLLM itself, or what is in front of it, is out of order."""
+        """Whether LiteLLM, or a proxy in front of it, is out of order."""
         return self.answered is None or self.answered in {502, 503, 504}
 
     @property
     def status(self) -> int:  # type: ignore[override]
-        """500, or LiteLLM's own status on the routes that hand it on."""
+        """500, or LiteLLM's own status where ``relayed``."""
         if not self.relayed or self.answered is None:
             return 500
-        # LiteLLM's 401 or 403 is about our master key. Passed on, it would
-        # make Backstage believe the user's session has ended. And a redirect,
-        # which is never followed, is none that the browser could follow.
+        # LiteLLM's 401 or 403 is about our master key; relayed, it would make Backstage believe
+        # that the user's session has ended. The browser could not follow a redirect of LiteLLM.
         return 502 if self.answered < 400 or self.answered in {401, 403} else self.answered
 
     def body(self, method: str, url: str) -> dict[str, Any]:
-        """Return ``error``, and ``param`` where the status is handed on."""
+        """Return ``error``, and ``param`` where ``relayed``."""
         body = super().body(method, url)
         if self.relayed and self.param is not None:
             body["param"] = redact(self.param)
@@ -288,22 +236,20 @@ class UpstreamError(PluginError):
 
 
 class UsageUnavailable(PluginError):
-    """LiteLLM can't be asked for this usage: too much, or it would tell of others too."""
+    """This usage can't be read from LiteLLM: it is too much, or would include other users'."""
 
     status = 503
 
 
 class BackstageUnavailable(PluginError):
-    """The catalog, the permission API or a key set can't be asked: nothing is allowed.
+    """The catalog, the permission API or a key set can't be read, so that nothing is allowed.
 
     Attributes:
         answered: Backstage's status, or None where no answer could be read.
-        told: What it said with it, redacted; for operators, and never answered.
     """
 
     status = 503
 
-    def __init__(self, message: str, *, answered: int | None = None, told: str = "") -> None:
+    def __init__(self, message: str, *, answered: int | None = None) -> None:
         super().__init__(message)
         self.answered = answered
-        self.told = redact(told)

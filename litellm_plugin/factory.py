@@ -1,4 +1,4 @@
-"""Makes the blueprint, and a Flask application around it."""
+"""The blueprint, and a Flask application around it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def create_blueprint(settings: Settings | None = None) -> Blueprint:
     """Return the plugin as a blueprint, to be registered in any Flask application.
 
     Args:
-        settings: What the plugin was told; by default what the configuration
-            files and the environment say, as for :func:`create_app`.
+        settings: By default those of the configuration files and the environment, as for
+            :func:`create_app`.
 
     Raises:
         ConfigError: The configuration is faulty; it lists every problem.
@@ -31,14 +31,11 @@ def create_blueprint(settings: Settings | None = None) -> Blueprint:
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Return a WSGI application that serves the plugin at ``/api/litellm``.
-
-    At its root it has what orchestrators ask for: ``/livez`` and ``/readyz``.
+    """Return a WSGI application with the plugin at ``/api/litellm``, ``/livez`` and ``/readyz``.
 
     Args:
-        settings: What the plugin was told; by default the files that
-            ``LITELLM_PLUGIN_CONFIG`` names, else ``app-config.yaml`` and
-            ``app-config.local.yaml`` of the working directory.
+        settings: By default those of the files that ``LITELLM_PLUGIN_CONFIG`` names, else of
+            ``app-config.yaml`` and ``app-config.local.yaml`` in the working directory.
 
     Raises:
         ConfigError: The configuration is faulty; it lists every problem.
@@ -54,12 +51,9 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def _built(settings: Settings | None) -> Plugin:
+    if settings is None:
+        settings = load_settings(default_paths(os.environ, Path.cwd()), os.environ)
     try:
-        return build(settings or _settings())
+        return build(settings)
     except KeyStoreError as exc:
         raise ConfigError([str(exc)]) from exc
-
-
-def _settings() -> Settings:
-    paths = default_paths(os.environ, Path.cwd())
-    return load_settings(paths, os.environ)

@@ -1,7 +1,7 @@
-"""Reads request bodies field by field: what is wrong is said, and nothing is guessed.
+"""Checks the fields of request bodies, one function for each kind of value.
 
-Only fields that a caller has the right to set go on to LiteLLM; anything else
-is refused by name, because the request is sent with the master key.
+Fields that the caller may not set are refused by name, because requests go to LiteLLM with
+the master key. The functions that are a :data:`Reader` raise BadRequest for a wrong value.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from litellm_plugin.errors import BadRequest
 
 MAX_TEXT = 512  # characters of an alias, a name or an id
 MAX_LIST = 1000
-MAX_LIMIT = 2**63 - 1  # LiteLLM's database has no larger ones
+MAX_LIMIT = 2**63 - 1  # the largest number in LiteLLM's database
 
-# What is drawn as nothing, though Unicode counts it among letters, marks and symbols.
+# Characters that look blank although Unicode counts them as letters, marks or symbols.
 _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
 
-# LiteLLM takes "1dxyz" for a day and "1month" for a month; what is not written as its
-# documentation has it is not understood here. A month is as long as the longest.
+# Durations as LiteLLM's documentation has them; LiteLLM also takes "1dxyz" for a day and
+# "1month" for a month. A month counts as 31 days, the longest.
 _DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w|mo)")
 _YEARS = re.compile(r"([0-9]{1,9})y")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "mo": 31 * 86_400}
-MAX_DURATION = "36500d"  # LiteLLM answers 500 where a time is beyond its calendar
+MAX_DURATION = "36500d"  # LiteLLM answers 500 to a time beyond its calendar
 
+# Returns the checked value of a field, given the field's name and the value.
 Reader = Callable[[str, Any], Any]
 
 
@@ -35,7 +36,7 @@ def only(body: Mapping[str, Any], allowed: Collection[str]) -> None:
     """Refuse fields that are not ``allowed``.
 
     Raises:
-        BadRequest: It names them.
+        BadRequest: The body has others; the message names them.
     """
     unknown = sorted(set(body) - set(allowed))
     if unknown:
@@ -43,13 +44,8 @@ def only(body: Mapping[str, Any], allowed: Collection[str]) -> None:
         raise BadRequest(f"Unknown or forbidden field: {names}")
 
 
-def read(body: Mapping[str, Any], readers: Mapping[str, Reader]) -> dict[str, Any]:
-    """Return the fields of ``body`` that ``readers`` know, checked; null is left to them."""
-    return {name: readers[name](name, body[name]) for name in body if name in readers}
-
-
 def text(name: str, value: Any) -> str:
-    """A string, not too long, without control characters and half surrogates."""
+    """A string of at most 512 characters, without control characters and lone surrogates."""
     if not isinstance(value, str):
         raise BadRequest(f"{name} must be a string")
     if len(value) > MAX_TEXT or any(
@@ -60,7 +56,7 @@ def text(name: str, value: Any) -> str:
 
 
 def name(field: str, value: Any) -> str:
-    """A name for people to read: no control, zero-width or bidirectional characters."""
+    """A name that people can read: no control, zero-width or bidirectional characters."""
     if not isinstance(value, str):
         raise BadRequest(f"{field} must be a string")
     if not value.strip():
@@ -75,12 +71,12 @@ def name(field: str, value: Any) -> str:
 
 
 def _is_printable(char: str) -> bool:
-    # Every space but " " is unprintable to Python; some write names with them.
+    # Names may have other spaces than " ", which Python calls unprintable.
     return (char.isprintable() or unicodedata.category(char) == "Zs") and char not in _UNSEEN
 
 
 def duration(name: str, value: Any) -> str:
-    """A time such as ``30d``, as LiteLLM takes it; ``1y``, which it does not know, as ``365d``."""
+    """A duration such as ``30d``; ``1y``, which LiteLLM does not know, becomes ``365d``."""
     years = _YEARS.fullmatch(value) if isinstance(value, str) else None
     taken = f"{int(years[1]) * 365}d" if years else value
     span = seconds(taken)
@@ -92,7 +88,7 @@ def duration(name: str, value: Any) -> str:
 
 
 def budget_duration(name: str, value: Any) -> str:
-    """A time after which a budget begins anew: LiteLLM knows one month, and no more of them."""
+    """A duration after which a spend is reset; of months, LiteLLM only knows ``1mo``."""
     taken = duration(name, value)
     if not seconds(taken):
         raise BadRequest(f"{name} must be more than 0")
@@ -102,13 +98,13 @@ def budget_duration(name: str, value: Any) -> str:
 
 
 def seconds(duration: Any) -> int | None:
-    """Return how long a duration is at most; None for what is none, such as "-1"."""
+    """Return the most seconds that a duration can be; None for other values, such as "-1"."""
     match = _DURATION.fullmatch(duration) if isinstance(duration, str) else None
     return int(match[1]) * _SECONDS[match[2]] if match else None
 
 
 def shortest(duration: Any) -> int | None:
-    """Return how long a duration is at least: a month may have 28 days."""
+    """Return the fewest seconds that a duration can be: a month may have 28 days."""
     longest = seconds(duration)
     if longest is None or not duration.endswith("mo"):
         return longest
@@ -125,7 +121,7 @@ def texts(name: str, value: Any) -> list[str]:
 
 
 def limit(name: str, value: Any) -> int | None:
-    """A number per minute that is not negative; null for none."""
+    """A number per minute, 0 or more; null for no limit."""
     if value is None:
         return None
     if not is_number(value) or value < 0 or value != int(value):
@@ -135,23 +131,16 @@ def limit(name: str, value: Any) -> int | None:
     return int(value)
 
 
-def metadata(name: str, value: Any) -> dict[str, Any]:
-    """An object."""
-    if not isinstance(value, dict):
-        raise BadRequest(f"{name} must be an object")
-    return value
-
-
 def or_null(reader: Reader) -> Reader:
-    """Let null through."""
+    """Return a reader that also accepts null."""
     return lambda name, value: None if value is None else reader(name, value)
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether ``value`` is a finite number; a boolean is none."""
+    """Tell whether ``value`` is a finite number, and no boolean."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer too large for a float
         return False

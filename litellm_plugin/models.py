@@ -1,16 +1,34 @@
-"""The models the proxy offers."""
+"""The models of the proxy, and lists of allowed models."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from litellm_plugin import shapes
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.errors import UpstreamError
+from litellm_plugin.shapes import as_object, first, picked, present
 
 log = logging.getLogger(__name__)
+
+MODEL_FIELDS = (
+    "supports_function_calling",
+    "supports_vision",
+    "input_cost_per_token",
+    "output_cost_per_token",
+    "max_input_tokens",
+    "max_output_tokens",
+    "access_groups",
+)
+
+# LiteLLM's special names in lists of models; the wildcard "a*" does not allow them.
+WORDS = frozenset({"all-proxy-models", "all-team-models", "no-default-models"})
+
+# LiteLLM makes a regular expression of a name with "*" and escapes nothing: to it,
+# "openai/*|.*" is every model. A dot stands for one character, which changes little.
+_REGEX_SIGNS = frozenset("\\^$+?{}[]|()")
 
 
 class Models:
@@ -26,12 +44,16 @@ class Models:
         self._cache = cache
 
     def all(self, stale: Callable[[float], None] | None = None) -> list[Json]:
-        """Return every model; by name only where LiteLLM can't tell the rest.
+        """Return every model of the proxy, in the shape of ``GET /models``.
+
+        Where LiteLLM's ``/model/info`` fails or is empty, the models come from ``/models``,
+        which has no prices.
 
         Args:
-            stale: Called with the age of an answer from before LiteLLM went down.
+            stale: Called with the age in seconds where the answer is an old one, kept from
+                before LiteLLM went down.
         """
-        # The same for everybody: it is the proxy's own list.
+        # One entry serves all callers: the list does not depend on the user.
         return self._cache.read(("models",), (), self._read, weight=len, stale=stale)
 
     def _read(self) -> list[Json]:
@@ -40,6 +62,62 @@ class Models:
         except UpstreamError as exc:
             log.warning("prices and capabilities of models can't be read: %s", exc)
             rows = []
-        if not rows:
-            return shapes.listed(map(shapes.named_model, self._litellm.model_names()))
-        return shapes.listed(map(shapes.model, rows))
+        models = map(model, rows) if rows else map(named_model, self._litellm.model_names())
+        return [each for each in models if each is not None]
+
+
+def model(row: Json) -> Json | None:
+    """Return one of ``GET /models`` from a row of ``/model/info``; None for a row without a name.
+
+    Prices are USD per token. ``model_info`` takes precedence over ``litellm_params``.
+    """
+    info, params = as_object(row.get("model_info")), as_object(row.get("litellm_params"))
+    name = first(row.get("model_name"), params.get("model"), info.get("id"))
+    return _shown(name, info.get("mode"), params, info)
+
+
+def named_model(row: Json) -> Json | None:
+    """Return one of ``GET /models`` from a row of ``/models``; None for a row without a name.
+
+    LiteLLM adds a mode, limits and capabilities to the rows of the OpenAI API.
+    """
+    return _shown(first(row.get("id"), row.get("model_name")), row.get("mode"), row)
+
+
+def _shown(name: Any, mode: Any, *rows: Json) -> Json | None:
+    if not isinstance(name, str) or not name:
+        return None
+    shown = {"model_name": name, "mode": first(mode, "chat")}
+    for row in rows:
+        shown |= present(**picked(row, MODEL_FIELDS))
+    return shown
+
+
+def allows(allowed: Iterable[str], name: str) -> bool:
+    """Tell whether a list of allowed models includes ``name``.
+
+    Args:
+        allowed: Names and wildcards. In ``openai/*``, "*" stands for any text, as in LiteLLM.
+        name: A model or an access group; or a wildcard, which is allowed where one of
+            ``allowed`` covers everything that the wildcard stands for.
+    """
+    return any(_covers(pattern, name) for pattern in allowed)
+
+
+def _covers(pattern: str, name: str) -> bool:
+    if name == pattern or "*" not in pattern:
+        return name == pattern
+    if name in WORDS:
+        return not pattern.strip("*")
+    if "*" in name and not _REGEX_SIGNS.isdisjoint(name):
+        return False
+    first_part, *middle, last = pattern.split("*")
+    at, end = len(first_part), len(name) - len(last)
+    if at > end or not name.startswith(first_part) or not name.endswith(last):
+        return False
+    for part in middle:
+        found = name.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True

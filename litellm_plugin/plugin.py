@@ -16,11 +16,9 @@ from litellm_plugin.accounts.caller import Caller, not_reserved, own_id
 from litellm_plugin.accounts.directory import Directory
 from litellm_plugin.accounts.ownership import AccountOwners
 from litellm_plugin.accounts.users import Users
-from litellm_plugin.audit_log import Audit
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.counters import Counters, in_redis
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.cache.tier import SecondTier
 from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
@@ -33,22 +31,23 @@ from litellm_plugin.config.settings import (
     Settings,
     Timeouts,
 )
-from litellm_plugin.errors import BackstageUnavailable, never_show
+from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.authenticator import Authenticator
-from litellm_plugin.identity.jwks import NoKeysError
+from litellm_plugin.identity.key_sets import NoKeysError
 from litellm_plugin.identity.keycloak import BridgeVerifier
 from litellm_plugin.identity.principal import Principal, UserPrincipal
-from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
+from litellm_plugin.identity.token_cache import MAX_SECONDS, TokenCache
 from litellm_plugin.keys.bridge import Bridge
-from litellm_plugin.keys.limits import KeyRules
 from litellm_plugin.keys.opencode import OpencodeKeys
+from litellm_plugin.keys.policy import KeyPolicies
 from litellm_plugin.keys.service import Keys
-from litellm_plugin.keys.undelivered import LostKeys
+from litellm_plugin.keys.undelivered import UndeliveredKeys
 from litellm_plugin.models import Models
 from litellm_plugin.observability import logs, metrics
-from litellm_plugin.observability.readiness import Look, Readiness
+from litellm_plugin.observability.readiness import Check, Readiness
 from litellm_plugin.rate_limits import RateLimits
+from litellm_plugin.redaction import register_secrets
 from litellm_plugin.teams.administration import TeamAdmin
 from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports
@@ -62,7 +61,7 @@ class Plugin:
     """What the routes work with."""
 
     settings: Settings
-    authenticator: RememberedTokens
+    authenticator: TokenCache
     plugin_keys: PluginKeys
     catalog: Catalog
     directory: Directory
@@ -74,7 +73,6 @@ class Plugin:
     teams: Teams
     models: Models
     team_admin: TeamAdmin
-    audit: Audit
     bridge: Bridge
     bridge_tokens: BridgeVerifier | None  # None: the bridge is closed
     opencode: OpencodeKeys
@@ -145,7 +143,7 @@ def build(
     Raises:
         ConfigError: They ask for what is not installed.
     """
-    never_show(settings.secrets())
+    register_secrets(settings.secrets())
     metrics.started(litellm_plugin.__version__)
     utc_now = now or (lambda: datetime.now(UTC))
     service = settings.service
@@ -158,10 +156,9 @@ def build(
     plugin_keys = plugin_keys or PluginKeys.load(settings)
     tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
     fetch = KeySetReader(backstage)
-    # As long as nothing else is remembered, no token is.
-    remembering = service.cache_seconds != 0
+    caching = service.cache_seconds != 0
     verifier = Authenticator(settings, fetch, plugin_keys)
-    authenticator = RememberedTokens(verifier, MAX_SECONDS if remembering else 0.0)
+    authenticator = TokenCache(verifier, MAX_SECONDS if caching else 0.0)
 
     def catalog_token() -> str:
         return service.backstage_token or tokens.issue("catalog")
@@ -196,9 +193,11 @@ def build(
     users = Users(litellm, cache, reports, settings, owners, utc_now)
     teams = Teams(litellm, cache, reports, users, access, settings.display)
     models = Models(litellm, cache)
-    ceilings = KeyRules(settings, directory, models, cache, utc_now)
-    lost_keys = LostKeys(litellm, cache, looking=service.circuit_breaker)
-    keys = Keys(litellm, cache, users, teams, settings.key_generation, ceilings, lost_keys, utc_now)
+    policies = KeyPolicies(settings, directory, models, cache, utc_now)
+    undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
+    keys = Keys(
+        litellm, cache, users, teams, settings.key_generation, policies, undelivered, utc_now
+    )
 
     def backstage_works() -> bool:
         try:
@@ -208,7 +207,7 @@ def build(
             return False
 
     seen_keys = KeySetReader(upstream(settings, "Backstage", where, timeouts=LOOKING))
-    others: dict[str, Look] = {}
+    others: dict[str, Check] = {}
     if settings.cache.connection is not None:
         others[settings.cache.store] = lambda: cache.stamps("readiness") is not None
     readiness = Readiness(
@@ -217,7 +216,7 @@ def build(
         strict=service.strict_readiness,
     )
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
-    logs.guard()  # every module has been imported by now
+    logs.add_filters()  # every module has been imported by now
     return Plugin(
         settings=settings,
         authenticator=authenticator,
@@ -232,7 +231,6 @@ def build(
         teams=teams,
         models=models,
         team_admin=TeamAdmin(settings, litellm, cache, catalog, users, access, utc_now),
-        audit=Audit(litellm, settings.provisioning),
         bridge=Bridge(settings, users, keys, directory, utc_now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, utc_now),
@@ -291,7 +289,7 @@ def _cache(settings: Settings) -> Cache:
         ConfigError: ``backend.cache`` asks for what is not installed.
     """
     service, connection = settings.service, settings.cache.connection
-    tier: SecondTier | None = None
+    tier = None
     if connection is not None:
         # Whoever reads by other settings does not read the same.
         installation = repr((settings.base_url, settings.discovery, settings.team_admin))

@@ -1,8 +1,9 @@
-"""How often somebody may: changes by each caller, tokens that do not hold from each address."""
+"""Rate limits: of changes by each caller, and of invalid tokens from each network."""
 
 from __future__ import annotations
 
 from litellm_plugin.cache.counters import Counters
+from litellm_plugin.config.settings import Rate
 from litellm_plugin.config.settings import RateLimits as Rates
 from litellm_plugin.errors import TooManyRequests
 
@@ -10,51 +11,52 @@ _WRITES, _SERVICE_WRITES, _FAILED_TOKENS = "writes", "service-writes", "failed-t
 
 
 class RateLimits:
-    """Counts, and refuses.
+    """Counts requests and refuses those beyond a limit.
 
     Args:
         rates: ``litellm.service.rateLimits``.
-        counters: Where it is counted; None: nowhere.
+        counters: The counters; None where rate limits are off.
     """
 
     def __init__(self, rates: Rates, counters: Counters | None) -> None:
         self._rates = rates
         self._counters = counters
 
-    def write(self, who: str, *, service: bool) -> None:
+    def write(self, caller: str, *, service: bool) -> None:
         """Count a change.
 
         Args:
-            who: Whose; an entity ref, a subject, or what else names a caller for good.
-            service: Whether it is a service, which speaks for many.
+            caller: A stable name of the caller: an entity ref or a subject.
+            service: Whether the caller is a service, which has a limit of its own.
 
         Raises:
-            TooManyRequests: It is one too many.
+            TooManyRequests: The limit is exceeded.
         """
-        if self._counters is None:
-            return
-        rate = self._rates.service_writes if service else self._rates.writes
-        wait = self._counters.hit(rate, _SERVICE_WRITES if service else _WRITES, who)
-        if wait is not None:
-            raise TooManyRequests("Too many changes in a short time", retry_after=wait)
+        if service:
+            rate, kind = self._rates.service_writes, _SERVICE_WRITES
+        else:
+            rate, kind = self._rates.writes, _WRITES
+        self._count(rate, kind, caller, "Too many changes in a short time")
 
     def failed_token(self, network: str) -> None:
-        """Count a token that does not hold.
+        """Count an invalid token.
 
         Args:
-            network: Where it came from.
+            network: The network that the request came from.
 
         Raises:
-            TooManyRequests: It is one too many.
+            TooManyRequests: The limit is exceeded.
         """
-        if self._counters is None:
-            return
-        wait = self._counters.hit(self._rates.failed_tokens, _FAILED_TOKENS, network)
-        if wait is not None:
-            raise TooManyRequests("Too many tokens that do not hold", retry_after=wait)
+        rate = self._rates.failed_tokens
+        self._count(rate, _FAILED_TOKENS, network, "Too many invalid tokens")
 
     def suspects(self, network: str) -> bool:
-        """Tell whether too many tokens from there did not hold; costs a look into a dictionary."""
-        if self._counters is None:
-            return False
-        return self._counters.over(_FAILED_TOKENS, network) is not None
+        """Tell whether a network has exceeded the limit of invalid tokens; reads memory only."""
+        return (
+            self._counters is not None and self._counters.over(_FAILED_TOKENS, network) is not None
+        )
+
+    def _count(self, rate: Rate, kind: str, name: str, message: str) -> None:
+        wait = self._counters.hit(rate, kind, name) if self._counters is not None else None
+        if wait is not None:
+            raise TooManyRequests(message, retry_after=wait)

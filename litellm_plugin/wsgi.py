@@ -1,4 +1,4 @@
-"""The WSGI application as it is served; a fault in the configuration ends the process."""
+"""The WSGI application for servers; a fault in the configuration ends the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.factory import create_app
 from litellm_plugin.observability import logs
 
-WHERE_SPANS_GO = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+SPAN_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def load(paths: list[Path] | None = None, *, logs_as: str = "json") -> Flask:
@@ -24,13 +24,13 @@ def load(paths: list[Path] | None = None, *, logs_as: str = "json") -> Flask:
     Args:
         paths: Configuration files, the later ones winning; by default those of
             ``LITELLM_PLUGIN_CONFIG`` or of the working directory.
-        logs_as: The form of the logs, unless it is configured: ``json`` or ``text``.
+        logs_as: The format of the logs where none is configured: ``json`` or ``text``.
     """
     try:
         files = paths or default_paths(os.environ, Path.cwd())
         settings = load_settings(files, os.environ)
-        told = settings.service.logs
-        logs.configure(told.format or logs_as, told.level, access=told.access)
+        wanted = settings.service.logs
+        logs.configure(wanted.format or logs_as, wanted.level, access=wanted.access)
         app = create_app(settings)
         if _tracing(settings):
             spans().instrument(app)
@@ -41,19 +41,19 @@ def load(paths: list[Path] | None = None, *, logs_as: str = "json") -> Flask:
 
 
 def _tracing(settings: Settings) -> bool:
-    """Tell whether to make spans."""
+    """Tell whether spans are to be made."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     if settings.service.tracing is not None:
         return settings.service.tracing
-    return any(os.environ.get(name) for name in WHERE_SPANS_GO)
+    return any(os.environ.get(name) for name in SPAN_ENDPOINTS)
 
 
 def spans() -> ModuleType:
-    """Return the module that knows OpenTelemetry.
+    """Return the module that makes spans.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: OpenTelemetry is not installed.
     """
     try:
         return importlib.import_module("litellm_plugin.observability.tracing")

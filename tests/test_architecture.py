@@ -24,9 +24,10 @@ LAYERS = (
     ("cache",),
     ("clients",),
     ("observability",),
-    ("shapes", "fields", "clock", "model_names"),
+    ("shapes", "fields", "clock"),
     ("config",),
     ("errors",),
+    ("redaction", "strict_json"),
 )
 
 DOORS = {

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 from flask import Flask
 
-from litellm_plugin import create_app, errors
+from litellm_plugin import create_app, redaction
 from litellm_plugin.config.settings import Cache, Settings
-from litellm_plugin.errors import BadRequest, redact
+from litellm_plugin.errors import BadRequest
+from litellm_plugin.redaction import redact
 from tests.canaries import CONFIGURED, PASSWORD, WATCH, failed_for_output, secrets_in, shared_folder
 from tests.client import PluginClient
 from tests.fakes import FakeLiteLLM
@@ -136,7 +137,7 @@ def odd_secrets(
     settings: Settings, litellm: FakeLiteLLM, monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
     """A master key that nothing but the configuration tells from a word."""
-    monkeypatch.setattr(errors, "_configured", ())  # and as it was, when the test is over
+    monkeypatch.setattr(redaction, "_configured", ())  # and as it was, when the test is over
     litellm.master_key = "correct/horse+battery"
     return replace(settings, master_key=litellm.master_key)
 

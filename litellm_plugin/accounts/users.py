@@ -22,8 +22,9 @@ from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import Settings, UserDefaults
-from litellm_plugin.errors import Forbidden, NotFound, PluginError, UpstreamError, redact
+from litellm_plugin.errors import Forbidden, NotFound, PluginError, UpstreamError
 from litellm_plugin.observability import journal, metrics
+from litellm_plugin.redaction import redact
 from litellm_plugin.shapes import present
 from litellm_plugin.usage.periods import Reports
 

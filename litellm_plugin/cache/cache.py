@@ -1,9 +1,9 @@
-"""The cache: reads are kept for seconds, shared while under way, and never outlive a write.
+"""A read-through cache: entries live for seconds, and are invalidated by writes.
 
-Each process keeps entries in its own memory. A write invalidates them by tags, in all processes
-of a master at once (:mod:`litellm_plugin.cache.stamps`). Where Redis is configured, entries,
-stamps and locks are in Redis as well (:mod:`litellm_plugin.cache.redis`); while Redis is away,
-each process goes on by its own memory.
+Each process has its entries in its own memory. A write invalidates entries by tags, in all
+processes of a gunicorn master (:mod:`litellm_plugin.cache.stamps`). Where Redis is configured, it
+is a second tier with entries, stamps and locks for several hosts
+(:mod:`litellm_plugin.cache.redis`); while it is down, each process uses its own memory alone.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachetools import TLRUCache
 
+from litellm_plugin.cache.entry import Entry, Seen, TierUnavailableError
 from litellm_plugin.cache.locks import FileLocks
 from litellm_plugin.cache.single_flight import SingleFlight
 from litellm_plugin.cache.stamps import SHARED, StampTable
-from litellm_plugin.cache.tier import Entry, SecondTier, Seen, TierUnavailableError
 from litellm_plugin.clients import deadline
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.observability import metrics
+
+if TYPE_CHECKING:
+    from litellm_plugin.cache.redis import RedisTier  # needs redis, which may not be installed
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +38,12 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EntryHandle:
     """An entry that a read keeps beside its own.
 
     Attributes:
         value: The entry's value; None where there is no valid one.
-        keep: Called with a value and its size in rows, keeps it as of when the place was made.
+        keep: Takes a value and its size in rows, and keeps it as read when the handle was made.
     """
 
     value: Any
@@ -48,21 +51,20 @@ class Place:
 
 
 class Cache:
-    """Caches reads, by who reads and what. Safe to share between threads.
+    """Caches reads by key. Safe to share between threads.
 
     Args:
-        seconds: How long an entry is new; 0: nothing is kept.
-        stale_seconds: How long beyond that it may stand in for an upstream that is down.
-        account_seconds: How long an account is new; None: as everything.
-        stamps: How writes invalidate entries in other processes.
-        tier: What several hosts share; None: nothing.
-        max_rows: How many rows are kept at most, over all entries; the ones that were not
-            asked for longest go first.
-        clock: Unix time, in seconds.
+        seconds: TTL of an entry; 0: nothing is kept.
+        stale_seconds: How long beyond that an entry may be used while the upstream is down.
+        account_seconds: TTL of accounts; None: that of other entries.
+        stamps: The stamps of tags, shared with other processes.
+        tier: The second tier; None: there is none.
+        max_rows: Most rows that are kept, over all entries; the least recently used go first.
+        clock: Returns the Unix time in seconds.
 
     Attributes:
         seconds: As above.
-        account_seconds: How long an account is new.
+        account_seconds: TTL of accounts.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Cache:
         *,
         account_seconds: float | None = None,
         stamps: StampTable = SHARED,
-        tier: SecondTier | None = None,
+        tier: RedisTier | None = None,
         max_rows: int = MAX_ROWS,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -103,17 +105,19 @@ class Cache:
         weight: Callable[[T], int] = lambda _: 1,
         stale: Callable[[float], None] | None = None,
     ) -> T:
-        """Return what ``load`` returns, or returned a moment ago; it must not be changed.
+        """Return the cached value of ``key``, or what ``load`` returns; it must not be changed.
+
+        Concurrent reads of the same key share one call of ``load``.
 
         Args:
-            key: Who reads and what; nobody else's read is ever returned.
-            tags: The tags: what it depends on, and what :meth:`invalidate` invalidates it by.
-            load: The read.
-            seconds: How long its entry is new, if not as long as everything.
-            fresh: Ask in any case, as before a write that depends on it.
-            weight: Its size in rows.
-            stale: Called with the age, in seconds, of an entry that stands in for an
-                upstream that is down; without it none does.
+            key: What is read, and for whom; the first part is the label in the metrics.
+            tags: What the value depends on, by which :meth:`invalidate` invalidates it.
+            load: Reads from the upstream.
+            seconds: TTL of this entry, if another one than the cache's.
+            fresh: Use no cached value, as before a write that depends on it.
+            weight: Returns the value's size in rows.
+            stale: Allows an expired entry to be used while the upstream is down, and is called
+                with its age in seconds.
         """
         kind, name = key[0], "\x1f".join(key)
         lifetime = self.seconds and (self.seconds if seconds is None else seconds)
@@ -138,7 +142,7 @@ class Cache:
             return loaded
 
         try:
-            # Whoever has seen a later write has other stamps, and joins no earlier read.
+            # A read that begins after a write has other stamps, and joins no earlier read.
             value = self._flights.share((name, seen, fresh), ask)
         except UpstreamError as exc:
             if entry is None or stale is None or not exc.down:
@@ -152,13 +156,13 @@ class Cache:
             metrics.cache_read(kind, "shared")
         return value
 
-    def place(self, key: tuple[str, ...], tags: tuple[str, ...], *, seconds: float) -> Place:
-        """Return an entry by itself, or where to keep one; to be called before the read.
+    def entry(self, key: tuple[str, ...], tags: tuple[str, ...], *, seconds: float) -> EntryHandle:
+        """Return a handle to look an entry up and to keep it; to be called before its read.
 
         Args:
             key: As for :meth:`read`.
             tags: As for :meth:`read`.
-            seconds: How long the entry is new.
+            seconds: TTL of the entry.
         """
         name = "\x1f".join(key)
         entry, seen = self._look_up(name, tags, seconds)
@@ -169,10 +173,10 @@ class Cache:
                 self._keep(name, value, now, seconds, weight, seen)
 
         valid = entry is not None and bool(self.seconds) and entry.is_new(now, seconds)
-        return Place(entry.value if entry is not None and valid else None, keep)
+        return EntryHandle(entry.value if entry is not None and valid else None, keep)
 
     def stamps(self, *tags: str) -> Seen | None:
-        """Return the stamps of some tags, which change with each write; None: Redis is away."""
+        """Return the stamps of tags, which each write changes; None while Redis is down."""
         here = self._stamps.of(tags)
         if self._tier is None:
             return here, None
@@ -183,14 +187,15 @@ class Cache:
 
     @contextmanager
     def lock(self, name: str, *, on_all_hosts: bool = False) -> Iterator[bool]:
-        """Hold a lock that no other process of this host holds; with Redis, of any host.
+        """Hold a lock across the processes of this host; with Redis, across all hosts.
 
         Args:
-            name: What for.
-            on_all_hosts: Whether this host's lock does not suffice while Redis is away.
+            name: The lock's name.
+            on_all_hosts: Whether the lock of this host does not suffice while Redis is down.
 
         Yields:
-            Whether it is held; not, where it can't be had within the request's deadline.
+            Whether it is held. Not, where others hold it until the request's deadline, or where
+            it must hold on all hosts and Redis is down.
         """
         patience = min(PATIENCE, deadline.left())
         with self._locks.hold(name, patience) as here:
@@ -198,31 +203,31 @@ class Cache:
                 yield here
                 return
             with self._tier.lock(name, min(patience, deadline.left())) as everywhere:
-                away = everywhere is None and not on_all_hosts
-                yield here and (away or bool(everywhere))
+                down = everywhere is None
+                yield here and (not on_all_hosts if down else bool(everywhere))
 
     def invalidate(self, *tags: str) -> None:
-        """Invalidate all that depends on any of these tags and was read before now."""
+        """Invalidate all entries that have any of these tags."""
         self._stamps.renew(tags)
         if self._tier is not None and tags:
             try:
                 self._tier.invalidate(tags)
             except TierUnavailableError as exc:
-                log.error("other hosts may answer from before this write: %s", exc)
+                log.error("Other hosts may answer with data from before this write: %s", exc)
 
     @contextmanager
     def invalidating(self, *tags: str) -> Iterator[None]:
-        """Forget ``tags`` when the write is over, however it ended."""
+        """Invalidate ``tags`` after the block, which writes, even if it fails."""
         try:
             yield
         finally:
-            # Also after a failure: the upstream may have acted all the same.
+            # The upstream may have acted on a write that failed.
             self.invalidate(*tags)
 
     def _look_up(
         self, name: str, tags: tuple[str, ...], lifetime: float
     ) -> tuple[Entry | None, Seen]:
-        """Return a valid entry, new or stale, and the stamps that a read from now on has seen."""
+        """Return the valid entry, new or stale, and the present stamps of its tags."""
         here = self._stamps.of(tags)
         with self._lock:
             entry = self._entries.get(name)
@@ -233,7 +238,7 @@ class Cache:
         try:
             sealed, shared = self._tier.look_up(name, tags, here)
         except TierUnavailableError as exc:
-            log.debug("%s", exc)  # the tier has told it once
+            log.debug("%s", exc)  # the circuit breaker has logged it
             return entry, (here, None)
         seen = here, shared
         if entry is not None and entry.shared != shared:

@@ -1,11 +1,7 @@
-"""Counts within windows of time: in the memory of each worker, or in Redis for all.
-
-The library ``limits`` counts.
-"""
+"""Rate limits by the library ``limits``: in the memory of each worker, or in Redis for all."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -17,60 +13,63 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage, Storage
 from limits.strategies import FixedWindowRateLimiter
 
+from litellm_plugin.cache.entry import digest
 from litellm_plugin.clients.circuit_breaker import CircuitBreaker
 from litellm_plugin.config.settings import Rate
 
-MAX_OVER = 4096  # names that a worker knows to have to wait
+MAX_OVER = 4096  # clients that each worker knows to be over a limit
 
 
 class Counters:
-    """Tells who asks too often. Never raises, and never waits for long.
+    """Counts requests of clients. Never raises, and never waits for long.
 
     Args:
-        shared: Where all workers count together; None: each worker counts for itself, as it
-            does while ``shared`` fails.
-        clock: Tells the Unix time in seconds.
+        shared: The storage in which all workers count; None: each worker counts for itself, as
+            it does while ``shared`` fails.
+        clock: Returns the Unix time in seconds.
     """
 
     def __init__(
         self, shared: Storage | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self._shared = FixedWindowRateLimiter(shared) if shared is not None else None
-        self._own: FixedWindowRateLimiter | None = None  # made late: it has a thread
+        self._own: FixedWindowRateLimiter | None = None  # made after the fork: it has a thread
         self._breaker = CircuitBreaker("Redis", "each worker counts rate limits alone", failures=1)
         self._clock = clock
         self._lock = threading.Lock()
-        # Until when somebody has to wait: they are not counted again until then, and who only
-        # wants to know need not ask the store.
+        # When a client that is over a limit may ask again; until then it is not counted.
         self._over: TLRUCache[tuple[str, str], float] = TLRUCache(
             MAX_OVER, ttu=lambda _name, until, _now: until, timer=clock
         )
 
     def over(self, kind: str, name: str) -> float | None:
-        """Return how long somebody has to wait, in seconds, as far as this worker knows.
+        """Return the seconds that a client has to wait, as far as this worker knows.
 
         Args:
-            kind: What for.
-            name: Who.
+            kind: The kind of request.
+            name: The client.
+
+        Returns:
+            None where it is not known to be over the limit.
         """
         with self._lock:
             until = self._over.get((kind, name))
         return None if until is None else max(until - self._clock(), 0.0)
 
     def hit(self, rate: Rate, kind: str, name: str) -> float | None:
-        """Count somebody.
+        """Count a request of a client.
 
         Args:
-            rate: How often they may.
-            kind: What for.
-            name: Who.
+            rate: The limit.
+            kind: The kind of request.
+            name: The client.
 
         Returns:
-            None, or the seconds to wait where it was once too often.
+            None, or the seconds that the client has to wait where it is over the limit.
         """
         wait = self.over(kind, name)
         if wait is None:
-            wait = self._hit(RateLimitItemPerSecond(rate.amount, rate.seconds), kind, _digest(name))
+            wait = self._hit(RateLimitItemPerSecond(rate.amount, rate.seconds), kind, digest(name))
             if wait is not None:
                 with self._lock:
                     self._over[kind, name] = self._clock() + wait
@@ -83,7 +82,7 @@ class Counters:
             except (StorageError, OSError, ValueError) as exc:
                 self._breaker.failed(exc)
             else:
-                self._breaker.answered()
+                self._breaker.succeeded()
                 return wait
         with self._lock:
             if self._own is None:
@@ -102,13 +101,9 @@ def in_redis(pool: object, url: str, litellm: str) -> Storage:
     """Return a storage in Redis or Valkey, which may be down.
 
     Args:
-        pool: Its connections, with time-outs.
-        url: Its address.
-        litellm: The proxy's address; those who use it count together.
+        pool: Connections with time-outs.
+        url: The server's address.
+        litellm: LiteLLM's address; all services that use it count together.
     """
     options: dict[str, Any] = {"connection_pool": pool, "wrap_exceptions": True}
-    return RedisStorage(url, key_prefix=f"litellm-plugin:{_digest(litellm)}:limit", **options)
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return RedisStorage(url, key_prefix=f"litellm-plugin:{digest(litellm)}:limit", **options)

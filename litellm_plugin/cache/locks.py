@@ -1,6 +1,6 @@
-"""Locks that hold across the processes of a host: files in a folder of the service's user.
+"""Locks across the processes of a host, on files in a folder of the service's user.
 
-A lock is the system's own on an open file, so one whose holder is killed is free.
+The system locks an open file, and unlocks it when the process that holds it is killed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
 
-FILES = 1 << 10  # that there are at most; names that meet in one wait for each other
+FILES = 1 << 10  # at most; two names with the same file wait for each other
 POLL = 0.01  # seconds between two attempts
 
 
 class FileLocks:
-    """Locks by name, of all processes of this host's user.
+    """Locks by name, for all processes of this host's user.
 
-    Where the folder can't be used, no lock is held, and the log says why.
+    Where the folder can't be used, no lock is acquired, and the log says why.
     """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        # By process, too: a lock is of no use to a forked child.
+        # By process, as a forked child can't use its parent's locks.
         self._locks: dict[tuple[int, Path], FileLock] = {}
 
     @contextmanager
@@ -39,8 +39,8 @@ class FileLocks:
         """Acquire a lock and release it at the end; a thread may hold the same one twice.
 
         Args:
-            name: What for.
-            patience: How long to wait for it, in seconds.
+            name: The lock's name.
+            patience: Seconds to wait for it.
 
         Yields:
             Whether it is held.
@@ -59,23 +59,23 @@ class FileLocks:
         except Timeout:
             return None
         except OSError as exc:
-            log.warning("Locks between workers can't be had, check TMPDIR: %s", exc)
+            log.warning("Locks between workers can't be used, check TMPDIR: %s", exc)
             return None
         return lock
 
     def _lock(self, name: str) -> FileLock:
         digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).digest()
         path = private_folder() / f"{int.from_bytes(digest, 'big') % FILES:03x}.lock"
-        # The same object each time, or a thread would wait for a lock that it has.
+        # The same object each time, or a thread would wait for a lock that it holds.
         with self._guard:
             return self._locks.setdefault((os.getpid(), path), FileLock(path, mode=0o600))
 
 
 def private_folder() -> Path:
-    """Return the folder for what this user's processes share, made if need be.
+    """Return the folder that this user's processes share; make it where it is missing.
 
     Raises:
-        OSError: It can't be made, or is not this user's alone.
+        OSError: It can't be made, or other users could use it.
     """
     folder = Path(tempfile.gettempdir()) / f"litellm-plugin-{os.geteuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)

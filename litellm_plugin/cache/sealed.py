@@ -1,4 +1,4 @@
-"""Entries as bytes, for a store that others can write to."""
+"""Cache entries as authenticated bytes, for a store to which others can write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from litellm_plugin.cache.tier import Entry
+from litellm_plugin.cache.entry import Entry
 from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 SEAL_BYTES = 32
 MAX_BYTES = 1 << 20  # of one entry
 
-# Guessing a weak secret from what is in the store is to cost as much as this.
+# The cost of guessing a weak secret from an entry in the store.
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 1 << 14, 8, 1
 
 _OBJECTS: dict[str, type[Account] | type[Entity]] = {"account": Account, "entity": Entity}
@@ -29,8 +29,8 @@ _JSON = "json"
 
 # The secret of a key (masked ones have dots in them) ...
 _SECRET = re.compile(rb"sk-(?=[A-Za-z0-9_-]{8})")
-# ... unless it is within a word, as in "risk-assessment"; what JSON escapes is no letter. The
-# two are apart because a plain beginning is searched for forty times as fast.
+# ... unless within a word, as in "risk-assessment"; an escape of JSON is not part of a word. Apart,
+# because a pattern that begins with plain text is searched for forty times as fast.
 _NOT_WITHIN = re.compile(rb"(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9a-f]{4})")
 # A field that may hold a secret.
 _FIELD = re.compile(
@@ -39,47 +39,47 @@ _FIELD = re.compile(
 
 
 class Seal:
-    """Turns entries into bytes and back; only bytes it made itself, for that name, count.
+    """Turns entries into bytes and back, with a keyed hash of the bytes and the entry's name.
 
-    An entry can say that somebody may do something, or whose a key is. Who can write to
-    the store, but does not know the secret, can take such an entry away; they can't make
-    one, or put one in the place of another.
+    An entry may hold a permission, or the owner of a key. Others who can write to the store can
+    delete entries; without the secret they can't forge one, or put one in the place of another.
 
     Args:
-        secret: What the replicas know, and nobody else.
-        installation: What else they have in common; entries of another one do not count.
+        secret: A secret that all replicas have.
+        installation: Settings that all replicas have; entries of other installations are
+            not valid.
     """
 
     def __init__(self, secret: str, installation: str) -> None:
         self._key = _key(secret, installation)
 
     def close(self, name: str, entry: Entry) -> bytes | None:
-        """Return ``entry`` as bytes, JSON behind a seal; its stamps of this host are left out.
+        """Return ``entry`` as bytes: the hash, then JSON, without the stamps of this host.
 
         Args:
-            name: What it is kept under.
+            name: The name it is stored under.
             entry: Its value is JSON, a list of tuples of JSON, an Account or an Entity.
 
         Returns:
-            None where it may not leave this process: it is confidential, or too large, or would
-            not come back as it is.
+            None where it may not leave this process: it is confidential, too large, or JSON
+            would change it.
         """
         kind, value = _plain(entry.value)
         fact = [kind, value, entry.read_at, entry.seconds, entry.weight, entry.shared]
         try:
             text = json.dumps(fact, separators=(",", ":")).encode()
-            # Before it is read again, which takes longest.
+            # First, as the parsing below takes longest.
             if len(text) > MAX_BYTES - SEAL_BYTES or _confidential(text):
                 return None
-            if json.loads(text)[1] != value:  # not-a-number, a tuple, a key that is no text
+            if json.loads(text)[1] != value:  # NaN, a tuple, a key that is not a string
                 raise ValueError("JSON would change it")
         except (TypeError, ValueError, RecursionError) as exc:
-            log.warning("an entry is kept in this process only: %s", exc)
+            log.warning("A cache entry is kept in this process only: %s", exc)
             return None
         return self._seal(name, text) + text
 
     def open(self, name: str, data: bytes) -> Entry | None:
-        """Return the entry that :meth:`close` made ``data`` of; None where it did not."""
+        """Return the entry in bytes that :meth:`close` returned; None for other bytes."""
         seal, text = data[:SEAL_BYTES], data[SEAL_BYTES:]
         if not hmac.compare_digest(seal, self._seal(name, text)):
             return None
@@ -87,7 +87,7 @@ class Seal:
             kind, value, read_at, seconds, weight, shared = json.loads(text)
             return Entry(_restored(kind, value), read_at, seconds, weight, (), tuple(shared))
         except (TypeError, ValueError, KeyError):
-            return None  # of a version that keeps something else
+            return None  # written by a version with another format
 
     def _seal(self, name: str, text: bytes) -> bytes:
         sealed = hashlib.blake2b(key=self._key, digest_size=SEAL_BYTES)
@@ -96,7 +96,7 @@ class Seal:
         return sealed.digest()
 
 
-@lru_cache(4)  # it takes a while, and a process may make several applications
+@lru_cache(4)  # it is slow, and a process may make several applications
 def _key(secret: str, installation: str) -> bytes:
     salt = hashlib.sha256(installation.encode("utf-8", "surrogatepass")).digest()
     return hashlib.scrypt(
@@ -110,10 +110,10 @@ def _confidential(text: bytes) -> bool:
 
 
 def _plain(value: Any) -> tuple[str, Any]:
-    """Return as what to read ``value`` again, and what to write.
+    """Return the kind of ``value``, for :func:`_restored`, and the JSON to write.
 
-    Only the value itself can be an object: what is inside comes from LiteLLM, where
-    everybody writes metadata of their own.
+    Only the value itself can be an object of ours. What is inside comes from LiteLLM, where
+    users choose metadata.
     """
     for kind, object_type in _OBJECTS.items():
         if isinstance(value, object_type):

@@ -1,7 +1,7 @@
-"""Single flight: of those who want the same at the same time, one asks for all.
+"""Single flight: concurrent calls with the same key are made once.
 
-The first is the leader, and makes the call. Those who come while it is under way are followers:
-they wait for the leader's result, each no longer than its own request may take.
+The first caller, the leader, makes the call. Callers that come while it is under way, followers,
+wait for the leader's result, each within its own request's deadline.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from litellm_plugin.clients import deadline
 
 R = TypeVar("R")
 
-# A leader that fails with less than this left may have failed for want of time alone: it did not
-# try again where it would have had to pause. Its followers may have more time.
+# A leader that fails with less time left may have failed for lack of time alone: a retry needs a
+# pause. Its followers may have more time.
 SHORT = 0.25  # seconds
 
 
 class SingleFlight:
-    """Shares calls under way by key, from their start to their end; nothing is kept."""
+    """Shares calls that are under way, by key. Results are not kept."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._under_way: dict[Hashable, _Call] = {}
 
     def share(self, key: Hashable, call: Callable[[], R], *, repeat: bool = True) -> R:
-        """Return what ``call`` returns, or what the leader's call of the same key does.
+        """Return the result of ``call``, or of the leader's call for the same key.
 
-        A follower whose time is over calls ``call`` for itself alone, which then fails as any
-        request without time does. Each follower gets an exception of its own, of the leader's
-        class and with its attributes.
+        A follower that reaches its deadline makes the call itself, which then fails as any call
+        after the deadline. Each follower gets an exception of its own, with the class and the
+        attributes of the leader's.
 
         Args:
             key: What is asked for.
-            call: Asks.
-            repeat: Whether a follower takes over where the leader ran out of time or was ended;
-                no for a write, which may have been acted on.
+            call: Makes the call.
+            repeat: Whether a follower makes the call again where the leader ran out of time or
+                was killed; False for a write, which may have been acted on.
         """
         while True:
             with self._lock:
@@ -75,7 +75,7 @@ class _Call:
     """A call under way.
 
     Attributes:
-        cut_short: Whether it failed because of the leader, not of what was asked.
+        cut_short: Whether it failed because the leader ran out of time or was killed.
     """
 
     def __init__(self) -> None:
@@ -86,13 +86,13 @@ class _Call:
 
 
 def _own(error: BaseException) -> BaseException:
-    """Return a copy of an exception: a route notes on it how it is answered."""
+    """Return a copy of an exception, as a route sets attributes of it."""
     if not isinstance(error, Exception):
         return RuntimeError("the request that made the call was ended")
     kind = type(error)
     if kind.__module__ == "builtins":
         return copy(error)
-    # Not by copy(), which would call __init__ with ``args``: ours take other arguments.
+    # copy() would call __init__ with ``args``; ours take other arguments.
     own = kind.__new__(kind, *error.args)
     vars(own).update(vars(error))
     own.__cause__ = error.__cause__

@@ -1,10 +1,10 @@
-"""Stamps: how a write invalidates what any worker of the same master has in memory.
+"""Stamps: how a write invalidates entries in the memory of all workers of a gunicorn master.
 
-Each tag has a slot in memory that a process shares with the children it forks. A write puts a
-new random number into the slot of each tag that it touches. A cache entry has the stamps that
-were there before its read began, and is valid while they are. Nothing is locked: a slot is eight
-aligned bytes, which the processor stores and loads as one. Two tags that meet in a slot cost a
-read more, never a stale one.
+Each tag has a slot in memory that a process shares with its forked children. A write stores a new
+random number, the stamp, in the slot of each tag that it touches. A cache entry has the stamps
+from before its read, and is valid while they are in the slots. There are no locks: a slot is eight
+aligned bytes, which the processor stores and loads at once. Two tags with the same slot invalidate
+each other's entries, which costs a read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class StampTable:
     """The stamps of all tags, shared with processes that are forked later.
 
     Attributes:
-        id: A random one, which those processes inherit.
+        id: Random; those processes inherit it.
     """
 
     def __init__(self) -> None:
@@ -31,11 +31,11 @@ class StampTable:
 
     def of(self, tags: tuple[str, ...]) -> Stamps:
         """Return the present stamp of each tag."""
-        # A forked process has the hash function of its parent.
+        # Forked processes have the hash seed of their parent.
         return tuple([self._slots[hash(tag) % SLOTS] for tag in tags])
 
     def renew(self, tags: tuple[str, ...]) -> None:
-        """Give each tag a new stamp: what was read before is invalid."""
+        """Give each tag a new stamp, which invalidates its entries."""
         for tag in tags:
             self._slots[hash(tag) % SLOTS] = secrets.randbits(64)
 

@@ -1,7 +1,6 @@
-"""The ``litellm-plugin`` command: what an operator asks from a terminal.
+"""The ``litellm-plugin`` command: a module for each subcommand.
 
-A module per command. They read what the service reads, and ask whom it asks by the same
-clients; none of them writes anything, anywhere.
+They read the service's configuration and use its clients. All but ``sandbox`` only read.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from litellm_plugin.cli.whoami import whoami
 @click.group(
     "litellm",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="The configuration is what the service reads: the files of LITELLM_PLUGIN_CONFIG, "
-    "else app-config.yaml and app-config.local.yaml of the working directory.",
+    epilog="The commands read the service's configuration: the files of --config, else those of "
+    "LITELLM_PLUGIN_CONFIG, else app-config.yaml and app-config.local.yaml of the working folder.",
 )
 @click.version_option(__version__, prog_name="litellm-plugin")
-@click.option("-v", "--verbose", is_flag=True, help="Show what is logged on the way.")
+@click.option("-v", "--verbose", is_flag=True, help="Show log messages.")
 def main(*, verbose: bool) -> None:
-    """Look after the LiteLLM plugin: its configuration, its surroundings, its users."""
+    """Inspect the LiteLLM plugin: its configuration, its upstreams, its users."""
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 

@@ -1,11 +1,11 @@
-"""``config check``: what was read, from where, and what is wrong with it."""
+"""``config check`` lists keys, values, sources and faults; ``config schema`` prints a schema."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,55 +16,58 @@ from litellm_plugin.cli.terminal import (
     FAULTY,
     MASK,
     Page,
-    configured,
-    for_machines,
-    logged,
+    Row,
+    captured_log,
+    config_option,
+    json_option,
     paths_of,
     print_json,
-    shown,
+    printable,
 )
 from litellm_plugin.config import ConfigError, Reading, read_configuration
 from litellm_plugin.config.report import deepest, dotted
 from litellm_plugin.config.schema import Key, editor_schema
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.config.sources import Tree
-from litellm_plugin.errors import redact
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys
 from litellm_plugin.plugin import check_installed
+from litellm_plugin.redaction import redact
 
-NAME = 26  # characters of a key's last part; only one is longer
+NAME = 26  # width of the column of names; only one name is longer
 
 
 @click.group()
 def config() -> None:
-    """The configuration."""
+    """Check the configuration, or print its JSON Schema."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One key, as it is told.
+    """One key of the list.
 
     Attributes:
         key: Such as ``litellm.baseUrl``.
-        value: What counts; a secret is masked.
-        origins: The files it was written in, the last one winning; ``env`` for ``APP_CONFIG_*``.
-        filled: The variable or file that its text is from, if any.
+        value: The effective value; a secret is masked.
+        usual: A default in words, for a key whose default is no single value.
+        origins: The files that set the key, the last one winning; ``env`` for ``APP_CONFIG_*``.
+        filled: The variable or file that the value was filled in from, if any.
     """
 
     key: str
     value: Any
+    usual: str | None
     secret: bool
     origins: tuple[str, ...]
     filled: str | None
 
     @property
     def is_set(self) -> bool:
-        """Whether it is configured, and not a default."""
+        """Whether the key is config_option, and not a default."""
         return bool(self.origins)
 
     @property
     def origin(self) -> str:
-        """Where the value is from, in words."""
+        """The source of the value, in words."""
         if not self.is_set:
             return "default"
         return ", ".join([*self.origins, *([self.filled] if self.filled else [])])
@@ -82,15 +85,15 @@ class Line:
 
 
 @config.command()
-@configured
-@for_machines
+@config_option
+@json_option
 def check(files: Sequence[Path], *, as_json: bool) -> None:
-    """Tell what is read, from where, and every fault in it.
+    """List every key with its value and source, and every fault.
 
-    Ends with status 2 if the service would refuse to start.
+    Ends with status 2 if the service would not start.
     """
     paths = paths_of(files)
-    with logged():
+    with captured_log():
         reading = read_configuration(paths, os.environ)
         problems = list(reading.problems)
         if reading.settings is not None:
@@ -111,7 +114,7 @@ def schema() -> None:
 
 
 def _faults_at_start(settings: Settings) -> list[str]:
-    """Return what ends the start of the service although every key is well."""
+    """Return the faults that end the service's start although every key is valid."""
     problems = []
     try:
         PluginKeys.existing(settings)
@@ -125,7 +128,7 @@ def _faults_at_start(settings: Settings) -> list[str]:
 
 
 def _lines(reading: Reading) -> list[Line]:
-    # What an entry of a list leaves out has no default of its own.
+    # A key that an entry of a list leaves out has no default.
     shown_keys = (
         key
         for key in reading.keys
@@ -146,7 +149,8 @@ def _line(key: Key, tree: Tree) -> Line:
         value = _masked(value)
     origins = tuple(tree.origins_of(key.path)) if is_set else ()
     filled = deepest(key.path, tree.filled) if is_set else None
-    return Line(redact(dotted(key.path)), value, secret, origins, filled)
+    usual = key.schema.get("usual") if value is None else None
+    return Line(redact(dotted(key.path)), value, usual, secret, origins, filled)
 
 
 def _masked(value: Any) -> Any:
@@ -154,7 +158,7 @@ def _masked(value: Any) -> Any:
         return {redact(str(key)): _masked(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_masked(inner) for inner in value]
-    return shown(value) if isinstance(value, str) else value
+    return printable(value) if isinstance(value, str) else value
 
 
 def _variables() -> list[str]:
@@ -189,19 +193,18 @@ def _print(
     lines: Sequence[Line],
     problems: Sequence[str],
 ) -> None:
-    page.line("Read, later ones win:", "bold")
+    page.line("Files, later ones win:", "bold")
     for path in paths:
         page.line(str(path.absolute()), indent=2)
     for name in _variables():
-        page.line(f"{redact(name)} of the environment", indent=2)
-    sections = list(_sections(lines))
-    # The same columns in all sections; what is longer is folded.
-    cells = [row for _, rows in sections for row in rows]
-    longest = [max(len(row[column][0]) for row in cells) for column in range(3)]
+        page.line(f"{redact(name)} (environment)", indent=2)
+    # All sections have the same column widths; longer texts are wrapped.
+    longest = [max(len(_cells(line)[column][0]) for line in lines) for column in range(3)]
     first = min(longest[0], NAME)
     value = min(longest[1], (page.width - first - 6) * 3 // 5)
-    for section, rows in sections:
+    for section, members in _sections(lines):
         page.heading(section)
+        rows = [_cells(line) for line in members]
         page.rows(rows, widths=(first, value, min(longest[2], page.width - first - value - 6)))
     known = {line.partition(":")[0] for line in reading.warnings}
     unread = [redact(dotted(stray.path)) for stray in reading.strays]
@@ -222,36 +225,26 @@ def _print(
         page.line(f"The configuration is fine{told}.", "green")
 
 
-def _sections(
-    lines: Sequence[Line],
-) -> Iterator[tuple[str, list[tuple[tuple[str, str], ...]]]]:
-    """Yield the lines by the key above them; what is set comes first in each."""
+def _sections(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
+    """Return the lines of each parent key; configured keys come first."""
     sections: dict[str, list[Line]] = {}
-    for line in lines:
+    for line in sorted(lines, key=lambda line: not line.is_set):
         sections.setdefault(line.key.rpartition(".")[0], []).append(line)
-    for section, members in sorted(sections.items(), key=_place):
-        members.sort(key=lambda line: not line.is_set)
-        yield (
-            section,
-            [
-                (
-                    (line.key.rpartition(".")[2], "" if line.is_set else "dim"),
-                    ("not set" if line.value is None else shown(line.value), _style(line)),
-                    (line.origin if line.is_set or line.value is not None else "", "dim"),
-                )
-                for line in members
-            ],
-        )
+    return sorted(sections.items(), key=_place)
+
+
+def _cells(line: Line) -> Row:
+    """Return name, value and source, each with its style."""
+    value = line.usual or ("not set" if line.value is None else printable(line.value))
+    origin = line.origin if line.usual or line.value is not None else ""
+    style = "" if line.is_set else "dim"
+    return (line.key.rpartition(".")[2], style), (value, style), (origin, "dim")
 
 
 def _place(section: tuple[str, list[Line]]) -> tuple[bool, str]:
-    """Order our own keys first, then by name, with numbers by their size."""
+    """Return the sort key: ``litellm`` first, then by name, with numbers by their size."""
     name = section[0]
     return not name.startswith("litellm"), re.sub(r"\d+", lambda digits: digits[0].zfill(6), name)
-
-
-def _style(line: Line) -> str:
-    return "" if line.is_set else "dim"
 
 
 def _count(number: int, word: str) -> str:

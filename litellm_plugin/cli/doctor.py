@@ -1,4 +1,4 @@
-"""``doctor``: looks at the service's surroundings, and says what is wrong and what to do."""
+"""``doctor``: checks all that the service needs, and prints a remedy for each fault."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from litellm_plugin.cli.terminal import (
     FAULTY,
     STYLES,
     Page,
-    configured,
-    for_machines,
-    logged,
+    captured_log,
+    config_option,
+    json_option,
     paths_of,
     print_json,
 )
@@ -56,13 +56,13 @@ CHECKS: tuple[Check[World], ...] = (
     Check(
         "catalog-token",
         "Our token: catalog",
-        backstage.catalog_believes_us,
+        backstage.catalog_accepts_us,
         needs=("backstage", "finds-us"),
     ),
     Check(
         "permission-token",
         "Our token: permission",
-        backstage.permission_believes_us,
+        backstage.permission_accepts_us,
         needs=("permission", "catalog-token"),
     ),
     Check("groups", "Groups", references.groups, needs=("catalog-token",)),
@@ -77,26 +77,29 @@ CHECKS: tuple[Check[World], ...] = (
 
 
 @click.command()
-@configured
+@config_option
 @click.option(
-    "--url", metavar="URL", help="The service as browsers reach it: https://.../api/litellm."
+    "--url",
+    metavar="URL",
+    help="Check the way through the ingress too; the URL that browsers use: "
+    "https://.../api/litellm.",
 )
 @click.option(
     "--token-file",
     type=click.File("r"),
-    help="A Backstage user's token, to look through --url with; - is standard input.",
+    help="File with a Backstage user's token for requests to --url; - is standard input.",
 )
-@for_machines
+@json_option
 def doctor(
     files: Sequence[Path], url: str | None, token_file: TextIO | None, *, as_json: bool
 ) -> None:
-    """Check everything the service needs, and tell what is wrong and what to do about it.
+    """Check all that the service needs, and print a remedy for each fault.
 
-    Reads only. Ends with status 0 if nothing has failed, 1 if something has, and 2 if the
+    Only reads. Ends with status 0 if no check failed, 1 if one failed, and 2 if the
     configuration is faulty.
     """
     page = Page(err=True)
-    with logged():
+    with captured_log():
         reading = read_configuration(paths_of(files), os.environ)
         if reading.settings is None:
             _end_faulty(reading.problems, as_json=as_json)
@@ -107,7 +110,7 @@ def doctor(
         token = token_file.read().strip() if token_file else None
         world = World(reading.settings, list(reading.warnings), url, token)
         results: dict[str, Result] = {}
-        with page.progress("Looking ...") as tell:
+        with page.progress("Checking ...") as tell:
             for check, result in run(CHECKS, world):
                 results[check.id] = result
                 tell(f"{len(results)} of {len(CHECKS)}: {check.title}")
@@ -124,8 +127,12 @@ def _end_faulty(problems: Sequence[str], *, as_json: bool) -> NoReturn:
         check.id: Result(Status.SKIPPED, "The configuration is faulty", because=("configuration",))
         for check in CHECKS
     }
-    fault = "\n".join(problems)
-    results["configuration"] = Result(Status.FAILED, fault, "Correct it; config check tells more.")
+    results["configuration"] = Result(
+        Status.FAILED,
+        "\n".join(problems),
+        "Correct the configuration, or name other files with --config or LITELLM_PLUGIN_CONFIG; "
+        "config check lists every key.",
+    )
     if as_json:
         print_json(_as_json(results))
     else:
@@ -161,20 +168,15 @@ def _as_json(results: dict[str, Result]) -> dict[str, Any]:
 def _print(page: Page, results: dict[str, Result]) -> None:
     rows = []
     for check in CHECKS:
-        if check.id not in results:
+        if (result := results.get(check.id)) is None:
             continue
-        result = results[check.id]
-        word, style = result.status.value, STYLES[result.status.value]
+        status = result.status.value
+        word = status.upper() if result.status is Status.FAILED else status
+        style = STYLES["skipped"] if result.status is Status.SKIPPED else ""
         found = result.found + (f"\n> {result.remedy}" if result.remedy else "")
-        rows.append(
-            (
-                (word.upper() if result.status is Status.FAILED else word, style),
-                (check.title, "" if result.status is not Status.SKIPPED else "dim"),
-                (found, "" if result.status is not Status.SKIPPED else "dim"),
-            )
-        )
+        rows.append(((word, STYLES[status]), (check.title, style), (found, style)))
     page.rows(rows, indent=0)
     page.line()
     counts = _counted(results)
-    told = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
-    page.line(f"{told}.", STYLES["failed"] if counts["failed"] else STYLES["ok"])
+    summary = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
+    page.line(f"{summary}.", STYLES["failed"] if counts["failed"] else STYLES["ok"])

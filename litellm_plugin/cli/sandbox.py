@@ -1,4 +1,4 @@
-"""``sandbox``: the service beside stand-ins for LiteLLM and Backstage, to be tried out."""
+"""``sandbox``: runs the service beside stand-ins for LiteLLM and Backstage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 import litellm_plugin.sandbox
-from litellm_plugin.cli.terminal import FAULTY, configured, for_machines, print_json
+from litellm_plugin.cli.terminal import FAULTY, config_option, json_option, print_json
 from litellm_plugin.config import ConfigError
 from litellm_plugin.identity.signing import KeyStoreError
 from litellm_plugin.sandbox.launch import (
@@ -28,14 +28,18 @@ from litellm_plugin.sandbox.people import ALICE, BOB, CAROL, USAGE_DAYS, Person
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
-@click.option("--port", type=int, help=f"Default: {PORT}, or a free one.")
-@configured
-@for_machines
+@click.option(
+    "--port",
+    type=int,
+    help=f"Default: {PORT}, or a free port.",
+)
+@config_option
+@json_option
 def sandbox(files: Sequence[Path], host: str, port: int | None, *, as_json: bool) -> None:
     """Run the service beside stand-ins for LiteLLM and Backstage.
 
-    All of it is made up and held in memory, but the service is the one that is deployed.
-    Without --config it takes app-config.yaml of the working directory, else its own.
+    The service is the real one; the stand-ins hold made-up data in memory. Without --config
+    it reads app-config.yaml of the working directory, or its own if there is none.
     """
     try:
         with running(files or [_default_config()], os.environ, host=host, port=port) as started:
@@ -56,7 +60,7 @@ def sandbox(files: Sequence[Path], host: str, port: int | None, *, as_json: bool
 
 
 def _told(started: Sandbox) -> dict[str, object]:
-    """Return what :func:`welcome` tells, for machines."""
+    """Return the fields of ``--json``."""
     return {
         "url": started.url,
         "litellm": started.settings.base_url,
@@ -77,39 +81,44 @@ def _default_config() -> Path:
 
 
 def welcome(started: Sandbox) -> str:
-    """Return what the user is told: addresses, tokens, and commands to try."""
+    """Return the text for the user: addresses, tokens, and commands to try."""
     first_day = started.today - timedelta(days=USAGE_DAYS - 1)
     month = f"start_date={first_day}&end_date={started.today}"
     key = '{"alias": "my-first-key", "models": ["gpt-4o-mini"], "duration": "7d", "max_budget": 5}'
     team = '{"team_alias": "Robots", "models": ["gpt-4o-mini"], "max_budget": 100}'
     tried = (
         ("bob's keys", BOB, "/keys", None),
-        ("bob makes a key; its secret is told this once", BOB, "/keys/generate", key),
-        (f"what bob used in the last {USAGE_DAYS} days", BOB, f"/usage?{month}", None),
+        ("bob makes a key; only this answer has its secret", BOB, "/keys/generate", key),
+        (f"bob's usage of the last {USAGE_DAYS} days", BOB, f"/usage?{month}", None),
         ("bob's teams", BOB, "/teams", None),
-        ("carol's first visit: she becomes a user, by her group's role", CAROL, "/user/info", None),
-        ("alice makes a team, because she is in the admin group", ALICE, "/teams", team),
+        (
+            "carol's first visit creates her LiteLLM user, with her group's role",
+            CAROL,
+            "/user/info",
+            None,
+        ),
+        ("alice makes a team; she is in the admin group", ALICE, "/teams", team),
         ("alice reads the audit log", ALICE, "/audit?page=1&page_size=5", None),
-        ("bob may not", BOB, "/audit?page=1&page_size=5", None),
+        ("bob may not read it: 403", BOB, "/audit?page=1&page_size=5", None),
     )
     shown = (ALICE, BOB)
     lines = [
-        "The sandbox is up. All of it is made up, and gone when you press Ctrl-C.",
+        "The sandbox is up. Its data is made up and lost when you press Ctrl-C.",
         "",
         f"  service    {started.url}",
         f"  LiteLLM    {started.settings.base_url}  (stand-in)",
         f"  Backstage  {started.settings.discovery.backstage_url}  (stand-in)",
         "",
-        f"Tokens, good for {TOKEN_HOURS} hours:",
+        f"Tokens, valid for {TOKEN_HOURS} hours:",
         *(f"\n  {person.name}\n  {started.tokens[person]}" for person in shown),
         "",
-        "Try, in another terminal (-H @FILE sends the token that is in FILE):",
+        "Commands to try in another terminal (-H @FILE sends the token in FILE):",
         *(
             f"\n  # {what}\n  {_curl(started, person, path, body)}"
             for what, person, path, body in tried
         ),
         "",
-        "And what an operator would ask:",
+        "Commands for operators:",
         "",
         f"  export LITELLM_PLUGIN_CONFIG={','.join(map(str, started.config))}",
         *(
@@ -128,7 +137,7 @@ def welcome(started: Sandbox) -> str:
 
 
 def _program() -> str:
-    """Return how to call the command: by its path, which need not be in ``PATH``."""
+    """Return the path of the command, which need not be in ``PATH``."""
     script = Path(sys.executable).with_name("litellm-plugin")
     if not script.exists():
         return f"{sys.executable} -m litellm_plugin"

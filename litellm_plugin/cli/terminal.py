@@ -1,8 +1,7 @@
-"""What all commands have in common: options, what they print, and how they end.
+"""Options, output and exit statuses of all commands.
 
-The only place that knows rich. Text for people goes through :class:`Page`, which takes
-everything literally: a ``[`` in a value is no mark-up, and control characters are shown,
-not obeyed.
+Only this module imports rich. :class:`Page` prints text for people: it takes a ``[`` literally,
+not as mark-up, and escapes control characters.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import click
@@ -26,11 +25,11 @@ from rich.text import Text
 
 from litellm_plugin.config import ConfigError, default_paths, load_settings
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.errors import redact
+from litellm_plugin.redaction import redact
 
-FAILED, FAULTY = 1, 2  # exit statuses: something is wrong; the configuration is
+FAILED, FAULTY = 1, 2  # exit statuses: something failed; the configuration is faulty
 
-MASK = "********"  # of one length, whatever it hides
+MASK = "********"  # the same for each secret, so that it does not tell the length
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
@@ -40,49 +39,44 @@ Row = Sequence[tuple[str, str]]  # cells: text and style
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def configured(command: F) -> F:
-    """Add ``--config``: the configuration files, as ``files``."""
+def config_option(command: F) -> F:
+    """Add the option ``--config``, whose files are passed as ``files``."""
     return click.option(
         "--config",
         "files",
         multiple=True,
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Configuration file; may be given several times, later ones win.",
+        help="Configuration file. Repeat the option for several; later files win.",
     )(command)
 
 
-def for_machines(command: F) -> F:
-    """Add ``--json``, as ``as_json``."""
+def json_option(command: F) -> F:
+    """Add the option ``--json``, passed as ``as_json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def paths_of(files: Sequence[Path]) -> list[Path]:
-    """Return the configuration files: those given, else those that the service reads."""
+    """Return ``files``, or the service's configuration files if there are none."""
     return list(files) or default_paths(os.environ, Path.cwd())
 
 
 def settings_of(files: Sequence[Path]) -> Settings:
-    """Return the settings, or end the command with status 2 and every problem listed."""
-    with logged():
+    """Return the settings. If they are faulty, list every fault and end with status 2."""
+    with captured_log():
         try:
             return load_settings(paths_of(files), os.environ)
         except ConfigError as exc:
-            end_faulty(exc)
-
-
-def end_faulty(exc: ConfigError) -> NoReturn:
-    """End the command as the service ends its start."""
-    click.echo(f"The configuration is faulty:\n{exc}", err=True)
-    sys.exit(FAULTY)
+            click.echo(f"The configuration is faulty:\n{exc}", err=True)
+            sys.exit(FAULTY)
 
 
 def print_json(value: Any) -> None:
-    """Print ``value`` for machines."""
+    """Print ``value`` as JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-class _Kept(logging.Handler):
+class _Capture(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.lines: list[str] = []
@@ -92,30 +86,30 @@ class _Kept(logging.Handler):
 
 
 @contextmanager
-def logged(name: str = "litellm_plugin") -> Iterator[list[str]]:
-    """Keep what is logged below ``name`` from the terminal, and give it.
+def captured_log(name: str = "litellm_plugin") -> Iterator[list[str]]:
+    """Collect the log messages of the logger ``name`` and below, redacted, in a list.
 
-    What ``--verbose`` set up still shows it.
+    They are printed only with ``--verbose``.
     """
-    logger, kept = logging.getLogger(name), _Kept()
+    logger, handler = logging.getLogger(name), _Capture()
     level = logger.level
-    logger.addHandler(kept)
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield kept.lines
+        yield handler.lines
     finally:
-        logger.removeHandler(kept)
+        logger.removeHandler(handler)
         logger.setLevel(level)
 
 
-def shown(value: Any) -> str:
-    """Return ``value`` as text for people: JSON, but plain text as it is; no secrets in it."""
+def printable(value: Any) -> str:
+    """Return ``value`` as text without secrets: a string as it is, anything else as JSON."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return redact(_without_password(text))
 
 
 def _without_password(text: str) -> str:
-    # Who may be in a URL, and its query, is nobody's business either.
+    # The user name and the query of a URL may be secrets too.
     if "://" not in text:
         return text
     try:
@@ -131,7 +125,7 @@ def _without_password(text: str) -> str:
 
 
 class Page:
-    """Prints for people; without colours where they are not wanted.
+    """Prints text for people, with colours on a terminal unless ``NO_COLOR`` is set.
 
     Args:
         err: Whether to print to standard error.
@@ -141,7 +135,7 @@ class Page:
         self._console = Console(stderr=err, highlight=False, emoji=False)
 
     def line(self, text: str = "", style: str = "", *, indent: int = 0) -> None:
-        """Print one line, folded to the width of the terminal."""
+        """Print a line, wrapped to the width of the terminal."""
         self._print(Padding(_text(text, style), (0, 0, 0, indent)))
 
     def heading(self, text: str) -> None:
@@ -150,12 +144,12 @@ class Page:
         self.line(text, "bold")
 
     def rows(self, rows: Sequence[Row], *, indent: int = 2, widths: Sequence[int] = ()) -> None:
-        """Print rows of cells below each other; the last column takes what is left.
+        """Print a table; the last column takes the rest of the width.
 
         Args:
-            rows: The cells, each text and style.
+            rows: For each row its cells, as text and style.
             indent: Spaces in front.
-            widths: Of the columns, in characters; those that are wanting fit their text.
+            widths: Widths of the first columns in characters; other columns fit their text.
         """
         if not rows:
             return
@@ -172,7 +166,7 @@ class Page:
         if self._console.is_terminal:
             self._console.print(content)
             return
-        # Columns are filled up with spaces, which only get in the way in a file.
+        # A file gets no trailing spaces.
         with self._console.capture() as printed:
             self._console.print(content)
         for line in printed.get().splitlines():
@@ -180,14 +174,14 @@ class Page:
 
     @property
     def width(self) -> int:
-        """Characters in a line."""
+        """Width of a line in characters."""
         return self._console.width
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Callable[[str], None]]:
-        """Say what is going on for as long as it does; only where somebody looks on.
+        """Show ``text`` beside a spinner during the ``with`` block, on a terminal only.
 
-        Gives a function that replaces the text.
+        Yields a function that replaces the text.
         """
         if not self._console.is_terminal:
             yield lambda _text: None

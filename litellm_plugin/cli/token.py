@@ -1,4 +1,4 @@
-"""``token``: which principal a token proves, or why the service refuses it."""
+"""``token``: shows the principal that a token proves, or why the service refuses it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from litellm_plugin.cli.terminal import (
     FAILED,
     FAULTY,
     Page,
-    configured,
-    for_machines,
-    logged,
+    captured_log,
+    config_option,
+    json_option,
     print_json,
+    printable,
     settings_of,
-    shown,
 )
-from litellm_plugin.cli.world import unheard_plugin
+from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.errors import PluginError, redact
-from litellm_plugin.identity.jwks import NoKeysError, UnknownKey
+from litellm_plugin.errors import PluginError
 from litellm_plugin.identity.jwt import (
     BadSignature,
     Expired,
@@ -36,14 +35,16 @@ from litellm_plugin.identity.jwt import (
     audiences,
     parse,
 )
+from litellm_plugin.identity.key_sets import NoKeysError, UnknownKey
 from litellm_plugin.identity.keycloak import realm_keys_url
 from litellm_plugin.identity.plugin_token import OtherAudience, plugin_keys_url
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.signing import PLUGIN_TYP
 from litellm_plugin.identity.user_token import LIMITED_TYP, USER_TYP, is_user_token, user_keys_url
 from litellm_plugin.plugin import Plugin
+from litellm_plugin.redaction import redact
 
-# The signatures of limited user tokens: whoever has one can make the token.
+# Not printed: with one of these, a client can build a limited user token.
 _SIGNATURES = frozenset({"uip", "obo"})
 _TIMES = ("iat", "nbf", "exp")
 _STATIC = "a static external-access token"
@@ -86,24 +87,24 @@ class Reading:
     type=click.File("r"),
     help="Read the token from a file, instead of standard input or a prompt.",
 )
-@configured
-@for_machines
+@config_option
+@json_option
 def token(
     arguments: Sequence[str], source: TextIO | None, files: Sequence[Path], *, as_json: bool
 ) -> None:
-    """Tell which principal a token proves, or why the service refuses it.
+    """Show the principal that a token proves, or why the service refuses it.
 
     The service's own checks decide. Ends with status 1 if the token is refused.
     """
     if arguments:
         raise click.UsageError(
-            "A token is not taken from the command line, where every user of this host sees it "
-            "(ps). Give it on standard input, or with --file."
+            "A token is not taken from the command line, where every user of this host can see it "
+            "(ps). Pass it on standard input, or with --file."
         )
     settings = settings_of(files)
     text = _credential(source)
-    with logged():
-        plugin = unheard_plugin(settings)
+    with captured_log():
+        plugin = read_only_plugin(settings)
     reading = _read(plugin, text)
     if as_json:
         print_json(_as_json(reading))
@@ -121,14 +122,10 @@ def _credential(source: TextIO | None) -> str:
         text = click.prompt("Token", hide_input=True, err=True)
     else:
         text = sys.stdin.read()
-    words = text.split()
-    if words and words[0].lower() == "authorization:":
-        words = words[1:]
-    if words and words[0].lower() == "bearer":
-        words = words[1:]
+    words = [word for word in text.split() if word.lower() not in {"authorization:", "bearer"}]
     if len(words) != 1:
         click.echo(
-            "There is no token in it." if not words else "That is more than one word.", err=True
+            "The input has no token." if not words else "The input is more than one word.", err=True
         )
         sys.exit(FAULTY)
     return words[0]
@@ -136,7 +133,7 @@ def _credential(source: TextIO | None) -> str:
 
 def _read(plugin: Plugin, text: str) -> Reading:
     settings, reading = plugin.settings, _unverified(plugin.settings, text)
-    with logged("litellm_plugin.identity") as notes:
+    with captured_log("litellm_plugin.identity") as notes:
         try:
             principal = plugin.authenticator.authenticate(f"Bearer {text}")
         except PluginError as exc:
@@ -148,7 +145,7 @@ def _read(plugin: Plugin, text: str) -> Reading:
 
 
 def _unverified(settings: Settings, text: str) -> Reading:
-    """Return what a token claims, before any check."""
+    """Return the token's own claims, unverified."""
     try:
         token = parse(text)
         claims = dict(token.unverified_claims)
@@ -198,7 +195,7 @@ def _refused(
         if exc.status == 403:
             kind = _STATIC
         elif kind == "a LiteLLM key":
-            remedy = "LiteLLM itself takes such keys; this service wants Backstage's tokens."
+            remedy = "LiteLLM itself takes such keys; this service needs a token of Backstage."
         elif cause is None:
             refusal += f" As a JSON Web Token: {reading.no_token}."
     if cause is not None and not isinstance(cause, NoKeysError):
@@ -213,9 +210,9 @@ def _read_bridge(plugin: Plugin, text: str, reading: Reading) -> Reading:
         return replace(
             reading,
             refusal="The bridge is closed: litellm.bridge.enabled is false.",
-            remedy="Set litellm.bridge.enabled: true, if command-line clients may use such tokens.",
+            remedy="Set litellm.bridge.enabled: true to let command-line clients use such tokens.",
         )
-    with logged("litellm_plugin.identity") as notes:
+    with captured_log("litellm_plugin.identity") as notes:
         try:
             identity = plugin.bridge_tokens.verify(f"Bearer {text}")
         except PluginError as exc:
@@ -253,39 +250,39 @@ def _who(principal: Principal) -> str:
 def _refusal(
     settings: Settings, reading: Reading, exc: PluginError, cause: TokenError | None
 ) -> tuple[str, str]:
-    """Return why a token is refused, and what to do.
+    """Return why a token is refused, and a remedy.
 
     Args:
         settings: The service's settings.
         reading: The token, or the user token inside a plugin token, if that is refused.
         exc: The refusal.
-        cause: What is wrong with the token itself, if that is the reason.
+        cause: The fault of the token itself, if that is the reason.
     """
     plugin_id = settings.service.plugin_id
     match cause:
         case None:
-            return _sentence(redact(exc.message)), _whatever(settings, reading, exc)
+            return _sentence(redact(exc.message)), _remedy(settings, reading, exc)
         case OtherAudience():
-            named = ", ".join(sorted(audiences(reading.claims))) or "nobody"
+            named = ", ".join(sorted(audiences(reading.claims))) or "(none)"
             return (
                 f"It is for the plugin {named}, and this service is {plugin_id}.",
-                f"Let the caller ask for a token for {plugin_id}; or see litellm.service.pluginId.",
+                f"The caller needs a token for {plugin_id}; or correct litellm.service.pluginId.",
             )
         case Expired():
             remedy = "Get a new one; Backstage's live an hour. If it is new, compare the clocks."
         case NotYetValid():
             remedy = "Compare the clocks of this host and the issuer."
         case NoKeysError():
-            remedy = "See that this host reaches it (litellm-plugin doctor)."
+            remedy = "Check that this host can reach the key set (litellm-plugin doctor)."
         case _:
             remedy = (
-                "It is of another Backstage, or older than its keys: sign in anew, or correct "
+                "It is of another Backstage, or its key was replaced: sign in again, or correct "
                 "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints."
             )
     return _reason(cause, reading), remedy
 
 
-def _whatever(settings: Settings, reading: Reading, exc: PluginError) -> str:
+def _remedy(settings: Settings, reading: Reading, exc: PluginError) -> str:
     typ = reading.header.get("typ")
     if exc.status == 403:
         plugin = settings.service.plugin_id
@@ -297,7 +294,7 @@ def _whatever(settings: Settings, reading: Reading, exc: PluginError) -> str:
     number = len(settings.external_access)
     return (
         "It is neither a user's nor a plugin's token, and none of the "
-        f"{number} entries of backend.auth.externalAccess knows it."
+        f"{number} entries of backend.auth.externalAccess accepts it."
     )
 
 
@@ -329,7 +326,7 @@ def _ago(seconds: float) -> str:
     return f"{max(int(seconds), 1)} s"
 
 
-# -- what is printed -------------------------------------------------------------
+# -- output -------------------------------------------------------------
 
 
 def _tellable(claims: Mapping[str, Any]) -> dict[str, Any]:
@@ -340,7 +337,7 @@ def _time(value: Any) -> str:
     try:
         return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (TypeError, ValueError, OverflowError, OSError):
-        return shown(value)
+        return printable(value)
 
 
 def _as_json(reading: Reading) -> dict[str, Any]:
@@ -375,11 +372,14 @@ def _print(page: Page, reading: Reading) -> None:
             page.heading(title)
             page.rows(
                 [
-                    ((shown(name), ""), (_time(value) if name in _TIMES else shown(value), ""))
+                    (
+                        (printable(name), ""),
+                        (_time(value) if name in _TIMES else printable(value), ""),
+                    )
                     for name, value in members.items()
                 ]
             )
     if reading.notes:
-        page.heading("Noted on the way")
+        page.heading("Log messages")
         for note in reading.notes:
             page.line(note, "dim", indent=2)

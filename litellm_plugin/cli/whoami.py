@@ -1,4 +1,4 @@
-"""``whoami``: what somebody would get here, and what LiteLLM has of them."""
+"""``whoami``: a user's groups, role and LiteLLM account, or what a first visit would create."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from litellm_plugin.accounts.ownership import is_administrator
 from litellm_plugin.cli.terminal import (
     FAILED,
     Page,
-    configured,
-    for_machines,
-    logged,
+    captured_log,
+    config_option,
+    json_option,
     print_json,
+    printable,
     settings_of,
-    shown,
 )
-from litellm_plugin.cli.world import unheard_plugin
+from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.clients.backstage import Entity, split_ref
 from litellm_plugin.clients.litellm import Account
-from litellm_plugin.errors import BackstageUnavailable, Conflict, PluginError, redact
+from litellm_plugin.errors import BackstageUnavailable, Conflict, PluginError
 from litellm_plugin.identity.principal import UserPrincipal
 from litellm_plugin.plugin import Plugin
+from litellm_plugin.redaction import redact
 
-# What LiteLLM has of a user that says what they may spend and call.
+# Fields of a LiteLLM user that limit spending and calls.
 _LIMITS = ("max_budget", "budget_duration", "budget_reset_at", "models", "tpm_limit", "rpm_limit")
 
 
 @click.command()
 @click.argument("user")
-@configured
-@for_machines
+@config_option
+@json_option
 def whoami(user: str, files: Sequence[Path], *, as_json: bool) -> None:
-    """Tell which role USER would get, and what LiteLLM has of them.
+    """Show the role and LiteLLM account of USER, or what a first visit would create.
 
     USER is an entity ref, such as user:default/jane, or a name in the default namespace.
-    Reads only: nobody is provisioned. Ends with status 1 if it can't be told.
+    Only reads, and provisions no user. Ends with status 1 if the catalog or LiteLLM fails.
     """
     settings = settings_of(files)
     ref = user if ":" in user else f"user:default/{user}"
     if split_ref(ref) is None or not ref.lower().startswith("user:"):
-        raise click.BadParameter(f"no user's entity ref: {ref}", param_hint="USER")
-    with logged():
-        plugin = unheard_plugin(settings)
+        raise click.BadParameter(f"{ref} is not the entity ref of a user", param_hint="USER")
+    with captured_log():
+        plugin = read_only_plugin(settings)
         with Page(err=True).progress(f"Looking for {ref} ..."):
             kept = settings.service.cache_seconds != 0
             found = _found(plugin, ref.lower(), answers_kept=kept)
@@ -61,10 +62,10 @@ def whoami(user: str, files: Sequence[Path], *, as_json: bool) -> None:
 
 
 def _found(plugin: Plugin, ref: str, *, answers_kept: bool) -> dict[str, Any]:
-    """Return the documented shape."""
+    """Return the fields of ``--json``, as docs/command-line.md describes them."""
     settings = plugin.settings
     user_id = litellm_id(ref, settings.user_id_domain)
-    # Not by plugin.caller, which refuses reserved ids: the rest is told all the same.
+    # plugin.caller would refuse a reserved id; the catalog's part is shown all the same.
     caller = Caller(UserPrincipal(ref, None, None, math.inf), user_id, plugin.directory.entity)
     found: dict[str, Any] = {
         "user": ref,
@@ -83,7 +84,7 @@ def _found(plugin: Plugin, ref: str, *, answers_kept: bool) -> dict[str, Any]:
         in_catalog = caller.entity
         found.update(_by_catalog(plugin, caller, in_catalog))
     except PluginError as exc:
-        found["errors"].append(f"The catalog can't tell: {redact(exc.message)}")
+        found["errors"].append(f"The catalog failed: {redact(exc.message)}")
     try:
         not_reserved(user_id, settings)
         account = plugin.users.would_find(caller, answers_kept=answers_kept)
@@ -95,9 +96,9 @@ def _found(plugin: Plugin, ref: str, *, answers_kept: bool) -> dict[str, Any]:
         found["refused"] = f"{redact(exc.message)}. {exc.fields.get('hint', '')}"
     except BackstageUnavailable as exc:
         if not found["errors"]:
-            found["errors"].append(f"The catalog can't tell: {redact(exc.message)}")
+            found["errors"].append(f"The catalog failed: {redact(exc.message)}")
     except PluginError as exc:
-        found["errors"].append(f"LiteLLM can't tell: {redact(exc.message)}")
+        found["errors"].append(f"LiteLLM failed: {redact(exc.message)}")
     return found
 
 
@@ -151,11 +152,11 @@ def _print(page: Page, found: dict[str, Any]) -> None:
             "name": catalog["display_name"],
             "e-mail": catalog["email"],
             "groups": ", ".join(catalog["groups"]) or "none",
-            "role": found["role"] or "none: the defaults",
+            "role": found["role"] or "none; the defaults apply",
             "may": _may(found),
         }
     elif found["audit"] is not None:
-        page.line("Not in the catalog: no groups, and so the defaults.", "yellow", indent=2)
+        page.line("Not in the catalog: no groups, so the defaults apply.", "yellow", indent=2)
         rows = {}
     else:
         rows = {}
@@ -203,11 +204,14 @@ def _account_rows(account: dict[str, Any], user_id: str) -> dict[str, Any]:
 
 def _print_first_visit(page: Page, visit: dict[str, Any]) -> None:
     if not visit["creates"]:
-        page.line("Does not know them, and a first visit creates nobody", "yellow", indent=2)
-        page.line("(litellm.provisioning.enabled is false).", "yellow", indent=2)
+        page.line(
+            "No account. A first visit creates none (litellm.provisioning.enabled is false).",
+            "yellow",
+            indent=2,
+        )
         return
     user = visit["user"]
-    page.line("Does not know them yet. A first visit creates the user, with:", indent=2)
+    page.line("No account yet. A first visit creates the user, with:", indent=2)
     _rows(
         page,
         {
@@ -225,7 +229,11 @@ def _print_first_visit(page: Page, visit: dict[str, Any]) -> None:
 
 def _rows(page: Page, rows: dict[str, Any]) -> None:
     page.rows(
-        [((name, "dim"), (shown(value), "")) for name, value in rows.items() if value is not None]
+        [
+            ((name, "dim"), (printable(value), ""))
+            for name, value in rows.items()
+            if value is not None
+        ]
     )
 
 
@@ -237,9 +245,9 @@ def _budget(limits: dict[str, Any]) -> str:
     if limits.get("max_budget") is None:
         return "no limit"
     period = limits.get("budget_duration")
-    begins = limits.get("budget_reset_at")
+    reset_at = limits.get("budget_reset_at")
     return (
         f"{limits['max_budget']:,.2f} USD"
         + (f" per {period}" if period else "")
-        + (f", begins again {begins}" if begins else "")
+        + (f", reset at {reset_at}" if reset_at else "")
     )

@@ -1,28 +1,26 @@
-"""The plugin for looking only, and the world as ``doctor`` sees it through it."""
+"""A plugin that only reads, and the context that the checks of ``doctor`` share."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any
 
+from litellm_plugin.cli.checks import CheckFailedError, failed
+from litellm_plugin.cli.checks.reasons import origin_of, remedy, why
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Cache, RateLimits, Settings
-from litellm_plugin.errors import PluginError
 from litellm_plugin.identity.jwt import PrivateKey
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys
 from litellm_plugin.plugin import Plugin, build, upstream
 
-T = TypeVar("T")
 
-
-def undisturbed(settings: Settings) -> Settings:
-    """Return settings under which a look leaves nothing behind, and nothing old is seen."""
+def _without_state(settings: Settings) -> Settings:
+    """Return ``settings`` without cache, rate limits and circuit breakers."""
     service = replace(
         settings.service,
         cache_seconds=0.0,
@@ -32,36 +30,36 @@ def undisturbed(settings: Settings) -> Settings:
     return replace(settings, service=service, cache=Cache())
 
 
-def unheard_plugin(settings: Settings, keys: PluginKeys | None = None) -> Plugin:
-    """Return a plugin that leaves nothing behind, not even its key.
+def read_only_plugin(settings: Settings, keys: PluginKeys | None = None) -> Plugin:
+    """Return a plugin that caches nothing and does not write a signing key.
 
     Args:
-        settings: What the service was told.
-        keys: To sign with; by default those that there are, else a key of this moment,
-            which nobody will believe.
+        settings: The service's settings.
+        keys: The signing keys. None: the service's, or a temporary key if there is none yet,
+            with which Backstage refuses the plugin's tokens.
     """
     if keys is None:
         with suppress(KeyStoreError):
             keys = PluginKeys.existing(settings)
     signing = keys or PluginKeys(PrivateKey.generate())
-    return build(undisturbed(settings), plugin_keys=signing)
+    return build(_without_state(settings), plugin_keys=signing)
 
 
 class World:
-    """What the checks share. Safe to share between threads.
+    """The context that all checks share. Thread-safe.
 
     Args:
-        settings: What the service was told.
-        warnings: What was odd about the configuration.
-        url: Where the service is from outside, through the ingress, if that is to be looked at.
-        user_token: A Backstage user's token to look through it with.
+        settings: The service's settings.
+        warnings: Warnings about the configuration.
+        url: The service's URL through the ingress; None: do not check the ingress.
+        user_token: A Backstage user's token for requests through the ingress.
 
     Attributes:
-        plugin: It asks as the service asks, and leaves nothing behind.
-        keys: The plugin key that there is; None: none, or see ``key_fault``.
-        key_fault: Why the plugin key can't be used.
-        clocks: By upstream, how many seconds its clock is ahead of this host's, by the ``Date``
-            of its answer to the first look at it.
+        plugin: A plugin that only reads.
+        keys: The service's signing key; None if there is none, or with ``key_fault``.
+        key_fault: Why the signing key can't be used.
+        clocks: For each upstream the seconds by which its clock is ahead of this host's,
+            from the ``Date`` header of its first answer.
     """
 
     def __init__(
@@ -81,7 +79,7 @@ class World:
             self.keys = PluginKeys.existing(settings)
         except KeyStoreError as exc:
             self.key_fault = str(exc)
-        self.plugin = unheard_plugin(settings, self.keys)
+        self.plugin = read_only_plugin(settings, self.keys)
         self.clocks: dict[str, float] = {}
         self._upstreams = {
             name: upstream(settings, name, setting)
@@ -91,10 +89,8 @@ class World:
                 ("the ingress", "--url"),
             )
         }
-        self._lock = threading.RLock()
-        self._once: dict[str, Any] = {}
 
-    def look(
+    def request(
         self,
         name: str,
         url: str,
@@ -103,41 +99,35 @@ class World:
         headers: Mapping[str, str] | None = None,
         body: Any = None,
         tells_time: bool = False,
+        setting: str | None = None,
     ) -> Answer:
-        """Ask ``LiteLLM``, ``Backstage`` or ``the ingress``, without credentials unless given.
+        """Send a request, without credentials unless ``headers`` have them.
 
         Args:
-            name: Which of them; the way there is set up as for it.
-            url: Of it, or of what it leads to, such as an issuer or this service itself.
+            name: The client to use: ``LiteLLM``, ``Backstage`` or ``the ingress``.
+            url: The URL; may be another host's, such as an issuer's.
             method: Such as GET.
-            headers: Beside those that are always sent.
-            body: To be sent as JSON.
-            tells_time: Whether it is the host of that name that answers, so that its clock is
-                seen.
+            headers: Additional headers.
+            body: Sent as JSON.
+            tells_time: Whether the answer's ``Date`` is the clock of ``name``.
+            setting: The key of the configuration that has the URL, for the remedy.
 
         Raises:
+            CheckFailedError: There was no answer, and ``setting`` is given.
             NoAnswerError: There was no answer.
         """
         way: Upstream = self._upstreams[name]
-        answer = way.request(method, url, headers=headers, body=body)
+        try:
+            answer = way.request(method, url, headers=headers, body=body)
+        except NoAnswerError as exc:
+            if setting is None:
+                raise
+            found = f"{origin_of(url)}: {why(exc)}."
+            raise CheckFailedError(failed(found, remedy(exc, setting))) from exc
         ahead = _ahead(answer, time.time()) if tells_time else None
         if ahead is not None:
             self.clocks[name] = ahead
         return answer
-
-    def once(self, key: str, ask: Callable[[], T]) -> T:
-        """Return what ``ask`` gave when ``key`` was first wanted, or raise what it raised then."""
-        with self._lock:
-            if key not in self._once:
-                try:
-                    self._once[key] = (ask(), None)
-                except (PluginError, NoAnswerError) as exc:
-                    self._once[key] = (None, exc)
-            value, error = self._once[key]
-        if error is not None:
-            raise error
-        found: T = value
-        return found
 
 
 def _ahead(answer: Answer, now: float) -> float | None:
@@ -145,5 +135,5 @@ def _ahead(answer: Answer, now: float) -> float | None:
         date = parsedate_to_datetime(answer.headers.get("Date", ""))
     except ValueError:
         return None
-    # The header has whole seconds, cut off.
+    # The header is rounded down to a second.
     return date.replace(tzinfo=date.tzinfo or UTC).timestamp() + 0.5 - now

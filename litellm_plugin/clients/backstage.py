@@ -1,7 +1,7 @@
-"""Backstage's catalog and permission APIs, and its public key sets.
+"""Backstage's catalog and permission APIs, and public key sets.
 
-Each fails closed: what can't be asked raises
-:class:`~litellm_plugin.errors.BackstageUnavailable`, and nobody is allowed anything.
+All fail closed: where there is no proper answer they raise
+:class:`~litellm_plugin.errors.BackstageUnavailable`, and nothing is allowed.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from urllib.parse import quote
 
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Discovery
-from litellm_plugin.errors import BackstageUnavailable, redact
+from litellm_plugin.errors import BackstageUnavailable
+from litellm_plugin.redaction import redact
 
 log = logging.getLogger(__name__)
 
 MAX_LOGGED = 500  # characters of an error's text
-MAX_FOUND_BY = 200  # characters; the catalog has longer values in no index
+MAX_FILTER = 200  # characters of a filter's value; the catalog does not index longer ones
 PAGE_SIZE = 500  # entities
 MAX_PAGES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A catalog entity, as far as we read it.
+    """The parts of a catalog entity that are used here.
 
     Attributes:
         groups: Entity refs of the groups the user is a direct member of, lower case.
@@ -42,9 +43,9 @@ class Entity:
 
 
 def split_ref(ref: str) -> tuple[str, str, str] | None:
-    """Split an entity ref into kind, namespace and name; None where it is no full ref.
+    """Split an entity ref into kind, namespace and name; None where it has no kind or name.
 
-    The namespace may be left out and is ``default`` then; the kind may not.
+    The namespace is ``default`` where it is left out.
     """
     kind, colon, rest = ref.partition(":")
     if not colon:
@@ -61,9 +62,9 @@ class Catalog:
     """The catalog API.
 
     Args:
-        upstream: The way out.
-        discovery: Tells where the catalog is.
-        token: Gives the bearer token to ask with; a service's own.
+        upstream: Backstage.
+        discovery: Has the catalog's URL.
+        token: Returns the bearer token of this service.
     """
 
     def __init__(self, upstream: Upstream, discovery: Discovery, token: Callable[[], str]) -> None:
@@ -72,16 +73,16 @@ class Catalog:
         self._token = token
 
     def entity(self, ref: str) -> Entity | None:
-        """Look an entity up, case-insensitively.
+        """Return an entity; its ref is case-insensitive.
 
         Args:
             ref: Full entity ref, such as ``user:default/jane``.
 
         Returns:
-            The entity, or None where the catalog has none of that ref.
+            The entity, or None where the catalog has no such entity.
 
         Raises:
-            BackstageUnavailable: The catalog did not answer, or not with an entity.
+            BackstageUnavailable: The catalog did not answer with an entity.
         """
         parts = split_ref(ref)
         if parts is None or ".." in parts or "." in parts:
@@ -90,13 +91,7 @@ class Catalog:
             path = "/".join(quote(part, safe="") for part in parts)
         except UnicodeEncodeError:  # half a surrogate pair
             return None
-        answer = _asked(
-            self._upstream,
-            "GET",
-            f"{self._base_url}/entities/by-name/{path}",
-            headers={"Authorization": f"Bearer {self._token()}"},
-            expected=404,
-        )
+        answer = self._get(f"/entities/by-name/{path}", expected=404)
         if answer.status == 404:
             return None
         data = _decoded(answer)
@@ -111,7 +106,7 @@ class Catalog:
             kind: Such as ``user``.
 
         Raises:
-            BackstageUnavailable: The catalog did not answer, or not with entities.
+            BackstageUnavailable: The catalog did not answer with entities.
         """
         query = {
             "filter": f"kind={kind}",
@@ -119,18 +114,11 @@ class Catalog:
             "limit": str(PAGE_SIZE),
         }
         for _ in range(MAX_PAGES):
-            answer = _asked(
-                self._upstream,
-                "GET",
-                f"{self._base_url}/entities/by-query",
-                params=query,
-                headers={"Authorization": f"Bearer {self._token()}"},
-            )
-            data = _decoded(answer)
+            data = _decoded(self._get("/entities/by-query", query))
             items = data.get("items") if isinstance(data, dict) else None
             if not isinstance(items, list):
                 raise BackstageUnavailable("The Backstage catalog answered with no entities")
-            yield from filter(None, map(_listed_ref, items))
+            yield from filter(None, map(_ref, items))
             page = data.get("pageInfo")
             cursor = page.get("nextCursor") if isinstance(page, dict) else None
             if not isinstance(cursor, str):
@@ -139,62 +127,53 @@ class Catalog:
         raise BackstageUnavailable("The Backstage catalog's answer has too many pages")
 
     def users(self, field: str, values: Iterable[str]) -> list[tuple[str, Entity]]:
-        """Look users up by a field of theirs, case-insensitively.
+        """Return the users whose field has one of some values, case-insensitively.
 
         Args:
             field: Such as ``metadata.name`` or ``spec.profile.email``.
-            values: Any of them will do. One that can't be asked for is nobody's.
+            values: The values. One that a filter can't hold finds no user.
 
         Returns:
             Their full entity refs, in lower case, and their entities.
 
         Raises:
-            BackstageUnavailable: The catalog did not answer, or not with entities.
+            BackstageUnavailable: The catalog did not answer with users.
         """
-        asked = [value for value in values if _fits_filter(value)]
-        if not asked:
+        conditions = [f"{field}={value}" for value in values if _fits_filter(value)]
+        if not conditions:
             return []
-        answer = _asked(
-            self._upstream,
-            "GET",
-            f"{self._base_url}/entities",
-            # Of one field in one filter, any value will do.
-            params={
-                "filter": ",".join(["kind=user", *(f"{field}={value}" for value in asked)]),
-                "fields": "kind,metadata.name,metadata.namespace,relations,spec.profile",
-            },
-            headers={"Authorization": f"Bearer {self._token()}"},
-        )
-        data = _decoded(answer)
-        if not isinstance(data, list) or not all(map(_is_user, data)):
+        query = {
+            # Conditions on the same field are alternatives.
+            "filter": ",".join(["kind=user", *conditions]),
+            "fields": "kind,metadata.name,metadata.namespace,relations,spec.profile",
+        }
+        data = _decoded(self._get("/entities", query))
+        rows: list[Any] = data if isinstance(data, list) else [None]
+        found = [
+            (ref, _entity(row)) for row in rows if (ref := _ref(row)) and ref.startswith("user:")
+        ]
+        if len(found) != len(rows):
             raise BackstageUnavailable("The Backstage catalog answered with no list of users")
-        return [(_ref(row), _entity(row)) for row in data]
+        return found
 
-
-def _listed_ref(item: Any) -> str | None:
-    match item:
-        case {"kind": str(kind), "metadata": {"name": str(name), **rest}}:
-            return f"{kind}:{rest.get('namespace') or 'default'}/{name}".lower()
-    return None
+    def _get(
+        self, path: str, params: Mapping[str, str] | None = None, *, expected: int | None = None
+    ) -> Answer:
+        headers = {"Authorization": f"Bearer {self._token()}"}
+        url = self._base_url + path
+        return _ask(self._upstream, "GET", url, params=params, headers=headers, expected=expected)
 
 
 def _fits_filter(value: str) -> bool:
-    # A comma would begin another condition, and blanks around a value do not count. The catalog
-    # finds nothing by values of more than 200 characters.
-    return 0 < len(value) <= MAX_FOUND_BY and value.isprintable() and not set(value) & {",", " "}
+    # A comma would begin another condition, and blanks around a value are stripped.
+    return 0 < len(value) <= MAX_FILTER and value.isprintable() and not set(value) & {",", " "}
 
 
-def _is_user(row: Any) -> bool:
+def _ref(row: Any) -> str | None:
     match row:
-        case {"kind": str(kind), "metadata": {"name": str()}}:
-            return kind.lower() == "user"
-    return False
-
-
-def _ref(row: Mapping[str, Any]) -> str:
-    metadata = row["metadata"]
-    namespace = _text(metadata.get("namespace")) or "default"
-    return f"{row['kind']}:{namespace}/{metadata['name']}".lower()
+        case {"kind": str(kind), "metadata": {"name": str(name), **rest}}:
+            return f"{kind}:{_text(rest.get('namespace')) or 'default'}/{name}".lower()
+    return None
 
 
 def _entity(data: Mapping[str, Any]) -> Entity:
@@ -217,14 +196,14 @@ def _entity(data: Mapping[str, Any]) -> Entity:
 
 
 class Permissions:
-    """The permission API: Backstage's own policy decides."""
+    """The permission API, by which Backstage's own policy decides."""
 
     def __init__(self, upstream: Upstream, discovery: Discovery) -> None:
         self._upstream = upstream
         self._url = discovery.base_url("permission") + "/authorize"
 
     def allowed(self, name: str, action: str, token: str) -> bool:
-        """Ask whether the user behind ``token`` has a permission.
+        """Tell whether the user whom ``token`` names has a permission.
 
         Args:
             name: Such as ``litellm.key.create``.
@@ -233,11 +212,11 @@ class Permissions:
                 refuses services here.
 
         Raises:
-            BackstageUnavailable: There was no decision.
+            BackstageUnavailable: The API did not answer with a decision.
         """
         id_ = str(uuid.uuid4())
         permission = {"type": "basic", "name": name, "attributes": {"action": action}}
-        answer = _asked(
+        answer = _ask(
             self._upstream,
             "POST",
             self._url,
@@ -252,26 +231,26 @@ class Permissions:
 
 
 class KeySetReader:
-    """Fetches public key sets; callable, URL in, decoded JSON out."""
+    """Fetches public key sets: a callable that takes a URL and returns decoded JSON."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
 
     def __call__(self, url: str) -> Any:
-        """Return the decoded document.
+        """Return the decoded document at ``url``.
 
         Raises:
-            BackstageUnavailable: It can't be had.
+            BackstageUnavailable: There is none, or no answer.
         """
         if url.startswith(("http+srv://", "https+srv://")):
-            # From discovery.endpoints, and only Backstage resolves it.
+            # A target in discovery.endpoints that only Backstage can resolve.
             raise BackstageUnavailable(
                 "a DNS service record is not resolved; give the plugin an external target, too"
             )
-        return _decoded(_asked(self._upstream, "GET", url))
+        return _decoded(_ask(self._upstream, "GET", url))
 
 
-def _asked(
+def _ask(
     upstream: Upstream,
     method: str,
     url: str,
@@ -281,7 +260,7 @@ def _asked(
     body: Any = None,
     expected: int | None = None,
 ) -> Answer:
-    """Return an answer of 2xx, or of the ``expected`` status."""
+    """Return an answer with status 2xx or ``expected``; raise for all others."""
     try:
         answer = upstream.request(method, url, params=params, headers=headers, body=body)
     except NoAnswerError as exc:
@@ -289,9 +268,8 @@ def _asked(
     if not answer.ok and answer.status != expected:
         text = redact(answer.text)[:MAX_LOGGED]
         log.warning("%s %s answered %d: %s", method, url, answer.status, text)
-        raise BackstageUnavailable(
-            f"{upstream.name} answered {answer.status}", answered=answer.status, told=text
-        )
+        message = f"{upstream.name} answered {answer.status}"
+        raise BackstageUnavailable(message, answered=answer.status)
     return answer
 
 

@@ -1,8 +1,8 @@
-"""A circuit breaker: whether something is asked at all while it does not answer.
+"""A circuit breaker: closed, all requests pass; open, one passes in ``PAUSE`` seconds as a trial.
 
-pybreaker and its like hold a lock, or count who is inside, while a call is under
-way; a call that hangs would then decide for how long nobody looks again. Here
-nothing is held: while it is open, one request in ``PAUSE`` seconds is let through.
+A trial that succeeds closes it. pybreaker and similar libraries hold a lock, or count callers,
+while a call is under way, so that a call that hangs decides when the next trial is. Here nothing
+is held.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from threading import Lock
 log = logging.getLogger(__name__)
 
 FAILURES = 5  # in a row, after which it opens
-PAUSE = 1.0  # seconds between two requests that try whether it may close
+PAUSE = 1.0  # seconds between two trials while it is open
 QUIET = 60.0  # seconds between two log messages that it has opened
 
 
@@ -25,10 +25,10 @@ class CircuitBreaker:
 
     Args:
         name: Of the upstream, for the log.
-        meanwhile: What becomes of other requests while it is open, for the log.
+        meanwhile: What happens to other requests while it is open, for the log.
         failures: How many failures in a row open it.
-        timer: Tells the time in seconds; must never go back.
-        changed: Is told True when it opens, and False when it closes.
+        timer: Returns a monotonic time in seconds.
+        changed: Called with True when it opens, and with False when it closes.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class CircuitBreaker:
         self._changed = changed
         self._lock = Lock()  # for a few instructions, never for a call
         self._failures = 0
-        self._next = 0.0  # when the next request may try
+        self._next = 0.0  # when the next trial may begin
         self._quiet_until = -math.inf
-        self._told = False  # the log says that it is open
+        self._logged = False  # the last log message says that it is open
 
     @property
     def open(self) -> bool:
@@ -57,7 +57,10 @@ class CircuitBreaker:
         return self._failures >= self._limit
 
     def admits(self) -> bool:
-        """Tell whether to ask now; True is for one request, which then tells how it went."""
+        """Tell whether a request may be sent now.
+
+        Each True is for one request, whose result is to be reported by ``succeeded`` or ``failed``.
+        """
         if not self.open:
             return True
         with self._lock:
@@ -67,23 +70,23 @@ class CircuitBreaker:
             self._next = now + PAUSE
             return True
 
-    def answered(self) -> None:
-        """Note that the upstream has answered; whatever it said."""
+    def succeeded(self) -> None:
+        """Note that the upstream has answered, whatever the answer is."""
         if not self._failures:
             return
         with self._lock:
             was_open, self._failures, changed = self.open, 0, self._changed
-            told, self._told = self._told, False
+            logged, self._logged = self._logged, False
         if was_open:
             changed(False)
-        if told:
+        if logged:
             log.warning("%s answers again", self._name)
 
     def failed(self, reason: object = "") -> None:
-        """Note that it has not.
+        """Note that the upstream has not answered.
 
         Args:
-            reason: Why not, for the log.
+            reason: Why, for the log.
         """
         with self._lock:
             self._failures += 1
@@ -91,12 +94,12 @@ class CircuitBreaker:
             if opens:
                 now = self._timer()
                 self._next = now + PAUSE
-                tell = now >= self._quiet_until
-                if tell:
-                    self._told, self._quiet_until = True, now + QUIET
+                loud = now >= self._quiet_until
+                if loud:
+                    self._logged, self._quiet_until = True, now + QUIET
         if opens:
             changed(True)
-            if tell:
+            if loud:
                 log.error(
                     "%s does not answer%s; until it does, one request in %g s is tried, and %s",
                     self._name,
@@ -105,8 +108,8 @@ class CircuitBreaker:
                     self._meanwhile,
                 )
 
-    def forget(self) -> None:
-        """Note that nobody goes by it any more: it counts as closed, whatever comes back late."""
+    def retire(self) -> None:
+        """Close it for good, as it is no longer used; late reports change nothing."""
         with self._lock:
             was_open, self._failures = self.open, 0
             changed, self._changed = self._changed, bool

@@ -1,7 +1,7 @@
-"""How long the request that is being served may still take: all its calls, together.
+"""The deadline of the request that is being served, which all its calls share.
 
-It begins where a request arrives and goes wherever its work goes, as a context
-variable. What is done for nobody's request, such as in the background, has no end.
+It is a context variable, so that it follows the request's work into other threads. Work in the
+background has no deadline.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ _end: ContextVar[float] = ContextVar("deadline", default=math.inf)  # on the mon
 
 
 def begin(seconds: float) -> None:
-    """Let what follows end within some seconds."""
+    """Set the deadline to some seconds from now."""
     _end.set(time.monotonic() + seconds)
 
 
 def end() -> None:
-    """Let what follows take as long as it takes."""
+    """Remove the deadline."""
     _end.set(math.inf)
 
 
 def left() -> float:
-    """Return the seconds that are left; negative when they are over."""
+    """Return the seconds until the deadline: negative after it, infinite where there is none."""
     return _end.get() - time.monotonic()
 
 
 @contextmanager
 def keeping(seconds: float) -> Iterator[None]:
-    """Let what is done inside end sooner, so that there is time to see what came of it.
+    """Move the deadline of the block forward, so that time is left for what follows the block.
 
     Args:
-        seconds: How much sooner; at most a sixth of what is left.
+        seconds: How much time to leave; at most a sixth of what there is.
     """
     kept = max(min(seconds, left() / 6), 0.0)
     outer = _end.set(_end.get() - kept)

@@ -13,10 +13,10 @@ import json
 import re
 from typing import Any
 
-MAX_TEXT = 10_000  # characters that are looked at
-MAX_PRINTED = 4000  # characters of a printed object
-MAX_DEPTH = 8  # objects within objects, printed or not
-MAX_PARTS = 10  # of a list, or printed in one text
+MAX_TEXT = 10_000  # characters that are read
+MAX_PRINTED = 4000  # characters of a printed object that is parsed
+MAX_DEPTH = 8  # levels of nested objects, printed or not
+MAX_PARTS = 10  # items of a list, or printed objects in one text
 
 _TEXT_KEYS = ("error", "message", "detail", "msg")
 _PRINTED = re.compile(r"[{\[](?=\s*['\"{\[])")  # the beginning of a printed dict or list
@@ -26,17 +26,17 @@ _TOKEN = re.compile(
 # An attribute of a printed Python object: user_email=None, members=[Member(user_id='bob'
 _ATTRIBUTE = re.compile(r"\w=(?:None\b|True\b|False\b|['\"]|\[?[A-Z]\w*\()")
 _STATUS = re.compile(r"(?:^|(?<=\s))[1-5]\d\d:\s*$")  # str() of FastAPI's HTTPException
-# The text in an object that can't be read, such as one that LiteLLM has cut.
+# The text in a printed object that can't be parsed, such as one that LiteLLM has cut.
 _FIELD = re.compile(r"""['"](?:error|message|detail|msg)['"]:\s*(?:'([^'{\[]++)|"([^"{\[]++))""")
 _PLACES = {"body", "query", "path", "header", "cookie"}  # the first part of FastAPI's ``loc``
 
 
 def sentence(value: Any, depth: int = 0) -> str:
-    """Return what an error body, or a part of one, says to people; "" where it says nothing.
+    """Return the sentence in an error body, or in a part of one; "" where there is none.
 
     Args:
         value: Any JSON value.
-        depth: How many objects ``value`` is in.
+        depth: How many objects ``value`` is nested in.
     """
     if depth > MAX_DEPTH:
         return ""
@@ -56,32 +56,32 @@ def sentence(value: Any, depth: int = 0) -> str:
 
 
 def _field(loc: Any) -> str:
-    """Return the field of ``loc``: ``max_budget``, ``models.0``; "" where it names none."""
+    """Return the field that FastAPI's ``loc`` names, such as ``models.0``; "" for none."""
     parts = list(loc) if isinstance(loc, list | tuple) else []
     if parts and parts[0] in _PLACES:
         del parts[0]
-    # A body that is no JSON has the position in it, and no field.
+    # For a body that is not JSON, ``loc`` has a position in place of a field.
     return ".".join(map(str, parts)) if parts and isinstance(parts[0], str) else ""
 
 
 def _without_printed(text: str, depth: int) -> str:
     """Return a text in which each printed object is replaced by its own sentence."""
-    told = ""
+    done = ""
     for _ in range(MAX_PARTS):
-        begun = _PRINTED.search(text)
-        if begun is None:
+        start = _PRINTED.search(text)
+        if start is None:
             break
-        before = _STATUS.sub("", text[: begun.start()])
-        printed = _balanced(text[begun.start() :])
-        read = _read(printed)
-        if read is not None:
-            said = sentence(read, depth + 1)
+        before = _STATUS.sub("", text[: start.start()])
+        printed = _balanced(text[start.start() :])
+        value = _parsed(printed)
+        if value is not None:
+            inner = sentence(value, depth + 1)
         else:
             found = _FIELD.search(printed)
-            said = (found[1] or found[2]) if found else ""
-        told += before + said if said else before.rstrip(" :=,-")
-        text = text[begun.start() + len(printed) :]
-    return told + text
+            inner = (found[1] or found[2]) if found else ""
+        done += before + inner if inner else before.rstrip(" :=,-")
+        text = text[start.start() + len(printed) :]
+    return done + text
 
 
 def _without_attributes(text: str) -> str:
@@ -94,7 +94,7 @@ def _without_attributes(text: str) -> str:
 
 
 def _balanced(text: str) -> str:
-    """Return the printed object at the beginning of a text; all of it where no end is found."""
+    """Return the printed object at the start of a text; the whole text where it has no end."""
     level = 0
     for token in _TOKEN.finditer(text[:MAX_PRINTED]):
         level += bool(token["open"]) - bool(token["close"])
@@ -103,13 +103,13 @@ def _balanced(text: str) -> str:
     return text
 
 
-def _read(printed: str) -> Any:
-    """Return the dict or list that is printed as JSON or Python; None where it can't be read."""
+def _parsed(printed: str) -> Any:
+    """Return the dict or list that is printed as JSON or Python; None where it can't be parsed."""
     if len(printed) > MAX_PRINTED:
         return None
-    for read in (json.loads, ast.literal_eval):
+    for parse in (json.loads, ast.literal_eval):
         try:
-            value = read(printed)
+            value = parse(printed)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
         if isinstance(value, dict | list):

@@ -1,28 +1,24 @@
 """The only way out: one pooled ``requests`` session per upstream.
 
-Whatever a caller forgets is decided here: time-outs on connecting, on silence
-and on the whole call, within the deadline of the request that is served; reads
-tried again, and upstreams that are down left alone; no redirects, no cookies, no
-proxies, netrc or CA bundle from the environment unless configured; answers
-bounded in size.
+``requests`` sends. Added here is what it does not have: one deadline for a whole call, reads
+that are retried, a circuit breaker for each host, answers of a bounded size, and pooled
+connections that are not used when they are about to end. Redirects are not followed and cookies
+not kept; proxies, netrc and CA bundle of the environment count only where that is configured.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import logging
-import math
 import os
 import random
 import socket
-import ssl
 import threading
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from http.client import HTTPResponse, RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
@@ -36,37 +32,35 @@ from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.utils import default_headers, get_netrc_auth
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from litellm_plugin import strict_json
 from litellm_plugin.clients import deadline
 from litellm_plugin.clients.circuit_breaker import CircuitBreaker
 from litellm_plugin.config.settings import Timeouts
-from litellm_plugin.errors import redact
-from litellm_plugin.observability import metrics
-from litellm_plugin.observability.context import passed_on
+from litellm_plugin.observability import metrics, request_id
+from litellm_plugin.redaction import redact
 
 log = logging.getLogger(__name__)
 
-POOL_SIZE = 64
-# An upstream has a few, unless discovery puts the plugin's id into the host: tokens name those.
+POOL_SIZE = 64  # connections to one host that are kept
+# Discovery may put the plugin's id, which a token names, into the host; else there are a few.
 MOST_HOSTS = 64
-PATIENCE = 2.0  # seconds to wait for a place among those who ask at once
+UNLIMITED = 1 << 20  # calls at the same time
+PATIENCE = 2.0  # seconds to wait until fewer than ``at_once`` calls are under way
 READ_ATTEMPTS = 4
-FIRST_PAUSE = 0.05  # seconds before the second attempt; doubled each time
-# What stands in front of an upstream says so of one that is down, and sometimes it does itself.
-NOBODY_THERE = frozenset({502, 503, 504})
+FIRST_PAUSE = 0.05  # seconds before the second attempt; doubled for each further one
+NOBODY_THERE = frozenset({502, 503, 504})  # statuses of a host that is down, or of its proxy
 MAX_BODY_BYTES = 64 * 1024 * 1024
-# Uvicorn and Node close a connection that was idle for 5 seconds. One that is
-# about to be closed is not used: a POST that meets the end can't be repeated.
+# Uvicorn and Node close a connection that was idle for 5 seconds. A POST that is sent meanwhile
+# can't be repeated, so older ones are not used.
 IDLE_SECONDS = 4.0
 
 _HEADERS = dict(default_headers())
 
-# What requests raises is an OSError; urllib3's own errors and those about text
-# that no header or URL can hold come through it now and then.
+# The errors of requests are OSErrors; errors of urllib3, and those about text that no header or
+# URL can hold, come through requests now and then.
 _FAILURES = (OSError, HTTPError, UnicodeError)
-# Of those, what a connection that is refused or breaks comes as.
 _BROKEN = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 
 
@@ -74,18 +68,17 @@ class NoAnswerError(Exception):
     """The upstream could not be reached, was silent, or broke off.
 
     Attributes:
-        sent: Whether the request may have reached it: False only where nothing
-            was sent, so that nothing can have been acted upon.
-        passing: Whether the next attempt may do better: a connection was refused, or broke.
-        down: Whether it is the upstream that failed.
+        sent: Whether the upstream may have got the request, and acted on it.
+        retryable: Whether another attempt may succeed: a connection was refused, or broke.
+        down: Whether the circuit breaker counts it as a failure of the upstream.
     """
 
     def __init__(
-        self, message: str, *, sent: bool, passing: bool = False, down: bool = False
+        self, message: str, *, sent: bool, retryable: bool = False, down: bool = False
     ) -> None:
         super().__init__(message)
         self.sent = sent
-        self.passing = passing
+        self.retryable = retryable
         self.down = down
 
 
@@ -112,57 +105,59 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The body as text; bytes that are no UTF-8 are replaced."""
+        """The body as text; bytes that are not UTF-8 are replaced."""
         return self.body.decode("utf-8", "replace")
 
     def json(self) -> Any:
         """Return the decoded JSON.
 
         Raises:
-            ValueError: It is no JSON, nested too deep, or has a number that is not finite.
+            ValueError: It is not JSON, nested too deep, or has a number that is not finite.
         """
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
-            pass  # half a surrogate pair, which Python and JavaScript let through, is one reason
-        try:
-            return json.loads(self.body, parse_constant=_refuse_constant, parse_float=_finite)
-        except RecursionError as exc:
-            raise ValueError("nested too deep") from exc
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{text} is out of range")
-    return number
+            # orjson refuses half a surrogate pair, which Python and JavaScript let through.
+            return strict_json.loads(self.body)
 
 
 class _Breakers(LRUCache[str, CircuitBreaker]):
-    """By scheme, host and port, of which one may be down alone."""
+    """The circuit breakers of one upstream, by scheme, host and port."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(MOST_HOSTS)
+        self._name = name
+        self._lock = threading.Lock()
+
+    def of(self, url: str) -> CircuitBreaker:
+        parts = urlsplit(url)
+        host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        with self._lock:
+            return self[host]
+
+    def __missing__(self, host: str) -> CircuitBreaker:
+        changed = partial(metrics.circuit_open, self._name)
+        self[host] = breaker = CircuitBreaker(f"{self._name} at {host}", changed=changed)
+        return breaker
 
     def popitem(self) -> tuple[str, CircuitBreaker]:
         host, breaker = super().popitem()
-        breaker.forget()
+        breaker.retire()
         return host, breaker
 
 
 class Upstream:
-    """One service that is asked over HTTP; any number of threads may ask at once.
+    """One service that is asked over HTTP. Safe to share between threads.
 
     Args:
         name: For messages, such as ``LiteLLM``.
-        setting: What says where it is, for the operator's log.
+        setting: The setting that has its address, for the operator's log.
         at_once: How many threads may be asking at the same time; None: any number.
         timeouts: Limits of each call, in seconds, within the deadline of the request that
             is served. Names are resolved by the system, which has limits of its own.
-        attempts: How often a GET is tried, where it fails for a moment.
-        breaking: Whether a host that does not answer is asked now and then only.
-        trust_environment: Take proxies, netrc and CA bundles from the environment.
+        attempts: How often a GET is tried.
+        breaking: Whether each host has a circuit breaker.
+        trust_environment: Whether to use proxies, netrc and CA bundle of the environment.
         ca_file: CA bundle to check the upstream's certificate with.
     """
 
@@ -180,20 +175,22 @@ class Upstream:
     ) -> None:
         self.name = name
         self._setting = setting
-        self._places = threading.BoundedSemaphore(at_once) if at_once else None
+        self._places = threading.BoundedSemaphore(at_once or UNLIMITED)
         self._timeouts = timeouts
         self._attempts = attempts
-        self._breaking = breaking
-        self._breakers = _Breakers(MOST_HOSTS)
-        self._lock = threading.Lock()
+        self._breakers = _Breakers(name) if breaking else None
         self._trust_environment = trust_environment
-        # Given with each call, because REQUESTS_CA_BUNDLE beats the session's own.
-        self._verify = True if ca_file is None else str(ca_file)
+        self._ca_file = ca_file
         self._open()
 
     def _open(self) -> None:
         session = _Session()
         session.trust_env = self._trust_environment
+        session.stream = True
+        # By send() alone, requests reads proxies from the environment, but no CA bundle.
+        bundles = [os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")]
+        trusted = next(filter(None, bundles), True) if self._trust_environment else True
+        session.verify = str(self._ca_file) if self._ca_file else trusted
         session.cookies = RequestsCookieJar(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("http://", "https://"):
             session.mount(scheme, _Adapter(pool_maxsize=POOL_SIZE))
@@ -212,194 +209,145 @@ class Upstream:
         """Ask, and read the whole answer.
 
         Args:
-            method: HTTP method. Only a GET is tried again: anything else may have been acted on.
+            method: HTTP method. Only a GET is retried: anything else may have been acted on.
             url: Absolute URL, its path percent-encoded.
             params: Query; a space becomes ``%20``, because LiteLLM takes ``+`` literally.
             body: Sent as JSON unless None.
             headers: Request headers, the credentials among them.
-            again: The statuses after which a GET is tried again.
+            again: The statuses after which a GET is retried.
 
         Raises:
             NoAnswerError: There was no complete answer within the time-outs.
         """
-        breaker = self._breaker(url)
+        breaker = self._breakers.of(url) if self._breakers is not None else None
         if breaker is not None and not breaker.admits():
             raise NoAnswerError(f"{self.name} does not answer at present", sent=False)
         try:
-            answer = self._tried(method, url, params, body, headers or {}, again)
+            request = self._prepared(method, url, params, body, headers or {})
+            answer = self._with_retries(request, again)
         except NoAnswerError as exc:
             if breaker is not None and exc.down:
                 breaker.failed()
             raise
         if breaker is not None:
-            (breaker.failed if answer.status in NOBODY_THERE else breaker.answered)()
+            (breaker.failed if answer.status in NOBODY_THERE else breaker.succeeded)()
         return answer
 
-    def _tried(
+    def _prepared(
         self,
         method: str,
         url: str,
         params: Mapping[str, str] | None,
         body: Any,
         headers: Mapping[str, str],
-        again: Container[int],
-    ) -> Answer:
-        for pause in _pauses(self._attempts if method == "GET" else 1):
-            last = pause is None or pause >= deadline.left()
+    ) -> requests.PreparedRequest:
+        # Not by Session.prepare_request(), whose merging of settings takes longer than sending.
+        request = requests.PreparedRequest()
+        try:
+            if params:
+                url = f"{url}?{urlencode(params, quote_via=quote, safe='')}"
+            if "Authorization" in headers:
+                auth: Any = _unchanged  # else netrc or a password in the URL would replace it
+            else:
+                auth = get_netrc_auth(url) if self._trust_environment else None
+            named = {**_HEADERS, **request_id.headers(), **headers}
+            request.prepare(method, url, headers=named, json=body, auth=auth)
+        except _FAILURES as exc:
+            raise self._no_answer(exc, sent=False, fair=True) from exc
+        return request
+
+    def _with_retries(self, request: requests.PreparedRequest, again: Container[int]) -> Answer:
+        attempts = self._attempts if request.method == "GET" else 1
+        for turn in range(attempts):
+            pause = FIRST_PAUSE * 2**turn * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+            last = turn == attempts - 1 or pause >= deadline.left()
             try:
-                answer = self._once(method, url, params, body, headers)
+                answer = self._attempt(request)
                 if last or answer.status not in again:
                     return answer
             except NoAnswerError as exc:
-                if last or not exc.passing:
+                if last or not exc.retryable:
                     raise
-            time.sleep(pause or 0.0)
+            time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
-    def _once(
-        self,
-        method: str,
-        url: str,
-        params: Mapping[str, str] | None,
-        body: Any,
-        headers: Mapping[str, str],
-    ) -> Answer:
+    def _attempt(self, request: requests.PreparedRequest) -> Answer:
         patience = min(PATIENCE, deadline.left())
         if patience <= 0:
             raise NoAnswerError(f"There was no time left to ask {self.name}", sent=False)
-        if self._places is not None and not self._places.acquire(timeout=patience):
+        if not self._places.acquire(timeout=patience):
             raise NoAnswerError(f"{self.name} is asked too much at once", sent=False)
+        began, status = time.perf_counter(), None
         try:
-            return self._measured(method, url, params, body, headers)
-        finally:
-            if self._places is not None:
-                self._places.release()
-
-    def _breaker(self, url: str) -> CircuitBreaker | None:
-        if not self._breaking:
-            return None
-        parts = urlsplit(url)
-        host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        with self._lock:
-            breaker = self._breakers.get(host)
-            if breaker is None:
-                changed = partial(metrics.left_alone, self.name)
-                breaker = CircuitBreaker(f"{self.name} at {host}", changed=changed)
-                self._breakers[host] = breaker
-        return breaker
-
-    def _measured(self, method: str, *about: Any) -> Answer:
-        with metrics.upstream_call(self.name, method) as answered:
-            answer = self._request(method, *about)
-            answered.append(answer.status)
+            answer = self._exchange(request)
+            status = answer.status
             return answer
+        finally:
+            self._places.release()
+            seconds = time.perf_counter() - began
+            metrics.upstream_call(self.name, request.method or "", status, seconds)
 
-    def _request(
-        self,
-        method: str,
-        url: str,
-        params: Mapping[str, str] | None,
-        body: Any,
-        headers: Mapping[str, str],
-    ) -> Answer:
+    def _exchange(self, request: requests.PreparedRequest) -> Answer:
         if self._process != os.getpid():
             # Two processes that read from one socket get each other's answers.
             self._open()
         limits = self._timeouts
-        given = min(limits.total, deadline.left())
-        call = _Call(time.monotonic() + given, limits.connect, limits.read)
-        scope = _call.set(call)
+        budget = min(limits.total, deadline.left())
+        call = _Call(time.monotonic() + budget, limits.connect, limits.read)
+        outer = _call.set(call)
         try:
-            if params:
-                url = f"{url}?{urlencode(params, quote_via=quote, safe='')}"
             try:
-                return self._exchange(method, url, body, headers, call)
+                return self._send(request, call)
             except requests.ConnectionError:
-                if method != "GET" or not call.met_the_end:
+                if request.method != "GET" or not call.met_the_end:
                     raise
             call.reuse = False
-            return self._exchange(method, url, body, headers, call)
+            return self._send(request, call)
         except _FAILURES as exc:
             # A request that came with little time left says nothing about the upstream.
-            fair = not _is_late(exc) or given >= limits.total / 2
+            fair = not _is_late(exc) or budget >= limits.total / 2
             raise self._no_answer(exc, sent=call.sent, fair=fair) from exc
         finally:
-            _call.reset(scope)
+            _call.reset(outer)
 
-    def _exchange(
-        self, method: str, url: str, body: Any, headers: Mapping[str, str], call: _Call
-    ) -> Answer:
-        request = self._prepared(method, url, body, headers)
-        with self._session.send(
-            request,
-            timeout=(min(call.connecting, call.left), min(call.silence, call.left)),
-            allow_redirects=False,
-            **self._environment(request),
-        ) as response:
+    def _send(self, request: requests.PreparedRequest, call: _Call) -> Answer:
+        timeout = (call.within(call.connect), call.within(call.read))
+        with self._session.send(request, timeout=timeout, allow_redirects=False) as response:
             if response.status_code < 200:
                 # The real answer is still to come, and must not become the next call's.
                 raise NoAnswerError(f"{self.name} broke off", sent=True)
-            reason, body = response.reason or "", self._bounded(response)
-            return Answer(response.status_code, reason, body, response.headers)
-
-    def _prepared(
-        self, method: str, url: str, body: Any, headers: Mapping[str, str]
-    ) -> requests.PreparedRequest:
-        # What Session.request does besides, to merge settings that we do not have, and to
-        # look at the same addresses again and again, costs as much as sending.
-        base, question, query = url.partition("?")
-        request = requests.PreparedRequest()
-        request.prepare_method(method)
-        request.url = f"{_normalized(base)}{question}{query}"
-        request.prepare_headers({**_HEADERS, **passed_on(), **headers})
-        request.prepare_body(None, None, json=body)
-        if "Authorization" not in headers:  # or netrc, or a password in the URL, would beat it
-            request.prepare_auth(get_netrc_auth(url) if self._trust_environment else None, url)
-        return request
-
-    def _environment(self, request: requests.PreparedRequest) -> Any:
-        if not self._trust_environment:
-            return {"stream": True, "verify": self._verify, "proxies": {}, "cert": None}
-        return self._session.merge_environment_settings(
-            request.url or "", {}, stream=True, verify=self._verify, cert=None
-        )
-
-    def _bounded(self, response: requests.Response) -> bytes:
-        content = bytearray()
-        for chunk in response.iter_content(64 * 1024):
-            content += chunk
-            if len(content) > MAX_BODY_BYTES:
-                raise NoAnswerError(f"{self.name} sent too much", sent=True)
-        return bytes(content)
+            content = bytearray()
+            for chunk in response.iter_content(64 * 1024):
+                content += chunk
+                if len(content) > MAX_BODY_BYTES:
+                    raise NoAnswerError(f"{self.name} sent too much", sent=True)
+            status, reason = response.status_code, response.reason or ""
+            return Answer(status, reason, bytes(content), response.headers)
 
     def _no_answer(self, exc: Exception, *, sent: bool, fair: bool) -> NoAnswerError:
+        late = _is_late(exc)
         if sent:
-            what = "did not answer in time" if _is_late(exc) else "broke off"
+            what = "did not answer in time" if late else "broke off"
         else:
-            what = "could not be reached" + (" in time" if _is_late(exc) else "")
+            what = "could not be reached in time" if late else "could not be reached"
         # An invalid header would be quoted, and may be the one with the credentials.
         secret = isinstance(exc, requests.exceptions.InvalidHeader)
         reason = type(exc).__name__ if secret else redact(str(exc))
         log.warning(
             "%s %s; check that it is up, and %s: %s", self.name, what, self._setting, reason
         )
-        passing = isinstance(exc, _BROKEN) and not isinstance(exc, requests.exceptions.SSLError)
+        broken = isinstance(exc, _BROKEN) and not isinstance(exc, requests.exceptions.SSLError)
         return NoAnswerError(
             f"{self.name} {what}",
             sent=sent,
-            passing=passing and not _is_late(exc),
+            retryable=broken and not late,
             # A ValueError is about what was to be sent.
             down=fair and not isinstance(exc, ValueError),
         )
 
 
-def _pauses(attempts: int) -> Iterator[float | None]:
-    """Yield for each attempt how long to wait after it failed, in seconds; None: give up."""
-    pause = FIRST_PAUSE
-    for _ in range(attempts - 1):
-        yield pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
-        pause *= 2
-    yield None
+def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
 def _is_late(exc: BaseException) -> bool:
@@ -411,56 +359,53 @@ def _is_late(exc: BaseException) -> bool:
     return isinstance(exc, TimeoutError | ReadTimeoutError)
 
 
-@lru_cache(1024)
-def _normalized(url: str) -> str:
-    """Return an address without a query as ``requests`` sends it, an international name encoded."""
-    request = requests.PreparedRequest()
-    request.prepare_url(url, None)
-    return request.url or url
-
-
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:  # noqa: ARG002
         # Even when it follows none, requests reads a redirect's body to its end.
         return None
 
-    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        _call.get().sent = True  # for all we know; our own adapter knows better
-        return super().send(request, **kwargs)
-
 
 @dataclass(slots=True)
 class _Call:
-    """What a call allows, and how far it has come."""
+    """Limits and progress of the call that this thread makes, for its connection.
 
-    deadline: float  # on the monotonic clock
-    connecting: float  # seconds, for TCP and again for TLS
-    silence: float  # seconds
-    reuse: bool = True  # a connection of the pool will do
-    connected: bool = False  # a new connection was made
-    sent: bool = False
-    reused: bool = False  # it was sent over a connection of the pool
-    answered: bool = False  # a first byte has come back
+    Attributes:
+        deadline: End of the whole call, on the monotonic clock.
+        connect: Limit, in seconds, of TCP, and again of TLS.
+        read: Limit, in seconds, of each silence.
+        reuse: Whether to take a connection from the pool.
+        sent: Whether the upstream may have got something.
+        reused: Whether the request was sent over a connection from the pool.
+        answered: Whether a first byte has come back.
+    """
 
-    @property
-    def left(self) -> float:
-        """Seconds until the deadline; never 0, which a socket takes for "do not wait"."""
-        return max(self.deadline - time.monotonic(), 0.001)
+    deadline: float
+    connect: float
+    read: float
+    reuse: bool = True
+    sent: bool = True  # for all we know, until a connection of ours is to be used
+    reused: bool = False
+    answered: bool = False
+
+    def within(self, seconds: float) -> float:
+        """Return the time-out for a step that may take some seconds: not beyond the deadline."""
+        # Never 0, which a socket takes for "do not wait".
+        return max(min(seconds, self.deadline - time.monotonic()), 0.001)
 
     @property
     def met_the_end(self) -> bool:
-        """Whether a connection of the pool turned out to be closed."""
+        """Whether the connection from the pool turned out to be closed."""
         return self.reused and not self.answered
 
 
 _call: ContextVar[_Call] = ContextVar("call")
 
 
-class _BoundedReader(io.RawIOBase):
+class _TimedReader(io.RawIOBase):
     """A socket's reading side that stops at the deadline of the whole call.
 
-    A time-out on a socket limits one silence only, so an upstream that sends a
-    byte now and then, in its headers too, could hold a thread for ever.
+    A socket's own time-out limits each silence, so an upstream that sends a byte now and then,
+    in its headers too, could hold a thread for ever.
 
     Attributes:
         ended: Whether the other side has closed the connection.
@@ -478,7 +423,7 @@ class _BoundedReader(io.RawIOBase):
         call = _call.get()
         if time.monotonic() >= call.deadline:
             raise TimeoutError("timed out")
-        self._sock.settimeout(min(call.silence, call.left))
+        self._sock.settimeout(call.within(call.read))
         count: int | None = self._raw.readinto(buffer)
         if count:
             call.answered = True
@@ -493,7 +438,7 @@ class _BoundedReader(io.RawIOBase):
 class _Response(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self._reader = _BoundedReader(self.fp.detach(), sock)
+        self._reader = _TimedReader(self.fp.detach(), sock)
         self.fp = io.BufferedReader(self._reader)
 
     def begin(self) -> None:
@@ -505,43 +450,27 @@ class _Response(HTTPResponse):
 
 class _HTTPConnection(HTTPConnection):
     response_class = _Response
-    _used_at = 0.0
+    _used_at: float | None = None  # when it was last sent something; None: it is new
 
     @property
     def is_connected(self) -> bool:
         """Whether the pool may hand it out again."""
-        rested = time.monotonic() - self._used_at
-        if not _call.get().reuse or rested >= IDLE_SECONDS:
-            return False
-        if self.sock is None or isinstance(self.sock, ssl.SSLSocket):
-            return super().is_connected
-        # The same without a poll, for which gevent sets up a watcher and a timer: it is
-        # quiet if the other side has neither closed it nor sent what nobody asked for.
-        self.sock.settimeout(0)
-        try:
-            self.sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
-
-    def connect(self) -> None:
-        super().connect()
-        _call.get().connected = True
+        rested = time.monotonic() - (self._used_at or 0.0)
+        return _call.get().reuse and rested < IDLE_SECONDS and super().is_connected
 
     def _new_conn(self) -> socket.socket:
+        self._used_at = None
         sock = super()._new_conn()
         call = _call.get()
-        sock.settimeout(min(call.connecting, call.left))  # for TLS, which begins now
+        sock.settimeout(call.within(call.connect))  # for TLS, which begins now
         return sock
 
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
         call = _call.get()
-        call.sent, call.reused = True, not call.connected
-        self.sock.settimeout(min(call.silence, call.left))
+        call.sent, call.reused = True, self._used_at is not None
+        self.sock.settimeout(call.within(call.read))
         super().send(data)
 
     def getresponse(self) -> Any:
@@ -553,30 +482,15 @@ class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
     pass
 
 
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _HTTPConnection
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection
-
-
-_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+_TIMED = {HTTPConnection: _HTTPConnection, HTTPSConnection: _HTTPSConnection}
 
 
 class _Adapter(HTTPAdapter):
-    """Connects through the classes above, also to and through proxies."""
+    """Connects through the classes above, also to and through HTTP proxies."""
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
-        _call.get().sent = False  # until a connection does
-        return super().send(*args, **kwargs)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):  # those connect in their own way
-            manager.pool_classes_by_scheme = _POOLS
-        return manager
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = _TIMED.get(pool.ConnectionCls, pool.ConnectionCls)
+        # Those to a SOCKS proxy are none of ours, and do not tell whether they have sent anything.
+        _call.get().sent = not issubclass(pool.ConnectionCls, _HTTPConnection)
+        return pool

@@ -18,8 +18,9 @@ from urllib.parse import quote
 from litellm_plugin.clients.error_texts import sentence
 from litellm_plugin.clients.http import NOBODY_THERE, Answer, NoAnswerError, Upstream
 from litellm_plugin.clients.litellm_version import KnownVersion
-from litellm_plugin.errors import UpstreamError, UsageUnavailable, redact
-from litellm_plugin.observability.context import carried
+from litellm_plugin.errors import UpstreamError, UsageUnavailable
+from litellm_plugin.observability.request_id import with_context
+from litellm_plugin.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -537,7 +538,7 @@ class LiteLLM:
     def _side_by_side(self, call: Callable[[A], R], arguments: Sequence[A]) -> list[R]:
         if len(arguments) < 2:
             return [call(argument) for argument in arguments]
-        return list(self._workers.map(carried(call), arguments))
+        return list(self._workers.map(with_context(call), arguments))
 
 
 def upstream_error(answer: Answer) -> UpstreamError:

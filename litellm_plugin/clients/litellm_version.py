@@ -1,4 +1,4 @@
-"""LiteLLM's version: which are supported, and which one answers."""
+"""The version of the LiteLLM that answers, and the oldest one that is supported."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from litellm_plugin.errors import UpstreamError, UsageUnavailable
 
 log = logging.getLogger(__name__)
 
-OLDEST = "1.81.14"  # before it, daily activity ignores user_id and tells of everybody's usage
-KEPT = 300.0  # seconds
-PATIENCE = 30.0  # seconds to wait for another request's question, where no deadline is sooner
-UNKNOWN_KEPT = 60.0  # seconds until an unknown version is asked for again
+OLDEST = "1.81.14"  # older ones ignore the user_id of daily activity: all users' usage is in it
+KEPT = 300.0  # seconds until the version is asked for again
+UNKNOWN_KEPT = 60.0  # the same for an unknown one
+PATIENCE = 30.0  # seconds to wait while another request asks, where no deadline is sooner
 
 _NUMBERS = re.compile(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
 
 
 def is_too_old(version: str) -> bool | None:
-    """Tell whether a version is older than :data:`OLDEST`; None for what is no version.
+    """Tell whether a version is older than :data:`OLDEST`; None where the text is not a version.
 
     Args:
         version: Such as ``1.81.14``, ``1.81.14.rc1``, ``1.81.14-stable``, ``v1.82.0``: only the
@@ -38,14 +38,14 @@ def _numbers(version: str) -> tuple[int, ...] | None:
 
 
 class KnownVersion:
-    """The version of the LiteLLM that answers, asked for once in :data:`KEPT` seconds.
+    """LiteLLM's version, asked for once in :data:`KEPT` seconds. Safe to share between threads.
 
-    Requests of all threads share it. While LiteLLM does not tell, the version it told last
-    goes on counting.
+    While LiteLLM does not name its version, the last one that it named counts.
 
     Args:
-        ask: Asks LiteLLM; returns None where it does not tell, and may raise UpstreamError.
-        timer: Tells seconds, from any start.
+        ask: Asks LiteLLM; returns None where the answer names no version, and may raise
+            UpstreamError.
+        timer: Returns a monotonic time in seconds.
     """
 
     def __init__(
@@ -58,19 +58,19 @@ class KnownVersion:
         self._until = float("-inf")
 
     def refuse_too_old(self) -> None:
-        """Refuse to ask a LiteLLM for somebody's usage that would tell everybody's.
+        """Refuse to read usage from a LiteLLM that would answer with all users' usage.
 
-        A version that is unknown is allowed, with a warning in the log.
+        An unknown version is allowed, with a warning in the log.
 
         Raises:
             UsageUnavailable: LiteLLM is older than :data:`OLDEST`.
         """
-        # A request waits for another one's question as long as its own deadline allows.
+        # One request asks; the others wait within their own deadlines.
         patience = min(max(deadline.left(), 0), PATIENCE)
         if self._timer() >= self._until and self._lock.acquire(timeout=patience):
             try:
                 if self._timer() >= self._until:
-                    self._learn()
+                    self._refresh()
             finally:
                 self._lock.release()
         version = self._version
@@ -80,7 +80,7 @@ class KnownVersion:
                 f"Update LiteLLM to {OLDEST} or newer."
             )
 
-    def _learn(self) -> None:
+    def _refresh(self) -> None:
         try:
             version = self._ask()
         except UpstreamError as exc:
@@ -91,9 +91,9 @@ class KnownVersion:
         else:
             kept = UNKNOWN_KEPT
             log.warning(
-                "LiteLLM's version is unknown (%s); usage is told on the assumption that it is "
-                "%s or newer. litellm-plugin doctor looks closer",
-                version or self._version or "not told",
+                "LiteLLM's version is unknown (%s) and taken for %s or newer, so that usage can be "
+                "read; litellm-plugin doctor looks closer",
+                version or self._version or "not named",
                 OLDEST,
             )
         self._until = self._timer() + kept

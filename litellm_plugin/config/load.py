@@ -1,4 +1,4 @@
-"""Reads the configuration, and tells in one go all that is wrong with it."""
+"""Reads the configuration and reports all problems at once."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _BASE_URL = ("backend", "baseUrl")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the configuration says, and what there is to say about it.
+    """The result of reading a configuration.
 
     Attributes:
         settings: None if there are problems.
-        keys: Every key that is read, set or not.
-        tree: Knows where each value is from.
-        problems: One line each; none of them quotes a value.
-        warnings: Likewise.
-        strays: The keys below ``litellm`` that nothing reads.
+        keys: Every key that this service reads, set or not.
+        tree: The values, each with its origin.
+        problems: One line each, without values.
+        warnings: One line each, without values.
+        strays: Unknown keys below ``litellm``.
     """
 
     settings: Settings | None
@@ -55,11 +55,12 @@ def load_settings(paths: Sequence[Path], environ: Mapping[str, str]) -> Settings
     """Read the configuration files, in order, and ``APP_CONFIG_*`` of the environment.
 
     Args:
-        paths: Later files win; :func:`~litellm_plugin.config.default_paths` names the usual.
+        paths: Later files override earlier ones; see
+            :func:`~litellm_plugin.config.default_paths`.
         environ: Variables for ``${X}`` and ``$env``, and ``APP_CONFIG_*``.
 
     Raises:
-        ConfigError: Something is missing or wrong; it names all of it.
+        ConfigError: The configuration has problems; the error lists all of them.
     """
     reading = read_configuration(paths, environ)
     if reading.settings is None:
@@ -68,7 +69,7 @@ def load_settings(paths: Sequence[Path], environ: Mapping[str, str]) -> Settings
 
 
 def read_configuration(paths: Sequence[Path], environ: Mapping[str, str]) -> Reading:
-    """Read the configuration as :func:`load_settings` does, and tell all that is seen of it."""
+    """Read the configuration like :func:`load_settings`, but return problems and details."""
     report = Report()
     tree = read_tree(paths, environ, report)
     found = list(walk(json_schema(), tree.data))
@@ -103,24 +104,24 @@ def _checked(tree: Tree, strays: Sequence[Stray], report: Report) -> AppConfig |
         errors = exc.errors(include_url=False)
     misspelt = {(*s.path[:-1], s.meant): f"{s.path[-1]} is written" for s in strays if s.meant}
     for error in errors:
-        told = error.get("ctx", {})
-        # Pydantic adds which form of a value it has tried, such as <object>.
-        path = tuple(part for part in error["loc"] if str(part)[:1] != "<") + told.get("at", ())
-        text = told.get("text", error["type"])
+        context = error.get("ctx", {})
+        # Pydantic puts the form of a value that it has tried, such as <object>, into the path.
+        path = tuple(part for part in error["loc"] if str(part)[:1] != "<") + context.get("at", ())
+        text = context.get("text", error["type"])
         if text == "missing":
             report.missing(path, deepest(path, tree.left_out) or misspelt.get(path))
         elif error["type"] == "fault":
             report.problem(path, text)
-        elif error["type"] != "unexpected_keyword_argument":  # which is a stray
+        elif error["type"] != "unexpected_keyword_argument":  # that is one of strays
             wanted = "list of objects" if error["type"] == "tuple_type" else "object"
-            got = told.get("got") or kind(error["input"])
+            got = context.get("got") or kind(error["input"])
             origin = tree.origins_of(path)[-1]
-            report.problem(path, f"got {got} in {origin}, wanted {told.get('wanted', wanted)}")
+            report.problem(path, f"got {got} in {origin}, wanted {context.get('wanted', wanted)}")
     return None
 
 
 def _judge_left_out(key: Key, tree: Tree, report: Report) -> None:
-    """Report limits, and entries of lists, that were written and are left out."""
+    """Report limits and entries of lists that are written but missing."""
     reason = deepest(key.path, tree.left_out)
     if key.value is None and key.schema.get("limits") and reason:
         report.missing(key.path, reason)
@@ -136,9 +137,9 @@ def _judge_left_out(key: Key, tree: Tree, report: Report) -> None:
 
 
 def _judge_discovery(settings: Settings, report: Report) -> None:
-    """Report DNS service records that are the only target of a plugin which this service asks.
+    """Report plugins that this service calls and whose only target is a DNS service record.
 
-    Other plugins may have them: Backstage resolves them, and this service does not.
+    Backstage resolves such records, this service does not.
     """
     permission = ("permission",) if settings.permission_enabled else ()
     for plugin in ("auth", "catalog", *permission):
@@ -151,20 +152,20 @@ def _judge_discovery(settings: Settings, report: Report) -> None:
 
 
 def _oddities(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tuple[str, str]]:
-    """Yield what will not work as it may be meant: a key, and what to say of it."""
+    """Yield settings that may not work as meant: a key and the text of a warning."""
     yield from _odd_groups(config.litellm)
     domain = config.litellm.user_id_domain
     if domain is not None and not _DOMAIN.fullmatch(domain):
-        told = "no domain such as example.com; user ids end with @ and this"
-        yield "litellm.userIdDomain", told
+        text = "no domain such as example.com; user ids end with @ and this"
+        yield "litellm.userIdDomain", text
     if tree.at("litellm", "teamAdmin") is not None and not settings.team_management:
         yield "litellm.teamAdmin", "without effect; it needs a group, and permission.enabled"
     if settings.bridge.enabled and settings.bridge.issuer is None:
-        told = "missing; the bridge is enabled, and its routes are left out"
-        yield "litellm.bridge.issuer", told
+        text = "missing; the bridge is enabled, and its routes are left out"
+        yield "litellm.bridge.issuer", text
     if config.backend.auth.dangerously_disable_default_auth_policy:
-        told = "not honoured; every request still needs credentials"
-        yield "backend.auth.dangerouslyDisableDefaultAuthPolicy", told
+        text = "not honoured; every request still needs credentials"
+        yield "backend.auth.dangerouslyDisableDefaultAuthPolicy", text
     if settings.cors and not settings.cors.origins:
         yield "backend.cors.origin", "missing; no other origin is let in"
     cache: Any = tree.at("backend", "cache") or {}
@@ -186,5 +187,5 @@ def _odd_groups(litellm: LiteLLM) -> Iterator[tuple[str, str]]:
         if group == "":
             yield f"litellm.{key}", "missing; nobody has this role"
         elif group and not _ENTITY_REF.fullmatch(group):
-            told = "not written as group:namespace/name in lower case: it has no members"
-            yield f"litellm.{key}", told
+            text = "not written as group:namespace/name in lower case: it has no members"
+            yield f"litellm.{key}", text

@@ -1,4 +1,4 @@
-"""Everything that is wrong with the configuration, told in one go."""
+"""The report of a configuration: all problems and warnings at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from litellm_plugin.errors import redact
+from litellm_plugin.redaction import redact
 
 _logger = logging.getLogger(__name__)
 
@@ -29,10 +29,10 @@ def deepest(path: KeyPath, notes: Mapping[KeyPath, T]) -> T | None:
 
 
 class ConfigError(Exception):
-    """The configuration can't be used.
+    """The configuration is missing something or has errors.
 
     Attributes:
-        problems: One line each. They name keys, files and types, and never a value.
+        problems: One line each, with key, file and type, and without the value.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -44,11 +44,11 @@ class ConfigError(Exception):
 
 
 class Report:
-    """Collects the problems, in the order they are found, each once.
+    """Collects problems, in the order in which they are found and without duplicates.
 
     Attributes:
-        warnings: What is odd and does no harm, one line each; it is logged as well.
-        incomplete: Whether a whole file can't be read, so that what it says is not known.
+        warnings: One line each; they are logged, too.
+        incomplete: Whether a file can't be read, so that missing keys may be in it.
     """
 
     def __init__(self) -> None:
@@ -58,22 +58,22 @@ class Report:
         self._blamed: dict[KeyPath, bool] = {}
 
     def problem(self, path: KeyPath, text: str) -> None:
-        """Add what is wrong with the key at ``path``."""
+        """Add a problem of the key at ``path``."""
         self._blamed[path] = True
         self._add(f"{dotted(path)}: {text}")
 
     def missing(self, path: KeyPath, reason: str | None) -> None:
-        """Add that the key at ``path`` is missing, if no problem explains that already."""
+        """Add that the key at ``path`` is missing, unless another problem explains that."""
         if not deepest(path, self._blamed) and not self.incomplete:
             self.problem(path, f"missing ({reason})" if reason else "missing")
 
     def unreadable(self, source: str, text: str) -> None:
-        """Add why the whole of ``source`` can't be used."""
+        """Add why the file ``source`` can't be read."""
         self.incomplete = True
         self._add(f"{source}: {text}")
 
     def warn(self, path: KeyPath, text: str) -> None:
-        """Log what is odd about the key at ``path``; ``text`` must not quote its value."""
+        """Add and log a warning about the key at ``path``; ``text`` must not quote the value."""
         line = redact(f"{dotted(path)}: {text}")
         _logger.warning("%s", line)
         self.warnings.append(line)
@@ -83,11 +83,6 @@ class Report:
         """One line each."""
         return list(self._lines)
 
-    def raise_problems(self) -> None:
-        """Raise ConfigError if there is any problem."""
-        if self._lines:
-            raise ConfigError(self.problems)
-
     def _add(self, line: str) -> None:
-        # Nothing puts a value into a line; this is for a secret that was written as a key.
+        # No line has a value in it. Redacted are secrets that were written as a key.
         self._lines[redact(line)] = None

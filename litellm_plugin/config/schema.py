@@ -1,4 +1,4 @@
-"""The whole configuration as one model: how it is checked, listed and told to editors."""
+"""The model of the whole configuration, and what follows from it: settings, keys, JSON Schema."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from litellm_plugin.config.settings import (
 from litellm_plugin.config.sources import INCLUDES
 from litellm_plugin.config.values import WORDS, WrittenAs, one_of
 
-_ALIKE = 0.75  # of 1; "masterkey", "base_url" and "rolls" are, "title" and "theme" are not
+_ALIKE = 0.75  # so that "masterkey", "base_url" and "rolls" count as misspelt, "title" not
 _LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -43,7 +43,7 @@ _LEVELS = {
 }
 
 
-# Who may call besides users and plugins. The type of an entry says what its options are.
+# Entries of externalAccess. The type of an entry decides which options it has.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,16 +139,16 @@ class _Auth(Section):
         "NOT honoured, true only logs a warning", False
     )
     external_access: tuple[_External, ...] = key(
-        "Who may call besides users and plugins. Restrictions limit a token to plugins, and in "
-        "them to permissions or actions; without any it may do everything.",
+        "Callers besides users and plugins. Restrictions limit a token to plugins, and there to "
+        "permissions or actions; without restrictions it may do everything.",
         (),
     )
     keys: tuple[Annotated[LegacyAccess, WrittenAs(_OldKey, _OldKey.access)], ...] = key(
         "The older form of type legacy.", ()
     )
     plugin_key_store: Annotated[_KeyStore, BeforeValidator(_only_of_its_type)] = key(
-        'The keys for signing plugin tokens. Several hosts need "static" and the same keys; '
-        "without it there is one key per host, see litellm.service.keyFile.",
+        'The keys that sign plugin tokens. Several hosts need "static" and the same keys; '
+        "otherwise each host has a key of its own, see litellm.service.keyFile.",
         _KeyStore,
     )
 
@@ -158,10 +158,10 @@ _Level = Annotated[str, one_of(*_LEVELS)]
 
 @dataclass(frozen=True, slots=True)
 class _AuditLevels(Section):
-    low: _Level = key("Backstage's own is debug", "info")
+    low: _Level = key("Backstage's default is debug", "info")
     medium: _Level = key("", "info")
     high: _Level = key("", "info")
-    critical: _Level = key("nothing is critical so far", "info")
+    critical: _Level = key("no event is critical so far", "info")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class _Auditor(Section):
 
 
 def unsupported(cache: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the key of ``backend.cache`` that says something unsupported, if there is one."""
+    """Return the key below ``backend.cache`` with an unsupported value, if there is one."""
     store = cache.get("store", "memory")
     if store not in SHARED_STORES:
         return None if store in ("memory", "none") else ("store",)
@@ -179,7 +179,7 @@ def unsupported(cache: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _supported(cache: Any) -> Any:
-    """Leave out the connection of a store that is not shared: its form is not known."""
+    """Drop keys of stores that this service does not use, which need not be valid."""
     if not isinstance(cache, dict):
         return cache
     if cache.get("store") in SHARED_STORES:
@@ -202,20 +202,18 @@ class _Backend(Section):
     )
     auth: _Auth = key("", _Auth)
     auditor: _Auditor = key(
-        "At which level the lines of the audit journal are logged, by the severity of what "
-        "happened.",
+        "The log level of audit events, by their severity.",
         _Auditor,
     )
     cache: Annotated[Cache, BeforeValidator(_supported), AfterValidator(_connected)] = key(
-        "Where replicas meet, as far as answers are used again at all "
-        "(litellm.service.cacheSeconds): a write through one is seen through the others, and two "
-        "first visits make one user. The workers of one host meet without it. Of other stores "
-        "that Backstage has, memory takes the place.",
+        "The cache that replicas share: a write through one is seen through the others, and two "
+        "first visits create one user. Workers of one host don't need it. "
+        "litellm.service.cacheSeconds is the TTL. Other stores of Backstage count as memory.",
         Cache,
     )
     cors: Annotated[Cors | None, BeforeValidator(lambda cors: None if cors is False else cors)] = (
         key(
-            "Browsers that come from other origins, when they call the service directly.",
+            "Browsers that call the service directly from another origin.",
             None,
             also=[{"const": False}],
         )
@@ -225,21 +223,21 @@ class _Backend(Section):
 @dataclass(frozen=True, slots=True)
 class _Discovery(Section):
     endpoints: tuple[DiscoveryEndpoint, ...] = key(
-        "Where plugins are, if not below Backstage's address. The last entry for a plugin counts. "
-        "DNS service records (http+srv://…) are for Backstage alone: auth, catalog and "
-        "permission need another target here.",
+        "Addresses of plugins that are not below Backstage's own. The last entry for a plugin "
+        "counts. This service does not resolve DNS service records (http+srv://…): auth, catalog "
+        "and permission need another target.",
         (),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Permission(Section):
-    enabled: v.Flag = key("ask Backstage's permission policy; false allows all", False)
+    enabled: v.Flag = key("ask Backstage's permission policy; false allows everything", False)
 
 
 @dataclass(frozen=True, slots=True)
 class AppConfig(Section):
-    """The configuration as it is written."""
+    """The configuration as it is written in ``app-config.yaml``."""
 
     litellm: LiteLLM = key()
     backend: _Backend = key("", _Backend)
@@ -247,12 +245,12 @@ class AppConfig(Section):
     permission: _Permission = key("", _Permission)
 
     def settings(self) -> Settings:
-        """Return the settings that it says."""
+        """Return the settings of this configuration."""
         own, backend, store = self.litellm, self.backend, self.backend.auth.plugin_key_store
         litellm = {f.name: getattr(own, f.name) for f in fields(own)}
         roles = tuple(role for role in own.provisioning.roles if role.group)
         levels = backend.auditor.severity_log_level_mappings
-        # Of two entries for a plugin, Backstage takes the last and Discovery the first.
+        # Of several entries for a plugin the last counts, and Discovery takes the first.
         endpoints = tuple(end for end in reversed(self.discovery.endpoints) if end.target)
         return Settings(
             **litellm | {"provisioning": replace(own.provisioning, roles=roles)},
@@ -268,12 +266,13 @@ class AppConfig(Section):
 
 @cache
 def model() -> TypeAdapter[AppConfig]:
-    """Return what checks a configuration."""
+    """Return the validator of a configuration."""
     return TypeAdapter(AppConfig)
 
 
-# What the model says of each key. Beside the keywords of JSON Schema there are `limits` (see
-# settings), `emptyIsAll`, `usual` (a default in words), `also` (other forms) and WORDS.
+# JSON Schemas have keywords of our own: `limits` (a missing variable is an error), `emptyIsAll`
+# (an empty list allows everything), `usual` (the default in words), `also` (other forms of the
+# value) and WORDS (the type in words).
 
 Node = dict[str, Any]
 _OWN = {WORDS, "limits", "emptyIsAll", "usual", "also"}
@@ -299,11 +298,11 @@ def _expanded(node: Any, definitions: Mapping[str, Node]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key that this service reads, and what a configuration has there.
+    """A key that this service reads, and its value in a configuration.
 
     Attributes:
-        schema: Of its value.
-        value: None where it is not set.
+        schema: JSON Schema of the value.
+        value: None where the key is not set.
     """
 
     path: KeyPath
@@ -313,11 +312,11 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A key that nothing reads.
+    """An unknown key.
 
     Attributes:
-        meant: The name of the key that may be meant.
-        forbidden: Whether it stands where only known keys may.
+        meant: A known key with a similar name, if there is one.
+        forbidden: Whether unknown keys are an error in its section.
     """
 
     path: KeyPath
@@ -326,9 +325,9 @@ class Stray:
 
 
 def walk(schema: Node, value: Any, path: KeyPath = ()) -> Iterator[Key | Stray]:
-    """Yield the keys that are read, set or not, and those that stand beside them.
+    """Yield all known keys, set or not, and the unknown keys of a configuration.
 
-    An object that is only read where it is set, and is not, is one key.
+    An object without defaults that is not set is one key.
     """
     schema = _fitting(schema, value)
     properties = schema.get("properties")
@@ -349,7 +348,7 @@ def walk(schema: Node, value: Any, path: KeyPath = ()) -> Iterator[Key | Stray]:
 
 
 def forms(schema: Node) -> list[Node]:
-    """Return the forms that a value can have, apart from null."""
+    """Return the schemas of the forms that a value can have, except null."""
     if WORDS in schema:
         return [schema]
     if schema.get("type") == "null":
@@ -360,7 +359,7 @@ def forms(schema: Node) -> list[Node]:
 
 
 def _fitting(schema: Node, value: Any) -> Node:
-    """Return the form that ``value`` is written in."""
+    """Return the schema of the form that ``value`` has."""
 
     def fits(form: Node) -> bool:
         properties = form.get("properties")
@@ -386,8 +385,8 @@ def _plain(name: str) -> str:
 def editor_schema() -> Node:
     """Return the JSON Schema of a configuration file, for editors.
 
-    A file may leave out what another one has, and any value may be elsewhere: in a variable
-    or another file. Keys of others are not refused.
+    No key is required, since another file may have it. Each value may also be in a variable or
+    in an included file. Unknown keys are allowed.
     """
     elsewhere = {
         "anyOf": [
@@ -427,9 +426,9 @@ def _for_editors(schema: Node, *, in_list: bool = False) -> Node:
 
 def _or_elsewhere(schema: Node, *, in_list: bool) -> Node:
     own = [_for_editors(form, in_list=in_list) for form in forms(schema)]
-    notes: Node = {name: own[0].get(name) for name in ("title", "description", "default")}
-    told = {name: note for name, note in notes.items() if note not in ("", None)}
+    names = ("title", "description", "default")
+    notes = {name: own[0][name] for name in names if own[0].get(name) not in ("", None)}
     for form in own:
         form.pop("description", None)
         form.pop("default", None)
-    return {**told, "anyOf": [*own, *schema.get("also", ()), {"$ref": "#/$defs/elsewhere"}]}
+    return {**notes, "anyOf": [*own, *schema.get("also", ()), {"$ref": "#/$defs/elsewhere"}]}

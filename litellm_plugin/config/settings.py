@@ -1,10 +1,10 @@
-"""The settings: what each is called, what it may be, its default, and what it is for.
+"""The settings: name, type, default and meaning of each.
 
-This is the one declaration of them. A field is a key of ``app-config.yaml``, in camelCase there
-if no ``name`` is given here. Reading and its faults, ``config check``, the JSON Schema and
-the reference in ``docs/configuration.md`` all come from it. Amounts of money are USD.
+A field is a key of ``app-config.yaml``, where its name is in camelCase unless ``name`` is given
+here. Validation, ``config check``, the JSON Schema and the reference in
+``docs/configuration.md`` all come from these declarations. Amounts of money are USD.
 
-The classes are plain dataclasses: what code makes of them itself is not checked.
+The classes are plain dataclasses: only values from a configuration are validated.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from litellm_plugin.config import values as v
 from litellm_plugin.config.values import WrittenAs, one_of
 
 CACHE_SECONDS = 3.0
-ACCOUNT_SECONDS = 1.0  # accounts; both unless cacheSeconds is configured
+ACCOUNT_SECONDS = 1.0  # for accounts; both are the defaults of cacheSeconds
 
-LLM_API = "llm_api"  # LiteLLM's type of a key that is for models, and for no management
+LLM_API = "llm_api"  # LiteLLM's type of keys that call models and manage nothing
 KEY_TYPES = (LLM_API, "read_only", "default")  # not "management"
 
-ORIGINAL, UNAMBIGUOUS = "original", "unambiguous"  # what userIds may be
+ORIGINAL, UNAMBIGUOUS = "original", "unambiguous"  # values of userIds
 
 SHARED_STORES = ("redis", "valkey")
-_OTHER_STORES = ("memory", "none", "memcache", "infinispan")  # that Backstage has, or had
+_OTHER_STORES = ("memory", "none", "memcache", "infinispan")  # of Backstage, past and present
 
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
@@ -41,14 +41,14 @@ _RATE = re.compile(r"([1-9][0-9]{0,8}) ?(?:/|per) ?(second|minute|hour|day)")
 
 
 class Section:
-    """An object of the configuration; what it has beside these keys may be for others."""
+    """An object of the configuration; unknown keys are ignored, others may read them."""
 
     __slots__ = ()
     __pydantic_config__: ClassVar = ConfigDict(alias_generator=to_camel)
 
 
 class StrictSection(Section):
-    """An object of the configuration in which a key that is not known is a fault."""
+    """An object of the configuration in which an unknown key is an error."""
 
     __slots__ = ()
     __pydantic_config__: ClassVar = ConfigDict(alias_generator=to_camel, extra="forbid")
@@ -63,14 +63,14 @@ def key(
     secret: bool = False,
     **keywords: Any,
 ) -> Any:
-    """Declare a setting; it is required if it has no default.
+    """Declare a setting; a setting without a default is required.
 
     Args:
-        meaning: What it is for, for the reference and for editors.
-        default: Counts where it is not configured. A class is a section with its own defaults.
-        name: What it is called in the configuration, if not as the field.
-        secret: Whether it must never be shown.
-        keywords: More for the JSON Schema.
+        meaning: What the setting is for, as the reference and editors show it.
+        default: The value where the setting is missing; a class for a section with defaults.
+        name: The name in the configuration, where it is not the field's name.
+        secret: Whether the value must not be shown.
+        keywords: More keywords of the setting's JSON Schema.
     """
     more = {**keywords, **({"writeOnly": True} if secret else {})}
     if default is dict:
@@ -82,14 +82,14 @@ def key(
     return field(**given, repr=not secret, metadata=metadata)
 
 
-# A limit that is written and not there, for want of a variable or by a null, would be one too
-# few: it is a fault.
+# A limit that is written but missing, because a variable is not set or the value is null, is
+# an error: ignoring it would allow more than was meant.
 def _limit(meaning: str) -> Any:
     return key(meaning, None, limits=True)
 
 
 def _given(value: Any, written: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of ``value`` that are ``written``, and not their defaults."""
+    """Return the fields of ``value`` that the configuration sets."""
     return {f.name: getattr(value, f.name) for f in fields(value) if to_camel(f.name) in written}
 
 
@@ -97,11 +97,11 @@ def _given(value: Any, written: Mapping[str, Any]) -> dict[str, Any]:
 class UserDefaults(Section):
     """``litellm.provisioning.defaults``: what a first visit creates.
 
-    A role may blank a field, so the empty string and zero are values here.
+    The empty string and zero are values, with which a role overrides a default.
     """
 
     max_budget: v.Number | None = key("USD per budgetDuration", 10.0)
-    budget_duration: v.Duration = key("time until the spend begins at 0 again", "30d")
+    budget_duration: v.Duration = key("time after which the spend is reset to 0", "30d")
     models: v.Texts = key("empty allows every model of the proxy", (), emptyIsAll=True)
     teams: v.Texts = key("ids of LiteLLM teams to join", ())
     tpm_limit: v.Whole | None = key("tokens per minute", None)
@@ -114,29 +114,29 @@ class UserDefaults(Section):
 class KeyPolicy(StrictSection):
     """``litellm.keyPolicy``: the limits of virtual keys; None is no limit."""
 
-    max_duration: v.DurationLimit = _limit("longest life from now on")
+    max_duration: v.DurationLimit = _limit("longest lifetime from now on")
     max_budget: v.PositiveLimit = _limit("USD, highest budget of a key")
-    # None: under a max_budget none may be reset
+    # None: a key whose budget is limited may have no budget_duration
     min_budget_duration: v.ResetLimit = _limit(
-        "shortest time until such a budget begins anew, or else none may"
+        "shortest budget_duration under maxBudget; without it, none is allowed"
     )
     max_tpm_limit: v.PositiveWholeLimit = _limit("highest limit of tokens per minute")
     max_rpm_limit: v.PositiveWholeLimit = _limit("highest limit of requests per minute")
-    allowed_models: v.TextsLimit = _limit("models and access groups that a key may be for")
+    allowed_models: v.TextsLimit = _limit("models and access groups that a key may have")
     max_active_keys: v.WholeLimit = _limit(
         "keys of one LiteLLM user that are neither expired nor blocked"
     )
 
 
 def _without_defaults(schema: dict[str, Any]) -> None:
-    # What a role leaves out is as in litellm.provisioning.defaults.
+    # The defaults of a role are those of litellm.provisioning.defaults.
     for inner in schema["properties"].values():
         inner.pop("default", None)
 
 
 @dataclass(frozen=True, slots=True)
 class _WrittenRole(UserDefaults):
-    """One of ``litellm.provisioning.roles`` as it is written."""
+    """One of ``litellm.provisioning.roles`` as it is written in the configuration."""
 
     __pydantic_config__: ClassVar = ConfigDict(
         alias_generator=to_camel, json_schema_extra=_without_defaults
@@ -145,13 +145,13 @@ class _WrittenRole(UserDefaults):
     budget_duration: v.BlankDuration = key("", "")
     user_role: v.BlankText = key("", "")
     metadata: v.Anything = key("merged with that of defaults", dict)
-    group: v.BlankEntityRef = key("without one nobody has the role", "")
+    group: v.BlankEntityRef = key("nobody has a role without a group", "")
     key_policy: Annotated[Mapping[str, Any], WrittenAs(KeyPolicy, _given)] = key(
-        "what differs of litellm.keyPolicy for this group; unlimited lifts a limit", dict
+        "limits that replace those of litellm.keyPolicy for this group; unlimited removes one", dict
     )
 
     def role(self, written: Mapping[str, Any]) -> Role:
-        """Return the role, with those fields that are ``written``."""
+        """Return the role, with the fields that the configuration sets."""
         overrides = _given(self, written)
         for name in ("group", "metadata", "key_policy"):
             overrides.pop(name, None)
@@ -160,7 +160,7 @@ class _WrittenRole(UserDefaults):
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """One of ``litellm.provisioning.roles``: a group, and what differs for it."""
+    """One of ``litellm.provisioning.roles``: a group, and the settings of its members."""
 
     group: str  # entity ref; "": nobody has the role
     overrides: Mapping[str, Any]  # field names of UserDefaults to values, metadata left out
@@ -169,7 +169,7 @@ class Role:
     key_policy: Mapping[str, Any] = field(default_factory=dict)
 
     def applied_to(self, defaults: UserDefaults) -> UserDefaults:
-        """Return ``defaults`` with this role's fields in place."""
+        """Return ``defaults``, overridden by this role's fields."""
         merged = {**defaults.metadata, **self.metadata}
         return replace(defaults, **self.overrides, metadata=merged)
 
@@ -191,14 +191,14 @@ class Provisioning(Section):
         return next((role for role in self.roles if role.group in groups), None)
 
     def for_groups(self, groups: frozenset[str]) -> UserDefaults:
-        """Return what a user in ``groups`` gets."""
+        """Return what the first visit of a user in ``groups`` creates."""
         role = self.role_for(groups)
         return role.applied_to(self.defaults) if role else self.defaults
 
 
 @dataclass(frozen=True, slots=True)
 class KeyGeneration(Section):
-    """``litellm.keyGeneration``: two told by ``/config``, and enforced only where set."""
+    """``litellm.keyGeneration``; the first two are shown by ``/config``, and enforced where set."""
 
     allow_unlimited_budget: v.Flag | None = key("keys without a budget", None, usual="false")
     team_required: v.Flag | None = key("no keys outside of a team", None, usual="true")
@@ -210,7 +210,7 @@ class KeyGeneration(Section):
 
 @dataclass(frozen=True, slots=True)
 class _Switch(Section):
-    """An object with a switch in it."""
+    """``litellm.teamAdmin.objectPermissions``."""
 
     enabled: v.Flag = key("vector stores and MCP servers of teams", False)
 
@@ -221,17 +221,17 @@ class TeamAdmin(Section):
 
     group: v.EntityRef | None = key("may manage teams", None, usual="nobody")
     allowed_models: v.Texts = key(
-        "what a team may be given; openai/* is every model of openai/", ()
+        "models that a team may have; openai/* is every model of openai/", ()
     )
-    allowed_model_access_groups: v.Texts = key("groups of models likewise", ())
+    allowed_model_access_groups: v.Texts = key("access groups of models that a team may have", ())
     max_budget_ceiling: v.Number = key(
         "USD, the highest budget of a team, and of a member in a team", 1000.0
     )
     allow_unlimited_budget: v.Flag = key("teams without a budget", False)
-    allowed_vector_stores: v.Texts = key("ids or names; vector stores that a team may be given", ())
-    allowed_mcp_servers: v.Texts = key("ids or names; MCP servers that a team may be given", ())
+    allowed_vector_stores: v.Texts = key("ids or names of vector stores that a team may have", ())
+    allowed_mcp_servers: v.Texts = key("ids or names of MCP servers that a team may have", ())
     allowed_mcp_access_groups: v.Texts = key(
-        "access groups; every MCP server in one of them may be given too", ()
+        "access groups whose MCP servers a team may have, too", ()
     )
     allow_team_delete: v.Flag = key("deleting teams", False)
     object_permissions: Annotated[bool, WrittenAs(_Switch, lambda written, _: written.enabled)] = (
@@ -244,7 +244,7 @@ class Display(Section):
     """``litellm.display``."""
 
     hide_team_budget_for_members: v.Flag = key(
-        "for members, the team admins among them in teams that their group does not own", False
+        "for members; also for team admins, in teams that their group does not own", False
     )
     hide_team_budget_for_managers: v.Flag = key(
         "for team admins, in the teams that their group owns", False
@@ -256,10 +256,10 @@ class Bridge(Section):
     """``litellm.bridge``: CLI clients with a Keycloak token."""
 
     enabled: v.Flag = key("needs an issuer", False)
-    issuer: v.BaseUrl | None = key("the realm whose tokens count", None)
-    client_id: v.Text = key("the client that tokens have to be for", "abby-cli")
+    issuer: v.BaseUrl | None = key("the Keycloak realm that issues the tokens", None)
+    client_id: v.Text = key("the client that the tokens are issued for", "abby-cli")
     group: v.EntityRef | None = key(
-        "whom in the catalog the bridge is open to", None, usual="everybody"
+        "only members of this group may use the bridge", None, usual="everybody"
     )
 
 
@@ -268,9 +268,9 @@ class Opencode(Section):
     """``litellm.opencode``."""
 
     enabled: v.Flag = key("", False)
-    key_duration: v.Duration = key("life of such a key", "30d")
+    key_duration: v.Duration = key("lifetime of such a key", "30d")
     max_budget: v.Number = key("USD per key", 50.0)
-    require_team: v.Flag = key("the key has to belong to a team", False)
+    require_team: v.Flag = key("the key must belong to a team", False)
     metadata: v.Anything = key("kept with the key", dict)
 
 
@@ -318,7 +318,7 @@ def _misplaced(_: Any) -> Any:
 Restrictions = Annotated[
     tuple[AccessRestriction, ...], BeforeValidator(v.some), AfterValidator(_each_plugin_once)
 ]
-# Of an entry's options; taken from the entry itself. None: the token may do everything.
+# Only allowed beside an entry's options, from where it is copied. None: no restriction.
 _OfTheEntry = Annotated[
     tuple[AccessRestriction, ...] | None, BeforeValidator(_misplaced), SkipJsonSchema()
 ]
@@ -329,7 +329,7 @@ class StaticAccess(Section):
     """``options`` of ``externalAccess`` of type ``static``."""
 
     token: v.StaticToken = key("of type static", secret=True)
-    subject: v.Subject = key("what such a caller is called")
+    subject: v.Subject = key("the name of such callers")
     restrictions: _OfTheEntry = key("", None, name="accessRestrictions")
 
 
@@ -352,7 +352,7 @@ class JwksAccess(Section):
     algorithms: v.Algorithms = key(
         "", (), name="algorithm", limits=True, usual="any asymmetric one"
     )
-    subject_prefix: v.Text | None = key("callers are called external:ci:SUB", None)
+    subject_prefix: v.Text | None = key("callers are named external:ci:SUB", None)
     restrictions: _OfTheEntry = key("", None, name="accessRestrictions")
 
 
@@ -390,7 +390,7 @@ class _Connection(Section):
 
 @dataclass(frozen=True, slots=True)
 class Cache(Section):
-    """``backend.cache``: where the replicas of this service meet."""
+    """``backend.cache``: the store that the replicas of this service share."""
 
     store: Annotated[str, one_of(*SHARED_STORES, *_OTHER_STORES)] = key("", "memory")
     # URL; None for memory
@@ -401,15 +401,15 @@ class Cache(Section):
 
 @dataclass(frozen=True, slots=True)
 class _Target(Section):
-    """``target`` of an endpoint, where browsers have another than Backstage itself."""
+    """``target`` of an endpoint with different addresses for Backstage and for browsers."""
 
-    internal: v.Target | None = key("the one that is used, unless it is a DNS service record", None)
+    internal: v.Target | None = key("used unless it is a DNS service record", None)
     external: v.Target | None = key(
-        "for browsers; used where the internal one is a DNS service record", None
+        "for browsers; used if the internal one is a DNS service record", None
     )
 
     def used(self, _: object) -> str:
-        """Return the target that this service can reach, if there is one."""
+        """Return the target that this service can reach; "" where there is none."""
         internal = self.internal or ""
         return self.external if self.external and v.is_service_record(internal) else internal
 
@@ -418,8 +418,8 @@ class _Target(Section):
 class DiscoveryEndpoint(Section):
     """One of ``discovery.endpoints``.
 
-    ``target`` is the internal one, or the external one where that is a DNS service record;
-    "" where there is neither.
+    ``target`` is the internal one, or the external one if that is a DNS service record; ""
+    where there is neither.
     """
 
     target: Annotated[v.Target, WrittenAs(_Target, _Target.used, bare=True)] = key()
@@ -428,7 +428,7 @@ class DiscoveryEndpoint(Section):
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """Where each Backstage plugin is: ``discovery.endpoints``, else below Backstage's address."""
+    """The address of each Backstage plugin: ``discovery.endpoints``, else below Backstage's own."""
 
     backstage_url: str
     endpoints: tuple[DiscoveryEndpoint, ...] = ()
@@ -447,15 +447,15 @@ class Timeouts(StrictSection):
     """``litellm.service.timeouts``, in seconds."""
 
     connect: v.Positive = key("seconds", 5.0)
-    read: v.Positive = key("seconds, the longest silence", 30.0)
+    read: v.Positive = key("seconds without any byte", 30.0)
     total: v.Positive = key(
-        "seconds, a whole request with all its calls; below gunicorn's graceful_timeout", 30.0
+        "seconds for a request with all its calls; less than gunicorn's graceful_timeout", 30.0
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How often something may be done."""
+    """A rate limit: ``amount`` requests in ``seconds``."""
 
     amount: int
     seconds: int
@@ -474,13 +474,15 @@ _Requests = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class RateLimits(StrictSection):
-    """``litellm.service.rateLimits``; nobody who uses the page meets them."""
+    """``litellm.service.rateLimits``; normal use of the page stays below them."""
 
-    enabled: v.Flag = key("false, here or in place of the object: no limit at all", True)
+    enabled: v.Flag = key(
+        "false, here or in place of the object, switches all rate limits off", True
+    )
     writes: _Requests = key("changes by one person", Rate(3000, 60), default="3000/minute")
     service_writes: _Requests = key("changes by one service", Rate(6000, 60), default="6000/minute")
     failed_tokens: _Requests = key(
-        "tokens that do not hold, from one address", Rate(300, 60), default="300/minute"
+        "invalid tokens from one address", Rate(300, 60), default="300/minute"
     )
 
 
@@ -490,7 +492,7 @@ def _switched(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Logs(StrictSection):
-    """``litellm.service.logs``, of our own entry points."""
+    """``litellm.service.logs``."""
 
     format: Annotated[str, one_of("json", "text")] | None = key(
         "", None, usual="json under gunicorn and text in development"
@@ -503,48 +505,55 @@ class Logs(StrictSection):
 class _Metrics(StrictSection):
     """``litellm.service.metrics``."""
 
-    bind: v.Address | None = key("where Prometheus finds the metrics, never with the routes", None)
+    bind: v.Address | None = key(
+        "address at which Prometheus reads the metrics; never that of the routes", None
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Service(StrictSection):
-    """``litellm.service``: what this service has beyond the original."""
+    """``litellm.service``: settings of this service that the npm plugin does not have."""
 
     backstage_url: v.Url | None = key(
-        "Backstage as the service reaches it, if not at backend.baseUrl", None
+        "Backstage's address for this service, if not backend.baseUrl", None
     )
     backstage_token: v.Header | None = key(
-        "a static token for the catalog, if the service is not to sign its own", None, secret=True
+        "a static token for the catalog, in place of tokens that the service signs",
+        None,
+        secret=True,
     )
-    plugin_id: v.PluginId = key("as which plugin it signs and is called", "litellm")
+    plugin_id: v.PluginId = key(
+        "the plugin id in tokens that the service signs and accepts", "litellm"
+    )
     user_ids: Annotated[str, one_of(ORIGINAL, UNAMBIGUOUS)] = key(
-        "unambiguous refuses whom several people of the catalog share a LiteLLM id with", ORIGINAL
+        "unambiguous refuses a user where several people of the catalog share the LiteLLM id",
+        ORIGINAL,
     )
     reserved_user_ids: v.Texts = key(
-        "LiteLLM ids that are nobody's here, beside LiteLLM's own administrator, default_user_id",
+        "LiteLLM ids that are refused; that of LiteLLM's administrator, default_user_id, always is",
         (),
     )
-    # None: CACHE_SECONDS, and ACCOUNT_SECONDS for accounts; 0: nothing is kept.
+    # None: CACHE_SECONDS, and ACCOUNT_SECONDS for accounts; 0: no cache.
     cache_seconds: v.Number | None = key(
-        "how long answers of LiteLLM and Backstage are used again, 0 for never",
+        "TTL of cached answers of LiteLLM and Backstage, 0 for no cache",
         None,
         usual="3, and 1 for accounts",
     )
     stale_seconds: v.Number = key(
-        "how long beyond that reads are answered while LiteLLM is down", 0.0
+        "how long after that a cached answer is still used while LiteLLM is down", 0.0
     )
     rate_limits: Annotated[RateLimits, BeforeValidator(_switched)] = key(
-        "How often somebody may, before they get 429 and a Retry-After; false instead of the "
-        "object for no limit at all. Nobody who uses the page meets these.",
+        "Requests beyond a limit get 429 and Retry-After; false instead of the object switches "
+        "all limits off. Normal use of the page stays below them.",
         RateLimits,
         also=[{"type": "boolean"}],
     )
     circuit_breaker: v.Flag = key(
-        "leave an upstream alone that is down, and look for keys that were made and not delivered",
+        "stop calling an upstream that is down for a while, and look for undelivered keys",
         True,
     )
     trusted_proxies: v.Whole = key(
-        "reverse proxies in front of the service, whose X-Forwarded-For counts", 0
+        "number of reverse proxies in front of the service that set X-Forwarded-For", 0
     )
     timeouts: Timeouts = key("", Timeouts)
     trust_environment: v.Flag = key(
@@ -552,25 +561,25 @@ class Service(StrictSection):
     )
     ca_file: v.ExistingFile | None = key("CA bundle for LiteLLM and Backstage", None)
     logs: Logs = key(
-        'Of "gunicorn app:app" and "python app.py"; an application that mounts the plugin has '
-        "its own.",
+        'For "gunicorn app:app" and "python app.py"; an application that mounts the plugin '
+        "configures its own.",
         Logs,
     )
     metrics_bind: Annotated[
         tuple[str, int] | None, WrittenAs(_Metrics, lambda written, _: written.bind)
     ] = key("", None, name="metrics")
-    # None: if the OTEL_ variables say where to
+    # None: true where an OTEL_ variable names an endpoint
     tracing: v.Flag | None = key(
         "spans by OpenTelemetry",
         None,
-        usual="true if OTEL_EXPORTER_OTLP_ENDPOINT or its kin is set",
+        usual="true if OTEL_EXPORTER_OTLP_ENDPOINT or a similar variable is set",
     )
     strict_readiness: v.Flag = key(
-        "/readyz fails while LiteLLM or Backstage is down, not only until both were reached",
+        "/readyz fails whenever LiteLLM or Backstage is down, not only before both were up once",
         False,
     )
     key_file: v.File | None = key(
-        "where the signing key is kept", None, usual="in the user's state folder"
+        "file of the signing key", None, usual="in the user's state folder"
     )
 
 
@@ -584,42 +593,41 @@ class LiteLLM(Section):
     """``litellm``."""
 
     base_url: v.BaseUrl = key("the LiteLLM proxy")  # without a trailing slash
-    master_key: v.Header = key("never leaves the service", secret=True)
-    public_base_url: v.Url | None = key("told to browsers instead of baseUrl", None)
+    master_key: v.Header = key("LiteLLM's master key, which is only sent to LiteLLM", secret=True)
+    public_base_url: v.Url | None = key("address shown to browsers in place of baseUrl", None)
     user_id_domain: v.Text | None = key("user:default/jane is jane@example.com at LiteLLM", None)
     provisioning: Provisioning = key("What a first visit creates at LiteLLM.", Provisioning)
     audit_group: Annotated[str | None, WrittenAs(_Audit, lambda written, _: written.group)] = key(
         "", None, name="audit"
     )  # entity ref; None: nobody
     key_generation: KeyGeneration = key(
-        "allowUnlimitedBudget and teamRequired are told to the frontend, and enforced where they "
-        "are set.",
+        "The frontend is shown allowUnlimitedBudget and teamRequired; the service enforces them "
+        "where they are set.",
         KeyGeneration,
     )
     key_policy: KeyPolicy = key(
-        "Limits of keys, for everybody; docs/keys-and-identity.md tells all of it. What a request "
-        "for a key leaves out is filled in, what goes beyond is refused. Without a key there is "
-        "no limit.",
+        "Limits of keys, for everybody; see docs/keys-and-identity.md. A request for a key gets "
+        "the limits for fields that it leaves out, and is refused where it exceeds a limit. A "
+        "setting that is missing is no limit.",
         KeyPolicy,
     )
     team_admin: TeamAdmin = key("Managing teams; needs permission.enabled too.", TeamAdmin)
     display: Display = key(
-        "What is shown of a team's budget: a percentage takes the place of dollars.", Display
+        "Which users see a team's budget as a percentage in place of dollars.", Display
     )
-    bridge: Bridge = key("Keys for command line clients, which come with a Keycloak token.", Bridge)
+    bridge: Bridge = key("Keys for command-line clients with a Keycloak token.", Bridge)
     opencode: Opencode = key(
-        "/opencode/connect, which sends a key to a tool on the user's machine.", Opencode
+        "/opencode/connect, which sends a key to a program on the user's machine.", Opencode
     )
     service: Service = key(
-        "What this service has and the npm plugin has not. A key that is not listed here is an "
-        "error.",
+        "Settings that the npm plugin does not have. A key that is not listed here is an error.",
         Service,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(LiteLLM):
-    """Everything the service was told: ``litellm``, and what it reads of Backstage's own keys."""
+    """All settings: ``litellm``, and those of Backstage's own keys that this service reads."""
 
     discovery: Discovery
     permission_enabled: bool = False
@@ -627,19 +635,19 @@ class Settings(LiteLLM):
     plugin_keys: tuple[StaticPluginKey, ...] = ()  # empty: one key per host
     cors: Cors | None = None
     cache: Cache = field(default_factory=Cache)
-    # backend.auditor.severityLogLevelMappings, as levels of Python's logging. Backstage's own
-    # default for "low" hides those events.
+    # backend.auditor.severityLogLevelMappings, as levels of Python's logging. Backstage's
+    # default for "low", debug, would hide those events.
     audit_levels: Mapping[str, int] = field(
         default_factory=lambda: dict.fromkeys(("low", "medium", "high", "critical"), logging.INFO)
     )
 
     @property
     def team_management(self) -> bool:
-        """Whether teams can be administered at all."""
+        """Whether team management is on."""
         return self.permission_enabled and self.team_admin.group is not None
 
     def secrets(self) -> Iterator[str]:
-        """Yield what must never be shown, in the forms that it may come up in."""
+        """Yield the secrets, in each form in which they may appear in a text."""
         yield self.master_key
         if self.service.backstage_token is not None:
             yield self.service.backstage_token

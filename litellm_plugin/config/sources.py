@@ -1,6 +1,6 @@
-"""Files and environment, read and merged as Backstage does it.
+"""Reads configuration files and ``APP_CONFIG_*``, and merges them like Backstage.
 
-They become one :class:`Tree`, which knows of each value where it is from.
+The result is a :class:`Tree`, with the origin of each value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PARSED = (".json", ".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Stands where a value would be that is left out."""
+    """Takes the place of a value that is left out, for ``reason``."""
 
     reason: str
 
@@ -33,10 +33,10 @@ class Dropped:
 def default_paths(environ: Mapping[str, str], cwd: Path) -> list[Path]:
     """Return the configuration files to read, in order.
 
-    Those of ``LITELLM_PLUGIN_CONFIG``, a list with commas. Without it, as Backstage does
-    without ``--config``: ``app-config.yaml`` of ``cwd``, whether it is there or not, and
-    the ``app-config.<env>.yaml`` for each of ``BACKSTAGE_ENV``, ``app-config.local.yaml``
-    and ``app-config.<env>.local.yaml`` that are.
+    These are the files in ``LITELLM_PLUGIN_CONFIG``, separated by commas. Without it, they are
+    those of Backstage without ``--config``: ``app-config.yaml`` in ``cwd``, and, where they
+    exist, ``app-config.<env>.yaml`` for each of ``BACKSTAGE_ENV``, ``app-config.local.yaml``
+    and ``app-config.<env>.local.yaml``.
     """
     if listed := _words(environ.get("LITELLM_PLUGIN_CONFIG", "")):
         return [cwd / name for name in listed]
@@ -51,17 +51,17 @@ def _words(text: str) -> list[str]:
 
 
 class Tree:
-    """The configuration of all sources, laid over each other.
+    """The merged configuration of all sources.
 
-    Objects are merged deeply, anything else is replaced, and null removes a key.
+    Objects are merged deeply, other values are replaced, and null removes a key.
 
     Attributes:
-        data: The result.
-        origins: The file that each value, but for objects, was written in, or ``env``.
-        filled: The variable or file that a value is from, such as ``${X}``, ``default of
-            ${X}`` or ``$file name``.
-        left_out: Keys that were written and are not there, and why.
-        lost: The same for lists that lost entries, a reason for each.
+        data: The merged configuration.
+        origins: For each value that is no object, the file that it is written in, or ``env``.
+        filled: For a value from a variable or an included file, its source, such as ``${X}``,
+            ``default of ${X}`` or ``$file name``.
+        left_out: Keys that are written but missing from ``data``, and the reason.
+        lost: Lists of which entries are missing, and the reason for each entry.
     """
 
     def __init__(self) -> None:
@@ -84,13 +84,13 @@ class Tree:
         return value
 
     def origins_of(self, path: KeyPath) -> list[str]:
-        """Return the files that the value at ``path`` was written in, the last one winning."""
+        """Return the files that have a value at ``path``; the last one overrides the others."""
         below = [name for place, name in self.origins.items() if place[: len(path)] == path]
         above = deepest(path, self.origins)
         return list(dict.fromkeys(below or filter(None, [above])))
 
     def forget(self, path: KeyPath) -> None:
-        """Drop the notes on ``path`` and all below it."""
+        """Drop origins and other notes of ``path`` and of everything below it."""
         for notes in (self.origins, self.filled, self.left_out, self.lost):
             for place in [place for place in notes if place[: len(path)] == path]:
                 del notes[place]
@@ -99,7 +99,7 @@ class Tree:
 def read_tree(paths: Sequence[Path], environ: Mapping[str, str], report: Report) -> Tree:
     """Read the files in order, and ``APP_CONFIG_*`` after them.
 
-    What can't be read is told to ``report`` and left out.
+    Sources that can't be read are added to ``report`` and left out.
     """
     names = [path.name for path in paths]
     tree = Tree()
@@ -112,9 +112,10 @@ def read_tree(paths: Sequence[Path], environ: Mapping[str, str], report: Report)
 
 
 def substitute(text: str, environ: Mapping[str, str]) -> tuple[str | Dropped, str | None]:
-    """Return ``text`` with each ``${X}`` and ``${X:-default}`` filled in, once, and by what.
+    """Replace ``${X}`` and ``${X:-default}``; return the text and the variables used.
 
-    ``$${X}`` is the way to write ``${X}``. One variable that is not set drops the whole.
+    Replaced text is not searched again. ``$${X}`` becomes ``${X}``. If a variable is not set, the
+    whole text is dropped.
     """
     parts = _PLACEHOLDER.split(text)
     filled: dict[str, None] = {}
@@ -138,7 +139,7 @@ def substitute(text: str, environ: Mapping[str, str]) -> tuple[str | Dropped, st
 
 
 def _not_set(name: str) -> Dropped:
-    # What is no variable's name may be a secret that got between the braces.
+    # A text that can't be a variable's name may be a secret, so it is not shown.
     return Dropped(f"{name if _NAME.fullmatch(name) else 'the variable it names'} is not set")
 
 
@@ -150,7 +151,7 @@ def _variable(name: str, environ: Mapping[str, str]) -> str | None:
 def _read_environment(
     environ: Mapping[str, str], report: Report
 ) -> tuple[dict[str, Value], dict[KeyPath, str]]:
-    """Return what ``APP_CONFIG_*`` set, and which variable sets which key."""
+    """Return the configuration in ``APP_CONFIG_*``, and the variable that sets each key."""
     data: dict[str, Value] = {}
     variables: dict[KeyPath, str] = {}
     for variable, text in environ.items():
@@ -187,7 +188,7 @@ def _json_or_text(text: str) -> Value:
 
 
 def _parse_json(text: str) -> Value:
-    # JSON has no NaN and no Infinity; Python's reader lets them pass.
+    # json.loads accepts NaN and Infinity, which JSON does not have.
     value: Value = json.loads(text, parse_constant=finite, parse_float=finite)
     return value
 
@@ -207,7 +208,7 @@ def _read_file(
 
 
 class _Unreadable(Exception):
-    """A file can't be read; the message continues a sentence that begins with its name."""
+    """A file can't be read; the message follows the file's name in a sentence."""
 
 
 def _text_of(path: Path) -> str:
@@ -224,27 +225,27 @@ def _text_of(path: Path) -> str:
 
 
 class _IncludeError(Exception):
-    """An include that can't be followed; the message has no part of what it would give."""
+    """An include fails; the message does not quote the included text."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a value stands: a file, its folder, and the includes that led to it."""
+    """The place of a value: its file, folder, and the includes that led to the file."""
 
     name: str
     folder: Path
-    includes: tuple[tuple[Path, str], ...] = ()  # file, and the path inside of it
+    includes: tuple[tuple[Path, str], ...] = ()  # file, and path inside the file
 
 
 class _Layer:
-    """Lays one source over a tree, with its variables filled in and its includes followed.
+    """Merges one source into a tree, with variables and includes replaced.
 
     Args:
-        tree: Takes the values and the notes on them.
+        tree: Receives the values and their origins.
         environ: The variables.
-        report: Takes the problems.
-        variables: The source is ``APP_CONFIG_*``: which variable sets which key. Such values
-            are taken as they are.
+        report: Receives the problems.
+        variables: The variable that sets each key, where the source is ``APP_CONFIG_*``. Its
+            values are used as they are, without variables and includes.
     """
 
     def __init__(
@@ -260,7 +261,7 @@ class _Layer:
         self._variables = variables
 
     def add(self, raw: Value, place: _Place) -> None:
-        """Lay the whole source over the tree."""
+        """Merge the source into the tree."""
         found, place, _ = self._resolved(raw, (), place)
         if isinstance(found, dict):
             self._tree.data = self._object(found, self._tree.data, (), place)
@@ -270,14 +271,14 @@ class _Layer:
     def _object(
         self, raw: dict[str, Value], below: Value, path: KeyPath, place: _Place
     ) -> dict[str, Value]:
-        """Return ``raw`` laid over ``below``, which earlier sources have at ``path``."""
+        """Return ``raw`` merged into ``below``, the value of earlier sources at ``path``."""
         merged = dict(below) if isinstance(below, dict) else {}
-        # A null in the metadata of a list's entry is a value; anywhere else it removes the key.
+        # Null removes a key, except in the metadata of an entry of a list.
         null_is_kept = "metadata" in path and any(isinstance(part, int) for part in path)
         for key, item in raw.items():
             inner = (*path, key)
             found, at, filled = self._resolved(item, inner, place)
-            if isinstance(found, Dropped):  # what an earlier source says still counts
+            if isinstance(found, Dropped):  # the value of an earlier source stays
                 self._tree.left_out[inner] = found.reason
             elif found is None and not null_is_kept:
                 merged.pop(key, None)
@@ -290,7 +291,7 @@ class _Layer:
     def _laid(
         self, found: Value, below: Value, path: KeyPath, place: _Place, filled: str | None
     ) -> Value:
-        """Return ``found`` laid over ``below``, and note where it is from."""
+        """Return ``found`` merged into ``below``, and record its origin."""
         if below is not None and not (isinstance(found, dict) and isinstance(below, dict)):
             self._tree.forget(path)
         self._tree.left_out.pop(path, None)
@@ -315,9 +316,10 @@ class _Layer:
     def _resolved(
         self, raw: Value, path: KeyPath, place: _Place
     ) -> tuple[Value | Dropped, _Place, str | None]:
-        """Return what ``raw`` stands for, where that stands, and what it is filled from.
+        """Return the value of ``raw``, its place, and the variable or file that it is from.
 
-        Objects and lists are not looked into. What an include gives is not an include itself.
+        Only ``raw`` itself is resolved, not values inside it, and an included value is not
+        resolved again.
         """
         if self._variables is not None:
             return raw, place, deepest(path, self._variables)
@@ -338,10 +340,10 @@ class _Layer:
     def _included(
         self, raw: dict[str, Value], place: _Place
     ) -> tuple[Value | Dropped, _Place, str | None]:
-        """Return as :meth:`_resolved` what an include gives.
+        """Return the value of an include, as :meth:`_resolved` does.
 
         Raises:
-            _IncludeError: It is none, or what it names can't be had.
+            _IncludeError: The include is malformed, or its source can't be read.
         """
         keyword = next(key for key in raw if key in INCLUDES)
         if len(raw) != 1:
@@ -352,8 +354,8 @@ class _Layer:
         target, _ = substitute(written, self._environ)
         if isinstance(target, Dropped):
             raise _IncludeError(f"{keyword} in {place.name} names a variable that is not set")
-        # Messages show names as they were written. Filled in, one may be a secret: who writes
-        # {$file: "${TOKEN}"} for {$env: TOKEN} has the token for a file's name.
+        # Messages show a name as it is written. With variables replaced it may be a secret, as
+        # in {$file: "${TOKEN}"}, written by mistake for {$env: TOKEN}.
         shown = f"{keyword} {written} in {place.name}"
         if keyword == "$env":
             value = _variable(target, self._environ)

@@ -1,7 +1,7 @@
-"""The types of single values: what each is called, and how a value becomes one.
+"""The types of single values: the name of each, its conversion and its JSON Schema.
 
-Conversions are those of Backstage's getters: text that is a number or a boolean counts as
-one, and the empty string is not a string.
+Values are converted as Backstage does it: text such as "10" or "true" counts as a number or a
+boolean, and the empty string does not count as a string.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from litellm_plugin.config.report import KeyPath
 from litellm_plugin.config.yaml12 import finite
 
-WORDS = "x-words"  # the keyword of our JSON Schemas that says what a type is called
+WORDS = "x-words"  # our JSON Schema keyword for the name of a type
 
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "y", "on", "1"), True),
@@ -35,35 +35,35 @@ _PLUGIN_ID = re.compile(r"\{\{\s*pluginId\s*\}\}")
 
 
 def wrong(wanted: str, got: str | None = None, at: KeyPath = ()) -> PydanticCustomError:
-    """Return the error that a value is not what is wanted.
+    """Return the error for a value that is not as wanted.
 
     Args:
-        wanted: What is wanted, in words.
-        got: What the value is, in words that do not quote it; None where its type says enough.
-        at: Where the fault is below the value that is read.
+        wanted: Description of valid values.
+        got: Description of the value, without quoting it; None for the name of its type.
+        at: Path of the wrong part inside the value.
     """
     return PydanticCustomError("wrong", "{wanted}", {"wanted": wanted, "got": got, "at": at})
 
 
 def fault(text: str, at: KeyPath = ()) -> PydanticCustomError:
-    """Return the error that ``text`` tells in full; "missing" is one."""
+    """Return an error with its own text; "missing" is reported as a missing key."""
     return PydanticCustomError("fault", "{text}", {"text": text, "at": at})
 
 
 def kind(value: Any) -> str:
-    """Return what messages call a value like ``value``."""
+    """Return the name of the type of ``value`` for messages."""
     names = {bool: "boolean", str: "string", list: "list", dict: "object", type(None): "null"}
     return "empty string" if value == "" else names.get(type(value), "number")
 
 
 class Value:
-    """Says of a type how a value becomes one, and what it is in a JSON Schema.
+    """Annotation of a type: how values are converted, and its JSON Schema.
 
     Args:
-        convert: Returns the value. A ValueError says that it is not what is wanted; one of
-            :func:`wrong` and :func:`fault` says more.
-        words: What the type is called, in problems, in the reference and in editors.
-        keywords: Of JSON Schema.
+        convert: Returns the converted value. Raises ValueError for a wrong value, or one of
+            :func:`wrong` and :func:`fault` with details.
+        words: Name of the type, for problems, the reference and editors.
+        keywords: Keywords of the JSON Schema.
     """
 
     def __init__(self, convert: Callable[[Any], Any], words: str, **keywords: Any) -> None:
@@ -72,7 +72,7 @@ class Value:
         self.keywords = keywords
 
     def read(self, value: Any) -> Any:
-        """Return ``value`` as one of the type."""
+        """Return the converted value."""
         try:
             return self.convert(value)
         except PydanticCustomError:
@@ -82,18 +82,19 @@ class Value:
             raise wrong(self.words, "another string" if is_text else None) from None
 
     def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
-        # In the metadata, and no method, so that a `WrittenAs` around this type is not hidden.
+        # Given as metadata because a __get_pydantic_json_schema__ would override the schema of
+        # a `WrittenAs` around this type.
         described = {"pydantic_js_functions": [lambda *_: {WORDS: self.words, **self.keywords}]}
         return core_schema.no_info_plain_validator_function(self.read, metadata=described)
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenAs:
-    """Says of a type that its values are written as objects of another class.
+    """Annotation of a type whose values are written as objects of another class.
 
     Attributes:
         model: The class.
-        take: Makes the value of an instance, and of the object as it was written.
+        take: Returns the value, given an instance of the class and the object as written.
         bare: Whether the value may also be written without the object.
     """
 
@@ -116,19 +117,19 @@ class WrittenAs:
 
 
 def text(value: Any) -> str:
-    """Return the string that ``value`` is, if it is not empty."""
+    """Convert to a string that is not empty."""
     if isinstance(value, str) and value:
         return value
     raise wrong("string")
 
 
 def blank_or_text(value: Any) -> str:
-    """Return the string that ``value`` is, the empty one too."""
+    """Convert to a string, which may be empty."""
     return value if value == "" else text(value)
 
 
 def flag(value: Any) -> bool:
-    """Return the boolean that ``value`` is; 1, ``yes`` and ``Off`` are booleans too."""
+    """Convert to a boolean; 1, ``yes`` and ``Off`` are valid, too."""
     word = value.strip().lower() if isinstance(value, str) else ""
     if isinstance(value, bool | int | float) and value in {0, 1}:
         word = str(int(value))
@@ -138,9 +139,9 @@ def flag(value: Any) -> bool:
 
 
 def number(value: Any) -> float:
-    """Return the number that ``value`` is or says in text: finite, and not negative.
+    """Convert to a finite number of 0 or more.
 
-    Text is read as JavaScript's ``Number`` does: empty text is 0, and ``0x10`` is 16.
+    Text is read like JavaScript's ``Number`` reads it: empty text is 0, ``0x10`` is 16.
     """
     word = str(value).strip() or "0"
     if type(value) not in {str, int, float} or not _NUMBER.fullmatch(word):
@@ -152,14 +153,14 @@ def number(value: Any) -> float:
 
 
 def positive(value: Any) -> float:
-    """Return the number that ``value`` is, if it is more than 0."""
+    """Convert to a number of more than 0."""
     if found := number(value):
         return found
     raise wrong("more than 0", "0")
 
 
 def whole(value: Any) -> int:
-    """Return the whole number that ``value`` is."""
+    """Convert to a whole number of 0 or more."""
     found = number(value)
     if found.is_integer():
         return int(found)
@@ -167,10 +168,7 @@ def whole(value: Any) -> int:
 
 
 def url_with_query(value: Any) -> str:
-    """Return the http or https URL that ``value`` is, unchanged.
-
-    It has a host, and no user, password and fragment.
-    """
+    """Check an http or https URL: it has a host, and no user, password and fragment."""
     parts = _split(value, {"http", "https"})
     if parts.username is not None or parts.password is not None:
         raise wrong("one without", "a URL with user or password")
@@ -180,7 +178,7 @@ def url_with_query(value: Any) -> str:
 
 
 def url(value: Any) -> str:
-    """Return the URL that ``value`` is, as :func:`url_with_query`; it has no query either."""
+    """Check a URL as :func:`url_with_query` does; a query is an error, too."""
     found = url_with_query(value)
     if "?" in found:
         raise wrong("one without", "a URL with a query")
@@ -188,9 +186,9 @@ def url(value: Any) -> str:
 
 
 def target(value: Any) -> str:
-    """Return the URL that ``value`` is, its placeholders written ``{{pluginId}}``.
+    """Convert to a URL whose placeholders are written ``{{pluginId}}``.
 
-    Backstage can also be given a DNS service record, ``http+srv://search.service.consul``.
+    Backstage also accepts DNS service records, such as ``http+srv://search.service.consul``.
     """
     found = _PLUGIN_ID.sub("{{pluginId}}", text(value))
     url(found.replace("+srv://", "://", 1) if is_service_record(found) else found)
@@ -198,16 +196,16 @@ def target(value: Any) -> str:
 
 
 def is_service_record(url: str) -> bool:
-    """Return whether ``url`` names a DNS service record, which this service does not resolve."""
+    """Tell whether ``url`` is a DNS service record, which this service does not resolve."""
     return url.startswith(("http+srv://", "https+srv://"))
 
 
 def redis_url(value: Any) -> str:
-    """Return the URL of a Redis database that ``value`` is; it may have user and password."""
+    """Check the URL of a Redis database, which may have user and password."""
     parts = _split(value, {"redis", "rediss"})
     if not re.fullmatch(r"/?\d*", parts.path):
         raise ValueError
-    if parts.query or parts.fragment:  # where the client would look for time-outs and file names
+    if parts.query or parts.fragment:  # in which the client would read time-outs and file names
         raise wrong("one without", "a URL with a query or a fragment")
     return text(value)
 
@@ -221,7 +219,7 @@ def _split(value: Any, schemes: set[str]) -> SplitResult:
 
 
 def address(value: Any) -> tuple[str, int]:
-    """Return the host and port of an address to listen at; an empty host is every one."""
+    """Convert to host and port of an address to listen at; an empty host is every address."""
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s\[\]:/]*)):([0-9]{1,5})", text(value))
     if not found or not 0 < int(found[3]) < 1 << 16:
         raise ValueError
@@ -229,7 +227,7 @@ def address(value: Any) -> tuple[str, int]:
 
 
 def file(value: Any) -> Path:
-    """Return the absolute path of a file that is there, or can be made there.
+    """Convert to the absolute path of a file, which need not exist.
 
     A relative path begins at the working directory, as in Backstage.
     """
@@ -240,7 +238,7 @@ def file(value: Any) -> Path:
 
 
 def existing_file(value: Any) -> Path:
-    """Return the absolute path of a file that is there, as :func:`file`."""
+    """Convert to the absolute path of a file that exists."""
     path = _path(value)
     if path.is_file():
         return path
@@ -254,7 +252,7 @@ def _path(value: Any) -> Path:
 
 
 def base64_bytes(value: Any) -> bytes:
-    """Return the bytes that ``value`` is in base64, with either alphabet, padded or not."""
+    """Convert base64, in either alphabet and with or without padding, to bytes."""
     standard = text(value).rstrip("=").translate(str.maketrans("-_", "+/"))
     if found := base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True):
         return found
@@ -262,7 +260,7 @@ def base64_bytes(value: Any) -> bytes:
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    """Return the strings of the list ``value``."""
+    """Convert a list of strings to a tuple."""
     if not isinstance(value, list):
         raise wrong("list of strings")
     for index, item in enumerate(value):
@@ -272,7 +270,7 @@ def texts(value: Any) -> tuple[str, ...]:
 
 
 def text_or_texts(value: Any) -> tuple[str, ...]:
-    """Return the string, or the strings of the list, that ``value`` is."""
+    """Convert a string or a list of strings to a tuple."""
     if isinstance(value, str):
         return (value,)
     if isinstance(value, list):
@@ -281,39 +279,39 @@ def text_or_texts(value: Any) -> tuple[str, ...]:
 
 
 def header_names(value: Any) -> tuple[str, ...]:
-    """Return the names of headers, or of methods, in ``value``, with commas between them."""
+    """Convert names of headers or methods, also with commas between them, to a tuple."""
     names = (name.strip() for text in text_or_texts(value) for name in text.split(","))
     return tuple(name for name in names if name)
 
 
 def words(value: Any) -> tuple[str, ...]:
-    """Return the words in ``value``: a list, or text with commas or spaces between them.
+    """Convert a list of words, or text with commas or spaces between words, to a tuple.
 
-    They limit what a token can do, so that no word at all would be no limit, and is a fault.
+    Words limit what a token can do. No word at all would be no limit, so it is an error.
     """
     found = [word for text in text_or_texts(value) for word in re.split("[ ,]", text) if word]
     return tuple(dict.fromkeys(some(found)))
 
 
 def anything(value: Any) -> dict[str, Any]:
-    """Return the object that ``value`` is; it may hold whatever JSON can write."""
+    """Check an object with any content."""
     if isinstance(value, dict):
         return value
     raise ValueError
 
 
 def some(value: Any) -> Any:
-    """Return ``value``, unless it is an empty list that was meant to limit something."""
+    """Refuse an empty list, where a list limits something."""
     if value == []:
         raise wrong("something; leave the key out if there is to be no limit", "nothing")
     return value
 
 
-# What makes types
+# Functions that return types
 
 
 def pattern(regex: str, words: str, **keywords: Any) -> Value:
-    """Return the type of a string, all of which matches ``regex``."""
+    """Return the type of a string that matches ``regex`` as a whole."""
 
     def convert(value: Any) -> str:
         if re.fullmatch(regex, text(value)):
@@ -337,7 +335,7 @@ def one_of(*choices: str) -> Value:
 def some_of(
     convert: Callable[[Any], tuple[str, ...]], *known: str, words: str, **keywords: Any
 ) -> Value:
-    """Return the type of several strings, as ``convert`` reads them, that are all ``known``."""
+    """Return the type of several strings, converted by ``convert``, which must be ``known``."""
 
     def converted(value: Any) -> tuple[str, ...]:
         found = convert(value)
@@ -349,7 +347,7 @@ def some_of(
 
 
 def or_unlimited(limit: Value, meaning: str | None = None) -> Value:
-    """Return the type ``limit``, in which the word ``unlimited`` stands for ``meaning``."""
+    """Return the type ``limit`` in which the word ``unlimited`` is converted to ``meaning``."""
     return Value(
         lambda value: meaning if value == "unlimited" else limit.read(value),
         f"{limit.words} or unlimited",
@@ -424,7 +422,7 @@ Algorithms = Annotated[
 Anything = Annotated[Mapping[str, Any], Value(anything, "object", type="object")]
 
 DurationLimit = Annotated[str | None, or_unlimited(_DURATION)]
-# Where no shortest time is configured, no budget may be reset; "0s" allows any.
+# None allows no budget_duration, so "unlimited" is "0s", which allows any.
 ResetLimit = Annotated[str | None, or_unlimited(_DURATION, "0s")]
 PositiveLimit = Annotated[float | None, or_unlimited(_POSITIVE)]
 PositiveWholeLimit = Annotated[

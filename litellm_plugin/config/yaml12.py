@@ -1,10 +1,10 @@
-"""YAML 1.2 with the core schema, as Backstage reads it, over PyYAML's parser.
+"""Reads YAML 1.2 with the core schema, like Backstage, with PyYAML's parser.
 
-PyYAML resolves scalars by YAML 1.1: to it ``yes`` is a boolean, ``017`` is 15 and
-``2026-01-01`` a date. Here they are a string, 17 and a string. Infinity and NaN, which no
-setting can be and JSON can't write, are strings too.
+PyYAML resolves scalars by YAML 1.1: ``yes`` is a boolean, ``017`` is 15 and ``2026-01-01`` a
+date. Here they are a string, 17 and a string. Infinity and NaN are strings, too, because JSON
+does not have them.
 
-No message quotes the text: the line with the fault may hold a secret.
+Messages do not quote the text, which may contain a secret.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SCALARS = {
     f"{_TAG}int": re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
     f"{_TAG}float": re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"),
 }
-# PyYAML breaks a line at these, as YAML 1.1 does; YAML 1.2 does not.
+# Line breaks in YAML 1.1 and PyYAML, but not in YAML 1.2.
 _OTHER_BREAKS = re.compile("[\x85\u2028\u2029]")
 
 _QUOTED = re.compile(r"""\s*(['"])(.*?)\1""", re.DOTALL)
@@ -39,7 +39,7 @@ _IN_PLAIN_WORDS = {
 
 
 class YamlError(Exception):
-    """A text is not YAML, or not YAML that a configuration can be written in.
+    """A text is not YAML, or has YAML that is not allowed in a configuration.
 
     Attributes:
         line: Counted from 1.
@@ -75,7 +75,7 @@ def _scalar(loader: _CoreLoader, node: yaml.ScalarNode) -> Value:
             return text[0] in "tT"
         case "int" if text.startswith(("0o", "0x")):
             return int(text, 0)
-        case "int" if len(text) < 300:  # a longer one may be beyond what a float can be
+        case "int" if len(text) < 300:  # a longer one may be too large for a float
             return int(text)
     try:
         return finite(text)
@@ -84,10 +84,10 @@ def _scalar(loader: _CoreLoader, node: yaml.ScalarNode) -> Value:
 
 
 def finite(text: str) -> float:
-    """Return the number that ``text`` is.
+    """Convert ``text`` to a number.
 
     Raises:
-        ValueError: It is none, NaN, or too large for a float.
+        ValueError: The text is no number, NaN, or too large for a float.
     """
     if math.isfinite(number := float(text)):
         return number
@@ -113,7 +113,7 @@ def _object(loader: _CoreLoader, node: yaml.MappingNode) -> Value:
 
 
 def _key(value: str | float | bool | None) -> str:
-    """Return the property name that JavaScript makes of ``value``."""
+    """Return ``value`` as a property name, as JavaScript converts it."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -138,8 +138,8 @@ def load(text: str) -> Value:
     Keys of objects become strings, as in JavaScript. ``<<`` is a key like any other.
 
     Raises:
-        YamlError: The text is not YAML, has several documents, gives a key twice,
-            or has a tag that is not of the core schema.
+        YamlError: The text is not YAML, has several documents, has a key twice, or a tag that
+            is not in the core schema.
     """
     if other := _OTHER_BREAKS.search(text):
         raise YamlError(
@@ -147,8 +147,8 @@ def load(text: str) -> Value:
             'write it as an escape, in "double quotes"',
             line=text.count("\n", 0, other.start()) + 1,
         )
-    # Raised below, outside of the handlers: PyYAML's own error quotes the text, and a
-    # traceback would show that error as the context.
+    # The error is raised outside of the handlers, because a traceback would show PyYAML's
+    # own error, which quotes the text.
     try:
         loader = _CoreLoader(text)
         try:
@@ -177,7 +177,7 @@ def _fault(exc: yaml.YAMLError, text: str) -> YamlError:
 
 
 def _harmless(quoted: re.Match[str]) -> str:
-    """Keep what PyYAML's message quotes only if it is punctuation of YAML."""
+    """Return a quotation in PyYAML's message only if it is YAML's punctuation, else nothing."""
     return quoted.group() if _HARMLESS.fullmatch(quoted.group(2)) else ""
 
 

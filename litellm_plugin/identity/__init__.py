@@ -1,1 +1,1 @@
-"""Who is asking: tokens, key sets, and our own identity."""
+"""Authentication: tokens, key sets, and our own plugin tokens."""

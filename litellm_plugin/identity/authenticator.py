@@ -1,7 +1,7 @@
-"""Backstage's order of the kinds of tokens; the one place that decides about a credential.
+"""Backstage's order of the kinds of tokens.
 
-The first kind that recognises a credential decides about it. A token that it
-refuses is not tried as another kind.
+The first kind that recognises a credential decides about it. A token that it refuses is not
+tried as another kind.
 
 1. Plugin tokens, by ``typ``.
 2. User tokens and limited user tokens, by ``typ``; old user tokens, by ``aud``.
@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import Unauthenticated
 from litellm_plugin.identity.external_token import ExternalTokenVerifier
-from litellm_plugin.identity.jwks import Fetch, FixedKeys, KeySet
 from litellm_plugin.identity.jwt import TokenError, parse
+from litellm_plugin.identity.key_sets import Fetch, FixedKeys, KeySet
 from litellm_plugin.identity.plugin_token import PluginTokenVerifier, plugin_keys_url
 from litellm_plugin.identity.principal import Principal
 from litellm_plugin.identity.signing import PLUGIN_TYP, PluginKeys
@@ -69,10 +69,10 @@ class Authenticator:
         return self._user_keys.url
 
     def load_user_keys(self) -> bool:
-        """Make sure that user tokens can be verified.
+        """Fetch the keys of user tokens, where they are missing or too old.
 
         Returns:
-            Whether the key set had to be fetched.
+            Whether they were fetched.
 
         Raises:
             NoKeysError: The key set has never been read, and can't be read now.
@@ -88,7 +88,7 @@ class Authenticator:
             authorization: The header's value; None where there is none.
             allow_limited: Whether a limited user token is accepted.
             suspect: Whether the client's address has sent too many bad tokens. Then tokens
-                that could be guessed do not count, and no new key set is fetched.
+                that could be guessed are refused, and no new key set is fetched.
 
         Raises:
             Unauthenticated: The header has no bearer token, or the token is not valid.

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from litellm_plugin.config.settings import ExternalAccess, JwksAccess, LegacyAccess, StaticAccess
 from litellm_plugin.errors import NotAllowed, Unauthenticated
-from litellm_plugin.identity.jwks import KeySet
 from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     Claims,
@@ -21,6 +20,7 @@ from litellm_plugin.identity.jwt import (
     audiences,
     check_times,
 )
+from litellm_plugin.identity.key_sets import KeySet
 from litellm_plugin.identity.principal import ServicePrincipal
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class ExternalTokenVerifier:
 
 
 _Check = Callable[[str, UnverifiedToken | None], str | None]
-"""Takes the credential, and the token it may be; returns the subject, or None: no match."""
+"""Takes the credential, and its token if it is one; returns the subject, None for no match."""
 
 
 def _check_of(
@@ -103,7 +103,7 @@ class _StaticCheck:
     digest: bytes
 
     def __call__(self, credential: str, _token: UnverifiedToken | None) -> str | None:
-        # Digests have one length, so the time of the comparison does not tell the token's.
+        # Digests have one length, so the comparison's time does not reveal the token's length.
         return self.subject if hmac.compare_digest(_digest(credential), self.digest) else None
 
 

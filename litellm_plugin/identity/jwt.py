@@ -6,8 +6,8 @@ for another purpose: a :class:`PublicKey` verifies asymmetric signatures, a
 :class:`SharedSecret` HS256 signatures, and a :class:`PrivateKey` signs.
 
 joserfc accepts some things that are refused here: a member name that occurs
-twice, NaN and lone surrogates in JSON, the ``crit`` header, and RSA keys of less
-than 2048 bits.
+twice, numbers that are not finite and lone surrogates in JSON, the ``crit`` header,
+and RSA keys of less than 2048 bits.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from joserfc.errors import JoseError
 from joserfc.jwa import JWSAlgModel
 from joserfc.util import base64_to_int, urlsafe_b64decode, urlsafe_b64encode
 
+from litellm_plugin import strict_json
+
 MAX_TOKEN_CHARS = 16 * 1024
 MIN_RSA_BITS = 2048
 
@@ -31,7 +33,7 @@ ASYMMETRIC = frozenset(
     {f"{family}{bits}" for family in ("ES", "PS", "RS") for bits in (256, 384, 512)} | {"EdDSA"}
 )
 
-_LATEST_TIME = 253_402_300_799  # the end of the year 9999, the last that datetime knows
+_LATEST_TIME = 253_402_300_799  # the end of the year 9999, the last of datetime
 _PUBLIC_MEMBERS = {"EC": ("crv", "x", "y"), "RSA": ("n", "e"), "OKP": ("crv", "x")}
 
 # The exceptions that joserfc raises for a malformed key.
@@ -46,7 +48,7 @@ class TokenError(Exception):
     The message quotes nothing from the token, so it may be logged and sent to clients.
 
     Attributes:
-        in_obo: Whether the user token inside a plugin token (``obo``) is meant.
+        in_obo: Whether it is about the user token inside a plugin token (``obo``).
     """
 
     in_obo = False
@@ -57,7 +59,7 @@ class Expired(TokenError):
 
 
 class NotYetValid(TokenError):
-    """``nbf`` lies in the future."""
+    """``nbf`` is in the future."""
 
 
 class BadSignature(TokenError):
@@ -282,9 +284,9 @@ def parse(text: str) -> UnverifiedToken:
 
 
 def check_times(claims: Claims, now: float, *, required: Collection[str] = ()) -> None:
-    """Check ``iat``, ``nbf`` and ``exp`` without any tolerance; ``iat`` may lie in the future.
+    """Check ``iat``, ``nbf`` and ``exp`` without tolerance; ``iat`` may be in the future.
 
-    Call this before a key is looked up, so that an expired token fetches no key set.
+    Call this before a key is looked up, so that no key set is fetched for an expired token.
 
     Args:
         claims: The claims.
@@ -355,25 +357,14 @@ def _verify(token: UnverifiedToken, key: jwk.Key, algorithms: Collection[str]) -
 def _json_object(segment: str, name: str) -> dict[str, Any]:
     try:
         text = urlsafe_b64decode(segment.encode("ascii")).decode()
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        value = strict_json.loads(text)
         if "\\u" in text:  # only an escape can write a lone surrogate, which is not encodable
             _to_json(value).encode()
-    except (ValueError, RecursionError) as exc:
+    except ValueError as exc:
         raise TokenError(f"the {name} is not readable") from exc
     if not isinstance(value, dict):
         raise TokenError(f"the {name} is not a JSON object")
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member name occurs twice")
-    return members
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _to_json(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Access tokens of Keycloak, which command-line clients show to the bridge."""
+"""Access tokens of Keycloak, by which command-line clients use the bridge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from litellm_plugin.config.settings import Bridge
 from litellm_plugin.errors import PluginError
-from litellm_plugin.identity.jwks import Fetch, KeySet, NoKeysError
 from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     Claims,
@@ -19,13 +18,14 @@ from litellm_plugin.identity.jwt import (
     check_times,
     parse,
 )
+from litellm_plugin.identity.key_sets import Fetch, KeySet, NoKeysError
 
 log = logging.getLogger(__name__)
 
-_SCHEME = "Bearer "  # the clients and the original know no other spelling
+_SCHEME = "Bearer "  # the original accepts no other spelling
 
-# An ID token has the same user, client, issuer and key. Keycloak marks the kind of a
-# token in the claim "typ"; other issuers in the header (RFC 9068), or not at all.
+# ID tokens have the same user, client, issuer and key, and must be refused. Keycloak names the kind
+# in the claim "typ", other issuers in the header (RFC 9068), or not at all.
 _ACCESS_TOKEN_CLAIM = "bearer"
 _ACCESS_TOKEN_HEADERS = {"jwt", "at+jwt", "application/jwt", "application/at+jwt"}
 
@@ -46,7 +46,7 @@ class BridgeNotVerifiable(BridgeRefused):
 
 @dataclass(frozen=True, slots=True)
 class BridgeIdentity:
-    """The user of an access token; ``subject``, ``email`` or ``username`` is there.
+    """The user of an access token; one of ``subject``, ``email`` and ``username`` is not None.
 
     Attributes:
         subject: The user's id in Keycloak.
@@ -62,7 +62,7 @@ class BridgeIdentity:
 
     @property
     def login(self) -> str:
-        """What the user's LiteLLM id is made of: user name, else e-mail, else subject."""
+        """The source of the user's LiteLLM id: user name, else e-mail, else subject."""
         return self.username or self.email or self.subject or ""
 
 
@@ -155,8 +155,8 @@ def _identity(claims: Claims) -> BridgeIdentity:
     )
     if not identity.login:
         raise TokenError("preferred_username, email and sub are missing")
-    # A LiteLLM id is what follows an entity ref's slash and precedes an "@". Without this
-    # check, x/alice@example.org would become alice, and @example.org the empty id.
+    # The LiteLLM id is the part behind a slash and before an "@". Without this check,
+    # x/alice@example.org would become alice, and @example.org the empty id.
     local_part = identity.login.partition("@")[0]
     if not local_part.strip() or "/" in local_part:
         raise TokenError("the user name can't be made into an id")

@@ -1,4 +1,4 @@
-"""Tokens that one Backstage plugin shows another, with or without a user behind them."""
+"""Tokens by which Backstage plugins call each other, with or without a user on whose behalf."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from cachetools import LRUCache
 
 from litellm_plugin.config.settings import Discovery
 from litellm_plugin.errors import Unauthenticated
-from litellm_plugin.identity.jwks import KeySet, KeySource, NoKeysError
 from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     Claims,
@@ -22,13 +21,14 @@ from litellm_plugin.identity.jwt import (
     check_times,
     parse,
 )
+from litellm_plugin.identity.key_sets import KeySet, KeySource, NoKeysError
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.identity.user_token import UserTokenVerifier, is_user_token
 
 log = logging.getLogger(__name__)
 
-MAX_KEY_SETS = 100  # kept, of other plugins
-MAX_FIRST_READS = 4  # of key sets at the same time
+MAX_KEY_SETS = 100  # of other plugins, kept in memory
+MAX_FIRST_READS = 4  # of key sets, at the same time
 
 _PLUGIN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # becomes part of a URL
 
@@ -114,8 +114,8 @@ class PluginTokenVerifier:
 class _KeySets:
     """The key sets of other plugins; beyond ``MAX_KEY_SETS``, the least recently used goes.
 
-    Clients can invent plugin ids. So a key set is kept only after it was read, and no more
-    than ``MAX_FIRST_READS`` of the connections to Backstage are spent on first reads.
+    Clients can invent plugin ids. So a key set is kept only after it was read, and first reads
+    use at most ``MAX_FIRST_READS`` connections to Backstage.
     """
 
     def __init__(self, key_set: Callable[[str], KeySet]) -> None:
@@ -158,7 +158,7 @@ def _unverified_source(token: UnverifiedToken) -> str:
     """Return the id of the plugin that the token names as its issuer."""
     claims = token.unverified_claims
     if "sub" not in claims:
-        raise _no_jwks("undefined")  # as JavaScript names what is absent
+        raise _no_jwks("undefined")  # as Backstage answers
     source = claims["sub"]
     if source == "":
         raise Unauthenticated("Invalid plugin token: missing subject")

@@ -1,4 +1,4 @@
-"""Who is asking: the two kinds of principal that pass the credentials barrier."""
+"""The two kinds of principal that a request can have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class UserPrincipal:
         token: The user token itself; None where a plugin acts on the user's behalf.
         limited_token: The user's limited token, which a plugin token carries as ``obo``;
             None where the user token has no ``uip`` to make it from.
-        expires_at: Unix time, in seconds, from which the token no longer holds.
+        expires_at: Unix time, in seconds, at which the token expires.
         actor: ``plugin:<id>`` of the plugin that acts for the user, else None.
     """
 
@@ -33,7 +33,7 @@ class ServicePrincipal:
 
     Attributes:
         subject: ``plugin:<id>``, an external subject, or ``external:<prefix>:<sub>``.
-        restrictions: What the token is limited to inside this plugin; None: nothing.
+        restrictions: What the token may be used for in this plugin; None: anything.
     """
 
     subject: str

@@ -1,8 +1,8 @@
 """The service's signing key, and the plugin tokens that it signs.
 
-Backstage finds the public key at the plugin's address. So all workers and
-replicas must use the same key: a configured one (``backend.auth.pluginKeyStore``),
-or one that is made once for each host and stored in a file.
+Backstage fetches the public key from the plugin's URL. So all workers and replicas must use the
+same key: a configured one (``backend.auth.pluginKeyStore``), or one in a file, which is made once
+for each host.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from litellm_plugin.identity.jwt import KeyFormatError, PrivateKey, PublicKey
 PLUGIN_TYP = "vnd.backstage.plugin"
 
 LIFETIME = 3600  # seconds, as Backstage's own tokens
-REUSED_FOR = 2700  # seconds; the remaining 900 outlast any call
+REUSED_FOR = 2700  # seconds; the remaining 900 are longer than any call
 
 _Key = TypeVar("_Key", PublicKey, PrivateKey)
 
@@ -65,7 +65,7 @@ class PluginKeys:
     def existing(
         cls, settings: Settings, environ: Mapping[str, str] = os.environ
     ) -> PluginKeys | None:
-        """Read the keys as :meth:`load` does, but return None where the key is still to be made.
+        """Read the keys as :meth:`load` does, and return None where there is no key yet.
 
         Raises:
             KeyStoreError: A key can't be read, or other users could read it.
@@ -168,7 +168,7 @@ def _key_file(settings: Settings, environ: Mapping[str, str]) -> Path:
         return settings.service.key_file
     state = Path(environ.get("XDG_STATE_HOME", ""))
     try:
-        # The XDG specification has relative paths ignored.
+        # By the XDG specification a relative path is ignored.
         base = state if state.is_absolute() else Path.home() / ".local" / "state"
     except RuntimeError as exc:
         raise KeyStoreError(
@@ -217,7 +217,7 @@ def _read(path: Path) -> PrivateKey:
 
 
 def _create(path: Path) -> None:
-    """Write a new key to ``path``, unless another process did so first."""
+    """Write a new key to ``path``, unless another process has done so."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     complete = Path(name)  # mode 0600, as mkstemp makes it
     try:
@@ -225,7 +225,7 @@ def _create(path: Path) -> None:
             json.dump(PrivateKey.generate().as_jwk(), file)
             file.flush()
             os.fsync(file.fileno())
-        # Unlike a rename, a link never replaces a key that another process already uses.
+        # Unlike a rename, a link never replaces a key that another process uses already.
         with suppress(FileExistsError):
             path.hardlink_to(complete)
     finally:

@@ -1,4 +1,4 @@
-"""Tokens of Backstage users: the user token, and the limited user token made from it."""
+"""Tokens of Backstage users: user tokens, and the limited user tokens made from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from litellm_plugin.config.settings import Discovery
 from litellm_plugin.errors import NotVerifiable, Unauthenticated
-from litellm_plugin.identity.jwks import KeySource, NoKeysError
 from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     Claims,
@@ -17,6 +16,7 @@ from litellm_plugin.identity.jwt import (
     check_times,
     encode_segment,
 )
+from litellm_plugin.identity.key_sets import KeySource, NoKeysError
 from litellm_plugin.identity.principal import UserPrincipal
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def user_keys_url(discovery: Discovery) -> str:
 
 
 def is_user_token(token: UnverifiedToken) -> bool:
-    """Return whether the token is to be verified as a user's.
+    """Tell whether the token is to be verified as a user token.
 
     Old user tokens have another ``typ``, and the string ``backstage`` as ``aud``.
     """

@@ -1,4 +1,4 @@
-"""The bridge: command-line clients, whose users Keycloak knows and Backstage need not."""
+"""The bridge: keys for command-line clients, whose users sign in at Keycloak."""
 
 from __future__ import annotations
 
@@ -23,23 +23,18 @@ NO_USER = (
 
 
 class Bridge:
-    """Serves the people behind Keycloak tokens.
+    """Serves people with a Keycloak token.
 
     Args:
-        settings: Which client, and how LiteLLM ids are made.
-        users: Finds and provisions them.
-        keys: Makes their keys.
-        directory: Tells who in the catalog the person is.
-        now: The present time, in UTC.
+        settings: All settings; ``litellm.bridge`` names client and group.
+        users: Finds and provisions users.
+        keys: Creates keys.
+        directory: Finds people in the catalog.
+        now: Returns the present time, in UTC.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        users: Users,
-        keys: Keys,
-        directory: Directory,
-        now: Clock,
+        self, settings: Settings, users: Users, keys: Keys, directory: Directory, now: Clock
     ) -> None:
         self._directory = directory
         self._settings = settings
@@ -48,41 +43,41 @@ class Bridge:
         self._now = now
 
     def admit(self, person: BridgeIdentity) -> None:
-        """Let a person through who is in ``litellm.bridge.group``; everybody where that is unset.
+        """Refuse people outside ``litellm.bridge.group``; nobody where the group is unset.
 
         Raises:
-            ReservedId: The LiteLLM id of that user name is nobody's.
+            ReservedId: The LiteLLM id of that user name is reserved.
             Forbidden: The person is not in the group, or not in the catalog.
-            BackstageUnavailable: The catalog can't be asked.
+            BackstageUnavailable: The catalog can't be read.
         """
-        who, group = self._claimant(person), self._settings.bridge.group
-        if group is not None and group not in self._groups(who):
+        owner, group = self._owner(person), self._settings.bridge.group
+        if group is not None and group not in self._groups(owner):
             raise Forbidden(f"Access denied: not a member of {group}", reason="group")
 
     def account(self, person: BridgeIdentity, *, fresh: bool = False) -> Account:
-        """Return a person's account, created with the role of the catalog if need be.
+        """Return a person's account, provisioned where there is none.
 
         Args:
-            person: Whose.
-            fresh: Whether it must be as it is right now, because a write depends on it.
+            person: The caller.
+            fresh: Whether to read past the cache, because a write depends on the account.
 
         Raises:
-            NotFound: There is none, and provisioning is off.
-            BackstageUnavailable: The role can't be decided without the catalog.
-            PluginError: LiteLLM failed; these clients read its own text.
+            NotFound: The person has no account, and provisioning is off.
+            BackstageUnavailable: The catalog can't be read, and the role depends on it.
+            PluginError: LiteLLM failed; the message has LiteLLM's own text.
         """
-        who = self._claimant(person)
+        owner = self._owner(person)
 
         def profile() -> Profile:
             return Profile(
-                source=who.own_id,
-                groups=self._groups(who),
+                source=owner.own_id,
+                groups=self._groups(owner),
                 email=person.email or person.username,
                 display_name=person.name or person.username,
             )
 
         try:
-            return self._users.account_of(who, profile, reader=_reader(person), fresh=fresh)
+            return self._users.account_of(owner, profile, reader=_reader(person), fresh=fresh)
         except ProvisioningFailed as exc:
             raise PluginError(exc.cause.message) from exc
         except UpstreamError as exc:
@@ -101,12 +96,12 @@ class Bridge:
             raise PluginError(exc.message) from exc
 
     def generate(self, person: BridgeIdentity, body: Mapping[str, Any]) -> Json:
-        """Make a key; returns LiteLLM's answer, the secret in ``key``.
+        """Create a key; returns LiteLLM's answer, with the secret in ``key``.
 
         Raises:
-            BadRequest: A field is wrong, not the caller's to set, or beyond a ceiling.
-            Forbidden: ``team_id`` is not one of the person's teams, or they have as many
-                active keys as they may.
+            BadRequest: A field is wrong or forbidden, or exceeds a limit.
+            Forbidden: ``team_id`` is not one of the person's teams, or as many keys as
+                allowed are active.
         """
         key = self._keys.request(body)
         account = self.account(person, fresh=True)
@@ -115,26 +110,26 @@ class Bridge:
             "created_by": account.user_id,
             "created_at_iso": stamp(self._now),
         }
-        own = self._claimant(person).own_id
+        own = self._owner(person).own_id
         return self._keys.generate_for(account, key, created_by, own_id=own, reader=_reader(person))
 
-    def _groups(self, who: Claimant) -> frozenset[str]:
-        """Return the groups of the person of the catalog who is behind a token; none without one.
+    def _groups(self, owner: Claimant) -> frozenset[str]:
+        """Return the groups of the person in the catalog; none where nobody is found.
 
-        Of several people with the same LiteLLM id it is the one in the default namespace.
+        Of several people with the same LiteLLM id, the one in the default namespace counts.
         """
-        people = self._directory.of_id(who.own_id)
-        same = [each for each in people if each.ref == who.ref] or people
+        people = self._directory.of_id(owner.own_id)
+        same = [each for each in people if each.ref == owner.ref] or people
         return same[0].groups if len(same) == 1 else frozenset()
 
-    def _claimant(self, person: BridgeIdentity) -> Claimant:
-        # As the original has it: the name in front of an "@", in our own domain.
+    def _owner(self, person: BridgeIdentity) -> Claimant:
+        # Like the original: the part before the "@", in our own domain.
         name, _, domain = person.login.partition("@")
         own_domain = self._settings.user_id_domain
         ref = f"user:default/{name}".lower()
 
         def email() -> str | None:
-            # Keycloak's own may be one that the user has typed in there.
+            # Users may be able to change their e-mail address in Keycloak, so the catalog's counts.
             entity = self._directory.entity(ref)
             return entity.email if entity else None
 

@@ -1,8 +1,8 @@
-"""A key's metadata: for notes of its owner, and in LiteLLM's eyes for much more.
+"""A key's metadata, which callers write and LiteLLM reads.
 
-LiteLLM keeps settings there that ``/key/generate`` has fields for, and reads them with
-each call: they raise the key's budget, lift limits and guardrails, or have what is asked
-and answered sent to an address. Who may not set the field may not write it here either.
+LiteLLM also keeps settings in it, some of which ``/key/generate`` has fields for, and applies
+them to each call: they raise the key's budget, lift limits and guardrails, or send prompts and
+answers to an address. Callers may write none of these.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from litellm_plugin import fields
 from litellm_plugin.errors import BadRequest
 from litellm_plugin.shapes import Json
 
-# What says whose key it is; a caller must not write it themselves.
+# Prefixes of the fields in which this service records who created a key; dropped from requests.
 OWNERSHIP = ("created_by", "created_via", "created_at_iso", "backstage_")
 
-# What LiteLLM 1.106 reads in the metadata of a key and acts on: the lists
-# LiteLLM_*MetadataFields* of litellm/proxy/_types.py, and what is read elsewhere in
-# litellm/proxy. Not "tags", "cache" and "spend_logs_metadata": any call may bring its own.
+# Settings that LiteLLM 1.106 reads from a key's metadata: the lists LiteLLM_*MetadataFields*
+# of litellm/proxy/_types.py, and others in litellm/proxy. "tags", "cache" and
+# "spend_logs_metadata" are allowed: any call may bring its own.
 SETTINGS = frozenset(
     {
         "agent_id",
@@ -56,8 +56,9 @@ SETTINGS = frozenset(
         "zguard_policy_id",
     }
 )
-# Families of them, which grow with its versions: allow_client_pricing_override lets a call
-# say what it costs, allow_client_mock_response that it is none.
+# Prefixes of settings, whose number grows with LiteLLM's versions: with
+# allow_client_pricing_override a call sets its own price, with allow_client_mock_response it
+# is answered without a model.
 FAMILIES = (
     "_",
     "allow_",
@@ -74,24 +75,25 @@ FAMILIES = (
     "user_api_key",
 )
 
-# Older versions put the value of that variable, such as the master key, in its place.
+# Older versions of LiteLLM replace this by a variable's value, such as the master key.
 _REFERENCE = "os.environ/"
 
 
 def given(name: str, value: Any) -> Json:
-    """Return what a caller may write: all but whose key it is, which is left out.
+    """Return the metadata that a caller has given, without fields that record the creator.
 
     Raises:
-        BadRequest: It is no object, or has what LiteLLM would act on.
+        BadRequest: The value is no object, has a setting of LiteLLM, or refers to a variable.
     """
-    written = fields.metadata(name, value)
-    settings = sorted(key for key in written if key in SETTINGS or key.startswith(FAMILIES))
+    if not isinstance(value, dict):
+        raise BadRequest(f"{name} must be an object")
+    settings = sorted(key for key in value if key in SETTINGS or key.startswith(FAMILIES))
     if settings:
         names = ", ".join(f'"{name}.{key[: fields.MAX_TEXT]}"' for key in settings[:10])
         raise BadRequest(f"Unknown or forbidden field: {names}")
-    if _refers(written):
+    if _refers(value):
         raise BadRequest(f'{name} must not refer to the environment ("{_REFERENCE}")')
-    return {key: item for key, item in written.items() if not key.startswith(OWNERSHIP)}
+    return {key: item for key, item in value.items() if not key.startswith(OWNERSHIP)}
 
 
 def _refers(value: Any) -> bool:

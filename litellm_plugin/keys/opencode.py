@@ -1,4 +1,4 @@
-"""``opencode connect``: a key handed to a program on the user's own machine."""
+"""``opencode connect``: creates a key for a program on the user's own machine."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1"})
 
 
 class OpencodeKeys:
-    """Keeps one key for each user, and one for each user and team.
+    """Keeps one key for each user, and one for each user and team: each is a slot.
 
     Args:
-        users: Finds and provisions the users.
-        keys: Makes the keys.
+        users: Finds and provisions users.
+        keys: Creates keys.
         cache: Holds the lock of a user's slots.
-        rules: ``litellm.opencode``.
-        now: The present time, in UTC.
+        settings: ``litellm.opencode``.
+        now: Returns the present time, in UTC.
     """
 
-    def __init__(self, users: Users, keys: Keys, cache: Cache, rules: Opencode, now: Clock) -> None:
+    def __init__(
+        self, users: Users, keys: Keys, cache: Cache, settings: Opencode, now: Clock
+    ) -> None:
         self._now = now
         self._users = users
         self._keys = keys
         self._cache = cache
-        self._rules = rules
+        self._settings = settings
 
     def connect(
         self,
@@ -48,32 +50,31 @@ class OpencodeKeys:
         *,
         gone: Callable[[], bool],
     ) -> str:
-        """Make the key of the caller's slot anew.
+        """Create a new key for the caller's slot, and then delete the slot's old key.
 
-        A stored key's secret can't be had again, so the slot's old key is replaced: it is
-        deleted once the new one is there.
+        The old key can't be used again, because LiteLLM does not return its secret.
 
         Args:
             caller: A signed-in user.
-            redirect_uri: What :func:`callback` returned.
+            redirect_uri: A URI that :func:`callback` returned.
             team_id: A team of the caller, or None.
-            gone: Tells whether nobody waits for the answer any more.
+            gone: Tells whether the client has closed the connection.
 
         Returns:
-            Where to send the browser: ``redirect_uri`` with ``key`` and ``team``.
+            The URI for the browser: ``redirect_uri`` with the parameters ``key`` and ``team``.
 
         Raises:
             BadRequest: A team is required.
-            Forbidden: It is not the caller's team.
+            Forbidden: The caller is not in the team.
         """
-        # Of two at a time, the second one replaces the key of the first.
+        # Under the lock, the second of two requests at once replaces the key of the first.
         with self._cache.lock(f"opencode key of {caller.litellm_id}"):
             secret = self._secret(caller, team_id, gone)
         return _with(redirect_uri, key=secret, team=team_id)
 
     def _secret(self, caller: Caller, team_id: str | None, gone: Callable[[], bool]) -> str:
         account = self._users.account(caller, fresh=True)
-        if self._rules.require_team and not team_id:
+        if self._settings.require_team and not team_id:
             raise BadRequest("A team is required for this connection")
         if team_id and not account.in_team(team_id):
             foreign = "Access denied: team is not one of your teams"
@@ -81,10 +82,10 @@ class OpencodeKeys:
         keys = self._users.keys(account, caller.name, fresh=True)
         alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
         key: Json = {
-            "duration": fields.duration("keyDuration", self._rules.key_duration),
-            "max_budget": self._rules.max_budget,
+            "duration": fields.duration("keyDuration", self._settings.key_duration),
+            "max_budget": self._settings.max_budget,
             **present(team_id=team_id),
-            "metadata": dict(self._rules.metadata),
+            "metadata": dict(self._settings.metadata),
         }
         user, entity = caller.user, caller.entity
         created_by = {
@@ -108,9 +109,9 @@ class OpencodeKeys:
             return _is_of(alias, row.get("key_alias"))
 
         def make_another() -> str:
-            # LiteLLM has each alias once: the slot's own may be that of the key that is there
-            # still, or, as it can be guessed, somebody else's. The time tells this request from
-            # others, should its answer get lost.
+            # Aliases are unique in LiteLLM. The slot's alias may belong to the old key, or to
+            # another user's key, since it can be guessed. The time distinguishes an
+            # undelivered key of this request from those of other requests.
             return make(f"{alias}.{token_hex(4)}", created_at_iso=stamp(self._now))
 
         if any(row.get("key_alias") == alias for row in keys):
@@ -124,10 +125,10 @@ class OpencodeKeys:
 
 
 def callback(redirect_uri: str) -> str:
-    """Return a redirect URI that stays on the user's machine, normalised.
+    """Return a redirect URI on the user's own machine, normalised.
 
     Raises:
-        BadRequest: It is any other.
+        BadRequest: The URI leads elsewhere.
     """
     if not re.fullmatch(r"[!-\[\]-~]+", redirect_uri):  # no blanks, no backslashes, ASCII only
         raise _refused()
@@ -144,9 +145,9 @@ def callback(redirect_uri: str) -> str:
 
 
 def _is_of(slot: str, alias: Any) -> bool:
-    """Tell whether a key of the user has the alias of a slot, as it is or made unique.
+    """Tell whether ``alias`` is that of a slot, with or without a suffix that makes it unique.
 
-    Keys made earlier have "~" in place of the dot; LiteLLM can be told to refuse that.
+    Older keys have "~" in place of the dot; LiteLLM can be configured to refuse "~".
     """
     return isinstance(alias, str) and (
         alias == slot or re.fullmatch(re.escape(slot) + "[.~][0-9a-f]{8}", alias) is not None
@@ -158,7 +159,7 @@ def _refused() -> BadRequest:
 
 
 def _with(uri: str, **parameters: str | None) -> str:
-    """Return ``uri`` with query parameters set; what it had under their names is replaced."""
+    """Return ``uri`` with query parameters added; parameters of the same name are replaced."""
     url = urlsplit(uri)
     query = dict(parse_qsl(url.query, keep_blank_values=True)) | present(**parameters)
     return urlunsplit(url._replace(query=urlencode(query)))

@@ -1,184 +1,203 @@
-"""The ceilings of keys: what may be asked for, by whom, and what is filled in. Pure.
+"""Key policies: the limits of virtual keys, and which limits apply to whom.
 
-Nothing here looks at keys that are not being changed: a ceiling that is new leaves those that
-are there as they are.
+Limits are checked when a key is created or changed. A new limit in the configuration leaves
+existing keys as they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
 from typing import Any, Generic, TypeVar
 
-from litellm_plugin.config.settings import KeyPolicy, Provisioning
-from litellm_plugin.errors import BadRequest, Forbidden
+from litellm_plugin.accounts.caller import Caller
+from litellm_plugin.accounts.directory import Directory
+from litellm_plugin.cache.cache import Cache
+from litellm_plugin.clock import Clock
+from litellm_plugin.config.settings import KeyPolicy, Provisioning, Settings
+from litellm_plugin.errors import BadRequest, Busy, Forbidden
 from litellm_plugin.fields import is_number, seconds, shortest
-from litellm_plugin.model_names import allows
+from litellm_plugin.models import Models, allows
 from litellm_plugin.shapes import Json, present
 
 EVERYBODY = "everybody"
 
-MAX_NAMED = 20  # models that a refusal lists
+MAX_NAMED = 20  # models that an error message lists
 
 T = TypeVar("T")
 
-# Tells the access groups of a model by its name.
+# Returns the access groups of a model, given the model's name.
 GroupsOf = Callable[[str], Collection[str]]
 
 
 class PolicyRefused(BadRequest):
-    """A key is asked for that goes beyond a ceiling; the message says which, and whose it is."""
+    """A request for a key exceeds a limit; the message names the limit and whom it applies to."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ceiling(Generic[T]):
-    """One limit.
+class Limit(Generic[T]):
+    """One limit of a key policy.
 
     Attributes:
-        limit: The highest value, or what is allowed.
-        whom: For whom it is, such as "everybody".
+        value: The highest allowed value, or the allowed values.
+        whom: Whom the limit applies to, as messages say it, such as "everybody".
     """
 
-    limit: T
+    value: T
     whom: str
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The ceilings that hold for one person; None is no ceiling.
+    """The limits that apply to one person; None is no limit. Reads nothing but its arguments.
 
     Attributes:
-        duration: Of a key's life, from now on.
+        duration: Lifetime of a key, counted from now.
         budget: USD per key.
-        renewal: The shortest time after which such a budget may begin anew; None in it: never.
+        renewal: The shortest ``budget_duration`` of a key with such a budget; the value None
+            allows no ``budget_duration`` at all.
         tpm: Tokens per minute.
         rpm: Requests per minute.
-        models: Names, wildcards and access groups that a key may be for, as each list has them.
-        active_keys: How many keys may work at a time.
+        models: Allowed models, wildcards and access groups; a model must be in each list.
+        active_keys: Number of keys that are neither expired nor blocked.
     """
 
-    duration: Ceiling[str] | None = None
-    budget: Ceiling[float] | None = None
-    renewal: Ceiling[str | None] | None = None
-    tpm: Ceiling[int] | None = None
-    rpm: Ceiling[int] | None = None
-    models: tuple[Ceiling[tuple[str, ...]], ...] = ()
-    active_keys: Ceiling[int] | None = None
+    duration: Limit[str] | None = None
+    budget: Limit[float] | None = None
+    renewal: Limit[str | None] | None = None
+    tpm: Limit[int] | None = None
+    rpm: Limit[int] | None = None
+    models: tuple[Limit[tuple[str, ...]], ...] = ()
+    active_keys: Limit[int] | None = None
 
-    # -- what may be asked for -----------------------------------------------
+    # -- requests for keys ---------------------------------------------------
 
     def new_key(self, key: Json, groups_of: GroupsOf) -> Json:
-        """Return a request for a key with the ceilings in place of what it leaves out.
+        """Return a request for a new key, with the limits for the fields that it leaves out.
 
         Args:
             key: Fields of LiteLLM's ``/key/generate``.
-            groups_of: Tells a model's access groups; asked only for models not allowed by name.
+            groups_of: Called only for models that are not allowed by name.
 
         Raises:
-            PolicyRefused: It asks for more.
+            PolicyRefused: A field exceeds its limit.
         """
-        filled = {**self._ceilings(), **key}
+        filled = {**self._limits(), **key}
         self._refuse(filled, groups_of)
-        return {**filled, **self._models_for_all(filled)}
+        return {**filled, **self._allowed_for_all(filled)}
 
     def change(self, change: Json, row: Mapping[str, Any], groups_of: GroupsOf) -> Json:
-        """Return a change of a key; what it does not name stays as it is, whatever that is.
+        """Return a change of a key; fields that it does not name are not checked.
 
         Args:
             change: Fields of LiteLLM's ``/key/update``.
-            row: The key as it is.
+            row: LiteLLM's row of the key before the change.
             groups_of: As for :meth:`new_key`.
 
         Raises:
-            PolicyRefused: It asks for more.
+            PolicyRefused: A field exceeds its limit.
         """
         self._refuse(change, groups_of)
         # LiteLLM 1.81 ignores a budget_duration of null: the key may keep what it has.
         if "max_budget" in change and change.get("budget_duration") is None:
             self._refuse_raise(change["max_budget"], row)
-        return {**change, **self._models_for_all(change)}
+        return {**change, **self._allowed_for_all(change)}
 
-    def lesser(self, key: Json) -> Json:
-        """Return a request that the configuration makes, cut down to the ceilings."""
-        cut = {**self._ceilings(), **key}
-        if self.duration and not _is_within(cut["duration"], self.duration.limit):
-            cut["duration"] = self.duration.limit
-        if self.budget and not _is_at_most(cut["max_budget"], self.budget.limit):
-            cut["max_budget"] = self.budget.limit
-        return {**cut, **self._models_for_all({"models": [], **cut})}
+    def capped(self, key: Json) -> Json:
+        """Return a request that the configuration makes, reduced to the limits."""
+        cut = {**self._limits(), **key}
+        if self.duration and not _is_within(cut["duration"], self.duration.value):
+            cut["duration"] = self.duration.value
+        if self.budget and not _is_at_most(cut["max_budget"], self.budget.value):
+            cut["max_budget"] = self.budget.value
+        return {**cut, **self._allowed_for_all({"models": [], **cut})}
 
     def refuse_reset(self) -> None:
-        """Refuse to let a key spend its budget once more.
+        """Refuse to reset a key's spend, which would allow its budget to be spent again.
 
         Raises:
-            Forbidden: There is a ceiling of budgets.
+            Forbidden: Budgets are limited.
         """
         if self.budget is not None:
             raise Forbidden(
                 "The spend of a key can't be reset: its budget may be at most"
-                f" {_usd(self.budget.limit)} for {self.budget.whom}",
+                f" {_usd(self.budget.value)} for {self.budget.whom}",
                 reason="ceiling",
             )
 
     def refuse_more(self, keys: Iterable[Mapping[str, Any]], now: datetime) -> None:
-        """Refuse one more active key beside ``keys``.
+        """Refuse one more active key.
+
+        Args:
+            keys: The keys that the owner has.
+            now: The present time, in UTC.
 
         Raises:
-            Forbidden: There are as many as there may be.
+            Forbidden: As many keys as allowed are active.
         """
         if self.active_keys is None:
             return
         active = sum(is_active(key, now) for key in keys)
-        if active >= self.active_keys.limit:
+        if active >= self.active_keys.value:
             raise Forbidden(
-                f"At most {self.active_keys.limit} active keys are allowed for"
+                f"At most {self.active_keys.value} active keys are allowed for"
                 f" {self.active_keys.whom}, and there are {active}."
                 " Revoke or block one that is not needed.",
                 reason="ceiling",
             )
 
     def outlives(self, expires: Any, now: datetime) -> bool:
-        """Tell whether a key that LiteLLM has just made lives longer than it may."""
+        """Tell whether a key with LiteLLM's ``expires`` lives longer than allowed."""
         if self.duration is None:
             return False
         end = _moment(expires)
         # A minute for clocks that differ.
-        most = (seconds(self.duration.limit) or 0) + 60
+        most = (seconds(self.duration.value) or 0) + 60
         return end is None or (end - now).total_seconds() > most
 
     # -- parts ---------------------------------------------------------------
 
-    def _ceilings(self) -> Json:
+    def _limits(self) -> Json:
         return present(
-            duration=self.duration and self.duration.limit,
-            max_budget=self.budget and self.budget.limit,
-            tpm_limit=self.tpm and self.tpm.limit,
-            rpm_limit=self.rpm and self.rpm.limit,
+            duration=self.duration and self.duration.value,
+            max_budget=self.budget and self.budget.value,
+            tpm_limit=self.tpm and self.tpm.value,
+            rpm_limit=self.rpm and self.rpm.value,
         ) | ({"models": []} if self.models else {})
 
-    def _models_for_all(self, key: Mapping[str, Any]) -> Json:
-        # An empty list means every model to LiteLLM, and is what the frontend sends for that.
+    def _allowed_for_all(self, key: Mapping[str, Any]) -> Json:
+        """Return ``models`` with all allowed models, where ``key`` asks for every model."""
+        # An empty list means every model to LiteLLM, and the frontend sends it for that.
         if not self.models or "models" not in key or key["models"]:
             return {}
-        listed = dict.fromkeys(name for ceiling in self.models for name in ceiling.limit)
-        common = [
-            name for name in listed if all(allows(ceiling.limit, name) for ceiling in self.models)
-        ]
+        listed = dict.fromkeys(name for limit in self.models for name in limit.value)
+        common = [name for name in listed if all(allows(each.value, name) for each in self.models)]
         if not common:
-            whom = " who are also ".join(dict.fromkeys(ceiling.whom for ceiling in self.models))
+            whom = " who are also ".join(dict.fromkeys(limit.whom for limit in self.models))
             raise PolicyRefused(f"No model is allowed for {whom}")
         return {"models": common}
 
     def _refuse(self, given: Mapping[str, Any], groups_of: GroupsOf) -> None:
-        for name, refuse in LIMITS.items():
-            if name in given:
-                refuse(self, given[name], groups_of)
+        """Refuse fields, of a new key or of a change, that exceed their limits."""
+        if self.duration and "duration" in given:
+            _refuse_longer(given["duration"], self.duration)
+        if self.budget and "max_budget" in given:
+            _refuse_higher("max_budget", given["max_budget"], self.budget, unit=" USD")
+        if self.renewal and given.get("budget_duration") is not None:
+            _refuse_renewal(given["budget_duration"], self.renewal)
+        if self.tpm and "tpm_limit" in given:
+            _refuse_higher("tpm_limit", given["tpm_limit"], self.tpm)
+        if self.rpm and "rpm_limit" in given:
+            _refuse_higher("rpm_limit", given["rpm_limit"], self.rpm)
+        for limit in self.models:
+            _refuse_other_models(given.get("models") or (), limit, groups_of)
 
     def _refuse_raise(self, budget: Any, row: Mapping[str, Any]) -> None:
-        """Refuse a higher budget of a key whose budget begins anew more often than it may."""
+        """Refuse a higher budget for a key whose ``budget_duration`` is shorter than allowed."""
         present_budget = row.get("max_budget")
         if present_budget is None:
             return
@@ -188,8 +207,97 @@ class Policy:
             _refuse_renewal(row["budget_duration"], self.renewal)
 
 
+class KeyPolicies:
+    """Finds the key policy of a caller or of a LiteLLM user.
+
+    Args:
+        settings: ``litellm.keyPolicy`` and the roles of provisioning.
+        directory: Finds the people behind a LiteLLM id.
+        models: Lists the access groups of models.
+        cache: Holds the lock of each owner.
+        now: Returns the present time, in UTC.
+    """
+
+    def __init__(
+        self, settings: Settings, directory: Directory, models: Models, cache: Cache, now: Clock
+    ) -> None:
+        self._common = settings.key_policy
+        self._provisioning = settings.provisioning
+        self._directory = directory
+        self._models = models
+        self._cache = cache
+        self._now = now
+        roles = settings.provisioning.roles
+        self._by_role = any(role.key_policy for role in roles)
+        self.limits_budget = self._common.max_budget is not None or any(
+            role.key_policy.get("max_budget") is not None for role in roles
+        )
+
+    def of(self, caller: Caller) -> Policy:
+        """Return the policy of a user.
+
+        Raises:
+            BackstageUnavailable: Roles have limits, and the user's groups can't be read.
+        """
+        return self._of_groups(caller.entity.groups if self._by_role else ())
+
+    def of_id(self, user_id: str | None) -> Policy:
+        """Return the policy of the person in the catalog who has a LiteLLM id.
+
+        This is for callers who have not proved their groups. Where several people may have
+        the id, the limits of each of them apply; where nobody has, ``litellm.keyPolicy``.
+
+        Raises:
+            BackstageUnavailable: Roles have limits, and the catalog can't be read.
+        """
+        if not self._by_role or not user_id:
+            return self._of_groups(())
+        people = self._directory.of_id(user_id)
+        if not people:
+            return self._of_groups(())
+        return combined([self._of_groups(person.groups) for person in people])
+
+    def groups_of(self, model: str) -> Collection[str]:
+        """Return the access groups of a model; none where LiteLLM does not list them."""
+        groups: set[str] = set()
+        for row in self._models.all():
+            if row.get("model_name") == model and isinstance(row.get("access_groups"), list):
+                groups.update(name for name in row["access_groups"] if isinstance(name, str))
+        return groups
+
+    @contextmanager
+    def adding_active_key(
+        self, policy: Policy, user_id: str, keys: Callable[[], list[Json]]
+    ) -> Iterator[None]:
+        """Hold the owner's lock while a key becomes active, so that ``maxActiveKeys`` holds.
+
+        Args:
+            policy: The owner's policy.
+            user_id: LiteLLM id of the owner.
+            keys: Reads the owner's keys from LiteLLM.
+
+        Raises:
+            Forbidden: As many keys as allowed are active.
+            Busy: Other requests hold the lock.
+        """
+        if policy.active_keys is None:
+            yield
+            return
+        with self._cache.lock(f"active keys of {user_id}", on_all_hosts=True) as held:
+            if not held:
+                raise Busy(
+                    "This user's active keys can't be counted right now: another key is being"
+                    " made, or the service has no lock (its log says why). Try again in a moment."
+                )
+            policy.refuse_more(keys(), self._now())
+            yield
+
+    def _of_groups(self, groups: Collection[str]) -> Policy:
+        return policy_for(self._common, self._provisioning, groups)
+
+
 def policy_for(common: KeyPolicy, provisioning: Provisioning, groups: Collection[str]) -> Policy:
-    """Return the ceilings of a member of ``groups`` (entity refs).
+    """Return the policy of a member of ``groups`` (entity refs).
 
     The first role of ``provisioning`` whose group is among them replaces fields of ``common``.
     """
@@ -197,46 +305,36 @@ def policy_for(common: KeyPolicy, provisioning: Provisioning, groups: Collection
     own = role.key_policy if role else {}
     merged = replace(common, **own)
 
-    def ceiling(name: str, limit: T | None) -> Ceiling[T] | None:
-        if limit is None:
+    def limit(name: str, value: T | None) -> Limit[T] | None:
+        if value is None:
             return None
         whom = f"members of {role.group}" if role and name in own else EVERYBODY
-        return Ceiling(limit, whom)
+        return Limit(value, whom)
 
-    budget = ceiling("max_budget", merged.max_budget)
-    models = ceiling("allowed_models", merged.allowed_models)
-    renewal: Ceiling[str | None] | None = ceiling("min_budget_duration", merged.min_budget_duration)
+    budget = limit("max_budget", merged.max_budget)
+    models = limit("allowed_models", merged.allowed_models)
+    renewal: Limit[str | None] | None = limit("min_budget_duration", merged.min_budget_duration)
     return Policy(
-        duration=ceiling("max_duration", merged.max_duration),
+        duration=limit("max_duration", merged.max_duration),
         budget=budget,
-        renewal=(renewal or Ceiling(None, budget.whom)) if budget else None,
-        tpm=ceiling("max_tpm_limit", merged.max_tpm_limit),
-        rpm=ceiling("max_rpm_limit", merged.max_rpm_limit),
+        renewal=(renewal or Limit(None, budget.whom)) if budget else None,
+        tpm=limit("max_tpm_limit", merged.max_tpm_limit),
+        rpm=limit("max_rpm_limit", merged.max_rpm_limit),
         models=(models,) if models else (),
-        active_keys=ceiling("max_active_keys", merged.max_active_keys),
+        active_keys=limit("max_active_keys", merged.max_active_keys),
     )
 
 
-def strictest(policies: Collection[Policy]) -> Policy:
-    """Return what all of ``policies`` allow, for who may be any of several people."""
+def combined(policies: Iterable[Policy]) -> Policy:
+    """Return the policy that allows only what each of ``policies`` allows."""
     return reduce(_both, policies, Policy())
 
 
-def is_set(common: KeyPolicy, provisioning: Provisioning) -> bool:
-    """Tell whether there is any ceiling, for anybody."""
-    return common != KeyPolicy() or by_role(provisioning)
-
-
-def by_role(provisioning: Provisioning) -> bool:
-    """Tell whether ceilings depend on who it is."""
-    return any(role.key_policy for role in provisioning.roles)
-
-
 def is_active(key: Mapping[str, Any], now: datetime) -> bool:
-    """Tell whether a key works: it is neither expired nor blocked.
+    """Tell whether a key is neither expired nor blocked.
 
     Args:
-        key: A row of LiteLLM's; ``blocked`` and ``expires`` count.
+        key: LiteLLM's row; ``blocked`` and ``expires`` count.
         now: The present time, in UTC.
     """
     if key.get("blocked") is True:
@@ -249,16 +347,20 @@ def is_active(key: Mapping[str, Any], now: datetime) -> bool:
 
 def _both(one: Policy, other: Policy) -> Policy:
     def lower(
-        first: Ceiling[T] | None, second: Ceiling[T] | None, size: Callable[[Any], float]
-    ) -> Ceiling[T] | None:
+        first: Limit[T] | None, second: Limit[T] | None, size: Callable[[Any], float]
+    ) -> Limit[T] | None:
         if first is None or second is None:
             return first or second
-        return min(first, second, key=lambda ceiling: size(ceiling.limit))
+        return min(first, second, key=lambda limit: size(limit.value))
+
+    def shortest_renewal(value: str | None) -> float:
+        return math.inf if value is None else shortest(value) or 0
 
     return Policy(
-        duration=lower(one.duration, other.duration, lambda limit: seconds(limit) or 0),
+        duration=lower(one.duration, other.duration, lambda value: seconds(value) or 0),
         budget=lower(one.budget, other.budget, float),
-        renewal=lower(one.renewal, other.renewal, lambda limit: -_renewal(limit)),
+        # The limit that allows less is the longer time.
+        renewal=lower(one.renewal, other.renewal, lambda value: -shortest_renewal(value)),
         tpm=lower(one.tpm, other.tpm, float),
         rpm=lower(one.rpm, other.rpm, float),
         models=tuple(dict.fromkeys(one.models + other.models)),
@@ -266,97 +368,45 @@ def _both(one: Policy, other: Policy) -> Policy:
     )
 
 
-def _renewal(limit: str | None) -> float:
-    """Return the shortest time after which a budget begins anew, in seconds."""
-    return math.inf if limit is None else shortest(limit) or 0
-
-
-def _refuse_longer(duration: Any, ceiling: Ceiling[str]) -> None:
+def _refuse_longer(duration: Any, limit: Limit[str]) -> None:
+    most = f"at most {limit.value} for {limit.whom}"
     if duration is None:
-        raise PolicyRefused(
-            f"duration must not be unlimited: at most {ceiling.limit} for {ceiling.whom}"
-        )
+        raise PolicyRefused(f"duration must not be unlimited: {most}")
     if seconds(duration) is None:
-        raise PolicyRefused(
-            "duration must be a number and one of s, m, h, d, w and mo:"
-            f" at most {ceiling.limit} for {ceiling.whom}"
-        )
-    if not _is_within(duration, ceiling.limit):
-        raise PolicyRefused(f"duration must be at most {ceiling.limit} for {ceiling.whom}")
+        raise PolicyRefused(f"duration must be a number and one of s, m, h, d, w and mo: {most}")
+    if not _is_within(duration, limit.value):
+        raise PolicyRefused(f"duration must be {most}")
 
 
-def _refuse_renewal(duration: Any, renewal: Ceiling[str | None]) -> None:
-    if renewal.limit is None:
+def _refuse_renewal(duration: Any, limit: Limit[str | None]) -> None:
+    if limit.value is None:
         raise PolicyRefused(
-            f"budget_duration must be left out: the budget of a key is for its whole life,"
-            f" for {renewal.whom}"
+            "budget_duration must be left out: the budget of a key is for its whole life,"
+            f" for {limit.whom}"
         )
-    span, least = shortest(duration), shortest(renewal.limit)
+    span, least = shortest(duration), shortest(limit.value)
     if least and (span is None or span < least):
-        raise PolicyRefused(f"budget_duration must be at least {renewal.limit} for {renewal.whom}")
+        raise PolicyRefused(f"budget_duration must be at least {limit.value} for {limit.whom}")
 
 
-def _refuse_higher(
-    name: str, value: Any, ceiling: Ceiling[float] | Ceiling[int], unit: str = ""
-) -> None:
-    most = f"at most {ceiling.limit:.15g}{unit} for {ceiling.whom}"
+def _refuse_higher(name: str, value: Any, limit: Limit[float] | Limit[int], unit: str = "") -> None:
+    most = f"at most {limit.value:.15g}{unit} for {limit.whom}"
     if value is None:
         raise PolicyRefused(f"{name} must not be unlimited: {most}")
-    if not _is_at_most(value, ceiling.limit):
+    if not _is_at_most(value, limit.value):
         raise PolicyRefused(f"{name} must be {most}")
 
 
 def _refuse_other_models(
-    names: Iterable[str], ceiling: Ceiling[tuple[str, ...]], groups_of: GroupsOf
+    names: Iterable[str], limit: Limit[tuple[str, ...]], groups_of: GroupsOf
 ) -> None:
     for name in names:
-        if not allows(ceiling.limit, name) and not set(ceiling.limit) & {*groups_of(name)}:
-            listed = ", ".join(ceiling.limit[:MAX_NAMED])
-            more = ", …" if len(ceiling.limit) > MAX_NAMED else ""
+        if not allows(limit.value, name) and not set(limit.value) & {*groups_of(name)}:
+            listed = ", ".join(limit.value[:MAX_NAMED])
+            more = ", …" if len(limit.value) > MAX_NAMED else ""
             raise PolicyRefused(
-                f'model "{name}" is not allowed: only {listed}{more} for {ceiling.whom}'
+                f'model "{name}" is not allowed: only {listed}{more} for {limit.whom}'
             )
-
-
-def _refuse_duration(policy: Policy, value: Any, _: GroupsOf) -> None:
-    if policy.duration:
-        _refuse_longer(value, policy.duration)
-
-
-def _refuse_budget(policy: Policy, value: Any, _: GroupsOf) -> None:
-    if policy.budget:
-        _refuse_higher("max_budget", value, policy.budget, unit=" USD")
-
-
-def _refuse_budget_duration(policy: Policy, value: Any, _: GroupsOf) -> None:
-    if policy.renewal and value is not None:
-        _refuse_renewal(value, policy.renewal)
-
-
-def _refuse_tpm(policy: Policy, value: Any, _: GroupsOf) -> None:
-    if policy.tpm:
-        _refuse_higher("tpm_limit", value, policy.tpm)
-
-
-def _refuse_rpm(policy: Policy, value: Any, _: GroupsOf) -> None:
-    if policy.rpm:
-        _refuse_higher("rpm_limit", value, policy.rpm)
-
-
-def _refuse_models(policy: Policy, value: Any, groups_of: GroupsOf) -> None:
-    for ceiling in policy.models:
-        _refuse_other_models(value or (), ceiling, groups_of)
-
-
-# What a ceiling says of a field, of a new key as well as of a change.
-LIMITS: dict[str, Callable[[Policy, Any, GroupsOf], None]] = {
-    "duration": _refuse_duration,
-    "max_budget": _refuse_budget,
-    "budget_duration": _refuse_budget_duration,
-    "tpm_limit": _refuse_tpm,
-    "rpm_limit": _refuse_rpm,
-    "models": _refuse_models,
-}
 
 
 def _is_within(duration: Any, limit: str) -> bool:
@@ -373,7 +423,7 @@ def _usd(amount: float) -> str:
 
 
 def _moment(text: Any) -> datetime | None:
-    """Return a time of LiteLLM's; None for what is none."""
+    """Return LiteLLM's ``text`` as a time with a zone; None where it is no time."""
     try:
         moment = datetime.fromisoformat(text)
     except (TypeError, ValueError):

@@ -1,6 +1,6 @@
-"""What may be asked of a key: one table, which creation and change both read.
+"""Requests for new keys and for changes of keys, both checked by one table of fields.
 
-Anything else is refused by its name: it would be sent with the master key.
+Other fields are refused, because requests go to LiteLLM with the master key.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from litellm_plugin import fields
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
 from litellm_plugin.errors import BadRequest
-from litellm_plugin.keys import metadata as notes
+from litellm_plugin.keys import metadata
 from litellm_plugin.shapes import Json
 
 BUDGET = "max_budget (positive number, or null for unlimited)"
@@ -24,14 +24,14 @@ class KeyField:
     """One field of a key.
 
     Attributes:
-        name: Its name in LiteLLM, and in a change.
-        read: Checks a value, null included; returns what is sent.
-        created_as: Its name in a request for a new key.
-        changes: Whether it may be changed.
-        sent: Whether LiteLLM is told; else it is only checked.
-        hint: What is said of it where it is missing.
-        required: Whether a new key must have it.
-        null: Whether null is sent for a new key; else it is as good as left out.
+        name: The name in LiteLLM and in a change.
+        read: Checks a value, including null, and returns the value for LiteLLM.
+        created_as: The name in a request for a new key.
+        changes: Whether a change may have the field.
+        sent: Whether LiteLLM receives the field; if not, it is only checked.
+        hint: The field in the error about missing fields.
+        required: Whether a new key must have the field.
+        null: Whether a new key may have null; if not, null counts as left out.
     """
 
     name: str
@@ -44,9 +44,9 @@ class KeyField:
     null: bool = True
 
 
-def key_fields(rules: KeyGeneration) -> tuple[KeyField, ...]:
-    """Return the table, under ``litellm.keyGeneration``."""
-    limited, in_team = rules.allow_unlimited_budget is False, bool(rules.team_required)
+def key_fields(settings: KeyGeneration) -> tuple[KeyField, ...]:
+    """Return the table of fields; ``litellm.keyGeneration`` makes budget and team required."""
+    limited, in_team = settings.allow_unlimited_budget is False, bool(settings.team_required)
 
     def field(
         name: str,
@@ -73,8 +73,8 @@ def key_fields(rules: KeyGeneration) -> tuple[KeyField, ...]:
         field("budget_duration", fields.or_null(fields.budget_duration)),
         field("tpm_limit", fields.limit),
         field("rpm_limit", fields.limit),
-        field("metadata", fields.or_null(notes.given), changes=False),
-        field("key_type", _key_type((LLM_API, *rules.key_types)), changes=False),
+        field("metadata", fields.or_null(metadata.given), changes=False),
+        field("key_type", _key_type((LLM_API, *settings.key_types)), changes=False),
         field("user_id", _owner, changes=False),
         # The frontend's version 0.10 sends these two with every key.
         field("auto_rotate", _no_rotation, changes=False, sent=False),
@@ -83,15 +83,15 @@ def key_fields(rules: KeyGeneration) -> tuple[KeyField, ...]:
 
 
 class KeyFields:
-    """Reads requests for keys by the table.
+    """Reads requests by the table of fields.
 
     Args:
-        rules: ``litellm.keyGeneration``.
-        budget_filled: Whether a key policy may give a budget to keys that come without.
+        settings: ``litellm.keyGeneration``.
+        budget_filled: Whether a key policy may add a budget to requests without one.
     """
 
-    def __init__(self, rules: KeyGeneration, *, budget_filled: bool) -> None:
-        table = key_fields(rules)
+    def __init__(self, settings: KeyGeneration, *, budget_filled: bool) -> None:
+        table = key_fields(settings)
         self._new = {field.created_as: field for field in table}
         self._changes = {field.name: field for field in table if field.changes}
         self._budget_filled = budget_filled
@@ -100,24 +100,24 @@ class KeyFields:
         """Read a request for a new key.
 
         Args:
-            body: Of the request.
-            named: Whether it has to have a name, as ``POST /keys/generate`` wants it.
-            service: Whether a service asks; ``user_id`` is ignored where none does.
+            body: The request's body.
+            named: Whether ``alias`` is required, as for ``POST /keys/generate``.
+            service: Whether the caller is a service; ``user_id`` of other callers is ignored.
 
         Returns:
             The fields for LiteLLM's ``/key/generate``.
 
         Raises:
-            BadRequest: A field is missing or wrong, or not the caller's to set.
+            BadRequest: A field is missing, wrong or forbidden.
         """
         missing = [
             field.hint
             for field in self._new.values()
             if self._is_missing(field, body, named)
-            # This route has always said so of a wrong budget, too.
+            # POST /keys/generate has always reported a wrong budget as missing.
             or (named and field.name == "max_budget" and _is_wrong(field, body))
         ]
-        if missing:  # then all that is wrong is named in the same answer
+        if missing:  # the error names wrong fields, too
             missing += [
                 field.hint
                 for field in self._new.values()
@@ -139,13 +139,13 @@ class KeyFields:
         return key
 
     def change(self, body: Mapping[str, Any]) -> Json:
-        """Read a change; ``key`` in it is ignored.
+        """Read a change of a key; ``key`` in the body is ignored.
 
         Returns:
             The fields for LiteLLM's ``/key/update``.
 
         Raises:
-            BadRequest: A field is wrong, or not the caller's to change.
+            BadRequest: A field is wrong or forbidden.
         """
         fields.only(body, (*self._changes, "key"))
         return {
@@ -165,9 +165,9 @@ class KeyFields:
         return field.required and blank
 
 
-def refuse_unlimited(key: Json, rules: KeyGeneration) -> None:
-    """Refuse a new key that has no budget where it must have one, after all was filled in."""
-    if rules.allow_unlimited_budget is False and key.get("max_budget") is None:
+def refuse_unlimited(key: Json, settings: KeyGeneration) -> None:
+    """Refuse a new key without a required budget, once the key policy has filled in fields."""
+    if settings.allow_unlimited_budget is False and key.get("max_budget") is None:
         raise BadRequest("Missing required fields", hint=f"Required: {LIMITED_BUDGET}")
 
 
@@ -191,7 +191,7 @@ def _budget(name: str, value: Any) -> float:
 
 
 def _team(name: str, value: Any) -> str | None:
-    # LiteLLM's versions differ in what they make of "", so it is sent as null.
+    # LiteLLM's versions treat "" differently, so it is sent as null.
     return None if value is None else fields.text(name, value) or None
 
 
@@ -221,8 +221,8 @@ def _key_type(allowed: tuple[str, ...]) -> fields.Reader:
 def _no_rotation(name: str, value: Any) -> None:
     if value is not None and value is not False:
         raise BadRequest(
-            f"{name} must be false: LiteLLM would give the key another secret now and then,"
-            " and tell nobody"
+            f"{name} must be false: LiteLLM would replace the key's secret regularly,"
+            " without telling its owner"
         )
 
 

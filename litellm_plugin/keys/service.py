@@ -17,10 +17,9 @@ from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
 from litellm_plugin.errors import BadRequest, Forbidden, HungUp, PluginError, UpstreamError
-from litellm_plugin.keys.limits import KeyRules
-from litellm_plugin.keys.policy import Policy, is_active
+from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active
 from litellm_plugin.keys.requests import KeyFields, refuse_unlimited
-from litellm_plugin.keys.undelivered import AFTERWARDS, Lost, LostKeys
+from litellm_plugin.keys.undelivered import AFTERWARDS, UndeliveredKey, UndeliveredKeys
 from litellm_plugin.observability import journal
 from litellm_plugin.shapes import present
 from litellm_plugin.teams.membership import NOT_A_MEMBER, Teams
@@ -49,8 +48,8 @@ class Keys:
         users: Users,
         teams: Teams,
         rules: KeyGeneration,
-        ceilings: KeyRules,
-        lost: LostKeys,
+        ceilings: KeyPolicies,
+        lost: UndeliveredKeys,
         now: Clock,
     ) -> None:
         self._litellm = litellm
@@ -185,7 +184,7 @@ class Keys:
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
         policy = self._ceilings.of(caller)
-        key = policy.lesser(key)
+        key = policy.capped(key)
 
         def in_the_slot(row: Json) -> bool:
             return isinstance(row.get("token"), str) and replaced(row)
@@ -234,8 +233,8 @@ class Keys:
         except UpstreamError as exc:
             if not exc.unfinished:
                 raise
-            lost = Lost(key.get("key_alias"), key.get("user_id"), created_by, scope)
-            raise exc.unfinished_with(self._lost.settle(lost)) from exc
+            lost = UndeliveredKey(key.get("key_alias"), key.get("user_id"), created_by, scope)
+            raise exc.unfinished_with(self._lost.find_and_remove(lost)) from exc
         token = made.get("token") or made.get("key")
         if isinstance(token, str):
             journal.note(keyId=journal.key_id(token))
@@ -253,7 +252,9 @@ class Keys:
         if isinstance(token, str):
             owner, metadata = made.get("user_id"), made.get("metadata")
             created_by = metadata if isinstance(metadata, dict) else {}
-            lost = Lost(made.get("key_alias"), owner, created_by, keys_tag(str(owner or "")))
+            lost = UndeliveredKey(
+                made.get("key_alias"), owner, created_by, keys_tag(str(owner or ""))
+            )
             self._lost.remove(token, lost)
 
     def _shortened(self, made: Json, duration: str, policy: Policy) -> Any:
@@ -310,7 +311,7 @@ class Keys:
             return [row for row in rows if not but(row)]
 
         user_id = owner if isinstance(owner, str) else owner.asked
-        with self._ceilings.counted(policy, user_id, keys):
+        with self._ceilings.adding_active_key(policy, user_id, keys):
             yield
 
     @contextmanager

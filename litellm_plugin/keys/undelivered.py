@@ -1,8 +1,8 @@
-"""Keys that LiteLLM has made, or may have made, and whose secret nobody got.
+"""Undelivered keys: keys that LiteLLM has, or may have, created and whose secret is lost.
 
-A key's secret is told once, in the answer to the request that makes it. Where that answer is
-lost the key is of no use to anybody, and takes up its name and its owner's budget. So it is
-looked for, at once and for some minutes after, and deleted.
+LiteLLM returns a key's secret once, in the answer to the request that creates the key. Where
+that answer is lost, the key is useless but occupies its alias and counts for its owner. So this
+module looks for the key, at once and for some minutes afterwards, and deletes it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from litellm_plugin.observability import journal
 
 log = logging.getLogger(__name__)
 
-AFTERWARDS = 3.0  # seconds of a request that are kept for looking at once
-# Seconds between two looks that find nothing: LiteLLM may be at it still, or its database.
+AFTERWARDS = 3.0  # seconds of a request that are reserved for the first look
+# Seconds between looks that do not find the key: LiteLLM or its database may still be at work.
 PAUSES = (2.0, 5.0, 15.0, 60.0, 300.0)
-UNAVAILABLE_PAUSE = 5.0  # seconds, where LiteLLM can't be asked
-GIVE_UP = 3600.0  # seconds
-LAST_LOOKS = 3.0  # seconds, for all when the worker ends
+UNAVAILABLE_PAUSE = 5.0  # seconds until the next look while LiteLLM does not answer
+GIVE_UP = 3600.0  # seconds after which a key is reported instead, while LiteLLM does not answer
+LAST_LOOKS = 3.0  # seconds for all last looks when the worker ends
 MOST = 1000  # keys that are looked for at a time
 
-STAMP = "created_at_iso"  # tells one request for a key from the next one
+ASKED_AT = "created_at_iso"  # metadata that distinguishes a request from the user's next try
 
 REMOVED = "The key was made, but its secret was lost, so it was removed again. Try again."
 ABSENT = "No new key is there. If it turns up after all, it is removed. Try again."
@@ -48,72 +48,72 @@ YOURS = (
 REPLACED = "The key may have been made all the same. Its secret is lost: try again to replace it."
 
 
-class Look(Enum):
-    """What came of looking for a key."""
+class Outcome(Enum):
+    """Result of one look for a key."""
 
     REMOVED = auto()
     ABSENT = auto()
     DOWN = auto()  # LiteLLM does not answer
-    UNABLE = auto()  # it has no list of keys for us, or they can't be told apart
+    UNABLE = auto()  # LiteLLM does not list keys, or several keys match
 
 
 @dataclass(slots=True, eq=False)
-class Lost:
-    """A key that was asked for, and not heard of.
+class UndeliveredKey:
+    """A key that was requested from LiteLLM, without an answer.
 
     Attributes:
-        alias: Its name, if any.
-        user_id: LiteLLM id of its owner, if any.
-        created_by: Metadata that this service has put there.
-        scope: The tag of what depends on the key.
-        since: When it was asked for, on the monotonic clock.
-        looks: How often it was looked for in vain.
-        due: When to look next.
-        failed: Why LiteLLM could not be asked.
+        alias: The key's alias, if any.
+        user_id: LiteLLM id of the owner, if any.
+        metadata: The metadata that this service has added to the request.
+        tag: The cache tag that deleting the key invalidates.
+        since: Time of the request on the monotonic clock.
+        looks: Number of looks that did not find the key.
+        due: Time of the next look on the monotonic clock.
+        failure: Why LiteLLM could not be asked last time.
     """
 
     alias: str | None
     user_id: str | None
-    created_by: Json
-    scope: str
+    metadata: Json
+    tag: str
     since: float = 0.0
     looks: int = 0
     due: float = 0.0
-    failed: UpstreamError | None = None
+    failure: UpstreamError | None = None
 
-    def fits(self, row: Json) -> bool:
-        """Tell whether a key of LiteLLM's is the one."""
+    def matches(self, row: Json) -> bool:
+        """Tell whether a key of LiteLLM's is this one."""
         metadata = row.get("metadata")
         return (
             isinstance(row.get("token"), str)
             and (row.get("key_alias") or None) == (self.alias or None)
             and (row.get("user_id") or None) == (self.user_id or None)
             and isinstance(metadata, dict)
-            and self.created_by.items() <= metadata.items()
+            and self.metadata.items() <= metadata.items()
         )
 
-    def told(self, token: str | None = None) -> Json:
-        """Return what the journal has of it."""
+    def audit_fields(self, token: str | None = None) -> Json:
+        """Return the fields of an audit event about the key."""
         known = {"keyId": journal.key_id(token)} if token else {}
-        asked_at = self.created_by.get(STAMP)
+        asked_at = self.metadata.get(ASKED_AT)
         return {"userId": self.user_id, "keyAlias": self.alias, "askedAt": asked_at, **known}
 
     def __str__(self) -> str:
         name = "without a name" if self.alias is None else repr(self.alias)
-        at = self.created_by.get(STAMP, "just now")
+        at = self.metadata.get(ASKED_AT, "just now")
         return f"key {name} of {self.user_id or 'nobody'}, asked for at {at}"
 
 
-class LostKeys:
-    """Finds keys that were made and not delivered, and removes them.
+class UndeliveredKeys:
+    """Finds and deletes undelivered keys.
 
-    A worker that ends looks once more, and names in the log what it has not found.
+    A worker that ends looks for each key once more and logs those that it does not find.
 
     Args:
         litellm: The client.
         cache: The cache.
-        looking: Whether to look at all; else people are told to.
-        timer: Tells the time in seconds; must never go back.
+        looking: Whether to look for keys; where not, messages ask the owner to do it.
+        timer: Returns a time in seconds that never goes back.
     """
 
     def __init__(
@@ -129,128 +129,130 @@ class LostKeys:
         self._looking = looking
         self._timer = timer
         self._changed = threading.Condition()
-        self._pending: deque[Lost] = deque()
+        self._pending: deque[UndeliveredKey] = deque()
         self._watching = False
 
-    def settle(self, lost: Lost) -> str:
-        """Look for a key at once, and go on looking where that does not settle it.
+    def find_and_remove(self, key: UndeliveredKey) -> str:
+        """Look for a key now, and later in the background where the key is not found.
 
         Returns:
-            What became of it, for its owner.
+            A message for the owner: what became of the key and what to do.
         """
-        log.warning("LiteLLM may have made a key that nobody got the secret of: %s", lost)
-        found = self._look(lost) if self._looking else Look.UNABLE
-        if found is Look.REMOVED:
+        log.warning("LiteLLM may have made a key that nobody got the secret of: %s", key)
+        outcome = self._look(key) if self._looking else Outcome.UNABLE
+        if outcome is Outcome.REMOVED:
             return REMOVED
-        if STAMP not in lost.created_by:  # what turns up later may be the key of another try
+        if ASKED_AT not in key.metadata:  # a later look might find the key of the next try
             return REPLACED
-        if found is Look.UNABLE or not self._watch(lost):
+        if outcome is Outcome.UNABLE or not self._watch(key):
             return YOURS
-        return LATER if found is Look.DOWN else ABSENT
+        return LATER if outcome is Outcome.DOWN else ABSENT
 
-    def remove(self, token: str, lost: Lost) -> None:
-        """Delete a key whose secret could not be handed over."""
+    def remove(self, token: str, key: UndeliveredKey) -> None:
+        """Delete a key whose hash is known; log and audit a failure."""
         try:
-            self._delete(token, lost)
+            self._delete(token, key)
         except UpstreamError as exc:
-            self._left(lost, exc, token)
+            self._report(key, exc, token)
 
-    def _look(self, lost: Lost) -> Look:
-        """Delete the key if it is there."""
+    def _look(self, key: UndeliveredKey) -> Outcome:
+        """Delete the key where LiteLLM lists it."""
         try:
-            rows = self._litellm.newest_keys(lost.user_id, lost.alias)
-            tokens = [str(row["token"]) for row in rows if lost.fits(row)]
+            rows = self._litellm.newest_keys(key.user_id, key.alias)
+            tokens = [str(row["token"]) for row in rows if key.matches(row)]
             if not tokens:
-                return Look.ABSENT
+                return Outcome.ABSENT
             if len(tokens) > 1:
-                self._left(lost, UpstreamError("several keys fit, so none was removed"))
-                return Look.UNABLE
-            self._delete(tokens[0], lost)
+                self._report(key, UpstreamError("several keys fit, so none was removed"))
+                return Outcome.UNABLE
+            self._delete(tokens[0], key)
         except UpstreamError as exc:
             if exc.answered is None or exc.answered >= 500:
-                lost.failed = exc
-                return Look.DOWN
-            self._left(lost, exc)
-            return Look.UNABLE
-        return Look.REMOVED
+                key.failure = exc
+                return Outcome.DOWN
+            self._report(key, exc)
+            return Outcome.UNABLE
+        return Outcome.REMOVED
 
-    def _delete(self, token: str, lost: Lost) -> None:
-        with self._cache.invalidating(lost.scope):
+    def _delete(self, token: str, key: UndeliveredKey) -> None:
+        with self._cache.invalidating(key.tag):
             self._litellm.delete_key(token)
-        log.warning("removed, as nobody has its secret: %s", lost)
-        journal.record(journal.UNDELIVERED, lost.told(token))
+        log.warning("removed, as nobody has its secret: %s", key)
+        journal.record(journal.UNDELIVERED, key.audit_fields(token))
 
-    def _left(self, lost: Lost, why: UpstreamError, token: str | None = None) -> None:
-        log.error("delete it in LiteLLM, if it is there: %s (%s)", lost, why)
-        journal.record(journal.UNDELIVERED, lost.told(token), why)
+    def _report(self, key: UndeliveredKey, why: UpstreamError, token: str | None = None) -> None:
+        """Ask the operator to delete the key."""
+        log.error("delete it in LiteLLM, if it is there: %s (%s)", key, why)
+        journal.record(journal.UNDELIVERED, key.audit_fields(token), why)
 
     # -- in the background ---------------------------------------------------
 
-    def _watch(self, lost: Lost) -> bool:
+    def _watch(self, key: UndeliveredKey) -> bool:
+        """Have the background thread look for the key; False where it has too many already."""
         with self._changed:
             if len(self._pending) >= MOST:
-                log.error("too many are looked for already, so this one is not: %s", lost)
+                log.error("too many keys are looked for already, so this one is not: %s", key)
                 return False
-            lost.since = self._timer()
-            lost.due = lost.since + PAUSES[0]
-            self._pending.append(lost)
+            key.since = self._timer()
+            key.due = key.since + PAUSES[0]
+            self._pending.append(key)
             self._changed.notify()
             start, self._watching = not self._watching, True
         if start:
             atexit.register(self.end)
-            threading.Thread(target=self._look_again, name="lost-keys", daemon=True).start()
+            threading.Thread(target=self._run, name="undelivered-keys", daemon=True).start()
         return True
 
-    def _look_again(self) -> None:
-        while (lost := self._next()) is not None:
+    def _run(self) -> None:
+        while (key := self._next()) is not None:
             try:
-                goes_on = self._goes_on(lost)
+                done = self._look_again(key)
             except Exception:
-                log.exception("could not look for the %s", lost)
-                goes_on = False
-            if not goes_on:
-                with self._changed, suppress(ValueError):  # the worker ends
-                    self._pending.remove(lost)
+                log.exception("could not look for the %s", key)
+                done = True
+            if done:
+                with self._changed, suppress(ValueError):  # end() has removed it
+                    self._pending.remove(key)
 
-    def end(self) -> None:
-        """Look once more for what is still looked for, and report the rest."""
-        with self._changed:
-            pending = list(self._pending)
-            self._pending.clear()
-            self._changed.notify_all()
-        deadline.begin(LAST_LOOKS)
-        for lost in pending:
-            if self._look(lost) is Look.DOWN and lost.failed is not None:
-                self._left(lost, lost.failed)
-        deadline.end()
-
-    def _next(self) -> Lost | None:
-        """Wait until one is due; None where there is none any more."""
+    def _next(self) -> UndeliveredKey | None:
+        """Wait until the next look is due; None where no key is left."""
         with self._changed:
             while self._pending:
-                lost = min(self._pending, key=lambda each: each.due)
-                early = lost.due - self._timer()
+                key = min(self._pending, key=lambda each: each.due)
+                early = key.due - self._timer()
                 if early <= 0:
-                    return lost
+                    return key
                 self._changed.wait(early)
             self._watching = False
             atexit.unregister(self.end)
             return None
 
-    def _goes_on(self, lost: Lost) -> bool:
-        """Look again, and tell whether that was not the last time."""
-        found = self._look(lost)
+    def _look_again(self, key: UndeliveredKey) -> bool:
+        """Look for a key once more; return whether this was the last look."""
+        outcome = self._look(key)
         now = self._timer()
-        if found is Look.DOWN:
-            if now - lost.since < GIVE_UP:
-                lost.due = now + UNAVAILABLE_PAUSE
-                return True
-            if lost.failed is not None:
-                self._left(lost, lost.failed)
-        elif found is Look.ABSENT:
-            lost.looks += 1
-            if lost.looks < len(PAUSES):
-                lost.due = now + PAUSES[lost.looks]
-                return True
-            log.info("was not made: %s", lost)
-        return False
+        if outcome is Outcome.DOWN:
+            if now - key.since < GIVE_UP:
+                key.due = now + UNAVAILABLE_PAUSE
+                return False
+            if key.failure is not None:
+                self._report(key, key.failure)
+        elif outcome is Outcome.ABSENT:
+            key.looks += 1
+            if key.looks < len(PAUSES):
+                key.due = now + PAUSES[key.looks]
+                return False
+            log.info("was not made: %s", key)
+        return True
+
+    def end(self) -> None:
+        """Look for each pending key a last time, and report those that can't be looked for."""
+        with self._changed:
+            pending = list(self._pending)
+            self._pending.clear()
+            self._changed.notify_all()
+        deadline.begin(LAST_LOOKS)
+        for key in pending:
+            if self._look(key) is Outcome.DOWN and key.failure is not None:
+                self._report(key, key.failure)
+        deadline.end()

@@ -1,10 +1,9 @@
-"""Logs: one line for each event, printable, and without secrets.
+"""Logs: one line for each record, printable, and without secrets.
 
-Ids, user names and LiteLLM's texts are in the log, and other people choose them. A line break in
-one would begin a line that looks like one of ours; an escape sequence would move the reader's
-cursor. :func:`guard` filters every record of this package, also in an application that mounts
-the blueprint. The formatters are for our own entry points: JSON in production, text in
-development.
+The log has ids, user names and LiteLLM's texts in it, which other people choose. A line break
+would forge a line, and an escape sequence move the reader's cursor. :func:`add_filters` filters
+the records of this package, also in an application that mounts the blueprint. The formatters are
+for our own entry points: JSON in production, text in development.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from typing import Any
 import orjson
 from pythonjsonlogger.orjson import OrjsonFormatter
 
-from litellm_plugin.errors import redact
-from litellm_plugin.observability import context
+from litellm_plugin.observability import request_id
+from litellm_plugin.redaction import redact
 
 TEXT = "%(asctime)s %(levelname)-7s %(name)s [%(request_id)s] %(message)s"
 
@@ -30,19 +29,19 @@ PACKAGE = "litellm_plugin"
 
 
 class Printable(logging.Filter):
-    """Lets everything through, and nothing that would not be printed as it is.
+    """Redacts and escapes messages; drops none.
 
-    Only a message that was written with several lines keeps them, all but the first indented.
+    Line breaks of the format string are kept, and the lines after the first indented.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the message where it needs it."""
+        """Rewrite the message where it has a secret or is not printable."""
         message = record.getMessage()
-        said = redact(message)
-        lines = said.split("\n") if "\n" in str(record.msg) else [said]
-        said = "\n    ".join(map(printable, lines))
-        if said != message:
-            record.msg, record.args = said, None
+        safe = redact(message)
+        lines = safe.split("\n") if "\n" in str(record.msg) else [safe]
+        safe = "\n    ".join(map(printable, lines))
+        if safe != message:
+            record.msg, record.args = safe, None
         return True
 
 
@@ -50,9 +49,9 @@ _PRINTABLE = Printable()
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with escapes in the place of what ends a line or can't be printed.
+    """Return ``text`` with line breaks and characters that can't be printed escaped.
 
-    They are those of JSON: a line that is some stays it.
+    Escapes are those of JSON, so that a line of JSON remains JSON.
     """
     if text.isprintable():
         return text
@@ -61,13 +60,13 @@ def printable(text: str) -> str:
 
 def _escaped(char: str) -> str:
     escaped = json.dumps(char)[1:-1]
-    return escaped if escaped != char else f"\\u{ord(char):04x}"  # DEL, which JSON lets be
+    return escaped if escaped != char else f"\\u{ord(char):04x}"  # DEL, which JSON does not escape
 
 
-def guard() -> None:
-    """Put the filter on every logger of the package that there is.
+def add_filters() -> None:
+    """Filter the records of all loggers of the package that exist.
 
-    A filter of a parent does not see what its children log, and handlers are not ours.
+    A logger's filter does not see the records of its children, and handlers are not ours.
     """
     for name in [PACKAGE, *logging.root.manager.loggerDict]:
         if name == PACKAGE or name.startswith(f"{PACKAGE}."):
@@ -75,7 +74,7 @@ def guard() -> None:
 
 
 class JsonFormatter(OrjsonFormatter):
-    """One line of JSON for each record, tracebacks included; no secret in it."""
+    """One line of JSON for each record, tracebacks included, without secrets."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -85,18 +84,18 @@ class JsonFormatter(OrjsonFormatter):
         )
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        """Return the line, which orjson can't where somebody's text holds half a surrogate pair."""
+        """Return the line; not by orjson where a text has half a surrogate pair."""
         try:
             return printable(super().jsonify_log_record(log_data))
         except orjson.JSONEncodeError:
             return json.dumps(log_data, separators=(",", ":"), default=str)
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        """Say of which request it is, and take secrets out of what is free text."""
+        """Add the request's ids, and redact free text."""
         if audit := log_data.pop("audit", None):
-            # The journal's message is the same once more, as text.
+            # The journal's message is the same event as text.
             log_data.update(message=audit.get("eventId"), audit=audit)
-        trace = context.present()
+        trace = request_id.current()
         if trace is not None:
             log_data.setdefault("request_id", trace.request_id)
             log_data.setdefault("trace_id", trace.trace_id)
@@ -115,74 +114,73 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text, its request's id in it."""
         if not hasattr(record, "request_id"):
-            trace = context.present()
+            trace = request_id.current()
             record.request_id = trace.request_id if trace else "-"
         return redact(super().format(record))
 
 
-_style = "json"  # until somebody chooses
+_style = "json"
 
 
 def formatter() -> logging.Formatter:
-    """Return a formatter of the form that all logs of this process have."""
+    """Return a formatter for the format of this process's logs; see :func:`configure`."""
     return JsonFormatter() if _style == "json" else TextFormatter()
 
 
 def configure(style: str, level: str, *, access: bool = True) -> None:
-    """Let all that is logged go to standard error in one form.
+    """Log to standard error, in one format.
 
     Args:
         style: ``json`` or ``text``.
         level: ``debug``, ``info``, ``warning`` or ``error``.
         access: Whether each request has a line.
     """
-    global _style  # noqa: PLW0603 - so is what is logged
+    global _style  # noqa: PLW0603 - logging is configured for the process, too
     _style = style
-    form = formatter()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(form)
+    handler.setFormatter(formatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     ACCESS.setLevel(logging.INFO if access else logging.CRITICAL)
-    # gunicorn's loggers have handlers of their own, to the files that its settings name.
+    # gunicorn's loggers have handlers of their own, for the files that its settings name.
     for name in ("gunicorn.error", "gunicorn.access"):
         for other in logging.getLogger(name).handlers:
-            other.setFormatter(form)
+            other.setFormatter(handler.formatter)
 
 
 def access(message: str, facts: dict[str, Any]) -> None:
-    """Log the line of a request, for those who know that ``ACCESS`` is enabled.
+    """Log the line of a request; the caller has checked that ``ACCESS`` is enabled.
 
     Args:
-        message: As text.
-        facts: The same for machines, and more; fit for JSON.
+        message: The line as text.
+        facts: The fields of the line as JSON.
     """
-    if not at_once(ACCESS, logging.INFO, redact(message), facts):
+    if not write_directly(ACCESS, logging.INFO, redact(message), facts):
         ACCESS.info("%s", message, extra=facts)
 
 
-def at_once(log: logging.Logger, level: int, message: str, facts: dict[str, Any]) -> bool:
-    """Write a line as it would come out of ``logging``, where that is as :func:`configure` left it.
+def write_directly(log: logging.Logger, level: int, message: str, facts: dict[str, Any]) -> bool:
+    """Write the line that ``logging`` would write, if it is as :func:`configure` left it.
 
-    What a record, its filters and its formatter come to costs a seventh of a short request,
-    and each request has a line.
+    A third of the time that a record, its filters and its formatter take: that is a seventh of a
+    short request, and each request has a line.
 
     Args:
-        log: Whose line it is.
-        level: Of ``logging``.
-        message: Of one line, with no secret in it.
-        facts: Fields beside it, with no secret in them.
+        log: The logger.
+        level: The level.
+        message: One line without secrets.
+        facts: Other fields, without secrets.
 
     Returns:
-        Whether that was done; else it is for ``logging`` to do.
+        False where nothing was written, because there are other handlers, formatters or levels.
     """
     match logging.root.handlers:
         case [logging.StreamHandler(formatter=JsonFormatter(), level=0) as handler]:
             pass
         case _:
             return False
-    if not log.isEnabledFor(level) or not _goes_straight_to_the_root(log):
+    if not log.isEnabledFor(level) or not _only_root_handles(log):
         return False
     line = {
         "time": datetime.now(UTC),
@@ -191,7 +189,7 @@ def at_once(log: logging.Logger, level: int, message: str, facts: dict[str, Any]
         "message": message,
         **facts,
     }
-    trace = context.present()
+    trace = request_id.current()
     if trace is not None:
         line.setdefault("request_id", trace.request_id)
         line.setdefault("trace_id", trace.trace_id)
@@ -205,7 +203,7 @@ def at_once(log: logging.Logger, level: int, message: str, facts: dict[str, Any]
     return True
 
 
-def _goes_straight_to_the_root(log: logging.Logger) -> bool:
+def _only_root_handles(log: logging.Logger) -> bool:
     while log.parent is not None:
         if log.handlers or not log.propagate:
             return False

@@ -1,7 +1,6 @@
-"""What is counted, in prometheus_client's default registry; the only place that names metrics.
+"""The metrics, in prometheus_client's default registry; docs/operations.md explains each.
 
-Labels have few values: a route is the rule it was found by, never a path, and nobody is
-named. What each metric tells is in docs/operations.md.
+Labels have few values: a route is the URL rule, never a path, and no user is named.
 
 Under gunicorn ``PROMETHEUS_MULTIPROC_DIR`` must be set before this is imported:
 prometheus_client keeps a file for each process there.
@@ -10,9 +9,6 @@ prometheus_client keeps a file for each process there.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -40,32 +36,32 @@ UPSTREAM = Histogram(
     ("upstream", "method", "status"),
     buckets=SECONDS,
 )
-LEFT_ALONE = Gauge(
+CIRCUITS_OPEN = Gauge(
     "litellm_plugin_upstream_left_alone",
-    "Workers that ask an upstream once a second only, because it does not answer.",
+    "Workers whose circuit breaker is open: they ask the upstream once a second only.",
     ("upstream",),
     multiprocess_mode="livesum",
 )
 CACHE = Counter(
     "litellm_plugin_cache_reads",
-    "Reads, by whether they were remembered (hit), shared with another one under way (shared), "
-    "asked for (miss), or answered from before an outage (stale).",
+    "Reads: hit (from the cache), shared (with another read under way), miss (LiteLLM or "
+    "Backstage was asked), stale (from an older entry, because LiteLLM is down).",
     ("kind", "result"),
 )
 PROVISIONING = Counter(
     "litellm_plugin_provisioning",
-    "First visits, by what became of them: created, existed, failed.",
+    "First visits, by result: created, existed, failed.",
     ("result",),
 )
 DENIALS = Counter(
-    "litellm_plugin_denials", "Requests of known callers that were denied, by why.", ("reason",)
+    "litellm_plugin_denials", "Requests of known callers that were denied, by reason.", ("reason",)
 )
 TOKEN_FAILURES = Counter(
     "litellm_plugin_token_failures",
-    "Requests without credentials that hold, by their kind.",
+    "Requests without valid credentials, by their kind.",
     ("kind",),
 )
-RATE_LIMITED = Counter("litellm_plugin_rate_limited", "Requests refused as too many.")
+RATE_LIMITED = Counter("litellm_plugin_rate_limited", "Requests refused by a rate limit.")
 BUILD = Gauge(
     "litellm_plugin_build_info",
     "1, and the version of the service.",
@@ -73,7 +69,7 @@ BUILD = Gauge(
     multiprocess_mode="max",
 )
 
-# What labels() does to find a child costs more than counting.
+# The look-up in labels() takes longer than counting.
 _request = cache(REQUESTS.labels)
 _upstream = cache(UPSTREAM.labels)
 _cache = cache(CACHE.labels)
@@ -81,9 +77,9 @@ _denial = cache(DENIALS.labels)
 
 
 def started(version: str) -> None:
-    """Tell that there is a service of this version."""
+    """Set the version of the service, and begin counters at 0."""
     BUILD.labels(version).set(1)
-    # From 0 on, or Prometheus would not see the first one as an increase.
+    # Without the 0, Prometheus would not see the first count as an increase.
     for counter, values in (
         (PROVISIONING, ("created", "existed", "failed")),
         (DENIALS, REASONS),
@@ -94,25 +90,19 @@ def started(version: str) -> None:
 
 
 def answered(method: str, route: str, status: int, seconds: float) -> None:
-    """Count a request."""
+    """Count a request that was answered."""
     _request(method if method in METHODS else "other", route, status).observe(seconds)
 
 
-@contextmanager
-def upstream_call(name: str, method: str) -> Iterator[list[int]]:
-    """Count a call to an upstream, whose status is to be put into the list if it answers."""
-    began = time.perf_counter()
-    answered: list[int] = []
-    try:
-        yield answered
-    finally:
-        status = f"{answered[0] // 100}xx" if answered else "none"
-        _upstream(name.lower(), method, status).observe(time.perf_counter() - began)
+def upstream_call(name: str, method: str, status: int | None, seconds: float) -> None:
+    """Count a call to an upstream; ``status`` is None where it did not answer."""
+    label = f"{status // 100}xx" if status else "none"
+    _upstream(name.lower(), method, label).observe(seconds)
 
 
-def left_alone(name: str, more: bool) -> None:
-    """Count a worker that leaves an upstream alone, or asks it again."""
-    LEFT_ALONE.labels(name.lower()).inc(1 if more else -1)
+def circuit_open(name: str, is_open: bool) -> None:
+    """Count a worker whose circuit breaker for an upstream opens or closes."""
+    CIRCUITS_OPEN.labels(name.lower()).inc(1 if is_open else -1)
 
 
 def cache_read(kind: str, result: str) -> None:
@@ -126,7 +116,7 @@ def first_visit(result: str) -> None:
 
 
 def refused(error: PluginError) -> None:
-    """Count a refusal, if that is what an error is."""
+    """Count an error if it is a denial, a token failure or a rate limit."""
     if isinstance(error, Forbidden | NotAllowed | NotAuthenticated):
         _denial(error.reason).inc()
     elif error.status == 401:
@@ -136,6 +126,6 @@ def refused(error: PluginError) -> None:
 
 
 def process_ended(pid: int) -> None:
-    """Forget what only a living worker can tell."""
+    """Remove the gauges of a worker that has ended."""
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         mark_process_dead(pid)  # type: ignore[no-untyped-call]

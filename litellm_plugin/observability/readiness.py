@@ -1,8 +1,7 @@
-"""Whether the service can do its work, for those who decide where requests go.
+"""Whether the service can do its work, for orchestrators that decide where requests go.
 
-Looking costs the upstreams next to nothing, however often orchestrators ask: a part is
-looked at when somebody asks and the last look is ``LASTS`` seconds old, by one thread,
-which nobody waits for longer than ``PATIENCE``.
+A probe checks each part whose last check is older than ``LASTS`` seconds, in one thread for each
+part, and waits ``PATIENCE`` seconds at most; so frequent probes cost the upstreams little.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from threading import Event, Lock, Thread
 log = logging.getLogger(__name__)
 
 LASTS = 5.0  # seconds
-PATIENCE = 0.5  # seconds; Kubernetes gives a probe one, unless told otherwise
+PATIENCE = 0.5  # seconds; the default time-out of a Kubernetes probe is one
 
-Look = Callable[[], bool]
-"""Tells whether a part does its work now."""
+Check = Callable[[], bool]
+"""Returns whether a part works now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found.
+    """The result of a probe.
 
     Attributes:
         ready: Whether requests may be sent here.
-        checks: By part: ``ok``, ``down``, or ``unknown`` before the first look has ended.
+        checks: By part: ``ok``, ``down``, or ``unknown`` before the first check has ended.
     """
 
     ready: bool
@@ -39,86 +38,85 @@ class Report:
 class Readiness:
     """Tells whether the service is ready.
 
-    It is once every needed part has done its work, in one of the processes forked from
-    this one, and remains so: an outage that all replicas share must not take the page
-    away, which may have answers from before and says what is wrong. A replica that has
-    never reached what it needs, such as one with a wrong address, is not.
+    It becomes ready once every needed part has worked, in any process forked from this one, and
+    remains so: during an outage that all replicas share, the page is still there and says what
+    is wrong. A replica that has never reached a part, as with a wrong address, is not ready.
 
     Args:
-        needed: The parts without which nothing is of use.
-        others: Parts that the service can do without.
-        strict: Whether it is ready only while every needed part does its work.
-        timer: Tells the time in seconds; must never go back.
+        needed: The parts that the service needs.
+        others: Parts that are reported, and that the service can do without.
+        strict: Whether it is ready only while every needed part works.
+        timer: Returns a monotonic time in seconds.
     """
 
     def __init__(
         self,
-        needed: Mapping[str, Look],
-        others: Mapping[str, Look],
+        needed: Mapping[str, Check],
+        others: Mapping[str, Check],
         *,
         strict: bool = False,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        looks = {**needed, **others}
-        # Anonymous and shared: what one worker has reached, a worker made later need not.
-        reached = mmap.mmap(-1, len(looks))
+        checks = {**needed, **others}
+        # A byte for each part, shared with forked workers: whether any of them has reached it.
+        reached = mmap.mmap(-1, len(checks))
         self._parts = {
-            name: _Part(name, look, reached, at, timer)
-            for at, (name, look) in enumerate(looks.items())
+            name: _Part(name, check, reached, index, timer)
+            for index, (name, check) in enumerate(checks.items())
         }
         self._needed = [self._parts[name] for name in needed]
         self._strict = strict
 
     def report(self) -> Report:
-        """Return what is known, after another look where it is time for one."""
+        """Return what is known, after new checks of the parts that are due."""
         until = time.monotonic() + PATIENCE
-        for looking in [part.looked_at() for part in self._parts.values()]:
-            if looking is not None:
-                looking.wait(max(until - time.monotonic(), 0))
+        for done in [part.begin_check() for part in self._parts.values()]:
+            if done is not None:
+                done.wait(max(until - time.monotonic(), 0))
         ready = all(part.works if self._strict else part.reached for part in self._needed)
         return Report(ready, {name: part.state for name, part in self._parts.items()})
 
 
 class _Part:
     def __init__(
-        self, name: str, look: Look, reached: mmap.mmap, at: int, timer: Callable[[], float]
+        self, name: str, check: Check, reached: mmap.mmap, index: int, timer: Callable[[], float]
     ) -> None:
         self._name = name
-        self._look = look
-        self._reached, self._at = reached, at
+        self._check = check
+        self._reached, self._index = reached, index
         self._timer = timer
         self._lock = Lock()
-        self._looking: Event | None = None
+        self._under_way: Event | None = None
         self._due = float("-inf")
         self.works: bool | None = None
 
     @property
     def reached(self) -> bool:
-        return bool(self._reached[self._at])
+        return bool(self._reached[self._index])
 
     @property
     def state(self) -> str:
         return {True: "ok", False: "down", None: "unknown"}[self.works]
 
-    def looked_at(self) -> Event | None:
-        """Return what is set when the look under way has ended; None where there is none."""
+    def begin_check(self) -> Event | None:
+        """Begin a check if one is due; return what is set when it ends, None for no check."""
         with self._lock:
-            if self._looking is None and self._timer() >= self._due:
-                self._looking = Event()
-                Thread(target=self._look_now, args=(self._looking,), daemon=True).start()
-            return self._looking
+            if self._under_way is None and self._timer() >= self._due:
+                self._under_way = Event()
+                Thread(target=self._run, args=(self._under_way,), daemon=True).start()
+            return self._under_way
 
-    def _look_now(self, done: Event) -> None:
+    def _run(self, done: Event) -> None:
         works = False
         try:
-            works = self._look()
+            works = self._check()
         except Exception:
-            log.exception("%s could not be looked at", self._name)
+            log.exception("The check of %s failed", self._name)
         finally:
             if works:
-                self._reached[self._at] = 1
+                self._reached[self._index] = 1
             with self._lock:
                 self.works = works
                 self._due = self._timer() + LASTS
-                self._looking = None
+                self._under_way = None
             done.set()

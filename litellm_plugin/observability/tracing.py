@@ -1,8 +1,8 @@
-"""OpenTelemetry: the standard instrumentation of Flask and requests, for our own entry points.
+"""OpenTelemetry's standard instrumentation of Flask and requests, for our own entry points.
 
-It needs ``litellm-plugin[otel]``. Where spans go, how many, and as which service, the standard
-environment variables say (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``,
-``OTEL_SERVICE_NAME``). An application that mounts the blueprint is instrumented by whoever made it.
+It needs ``litellm-plugin[otel]``, and is configured by the standard environment variables
+(``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_TRACES_SAMPLER``, ``OTEL_SERVICE_NAME``). An application
+that mounts the blueprint brings its own instrumentation.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from litellm_plugin.errors import redact
-from litellm_plugin.observability import context
+from litellm_plugin.observability import request_id
+from litellm_plugin.redaction import redact
 
 PROBES = "/livez,/readyz,/health/v1/"
 SERVICE = "litellm-plugin"
-# Of both generations of OpenTelemetry's conventions.
+# Attributes by OpenTelemetry's old and new conventions.
 ADDRESSES = ("http.target", "http.url", "url.path", "url.full")
 
 
 def instrument(app: Any, provider: TracerProvider | None = None) -> None:
-    """Make spans of what an application answers, and of what this process asks by requests.
+    """Make spans of an application's requests, and of this process's calls to upstreams.
 
     Args:
         app: The Flask application.
-        provider: Whose spans they are; that of :func:`export` by default.
+        provider: The tracer provider; by default the global one, which :func:`export` sets.
     """
-    # Flask's request hook comes before the attributes are set for good.
+    # At the request hook of Flask's instrumentation, attributes are not yet complete.
     FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
         app, response_hook=_clean, excluded_urls=PROBES, tracer_provider=provider
     )
-    if not RequestsInstrumentor().is_instrumented_by_opentelemetry:  # by an application before
+    if not RequestsInstrumentor().is_instrumented_by_opentelemetry:  # as by an earlier application
         RequestsInstrumentor().instrument(request_hook=_clean, tracer_provider=provider)
-    context.follow(_present)
+    request_id.use_spans(_span_context)
 
 
 def stop(app: Any) -> None:
     """Undo :func:`instrument`."""
-    context.follow(None)
+    request_id.use_spans(None)
     RequestsInstrumentor().uninstrument()
     FlaskInstrumentor().uninstrument_app(app)  # type: ignore[no-untyped-call]
 
 
 def export() -> None:
-    """Begin to send spans; in each process by itself, as a thread does it."""
+    """Begin to send spans, from a thread; to be called in each process."""
     named = OTELResourceDetector().detect().attributes.get("service.name")
     resource = Resource.create({} if named else {"service.name": SERVICE})
     provider = TracerProvider(resource=resource)
@@ -59,15 +59,17 @@ def export() -> None:
 
 
 def _clean(span: trace.Span, *_: Any) -> None:
-    """Take queries and secrets out of what the instrumentation tells of addresses."""
-    known = getattr(span, "attributes", None) or {}
-    told = {name: str(known[name]).partition("?")[0] for name in ADDRESSES if name in known}
-    told.update({name: "" for name in ("url.query",) if name in known})
-    span.set_attributes({name: redact(value) for name, value in told.items()})
+    """Remove queries and secrets from the span's attributes."""
+    attributes = getattr(span, "attributes", None) or {}
+    for name in ADDRESSES:
+        if name in attributes:
+            span.set_attribute(name, redact(str(attributes[name]).partition("?")[0]))
+    if "url.query" in attributes:
+        span.set_attribute("url.query", "")
 
 
-def _present() -> tuple[str, str] | None:
-    """Return trace id and ``traceparent`` of the present span; None where there is none."""
+def _span_context() -> tuple[str, str] | None:
+    """Return trace id and ``traceparent`` of the current span; None where there is none."""
     span = trace.get_current_span().get_span_context()
     if not span.is_valid:
         return None

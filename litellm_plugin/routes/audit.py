@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litellm_plugin.access import Permission
+from litellm_plugin.audit_log import page, preview
 from litellm_plugin.errors import BadRequest
 from litellm_plugin.routes.inputs import current_caller, queries, query
 from litellm_plugin.routes.request_state import plugin
@@ -16,7 +17,7 @@ def audit_log() -> Any:
     caller = current_caller()
     plugin.access.auditor(caller, "Audit log")
     plugin.access.require(caller, Permission.AUDIT_READ)
-    return plugin.audit.page(queries())
+    return page(plugin.litellm, queries())
 
 
 @routes.get("/provisioning/preview")
@@ -25,4 +26,4 @@ def preview_provisioning() -> dict[str, Any]:
     group = query("group").strip()
     if not group:
         raise BadRequest("group query parameter is required (e.g. group=group:default/ai-platform)")
-    return plugin.audit.preview(group)
+    return preview(plugin.settings.provisioning, group)

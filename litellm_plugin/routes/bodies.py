@@ -7,8 +7,6 @@ LiteLLM another, so such bodies are refused.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import zlib
 from collections.abc import Iterable
@@ -16,6 +14,7 @@ from typing import Any
 
 from flask import Request
 
+from litellm_plugin import strict_json
 from litellm_plugin.errors import (
     BadRequest,
     PayloadTooLarge,
@@ -73,14 +72,10 @@ def decoded(data: bytes, charset: str) -> Any:
         raise UnsupportedMediaType(f'unsupported charset "{charset.upper()}"')
     try:
         text = data.decode(charset)
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_refuse_constant,
-            parse_float=_fraction,
-            parse_int=_whole,
-        )
-    except (ValueError, RecursionError) as exc:
+        value = strict_json.loads(text)
+    except strict_json.AmbiguousJsonError as exc:
+        raise BadRequest(f"The request body {exc}") from exc
+    except ValueError as exc:
         raise BadRequest(_UNREADABLE) from exc
     if not isinstance(value, dict | list):
         raise BadRequest("The request body must be a JSON object")
@@ -116,29 +111,6 @@ def decompressed(data: bytes, encoding: str) -> bytes:
     if not stream.eof or stream.unused_data:
         raise BadRequest("The request body is not one whole compressed stream")
     return content
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise BadRequest("The request body has a name twice in one object")
-    return members
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _fraction(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise BadRequest("The request body has a number that is out of range")
-    return number
-
-
-def _whole(text: str) -> int:
-    _fraction(text)  # JavaScript has floats only, and Python's whole numbers have no end
-    return int(text)
 
 
 def _check(value: Any, *, texts: bool) -> None:

@@ -13,10 +13,10 @@ from litellm_plugin.errors import (
     NotVerifiable,
     PluginError,
     TooManyRequests,
-    redact,
 )
 from litellm_plugin.identity.keycloak import BridgeNotVerifiable
 from litellm_plugin.observability import metrics
+from litellm_plugin.redaction import redact
 from litellm_plugin.routes.address import client_network
 from litellm_plugin.routes.request_state import plugin, state
 from litellm_plugin.routes.responses import json_response

@@ -12,7 +12,7 @@ from flask import Blueprint, Response, request
 from litellm_plugin.clients import deadline
 from litellm_plugin.errors import BadRequest, NotFound
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
-from litellm_plugin.observability import context, journal, metrics
+from litellm_plugin.observability import journal, metrics, request_id
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.address import client_network
@@ -56,7 +56,7 @@ class Pipeline:
         """
         started = time.perf_counter()
         environ = request.environ
-        context.begin(environ)
+        request_id.begin(environ)
         deadline.begin(self._plugin.settings.service.timeouts.total)
         route = requested_route()
         event = route.event if route else None
@@ -90,10 +90,10 @@ class Pipeline:
             self._cross_origin.finish(response, request)
         add_etag(response, request)
         rule = request.url_rule
-        name = environ[context.ROUTE] = rule.rule if rule else "none"
+        name = environ[request_id.ROUTE] = rule.rule if rule else "none"
         seconds = time.perf_counter() - state.started
         metrics.answered(request.method, name, response.status_code, seconds)
-        context.end()
+        request_id.end()
         return response
 
     def _path(self, environ: WSGIEnvironment) -> str:

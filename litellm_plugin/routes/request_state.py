@@ -14,8 +14,8 @@ from litellm_plugin.accounts.caller import Caller
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.observability import journal
-from litellm_plugin.observability.context import REQUEST_ID
 from litellm_plugin.observability.journal import Event, Severity
+from litellm_plugin.observability.request_id import REQUEST_ID
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes.address import client_address
 from litellm_plugin.shapes import present
@@ -69,7 +69,7 @@ class RequestState:
         """Return the log level of an audit event, by ``backend.auditor``."""
         return self.plugin.settings.audit_levels[severity]
 
-    def circumstances(self) -> dict[str, Any]:
+    def audit_fields(self) -> dict[str, Any]:
         """Return the audit fields that tell who asks for what, and from where."""
         settings = self.plugin.settings.service
         environ = request.environ

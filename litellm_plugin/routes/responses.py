@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 from flask import Request, Response
 
-from litellm_plugin.observability.context import REQUEST_ID
+from litellm_plugin.observability.request_id import REQUEST_ID
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

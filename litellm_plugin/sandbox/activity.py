@@ -1,4 +1,4 @@
-"""Daily usage, added up as LiteLLM's ``daily/activity`` endpoints add it up."""
+"""Daily usage, added up like by LiteLLM's ``daily/activity`` endpoints."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _METRICS = (
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """What one key did with one model on one day; a row of LiteLLM's table.
+    """The usage of one key and one model on one day; a row of LiteLLM's table.
 
     Attributes:
         day: In UTC.
@@ -70,17 +70,17 @@ def page_of(
 ) -> Json:
     """Return one page of daily activity.
 
-    A page is one of rows, as LiteLLM's is: a day may be split, and the totals are
-    those of the page.
+    As in LiteLLM, a page is a number of rows: a day may be split, and the totals are those of the
+    page.
 
     Args:
-        rows: All rows that were asked for.
+        rows: All rows of the query.
         page: From 1.
         page_size: Rows per page; None for the aggregated answer.
-        key_limit: How many keys the aggregated answer says that it names at most; it names all.
-        entity: Whose usage a row is: a user's or a team's.
-        about_entity: Metadata of such an entity.
-        about_key: Metadata of a key, by hash.
+        key_limit: The limit of keys that the aggregated answer reports; it has all keys.
+        entity: Returns the user or the team of a row.
+        about_entity: Returns the metadata of such an entity.
+        about_key: Returns the metadata of a key, by hash.
     """
     newest_first = sorted(rows, key=lambda row: (-row.day.toordinal(), row.token, row.model))
     pages = -(-len(rows) // page_size) if page_size else 1

@@ -1,7 +1,6 @@
-"""A stand-in for the parts of Backstage that the plugin asks: auth, catalog, permission.
+"""A stand-in for the parts of Backstage that the plugin uses: auth, catalog, permission.
 
-Tokens are checked as Backstage checks them. Its ``discovery.endpoints`` is given
-to it directly, so it fetches the service's public keys from the service itself.
+It checks tokens like Backstage, and fetches the service's public keys from the service itself.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from litellm_plugin.sandbox.tokens import LIMITED_USER, PLUGIN, USER, Issuer, pr
 
 Json = dict[str, Any]
 
-# Other plugins whose tokens the stand-in's issuer signs.
+# Backstage plugins; the stand-in's issuer signs their tokens.
 PLUGINS = frozenset({"auth", "catalog", "permission", "proxy", "scaffolder"})
 MAX_BODY_BYTES = 100 * 1024
 
@@ -33,14 +32,14 @@ _JWKS_PATH = "/.backstage/auth/v1/jwks.json"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom a token proved: a user, a service, or a plugin on a user's behalf (both)."""
+    """The principal of a token: a user, a service, or a plugin on behalf of a user (both)."""
 
     user: str | None = None  # entity ref
     service: str | None = None  # subject
 
 
 class RefusedError(Exception):
-    """An answer in Backstage's error shape."""
+    """An error answer in Backstage's shape."""
 
     def __init__(self, status: int, name: str, message: str) -> None:
         super().__init__(message)
@@ -57,12 +56,12 @@ class BackstageStandIn:
     """Backstage's auth, catalog and permission plugins, in memory.
 
     Args:
-        issuer: Signs user tokens, and those of other plugins.
-        entities: The catalog, as its API gives entities.
-        discovery: Base URL by plugin id, of plugins that are served elsewhere.
-        static_tokens: Subject by token, of ``backend.auth.externalAccess``.
-        fetch: Gets a key set's URL; raises BackstageUnavailable.
-        clock: Tells the Unix time, in seconds.
+        issuer: Signs the tokens of users and of other plugins.
+        entities: The catalog's entities, in the shape of its API.
+        discovery: Base URLs of plugins that are served elsewhere, by plugin id.
+        static_tokens: Subjects of ``backend.auth.externalAccess``, by token.
+        fetch: Fetches a key set by its URL; raises BackstageUnavailable.
+        clock: Returns the Unix time, in seconds.
 
     Attributes:
         entities: Entities by ref, in lower case.
@@ -100,7 +99,7 @@ class BackstageStandIn:
         self.app.register_error_handler(404, lambda _error: Response(status=404))
 
     def reset(self) -> None:
-        """Return to the entities it was made with, a policy that allows, and no keys known."""
+        """Restore the initial entities, allow everything, and forget fetched keys."""
         self.entities: dict[str, Json] = dict(self._initial)
         self.denied: set[tuple[str, str]] = set()
         self._known_keys: dict[str, Json] = {}
@@ -118,7 +117,7 @@ class BackstageStandIn:
     def _entity(self, kind: str, namespace: str, name: str) -> Response:
         caller = self._caller("catalog")
         entity = self.entities.get(f"{kind}:{namespace}/{name}".lower())
-        # The catalog tells nobody that there is something they may not see.
+        # The catalog answers 404 for an entity that the caller may not see.
         hidden = caller.user and ("catalog.entity.read", caller.user) in self.denied
         if entity is None or hidden:
             what = f"named '{name}' found, with kind '{kind}' in namespace '{namespace}'"
@@ -126,7 +125,7 @@ class BackstageStandIn:
         return _json(entity)
 
     def _users(self) -> Response:
-        """Answer ``filter=kind=user,field=value,...``, which is all that the plugin asks."""
+        """Answer ``filter=kind=user,field=value,...``, the plugin's only filter here."""
         caller = self._caller("catalog")
         wanted: dict[str, set[str]] = {}
         for condition in request.args.get("filter", "").split(","):
@@ -141,7 +140,7 @@ class BackstageStandIn:
         return _json([] if hidden else found)
 
     def _query(self) -> Response:
-        """Answer a filter by kind, all on one page; a hidden entity is none."""
+        """Answer a filter by kind, on one page; hidden entities are left out."""
         caller = self._caller("catalog")
         kind = request.args.get("filter", "").removeprefix("kind=").lower()
         items = [
@@ -160,9 +159,9 @@ class BackstageStandIn:
         body = request.get_json(silent=True)
         items = body.get("items") if isinstance(body, dict) else None
         if not isinstance(items, list) or not all(_is_permission_query(item) for item in items):
-            raise RefusedError(400, "InputError", "items: a list of {id, permission} is wanted")
+            raise RefusedError(400, "InputError", "items must be a list of {id, permission}")
         if caller.user not in self.entities:
-            # Backstage knows the groups of those only who have signed in.
+            # Backstage knows only the groups of users who have signed in.
             raise RefusedError(404, "ResponseError", "Request failed with 404 Not Found")
         decisions = [
             {"id": item["id"], "result": self._decision(item["permission"]["name"], caller.user)}
@@ -176,7 +175,7 @@ class BackstageStandIn:
     # -- tokens --------------------------------------------------------------
 
     def _caller(self, plugin: str) -> Caller:
-        """Return who is asking ``plugin``, or refuse."""
+        """Return the caller of ``plugin``, or raise RefusedError."""
         header = request.headers.get("Authorization", "")
         match = re.fullmatch(r"bearer +(\S+)", header, re.IGNORECASE)
         if match is None:
@@ -262,7 +261,7 @@ def _is_permission_query(item: Any) -> bool:
 
 
 def _member(entity: Any, path: str) -> str:
-    """Return a field as filters compare it, in lower case; "" where there is none."""
+    """Return a field in lower case, as filters compare it; "" if it is missing."""
     for name in path.split("."):
         entity = entity.get(name) if isinstance(entity, dict) else None
     return entity.lower() if isinstance(entity, str) else ""

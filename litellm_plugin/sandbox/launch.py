@@ -1,7 +1,6 @@
-"""Starts the sandbox: the service and both stand-ins, each in threads of this process.
+"""Starts the sandbox: the service and both stand-ins, in threads of this process.
 
-Everything listens on the loopback, and nothing starts where the configuration
-could mean something real.
+All listen on the loopback. The sandbox refuses to start with a configuration that may be real.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _ASKED_OF_BACKSTAGE = ("auth", "catalog", "permission")
 
 
 class SandboxRefusedError(Exception):
-    """The sandbox does not start; the text tells the user why, and holds no secret."""
+    """The sandbox does not start; the message says why, and holds no secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +45,12 @@ class Sandbox:
     """A running sandbox.
 
     Attributes:
-        url: Where the service is mounted.
-        settings: What it runs on.
+        url: The URL of the service's mount.
+        settings: The service's settings.
         today: The last day of usage, in UTC.
-        tokens: A user token per person, good for :data:`TOKEN_HOURS`.
-        headers: Per person, a file with the ``Authorization`` header, for ``curl -H @FILE``.
-        config: Configuration files that say what the service runs on.
+        tokens: User tokens by person, valid for :data:`TOKEN_HOURS`.
+        headers: Files with the ``Authorization`` header by person, for ``curl -H @FILE``.
+        config: Files with the service's configuration, for the other commands.
     """
 
     url: str
@@ -72,18 +71,17 @@ def running(
     host: str = "127.0.0.1",
     port: int | None = None,
 ) -> Iterator[Sandbox]:
-    """Run the sandbox for the time of the ``with`` block.
+    """Run the sandbox during the ``with`` block.
 
     Args:
-        config: Configuration files, later ones win. Where the ports they name for
-            LiteLLM and Backstage are taken, ``LITELLM_BASE_URL`` and ``BACKSTAGE_URL``
-            lead them to free ones.
-        environ: The environment they may refer to.
+        config: Configuration files; later files win. If their ports for LiteLLM and Backstage are
+            taken, ``LITELLM_BASE_URL`` and ``BACKSTAGE_URL`` are set to free ports.
+        environ: The environment for variables in the files.
         host: A loopback address, for the service.
-        port: Its port; None takes 5000, or a free one where that is taken.
+        port: The service's port. None: 5000, or a free one if that is taken.
 
     Raises:
-        SandboxRefusedError: It would stand beside something real, or a port is taken.
+        SandboxRefusedError: The configuration may be real, or a port is taken.
         ConfigError: The configuration is faulty.
     """
     _refuse_real_environment(environ)
@@ -103,8 +101,8 @@ def running(
         ):
             if _address(told)[1] != _address(urls[name])[1]:
                 raise SandboxRefusedError(
-                    f"the address {told} is taken; end what listens there, or let the "
-                    f"configuration take the address from ${{{name}}}"
+                    f"the address {told} is taken; end the program that listens there, or write "
+                    f"${{{name}}} into the configuration, so that a free port is used"
                 )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="litellm-sandbox-")))
         settings = _with_own_key(settings, folder)
@@ -121,14 +119,13 @@ def running(
         yield sandbox
 
 
-# -- what is refused -----------------------------------------------------------
+# -- real configurations are refused -------------------------------------------
 
 
 def _refuse_real_environment(environ: Mapping[str, str]) -> None:
     if environ.get("LITELLM_MASTER_KEY") not in {None, "", MASTER_KEY}:
         raise SandboxRefusedError(
-            "LITELLM_MASTER_KEY is set to something else than the sandbox's own key, as if it "
-            "were a real one; unset it"
+            "LITELLM_MASTER_KEY is not the sandbox's own key, and may be a real one; unset it"
         )
     for name in (_LITELLM_URL, _BACKSTAGE_URL):
         if environ.get(name):
@@ -138,8 +135,8 @@ def _refuse_real_environment(environ: Mapping[str, str]) -> None:
 def _refuse_real(settings: Settings) -> None:
     if settings.master_key != MASTER_KEY:
         raise SandboxRefusedError(
-            "litellm.masterKey is not the sandbox's own key, as if it were a real one; "
-            f"only {MASTER_KEY} will do"
+            "litellm.masterKey is not the sandbox's own key, and may be a real one; "
+            f"set it to {MASTER_KEY}"
         )
     _address(settings.base_url, "litellm.baseUrl")
     _address(settings.discovery.backstage_url, "backend.baseUrl")
@@ -155,7 +152,7 @@ def _address(url: str, name: str = "the address") -> tuple[str, int]:
     """Return host and port of a URL on the loopback, or refuse."""
     refused = SandboxRefusedError(
         f"{name} has to be http://, a loopback address and a port, nothing else: the sandbox "
-        "talks to its own stand-ins only"
+        "calls only its own stand-ins"
     )
     try:
         parts = urlsplit(url)
@@ -184,7 +181,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there, or on a free port of the same host."""
+    """Return a socket that listens on the port, or on a free port of the host."""
     try:
         return _bind(host, port)
     except OSError:
@@ -200,11 +197,11 @@ def _service_socket(host: str, port: int | None) -> socket.socket:
     if port is None:
         return _listen(host, PORT)
     if not 0 <= port < 2**16:
-        raise SandboxRefusedError(f"port {port} can't be had: there is no such port")
+        raise SandboxRefusedError(f"port {port} can't be used: ports are from 0 to 65535")
     try:
         return _bind(host, port)
     except OSError as exc:
-        raise SandboxRefusedError(f"port {port} can't be had: {exc.strerror}") from exc
+        raise SandboxRefusedError(f"port {port} can't be used: {exc.strerror}") from exc
 
 
 def _url(sock: socket.socket) -> str:
@@ -213,14 +210,14 @@ def _url(sock: socket.socket) -> str:
 
 
 class _Logged(WSGIRequestHandler):
-    """Writes a line per request, without colours: it may go to a file."""
+    """Logs a line for each request, without colours, because it may go to a file."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
         self.log("info", "%a %s", self.requestline, code)
 
 
 class _Silent(WSGIRequestHandler):
-    """Leaves the log to the service: its requests are what the user sent."""
+    """Logs nothing: only the service's log shows the user's requests."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         pass
@@ -239,17 +236,17 @@ def _serving(sock: socket.socket, app: Flask, handler: type[WSGIRequestHandler])
         thread.join()
 
 
-# -- what is inside ------------------------------------------------------------
+# -- contents ------------------------------------------------------------------
 
 
 def _with_own_key(settings: Settings, folder: Path) -> Settings:
-    """Keep out of the user's state folder and Redis, where what is there may be real."""
+    """Use neither the user's state folder nor Redis, which may be real."""
     service = replace(settings.service, key_file=folder / "plugin-key.json")
     return replace(settings, service=service, cache=Cache())
 
 
 def _overlay(settings: Settings, url: str, folder: Path) -> Path:
-    """Write what the sandbox has decided otherwise than its configuration files say."""
+    """Write the settings in which the sandbox differs from its configuration files."""
     plugin_id, key_file = settings.service.plugin_id, str(settings.service.key_file)
     backstage = settings.discovery.backstage_url
     litellm = {

@@ -1,7 +1,7 @@
-"""A stand-in for LiteLLM's management API, as far as the plugin asks it.
+"""A stand-in for the part of LiteLLM's management API that the plugin uses.
 
 Shapes, statuses and oddities are those observed on LiteLLM 1.106. Unlike the
-real one it keeps an audit log without a licence, and it has no models to call.
+real one it writes an audit log without a licence, and it has no models to call.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ _TEAM_INFO_EXTRAS: Json = {
 class LiteLLMStandIn:
     """LiteLLM with its database in memory.
 
-    A handler (``user_new``, ``key_generate``, ...) takes the body or the query of
-    its endpoint and returns the answer, or raises RefusedError; it may be called
-    directly to fill the stand-in. Over HTTP one call is served at a time.
+    A handler (``user_new``, ``key_generate``, ...) takes the body or the query of its endpoint
+    and returns the answer, or raises RefusedError. Call handlers directly to fill the stand-in.
+    HTTP requests are served one at a time.
 
     Args:
-        master_key: What the caller has to show.
-        clock: Tells the Unix time, in seconds.
+        master_key: The only key that is accepted.
+        clock: Returns the Unix time, in seconds.
 
     Attributes:
         app: The WSGI application.
@@ -221,7 +221,7 @@ class LiteLLMStandIn:
                 raise printed_error(409, f"User with email {user['user_email']} already exists")
         fields = _taken(given, _USER_FIELDS, "user")
         user = self.store.add_user(user_id, fields)
-        # A team that does not exist is only a line in LiteLLM's log.
+        # LiteLLM only logs a team that does not exist.
         for team_id in (team for team in given.get("teams") or [] if team in self.store.teams):
             self.store.add_member(self.store.teams[team_id], user_id)
         answer = {**SHAPES["generated"], **fields, "user_id": user_id}
@@ -247,7 +247,7 @@ class LiteLLMStandIn:
     # -- keys ----------------------------------------------------------------
 
     def key_generate(self, body: Json) -> Json:
-        """``POST /key/generate``; nothing checks that user, team or models exist."""
+        """``POST /key/generate``; user, team and models need not exist."""
         given = checked(body)
         kind, secret = given.get("key_type") or "default", given.get("key")
         if kind not in _KEY_ROUTES:
@@ -271,7 +271,7 @@ class LiteLLMStandIn:
         return {**answer, "key": secret, "token_id": key["token"], "expires": precise}
 
     def key_update(self, body: Json) -> Json:
-        """``POST /key/update``: only what is sent changes; metadata is replaced."""
+        """``POST /key/update``: changes only the given fields; metadata is replaced as a whole."""
         given = checked(body)
         if not given.get("key") and not given.get("key_alias"):
             message = "Value error, either key or key_alias must be provided"
@@ -322,7 +322,7 @@ class LiteLLMStandIn:
         return {"key_hash": row["token"], "spend": spend, "previous_spend": before, **budget}
 
     def key_delete(self, body: Json) -> Json:
-        """``POST /key/delete``: one known key is enough, and the answer echoes all."""
+        """``POST /key/delete``: needs one known key; the answer lists all keys of the request."""
         named = checked(body).get("keys")
         if not named:
             message = "Value error, At least one of 'keys' or 'key_aliases' must be provided."
@@ -334,7 +334,7 @@ class LiteLLMStandIn:
         return {"deleted_keys": named}
 
     def key_info(self, query: Json) -> Json:
-        """``GET /key/info``; a deleted key is still told."""
+        """``GET /key/info``; finds deleted keys too."""
         named = query.get("key", "")
         token = token_of(named)
         key = self.store.keys.get(token) or self.store.deleted_keys.get(token)
@@ -410,7 +410,7 @@ class LiteLLMStandIn:
     # -- teams ---------------------------------------------------------------
 
     def team_info(self, query: Json) -> Json:
-        """``GET /team/info``; the only read that tells what objects a team is given."""
+        """``GET /team/info``; the only read with a team's vector stores and MCP servers."""
         team_id = query.get("team_id")
         if team_id is None:
             text = str({"message": "Malformed request. No team id passed in."})
@@ -459,7 +459,7 @@ class LiteLLMStandIn:
         return _page(query, "teams", rows, page_size=10)
 
     def team_new(self, body: Json) -> Json:
-        """``POST /team/new``; whoever shows the master key becomes the team's admin."""
+        """``POST /team/new``; the owner of the master key becomes the team's admin."""
         given = checked(body)
         _check_budget(given)
         team_id = given.get("team_id") or str(uuid.uuid4())
@@ -476,7 +476,7 @@ class LiteLLMStandIn:
         return team
 
     def team_update(self, body: Json) -> Json:
-        """``POST /team/update``; metadata is replaced."""
+        """``POST /team/update``; metadata is replaced as a whole."""
         given = checked(body, "team_id")
         team_id = given["team_id"]
         if team_id not in self.store.teams:
@@ -494,7 +494,7 @@ class LiteLLMStandIn:
         return {"team_id": team_id, "data": {**team, **objects, **more}}
 
     def team_delete(self, body: Json) -> Json:
-        """``POST /team/delete``: all of them or none."""
+        """``POST /team/delete``: deletes all given teams, or none."""
         team_ids = checked(body, "team_ids")["team_ids"] or []
         for team_id in team_ids:
             if team_id not in self.store.teams:
@@ -527,7 +527,7 @@ class LiteLLMStandIn:
         return {**team, "updated_users": users, "updated_team_memberships": added}
 
     def team_member_delete(self, body: Json) -> Json:
-        """``POST /team/member_delete``; the member's keys in the team go too."""
+        """``POST /team/member_delete``; deletes the member's keys in the team too."""
         given = checked(body, "team_id")
         user_id, team = given.get("user_id"), self.store.teams.get(given["team_id"])
         if not user_id:
@@ -550,7 +550,7 @@ class LiteLLMStandIn:
         }
 
     def _team_alias(self, team_id: str | None) -> str | None:
-        # LiteLLM prints the None of a key without a team, and of such a key only.
+        # LiteLLM returns the text "None" for a key without a team.
         return self.store.teams.get(team_id, {}).get("team_alias") if team_id else "None"
 
     # -- usage, audit, lists -------------------------------------------------
@@ -636,7 +636,7 @@ class LiteLLMStandIn:
         email = self._about_user(key.get("user_id") or "")["user_email"]
         return {**about, "user_email": email, "key_exists": token in self.store.keys}
 
-    # -- in front of every endpoint ------------------------------------------
+    # -- HTTP ----------------------------------------------------------------
 
     def _view(self, handler: Callable[..., Any]) -> Callable[..., Response]:
         def view(**parts: str) -> Response:
@@ -644,7 +644,7 @@ class LiteLLMStandIn:
                 self._authenticate()
                 given = _body() if request.method == "POST" else _query()
                 with self.store.lock:
-                    # Written out under the lock: the answer may hold the rows themselves.
+                    # Serialized under the lock, because the answer may hold stored rows.
                     return _json(handler(given, **parts), 200)
             except RefusedError as refused:
                 return _json(refused.body, refused.status)
@@ -691,7 +691,7 @@ def _key_limit(query: Json) -> int:
 def _query() -> Json:
     text = request.query_string.decode("latin-1")
     if request.path == "/user/info":
-        text = text.replace("+", "%2B")  # a plus is a plus there, not a space
+        text = text.replace("+", "%2B")  # LiteLLM reads a plus as a plus there, not as a space
     return dict(parse_qsl(text, keep_blank_values=True))
 
 
@@ -719,7 +719,7 @@ def _plain(status: int, text: str) -> Callable[[Exception], Response]:
 
 
 def _taken(given: Json, fields: Iterable[str], shape: str) -> Json:
-    # null is no list and no object: there it means "as if not sent".
+    # For lists and objects null means that the field was not sent.
     default = SHAPES[shape]
     return {
         name: deepcopy(default[name]) if given[name] is None else given[name]
@@ -742,7 +742,7 @@ def _check_user(given: Json) -> None:
     if given.get("user_role") is not None and given["user_role"] not in _ROLES:
         message = "Input should be " + " or ".join(repr(role) for role in _ROLES)
         raise invalid(["body", "user_role"], "literal_error", message)
-    # Of a user LiteLLM takes a negative amount, too.
+    # LiteLLM accepts a negative budget of a user.
     budget = given.get("max_budget")
     _check_budget({**given, "max_budget": budget and abs(budget)})
 
@@ -762,7 +762,7 @@ def _check_budget(given: Json, **fields: str) -> None:
 
 
 def _check_models(given: Json, status: int, **fields: str) -> None:
-    # An update takes null for other fields, but for no list.
+    # An update accepts null for other fields, but not for a list.
     if "models" in given and given["models"] is None:
         message = "Unable to match input value to any allowed input type for the field."
         raise proxy_error(status, message, **fields)

@@ -1,7 +1,6 @@
-"""Who and what is in the sandbox: people, groups, teams, keys, and 30 days of usage.
+"""The data of the sandbox: people, groups, teams, keys, and 30 days of usage.
 
-alice administers the platform, bob is a user like most, and carol, a power user,
-has never been there: her first visit makes her a LiteLLM user.
+alice is an admin, bob a plain user, and carol a power user without a LiteLLM account yet.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _FOUNDED = 40  # days ago
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody in the catalog."""
+    """A user of the catalog."""
 
     name: str
     display_name: str
@@ -38,12 +37,12 @@ class Person:
 
     @property
     def entity_ref(self) -> str:
-        """The ref that is the subject of the person's tokens."""
+        """The entity ref, which is the subject of the person's tokens."""
         return f"user:default/{self.name}"
 
     @property
     def email(self) -> str:
-        """The address in the profile."""
+        """The e-mail of the profile."""
         return f"{self.name}@example.com"
 
     def entity(self) -> Json:
@@ -197,7 +196,7 @@ def fill(litellm: LiteLLMStandIn, *, user_id_domain: str | None, today: date) ->
 
     Args:
         litellm: The stand-in.
-        user_id_domain: ``litellm.userIdDomain``, which makes LiteLLM ids of names.
+        user_id_domain: ``litellm.userIdDomain``, the domain of LiteLLM ids.
         today: The last day of usage, in UTC.
     """
     ids = {p: f"{p.name}@{user_id_domain}" if user_id_domain else p.name for p in PEOPLE}
@@ -218,7 +217,7 @@ def fill(litellm: LiteLLMStandIn, *, user_id_domain: str | None, today: date) ->
 
 
 def _fill_key(litellm: LiteLLMStandIn, key: _Key, user_id: str | None, today: date) -> None:
-    # The secrets are no secrets: they are the same in every sandbox.
+    # These keys need not be secret: every sandbox has the same.
     body = {"key": f"sk-sandbox-{key.alias}", "key_alias": key.alias, "user_id": user_id}
     row = litellm.key_generate({**body, "metadata": {"created_via": "sandbox"}, **key.fields})
     litellm.store.add_usage(_usage(key, row["token"], user_id, today))

@@ -1,7 +1,7 @@
-"""How LiteLLM says no: its error bodies, and the checks in front of its endpoints.
+"""LiteLLM's error bodies, and the validation of its requests.
 
-Neighbouring endpoints of LiteLLM use different shapes for the same condition;
-the functions here are named after the shape.
+Similar endpoints of LiteLLM use different shapes for the same error; the functions here are
+named after the shape.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 class RefusedError(Exception):
-    """An answer that is no success.
+    """An error answer.
 
     Attributes:
         status: HTTP status.
@@ -31,23 +31,23 @@ class RefusedError(Exception):
 def proxy_error(
     status: int, message: str, *, kind: str = "internal_server_error", param: str | None = None
 ) -> RefusedError:
-    """``{"error": {"message", "type", "param", "code"}}``, the code being a string."""
+    """Return ``{"error": {"message", "type", "param", "code"}}``; the code is a string."""
     error = {"message": message, "type": kind, "param": param, "code": str(status)}
     return RefusedError(status, {"error": error})
 
 
 def printed_error(status: int, text: str, **fields: Any) -> RefusedError:
-    """The same, its message a Python dict printed as text."""
+    """Return a ``proxy_error`` whose message is a printed Python dict."""
     return proxy_error(status, str({"error": text}), **fields)
 
 
 def detail(status: int, text: str) -> RefusedError:
-    """``{"detail": {"error": text}}``."""
+    """Return ``{"detail": {"error": text}}``."""
     return RefusedError(status, {"detail": {"error": text}})
 
 
 def invalid(place: Iterable[str | int], kind: str, message: str) -> RefusedError:
-    """``{"detail": [{"type", "loc", "msg"}]}`` with status 422."""
+    """Return ``{"detail": [{"type", "loc", "msg"}]}`` with status 422."""
     return RefusedError(422, {"detail": [{"type": kind, "loc": list(place), "msg": message}]})
 
 
@@ -107,10 +107,10 @@ _CHECKS: dict[str, Callable[[list[str | int], Any], Any]] = {
 
 
 def checked(body: Mapping[str, Any], *required: str) -> Json:
-    """Return ``body`` with numbers as numbers; what LiteLLM does not know is left out.
+    """Return the known fields of ``body``, with numbers converted.
 
     Raises:
-        RefusedError: 422; a field has the wrong type, or a required one is missing.
+        RefusedError: 422; a field has the wrong type, or a required field is missing.
     """
     for name in required:
         if name not in body:
@@ -136,7 +136,7 @@ def whole_number(query: Mapping[str, str], name: str, default: int, most: int | 
 
 
 def dates(query: Mapping[str, str]) -> tuple[date, date]:
-    """Return first and last day of the query."""
+    """Return the first and the last day of a query."""
     texts = [query.get(name) or "" for name in ("start_date", "end_date")]
     if not all(texts):
         raise detail(400, "Please provide start_date and end_date")

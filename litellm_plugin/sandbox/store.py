@@ -1,7 +1,7 @@
-"""What the LiteLLM stand-in remembers: rows as LiteLLM's database has them, and how they change.
+"""The database of the LiteLLM stand-in: LiteLLM's rows, and how they change.
 
-The rules that LiteLLM keeps by itself are here (whose keys go with what, when
-budgets start anew); what it refuses is in ``litellm``.
+LiteLLM's own rules are here (which keys are deleted with a team, when budgets are reset); the
+validation of requests is in ``litellm``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 from litellm_plugin.sandbox.activity import UsageRow
 from litellm_plugin.sandbox.refusals import Json, proxy_error
 
-ADMIN = "default_user_id"  # whom LiteLLM takes the holder of the master key for
-MAX_ROWS = 5000  # of each kind; a stand-in must not eat the machine
+ADMIN = "default_user_id"  # LiteLLM's user for the master key
+MAX_ROWS = 5000  # of each kind; bounds the memory
 
 SHAPES: dict[str, Json] = json.loads(Path(__file__).with_name("shapes.json").read_text("utf-8"))
 
@@ -35,19 +35,19 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "mo": 2592000}
 
 
 class Store:
-    """LiteLLM's database, in memory. Hold ``lock`` around whatever belongs together.
+    """LiteLLM's database, in memory. Hold ``lock`` around operations that belong together.
 
     Args:
-        clock: Tells the Unix time, in seconds.
+        clock: Returns the Unix time, in seconds.
 
     Attributes:
         users, teams: Rows by id.
         keys: Rows by the key's hash.
-        deleted_keys: The archive of them.
+        deleted_keys: Rows of deleted keys, by hash.
         memberships: Rows by team id and user id.
-        objects: What vector stores and MCP servers a team is given, by team id.
+        objects: The vector stores and MCP servers of teams, by team id.
         models, vector_stores, mcp_servers: Rows of their lists.
-        usage: What keys spent, day by day.
+        usage: The usage of keys, by day.
         audit_log: Entries, oldest first.
     """
 
@@ -58,7 +58,7 @@ class Store:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Delete all rows."""
         with self.lock:
             self.users: dict[str, Json] = {}
             self.teams: dict[str, Json] = {}
@@ -73,12 +73,12 @@ class Store:
             self.audit_log: deque[Json] = deque(maxlen=MAX_ROWS)
 
     def now(self) -> datetime:
-        """Return the time, in UTC, at which things happen."""
+        """Return the present time of the store, in UTC."""
         return datetime.fromtimestamp(self._clock(), UTC) - self._past
 
     @contextmanager
     def days_ago(self, days: float) -> Iterator[None]:
-        """Let what is done inside have been done ``days`` ago; budgets reset as of today."""
+        """Move the store's time ``days`` back inside the block; budgets are reset from today."""
         with self.lock:
             self._past = timedelta(days=days)
             try:
@@ -87,7 +87,7 @@ class Store:
                 self._past = timedelta(0)
 
     def change(self, row: Json, changes: Mapping[str, Any]) -> None:
-        """Put ``changes`` into a row."""
+        """Update a row."""
         row.update(changes)
         if "budget_duration" in changes:
             today = self.now() + self._past
@@ -124,7 +124,7 @@ class Store:
     def add_key(
         self, fields: Json, *, secret: str | None = None, made_by: str | None = ADMIN
     ) -> tuple[str, Json]:
-        """Create a key; returns its secret, and the row."""
+        """Create a key, and return its secret and its row."""
         secret = secret or f"sk-{secrets.token_urlsafe(16)}"
         token = token_of(secret)
         made = {"token": token, "key_name": f"sk-...{secret[-4:]}"}
@@ -134,7 +134,7 @@ class Store:
         return secret, key
 
     def delete_keys(self, tokens: Iterable[str]) -> None:
-        """Move keys to the archive; unknown ones are passed over."""
+        """Move keys to ``deleted_keys``; unknown keys are ignored."""
         for token in tokens:
             key = self.keys.pop(token, None)
             if key is None:
@@ -183,7 +183,7 @@ class Store:
     def add_member(
         self, team: Json, user_id: str, role: str = "user", max_budget: float | None = None
     ) -> Json:
-        """Add a member, created if unknown; returns the membership."""
+        """Add a member, create the user if unknown, and return the membership."""
         if user_id not in self.users and user_id != ADMIN:
             self.add_user(user_id, {"user_role": "internal_user"})
         user = self.users.get(user_id, {"user_email": None, "teams": []})
@@ -207,7 +207,7 @@ class Store:
         return membership
 
     def remove_member(self, team_id: str, user_id: str) -> None:
-        """Take a member out of a team; the member's keys in it are deleted."""
+        """Remove a member from a team, and delete the member's keys in it."""
         team, user = self.teams[team_id], self.users.get(user_id)
         rest = [member for member in team["members_with_roles"] if member["user_id"] != user_id]
         self.change(team, {"members_with_roles": rest})
@@ -218,19 +218,19 @@ class Store:
         self.delete_keys([key["token"] for key in own_keys])
 
     def give_objects(self, team: Json, objects: Json) -> None:
-        """Set which vector stores and MCP servers a team is given."""
+        """Set the vector stores and MCP servers of a team."""
         shape, team_id = SHAPES["object_permission"], team["team_id"]
         known = {name: value for name, value in objects.items() if name in shape}
         before = self.objects.get(team_id, deepcopy(shape))
         id_ = {"object_permission_id": before["object_permission_id"] or str(uuid.uuid4())}
         self.objects[team_id] = {**before, **known, **id_}
-        # The row itself never carries them: lists and member calls answer with null.
+        # LiteLLM's row has only the id; lists and member calls answer with null.
         team.update(id_)
 
     # -- usage ---------------------------------------------------------------
 
     def add_usage(self, rows: Iterable[UsageRow]) -> None:
-        """Book usage, and the spend of the keys, users and teams it is of."""
+        """Add usage, and its spend to the keys, users and teams."""
         for row in rows:
             self.usage.append(row)
             if (key := self.keys.get(row.token)) is not None:
@@ -251,15 +251,15 @@ class Store:
 
 
 def token_of(key: str) -> str:
-    """Return the hash that names a key, given that or the secret."""
+    """Return the hash of a key; ``key`` is its secret or the hash itself."""
     return hashlib.sha256(key.encode()).hexdigest() if key.startswith("sk-") else key
 
 
 def seconds(duration: str) -> int:
-    """Return what ``30s``, ``1h``, ``30d`` or ``1mo`` is in seconds.
+    """Return the seconds of ``30s``, ``1h``, ``30d`` or ``1mo``.
 
     Raises:
-        ValueError: It is no duration; the text is LiteLLM's.
+        ValueError: ``duration`` is invalid; the message is LiteLLM's.
     """
     match = re.fullmatch(r"(\d{1,6})([a-z]+)", duration)
     if match is None:
@@ -270,7 +270,7 @@ def seconds(duration: str) -> int:
 
 
 def stamp(moment: datetime) -> str:
-    """Return a time as LiteLLM writes most of them: UTC, whole milliseconds, six digits, Z."""
+    """Return a time in LiteLLM's usual format: UTC, whole milliseconds, six digits, Z."""
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}000Z"
 
 

@@ -1,4 +1,4 @@
-"""Backstage's tokens, really signed with a throw-away key, and the stand-in's check of them."""
+"""Backstage's tokens, signed with a throw-away key, and the stand-in's check of them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ACCEPTED = ("ES256", "RS256")
 
 
 class Issuer:
-    """Signs as Backstage's auth plugin does, and as any of its other plugins.
+    """Signs tokens like Backstage's auth plugin and its other plugins.
 
     Args:
-        clock: Tells the Unix time, in seconds.
+        clock: Returns the Unix time, in seconds.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -41,7 +41,7 @@ class Issuer:
 
         Args:
             entity_ref: Such as ``user:default/jane``.
-            issuer: External address of Backstage's auth plugin.
+            issuer: URL of Backstage's auth plugin.
             lifetime: Seconds until it expires; may be negative.
         """
         shared = {"sub": entity_ref, **self._times(lifetime)}
@@ -52,12 +52,12 @@ class Issuer:
     def plugin_token(
         self, plugin: str, audience: str, *, user_token: str | None = None, lifetime: float = 3600
     ) -> str:
-        """Return the token that one plugin shows another.
+        """Return the token of a plugin for another plugin.
 
         Args:
             plugin: The calling plugin's id.
             audience: The called plugin's id.
-            user_token: Of the user it acts for, if any.
+            user_token: Token of the user whom the plugin acts for, if any.
             lifetime: Seconds until it expires; may be negative.
         """
         obo = {"obo": limited_token(user_token)} if user_token is not None else {}
@@ -70,7 +70,7 @@ class Issuer:
 
 
 def limited_token(user_token: str) -> str:
-    """Return what of a user token may be shown on the user's behalf; no key is needed."""
+    """Return the limited user token in a user token; needs no key."""
     token = jwt.parse(user_token)
     claims = token.unverified_claims
     header = {"typ": LIMITED_USER, "alg": token.alg, "kid": token.header.get("kid")}
@@ -79,15 +79,15 @@ def limited_token(user_token: str) -> str:
 
 
 def proven(token: jwt.UnverifiedToken, jwks: Mapping[str, Any], *, now: float) -> jwt.Claims:
-    """Return the claims of a token whose signature and times hold.
+    """Return the claims of a token with a valid signature and valid times.
 
     Args:
-        token: The token, taken apart.
+        token: The parsed token.
         jwks: The issuer's key set.
         now: Unix time, in seconds.
 
     Raises:
-        jwt.TokenError: It does not hold.
+        jwt.TokenError: The token is invalid.
     """
     for members in jwks.get("keys", ()):
         if members.get("kid") == token.header.get("kid"):
@@ -97,4 +97,4 @@ def proven(token: jwt.UnverifiedToken, jwks: Mapping[str, Any], *, now: float) -
                 raise jwt.TokenError(f"its key can't be used: {exc}") from exc
             jwt.check_times(claims, now, required=("iat", "exp"))
             return claims
-    raise jwt.TokenError("nobody's key")
+    raise jwt.TokenError("unknown key")

@@ -1,7 +1,4 @@
-"""The logger that ``gunicorn.conf.py`` chooses: in the form of all our logs, one line a request.
-
-For gunicorn alone.
-"""
+"""gunicorn's logger (``logger_class``): a line for each request, in the format of all our logs."""
 
 from __future__ import annotations
 
@@ -11,27 +8,27 @@ from typing import Any
 
 from gunicorn.glogging import Logger as GunicornLogger
 
-from litellm_plugin.errors import redact
 from litellm_plugin.observability import logs
-from litellm_plugin.observability.context import REQUEST_ID, ROUTE, TRACE_ID
+from litellm_plugin.observability.request_id import REQUEST_ID, ROUTE, TRACE_ID
+from litellm_plugin.redaction import redact
 
-MAX_PATH = 200  # characters of one that no route is for
-PROBES = frozenset({"/livez", "/readyz"})  # asked every few seconds; told of when they fail
+MAX_PATH = 200  # characters of a path without a route
+PROBES = frozenset({"/livez", "/readyz"})  # asked every few seconds; logged when they fail
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]  # it has no types
-    """gunicorn's own, in the form the application chose (``logs.configure``); JSON at first."""
+    """gunicorn's own logger, in the format of ``logs.configure``; JSON until that is called."""
 
     def setup(self, cfg: Any) -> None:
-        """Make gunicorn's handlers; it makes new ones when it reloads."""
+        """Make gunicorn's handlers; called again when gunicorn reloads."""
         super().setup(cfg)
-        form = logs.formatter()
+        formatter = logs.formatter()
         for log in (self.error_log, self.access_log):
             for handler in log.handlers:
-                handler.setFormatter(form)
+                handler.setFormatter(formatter)
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: timedelta) -> None:  # noqa: ARG002 - gunicorn's names
-        """Write the line of a request: its route where there is one, and never its query."""
+        """Write the line of a request, with its route or else its path, and never its query."""
         to_file = self.cfg.accesslog
         log = self.access_log if to_file else logs.ACCESS
         if log.getEffectiveLevel() > logging.INFO:
@@ -42,7 +39,7 @@ class Logger(GunicornLogger):  # type: ignore[misc]  # it has no types
         if status < 400 and path in PROBES:
             return
         where = route or repr(redact(path[:MAX_PATH]))
-        told = {
+        facts = {
             "method": environ.get("REQUEST_METHOD"),
             "route": route,
             "status": status,
@@ -51,8 +48,8 @@ class Logger(GunicornLogger):  # type: ignore[misc]  # it has no types
             "request_id": environ.get(REQUEST_ID),
             "trace_id": environ.get(TRACE_ID),
         }
-        known = {name: value for name, value in told.items() if value is not None}
-        message = f"{told['method']} {where} {status}"
+        known = {name: value for name, value in facts.items() if value is not None}
+        message = f"{facts['method']} {where} {status}"
         if to_file:
             log.info("%s", message, extra=known)
         else:

@@ -1,8 +1,8 @@
-"""Serves the metrics, at an address of their own.
+"""Serves the metrics at an address of their own.
 
-In one process a thread does (:func:`serve`). Beside gunicorn's workers this file runs as a
-program of its own (:func:`start`): it reads the files that the workers count in, so it is
-answered when they are all busy, and needs nothing of the package.
+A single process uses a thread (:func:`serve`). For gunicorn's workers this file runs as a program
+(:func:`start`) that reads the files in which they count, so that it answers even when all workers
+are busy. It imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
 
-PAUSE = 0.5  # seconds between two looks whether an address is free
+PAUSE = 0.5  # seconds between two attempts to listen at an address
 
 
 def serve(host: str, port: int) -> None:
-    """Serve this process's metrics from a thread, for as long as the process lives.
+    """Serve this process's metrics from a thread, until the process ends.
 
     Raises:
-        OSError: The address can't be had.
+        OSError: The address is not free or not allowed.
     """
     start_http_server(port, host)
 
 
 def start(host: str, port: int, folder: str, *, wait: bool = False) -> None:
-    """Serve the metrics of all processes that count in ``folder``, until this one ends.
+    """Serve the metrics of all processes that count in ``folder``, until this process ends.
 
     Args:
-        host: Where.
-        port: Where.
-        folder: Where they count.
-        wait: Whether to wait, in the background, until the address is free.
+        host: Address to listen at.
+        port: Port to listen at.
+        folder: The value of ``PROMETHEUS_MULTIPROC_DIR``.
+        wait: Whether to wait, in the background, while the address is in use.
 
     Raises:
-        OSError: The address can't be had.
+        OSError: The address is not allowed; or it is in use, without ``wait``.
     """
     with _listener(host, port, wait=wait) as listener:
-        # Its standard input ends when this process and all forked from it have ended, however
-        # that happens. Not by subprocess: gevent's one watches children, as gunicorn does.
+        # The program's standard input ends when this process and its children have ended, in
+        # whatever way. Not by subprocess: gevent's version watches children, as gunicorn does.
         ending, _ = os.pipe()
         if listener is not None:
             listener.set_inheritable(True)
@@ -65,7 +65,7 @@ def start(host: str, port: int, folder: str, *, wait: bool = False) -> None:
 
 @contextmanager
 def _listener(host: str, port: int, *, wait: bool) -> Iterator[socket.socket | None]:
-    """Listen at an address; None where it is in use and may be waited for."""
+    """Listen at an address; yields None where it is in use and ``wait`` is true."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
@@ -87,15 +87,16 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 
 class _Quiet(WSGIRequestHandler):
-    timeout = 10  # seconds; nobody holds a thread by saying nothing
+    timeout = 10  # seconds until a silent client is disconnected
 
     def log_message(self, *_args: Any) -> None:
         pass
 
 
 def main() -> None:
-    """Serve what the arguments name: folder, host, port, a listening socket if there is one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the other one tells us to end
+    """Serve as the arguments say: folder, host, port, descriptor of a listening socket or ""."""
+    # Ctrl-C in a terminal reaches this program, too, which ends after its parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_serve, args=sys.argv[1:], daemon=True).start()
     while os.read(0, 1024):
         pass
@@ -116,7 +117,7 @@ def _serve(folder: str, host: str, port: str, descriptor: str) -> None:
 
 
 def _awaited(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at an address, as soon as nobody else does."""
+    """Wait until an address is free; return a socket that listens at it."""
     while True:
         with _listener(host, port, wait=True) as listener:
             if listener is not None:

@@ -1,6 +1,7 @@
-"""The gunicorn worker that ``gunicorn_conf.py`` chooses: gevent's, with some habits changed.
+"""gunicorn's worker (``worker_class``): its gevent worker, with some behaviour changed.
 
-For gunicorn alone; whoever imports it has gevent, and has patched what it patches.
+It limits how long bodies and answers may take, spreads connections over the workers, and
+closes idle connections when it ends.
 """
 
 from __future__ import annotations
@@ -19,23 +20,24 @@ from gevent.server import StreamServer
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.ggevent import GeventWorker
 
-# gunicorn looks once a second whether to close its listening sockets; what came in
-# before that has sent its request by then.
-LAST_CONNECTIONS = 1.5  # seconds
+# Seconds for a new connection to send its first request, after the worker is told to end.
+# gunicorn closes its listening sockets up to one second after that.
+LAST_CONNECTIONS = 1.5
 
-# Who sends a byte now and then would keep one of a worker's connections for ever; a body
-# has 100 KB at most. Headers have ``keepalive`` seconds, by gunicorn.
+# A client that sends a byte now and then would hold a connection for ever. A body has 100 KB at
+# most; gunicorn limits headers to ``keepalive`` seconds.
 BODY_SECONDS = 30.0
 ANSWER_SECONDS = 60.0  # for a client to take the answer
 
-# Of a body that was not read to its end: the client may still be sending.
+# How long, and how much, to read on after an answer that came before the body's end: the client
+# may still be sending.
 LINGER_SECONDS = 2.0
 MAX_LEFT = 1 << 20  # bytes
 
-# A connection that comes is offered to all workers. One waits before it takes it, longer the more
-# it has; else the first to wake up would have them all, and keep them while another is idle.
-YIELD_EACH = 0.0001  # seconds, for each connection that it has
-YIELD_MOST = 0.002
+# All workers are offered each new connection. One that has connections waits before it accepts;
+# else the first to wake up would get all, and keep them while another worker is idle.
+YIELD_EACH = 0.0001  # seconds, for each connection that the worker has
+YIELD_MOST = 0.002  # seconds
 
 
 class SlowBodyError(TimeoutError):
@@ -43,14 +45,14 @@ class SlowBodyError(TimeoutError):
 
     def __init__(self) -> None:
         super().__init__("the request's body took too long")
-        self.errno = errno.ECONNRESET  # gunicorn tells others with their traceback
+        self.errno = errno.ECONNRESET  # gunicorn logs other errors with a traceback
 
 
-class _InTime:
-    """Reads a request's body, from the first to the last byte, in ``BODY_SECONDS``.
+class _TimedBody:
+    """Reads a request's body within ``BODY_SECONDS`` from the first byte to the last.
 
     Attributes:
-        reader: gunicorn's.
+        reader: gunicorn's reader of the body.
     """
 
     def __init__(self, reader: Any) -> None:
@@ -61,7 +63,7 @@ class _InTime:
         """Return up to ``size`` bytes.
 
         Raises:
-            SlowBodyError: They took too long.
+            SlowBodyError: The body takes too long.
         """
         if self._until is None:
             self._until = time.monotonic() + BODY_SECONDS
@@ -72,12 +74,12 @@ class _InTime:
 
 
 class _Listener(StreamServer):  # type: ignore[misc]  # it has no types
-    """Takes connections after workers that have fewer of them."""
+    """Accepts connections later than workers that have fewer of them."""
 
-    _may_take = 0  # before it waits again
+    _may_take = 0  # connections to accept before it waits again
 
     def do_read(self) -> Any:
-        """Return a connection and where it is from; None where there is none, or not yet."""
+        """Return a new connection and its address; None where there is none, or to wait first."""
         if self._may_take or not len(self.pool):
             taken = super().do_read()
             self._may_take = max(self._may_take - 1, 0) if taken else 0
@@ -87,22 +89,22 @@ class _Listener(StreamServer):  # type: ignore[misc]  # it has no types
         return None
 
     def _go_on(self) -> None:
-        # A busy worker comes back late, and must not fall behind with those who wait.
+        # A busy worker wakes up late; it accepts several then, so that clients do not wait long.
         self._may_take = 1 + len(self.pool) // 4
         if self.started:
             self.start_accepting()
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
-    """Serves each connection in a greenlet, in turn; lets go of idle ones when it ends."""
+    """Serves each connection in a greenlet; closes idle connections when it ends."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._clients: dict[gevent.Greenlet, Any] = {}  # the socket of each connection
-        self._idle: dict[gevent.Greenlet, float] = {}  # since when, on the monotonic clock
+        self._clients: dict[gevent.Greenlet, Any] = {}  # sockets
+        self._idle: dict[gevent.Greenlet, float] = {}  # monotonic time since a connection is idle
 
     def server_class(self, listener: Any, *, spawn: Any, **others: Any) -> StreamServer:
-        """Return what takes the connections of a listening socket."""
+        """Return the server that accepts connections at a listening socket."""
         kind = _Listener if self.cfg.workers > 1 else StreamServer
         tls = {name: others[name] for name in others if name == "ssl_context"}
         return kind(listener, handle=partial(self.handle, listener), spawn=spawn, **tls)
@@ -118,7 +120,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
-        """Limit how long a connection may wait for its next request."""
+        """Limit how long a connection may be idle, and note that it is."""
         greenlet = gevent.getcurrent()
         self._idle[greenlet] = time.monotonic()
         try:
@@ -128,56 +130,56 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
             del self._idle[greenlet]
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        """Answer one request, and let the other connections have their turn.
+        """Answer one request, and let other greenlets run.
 
-        A client that sends its next request at once would be answered for ever: nothing
-        that there is to read makes a greenlet wait.
+        Without that, a client that always has its next request ready would keep all others
+        waiting.
         """
         has_body = getattr(req.body.reader, "length", None) != 0
         if has_body:
-            req.body.reader = _InTime(req.body.reader)
+            req.body.reader = _TimedBody(req.body.reader)
         sock.settimeout(ANSWER_SECONDS)
-        self._tell_of_the_end(req)
+        self._decide_connection(req)
         try:
             super().handle_request(listener_name, req, sock, addr)
         except StopIteration:
             if has_body:
-                # What is left of the body would reset the connection, and the answer be lost.
+                # Closing with unread data would reset the connection, and the answer be lost.
                 _linger(sock)
             raise
         finally:
-            # It refers to the request: a cycle, which would be left to the garbage collector.
+            # A reference cycle with the request, which would be left to the garbage collector.
             req.__dict__.pop("should_close", None)
         sock.settimeout(None)
         gevent.sleep(0)
 
-    def _tell_of_the_end(self, req: Any) -> None:
-        """Let the answer's headers say whether the connection ends with it, and keep to that.
+    def _decide_connection(self, req: Any) -> None:
+        """Decide once, when the headers are made, whether the connection ends with the answer.
 
-        A client that is not told sends its next request, which would be lost.
+        If it ended without a ``Connection: close``, the client's next request would be lost.
         """
         wanted = req.should_close
-        told: list[bool] = []
+        decided: list[bool] = []
 
         def should_close() -> bool:
-            if not told:  # the headers are made
-                told.append(wanted() or not self.alive)
-            return told[0]
+            if not decided:
+                decided.append(wanted() or not self.alive)
+            return decided[0]
 
         req.should_close = should_close
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end: requests are finished, and idle connections closed.
+        """Begin to end: finish requests under way, and close idle connections.
 
-        gunicorn waits for those as well, which are a reverse proxy's and stay open for
-        longer than ``graceful_timeout``.
+        gunicorn alone would wait for idle ones, too; a reverse proxy keeps them open for longer
+        than ``graceful_timeout``.
         """
         super().handle_exit(sig, frame)
         gevent.spawn_later(LAST_CONNECTIONS, self._close_idle)
 
     def _close_idle(self) -> None:
-        # One that was answered a moment ago may be used again at this moment. What it sends is
-        # answered, and then it is closed.
+        # A connection that was used a moment ago may get another request now. That is answered,
+        # and the connection closed afterwards.
         for greenlet, since in list(self._idle.items()):
             rested = time.monotonic() - since >= LAST_CONNECTIONS
             if rested and _quiet(self._clients[greenlet]):
@@ -186,7 +188,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
 
 
 def _linger(client: Any) -> None:
-    """Say that the answer is over, and read on until the client ends the connection too."""
+    """Close the sending side, and read on until the client closes the connection."""
     left = MAX_LEFT
     with suppress(OSError), gevent.Timeout(LINGER_SECONDS, False):
         client.shutdown(socket.SHUT_WR)
@@ -195,12 +197,12 @@ def _linger(client: Any) -> None:
 
 
 def _quiet(client: Any) -> bool:
-    """Tell whether nothing has come in that is still to be read."""
+    """Tell whether the client has sent nothing that is still to be read."""
     limit = client.gettimeout()
     client.settimeout(0)
     try:
         return not client.recv(1, socket.MSG_PEEK)
-    except (OSError, ValueError):  # nothing; or TLS, which can't be looked into
+    except (OSError, ValueError):  # nothing; or TLS, which can't peek
         return True
     finally:
         client.settimeout(limit)

@@ -1,8 +1,8 @@
-"""Team administration: what the members of the team admins' group may do to their teams.
+"""Team administration: members of the team admins' group manage the teams of their group.
 
-A route first asks :class:`~litellm_plugin.access.Access` whether the
-caller is a team admin with the right permission; the methods here want the
-:class:`ManagedTeam` that :meth:`TeamAdmin.managed_team` proved.
+A route first asks :class:`~litellm_plugin.access.Access` whether the caller is a team admin
+with the permission. Methods that change a team take a :class:`ManagedTeam`, which
+:meth:`TeamAdmin.managed_team` returns after its checks.
 """
 
 from __future__ import annotations
@@ -24,18 +24,17 @@ from litellm_plugin.clients.backstage import Catalog, Entity, split_ref
 from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import UNAMBIGUOUS, Settings
-from litellm_plugin.errors import BadRequest, Conflict, Forbidden, NotFound, UpstreamError
+from litellm_plugin.errors import BadRequest, Busy, Conflict, Forbidden, NotFound, UpstreamError
 from litellm_plugin.identity.principal import UserPrincipal
-from litellm_plugin.keys.limits import Busy
-from litellm_plugin.model_names import allows
+from litellm_plugin.models import allows
 from litellm_plugin.observability import journal
-from litellm_plugin.teams.objects import Row, TeamObjects, meant
+from litellm_plugin.teams.objects import TeamObject, TeamObjects, meant
 
 NO_MODELS = (
     "models must list at least one allowed model"
     " (a team with no explicit models grants access to every proxy model)"
 )
-DAY = 86_400  # seconds; a budget that is renewed sooner limits nothing
+DAY = 86_400  # seconds; the shortest budget_duration of a team
 DEFAULT_RENEWAL = "30d"
 
 
@@ -44,9 +43,9 @@ class Field:
     """A field that team admins may set.
 
     Attributes:
-        read: Returns the checked value, as LiteLLM is sent it.
-        required: The error of a creation without the field; None where it may be left out.
-        nullable: Whether null means something else than leaving the field out.
+        read: Checks a value and returns the one for LiteLLM.
+        required: The error for a new team without the field; None for an optional field.
+        nullable: Whether null is read; if not, null counts as left out.
     """
 
     read: fields.Reader
@@ -56,12 +55,12 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class ManagedTeam:
-    """A team that was proved to be owned by the team admins' group.
+    """A team that the team admins' group owns.
 
     Attributes:
         team_id: LiteLLM's id.
         row: The team, in the shape of ``GET /teams``.
-        by: The team admin.
+        by: The team admin who changes it.
     """
 
     team_id: str
@@ -70,42 +69,45 @@ class ManagedTeam:
 
     @property
     def metadata(self) -> Json:
-        """The team's metadata; LiteLLM replaces it as a whole."""
-        value = self.row.get("metadata")
-        return value if isinstance(value, dict) else {}
+        """The team's metadata."""
+        return shapes.as_object(self.row.get("metadata"))
+
+    @property
+    def members(self) -> list[Json]:
+        """LiteLLM's row of each member."""
+        members = self.row.get("members_with_roles") or []
+        return [member for member in members if isinstance(member, dict)]
 
     @property
     def member_ids(self) -> set[str]:
         """LiteLLM ids of the members."""
-        members = self.row.get("members_with_roles") or []
-        return {str(member.get("user_id")) for member in members if isinstance(member, dict)}
+        return {str(member.get("user_id")) for member in self.members}
 
     def has(self, kind: str, names: Iterable[str], allowed: Collection[str]) -> bool:
-        """Tell whether the team has all of these objects, and the allow-list names each.
+        """Tell whether the team has all these objects already, and the allow-list names each.
 
-        They are ids then, and LiteLLM need not be asked what they mean.
+        Then the names are ids, and LiteLLM's lists need not be read to resolve them.
 
         Args:
             kind: ``vector_stores`` or ``mcp_servers``.
-            names: What a request names.
+            names: The names in the request.
             allowed: The allow-list.
         """
-        objects = self.row.get("object_permission")
-        present = objects.get(kind) if isinstance(objects, dict) else None
-        return all(name in (present or ()) and name in allowed for name in names)
+        objects = shapes.as_object(self.row.get("object_permission")).get(kind) or ()
+        return all(name in objects and name in allowed for name in names)
 
 
 class TeamAdmin:
     """Creates, changes and deletes teams.
 
     Args:
-        settings: Ceilings and allow-lists.
+        settings: All settings; ``litellm.teamAdmin`` has limits and allow-lists.
         litellm: The client.
         cache: The cache.
-        catalog: Knows who is a person.
+        catalog: Reads new members from Backstage's catalog.
         users: Finds and provisions new members.
         access: Tells which group owns a team.
-        now: The present time, in UTC.
+        now: Returns the present time, in UTC.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class TeamAdmin:
         now: Clock,
     ) -> None:
         self._settings = settings
-        self._rules = settings.team_admin
+        self._team_admin = settings.team_admin
         self._litellm = litellm
         self._cache = cache
         self._catalog = catalog
@@ -128,13 +130,13 @@ class TeamAdmin:
         self._now = now
         self._flights = SingleFlight()
         self._objects = TeamObjects(settings.team_admin, litellm, cache)
-        # Creation and change read a body by this one table, in its order.
+        # New teams and changes are read by this table, in this order.
         self._fields: dict[str, Field] = {
             "team_alias": Field(_alias, "team_alias is required"),
             "models": Field(self._models, NO_MODELS, nullable=True),
             "max_budget": Field(
                 self._budget,
-                None if self._rules.allow_unlimited_budget else "max_budget is required",
+                None if self._team_admin.allow_unlimited_budget else "max_budget is required",
                 nullable=True,
             ),
             "budget_duration": Field(_renewal),
@@ -147,19 +149,19 @@ class TeamAdmin:
 
     @contextmanager
     def managed_team(self, user: UserPrincipal, team_id: str) -> Iterator[ManagedTeam]:
-        """Give a team that the team admins' group owns, and hold its lock meanwhile.
+        """Hold a team's lock, and return the team where the team admins' group owns it.
 
-        LiteLLM replaces a team's metadata as a whole, and so whoever changes a team reads,
-        checks and writes it under the lock: of two changes at once neither is lost.
+        LiteLLM replaces a team's metadata as a whole. So a change reads, checks and writes the
+        team under the lock; otherwise one of two changes at once would be lost.
 
         Args:
-            user: A team admin, as ``Access.team_admin`` returned.
+            user: A team admin, from ``Access.team_admin``.
             team_id: LiteLLM's id.
 
         Raises:
-            Forbidden: Another group owns it, or none.
-            NotFound: LiteLLM does not know it.
-            Busy: The team is being changed all the time.
+            Forbidden: No group or another one owns the team.
+            NotFound: LiteLLM does not know the team.
+            Busy: Other requests hold the lock.
         """
         with self._cache.lock(f"team {team_id}") as held:
             if not held:
@@ -167,9 +169,9 @@ class TeamAdmin:
                     "This team can't be changed right now: another change is under way, or the"
                     " service has no lock (its log says why). Try again in a moment."
                 )
-            yield self._managed_team(user, team_id)
+            yield ManagedTeam(team_id, self._owned_row(team_id), user)
 
-    def _managed_team(self, user: UserPrincipal, team_id: str) -> ManagedTeam:
+    def _owned_row(self, team_id: str) -> Json:
         try:
             row = shapes.team(self._litellm.team(team_id), team_id)
         except UpstreamError as exc:
@@ -184,12 +186,12 @@ class TeamAdmin:
             )
         if not self._access.owns(row):
             raise Forbidden(f"Access denied: team is owned by {owner}", reason="ownership")
-        return ManagedTeam(team_id, row, user)
+        return row
 
     # -- teams ---------------------------------------------------------------
 
     def all(self, user: UserPrincipal) -> list[Json]:
-        """Return every team the group owns, in the shape of ``GET /teams``."""
+        """Return every team that the group owns, in the shape of ``GET /teams``."""
         rows = self._cache.read(
             ("managed", user.entity_ref), (TEAMS,), self._owned_rows, weight=len
         )
@@ -197,15 +199,15 @@ class TeamAdmin:
 
     def _owned_rows(self) -> list[Json]:
         rows = [row for row in self._litellm.all_teams() if self._access.owns(shapes.team(row))]
-        # LiteLLM's list has no object_permission, only its id. Shown without, a
-        # team would look bare, and saving from there would detach everything.
+        # LiteLLM's list has only the id of object_permission. Without its objects, a team would
+        # look as if it had none, and saving it in the frontend would take them away.
         bare = [str(row.get("team_id")) for row in rows if _lacks_objects(row)]
         objects = {
             id_: shapes.team(answer).get("object_permission")
             for id_, answer in self._litellm.teams(bare)
         }
         if unread := [id_ for id_ in bare if id_ not in objects]:
-            raise UpstreamError(f"LiteLLM can't tell what team {unread[0]} is given")
+            raise UpstreamError(f"LiteLLM did not return the objects of team {unread[0]}")
         for row in rows:
             if row.get("team_id") in objects:
                 row["object_permission"] = objects[row["team_id"]]
@@ -214,10 +216,10 @@ class TeamAdmin:
     def create(self, body: Mapping[str, Any], user: UserPrincipal) -> Json:
         """Create a team that the group owns; returns LiteLLM's row, unless budgets are hidden.
 
-        The same request of the same user, sent twice at once, makes one team.
+        Two equal requests of one user at the same time create one team.
 
         Raises:
-            BadRequest: A field is missing or beyond what team admins may give.
+            BadRequest: A field is missing or wrong, or exceeds a limit of team admins.
         """
         team = self._read(body, creating=True)
         if team.get("max_budget") is None:
@@ -228,7 +230,7 @@ class TeamAdmin:
 
         def make() -> Json:
             owned = {
-                "owning_group": self._rules.group,
+                "owning_group": self._team_admin.group,
                 "created_by_backstage_user": user.entity_ref,
                 "created_via": "backstage",
                 "created_at_iso": stamp(self._now),
@@ -245,8 +247,8 @@ class TeamAdmin:
         """Change a team; returns it in the shape of ``GET /teams``.
 
         Raises:
-            Conflict: It was changed since ``expectedUpdatedAtIso``.
-            BadRequest: Nothing is left to change, or a field is wrong.
+            Conflict: The team was changed since ``expectedUpdatedAtIso``.
+            BadRequest: No field is to be changed, or a field is wrong.
         """
         change = self._read(body, creating=False)
         if not change:
@@ -256,13 +258,13 @@ class TeamAdmin:
         return self._write(team, change)
 
     def delete(self, team: ManagedTeam, *, force: bool) -> None:
-        """Delete a team for good, its keys with it.
+        """Delete a team and its keys.
 
         Raises:
-            Forbidden: Deleting is switched off.
-            Conflict: New users are put in that team, and ``force`` is not set.
+            Forbidden: ``litellm.teamAdmin.allowTeamDelete`` is off.
+            Conflict: ``litellm.provisioning`` names the team, and ``force`` is not set.
         """
-        if not self._rules.allow_team_delete:
+        if not self._team_admin.allow_team_delete:
             raise Forbidden(
                 "Team deletion is disabled (set litellm.teamAdmin.allowTeamDelete: true)."
                 " Block the team instead.",
@@ -279,37 +281,37 @@ class TeamAdmin:
     # -- members -------------------------------------------------------------
 
     def add_member(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
-        """Add a person of the catalog, provisioned if need be; returns the team.
+        """Add a person of the catalog to a team, provisioned where they are new; returns the team.
 
         Raises:
-            BadRequest: It is no person, or a field is wrong.
+            BadRequest: The catalog has no such person, or a field is wrong.
         """
         ref = _ref(body.get("userEntityRef"), "userEntityRef is required")
-        own_id(ref, self._settings)  # it may be reserved, and in no catalog
+        own_id(ref, self._settings)  # refuses a reserved id before the catalog is asked
         if body.get("role", "user") != "user":
             raise BadRequest("only the 'user' team role can be assigned from Backstage")
         budget = None
         if "maxBudgetInTeam" in body:
             budget = self._amount("maxBudgetInTeam", body["maxBudgetInTeam"])
         ref, person = self._person(ref)
-        who = self._claimant(ref, person)
+        owner = self._owner(ref, person)
         profile = Profile(ref, person.groups, person.email, person.display_name)
-        journal.note(memberId=who.own_id)
-        account = self._users.account_of(who, lambda: profile, reader=team.by.entity_ref)
+        journal.note(memberId=owner.own_id)
+        account = self._users.account_of(owner, lambda: profile, reader=team.by.entity_ref)
         journal.note(memberId=account.asked)
         with self._cache.invalidating(TEAMS):
             self._litellm.add_member(team.team_id, account.asked, budget)
         return self._again(team)
 
-    def remove_member(self, team: ManagedTeam, who: str) -> Json:
-        """Take somebody out of a team; returns the team.
+    def remove_member(self, team: ManagedTeam, member: str) -> Json:
+        """Remove a member from a team; returns the team.
 
         Args:
             team: The team.
-            who: LiteLLM id of a member, as the frontend sends it, or an entity ref.
+            member: LiteLLM id of the member, as the frontend sends it, or an entity ref.
         """
-        who = _ref(who, "userEntityRef query parameter is required")
-        user_id = who if who in team.member_ids else self._member_id(team, who)
+        member = _ref(member, "userEntityRef query parameter is required")
+        user_id = member if member in team.member_ids else self._member_id(team, member)
         not_reserved(user_id, self._settings)
         journal.note(memberId=user_id)
         with self._cache.invalidating(TEAMS):
@@ -317,53 +319,50 @@ class TeamAdmin:
         return self._again(team)
 
     def _member_id(self, team: ManagedTeam, ref: str) -> str:
-        """Return the LiteLLM id of the member that a ref means."""
+        """Return the LiteLLM id of the member with an entity ref."""
         user_id = own_id(ref, self._settings)
-        if user_id in team.member_ids:
-            if self._settings.service.user_ids == UNAMBIGUOUS and split_ref(ref) is not None:
-                who = self._claimant(_full(ref), self._catalog.entity(ref))
-                self._users.refuse_other(who, team.by.entity_ref)
+        if split_ref(ref) is None:
             return user_id
-        # The account may be one that was there under another id.
-        person = self._catalog.entity(ref) if split_ref(ref) is not None else None
-        members = team.row.get("members_with_roles") or []
+        if user_id in team.member_ids:
+            if self._settings.service.user_ids == UNAMBIGUOUS:
+                owner = self._owner(_full(ref), self._catalog.entity(ref))
+                self._users.refuse_other(owner, team.by.entity_ref)
+            return user_id
+        # The member may have an older account with another id and the same e-mail address.
+        person = self._catalog.entity(ref)
         same = [
             str(member.get("user_id"))
-            for member in members
-            if isinstance(member, dict)
-            and person is not None
-            and same_email(member.get("user_email"), person.email)
+            for member in team.members
+            if person is not None and same_email(member.get("user_email"), person.email)
         ]
         return same[0] if len(same) == 1 else user_id
 
-    def _claimant(self, ref: str, person: Entity | None) -> Claimant:
+    def _owner(self, ref: str, person: Entity | None) -> Claimant:
         user_id = own_id(ref, self._settings)
         return Claimant(user_id, ref, lambda: person.email if person else None)
 
     # -- knowledge bases and MCP servers -------------------------------------
 
     def vector_stores(self) -> list[Json]:
-        """Return the vector stores that team admins may give: ``id`` and ``name``."""
+        """Return the vector stores that teams may have: ``id`` and ``name``."""
         return [row.shown for row in self._objects.vector_stores()]
 
     def mcp_servers(self) -> list[Json]:
-        """Return the MCP servers that team admins may give: ``id``, ``name`` and ``url``."""
+        """Return the MCP servers that teams may have: ``id``, ``name`` and ``url``."""
         return [row.shown for row in self._objects.mcp_servers()]
 
     def set_vector_stores(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Replace a team's knowledge bases, named by id or name; returns the team."""
-        wanted = fields.texts("vector_stores", body.get("vector_stores"))
-        wanted = list(dict.fromkeys(wanted))
-        if not team.has("vector_stores", wanted, self._rules.allowed_vector_stores):
+        wanted = list(dict.fromkeys(fields.texts("vector_stores", body.get("vector_stores"))))
+        if not team.has("vector_stores", wanted, self._team_admin.allowed_vector_stores):
             allowed = self._objects.vector_stores(fresh=True)
             wanted = _ids(wanted, allowed, "vector store(s)")
         return self._write(team, {"object_permission": {"vector_stores": wanted}})
 
     def set_mcp_servers(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Replace a team's MCP servers, named by id or name; returns the team."""
-        wanted = fields.texts("mcp_servers", body.get("mcp_servers"))
-        wanted = list(dict.fromkeys(wanted))
-        if not team.has("mcp_servers", wanted, self._rules.allowed_mcp_servers):
+        wanted = list(dict.fromkeys(fields.texts("mcp_servers", body.get("mcp_servers"))))
+        if not team.has("mcp_servers", wanted, self._team_admin.allowed_mcp_servers):
             allowed = self._objects.mcp_servers(fresh=True)
             wanted = _ids(wanted, allowed, "MCP server(s)")
         return self._write(team, {"object_permission": {"mcp_servers": wanted}})
@@ -380,7 +379,7 @@ class TeamAdmin:
         with self._cache.invalidating(TEAMS):
             answer = self._litellm.update_team(change).get("data")
         objects = change.get("object_permission") or team.row.get("object_permission")
-        # LiteLLM 1.81 leaves the objects of a team out of this answer, and keeps them.
+        # LiteLLM 1.81 keeps the objects of a team, but leaves them out of this answer.
         if (
             not isinstance(answer, dict)
             or _lacks_objects(answer)
@@ -397,10 +396,10 @@ class TeamAdmin:
         return shapes.without_budget(team) if hidden else team
 
     def _read(self, body: Mapping[str, Any], *, creating: bool) -> Json:
-        """Return what a body sets, checked; fields that are no team admin's are left out.
+        """Return the checked fields of a body; fields that are not in the table are ignored.
 
         Raises:
-            BadRequest: A field is wrong, or missing from a creation.
+            BadRequest: A field is wrong, or a required field of a new team is missing.
         """
         values: Json = {}
         for name, field in self._fields.items():
@@ -409,7 +408,7 @@ class TeamAdmin:
             if creating and field.required and (value is None or blank):
                 raise BadRequest(field.required)
             if creating and name == "budget_duration" and blank:
-                continue  # the dialog's empty field
+                continue  # the frontend's dialog sends an empty field
             if name in body and (value is not None or field.nullable):
                 values[name] = field.read(name, value)
         return values
@@ -417,12 +416,13 @@ class TeamAdmin:
     def _models(self, name: str, value: Any) -> list[str]:
         if not isinstance(value, list) or not value:
             raise BadRequest(NO_MODELS)
-        rules = self._rules
-        if not (rules.allowed_models or rules.allowed_model_access_groups):
+        allowed = self._team_admin
+        if not (allowed.allowed_models or allowed.allowed_model_access_groups):
             raise BadRequest("models are not allowed (team admin has configured no allowlist)")
         for model in value:
             if not isinstance(model, str) or not (
-                model in rules.allowed_model_access_groups or allows(rules.allowed_models, model)
+                model in allowed.allowed_model_access_groups
+                or allows(allowed.allowed_models, model)
             ):
                 shown = model if isinstance(model, str) else json.dumps(model)
                 raise BadRequest(f'model "{shown}" is not in the allowed set for team admins')
@@ -431,17 +431,17 @@ class TeamAdmin:
     def _budget(self, name: str, value: Any) -> float | None:
         if value is not None:
             return self._amount(name, value)
-        if not self._rules.allow_unlimited_budget:
+        if not self._team_admin.allow_unlimited_budget:
             raise BadRequest("max_budget cannot be cleared (unlimited budgets are disabled)")
         return None
 
     def _amount(self, name: str, value: Any) -> float:
-        """Return an amount of USD that team admins may give."""
+        """Return an amount of USD, checked against the limit of team admins."""
         if not fields.is_number(value) or value <= 0:
             raise BadRequest(f"{name} must be a positive number")
-        ceiling = self._rules.max_budget_ceiling
-        if value > ceiling:
-            raise BadRequest(f"{name} ${value:.15g} exceeds the ceiling ${ceiling:.15g}")
+        highest = self._team_admin.max_budget_ceiling
+        if value > highest:
+            raise BadRequest(f"{name} ${value:.15g} exceeds the ceiling ${highest:.15g}")
         amount: float = value
         return amount
 
@@ -460,7 +460,7 @@ class TeamAdmin:
         return teams
 
     def _person(self, ref: str) -> tuple[str, Entity]:
-        """Return a person's entity, and their ref as Backstage's tokens write it."""
+        """Return a person's ref, in the form of Backstage's tokens, and their entity."""
         if split_ref(ref) is None:
             raise BadRequest(f"Could not verify {ref} in the Backstage catalog")
         entity = self._catalog.entity(ref)
@@ -474,7 +474,7 @@ def _lacks_objects(row: Json) -> bool:
 
 
 def _full(ref: str) -> str:
-    """Return a ref that can be split as Backstage's tokens write it."""
+    """Return a ref in the form of Backstage's tokens, ``kind:namespace/name`` in lower case."""
     parts = split_ref(ref)
     return "{}:{}/{}".format(*parts).lower() if parts else ref
 
@@ -487,8 +487,8 @@ def _ref(value: Any, missing: str) -> str:
     return fields.text("userEntityRef", value.strip())
 
 
-def _ids(wanted: list[str], allowed: list[Row], what: str) -> list[str]:
-    """Return the ids of the objects that a request names by id or name, each once."""
+def _ids(wanted: list[str], allowed: list[TeamObject], what: str) -> list[str]:
+    """Return the ids of the objects that a request names by id or name, without duplicates."""
     found = {name: {row.id for row in meant(name, allowed)} for name in wanted}
     if refused := [name for name, ids in found.items() if not ids]:
         names = ", ".join(refused)

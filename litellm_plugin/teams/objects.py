@@ -1,7 +1,7 @@
 """Vector stores and MCP servers: which of them team admins may give to teams.
 
-Allow-lists and requests name them by id or by name; :func:`meant` is what tells which one is
-meant. LiteLLM is only ever sent ids.
+Allow-lists and requests name objects by id or by name, which :func:`meant` resolves. LiteLLM
+only receives ids.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from litellm_plugin import shapes
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Json, LiteLLM
-from litellm_plugin.config.settings import TeamAdmin as Rules
+from litellm_plugin.config.settings import TeamAdmin as TeamAdminSettings
+from litellm_plugin.shapes import first, present
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TeamObject:
     """A vector store or an MCP server.
 
     Attributes:
-        shown: One of ``GET /vector-stores`` or ``GET /mcp-servers``.
-        names: What it is called, besides its id.
-        groups: The access groups that it is in; vector stores have none.
+        shown: The object in ``GET /vector-stores`` or ``GET /mcp-servers``.
+        names: Its names.
+        groups: Its access groups; vector stores have none.
     """
 
     shown: Json
@@ -36,72 +36,88 @@ class Row:
         return id_
 
 
-def vector_stores(rows: Iterable[Json]) -> list[Row]:
+def vector_store(row: Json) -> TeamObject | None:
+    """Read LiteLLM's row of a vector store; None for a row without id and name."""
+    name = first(row.get("vector_store_name"), row.get("name"))
+    id_ = first(row.get("vector_store_id"), row.get("id"), name)
+    if not isinstance(id_, str):
+        return None
+    shown = {"id": id_, **present(name=name)}
+    return TeamObject(shown, _texts(row.get("vector_store_name"), row.get("name")))
+
+
+def mcp_server(row: Json) -> TeamObject | None:
+    """Read LiteLLM's row of an MCP server; None for a row without id and name."""
+    name = first(row.get("alias"), row.get("name"), row.get("server_name"))
+    id_ = first(row.get("server_id"), row.get("id"), name)
+    if not isinstance(id_, str):
+        return None
+    return TeamObject(
+        {"id": id_, **present(name=name, url=row.get("url"))},
+        _texts(row.get("alias"), row.get("server_name"), row.get("name")),
+        _texts(*(row.get("mcp_access_groups") or ())),
+    )
+
+
+def vector_stores(rows: Iterable[Json]) -> list[TeamObject]:
     """Read LiteLLM's vector stores; rows without id and name are dropped."""
-    return [
-        Row(shown, _texts(row.get("vector_store_name"), row.get("name")))
-        for row in rows
-        if (shown := shapes.vector_store(row)) is not None
-    ]
+    return [each for each in map(vector_store, rows) if each is not None]
 
 
-def mcp_servers(rows: Iterable[Json]) -> list[Row]:
+def mcp_servers(rows: Iterable[Json]) -> list[TeamObject]:
     """Read LiteLLM's MCP servers; rows without id and name are dropped."""
-    return [
-        Row(
-            shown,
-            _texts(row.get("alias"), row.get("server_name"), row.get("name")),
-            _texts(*(row.get("mcp_access_groups") or ())),
-        )
-        for row in rows
-        if (shown := shapes.mcp_server(row)) is not None
+    return [each for each in map(mcp_server, rows) if each is not None]
+
+
+def meant(name: str, objects: Sequence[TeamObject]) -> list[TeamObject]:
+    """Return the objects that ``name`` refers to: the one with that id, else all with that name.
+
+    An id takes precedence, so that an object can't pass for another by taking the other's id
+    as its name.
+    """
+    return [each for each in objects if each.id == name] or [
+        each for each in objects if name in each.names
     ]
 
 
-def meant(name: str, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows that ``name`` means: the one of that id, else all of that name.
-
-    The id goes first: a store that somebody has named like another one's id is not that one.
-    """
-    return [row for row in rows if row.id == name] or [row for row in rows if name in row.names]
-
-
-def allowed(rows: Sequence[Row], names: Iterable[str], groups: Collection[str] = ()) -> list[Row]:
-    """Return the rows that an allow-list means, and those of the access groups, in their order."""
-    ids = {row.id for name in names for row in meant(name, rows)}
-    return [row for row in rows if row.id in ids or not row.groups.isdisjoint(groups)]
+def allowed(
+    objects: Sequence[TeamObject], names: Iterable[str], groups: Collection[str] = ()
+) -> list[TeamObject]:
+    """Return the objects that an allow-list names or that are in one of its access groups."""
+    ids = {each.id for name in names for each in meant(name, objects)}
+    return [each for each in objects if each.id in ids or not each.groups.isdisjoint(groups)]
 
 
 class TeamObjects:
-    """Reads what team admins may give.
+    """Lists the objects that team admins may give to teams.
 
     Args:
-        rules: The allow-lists of ``litellm.teamAdmin``.
+        settings: The allow-lists of ``litellm.teamAdmin``.
         litellm: The client.
         cache: The cache.
     """
 
-    def __init__(self, rules: Rules, litellm: LiteLLM, cache: Cache) -> None:
-        self._rules = rules
+    def __init__(self, settings: TeamAdminSettings, litellm: LiteLLM, cache: Cache) -> None:
+        self._settings = settings
         self._litellm = litellm
         self._cache = cache
 
-    def vector_stores(self, *, fresh: bool = False) -> list[Row]:
-        """Return the vector stores that may be given.
+    def vector_stores(self, *, fresh: bool = False) -> list[TeamObject]:
+        """Return the allowed vector stores.
 
         Args:
-            fresh: Ask LiteLLM now, as whoever decides about a write should.
+            fresh: Whether to read past the cache, as a write must.
         """
         rows = self._cache.read(("vector-stores",), (), self._litellm.vector_stores, fresh=fresh)
-        return allowed(vector_stores(rows), self._rules.allowed_vector_stores)
+        return allowed(vector_stores(rows), self._settings.allowed_vector_stores)
 
-    def mcp_servers(self, *, fresh: bool = False) -> list[Row]:
-        """Return the MCP servers that may be given; ``fresh`` as for :meth:`vector_stores`."""
+    def mcp_servers(self, *, fresh: bool = False) -> list[TeamObject]:
+        """Return the allowed MCP servers; ``fresh`` as for :meth:`vector_stores`."""
         rows = self._cache.read(("mcp-servers",), (), self._litellm.mcp_servers, fresh=fresh)
         return allowed(
             mcp_servers(rows),
-            self._rules.allowed_mcp_servers,
-            self._rules.allowed_mcp_access_groups,
+            self._settings.allowed_mcp_servers,
+            self._settings.allowed_mcp_access_groups,
         )
 
 

@@ -1,8 +1,8 @@
-"""Usage reports, remembered: days that are over for longer than those that are not.
+"""Usage reports with a cache: past days are cached longer than days that still change.
 
-What is kept is what was added up, never LiteLLM's answer. A period that goes on is asked for in
-full once; then its days that are over are kept by themselves, and LiteLLM is asked only for
-the others, until it is time to ask for all of them again.
+The cache holds reports, not LiteLLM's answers. For a period with both kinds of days, LiteLLM
+is asked once for all of them. The report of the past days is then cached by itself, and until
+it expires LiteLLM is asked only for the other days.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from litellm_plugin.errors import UpstreamError
 from litellm_plugin.shapes import Json
 from litellm_plugin.usage import report as usage
 
-# What LiteLLM tells of a day that is over changes no more, but for the names of keys, and whose
-# they are, where somebody changes these past us; they are out of date for so long at most.
-KEPT = 300.0  # seconds
+# TTL of past days in seconds. Their figures don't change; names and owners of keys may, where
+# they are changed in LiteLLM itself.
+KEPT = 300.0
 
-# LiteLLM counts a request on the day it began, and writes that down when it has ended: it may
-# take 100 minutes (REQUEST_TIMEOUT), and writing seconds, or minutes where it goes through Redis.
+# A day is past so long after midnight: LiteLLM counts a request on the day it began, and
+# records it at its end. A request may take 100 minutes (REQUEST_TIMEOUT), recording it minutes.
 LATE = timedelta(hours=2)
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
-Ask = Callable[[str, str], list[Any]]
+Ask = Callable[[str, str], list[Any]]  # LiteLLM's pages, given the first and the last day
 
 
 class Reports:
-    """Makes usage reports of what LiteLLM tells, and remembers them.
+    """Reads usage reports.
 
     Args:
         cache: The cache.
-        now: The present time, in UTC.
+        now: Returns the present time, in UTC.
     """
 
     def __init__(self, cache: Cache, now: Clock) -> None:
@@ -52,72 +52,54 @@ class Reports:
         *,
         stale: Callable[[float], None],
     ) -> Json:
-        """Return the report of a period, or the one of a moment ago; it must not be changed.
+        """Return the report of a period; callers must not modify it.
 
         Args:
-            key: Who reads about whom.
-            tags: What the report depends on.
-            ask: Asks LiteLLM for the pages of a period, by first and last day.
-            period: First and last day, ``YYYY-MM-DD``; with anything else LiteLLM is asked for
-                just that.
+            key: The cache key: reader and subject of the report.
+            tags: The cache tags that invalidate the report.
+            ask: Reads LiteLLM's pages of a period.
+            period: First and last day, ``YYYY-MM-DD``; other texts go to LiteLLM as they are.
             stale: As for :meth:`Cache.read`.
         """
         start, end = period
-        ask = _or_nothing(ask)
-        going_on = (self._now() - LATE).date().isoformat()  # the first day that is not over
+        unfinished = (self._now() - LATE).date().isoformat()  # the first day that is not past
         days = all(map(_DAY.fullmatch, period))
 
         def load() -> Json:
-            if self._cache.seconds and days and start < going_on <= end:
-                return self._in_parts(key, tags, ask, period, going_on)
-            return usage.report(ask(start, end))
+            if not (self._cache.seconds and days and start < unfinished <= end):
+                return usage.report(_pages(ask, start, end))
+            past = self._cache.entry((*key, start, unfinished, "over"), tags, seconds=KEPT)
+            if past.value is not None:
+                return usage.merged(usage.report(_pages(ask, unfinished, end)), past.value)
+            pages = _pages(ask, start, end)
+            parts = usage.parts(pages, unfinished)
+            if parts is None:
+                return usage.report(pages)
+            newer, older = parts
+            past.keep(older, usage.rows(older))
+            return usage.merged(newer, older)
 
         return self._cache.read(
             (*key, start, end),
             tags,
             load,
-            seconds=max(KEPT, self._cache.seconds) if days and end < going_on else None,
+            seconds=max(KEPT, self._cache.seconds) if days and end < unfinished else None,
             weight=usage.rows,
             stale=stale,
         )
 
-    def _in_parts(
-        self,
-        key: tuple[str, ...],
-        tags: tuple[str, ...],
-        ask: Ask,
-        period: tuple[str, str],
-        going_on: str,
-    ) -> Json:
-        start, end = period
-        over = self._cache.place((*key, start, going_on, "over"), tags, seconds=KEPT)
-        if over.value is not None:
-            return usage.merged(usage.report(ask(going_on, end)), over.value)
-        pages = ask(start, end)
-        parts = usage.parts(pages, going_on)
-        if parts is None:
-            return usage.report(pages)
-        newer, older = parts
-        over.keep(older, usage.rows(older))
-        return usage.merged(newer, older)
 
+def _pages(ask: Ask, start: str, end: str) -> list[Any]:
+    """Read LiteLLM's pages of a period; none where LiteLLM answers an error to no usage.
 
-def _or_nothing(ask: Ask) -> Ask:
-    """Return ``ask`` that tells of no usage where LiteLLM refuses to tell of none.
-
-    LiteLLM may not know a user or a team that has used nothing yet (404; 500 "not found" from
-    old versions), and from 1.108 on it refuses an end before the start, which was an empty
-    answer before (400).
+    LiteLLM may not know a user or a team without any usage (404; old versions 500 "not found").
+    From 1.108 on it refuses a period that ends before it starts (400).
     """
-
-    def asked(start: str, end: str) -> list[Any]:
-        try:
-            return ask(start, end)
-        except UpstreamError as exc:
-            unknown = exc.answered == 404 or (exc.answered == 500 and "not found" in exc.message)
-            days = _DAY.fullmatch(start) and _DAY.fullmatch(end)
-            if unknown or (exc.answered == 400 and days and end < start):
-                return []
-            raise
-
-    return asked
+    try:
+        return ask(start, end)
+    except UpstreamError as exc:
+        unknown = exc.answered == 404 or (exc.answered == 500 and "not found" in exc.message)
+        days = _DAY.fullmatch(start) and _DAY.fullmatch(end)
+        if unknown or (exc.answered == 400 and days and end < start):
+            return []
+        raise

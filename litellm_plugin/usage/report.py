@@ -1,6 +1,6 @@
-"""Usage figures: LiteLLM's daily rows added up the way the frontend reads them.
+"""Usage reports: LiteLLM's daily rows, added up as the frontend reads them.
 
-Pure: rows in, one report out. Spend in USD; days are UTC days, ``YYYY-MM-DD``.
+Pure: rows in, one report out. Spend is in USD; days are UTC days, ``YYYY-MM-DD``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import chain
 from operator import add, itemgetter
 from typing import Any, TypeVar
 
-from litellm_plugin.shapes import Json, present
+from litellm_plugin.shapes import Json, as_object, present
 
 COUNTS = (
     "total_tokens",
@@ -30,37 +30,37 @@ T = TypeVar("T", bound=tuple[Any, ...])
 
 _metrics = itemgetter(*METRICS)
 _COMPARED = tuple(map(METRICS.index, ("spend", "total_tokens", "api_requests")))
-_PLAIN = frozenset({int, float})  # types of numbers; bool, which is an int, is none of them
+_PLAIN = frozenset({int, float})  # not bool, although it is a subclass of int
 
 
 def report(pages: Iterable[Any]) -> Json:
     """Add up daily activity.
 
     Args:
-        pages: LiteLLM's ``{results: [{date, metrics, breakdown}], metadata}``, each
-            summed up in its own ``metadata``.
+        pages: LiteLLM's ``{results: [{date, metrics, breakdown}], metadata}``; ``metadata``
+            has the totals of the page.
 
     Returns:
-        ``total_spend`` and counts; ``usage_by_model`` and ``usage_by_key`` (by name and by
-        key hash); ``daily_usage``, oldest day first; ``daily_by_model``, in LiteLLM's order.
-        Models have the names that ``GET /models`` has, where LiteLLM tells them of the whole
-        day. ``usage_by_model``, ``usage_by_key`` and ``daily_by_model`` add up to the days,
-        as far as LiteLLM tells whose they are. A row that is on two pages counts once.
+        ``total_spend`` and counts; ``usage_by_model`` and ``usage_by_key``, by name and by
+        key hash; ``daily_usage``, oldest day first; ``daily_by_model``, in LiteLLM's order.
+        Models have their names in ``GET /models``, where LiteLLM has these for the whole day.
+        The figures by model and by key add up to the days, as far as LiteLLM attributes them.
+        A row on two pages counts once.
     """
     pages = _once(list(pages))
     return _report(_rows(pages), _totals(pages))
 
 
 def parts(pages: Sequence[Any], day: str) -> tuple[Json, Json] | None:
-    """Add up daily activity in two reports, of which :func:`merged` makes one.
+    """Add up daily activity in two reports, which :func:`merged` joins.
 
     Args:
         pages: As for :func:`report`.
         day: The first day of the newer part.
 
     Returns:
-        The newer and the older part. None where they would not make the same report: the days
-        are not in LiteLLM's order, newest first, or are not what the totals are of.
+        The newer and the older part. None where the joined report would differ from
+        :func:`report`: days are not in order, newest first, or do not add up to the totals.
     """
     pages = _once(pages)
     rows = _rows(pages)
@@ -68,8 +68,8 @@ def parts(pages: Sequence[Any], day: str) -> tuple[Json, Json] | None:
     newer, older = rows[:split], rows[split:]
     totals = [_added_up([row.get("metrics") for _, row in part]) for part in (newer, older)]
     same = all(
-        math.isclose(new + old, told, abs_tol=1e-9)
-        for new, old, told in zip(*totals, _totals(pages), strict=True)
+        math.isclose(new + old, total, abs_tol=1e-9)
+        for new, old, total in zip(*totals, _totals(pages), strict=True)
     )
     if not same or any(date >= day for date, _ in older):
         return None
@@ -77,7 +77,7 @@ def parts(pages: Sequence[Any], day: str) -> tuple[Json, Json] | None:
 
 
 def merged(newer: Json, older: Json) -> Json:
-    """Return the report of two periods that have no day in common."""
+    """Return the report of two periods without a common day."""
     by_key = dict(newer["usage_by_key"])
     for token, use in older["usage_by_key"].items():
         by_key[token] = _merged_key(by_key[token], use) if token in by_key else use
@@ -94,12 +94,12 @@ def merged(newer: Json, older: Json) -> Json:
 
 
 def rows(usage: Json) -> int:
-    """Return how large a report is."""
+    """Return the number of entries of a report, which is its weight in the cache."""
     return sum(len(part) for part in usage.values() if isinstance(part, dict | list))
 
 
 def without_spend(usage: Json) -> Json:
-    """Return a report whose dollars are all 0; tokens and counts stay."""
+    """Return a report in which all spend is 0."""
 
     def blank(value: Any) -> Any:
         if isinstance(value, dict):
@@ -116,20 +116,20 @@ def without_spend(usage: Json) -> Json:
 
 
 def _report(rows: Iterable[tuple[str, Json]], totals: Sequence[float]) -> Json:
-    # Metrics are sorted into lists first: what takes least time is adding up whole columns.
+    # Metrics are collected in lists first, because adding up whole columns is fastest.
     days: defaultdict[str, list[Any]] = defaultdict(list)
     models: defaultdict[str, list[Any]] = defaultdict(list)
     model_days: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
     keys: defaultdict[str, list[tuple[str | None, Any]]] = defaultdict(list)
     for date, row in rows:
-        told, own = _models(row), row.get("metrics")
-        # A day without figures of its own is what its models add up to.
-        days[date] += [own] if own else [entry.get("metrics") for _, entry in told]
-        for model, entry in told:
+        used_models, own = _models(row), row.get("metrics")
+        # A day without metrics of its own is the sum of its models.
+        days[date] += [own] if own else [entry.get("metrics") for _, entry in used_models]
+        for model, entry in used_models:
             metrics = entry.get("metrics")
             models[model].append(metrics)
             model_days[date, model].append(metrics)
-        for token, used, use in _key_uses(row, told):
+        for token, used, use in _key_uses(row, used_models):
             keys[token].append((used, use))
     return {
         **_named(TOTALS, totals),
@@ -151,7 +151,7 @@ def _key(uses: Sequence[tuple[str | None, Any]]) -> Json:
     """Return an entry of ``usage_by_key``.
 
     Args:
-        uses: As :func:`_key_uses` returns them, without the key.
+        uses: Model and LiteLLM's entry of each use, from :func:`_key_uses`.
     """
     entries = [use for _, use in uses if isinstance(use, dict)]
     key = {
@@ -161,10 +161,10 @@ def _key(uses: Sequence[tuple[str | None, Any]]) -> Json:
     }
     described = [data for entry in entries if isinstance(data := entry.get("metadata"), dict)]
     for name in ("key_alias", "team_id"):
-        # Older rows of a key may lack what newer ones have.
-        told = [data[name] for data in described if name in data]
-        if told:
-            key[name] = next(filter(None, told), told[-1])
+        # Older rows of a key may lack its name or team.
+        values = [data[name] for data in described if name in data]
+        if values:
+            key[name] = next(filter(None, values), values[-1])
     return key
 
 
@@ -182,7 +182,7 @@ def _merged_totals(newer: Json, older: Json) -> Json:
 
 
 def _rows(pages: Iterable[Any]) -> list[tuple[str, Json]]:
-    """Return the days of all pages, with what LiteLLM tells of each."""
+    """Return the rows of all pages, each with its date; others than LiteLLM's rows are dropped."""
     results = (page.get("results") for page in pages if isinstance(page, dict))
     return [
         (row["date"], row)
@@ -196,10 +196,10 @@ def _rows(pages: Iterable[Any]) -> list[tuple[str, Json]]:
 def _models(row: Json) -> Sequence[tuple[str, Json]]:
     """Return the models of one day, with LiteLLM's entry of each.
 
-    By public name (``model_groups``), but where these tell less than ``models``: LiteLLM's
-    aggregated answer leaves out of ``model_groups`` what was used without a public name.
+    Models are named by their public names (``model_groups``), except where ``models`` has more
+    of the day: LiteLLM's aggregated answer has no ``model_groups`` of models without one.
     """
-    breakdown = _object(row.get("breakdown"))
+    breakdown = as_object(row.get("breakdown"))
     names = ("model_groups", "models")
     return _fullest(row, (_entries(breakdown.get(name)) for name in names))
 
@@ -207,19 +207,18 @@ def _models(row: Json) -> Sequence[tuple[str, Json]]:
 def _key_uses(
     row: Json, models: Sequence[tuple[str, Json]]
 ) -> Sequence[tuple[str, str | None, Any]]:
-    """Return which key used what on one day.
+    """Return the uses of each key on one day.
 
     Args:
         row: The day.
-        models: What :func:`_models` returns of it.
+        models: Its models, from :func:`_models`.
 
     Returns:
         Key hash, model and LiteLLM's entry, which has metrics and the key's name. Where
-        ``models`` tell less of the keys than LiteLLM does elsewhere in the day (it knows no
-        model of a call to an MCP server), the entries are without a model, and the names of
-        models without an entry.
+        ``models`` does not have all uses of the keys (a call to an MCP server has no model),
+        uses come from elsewhere in the day: entries without a model, and models without entry.
     """
-    breakdown = _object(row.get("breakdown"))
+    breakdown = as_object(row.get("breakdown"))
     named = _uses(models)
 
     def sources() -> Iterator[Sequence[tuple[str, str | None, Json]]]:
@@ -246,12 +245,12 @@ def _uses(models: Iterable[tuple[str, Json]]) -> Sequence[tuple[str, str | None,
 
 
 def _fullest(row: Json, sources: Iterable[Sequence[T]]) -> Sequence[T]:
-    """Return the source that adds up to the day, or else the one that tells most of it.
+    """Return the source that adds up to the day, or else the one with most of the day's usage.
 
     Args:
         row: The day.
-        sources: Tuples that end with one of LiteLLM's entries. Of two sources that tell as much
-            the earlier one is returned.
+        sources: Tuples that end with one of LiteLLM's entries. Of two sources with the same
+            sums, the earlier one is returned.
     """
     day = _added_up([row.get("metrics")])
     fullest: Sequence[T] = ()
@@ -268,7 +267,7 @@ def _fullest(row: Json, sources: Iterable[Sequence[T]]) -> Sequence[T]:
 
 
 def _same(one: float, other: float) -> bool:
-    # LiteLLM's database and this module add the same numbers up in another order.
+    # LiteLLM's database adds the same numbers up in another order.
     return math.isclose(one, other, abs_tol=1e-9)
 
 
@@ -277,14 +276,14 @@ def _less(one: float, other: float) -> bool:
 
 
 def _once(pages: Sequence[Any]) -> Sequence[Any]:
-    """Return pages without those rows that an earlier page has had.
+    """Return pages without the rows that an earlier page already has.
 
-    A page is one of database rows: one for each day, key, model, provider and endpoint, newest
-    day first. In LiteLLM 1.81 the rows of one day have no order, and in any version a row that
-    is written between two reads moves others to the next page: so a row may come twice. What
-    a page tells of its rows is their sums by day, model and key. The same day, model and key
-    with the same metrics on two pages is taken for one row; with other metrics, for rows of
-    two providers or endpoints, which both count.
+    LiteLLM pages through database rows: one for each day, key, model, provider and endpoint,
+    newest day first. A row may be on two pages: LiteLLM 1.81 does not order the rows of a day,
+    and a row that is written between two reads moves others to the next page. A page shows only
+    sums by day, model and key. If two pages have the same metrics for the same day, model and
+    key, these are taken for one row; with other metrics, for rows of two providers or
+    endpoints, which both count.
     """
     if len(pages) < 2:
         return pages
@@ -298,7 +297,7 @@ def _unseen(page: Json, seen: set[Any]) -> Json:
     results = []
     repeated = False
     for date, row in _rows([page]):
-        breakdown = _object(row.get("breakdown"))
+        breakdown = as_object(row.get("breakdown"))
         groups, _ = _new(breakdown.get("model_groups"), seen, found, date, "model_groups")
         models, gone = _new(breakdown.get("models") or {"": row}, seen, found, date, "models")
         if not gone:
@@ -307,16 +306,16 @@ def _unseen(page: Json, seen: set[Any]) -> Json:
         repeated = True
         metrics = _rest(row, gone)
         if groups or models or not all(_same(number, 0) for number in metrics.values()):
-            # What is told by key alone can't be told apart.
-            told = {**breakdown, "model_groups": groups, "models": models, "api_keys": {}}
-            results.append({"date": date, "metrics": metrics, "breakdown": told})
+            # "api_keys" has sums of several rows, from which one row can't be taken out.
+            rest = {**breakdown, "model_groups": groups, "models": models, "api_keys": {}}
+            results.append({"date": date, "metrics": metrics, "breakdown": rest})
     seen |= found
-    # LiteLLM's totals are of all rows of the page.
+    # LiteLLM's totals are those of all rows of the page, so a changed page goes without.
     return {"results": results} if repeated else page
 
 
 def _new(models: Any, seen: set[Any], found: set[Any], *where: str) -> tuple[Json, list[Any]]:
-    """Return the entries of models without what was seen, and the metrics of what was."""
+    """Return models without the uses in ``seen``, and the metrics of those uses."""
     kept: Json = {}
     gone: list[Any] = []
     for name, entry in _entries(models):
@@ -338,13 +337,9 @@ def _new(models: Any, seen: set[Any], found: set[Any], *where: str) -> tuple[Jso
 
 
 def _rest(entry: Json, gone: Sequence[Any]) -> Json:
-    """Return an entry's metrics without those of a part of it."""
+    """Return an entry's metrics minus those of its parts ``gone``."""
     whole, part = _added_up([entry.get("metrics")]), _added_up(gone)
     return _named(METRICS, [number - less for number, less in zip(whole, part, strict=True)])
-
-
-def _object(value: Any) -> Json:
-    return value if isinstance(value, dict) else {}
 
 
 def _entries(value: Any) -> list[tuple[str, Json]]:
@@ -353,14 +348,14 @@ def _entries(value: Any) -> list[tuple[str, Json]]:
 
 
 def _totals(pages: Iterable[Any]) -> Sequence[float]:
-    """Return the sums of pages, in the order of :data:`TOTALS`: LiteLLM's, or else the days'."""
-    told = []
+    """Return the totals of pages, in the order of :data:`TOTALS`: LiteLLM's, or else the days'."""
+    sums = []
     for page in pages:
-        metadata = _object(page.get("metadata")) if isinstance(page, dict) else {}
+        metadata = as_object(page.get("metadata")) if isinstance(page, dict) else {}
         days = _named(METRICS, _added_up([row.get("metrics") for _, row in _rows([page])]))
         totals = {name: metadata.get(f"total_{name.removeprefix('total_')}") for name in METRICS}
-        told.append({**days, **present(**totals)})
-    return _added_up(told)
+        sums.append({**days, **present(**totals)})
+    return _added_up(sums)
 
 
 def _added_up(metrics: Sequence[Any]) -> Sequence[float]:
@@ -374,13 +369,13 @@ def _added_up(metrics: Sequence[Any]) -> Sequence[float]:
         sums = table[0] if len(table) == 1 else _columns(table)
         if math.isfinite(sum(sums)):
             return sums
-    # With something among them that counts as nothing.
+    # Some values are no finite numbers; they count as 0.
     rows = (row if isinstance(row, dict) else {} for row in metrics)
     return _columns([[_number(row.get(name)) for name in METRICS] for row in rows])
 
 
 def _columns(table: Sequence[Sequence[float]]) -> Sequence[float]:
-    # sum() of Python 3.12 rounds otherwise than the original does.
+    # sum() of Python 3.12 rounds differently from the original.
     return [reduce(add, column, 0) for column in zip(*table, strict=True)] or [0] * len(METRICS)
 
 

@@ -146,19 +146,19 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
     "the master key is a user's": (
         virtual_key("internal_user"),
         ["master-key"],
-        "ci-key of ci, who is no admin (internal_user)",
+        "ci-key of ci, not an admin (internal_user)",
         "Use LiteLLM's master key",
     ),
     "the master key is nobody's": (
         virtual_key(None),
         ["master-key"],
-        "of nobody, who is no admin",
+        "of no user, not an admin",
         "Use LiteLLM's master key",
     ),
     "the master key may only read": (
         virtual_key("proxy_admin_viewer"),
         ["master-key"],
-        "may read and change nothing",
+        "an admin who may only read",
         "Use LiteLLM's master key",
     ),
     "the master key is for models only": (
@@ -176,7 +176,7 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
     "LiteLLM hangs up": (
         answers("litellm", "*", dropped()),
         ["litellm"],
-        "broke the connection off",
+        "closed the connection",
         "litellm.baseUrl",
     ),
     "LiteLLM's certificate is not trusted": (
@@ -228,7 +228,7 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
     "backend.baseUrl leads to something else": (
         answers("backstage", "*", Reply(404)),
         ["backstage"],
-        "it answers 404, with nothing",
+        "it answers 404 with an empty body",
         "without /api",
     ),
     "the catalog is broken": (
@@ -362,7 +362,7 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
         lambda installation: setattr(installation.litellm, "ahead", -600),
         ["clocks"],
         "LiteLLM is 10 min behind, Backstage is right",
-        "the host that is off",
+        "the host with the wrong time",
     ),
     "our clock is wrong": (
         slow_clock,
@@ -379,7 +379,7 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
     "two people share an account": (
         two_bobs,
         ["user-ids"],
-        "bob@example.com would be user:contractors/bob and user:default/bob",
+        "bob@example.com is the LiteLLM id of user:contractors/bob and user:default/bob",
         "share one account",
     ),
 }
@@ -450,6 +450,15 @@ def test_objects_are_found_as_the_routes_find_them(
             "litellm.teamAdmin.allowedModels: LiteLLM has no gpt-5",
         ),
         (
+            both(
+                sets("litellm.provisioning.enabled", False),
+                sets("litellm.teamAdmin.allowedModels", []),
+                sets("litellm.teamAdmin.allowedModelAccessGroups", ["premium"]),
+            ),
+            "models",
+            "litellm.teamAdmin.allowedModelAccessGroups: LiteLLM has no premium",
+        ),
+        (
             sets("litellm.provisioning.roles.0.keyPolicy", {"allowedModels": ["gpt-5"]}),
             "models",
             "litellm.provisioning.roles[0].keyPolicy.allowedModels: LiteLLM has no gpt-5",
@@ -472,7 +481,7 @@ def test_objects_are_found_as_the_routes_find_them(
         (
             both(two_bobs, sets("litellm.service.userIds", "unambiguous")),
             "user-ids",
-            "user:default/bob. An account that is not certainly theirs is refused them (409).",
+            "user:default/bob. Requests for an account of unclear ownership are refused (409).",
         ),
         (
             both(an_administrators_name, sets("litellm.userIdDomain", None)),
@@ -549,7 +558,7 @@ def test_a_static_token_needs_no_discovery(installation: Installation) -> None:
     stopped(installation)
     outcome = installation.doctor()
     assert outcome["finds-us"]["status"] == "warning"
-    assert outcome["catalog-token"]["found"] == "Taken: the static token"
+    assert outcome["catalog-token"]["found"] == "Accepted: the static token"
     assert outcome["permission-token"]["status"] == "skipped"
     assert outcome.result.exit_code == 0
 
@@ -563,7 +572,7 @@ def test_older_versions_of_litellm_tell_theirs_elsewhere(installation: Installat
         }
     )
     found = installation.doctor()["litellm-version"]["found"]
-    assert found == "1.81.14 (supported: 1.81.14 and newer), edition not told"
+    assert found == "1.81.14 (supported: 1.81.14 and newer), unknown edition"
     installation.litellm.replies |= {
         "/health/readiness": Reply(json={"status": "healthy"}),
         "/openapi.json": Reply(json={"info": {"version": "1.82.0"}}),
@@ -571,7 +580,7 @@ def test_older_versions_of_litellm_tell_theirs_elsewhere(installation: Installat
     }
     found = installation.doctor()["litellm-version"]["found"]
     assert found.startswith("1.82.0 ")
-    assert found.endswith(", licensed (enterprise, until any time)")
+    assert found.endswith(", licensed (enterprise, expiry not set)")
 
 
 @pytest.mark.parametrize(
@@ -579,7 +588,7 @@ def test_older_versions_of_litellm_tell_theirs_elsewhere(installation: Installat
     [
         ("1.81.13-stable", "failed", "1.81.13-stable, "),
         ("main", "warning", "Version main, "),
-        (None, "warning", "Version not told, "),
+        (None, "warning", "Version unknown, "),
     ],
 )
 def test_a_litellm_that_is_too_old_or_unknown_is_told_of(
@@ -600,8 +609,8 @@ def test_the_table_is_for_people(installation: Installation) -> None:
     installation.settings["masterKey"] = "sk-another"
     result = installation.run("doctor")
     assert "FAILED   Master key" in result.stdout
-    assert "> Give it the value of LiteLLM's own" in result.stdout
-    assert re.search("^skipped +Teams +“Master key” is not well$", result.stdout, re.MULTILINE)
+    assert "> Set it to the value of LiteLLM's own" in result.stdout
+    assert re.search("^skipped +Teams +“Master key” did not pass$", result.stdout, re.MULTILINE)
     assert "1 failed" in result.stdout
     assert "\x1b" not in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
@@ -633,7 +642,7 @@ class TestTheSharedCache:
     @pytest.mark.parametrize(
         ("login", "found", "remedy"),
         [
-            ("", "it wants a password", "Add it to backend.cache.connection"),
+            ("", "it needs a password", "Add it to backend.cache.connection"),
             (":another@", "does not accept user and password", "Correct those in backend.cache"),
             ("reader:secret@", "the user may not read there", "~litellm-plugin:*"),
         ],
@@ -681,9 +690,9 @@ class TestTheIngress:
             ("*", PAGE, "failed", "the frontend answers there"),
             ("*", Reply(404), "failed", "does not lead to this service"),
             ("*", BAD_GATEWAY, "failed", "at present: it answers with a web page (502)"),
-            ("*", REFUSED, "warning", "wants credentials before"),
+            ("*", REFUSED, "warning", "needs credentials before"),
             ("*", connection_refused(), "failed", "nothing listens"),
-            ("/openapi.json", REFUSED, "failed", "401 to a good token: Authentication Error"),
+            ("/openapi.json", REFUSED, "failed", "401 to a valid token: Authentication Error"),
             ("/openapi.json", Reply(json={}), "warning", "answers are not compressed"),
         ],
     )

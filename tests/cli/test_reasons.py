@@ -48,7 +48,7 @@ def wrong_protocol() -> SSLError:
         (refused(), "nothing listens there (connection refused)", "Start it"),
         (unresolved(), "its name can't be resolved", "DNS"),
         (TimeoutError("timed out"), "it does not answer in time", "Start it"),
-        (ConnectionResetError(104, "reset"), "it broke the connection off", "Start it"),
+        (ConnectionResetError(104, "reset"), "it closed the connection", "Start it"),
         (wrong_protocol(), "TLS does not work: wrong version number", "http or https"),
         (ValueError("something else"), "LiteLLM could not be reached", "Start it"),
     ],
@@ -62,7 +62,7 @@ def test_why(cause: Exception, text: str, advice: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        (Answer(404, "", b""), "it answers 404, with nothing"),
+        (Answer(404, "", b""), "it answers 404 with an empty body"),
         (Answer(200, "", b"<!DOCTYPE html><p>"), "it answers with a web page (200)"),
         (Answer(200, "", b"x", {"Content-Type": "text/html"}), "it answers with a web page (200)"),
         (Answer(302, "", b"", {"Location": "/login"}), "it redirects to /login (302)"),

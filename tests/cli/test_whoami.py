@@ -53,7 +53,7 @@ def test_without_provisioning_nobody_is_created(installation: Installation) -> N
     installation.settings["provisioning"]["enabled"] = False
     assert whoami(installation, "carol")["first_visit"] == {"creates": False, "user": None}
     page = installation.run("whoami", "carol").stdout
-    assert "a first visit creates nobody" in page
+    assert "A first visit creates none" in page
 
 
 def test_somebody_the_catalog_does_not_know(installation: Installation) -> None:
@@ -66,7 +66,7 @@ def test_somebody_the_catalog_does_not_know(installation: Installation) -> None:
 def test_what_can_t_be_told_is_no_answer(installation: Installation) -> None:
     installation.backstage.replies["*"] = connection_refused()
     told = whoami(installation, "carol", status=1)
-    assert told["errors"] == ["The catalog can't tell: Backstage broke off"]
+    assert told["errors"] == ["The catalog failed: Backstage broke off"]
     # Without her groups nobody knows what a first visit would create.
     assert told["first_visit"] is None
     installation.litellm.replies["*"] = connection_refused()

@@ -49,7 +49,7 @@ def test_fewer_failures_do_not_open_it(breaker: CircuitBreaker) -> None:
 def test_failures_count_in_a_row_only(breaker: CircuitBreaker) -> None:
     for _ in range(3 * FAILURES):
         breaker.failed()
-        breaker.answered()
+        breaker.succeeded()
 
     assert not breaker.open
 
@@ -87,7 +87,7 @@ def test_failures_of_requests_from_before_do_not_put_off_the_next_try(
 
 
 def test_one_answer_closes_it(opened: CircuitBreaker) -> None:
-    opened.answered()
+    opened.succeeded()
 
     assert [opened.admits() for _ in range(3)] == [True] * 3
 
@@ -110,8 +110,8 @@ def test_the_operator_is_told_once_of_each_change(
     caplog.set_level(logging.INFO)
     for _ in range(3 * FAILURES):
         breaker.failed()
-    breaker.answered()
-    breaker.answered()
+    breaker.succeeded()
+    breaker.succeeded()
 
     said = [record.getMessage() for record in caplog.records]
     assert [text.split(";")[0] for text in said] == [
@@ -127,7 +127,7 @@ def test_the_operator_is_told_of_one_that_comes_and_goes_once_a_minute(
     for _ in range(10):
         breaker.failed(OSError("refused"))
         assert breaker.open
-        breaker.answered()
+        breaker.succeeded()
     told, relieved = caplog.messages
     assert relieved == "Redis answers again"
     assert told.startswith("Redis does not answer (refused)")
@@ -142,7 +142,7 @@ def test_whoever_counts_is_told_once_of_each_change(timer: Timer) -> None:
     breaker = CircuitBreaker("LiteLLM", timer=timer, changed=told.append)
     for _ in range(3 * FAILURES):
         breaker.failed()
-    breaker.answered()
-    breaker.answered()
+    breaker.succeeded()
+    breaker.succeeded()
 
     assert told == [True, False]

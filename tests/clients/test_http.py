@@ -19,7 +19,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from requests.adapters import DEFAULT_POOLSIZE
+from requests.adapters import DEFAULT_POOLSIZE, HTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
 
 from litellm_plugin.clients import http
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
@@ -662,6 +664,22 @@ class TestEnvironment:
             refusal(hurried, f"{scheme}://litellm.example/x")
 
         assert proxy.all_closed()
+
+    def test_what_connects_in_its_own_way_may_have_sent_something(
+        self, serve: Serve, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As to a SOCKS proxy, by classes of urllib3 that do not tell."""
+        server = serve(Peer.close)
+        pool = HTTPConnectionPool("127.0.0.1", int(server.url.rpartition(":")[2]))
+        pool.ConnectionCls = type("Socks", (HTTPConnection,), {})
+        monkeypatch.setattr(
+            HTTPAdapter, "get_connection_with_tls_context", lambda *_args, **_kwargs: pool
+        )
+
+        error = refusal(upstream, server.url, "POST", body={})
+
+        assert (str(error), error.sent) == ("LiteLLM broke off", True)
+        pool.close()
 
     @pytest.mark.usefixtures("netrc")
     def test_its_netrc_is_not_read(self, serve: Serve, upstream: Upstream) -> None:

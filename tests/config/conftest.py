@@ -57,7 +57,8 @@ def read(write: Write) -> Read:
         paths = [write(f"{index}.yaml", text) for index, text in enumerate(texts)]
         report = Report()
         tree = read_tree(paths, environ or {}, report)
-        report.raise_problems()
+        if report.problems:
+            raise ConfigError(report.problems)
         return tree.data
 
     return read

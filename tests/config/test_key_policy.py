@@ -1,4 +1,4 @@
-"""Ceilings of keys in the configuration: each that is meant is there, or the start ends."""
+"""Limits of keys in the configuration: each that is meant is there, or the start ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _of_role(policy: str) -> str:
     return yaml.safe_dump({"litellm": {"provisioning": {"roles": [role]}}})
 
 
-def test_ceilings_arrive_and_without_any_there_are_none(load: Load) -> None:
+def test_limits_arrive_and_without_any_there_are_none(load: Load) -> None:
     assert load().key_policy == KeyPolicy()
     assert load(_common(EVERYTHING)).key_policy == KeyPolicy(**READ)  # type: ignore[arg-type]
     (role,) = load(_of_role(EVERYTHING)).provisioning.roles
@@ -46,7 +46,7 @@ def test_ceilings_arrive_and_without_any_there_are_none(load: Load) -> None:
     assert role.key_policy == {"max_budget": 1}
 
 
-def test_a_role_lifts_ceilings_in_so_many_words(load: Load) -> None:
+def test_a_role_lifts_limits_in_so_many_words(load: Load) -> None:
     lifted = "".join(f"{key}: unlimited\n" for key in yaml.safe_load(EVERYTHING))
     (role,) = load(_of_role(lifted)).provisioning.roles
     assert role.key_policy == {**dict.fromkeys(READ), "min_budget_duration": "0s"}
@@ -80,7 +80,7 @@ def test_a_role_lifts_ceilings_in_so_many_words(load: Load) -> None:
         "allowedModels: ['${NOT_SET}']",
     ],
 )
-def test_a_ceiling_that_is_not_understood_ends_the_start(
+def test_a_limit_that_is_not_understood_ends_the_start(
     problems: Problems, where: object, policy: str
 ) -> None:
     found = problems(where(policy))  # type: ignore[operator]

@@ -69,5 +69,5 @@ def test_it_marks_what_the_service_refuses(
 
 def test_it_tells_editors_what_a_key_is_for() -> None:
     schema: Any = editor_schema()["properties"]["litellm"]["anyOf"][0]["properties"]
-    assert schema["publicBaseUrl"]["description"] == "told to browsers instead of baseUrl"
+    assert schema["publicBaseUrl"]["description"] == "address shown to browsers in place of baseUrl"
     assert schema["opencode"]["anyOf"][0]["properties"]["maxBudget"]["default"] == 50

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.keys import undelivered as lost_keys
+from litellm_plugin.keys import undelivered
 from litellm_plugin.keys.undelivered import ABSENT, LATER, REMOVED, REPLACED, YOURS
 from tests.cache.world import Call, FailsError, World
 from tests.fakes.network import connection_refused, dropped
@@ -24,7 +24,7 @@ ENOUGH = 10.0  # seconds for whatever is to happen soon
 
 @pytest.fixture
 def careful(settings: Settings) -> Settings:
-    """Settings with what looks for lost keys."""
+    """Settings with what looks for undelivered keys."""
     return replace(settings, service=replace(settings.service, circuit_breaker=True))
 
 
@@ -32,8 +32,8 @@ def careful(settings: Settings) -> Settings:
 def world(
     careful: Settings, tokens: TokenFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
-    monkeypatch.setattr(lost_keys, "PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(lost_keys, "UNAVAILABLE_PAUSE", 0.01)
+    monkeypatch.setattr(undelivered, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(undelivered, "UNAVAILABLE_PAUSE", 0.01)
     world = World(careful, tokens, tmp_path, monkeypatch)
     world.people(bob=(), alice=())
     for name in ("bob", "alice"):
@@ -44,7 +44,7 @@ def world(
 
 def wait_for_the_watcher() -> None:
     for thread in threading.enumerate():
-        if thread.name == "lost-keys":
+        if thread.name == "undelivered-keys":
             thread.join(ENOUGH)
             assert not thread.is_alive()
 
@@ -212,7 +212,7 @@ def test_one_that_is_made_late_is_removed(world: World) -> None:
 
 
 def test_a_key_of_the_next_try_is_left_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lost_keys, "PAUSES", (0.2, 0.0))
+    monkeypatch.setattr(undelivered, "PAUSES", (0.2, 0.0))
     world.litellm.arriving = cut_off("/key/generate")
     assert generate(world)[1].endswith(ABSENT)
 
@@ -232,7 +232,7 @@ def test_a_worker_that_ends_looks_once_more_or_says_what_is_left(
 ) -> None:
     at_exit: list[Callable[[], None]] = []
     monkeypatch.setattr("atexit.register", at_exit.append)
-    monkeypatch.setattr(lost_keys, "PAUSES", (5.0,))
+    monkeypatch.setattr(undelivered, "PAUSES", (5.0,))
     late: list[Any] = []
 
     def arriving(call: Call) -> None:

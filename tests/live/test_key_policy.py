@@ -1,4 +1,4 @@
-"""Ceilings of keys: what LiteLLM has in the end is never beyond them."""
+"""Limits of keys: what LiteLLM has in the end is never beyond them."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ LIMITS = {
 
 @pytest.fixture(scope="module")
 def limited(deploy: Deploy) -> Service:
-    """A service with ceilings."""
+    """A service with limits."""
     return deploy("limited", POLICY)
 
 
 @pytest.fixture
 def newcomer(limited: Service, backstage: BackstageRig, stranger: str) -> Client:
-    """Somebody new, who asks the service with ceilings."""
+    """Somebody new, who asks the service with limits."""
     return Client(limited.url, backstage.sign_in(stranger, uncatalogued=True))
 
 

@@ -17,7 +17,7 @@ DASHBOARD: dict[str, Any] = json.loads((FOLDER / "litellm-plugin.json").read_tex
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
 FAMILIES = (
-    *(metrics.REQUESTS, metrics.UPSTREAM, metrics.LEFT_ALONE, metrics.CACHE),
+    *(metrics.REQUESTS, metrics.UPSTREAM, metrics.CIRCUITS_OPEN, metrics.CACHE),
     *(metrics.PROVISIONING, metrics.DENIALS, metrics.TOKEN_FAILURES, metrics.RATE_LIMITED),
     metrics.BUILD,
 )

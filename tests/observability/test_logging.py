@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
-from litellm_plugin.errors import redact
-from litellm_plugin.observability import context, journal, logs
+from litellm_plugin.observability import journal, logs, request_id
+from litellm_plugin.redaction import redact
 from litellm_plugin.server.access_log import Logger
 
 SECRET = "ab" * 32  # the hash of a key
@@ -59,9 +59,9 @@ def test_a_record_is_one_line_of_json(written: io.StringIO) -> None:
 
 def test_it_names_the_request_that_it_is_of(written: io.StringIO) -> None:
     log = configured(written)
-    trace = context.begin({"HTTP_X_REQUEST_ID": "me"})
+    trace = request_id.begin({"HTTP_X_REQUEST_ID": "me"})
     log.info("one")
-    context.end()
+    request_id.end()
     log.info("two")
     one, two = lines(written)
     assert (one["request_id"], one["trace_id"]) == ("me", trace.trace_id)
@@ -89,9 +89,9 @@ def test_a_line_of_the_journal_is_an_object(written: io.StringIO) -> None:
 
 def test_in_development_it_is_text(written: io.StringIO) -> None:
     log = configured(written, "text")
-    context.begin({"HTTP_X_REQUEST_ID": "me"})
+    request_id.begin({"HTTP_X_REQUEST_ID": "me"})
     log.info("key %s", SECRET)
-    context.end()
+    request_id.end()
     assert written.getvalue().endswith(" INFO    elsewhere.test [me] key [redacted]\n")
 
 
@@ -119,9 +119,9 @@ def test_a_request_has_a_line(written: io.StringIO) -> None:
             "PATH_INFO": f"/api/litellm/keys/{'a' * 64}",
             "QUERY_STRING": f"token={SECRET}",
             "HTTP_AUTHORIZATION": f"Bearer {SECRET}",
-            context.ROUTE: "/api/litellm/keys/<token>",
-            context.REQUEST_ID: "me",
-            context.TRACE_ID: "b" * 32,
+            request_id.ROUTE: "/api/litellm/keys/<token>",
+            request_id.REQUEST_ID: "me",
+            request_id.TRACE_ID: "b" * 32,
         },
     )
     del line["time"]
@@ -183,22 +183,22 @@ def test_where_somebody_else_listens_the_line_is_a_record_as_any(written: io.Str
 @pytest.mark.parametrize(
     "name", ["plain", "an é, a \u2028 and a \x1b[31m", "sk-" + "x" * 20, SECRET]
 )
-def test_the_journal_s_line_is_the_same_if_written_at_once(
+def test_the_journal_s_line_is_the_same_if_written_directly(
     written: io.StringIO, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     configured(written)
-    context.begin({"HTTP_X_REQUEST_ID": "its-id"})
+    request_id.begin({"HTTP_X_REQUEST_ID": "its-id"})
     try:
         journal.record(journal.UNDELIVERED, {"keyAlias": name}, ValueError(f"about {name}"))
-        monkeypatch.setattr(logs, "at_once", lambda *_: False)
+        monkeypatch.setattr(logs, "write_directly", lambda *_: False)
         journal.record(journal.UNDELIVERED, {"keyAlias": name}, ValueError(f"about {name}"))
     finally:
-        context.end()
-    at_once, by_logging = lines(written)
-    for line in (at_once, by_logging):
+        request_id.end()
+    directly, by_logging = lines(written)
+    for line in (directly, by_logging):
         del line["time"], line["audit"]["timestamp"]
-    assert at_once == by_logging
-    assert (at_once["message"], at_once["request_id"]) == ("undelivered-key-delete", "its-id")
+    assert directly == by_logging
+    assert (directly["message"], directly["request_id"]) == ("undelivered-key-delete", "its-id")
     assert redact(written.getvalue()) == written.getvalue()
 
 

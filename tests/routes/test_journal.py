@@ -14,8 +14,8 @@ from flask import Flask
 
 from litellm_plugin import create_app
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.errors import redact
 from litellm_plugin.observability import journal
+from litellm_plugin.redaction import redact
 from litellm_plugin.routes.routing import routes
 from tests.apps import Apps
 from tests.canaries import WATCH, secrets_in

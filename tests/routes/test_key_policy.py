@@ -1,4 +1,4 @@
-"""Ceilings of keys hold for every way to make or change one."""
+"""Limits of keys hold for every way to make or change one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FILLED = {"duration": "30d", "max_budget": 100, "rpm_limit": 10, "models": ["che
 BOB = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
 CALLBACK = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
 
-ENDED = "2020-01-01T00:00:00+00:00"  # within any ceiling, whatever the time is
+ENDED = "2020-01-01T00:00:00+00:00"  # within any limit, whatever the time is
 LONG = ["2999-01-01T00:00:00+00:00", None, "never", 5]
 
 Under = Callable[..., PluginClient]
@@ -37,7 +37,7 @@ Under = Callable[..., PluginClient]
 
 @pytest.fixture
 def under(apps: Apps, network: Network, client_of: Callable[[Flask], PluginClient]) -> Under:
-    """Makes the client of a service with ceilings: ``under(KeyPolicy(...), max_budget=5)``."""
+    """Makes the client of a service with limits: ``under(KeyPolicy(...), max_budget=5)``."""
 
     def under(policy: KeyPolicy = POLICY, **of_power_users: Any) -> PluginClient:
         settings = apps.settings("full")
@@ -123,7 +123,7 @@ def test_a_change_leaves_alone_what_it_does_not_name(
         assert made(known_bob) == change
 
 
-def test_spend_is_not_reset_under_a_ceiling_of_budgets(
+def test_spend_is_not_reset_under_a_limit_of_budgets(
     under: Under, known_bob: FakeLiteLLM, bob: Headers
 ) -> None:
     path = f"/keys/{OWN_KEY}/reset_spend"
@@ -135,7 +135,7 @@ def test_spend_is_not_reset_under_a_ceiling_of_budgets(
     assert under(free).post(path, json={}, headers=bob).status_code == 200
 
 
-def test_a_role_has_ceilings_of_its_own(
+def test_a_role_has_limits_of_its_own(
     under: Under, litellm: FakeLiteLLM, account: Any, bob: Headers, carol: Headers
 ) -> None:
     client = under(max_budget=500.0, max_duration=None)
@@ -157,7 +157,7 @@ def test_a_role_has_ceilings_of_its_own(
 @pytest.mark.parametrize(
     ("name", "most"), [("carol", 5), ("bob", 100), ("heidi", 5), ("nobody", 100)]
 )
-def test_the_bridge_is_no_way_round_the_ceilings_of_a_role(
+def test_the_bridge_is_no_way_round_the_limits_of_a_role(
     under: Under, litellm: FakeLiteLLM, account: Any, headers_of: Any, name: str, most: int
 ) -> None:
     user_id = f"{name}@example.com"
@@ -299,7 +299,7 @@ def test_a_change_that_makes_a_key_live_too_long_deletes_it(
     assert answer.status_code == status
     paths = [write.path for write in litellm.writes]
     assert paths == ["/key/update", *(["/key/delete"] if deleted else [])]
-    # Without a ceiling it is LiteLLM's to say.
+    # Without a limit it is LiteLLM's to say.
     free = under(KeyPolicy(max_budget=5))
     assert free.post(path, json={"duration": "5d"}, headers=bob).status_code == 200
 
@@ -335,7 +335,7 @@ def test_a_wildcard_is_every_model_that_it_fits_on_every_way(
         assert status == 200 or f'"{model}"' in answer.get_json()["error"]
 
 
-def test_a_ceiling_takes_the_place_of_a_budget_that_must_not_be_missing(
+def test_a_limit_takes_the_place_of_a_budget_that_must_not_be_missing(
     apps: Apps,
     network: Network,
     client_of: Callable[[Flask], PluginClient],

@@ -10,7 +10,7 @@ from flask import Flask, request
 
 from litellm_plugin import create_blueprint
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.observability import context
+from litellm_plugin.observability import request_id
 from tests.client import PluginClient
 from tests.fakes import FakeBackstage, FakeLiteLLM
 from tests.fakes.network import Asked, Reply
@@ -169,20 +169,20 @@ def test_the_host_application_finds_it_and_no_request_is_left_with_it(
 
     @app.after_request
     def look(response: object) -> object:
-        found.append((request.environ[context.REQUEST_ID], context.present()))
+        found.append((request.environ[request_id.REQUEST_ID], request_id.current()))
         return response
 
     PluginClient(app).get("/health", headers=bob | {"X-Request-Id": "me"})
     assert [name for name, _ in found] == ["me"]
-    assert context.present() is None
+    assert request_id.current() is None
 
 
 def test_what_is_carried_to_other_threads_is_the_present_request() -> None:
     environ = {"HTTP_X_REQUEST_ID": "me"}
-    seen: Callable[[object], object] = lambda _: context.present()  # noqa: E731
-    context.begin(environ)
-    carried = context.carried(seen)
-    context.end()
+    seen: Callable[[object], object] = lambda _: request_id.current()  # noqa: E731
+    request_id.begin(environ)
+    carried = request_id.with_context(seen)
+    request_id.end()
     trace = carried(None)
     assert trace is not None
-    assert context.present() is None
+    assert request_id.current() is None

@@ -98,7 +98,7 @@ def test_the_managed_list_never_shows_a_team_as_bare_because_litellm_failed(
     litellm.get("/team/info", status=500)
     answer = client.get("/teams/managed", headers=dave)
     assert answer.status_code == 500
-    assert "what team t is given" in answer.get_json()["error"]
+    assert "the objects of team t" in answer.get_json()["error"]
 
 
 # -- the fields of a team ------------------------------------------------------

@@ -129,7 +129,7 @@ def config(folder: Path, **changed: Any) -> list[Path]:
 @pytest.mark.parametrize(
     ("environ", "said"),
     [
-        ({"LITELLM_MASTER_KEY": "sk-real-2f9c"}, "LITELLM_MASTER_KEY is set to something else"),
+        ({"LITELLM_MASTER_KEY": "sk-real-2f9c"}, "LITELLM_MASTER_KEY is not the sandbox's own key"),
         ({"LITELLM_BASE_URL": "https://litellm.example.com"}, "LITELLM_BASE_URL has to be"),
         ({"LITELLM_BASE_URL": "http://10.0.0.1:4000"}, "LITELLM_BASE_URL has to be"),
         ({"LITELLM_BASE_URL": "http://127.0.0.1.example.com:4000"}, "LITELLM_BASE_URL has to be"),
@@ -198,7 +198,7 @@ def test_it_listens_on_the_loopback_only(host: str) -> None:
 def test_a_port_that_was_asked_for_is_not_exchanged(port: str | int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as occupied:
         wanted = occupied.getsockname()[1] if port == "taken" else int(port)
-        refused = pytest.raises(SandboxRefusedError, match=f"port {wanted} can't be had")
+        refused = pytest.raises(SandboxRefusedError, match=f"port {wanted} can't be used")
         with refused, running([OWN_CONFIG], NOWHERE, port=wanted):
             pytest.fail("it started")
 

@@ -13,11 +13,12 @@ import pytest
 
 from litellm_plugin import fields
 from litellm_plugin.config.settings import Cors
-from litellm_plugin.errors import PluginError, redact
+from litellm_plugin.errors import PluginError
 from litellm_plugin.identity.jwt import MAX_TOKEN_CHARS, TokenError, audiences, parse
 from litellm_plugin.keys import metadata
 from litellm_plugin.keys.opencode import callback
 from litellm_plugin.observability.logs import printable
+from litellm_plugin.redaction import redact
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.cors import CrossOrigin
 from tests.client import PluginClient

@@ -1,7 +1,7 @@
-"""What ``doctor`` looks at: small functions, each with a name, a result and a remedy.
+"""The checks of ``doctor``, how they run, and their results.
 
-They only read. Those that depend on nothing run side by side; one whose foundation is
-not there is skipped, and says so, instead of blaming something else.
+A check is a function that only reads. Checks run in parallel; one that needs a failed check is
+skipped, so that a failure is a cause and not a consequence.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from litellm_plugin.errors import PluginError, redact
+from litellm_plugin.errors import PluginError
+from litellm_plugin.redaction import redact
 
 log = logging.getLogger(__name__)
 
-SIDE_BY_SIDE = 8
+PARALLEL = 8
 
 W = TypeVar("W")
 
@@ -36,9 +37,9 @@ class Result:
     """What a check found.
 
     Attributes:
-        found: What was seen, in words.
-        remedy: What to do about it; None where nothing is to be done.
-        because: The ids of the checks that would have had to be well first.
+        found: The finding, in words.
+        remedy: How to fix it; None if there is nothing to fix.
+        because: For a skipped check the ids of the checks that it needs and that did not pass.
     """
 
     status: Status
@@ -48,68 +49,75 @@ class Result:
 
 
 def ok(found: str) -> Result:
-    """Return that all is well."""
+    """Return the result of a check that passed."""
     return Result(Status.OK, found)
 
 
 def warning(found: str, remedy: str) -> Result:
-    """Return that something may be wrong."""
+    """Return a result that does not change the exit status; secrets are redacted."""
     return Result(Status.WARNING, redact(found), remedy)
 
 
 def failed(found: str, remedy: str) -> Result:
-    """Return that something is wrong."""
+    """Return the result of a check that failed; secrets are redacted."""
     return Result(Status.FAILED, redact(found), remedy)
 
 
 def skipped(found: str, *because: str) -> Result:
-    """Return that there was nothing to look at."""
+    """Return the result of a check that had nothing to check."""
     return Result(Status.SKIPPED, found, because=because)
+
+
+class CheckFailedError(Exception):
+    """Ends a check with ``result``."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.found)
+        self.result = result
 
 
 @dataclass(frozen=True, slots=True)
 class Check(Generic[W]):
-    """One thing to look at.
+    """A check, and its place in the order.
 
     Attributes:
-        id: What it is called for machines.
-        title: What it is called for people.
-        look: Looks.
-        needs: Ids of the checks that have to be well first.
-        after: Ids of the checks that have to be over first, however they ended.
+        id: The name in ``--json``.
+        title: The name in the text.
+        function: Runs the check.
+        needs: Ids of the checks that have to pass first (ok or warning).
+        after: Ids of the checks that have to end first, with any result.
     """
 
     id: str
     title: str
-    look: Callable[[W], Result]
+    function: Callable[[W], Result]
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
 
 def run(checks: Sequence[Check[W]], world: W) -> Iterator[tuple[Check[W], Result]]:
-    """Run the checks, side by side where they can be, and yield each as it ends.
+    """Run the checks in parallel, and yield each with its result when it ends.
 
     Args:
-        checks: In the order of the table; each comes behind those that it waits for.
-        world: What they look at.
+        checks: The checks. A check waits for those in ``needs`` and ``after``.
+        world: Passed to each check.
     """
     titles = {check.id: check.title for check in checks}
     results: dict[str, Result] = {}
     waiting, running = list(checks), dict[Future[Result], Check[W]]()
-    with ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="check") as pool:
+    with ThreadPoolExecutor(PARALLEL, thread_name_prefix="check") as pool:
         while waiting or running:
             for check in list(waiting):
                 if not results.keys() >= {*check.needs, *check.after}:
                     continue
                 waiting.remove(check)
-                unwell = tuple(name for name in check.needs if not _well(results[name]))
-                if unwell:
-                    reason = " and ".join(f"“{titles[name]}”" for name in unwell)
-                    verb = "is" if len(unwell) == 1 else "are"
-                    results[check.id] = skipped(f"{reason} {verb} not well", *unwell)
+                missing = tuple(name for name in check.needs if not _passed(results[name]))
+                if missing:
+                    names = " and ".join(f"“{titles[name]}”" for name in missing)
+                    results[check.id] = skipped(f"{names} did not pass", *missing)
                     yield check, results[check.id]
-                    break  # others may be waiting for this one
-                running[pool.submit(_looked, check, world)] = check
+                    break  # other checks may wait for this one
+                running[pool.submit(_result_of, check, world)] = check
             else:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -118,19 +126,21 @@ def run(checks: Sequence[Check[W]], world: W) -> Iterator[tuple[Check[W], Result
                     yield check, results[check.id]
 
 
-def _well(result: Result) -> bool:
+def _passed(result: Result) -> bool:
     return result.status in {Status.OK, Status.WARNING}
 
 
-def _looked(check: Check[Any], world: Any) -> Result:
+def _result_of(check: Check[Any], world: Any) -> Result:
     try:
-        return check.look(world)
+        return check.function(world)
+    except CheckFailedError as exc:
+        return exc.result
     except PluginError as exc:
-        return failed(redact(exc.message), "Try again; if it stays, run with --verbose.")
+        return failed(redact(exc.message), "Try again; if it fails again, run with --verbose.")
     except Exception as exc:
-        # The others shall be seen all the same.
-        log.exception("the check %s broke off", check.id)
+        # The other checks still have to run.
+        log.exception("the check %s crashed", check.id)
         return failed(
-            f"This check itself broke off ({type(exc).__name__}).",
-            "Report it, with the output of --verbose.",
+            f"The check itself crashed ({type(exc).__name__}).",
+            "Report this fault of litellm-plugin with the output of --verbose.",
         )

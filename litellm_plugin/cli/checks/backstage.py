@@ -1,11 +1,12 @@
-"""Checks of Backstage: is it there, does it find us, does it believe us."""
+"""Checks of Backstage: reachable, finds this service, accepts its tokens."""
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Mapping
+from typing import Any
 
 from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
-from litellm_plugin.cli.checks.reasons import described, is_page, remedy, why
+from litellm_plugin.cli.checks.reasons import described, is_page, json_of, why
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import Answer, NoAnswerError
 from litellm_plugin.config.settings import JwksAccess
@@ -22,12 +23,9 @@ _RESTRICTION = "{plugin: catalog, permission: catalog.entity.read}"
 
 
 def answers(world: World) -> Result:
-    """Tell whether a Backstage backend answers where the catalog is said to be."""
+    """Check that a Backstage backend answers at the catalog's URL."""
     url = world.settings.discovery.base_url("catalog")
-    try:
-        answer = world.look("Backstage", url + _NOBODY, tells_time=True)
-    except NoAnswerError as exc:
-        return failed(f"{url}: {why(exc)}.", remedy(exc, _WHERE))
+    answer = world.request("Backstage", url + _NOBODY, tells_time=True, setting=_WHERE)
     error = _error_of(answer)
     if error is None:
         return _no_backend(url, answer, "catalog")
@@ -35,23 +33,18 @@ def answers(world: World) -> Result:
         return ok(f"The catalog answers at {url}")
     if answer.status in {200, 404}:
         return warning(
-            f"The catalog at {url} answers anybody, without credentials.",
+            f"The catalog at {url} answers without credentials.",
             "Remove backend.auth.dangerouslyDisableDefaultAuthPolicy from Backstage.",
         )
-    return failed(
-        f"The catalog at {url} fails: {answer.status} {error}.", "Look into Backstage's log."
-    )
+    return failed(f"The catalog at {url} fails: {answer.status} {error}.", "See Backstage's log.")
 
 
 def permission_answers(world: World) -> Result:
-    """Tell whether there is a permission API."""
+    """Check that Backstage has a permission API, if ``permission.enabled``."""
     if not world.settings.permission_enabled:
         return skipped("permission.enabled is false: every signed-in user is allowed everything")
     url = world.settings.discovery.base_url("permission")
-    try:
-        answer = world.look("Backstage", f"{url}/authorize", method="POST", body={"items": []})
-    except NoAnswerError as exc:
-        return failed(f"{url}: {why(exc)}.", remedy(exc, _WHERE))
+    answer = _ask_permission(world, url)
     if _error_of(answer) is not None and answer.status != 404:
         return ok(f"The permission API answers at {url}")
     if is_page(answer) or answer.status != 404:
@@ -59,7 +52,14 @@ def permission_answers(world: World) -> Result:
     return failed(
         f"Backstage has no permission backend at {url} (404), and permission.enabled is true here.",
         "Add @backstage/plugin-permission-backend to Backstage, or set permission.enabled: false "
-        "here and there; as it is, nobody is allowed anything.",
+        "here and there. Until then every permission is denied.",
+    )
+
+
+def _ask_permission(world: World, url: str, headers: Mapping[str, str] | None = None) -> Answer:
+    body: dict[str, Any] = {"items": []}
+    return world.request(
+        "Backstage", f"{url}/authorize", method="POST", headers=headers, body=body, setting=_WHERE
     )
 
 
@@ -68,23 +68,19 @@ def _no_backend(url: str, answer: Answer, plugin: str) -> Result:
     if is_page(answer):
         return failed(
             found,
-            "This is the frontend, or what stands in front of it. Let litellm.service.backstageUrl "
-            "be the address of the backend (the port of backend.listen, 7007 mostly).",
+            "This is the frontend, or a proxy in front of it. Set litellm.service.backstageUrl "
+            "to the address of the backend (the port of backend.listen, usually 7007).",
         )
     if location := answer.headers.get("Location"):
         return failed(
-            found, f"Redirects are not followed: name the right one in {_WHERE} ({location})."
+            found, f"Redirects are not followed: write the right address ({location}) in {_WHERE}."
         )
-    return failed(found, f"Correct {_WHERE}: it has to be the backend's address, without /api.")
+    return failed(found, f"Correct {_WHERE}: write the backend's address, without /api.")
 
 
 def _error_of(answer: Answer) -> str | None:
-    """Return the message of an error of Backstage's HTTP layer; None where it is none."""
-    try:
-        body = answer.json()
-    except ValueError:
-        return None
-    match body:
+    """Return the message of a Backstage error; None if the answer is none."""
+    match json_of(answer):
         case {"error": {"message": str(message)}, "response": {"statusCode": int()}}:
             return message
     return None
@@ -94,20 +90,20 @@ def _error_of(answer: Answer) -> str | None:
 
 
 def user_keys(world: World) -> Result:
-    """Tell whether the keys are there that users' tokens are checked with."""
+    """Check that the key set of users' tokens can be read."""
     url = user_keys_url(world.settings.discovery)
     return _keys(
         world,
         "Backstage",
         url,
         empty="Backstage makes its key when the first user signs in: sign in once. If you have, "
-        f"this is another Backstage: check {_WHERE}.",
-        otherwise=f"No user's token can be checked. Check {_WHERE}.",
+        f"this is another Backstage: correct {_WHERE}.",
+        otherwise=f"Correct {_WHERE}: until then every user's token is refused.",
     )
 
 
 def other_keys(world: World) -> Result:
-    """Tell whether the key sets of the bridge and of external access can be read."""
+    """Check that the key sets of the bridge and of external access can be read."""
     settings, urls = world.settings, []
     if settings.bridge.enabled and settings.bridge.issuer:
         urls.append((realm_keys_url(settings.bridge.issuer), "litellm.bridge.issuer"))
@@ -117,14 +113,14 @@ def other_keys(world: World) -> Result:
         if isinstance(entry, JwksAccess)
     ]
     if not urls:
-        return skipped("Neither the bridge nor external access names any")
+        return skipped("The configuration names no other issuer (bridge, external access)")
     results = [
         _keys(
             world,
             "Backstage",
             url,
-            empty=f"Ask the issuer, or check {setting}.",
-            otherwise=f"Check {setting}: tokens of that issuer are refused.",
+            empty=f"Ask the issuer's operators, or correct {setting}.",
+            otherwise=f"Correct {setting}: until then tokens of that issuer are refused.",
         )
         for url, setting in dict(urls).items()
     ]
@@ -133,7 +129,7 @@ def other_keys(world: World) -> Result:
 
 def _keys(world: World, name: str, url: str, *, empty: str, otherwise: str) -> Result:
     try:
-        answer = world.look(name, url)
+        answer = world.request(name, url)
     except NoAnswerError as exc:
         return failed(f"{url}: {why(exc)}.", otherwise)
     keys = key_ids(answer)
@@ -145,11 +141,8 @@ def _keys(world: World, name: str, url: str, *, empty: str, otherwise: str) -> R
 
 
 def key_ids(answer: Answer) -> list[str | None] | None:
-    """Return the ids of the keys in a key set; None where the answer is none."""
-    try:
-        body = answer.json()
-    except ValueError:
-        return None
+    """Return the ids of the keys in a key set; None if the answer is no key set."""
+    body = json_of(answer)
     members = body.get("keys") if isinstance(body, dict) else None
     if not answer.ok or not isinstance(members, list):
         return None
@@ -157,24 +150,24 @@ def key_ids(answer: Answer) -> list[str | None] | None:
 
 
 def plugin_key(world: World) -> Result:
-    """Tell whether there is a key to sign plugin tokens with."""
+    """Check that there is a key to sign plugin tokens with."""
     if world.key_fault is not None:
         return failed(
-            world.key_fault, "Run this as the user that the service runs as, or do what it says."
+            world.key_fault, "Run this as the user of the service, or fix the file as described."
         )
     if world.keys is None:
         return warning(
             "There is no plugin key on this host yet; the service makes it at its first start.",
-            "Start the service first, as this user and with this configuration; then look again.",
+            "Start the service first, as this user and with this configuration; then try again.",
         )
     return ok(f"Signs as {world.settings.service.plugin_id}, key {world.keys.signing.kid}")
 
 
-# -- does Backstage find us ----------------------------------------------------
+# -- Backstage finds this service ----------------------------------------------
 
 
 def finds_us(world: World) -> Result:
-    """Tell whether Backstage finds this service, by the key set that it finds there."""
+    """Check that ``discovery.endpoints`` leads to this service: its key set is there."""
     settings = world.settings
     plugin_id = settings.service.plugin_id
     url = plugin_keys_url(settings.discovery, plugin_id)
@@ -182,12 +175,12 @@ def finds_us(world: World) -> Result:
     result = _published(world, url, own=own)
     if result.remedy is None:
         return result
-    if settings.service.backstage_token is None and _catalog_believes(world):
-        # Its way to us need not be ours.
-        return ok(f"Backstage believes this key; from here {url} is another matter")
+    if settings.service.backstage_token is None and _catalog_accepts(world):
+        # Backstage may reach the service by another way than this host.
+        return ok(f"Backstage accepts this key, although this host does not find it at {url}")
     if settings.service.backstage_token is not None:
         return warning(
-            result.found, f"The catalog is asked with backstageToken; the rest: {result.remedy}"
+            result.found, f"Only other plugins need this, as backstageToken is set. {result.remedy}"
         )
     return result
 
@@ -200,7 +193,7 @@ def _published(world: World, url: str, *, own: bool) -> Result:
     )
     start = "Start the service first; if it runs, correct the target in discovery.endpoints."
     try:
-        answer = world.look("Backstage", url)
+        answer = world.request("Backstage", url)
     except NoAnswerError as exc:
         return failed(f"{url}: {why(exc)}.", entry if own else start)
     published = key_ids(answer)
@@ -212,12 +205,12 @@ def _published(world: World, url: str, *, own: bool) -> Result:
         )
     if world.keys is None:
         return failed(
-            f"What answers at {url} signs with another key than this host's, which has none.",
-            "Run this where, and as whom, the service runs.",
+            f"The service at {url} has a signing key, and this host has none.",
+            "Run this on the service's host, as its user.",
         )
     if not published:
         return failed(
-            f"{where}{url} has no keys at all, so it is not this service that answers.",
+            f"{where}{url} has no keys, so it is not this service's.",
             entry if own else "Correct the target in discovery.endpoints.",
         )
     ours = world.keys.signing.public()
@@ -225,19 +218,19 @@ def _published(world: World, url: str, *, own: bool) -> Result:
         return ok(f"{url} has this configuration's key")
     if own:
         return failed(
-            f"{where}what answers at {url} has other keys: the npm plugin, mostly.",
+            f"{where}{url} has other keys: usually those of the npm plugin.",
             f"{entry} The npm plugin must not be mounted under the same id.",
         )
     return failed(
         f"{url} has other keys ({', '.join(str(kid) for kid in published)}) than this "
         f"configuration's ({ours.kid}).",
-        "If it is this service: run this as its user, on its host. Several hosts need one key "
-        "(backend.auth.pluginKeyStore). Else correct the target in discovery.endpoints.",
+        "If it is this service: run this as its user, on its host. Several hosts need a common key "
+        "(backend.auth.pluginKeyStore). Otherwise correct the target in discovery.endpoints.",
     )
 
 
 def same_key(answer: Answer, ours: PublicKey) -> bool:
-    """Tell whether a key set has this very key."""
+    """Return whether a key set has the key ``ours``."""
     for member in answer.json()["keys"]:
         try:
             if PublicKey.from_jwk(member).as_jwk() == ours.as_jwk():
@@ -247,93 +240,86 @@ def same_key(answer: Answer, ours: PublicKey) -> bool:
     return False
 
 
-# -- does Backstage believe us -------------------------------------------------
+# -- Backstage accepts this service's tokens -----------------------------------
 
 
-def _users_seen(world: World) -> list[str]:
-    return world.once("users seen", lambda: list(islice(world.plugin.catalog.refs("user"), 1)))
+def _shows_a_user(world: World) -> bool:
+    return any(world.plugin.catalog.refs("user"))
 
 
-def _catalog_believes(world: World) -> bool:
+def _catalog_accepts(world: World) -> bool:
     try:
-        _users_seen(world)
+        _shows_a_user(world)
     except BackstageUnavailable:
         return False
     return True
 
 
-def catalog_believes_us(world: World) -> Result:
-    """Tell whether the catalog takes our token."""
+def catalog_accepts_us(world: World) -> Result:
+    """Check that the catalog accepts the service's token."""
     static = world.settings.service.backstage_token is not None
     try:
-        users = _users_seen(world)
+        shows_a_user = _shows_a_user(world)
     except BackstageUnavailable as exc:
         return _refused_static(exc) if static else _refused_plugin(world, exc)
-    if not users:
+    if not shows_a_user:
         return warning(
-            "The catalog takes the token and shows no user: it has none, or not for this token.",
-            f"Let accessRestrictions of the token have {_RESTRICTION}."
+            "The catalog accepts the token and shows no user: it has none, or hides them.",
+            f"Add {_RESTRICTION} to the token's accessRestrictions."
             if static
-            else "Look whether users are in the catalog.",
+            else "Check that the catalog has users.",
         )
-    return ok("Taken: " + ("the static token" if static else "a plugin token"))
+    return ok("Accepted: " + ("the static token" if static else "a plugin token"))
 
 
 def _refused_static(exc: BackstageUnavailable) -> Result:
     if exc.answered == 401:
         return failed(
             "Backstage does not know litellm.service.backstageToken (401).",
-            "Put the same token into backend.auth.externalAccess of Backstage, with "
+            "Add the same token to backend.auth.externalAccess of Backstage, with "
             f"accessRestrictions: [{_RESTRICTION}].",
         )
     if exc.answered == 403:
         return failed(
             "Backstage knows litellm.service.backstageToken, and it may not ask the catalog (403).",
-            f"Let its accessRestrictions in Backstage have {_RESTRICTION}.",
+            f"Add {_RESTRICTION} to its accessRestrictions in Backstage.",
         )
-    return failed(f"The catalog failed: {exc.message}.", "Look into Backstage's log.")
+    return failed(f"The catalog failed: {exc.message}.", "See Backstage's log.")
 
 
 def _refused_plugin(world: World, exc: BackstageUnavailable) -> Result:
     plugin_id = world.settings.service.plugin_id
     if exc.answered != 401:
-        return failed(f"The catalog failed: {exc.message}.", "Look into Backstage's log.")
+        return failed(f"The catalog failed: {exc.message}.", "See Backstage's log.")
     if world.keys is None:
-        return skipped("There is no plugin key on this host yet to be believed", "plugin-key")
+        return skipped("There is no plugin key on this host yet", "plugin-key")
     url = plugin_keys_url(world.settings.discovery, plugin_id)
     return failed(
         f"Backstage refuses our plugin token (401), although {url} has its key.",
-        f"Backstage looks elsewhere: put the entry for {plugin_id} into discovery.endpoints of "
-        "Backstage's own configuration, see that Backstage reaches its target, and that the npm "
-        "plugin is not mounted.",
+        f"Backstage looks elsewhere: add the entry for {plugin_id} to discovery.endpoints of "
+        "Backstage's own configuration, check that Backstage can reach its target, and that the "
+        "npm plugin is not mounted.",
     )
 
 
-def permission_believes_us(world: World) -> Result:
-    """Tell whether the permission API takes our plugin token, as far as it takes services."""
+def permission_accepts_us(world: World) -> Result:
+    """Check that the permission API accepts the service's plugin token."""
     settings = world.settings
     if settings.service.backstage_token is not None:
-        return skipped("Not needed with backstageToken: it is asked with users' own tokens")
+        return skipped(
+            "Not needed: with backstageToken the permission API is asked with users' tokens"
+        )
     if world.keys is None:
-        return skipped("There is no plugin key on this host yet to be believed", "plugin-key")
+        return skipped("There is no plugin key on this host yet", "plugin-key")
     token = PluginTokens(world.keys, settings.service.plugin_id).issue("permission")
     url = settings.discovery.base_url("permission")
-    try:
-        answer = world.look(
-            "Backstage",
-            f"{url}/authorize",
-            method="POST",
-            headers={"Authorization": f"Bearer {token}"},
-            body={"items": []},
-        )
-    except NoAnswerError as exc:
-        return failed(f"{url}: {why(exc)}.", remedy(exc, _WHERE))
-    # It knows us, and decides about users only.
+    answer = _ask_permission(world, url, {"Authorization": f"Bearer {token}"})
+    # 403: the token is valid, and the permission API decides about users only.
     if answer.ok or answer.status == 403:
-        return ok("Taken, to ask on behalf of users")
+        return ok("Accepted, for requests on behalf of users")
     if answer.status == 401:
         return failed(
-            "The permission API refuses our plugin token (401), which the catalog takes.",
-            "Where permission is a backend of its own, put discovery.endpoints there, too.",
+            "The permission API refuses our plugin token (401), and the catalog accepts it.",
+            "If permission is a backend of its own, add discovery.endpoints to its configuration.",
         )
-    return failed(f"The permission API answered {answer.status}.", "Look into Backstage's log.")
+    return failed(f"The permission API answered {answer.status}.", "See Backstage's log.")

@@ -1,39 +1,37 @@
-"""Checks of LiteLLM: is it there, is it LiteLLM, may we administer it."""
+"""Checks of LiteLLM: reachable, a supported version, the master key."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
 from litellm_plugin.cli.checks import Result, failed, ok, warning
-from litellm_plugin.cli.checks.reasons import described, origin_of, remedy, why
+from litellm_plugin.cli.checks.reasons import described, json_of, origin_of
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import Answer, NoAnswerError
 from litellm_plugin.clients.litellm_version import OLDEST, is_too_old
 from litellm_plugin.errors import UpstreamError
 
 _READINESS = "/health/readiness"
-WHY_NOT_OLDER = "an older one tells everybody's usage where one person's is asked for."
+WHY_NOT_OLDER = "an older one returns everybody's usage when asked for one user's."
 
 
 def answers(world: World) -> Result:
-    """Tell whether there is a LiteLLM with a database at ``litellm.baseUrl``."""
+    """Check that LiteLLM answers at ``litellm.baseUrl``, and has a database."""
     base_url = world.settings.base_url
-    try:
-        answer = world.look("LiteLLM", base_url + _READINESS, tells_time=True)
-    except NoAnswerError as exc:
-        return failed(f"{base_url}: {why(exc)}.", remedy(exc, "litellm.baseUrl"))
+    url = base_url + _READINESS
+    answer = world.request("LiteLLM", url, tells_time=True, setting="litellm.baseUrl")
     health = _health(answer)
     if health is None:
         return _something_else(world, answer)
     if not answer.ok:
         return failed(
             f"{base_url} says that it is not ready ({answer.status}).",
-            "Look into LiteLLM's log; it may have lost its database.",
+            "See LiteLLM's log; it may have lost its database.",
         )
     if health.get("db") not in {None, "connected"}:
         return failed(
             f"{base_url} is LiteLLM without a database.",
-            "Give LiteLLM a DATABASE_URL: users, keys and teams are kept there.",
+            "Set LiteLLM's DATABASE_URL: users, keys and teams are in the database.",
         )
     return ok(base_url)
 
@@ -47,44 +45,41 @@ def _something_else(world: World, answer: Answer) -> Result:
     root = origin_of(base_url)
     if urlsplit(base_url).path.strip("/"):
         try:
-            if _health(world.look("LiteLLM", root + _READINESS)) is not None:
+            if _health(world.request("LiteLLM", root + _READINESS)) is not None:
                 return failed(found, f"{setting}: LiteLLM answers at {root}, without a path.")
         except NoAnswerError:
             pass
-    return failed(found, f"{setting}: the address of the proxy itself, without /v1 or /ui.")
+    return failed(found, f"{setting} to the address of the proxy itself, without /v1 or /ui.")
 
 
 def _health(answer: Answer) -> dict[str, object] | None:
-    """Return the health that LiteLLM tells; None where it is no LiteLLM that answers."""
-    try:
-        health = answer.json()
-    except ValueError:
-        return None
+    """Return LiteLLM's health; None if the answer is not LiteLLM's."""
+    health = json_of(answer)
     if isinstance(health, dict) and ("status" in health or "db" in health):
         return health
     return None
 
 
 def version(world: World) -> Result:
-    """Tell LiteLLM's version and edition, and whether the version is supported."""
+    """Check that LiteLLM's version is supported, and report its edition."""
     litellm = world.plugin.litellm
     try:
         found, licence = litellm.version(document=True), litellm.license()
     except UpstreamError as exc:
-        return warning(f"LiteLLM does not tell its version ({exc.message}).", "Ask who runs it.")
-    edition = "edition not told"
+        return warning(f"LiteLLM's version is unknown ({exc.message}).", "Ask LiteLLM's operators.")
+    edition = "unknown edition"
     if licence is not None:
-        expires = licence.get("expiration_date")
+        expires = licence.get("expiration_date") or "not set"
         edition = (
-            f"licensed ({licence.get('license_type')}, until {expires or 'any time'})"
+            f"licensed ({licence.get('license_type')}, expiry {expires})"
             if licence.get("has_license")
             else "community edition (writes no audit log)"
         )
     too_old = None if found is None else is_too_old(found)
     if found is None or too_old is None:
         return warning(
-            f"Version {found or 'not told'}, {edition}.",
-            f"See to it that it is {OLDEST} or newer: {WHY_NOT_OLDER}",
+            f"Version {found or 'unknown'}, {edition}.",
+            f"Make sure that it is {OLDEST} or newer: {WHY_NOT_OLDER}",
         )
     if too_old:
         return failed(
@@ -95,7 +90,7 @@ def version(world: World) -> Result:
 
 
 def master_key(world: World) -> Result:
-    """Tell whether LiteLLM takes ``litellm.masterKey``, and for an admin's."""
+    """Check that ``litellm.masterKey`` is LiteLLM's own, or a key of an admin."""
     try:
         key = world.plugin.litellm.own_key()
     except UpstreamError as exc:
@@ -105,18 +100,18 @@ def master_key(world: World) -> Result:
     user_id = key.get("user_id")
     role = _role(world, user_id)
     name = key.get("key_alias") or key.get("key_name")
-    what = f"litellm.masterKey is the virtual key {name} of {user_id or 'nobody'}"
+    what = f"litellm.masterKey is the virtual key {name} of {user_id or 'no user'}"
     if role == "proxy_admin":
         if key.get("expires"):
             return warning(
-                f"{what}, an admin, and ends on {key['expires']}.",
-                "Use LiteLLM's master key, which does not end.",
+                f"{what}, an admin, and expires on {key['expires']}.",
+                "Use LiteLLM's master key, which does not expire.",
             )
         return ok(f"{what}, an admin")
     instead = "Use LiteLLM's master key (general_settings.master_key, LITELLM_MASTER_KEY)."
     if role == "proxy_admin_viewer":
-        return failed(f"{what}, who may read and change nothing ({role}).", instead)
-    return failed(f"{what}, who is no admin ({role or 'no role'}).", instead)
+        return failed(f"{what}, an admin who may only read ({role}).", instead)
+    return failed(f"{what}, not an admin ({role or 'no role'}).", instead)
 
 
 def _role(world: World, user_id: object) -> str | None:
@@ -134,12 +129,14 @@ def _refused(exc: UpstreamError) -> Result:
     if exc.answered == 401:
         return failed(
             "LiteLLM does not accept litellm.masterKey (401).",
-            "Give it the value of LiteLLM's own general_settings.master_key "
-            "(LITELLM_MASTER_KEY); config check tells where yours is from.",
+            "Set it to the value of LiteLLM's own general_settings.master_key "
+            "(LITELLM_MASTER_KEY); config check shows the source of yours.",
         )
     if exc.answered == 403:
         return failed(
             "litellm.masterKey is a key that may not manage LiteLLM (403).",
             "Use LiteLLM's master key (general_settings.master_key, LITELLM_MASTER_KEY).",
         )
-    return failed(f"LiteLLM can't tell whose key litellm.masterKey is: {exc.message}", "Try again.")
+    return failed(
+        f"LiteLLM does not return the owner of litellm.masterKey: {exc.message}", "Try again."
+    )

@@ -1,15 +1,16 @@
-"""Why there was no answer, or not the right one, in an operator's words."""
+"""Plain words for network errors and unexpected answers."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 from litellm_plugin.clients.http import Answer
 
-_UP = "Start it, or correct {setting}; this host has to reach it, too (DNS, firewall)."
+_UP = "Start it, or correct {setting}; check that this host can reach it (DNS, firewall)."
 
 
 def origin_of(url: str) -> str:
@@ -19,7 +20,7 @@ def origin_of(url: str) -> str:
 
 
 def why(exc: BaseException) -> str:
-    """Return what is behind a failed call: what the network or TLS said."""
+    """Return the cause of a failed call: the error of the network or of TLS."""
     causes = list(_causes(exc))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -36,12 +37,12 @@ def why(exc: BaseException) -> str:
         if isinstance(cause, TimeoutError) or "timed out" in str(cause).lower():
             return "it does not answer in time"
         if isinstance(cause, ConnectionResetError):
-            return "it broke the connection off"
+            return "it closed the connection"
     return str(exc)
 
 
 def remedy(exc: BaseException, setting: str) -> str:
-    """Return what to do about a failed call."""
+    """Return how to fix a failed call."""
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(exc)):
         return (
             "Name the CA that signed it in litellm.service.caFile (or "
@@ -54,25 +55,25 @@ def remedy(exc: BaseException, setting: str) -> str:
 
 
 def why_not_redis(fault: BaseException, setting: str) -> tuple[str, str]:
-    """Return why Redis or Valkey can't be used, and what to do about it.
+    """Return why Redis or Valkey can't be used, and how to fix it.
 
     Args:
-        fault: What the client raised; its text is the server's, and names no password.
-        setting: Where its address is configured.
+        fault: The client's error. Its text is the server's, and holds no password.
+        setting: The key that configures the address.
     """
     said = str(fault)
     if said.startswith(("WRONGPASS", "invalid username-password")):
         return "it does not accept user and password", f"Correct those in {setting}."
     if said.startswith(("NOAUTH", "Authentication required")):
-        return "it wants a password", f"Add it to {setting}: redis://USER:PASSWORD@HOST:PORT."
+        return "it needs a password", f"Add it to {setting}: redis://USER:PASSWORD@HOST:PORT."
     if said.startswith("NOPERM") or "has no permissions" in said:
-        todo = "Let its ACL have the names that begin with litellm-plugin: (~litellm-plugin:*)"
-        return "the user may not read there", f"{todo}, to read and to write."
+        todo = "Its ACL has to allow reading and writing names with the prefix litellm-plugin:"
+        return "the user may not read there", f"{todo} (~litellm-plugin:*)."
     return why(fault), remedy(fault, setting)
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """Yield an error, and all that is wrapped in it; requests and urllib3 wrap in many ways."""
+    """Yield an error and all errors in it; requests and urllib3 wrap them in several ways."""
     seen: set[int] = set()
     pending: list[object] = [exc]
     while pending:
@@ -85,18 +86,26 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         pending += found.args
 
 
+def json_of(answer: Answer) -> Any:
+    """Return the JSON of an answer; None if it has none."""
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
 def is_page(answer: Answer) -> bool:
-    """Tell whether an answer is a web page."""
+    """Return whether an answer is a web page."""
     kind = answer.headers.get("Content-Type", "").lower()
     return "html" in kind or answer.text.lstrip()[:15].lower().startswith(("<!doctype", "<html"))
 
 
 def described(answer: Answer) -> str:
-    """Return what an answer is, where it is not the one that was wanted."""
+    """Return a description of an unexpected answer."""
     if location := answer.headers.get("Location"):
         return f"it redirects to {location} ({answer.status})"
     if is_page(answer):
         return f"it answers with a web page ({answer.status})"
     if not answer.body:
-        return f"it answers {answer.status}, with nothing"
+        return f"it answers {answer.status} with an empty body"
     return f"it answers {answer.status}"

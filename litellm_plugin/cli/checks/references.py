@@ -1,4 +1,4 @@
-"""Checks of what the configuration names: groups, teams, models, and people."""
+"""Checks of names in the configuration: groups, teams, models, objects; and of user ids."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.config.settings import UNAMBIGUOUS, UserDefaults
 from litellm_plugin.teams import objects as team_objects
 
-MAX_NAMED = 5  # of things that are wrong, before "and N more"
+MAX_NAMED = 5  # faults listed before "and N more"
 
-# Names that LiteLLM understands without there being such a model.
+# LiteLLM's special names, which are no models.
 _SPECIAL_MODELS = frozenset({"all-proxy-models", "all-team-models", "no-default-models"})
 
 
 def groups(world: World) -> Result:
-    """Tell whether the groups of the configuration are in the catalog."""
+    """Check that the groups of the configuration are in the catalog."""
     named = dict(_groups_named(world))
     if not named:
         return skipped("The configuration names no group")
@@ -30,7 +30,7 @@ def groups(world: World) -> Result:
     for ref, where in named.items():
         parts = split_ref(ref)
         entity = catalog.entity(ref) if parts else None
-        # Memberships are full refs in lower case, and compared as text.
+        # Memberships are compared as text with full refs in lower case.
         if entity is not None and entity.kind.lower() == "group" and _is_plain(ref):
             continue
         if known is None:
@@ -43,7 +43,7 @@ def groups(world: World) -> Result:
         return failed(
             f"{_listed(wrong)}.",
             "Write groups as group:namespace/name, in lower case, as the catalog has them; "
-            "nobody is a member of any other.",
+            "another spelling has no members.",
         )
     return ok(f"{len(named)} named, all in the catalog")
 
@@ -52,9 +52,7 @@ def _unknown_group(ref: str, known: Collection[str]) -> str:
     full = ref.lower() if ":" in ref else f"group:default/{ref.lower()}"
     if full != ref and full in known:
         return f"{ref} has to be written {full}"
-    close = difflib.get_close_matches(full, known, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"{ref} is not in the catalog{hint}"
+    return f"{ref} is not in the catalog{_close(full, known)}"
 
 
 def _is_plain(ref: str) -> bool:
@@ -63,7 +61,7 @@ def _is_plain(ref: str) -> bool:
 
 
 def _groups_named(world: World) -> Iterator[tuple[str, str]]:
-    """Yield the groups, and which key names each; the first one last, so that it stays."""
+    """Yield each group with a key that names it; ``dict`` keeps the last one."""
     settings = world.settings
     for index, role in reversed(list(enumerate(settings.provisioning.roles))):
         yield role.group, f"litellm.provisioning.roles[{index}].group"
@@ -76,7 +74,7 @@ def _groups_named(world: World) -> Iterator[tuple[str, str]]:
 
 
 def teams(world: World) -> Result:
-    """Tell whether the teams that first visits put users into exist."""
+    """Check that the teams of provisioning exist."""
     named = _provisioned(world, "teams")
     if not named:
         return skipped("Provisioning names no team")
@@ -92,16 +90,20 @@ def teams(world: World) -> Result:
     if wrong:
         return failed(
             f"{_listed(wrong)}.",
-            "Name teams by their LiteLLM id, or make the team: LiteLLM creates the user without "
-            "a word, and without the team.",
+            "Name teams by their LiteLLM id, or make the team: LiteLLM silently creates users "
+            "without an unknown team.",
         )
     return ok(f"{len(named)} named, all in LiteLLM")
 
 
 def models(world: World) -> Result:
-    """Tell whether the models and access groups that are named exist."""
+    """Check that the models and access groups in the configuration exist."""
     given, allowed = _provisioned(world, "models"), _allowed_models(world)
-    if not given and not allowed:
+    allowed_groups = dict.fromkeys(
+        world.settings.team_admin.allowed_model_access_groups,
+        "litellm.teamAdmin.allowedModelAccessGroups",
+    )
+    if not (given or allowed or allowed_groups):
         return skipped("The configuration names no model")
     rows = world.plugin.litellm.model_info()
     names = {str(row.get("model_name")) for row in rows}
@@ -122,19 +124,13 @@ def models(world: World) -> Result:
     if wrong:
         return failed(
             f"{_listed(wrong)}.",
-            "Name models as LiteLLM's model_name does, or an access group of theirs; a user "
-            "with models that do not exist can call none.",
+            "Write LiteLLM's model_name, or an access group of models; a user whose models do not "
+            "exist can call none.",
         )
-    groups_named = dict.fromkeys(
-        world.settings.team_admin.allowed_model_access_groups,
-        "litellm.teamAdmin.allowedModelAccessGroups",
-    )
-    wrong = missing(allowed, names | access_groups) + missing(groups_named, access_groups)
+    wrong = missing(allowed, names | access_groups) + missing(allowed_groups, access_groups)
     if wrong:
-        return warning(
-            f"{_listed(wrong)}.", "Correct the names, or take them out: they allow nothing."
-        )
-    return ok(f"{len({*given, *allowed, *groups_named})} named, all in LiteLLM")
+        return warning(f"{_listed(wrong)}.", "Correct or remove the names: they allow nothing.")
+    return ok(f"{len({*given, *allowed, *allowed_groups})} named, all in LiteLLM")
 
 
 def _access_groups(rows: Iterable[dict[str, Any]]) -> set[str]:
@@ -147,7 +143,7 @@ def _access_groups(rows: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def _allowed_models(world: World) -> dict[str, str]:
-    """Return the models that somebody may choose, and which key names each."""
+    """Return the models of allow-lists, each with a key that names it."""
     settings = world.settings
     named = dict.fromkeys(settings.team_admin.allowed_models, "litellm.teamAdmin.allowedModels")
     policies: list[tuple[str, Iterable[str] | None]] = [
@@ -167,7 +163,7 @@ def _allowed_models(world: World) -> dict[str, str]:
 
 
 def objects(world: World) -> Result:
-    """Tell whether the vector stores and MCP servers that teams may be given exist."""
+    """Check that the vector stores and MCP servers of allow-lists exist."""
     admin, litellm = world.settings.team_admin, world.plugin.litellm
     stores, servers, groups = (
         admin.allowed_vector_stores,
@@ -175,7 +171,7 @@ def objects(world: World) -> Result:
         admin.allowed_mcp_access_groups,
     )
     if not (stores or servers or groups):
-        return skipped("The configuration names none")
+        return skipped("The configuration names no vector store or MCP server")
     wrong = []
     if stores:
         rows = team_objects.vector_stores(litellm.vector_stores())
@@ -191,13 +187,13 @@ def objects(world: World) -> Result:
             if name not in known
         ]
     if wrong:
-        return warning(
-            f"{_listed(wrong)}.", "Correct the names, or take them out: they allow nothing."
-        )
+        return warning(f"{_listed(wrong)}.", "Correct or remove the names: they allow nothing.")
     return ok(f"{len(stores) + len(servers) + len(groups)} named, all there")
 
 
-def _meaningless(setting: str, names: Iterable[str], rows: list[team_objects.Row]) -> list[str]:
+def _meaningless(
+    setting: str, names: Iterable[str], rows: list[team_objects.TeamObject]
+) -> list[str]:
     known = {name for row in rows for name in (row.id, *row.names)}
     return [
         f"litellm.teamAdmin.{setting}: LiteLLM has no {name}{_close(name, known)}"
@@ -207,13 +203,13 @@ def _meaningless(setting: str, names: Iterable[str], rows: list[team_objects.Row
 
 
 def user_ids(world: World) -> Result:
-    """Tell whether every user of the catalog is somebody else in LiteLLM."""
+    """Check that no two users of the catalog have one LiteLLM id, and that none is reserved."""
     domain = world.settings.user_id_domain
     owners: dict[str, list[str]] = defaultdict(list)
     for ref in world.plugin.catalog.refs("user"):
         owners[litellm_id(ref, domain)].append(ref)
     shared = [
-        f"{user_id} would be {' and '.join(sorted(refs))}"
+        f"{user_id} is the LiteLLM id of {' and '.join(sorted(refs))}"
         for user_id, refs in sorted(owners.items())
         if len(refs) > 1
     ]
@@ -223,34 +219,35 @@ def user_ids(world: World) -> Result:
         if is_reserved(user_id, world.settings)
         for ref in sorted(refs)
     ]
-    nobodys = (
+    reserved_note = (
         f" {_listed(reserved)}: the LiteLLM id is reserved, so every request is refused (409)."
         if reserved
         else ""
     )
-    rename = "Rename one of them in the catalog: only the name counts, without kind and namespace."
+    rename = "Rename one of them in the catalog; a LiteLLM id has the name, not the namespace."
     if shared and world.settings.service.user_ids == UNAMBIGUOUS:
         return warning(
-            f"{_listed(shared)}. An account that is not certainly theirs is refused them (409)."
-            f"{nobodys}",
-            f"litellm.service.userIds: unambiguous keeps them apart. {rename}",
+            f"{_listed(shared)}. Requests for an account of unclear ownership are refused (409)."
+            f"{reserved_note}",
+            rename,
         )
     if shared:
         return failed(
-            f"{_listed(shared)}.{nobodys}",
-            f"They share one account: keys, budget and all. {rename} Until then "
-            "litellm.service.userIds: unambiguous refuses whom it is not certainly for.",
+            f"{_listed(shared)}.{reserved_note}",
+            f"They share one account with its keys and budget. {rename} Until then "
+            "litellm.service.userIds: unambiguous refuses all but the account's owner.",
         )
     if reserved:
         return warning(
-            nobodys.strip(),
-            "Rename them in the catalog, or set litellm.userIdDomain.",
+            reserved_note.strip(),
+            "Rename them in the catalog, set litellm.userIdDomain, or correct "
+            "litellm.service.reservedUserIds.",
         )
     return ok(f"{len(owners)} users, {len(owners)} LiteLLM ids")
 
 
 def _provisioned(world: World, field: str) -> dict[str, str]:
-    """Return what the defaults and roles of provisioning name, and which key names each."""
+    """Return the names in a field of provisioning's defaults and roles, each with its key."""
     provisioning = world.settings.provisioning
     if not provisioning.enabled:
         return {}

@@ -1,4 +1,4 @@
-"""Checks of what is around: the configuration's own oddities, clocks, the ingress."""
+"""Checks of the configuration's warnings, Redis, clocks and the ingress."""
 
 from __future__ import annotations
 
@@ -6,57 +6,58 @@ from urllib.parse import urlsplit
 
 from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
 from litellm_plugin.cli.checks.backstage import key_ids, same_key
-from litellm_plugin.cli.checks.reasons import described, is_page, remedy, why, why_not_redis
+from litellm_plugin.cli.checks.reasons import described, is_page, json_of, why_not_redis
 from litellm_plugin.cli.world import World
-from litellm_plugin.clients.http import NOBODY_THERE, Answer, NoAnswerError
+from litellm_plugin.clients.http import NOBODY_THERE, Answer
 from litellm_plugin.identity.signing import PluginTokens
 from litellm_plugin.plugin import cache_fault
 
-ODD, WRONG = 10.0, 60.0  # seconds; tokens are checked without any tolerance
-REDIS_PORT = 6379  # where a URL names none
-BIG = "/openapi.json"  # an answer that is worth compressing
+ODD, WRONG = 10.0, 60.0  # seconds; tokens are checked without tolerance
+REDIS_PORT = 6379  # the default of a URL
+KEYS = "/.backstage/auth/v1/jwks.json"
+BIG = "/openapi.json"  # an answer that an ingress compresses
 
 
 def configuration(world: World) -> Result:
-    """Tell what is odd about the configuration; what is wrong with it ended the command."""
+    """Report warnings about the configuration; a fault has ended the command before."""
     if world.warnings:
-        return warning("; ".join(world.warnings) + ".", "config check tells where each is written.")
-    return ok("Read without a fault")
+        return warning("; ".join(world.warnings) + ".", "config check shows the file of each key.")
+    return ok("No faults")
 
 
 def shared_cache(world: World) -> Result:
-    """Tell whether the Redis or Valkey of ``backend.cache`` answers, if it names one."""
+    """Check that the Redis or Valkey of ``backend.cache`` answers, if configured."""
     cache = world.settings.cache
     if cache.connection is None:
-        return skipped("backend.cache names no redis or valkey: each host keeps for itself")
+        return skipped("backend.cache is no redis or valkey: hosts share no cache")
     parts = urlsplit(cache.connection)
     where = f"{parts.hostname}:{parts.port or REDIS_PORT}{parts.path}"
     fault = cache_fault(world.settings)
     if fault is None:
         return ok(f"{cache.store} at {where}")
-    told, todo = why_not_redis(fault, "backend.cache.connection")
+    reason, todo = why_not_redis(fault, "backend.cache.connection")
     return failed(
-        f"{cache.store} at {where}: {told}.",
-        f"{todo} Until then each host keeps and counts for itself.",
+        f"{cache.store} at {where}: {reason}.",
+        f"{todo} Until then each worker caches and counts for itself.",
     )
 
 
 def clocks(world: World) -> Result:
-    """Tell whether the clocks of this host, LiteLLM and Backstage agree."""
+    """Check that the clocks of this host, LiteLLM and Backstage agree."""
     ahead = {name: world.clocks[name] for name in ("LiteLLM", "Backstage") if name in world.clocks}
     if not ahead:
-        return skipped("Nobody has told the time")
+        return skipped("Neither LiteLLM nor Backstage sent a Date header")
     worst = max(abs(seconds) for seconds in ahead.values())
     if worst < ODD:
         return ok(f"{' and '.join(ahead)}: within {ODD:.0f} seconds of this host")
     told = ", ".join(f"{name} is {_difference(seconds)}" for name, seconds in ahead.items())
     same = len(ahead) > 1 and max(ahead.values()) - min(ahead.values()) < ODD
-    whose = "this host" if same else "the host that is off"
+    whose = "this host" if same else "the host with the wrong time"
     judge = failed if worst >= WRONG else warning
     return judge(
         f"The clocks differ: {told}.",
-        f"Let NTP set the clock of {whose}: tokens hold from one second to another, so that "
-        "users' would be refused.",
+        f"Set the clock of {whose} by NTP: the service checks the times of tokens without "
+        "tolerance, and would refuse valid ones.",
     )
 
 
@@ -69,35 +70,32 @@ def _difference(ahead: float) -> str:
 
 
 def ingress(world: World) -> Result:
-    """Tell what arrives of requests and answers through what is in front of the service."""
+    """Check that requests and answers pass the ingress unchanged."""
     if world.url is None:
-        return skipped("--url URL looks through the ingress, at https://.../api/litellm")
+        return skipped("Only with --url URL, such as https://.../api/litellm")
     url = world.url.rstrip("/")
-    try:
-        published = world.look("the ingress", f"{url}/.backstage/auth/v1/jwks.json")
-    except NoAnswerError as exc:
-        return failed(f"{url}: {why(exc)}.", remedy(exc, "--url"))
+    published = world.request("the ingress", url + KEYS, setting="--url")
     if published.status == 401 and world.user_token is None:
         return warning(
-            f"{url} wants credentials before it asks the service: Backstage's proxy, mostly.",
-            "Give a user's token with --token-file, to look through it.",
+            f"{url} needs credentials before it asks the service: usually Backstage's proxy.",
+            "Pass a user's token with --token-file.",
         )
     direct = key_ids(published) is not None
     if not direct and published.status != 401:
         return _leads_elsewhere(url, published)
     if direct and world.keys is not None and not same_key(published, world.keys.signing.public()):
         return failed(
-            f"{url} leads to a service with another key than this configuration's.",
-            "Let the ingress lead to this service.",
+            f"{url} leads to a service with another signing key than this configuration's.",
+            "Let the ingress send requests to this service.",
         )
     token = world.user_token or _own_token(world)
     if token is None:
-        return skipped("There is no plugin key on this host yet to sign a token with")
+        return skipped("There is no plugin key on this host yet, to sign a token with")
     return _with_token(world, url, token)
 
 
 def _own_token(world: World) -> str | None:
-    """Return a token of our own for ourselves; None where there is no key."""
+    """Return a plugin token for the service itself; None without a key."""
     if world.keys is None:
         return None
     plugin_id = world.settings.service.plugin_id
@@ -105,16 +103,13 @@ def _own_token(world: World) -> str | None:
 
 
 def _with_token(world: World, url: str, token: str) -> Result:
-    asked = {"Authorization": f"Bearer {token}", "Accept-Encoding": "gzip"}
-    try:
-        answer = world.look("the ingress", url + BIG, headers=asked)
-    except NoAnswerError as exc:
-        return failed(f"{url}: {why(exc)}.", remedy(exc, "--url"))
+    headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "gzip"}
+    answer = world.request("the ingress", url + BIG, headers=headers, setting="--url")
     if answer.status == 401:
         return failed(
-            f"{url} answers 401 to a good token: {_message(answer)}.",
-            "Let the ingress pass Authorization on, unchanged (Backstage's proxy: credentials: "
-            "forward); or the token of --token-file is none that holds.",
+            f"{url} answers 401 to a valid token: {_message(answer)}.",
+            "Let the ingress pass Authorization on unchanged (Backstage's proxy: credentials: "
+            "forward). Or the token of --token-file is invalid.",
         )
     if not answer.ok:
         return failed(f"{url}{BIG}: {described(answer)}.", "Let the ingress pass every path on.")
@@ -125,8 +120,7 @@ def _leads_elsewhere(url: str, answer: Answer) -> Result:
     if answer.status in NOBODY_THERE:
         return failed(
             f"{url} does not lead to this service at present: {described(answer)}.",
-            "Look at what the ingress leads to there: whether it runs, and whether that is its "
-            "address.",
+            "Check the ingress's target: that it runs, and that its address is right.",
         )
     to = "the frontend answers there" if is_page(answer) else described(answer)
     return failed(
@@ -140,7 +134,7 @@ def _headers(world: World, url: str, answer: Answer) -> Result:
     if "ETag" not in answer.headers and world.settings.opencode.enabled:
         odd.append("headers of answers are dropped (no ETag)")
         todo.append(
-            "Let Location through (Backstage's proxy: allowedHeaders: [Location]), "
+            "Let the proxy pass Location (Backstage's proxy: allowedHeaders: [Location]), "
             "which /opencode/connect needs"
         )
     if "Content-Encoding" not in answer.headers:
@@ -148,18 +142,16 @@ def _headers(world: World, url: str, answer: Answer) -> Result:
         todo.append("Let the ingress compress application/json")
     if odd:
         return warning(
-            f"{url} leads here and Authorization arrives, but {' and '.join(odd)}.",
+            f"{url} leads to this service and passes Authorization, but {' and '.join(odd)}.",
             f"{'. '.join(todo)}.",
         )
-    return ok(f"{url}: leads here, Authorization arrives, answers are compressed and complete")
+    return ok(
+        f"{url}: leads to this service, passes Authorization and headers, and compresses answers"
+    )
 
 
 def _message(answer: Answer) -> str:
-    try:
-        body = answer.json()
-    except ValueError:
-        return described(answer)
-    match body:
+    match json_of(answer):
         case {"error": {"message": str(message)}}:
             return message
     return described(answer)

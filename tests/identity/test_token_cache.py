@@ -8,9 +8,9 @@ import pytest
 
 from litellm_plugin.errors import Unauthenticated
 from litellm_plugin.identity.authenticator import Authenticator
-from litellm_plugin.identity.jwks import NoKeysError
+from litellm_plugin.identity.key_sets import NoKeysError
 from litellm_plugin.identity.principal import Principal, ServicePrincipal, UserPrincipal
-from litellm_plugin.identity.remembered import MAX_SECONDS, RememberedTokens
+from litellm_plugin.identity.token_cache import MAX_SECONDS, TokenCache
 
 
 class Verifier:
@@ -49,20 +49,18 @@ def now() -> list[float]:
 
 
 @pytest.fixture
-def tokens(verifier: Verifier, now: list[float]) -> RememberedTokens:
-    return RememberedTokens(cast("Authenticator", verifier), 1e9, lambda: now[0])
+def tokens(verifier: Verifier, now: list[float]) -> TokenCache:
+    return TokenCache(cast("Authenticator", verifier), 1e9, lambda: now[0])
 
 
-def test_keys_that_can_not_be_had_yet_are_no_fault(
-    tokens: RememberedTokens, verifier: Verifier
-) -> None:
+def test_keys_that_can_not_be_had_yet_are_no_fault(tokens: TokenCache, verifier: Verifier) -> None:
     tokens.prepare()
 
     assert verifier.prepared == 1
 
 
 def test_a_users_token_is_verified_once_a_minute(
-    tokens: RememberedTokens, verifier: Verifier, now: list[float]
+    tokens: TokenCache, verifier: Verifier, now: list[float]
 ) -> None:
     assert [tokens.authenticate("Bearer a") for _ in range(3)] == [verifier.answer] * 3
     assert len(verifier.asked) == 1
@@ -72,7 +70,7 @@ def test_a_users_token_is_verified_once_a_minute(
 
 
 def test_where_it_comes_from_matters_only_to_a_token_that_is_looked_at(
-    tokens: RememberedTokens, verifier: Verifier
+    tokens: TokenCache, verifier: Verifier
 ) -> None:
     asked: list[str] = []
 
@@ -86,7 +84,7 @@ def test_where_it_comes_from_matters_only_to_a_token_that_is_looked_at(
 
 
 def test_a_token_is_not_believed_past_its_end(
-    tokens: RememberedTokens, verifier: Verifier, now: list[float]
+    tokens: TokenCache, verifier: Verifier, now: list[float]
 ) -> None:
     verifier.answer = _user(expires_at=1010)
     tokens.authenticate("Bearer a")
@@ -99,7 +97,7 @@ def test_a_token_is_not_believed_past_its_end(
 
 
 def test_a_clock_that_is_put_back_makes_verify_again(
-    tokens: RememberedTokens, verifier: Verifier, now: list[float]
+    tokens: TokenCache, verifier: Verifier, now: list[float]
 ) -> None:
     tokens.authenticate("Bearer a")
     now[0] -= 1
@@ -109,7 +107,7 @@ def test_a_clock_that_is_put_back_makes_verify_again(
 
 @pytest.mark.parametrize("other", ["Bearer A", "Bearer a ", "bearer a", "Bearer b", "", None])
 def test_another_header_is_another_token(
-    tokens: RememberedTokens, verifier: Verifier, other: str | None
+    tokens: TokenCache, verifier: Verifier, other: str | None
 ) -> None:
     tokens.authenticate("Bearer a")
     verifier.answer = Unauthenticated("no")
@@ -119,7 +117,7 @@ def test_another_header_is_another_token(
 
 @pytest.mark.parametrize("answer", [Unauthenticated("no"), ServicePrincipal("plugin:x")])
 def test_refusals_and_services_are_not_remembered(
-    tokens: RememberedTokens, verifier: Verifier, answer: Any
+    tokens: TokenCache, verifier: Verifier, answer: Any
 ) -> None:
     verifier.answer = answer
     for _ in range(2):

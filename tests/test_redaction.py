@@ -1,4 +1,4 @@
-"""What never leaves the service in an error's text, and what does."""
+"""Which texts are taken for secrets, and which are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litellm_plugin.errors import BadRequest, UpstreamError, redact
+from litellm_plugin.errors import BadRequest, UpstreamError
+from litellm_plugin.redaction import redact
 from tests.tokens import TokenFactory
 
 HASH = "0123456789abcdef" * 4

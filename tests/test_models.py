@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from litellm_plugin.model_names import allows
+from litellm_plugin.models import allows
 
 
 @pytest.mark.parametrize(

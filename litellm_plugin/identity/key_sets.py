@@ -1,9 +1,8 @@
-"""Other people's public keys, fetched when needed and kept.
+"""Public keys of token issuers, fetched when needed and kept.
 
-A rotation is followed at once, as Backstage follows it: a key id nobody knows
-makes the set be fetched again. So that made-up ids don't become a flood of
-requests, this is free once in ``COOL_DOWN`` seconds, and beyond that at most
-``FORCED_RELOADS`` times in ``FORCED_WINDOW``.
+A rotation is followed at once, as by Backstage: an unknown key id makes the set be fetched again.
+As clients can invent key ids, this is limited: a fetch in the ``COOL_DOWN`` seconds after another
+one is a forced reload, of which there are at most ``FORCED_RELOADS`` in ``FORCED_WINDOW`` seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from litellm_plugin.identity.jwt import (
 log = logging.getLogger(__name__)
 
 MAX_AGE = 600.0  # seconds until known keys are fetched again
-COOL_DOWN = 30.0  # seconds after a fetch in which another one must be forced
+COOL_DOWN = 30.0  # seconds; also the pause after a fetch that failed
 FORCED_RELOADS = 10
 FORCED_WINDOW = 60.0  # seconds
 
@@ -37,7 +36,7 @@ Fetch = Callable[[str], Any]
 
 
 class NoKeysError(TokenError):
-    """The key set has never been read, so nothing can be checked with it."""
+    """The key set has never been read, so no token can be verified with it."""
 
 
 class UnknownKey(TokenError):
@@ -45,7 +44,7 @@ class UnknownKey(TokenError):
 
 
 class KeySource(Protocol):
-    """Something that knows which key a token was signed with."""
+    """A set of keys, of which a token names one."""
 
     def key_for(self, token: UnverifiedToken) -> PublicKey:
         """Return the one key that ``token`` names.
@@ -56,7 +55,7 @@ class KeySource(Protocol):
 
 
 class FixedKeys:
-    """Keys that are known for good, such as the service's own."""
+    """Keys that never change, such as the service's own."""
 
     def __init__(self, keys: Sequence[PublicKey]) -> None:
         self._keys = tuple(keys)
@@ -76,15 +75,15 @@ class FixedKeys:
 class KeySet:
     """The keys at one URL. Safe to share between threads.
 
-    One thread fetches; the others go on with the keys at hand, or share that fetch
-    where theirs is not among them. Keys that can't be refreshed are kept.
+    One thread refreshes old keys while the others use them; threads that need a key that is not
+    among them wait for that fetch. Keys that can't be refreshed are kept.
 
     Args:
-        url: Of the JSON Web Key Set.
+        url: URL of the JSON Web Key Set.
         fetch: Fetches it.
-        setting: The setting that led to ``url``, for the operator's log.
-        max_age: Seconds until known keys are fetched again.
-        timer: Tells the time in seconds; must never go back.
+        setting: The setting that has the URL, for the operator's log.
+        max_age: Seconds until keys are refreshed.
+        timer: Returns a monotonic time in seconds.
     """
 
     def __init__(
@@ -102,10 +101,10 @@ class KeySet:
         self._max_age = max_age
         self._timer = timer
         self._lock = Lock()
-        # All below is written under the lock; it is never held during a fetch.
+        # Held for writes to the fields below, never during a fetch.
         self._keys: tuple[PublicKey, ...] | None = None
-        self._due = 0.0  # when known keys are to be fetched again
-        self._cool = 0.0  # when a fetch need not be forced
+        self._due = 0.0  # when known keys are to be refreshed
+        self._cool = 0.0  # when a fetch is no forced reload any more
         self._forced: deque[float] = deque(maxlen=FORCED_RELOADS)
         self._flights = SingleFlight()
 
@@ -119,9 +118,9 @@ class KeySet:
         """
         if token.alg not in ASYMMETRIC:
             raise TokenError("its algorithm is not allowed")
-        asked = self.load()
+        fetched = self.load()
         key = _select(self._keys or (), token)
-        if key is None and not asked:
+        if key is None and not fetched:
             self._fetch_once(forced=True)
             key = _select(self._keys or (), token)
         if key is None:
@@ -129,35 +128,35 @@ class KeySet:
         return key
 
     def load(self) -> bool:
-        """Make sure that there are keys, and that they are not too old.
+        """Fetch the keys, where they are missing or too old.
 
         Returns:
-            Whether the set had to be fetched.
+            Whether they were fetched, successfully or not.
 
         Raises:
-            NoKeysError: The set has never been read, nor can be now.
+            NoKeysError: The set has never been read, and can't be read now.
         """
-        asked = self._is_due() and self._fetch_once()
+        fetched = self._is_due() and self._fetch_once()
         if self._keys is None:
             raise NoKeysError("the keys to check it with can't be read")
-        return asked
+        return fetched
 
     def _is_due(self) -> bool:
-        """Tell whether to fetch the set; one request at a time refreshes keys that are known."""
+        """Tell whether this request is to fetch the set; one at a time refreshes known keys."""
         with self._lock:
             if self._keys is None:
                 return True
             now = self._timer()
             if now < self._due:
                 return False
-            self._due = now + COOL_DOWN  # the others go on with the keys at hand
+            self._due = now + COOL_DOWN  # meanwhile other requests use the old keys
             return True
 
     def _fetch_once(self, *, forced: bool = False) -> bool:
         """Fetch the set, or share the fetch that is under way.
 
         Args:
-            forced: Whether it is subject to the limit on forced reloads.
+            forced: Whether the limit on forced reloads applies.
 
         Returns:
             Whether there was a fetch, successful or not.
@@ -190,13 +189,13 @@ class KeySet:
             log.warning(
                 "The public keys at %s can't be read (%s). %s Check that %s leads there and "
                 "that this host can reach it.",
-                self.url.partition("?")[0],  # what is behind it may be a secret
+                self.url.partition("?")[0],  # the query may be a secret
                 exc,
                 "Tokens signed there are refused." if self._keys is None else "Old ones are kept.",
                 self._setting,
             )
             with self._lock:
-                # While it is down, not every request shall wait for it.
+                # Not every request shall wait for an issuer that is down.
                 self._due = self._cool = self._timer() + COOL_DOWN
             raise
         with self._lock:
@@ -215,7 +214,7 @@ def _public_keys(document: Any) -> tuple[PublicKey, ...]:
         try:
             keys.append(PublicKey.from_jwk(member))
         except KeyFormatError as exc:
-            # RFC 7517, section 5: what is not understood is passed over.
+            # RFC 7517, section 5: keys that are not understood are to be ignored.
             log.debug("A key is passed over: %s", exc)
     return tuple(keys)
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from litellm_plugin.cache import single_flight
-from litellm_plugin.identity.jwks import FixedKeys, KeySet, NoKeysError
 from litellm_plugin.identity.jwt import PublicKey, TokenError, UnverifiedToken, parse
+from litellm_plugin.identity.key_sets import FixedKeys, KeySet, NoKeysError
 from tests.identity.doubles import Clock, Web
 from tests.tokens import SigningKey, segment
 

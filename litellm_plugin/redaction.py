@@ -1,0 +1,67 @@
+"""Secrets, taken out of texts that are logged, shown or answered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import quote
+
+# Possessive, so that each character is looked at once: a plain eyJ\w+ would take seconds for
+# "eyJeyJeyJ..." of the length of a request's body.
+_JWT = re.compile(
+    r"(?<![A-Za-z0-9_\-])((?>[A-Za-z0-9_\-]*?(?=eyJ)))"
+    r"eyJ[A-Za-z0-9_\-]*+\.[A-Za-z0-9_\-]++\.[A-Za-z0-9_\-]*+"
+)
+_HASH_DIGITS = 64
+_DIGITS = re.compile(r"[0-9A-Fa-f]{64}")  # a quick first look
+# The D of a %3D in front is no digit of the hash.
+_KEY_HASH = re.compile(
+    r"(?:(?<![0-9A-Fa-f])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
+    r"[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"
+)
+# A plain part that each match has in it, the pattern, the replacement. Most texts have none of
+# the parts, and a search for those is fast.
+_SECRETS = (
+    ("Bearer", re.compile(r"Bearer\s+[A-Za-z0-9._\-+/=]+"), "Bearer [redacted]"),
+    ("sk-", re.compile(r"sk-[A-Za-z0-9_\-]{8,}"), "sk-[redacted]"),
+    # LiteLLM quotes the ends of a master key that it refuses.
+    (
+        "Received",
+        re.compile(r"(\bReceived(?: API Key)? ?= ?)[^\s,\"'\\]+"),
+        r"\1[redacted]",
+    ),
+    ("eyJ", _JWT, r"\1[redacted]"),
+)
+
+
+_MIN_SECRET = 6  # characters; a shorter text would be found in every other word
+_configured: tuple[str, ...] = ()  # the longest first
+
+
+def register_secrets(secrets: Iterable[str]) -> None:
+    """Let :func:`redact` take out these secrets, too, in all texts of this process.
+
+    Args:
+        secrets: Those of the configuration, whatever they look like.
+    """
+    global _configured  # noqa: PLW0603 - logs are one for the process, too
+    known = {secret for secret in secrets if len(secret) >= _MIN_SECRET}
+    known |= {quote(secret, safe="") for secret in known}
+    _configured = tuple(sorted(known.union(_configured), key=lambda each: (-len(each), each)))
+
+
+def redact(text: str, *, hashes: bool = True) -> str:
+    """Return ``text`` without configured secrets, bearer tokens, ``sk-`` keys, JWTs, key hashes.
+
+    Args:
+        text: Any text.
+        hashes: Whether key hashes are taken out; not for an answer to the client that sent it.
+    """
+    for secret in _configured:
+        text = text.replace(secret, "[redacted]")
+    for part, pattern, replacement in _SECRETS:
+        if part in text:
+            text = pattern.sub(replacement, text)
+    if hashes and len(text) >= _HASH_DIGITS and _DIGITS.search(text):
+        text = _KEY_HASH.sub("[redacted]", text)
+    return text
