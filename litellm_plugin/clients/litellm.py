@@ -554,10 +554,9 @@ def upstream_error(answer: Answer) -> UpstreamError:
         return UpstreamError(
             f"{said} - {sentence(answer.text)}"[:MAX_TEXT],
             answered=answer.status,
-            no_such_route=answer.status == 404,
+            no_such_route=answer.status == 404,  # a reverse proxy does not let the path through
         )
     error = body.get("error") if isinstance(body, dict) else None
-    detail = body.get("detail") if isinstance(body, dict) else None
     source = error if isinstance(error, dict) else body
     param = source.get("param") if isinstance(source, dict) else None
     named = isinstance(param, str) and param not in {"", "None"}
@@ -565,10 +564,7 @@ def upstream_error(answer: Answer) -> UpstreamError:
         sentence(body)[:MAX_TEXT] or said,
         answered=answer.status,
         param=param if named else None,
-        # What LiteLLM itself does not find is told in an object; a path that it does not have, or
-        # that a reverse proxy does not let through, is not.
-        no_such_route=answer.status == 404
-        and not (isinstance(error, dict) or isinstance(detail, dict)),
+        no_such_route=answer.status == 404 and body == {"detail": "Not Found"},
     )
 
 
