@@ -276,6 +276,9 @@ def direct(people: Sequence[Person]) -> list[Json]:
     activity = "/user/daily/activity"
     asked = {
         "/user/info": "/user/info?user_id=USER",
+        "/v2/user/info": "/v2/user/info?user_id=USER",
+        "/key/list": "/key/list?user_id=USER&return_full_object=true&size=100",
+        "/v2/team/list": "/v2/team/list?user_id=USER&page_size=100",
         "/model/info": "/model/info",
         "aggregated, today": f"{activity}/aggregated?{period(0)}&user_id=USER",
         "aggregated, 8 days": f"{activity}/aggregated?{period(FRONTEND)}&user_id=USER",

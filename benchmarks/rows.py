@@ -255,6 +255,47 @@ def user_info(size: Size) -> Json:
     }
 
 
+USER_ALONE = (
+    *("user_id", "user_email", "user_alias", "user_role", "spend", "max_budget", "tpm_limit"),
+    *("rpm_limit", "models", "budget_duration", "budget_reset_at", "metadata", "created_at"),
+    *("updated_at", "sso_user_id", "teams", "object_permission", "model_max_budget"),
+    "model_max_budget_usage",
+)
+NULL_LISTED_KEY_FIELDS = 48  # of ``/key/list``, beyond those of ``/user/info``
+
+
+def user_alone(size: Size) -> Json:
+    """Return ``/v2/user/info`` of :data:`NAME`."""
+    row = user(NAME, team_ids(size.teams))
+    return {name: row[name] for name in USER_ALONE}
+
+
+def keys_page(size: Size, page: int, page_size: int) -> Json:
+    """Return a page of ``/key/list`` of :data:`NAME`, the oldest first."""
+    more = dict.fromkeys(f"team_or_user_field_{number}" for number in range(NULL_LISTED_KEY_FIELDS))
+    first = (page - 1) * page_size
+    numbers = range(first, min(first + page_size, size.keys))
+    return {
+        "keys": [{**key(NAME, DIGEST, number), **more} for number in numbers],
+        "total_count": size.keys,
+        "current_page": page,
+        "total_pages": -(-size.keys // page_size),
+    }
+
+
+def teams_alone(size: Size) -> Json:
+    """Return the only page of ``/v2/team/list`` of :data:`NAME`, the newest first."""
+    counts = {"members_count": size.members, "keys_count": size.team_keys}
+    rows = [{**team(team_id, size), **counts} for team_id in reversed(team_ids(size.teams))]
+    return {
+        "teams": rows,
+        "total": size.teams,
+        "page": 1,
+        "page_size": 100,
+        "total_pages": int(bool(rows)),
+    }
+
+
 def created_user(user_id: str) -> Json:
     """Return what ``/user/new`` answers: about 60 fields, most of them null."""
     nulls = {name: None for name in key(None, "", 0) if name not in {"models", "metadata"}}

@@ -72,7 +72,15 @@ class LiteLLM:
     def __init__(self, size: Size, sizes: Mapping[str, Size]) -> None:
         self._size = size
         self._sizes = sizes
-        self._user_info = lru_cache(lambda size: Template(rows.user_info(size)))
+        self._parts = {
+            path: lru_cache(lambda size, make=make: Template(make(size)))
+            for path, make in (
+                ("/user/info", rows.user_info),
+                ("/v2/user/info", rows.user_alone),
+                ("/v2/team/list", rows.teams_alone),
+            )
+        }
+        self._key_pages = lru_cache(maxsize=64)(lambda *page: Template(rows.keys_page(*page)))
         self._activity = lru_cache(maxsize=64)(self._make_activity)
         self._team_info = Template(rows.team_info(NAME, size, digest=DIGEST))
         self._team_list = _encoded(
@@ -100,7 +108,8 @@ class LiteLLM:
         fixed["/v1/models"] = fixed["/models"]
         self._fixed = {path: _encoded(answer) for path, answer in fixed.items()}
         self._reads: dict[str, Callable[[Query], bytes]] = {
-            "/user/info": self._read_user,
+            **{path: partial(self._read_part, path) for path in self._parts},
+            "/key/list": self._read_keys,
             "/team/info": lambda query: self._team_info.filled(query.get("team_id", "")),
             "/team/list": self._read_teams,
             "/user/daily/activity": self._read_activity,
@@ -151,9 +160,14 @@ class LiteLLM:
     def _size_of(self, user_id: str) -> Size:
         return next((s for name, s in self._sizes.items() if user_id.startswith(name)), self._size)
 
-    def _read_user(self, query: Query) -> bytes:
+    def _read_part(self, path: str, query: Query) -> bytes:
         user_id = query.get("user_id", "default_user_id")
-        return self._user_info(self._size_of(user_id)).filled(user_id)
+        return self._parts[path](self._size_of(user_id)).filled(user_id)
+
+    def _read_keys(self, query: Query) -> bytes:
+        user_id = query["user_id"]
+        page, size = int(query.get("page", "1")), int(query.get("size", "10"))
+        return self._key_pages(self._size_of(user_id), page, size).filled(user_id)
 
     def _read_teams(self, query: Query) -> bytes:
         user_id = query.get("user_id")

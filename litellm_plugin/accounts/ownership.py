@@ -15,7 +15,7 @@ from typing import Any
 from litellm_plugin.accounts.directory import Directory
 from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.clients.litellm import Account
-from litellm_plugin.errors import BackstageUnavailable, Conflict, Forbidden
+from litellm_plugin.errors import BackstageUnavailable, Conflict
 from litellm_plugin.shapes import picked
 
 log = logging.getLogger(__name__)
@@ -203,7 +203,11 @@ def made_for(account: Account) -> str | None:
 
 
 def is_administrator(account: Account) -> bool:
-    """Tell whether an account may do more at LiteLLM than use keys and look at its own."""
+    """Tell whether an account may do more at LiteLLM than use keys and look at its own.
+
+    Args:
+        account: As ``LiteLLM.whole_account`` returns it, with roles in organizations.
+    """
     memberships = account.info.get("organization_memberships") or []
     roles = [
         account.info.get("user_role"),
@@ -212,30 +216,12 @@ def is_administrator(account: Account) -> bool:
     return any(role not in PLAIN_ROLES for role in roles)
 
 
-def refuse_key_type(key: Mapping[str, Any], account: Account) -> None:
-    """Refuse a key of an administrator that may do what its owner may.
-
-    LiteLLM lets keys of all types but ``llm_api`` use routes of its management.
-
-    Raises:
-        Forbidden: ``key_type`` is another one, and the account is an administrator's.
-    """
-    if key.get("key_type") not in {None, "llm_api"} and is_administrator(account):
-        raise Forbidden(
-            "key_type must be llm_api for an administrator of LiteLLM", reason="ownership"
-        )
-
-
 def owner_fields(info: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a user's row tells whose it is, and what they may do."""
     metadata = info.get("metadata")
-    memberships = info.get("organization_memberships")
     return {
         "user_role": info.get("user_role"),
         "metadata": picked(metadata, _RECORD) if isinstance(metadata, dict) else {},
-        "organization_memberships": [
-            picked(row, ("user_role",)) for row in memberships or () if isinstance(row, dict)
-        ],
     }
 
 

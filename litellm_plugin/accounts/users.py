@@ -16,7 +16,6 @@ from litellm_plugin.accounts.ownership import (
     is_administrator,
     is_email,
     owner_fields,
-    refuse_key_type,
     same_email,
 )
 from litellm_plugin.cache.cache import Cache
@@ -47,8 +46,13 @@ TEAMS = "teams"
 
 
 def user_tag(user_id: str) -> str:
-    """Return the scope of what depends on one user."""
+    """Return the tag of what depends on one user's own row."""
     return f"user:{user_id}"
+
+
+def keys_tag(user_id: str) -> str:
+    """Return the tag of what depends on the virtual keys of one user."""
+    return f"keys:{user_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +181,13 @@ class Users:
         if not user_id:
             raise self._not_found("No user identity could be resolved from the request.")
         asking = _Asking(caller.name, fresh=fresh, stale=caller.note_stale)
-        who = claimant_of(caller)
+        who, before = claimant_of(caller), self._cache.stamps(user_tag(user_id))
+        account = self._look_up(user_id, asking)
+        if account is not None:
+            return self._owners.settle(who, account)
         if who is None and not for_service:
-            account = self._look_up(user_id, asking)
-            if account is None:
-                raise self._not_found(SERVICE_CREATES_NOBODY)
-            return account
-        return self._account_of(user_id, who, lambda: profile_of(caller), asking)
+            raise self._not_found(SERVICE_CREATES_NOBODY)
+        return self._first_visit(user_id, who, lambda: profile_of(caller), asking, before)
 
     def account_of(
         self,
@@ -204,7 +208,11 @@ class Users:
         Raises:
             IdentityRefused: It is not certain that the account is theirs.
         """
-        return self._account_of(who.own_id, who, profile, _Asking(reader, fresh=fresh))
+        asking, before = _Asking(reader, fresh=fresh), self._cache.stamps(user_tag(who.own_id))
+        account = self._look_up(who.own_id, asking)
+        if account is not None:
+            return self._owners.settle(who, account)
+        return self._first_visit(who.own_id, who, profile, asking, before)
 
     def refuse_other(self, who: Claimant, reader: str) -> None:
         """Refuse that what is done to the account of somebody's id is done to somebody else's.
@@ -217,14 +225,24 @@ class Users:
             if account is not None:
                 self._owners.settle(who, account)
 
-    def _account_of(
-        self, user_id: str, who: Claimant | None, profile: Callable[[], Profile], asking: _Asking
+    def _first_visit(
+        self,
+        user_id: str,
+        who: Claimant | None,
+        profile: Callable[[], Profile],
+        asking: _Asking,
+        before: object,
     ) -> Account:
-        scope = user_tag(user_id)
-        before = self._cache.stamps(scope)
-        account = self._look_up(user_id, asking)
-        if account is not None:
-            return self._owners.settle(who, account)
+        """Return the account of an id that LiteLLM does not know, created if need be.
+
+        Args:
+            user_id: The id.
+            who: Whose account it is to be; None where a service names it.
+            profile: Tells who a new user is.
+            asking: How to ask.
+            before: The stamps of the user's tag from before LiteLLM was asked.
+        """
+        tag = user_tag(user_id)
         looked = self._looks_by_email(user_id)
         if who is not None and looked:
             account = self._by_email(who, asking)
@@ -244,13 +262,14 @@ class Users:
             if account is not None:
                 return account
         self._owners.refuse_shared_id(who)
-        with self._cache.lock(scope):
-            if before is None or before != self._cache.stamps(scope):
-                # Somebody was here while we were waiting.
+        account = None
+        with self._cache.lock(tag):
+            if before is None or before != self._cache.stamps(tag):
+                # Another request may have created the user while this one waited for the lock.
                 account = self._look_up(user_id, _Asking(asking.reader))
             if account is None:
                 # The new user may be put into teams, whose members see it.
-                with self._cache.invalidating(scope, TEAMS):
+                with self._cache.invalidating(tag, TEAMS):
                     account = self._create(user_id, person, who, asking)
         return account if account.asked != user_id else self._owners.settle(who, account)
 
@@ -266,12 +285,41 @@ class Users:
             lambda: _slim(self._litellm.account(user_id)),
             fresh=asking.fresh,
             seconds=self._cache.account_seconds,
-            weight=lambda account: account.rows if account else 1,
+            weight=lambda account: 1 + len(account.team_ids) if account else 1,
             stale=asking.stale,
         )
         if account is not None:
             not_reserved(account.user_id, self._settings)
         return account
+
+    def keys(
+        self,
+        account: Account,
+        reader: str,
+        *,
+        fresh: bool = False,
+        stale: Callable[[float], None] | None = None,
+    ) -> list[Json]:
+        """Return the virtual keys of an account, the oldest first.
+
+        Args:
+            account: Whose; proved to be the caller's.
+            reader: As for :meth:`account_of`.
+            fresh: Whether they must be as they are right now, because a write depends on them.
+            stale: As for :meth:`Cache.read`.
+        """
+        return self._cache.read(
+            ("keys", reader, account.user_id),
+            (keys_tag(account.asked), TEAMS),
+            lambda: [
+                shapes.picked(row, shapes.KEY_FIELDS)
+                for row in self._litellm.keys_of(account.user_id)
+            ],
+            fresh=fresh,
+            seconds=self._cache.account_seconds,
+            weight=len,
+            stale=stale,
+        )
 
     def check_key_owner(self, caller: Caller, key: Json, account: Account | None) -> None:
         """Check that a new key may be its owner's.
@@ -299,7 +347,7 @@ class Users:
         if caller.service is not None and key.get("user_id"):
             user_id = not_reserved(key["user_id"], self._settings)
             if restricted or key.get("key_type") not in {None, "llm_api"}:
-                account = self.as_it_is(user_id, caller.name)
+                account = self._whole(user_id)
             if restricted and (account is None or is_administrator(account)):
                 raise Forbidden(
                     "Access denied: the token of this service is restricted, so user_id must be a"
@@ -307,7 +355,34 @@ class Users:
                     reason="token-restriction",
                 )
         if account is not None:
-            refuse_key_type(key, account)
+            self.refuse_key_type(key, account)
+
+    def refuse_key_type(self, key: Json, account: Account) -> None:
+        """Refuse a key of an administrator that may do what its owner may.
+
+        LiteLLM lets keys of all types but ``llm_api`` use routes of its management.
+
+        Raises:
+            Forbidden: ``key_type`` is another one, and the account is an administrator's.
+        """
+        if key.get("key_type") in {None, "llm_api"}:
+            return
+        whole = self._whole(account.asked)
+        if whole is None or is_administrator(whole):
+            raise Forbidden(
+                "key_type must be llm_api for an administrator of LiteLLM", reason="ownership"
+            )
+
+    def _whole(self, user_id: str) -> Account | None:
+        """Return an account as it is right now, with the user's roles in organizations.
+
+        Raises:
+            ReservedId: LiteLLM tells of an account that is nobody's.
+        """
+        whole = self._litellm.whole_account(user_id)
+        if whole is not None:
+            not_reserved(whole.user_id, self._settings)
+        return whole
 
     def would_find(self, caller: Caller, *, answers_kept: bool) -> Account | None:
         """Return the account that a page of a person would be made of; creates nobody.
@@ -383,7 +458,7 @@ class Users:
             user_id = self.account(caller).asked
         return self._reports.read(
             ("usage", caller.name, user_id or ""),
-            (user_tag(user_id or ""),),  # it names their keys
+            (keys_tag(user_id or ""),),  # it names their keys
             partial(self._litellm.user_activity, user_id),
             (start, end),
             stale=caller.note_stale,
@@ -456,14 +531,8 @@ def _slim(account: Account | None) -> Account | None:
     """Return an account with the fields that the routes answer: most of a row they do not."""
     if account is None:
         return None
-    return replace(
-        account,
-        info={**shapes.picked(account.info, shapes.USER_FIELDS), **owner_fields(account.info)},
-        keys=[shapes.picked(row, shapes.KEY_FIELDS) for row in account.keys],
-        whole_teams=[
-            shapes.picked(row, ("team_id", *shapes.TEAM_FIELDS)) for row in account.whole_teams
-        ],
-    )
+    info = {**shapes.picked(account.info, shapes.USER_FIELDS), **owner_fields(account.info)}
+    return replace(account, info=info)
 
 
 def claimant_of(caller: Caller) -> Claimant | None:

@@ -88,7 +88,7 @@ def _found(plugin: Plugin, ref: str, *, answers_kept: bool) -> dict[str, Any]:
     try:
         not_reserved(user_id, settings)
         account = plugin.users.would_find(caller, answers_kept=answers_kept)
-        whole = plugin.litellm.account(account.asked) if account else None
+        whole = plugin.litellm.whole_account(account.asked) if account else None
         found["litellm"] = _by_litellm(whole) if whole else None
         if account is None and in_catalog is not None:
             found["first_visit"] = _first_visit(plugin, caller)
@@ -121,7 +121,8 @@ def _by_catalog(plugin: Plugin, caller: Caller, entity: Entity) -> dict[str, Any
 
 def _by_litellm(account: Account) -> dict[str, Any]:
     info = account.info
-    blocked = sum(1 for key in account.keys if key.get("blocked"))
+    keys = [key for key in info.get("keys") or () if isinstance(key, dict)]
+    blocked = sum(1 for key in keys if key.get("blocked"))
     return {
         "user_id": account.user_id,
         "administrator": is_administrator(account),
@@ -130,7 +131,7 @@ def _by_litellm(account: Account) -> dict[str, Any]:
         "spend": info.get("spend"),
         **{name: info.get(name) for name in _LIMITS},
         "teams": account.team_ids,
-        "keys": len(account.keys),
+        "keys": len(keys),
         "blocked_keys": blocked,
     }
 

@@ -8,9 +8,10 @@ https://docs.litellm.ai/docs/proxy/virtual_keys. Every method may raise
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -31,7 +32,9 @@ ADMIN_ID = "default_user_id"  # whom LiteLLM takes the holder of the master key 
 PAGE_SIZE = 1000  # rows; LiteLLM's own limit
 MAX_PAGES = 100
 MAX_KEYS = 1000  # that an aggregated answer may name; LiteLLM's own limit
-MAX_USERS = 100  # of one page; LiteLLM's own limit
+PART_SIZE = 100  # users, keys or teams of one page; LiteLLM's own limit
+MAX_KEY_PAGES = 5  # of one user; from there on one /user/info costs LiteLLM less
+WITHOUT_V2 = 300.0  # seconds until a LiteLLM without /v2/user/info is asked for it again
 MAX_TEXT = 10_000  # characters of an error's text
 SIDE_BY_SIDE = 8  # calls under way at once for one process's fan-outs
 
@@ -43,49 +46,23 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One LiteLLM user, as ``/user/info`` tells it.
+    """One LiteLLM user: the user's own row, without keys.
 
     Attributes:
         user_id: LiteLLM's id, such as ``jane@example.com``.
-        info: The user's own row: limits, spend in USD, ``user_email``.
-        keys: The user's virtual keys, secrets masked.
+        info: The row: limits, spend in USD, ``user_email``.
         team_ids: The ids of the user's teams, in LiteLLM's order.
         asked: The id that was looked up.
-        whole_teams: Those team rows that tell all that ``/team/info`` tells.
-        texts: What routes have made of it, as JSON text, by name; not part of it.
     """
 
     user_id: str
     info: Json
-    keys: list[Json]
     team_ids: list[str]
     asked: str
-    whole_teams: list[Json] = field(default_factory=list)
-    texts: dict[str, bytes] = field(init=False, default_factory=dict, compare=False, repr=False)
-
-    @property
-    def rows(self) -> int:
-        """How large the account is, in rows."""
-        return 1 + len(self.keys) + len(self.team_ids) + len(self.whole_teams)
-
-    @property
-    def other_team_ids(self) -> list[str]:
-        """The ids of the teams that are not whole."""
-        whole = {row["team_id"] for row in self.whole_teams}
-        return [team_id for team_id in self.team_ids if team_id not in whole]
 
     def in_team(self, team_id: str) -> bool:
         """Tell whether the user is a member of a team."""
         return team_id in self.team_ids
-
-    def key(self, token: str) -> Json | None:
-        """Return the user's key with that hash, or None where it is not theirs."""
-
-        def hash_of(row: Json) -> Any:
-            # Only a row without its hash goes by its name.
-            return row.get("key_name") if row.get("token") is None else row["token"]
-
-        return next((row for row in self.keys if hash_of(row) == token), None)
 
 
 class LiteLLM:
@@ -112,6 +89,7 @@ class LiteLLM:
         self._headers = {"Authorization": f"Bearer {master_key}", "Accept": "application/json"}
         # Its threads start with the first use, so a worker forked before has its own.
         self._workers = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="litellm")
+        self._v2_from = 0.0  # time.monotonic() from which /v2/user/info is asked for
 
     # -- the proxy itself ----------------------------------------------------
 
@@ -185,42 +163,52 @@ class LiteLLM:
     # -- users ---------------------------------------------------------------
 
     def account(self, user_id: str) -> Account | None:
-        """Look one user up, with keys and teams.
+        """Look one user up, without keys.
+
+        Asks ``/v2/user/info``, which costs LiteLLM least; ``/user/list`` where LiteLLM does not
+        have that, such as 1.81.
 
         Args:
             user_id: LiteLLM id, not an entity ref.
 
         Returns:
-            The account, or None where LiteLLM does not know the user: it says so with
-            a 404, several versions with a ``user_info`` that has no ``user_id``, whatever
-            else is there: spend, keys and teams of an id without a user.
+            The account, or None where LiteLLM does not know the user.
+        """
+        if time.monotonic() >= self._v2_from:
+            try:
+                return _account(user_id, self._get("/v2/user/info", {"user_id": user_id}))
+            except UpstreamError as exc:
+                if not exc.no_such_route:
+                    if exc.answered == 404:
+                        return None
+                    raise
+            self._v2_from = time.monotonic() + WITHOUT_V2
+        # LiteLLM takes a comma for the end of an id.
+        if "," not in user_id:
+            query = {"user_ids": user_id, "page_size": str(PART_SIZE)}
+            data = _object(self._get("/user/list", query))
+            # It lists every user whose id contains this one, in any case of letters.
+            for row in _rows(data.get("users")):
+                if row.get("user_id") == user_id:
+                    return _account(user_id, row)
+            if data.get("total_pages") in {0, 1}:
+                return None
+        return self.whole_account(user_id)
+
+    def whole_account(self, user_id: str) -> Account | None:
+        """Look one user up by ``/user/info``, LiteLLM's dearest read.
+
+        Returns:
+            The account with all that LiteLLM tells of a user: ``info`` has the user's keys
+            (``keys``) and roles in organizations (``organization_memberships``), too. None
+            where LiteLLM does not know the user.
         """
         try:
-            data = self._get("/user/info", {"user_id": user_id})
+            return _account(user_id, self._get("/user/info", {"user_id": user_id}))
         except UpstreamError as exc:
             if exc.answered == 404:
                 return None
             raise
-        if not isinstance(data, dict):
-            raise UpstreamError("LiteLLM's answer about the user is no object")
-        # Old versions have the user's fields beside "keys" instead of below "user_info".
-        own = data.get("user_info", data)
-        own_id = _text(own.get("user_id")) if isinstance(own, dict) else None
-        if own_id is None:
-            return None
-        info = {**data, **{name: value for name, value in own.items() if value is not None}}
-        keys = _rows(data.get("keys"))
-        teams = data["teams"] if isinstance(data.get("teams"), list) else []
-        rows = [row if isinstance(row, dict) else {"team_id": row} for row in teams]
-        rows = [row for row in rows if isinstance(row.get("team_id"), str)]
-        return Account(
-            own_id,
-            info,
-            keys,
-            [row["team_id"] for row in rows],
-            asked=user_id,
-            whole_teams=[row for row in rows if _is_whole(row)],
-        )
 
     def users_with_email(self, email: str) -> list[Json]:
         """List the users whose e-mail has ``email`` in it, whatever the case.
@@ -231,7 +219,7 @@ class LiteLLM:
         Raises:
             UpstreamError: There are too many to tell all of them.
         """
-        query = {"user_email": email, "page_size": str(MAX_USERS)}
+        query = {"user_email": email, "page_size": str(PART_SIZE)}
         data = _object(self._get("/user/list", query))
         if data.get("total_pages", 1) not in {0, 1}:
             raise UpstreamError("LiteLLM has too many users of such an e-mail")
@@ -246,6 +234,24 @@ class LiteLLM:
         self._post("/user/update", user)
 
     # -- keys ----------------------------------------------------------------
+
+    def keys_of(self, user_id: str) -> list[Json]:
+        """List all virtual keys of a user, secrets masked, the oldest first.
+
+        Args:
+            user_id: LiteLLM id as LiteLLM has it, :attr:`Account.user_id`; "" would be everybody.
+        """
+        query = {
+            "user_id": user_id,
+            "return_full_object": "true",
+            "size": str(PART_SIZE),
+            "sort_by": "created_at",
+            "sort_order": "asc",
+        }
+        first = self._get("/key/list", query)
+        if _page_count(first) > MAX_KEY_PAGES:
+            return _part(self._get("/user/info", {"user_id": user_id}), "keys")
+        return self._further_pages(first, "keys", "/key/list", query)
 
     def generate_key(self, key: Json) -> Json:
         """Make a virtual key; the answer's ``key`` is the secret, told this once."""
@@ -320,6 +326,24 @@ class LiteLLM:
                 return None
 
         return [team for team in self._side_by_side(read, team_ids) if team is not None]
+
+    def teams_of(self, user_id: str) -> list[Json]:
+        """List a user's teams as far as their rows tell all that ``/team/info`` tells.
+
+        Args:
+            user_id: LiteLLM id as LiteLLM has it, :attr:`Account.user_id`.
+
+        Returns:
+            Rows; none where LiteLLM does not have ``/v2/team/list``.
+        """
+        query = {"user_id": user_id, "page_size": str(PART_SIZE)}
+        try:
+            first = self._get("/v2/team/list", query)
+        except UpstreamError as exc:
+            if exc.no_such_route:
+                return []
+            raise
+        return list(filter(_is_whole, self._further_pages(first, "teams", "/v2/team/list", query)))
 
     def all_teams(self) -> list[Json]:
         """List every team of the proxy, keys and members included."""
@@ -447,6 +471,14 @@ class LiteLLM:
 
         return [first, *self._side_by_side(later, further)]
 
+    def _further_pages(
+        self, first: Any, name: str, path: str, query: Mapping[str, str]
+    ) -> list[Json]:
+        """Return the rows of all pages of a list; ``first`` is its first page."""
+        numbers = range(2, _page_count(first) + 1)
+        pages = self._side_by_side(lambda n: self._get(path, {**query, "page": str(n)}), numbers)
+        return [row for page in (first, *pages) for row in _part(page, name)]
+
     # -- the way out ---------------------------------------------------------
 
     def _get(
@@ -519,7 +551,11 @@ def upstream_error(answer: Answer) -> UpstreamError:
     try:
         body = answer.json()
     except ValueError:
-        return UpstreamError(f"{said} - {sentence(answer.text)}"[:MAX_TEXT], answered=answer.status)
+        return UpstreamError(
+            f"{said} - {sentence(answer.text)}"[:MAX_TEXT],
+            answered=answer.status,
+            no_such_route=answer.status == 404,  # a reverse proxy does not let the path through
+        )
     error = body.get("error") if isinstance(body, dict) else None
     source = error if isinstance(error, dict) else body
     param = source.get("param") if isinstance(source, dict) else None
@@ -550,15 +586,52 @@ def _keys_cut(data: Any) -> bool:
     return isinstance(limit, int) and isinstance(total, int) and total > limit
 
 
+def _account(asked: str, data: Any) -> Account | None:
+    """Read a user's row, or ``/user/info``: ``{user_info, keys, teams}``.
+
+    Returns:
+        None where LiteLLM does not know the user: several versions say so with a
+        ``user_info`` without ``user_id``, whatever else is there: spend, keys and teams of
+        an id without a user.
+    """
+    if not isinstance(data, dict):
+        raise UpstreamError("LiteLLM's answer about the user is no object")
+    own = data.get("user_info", data)
+    user_id = _text(own.get("user_id")) if isinstance(own, dict) else None
+    if user_id is None:
+        return None
+    teams = data["teams"] if isinstance(data.get("teams"), list) else []
+    ids = [row.get("team_id") if isinstance(row, dict) else row for row in teams]
+    return Account(
+        user_id,
+        {**data, **{name: value for name, value in own.items() if value is not None}},
+        [team_id for team_id in ids if isinstance(team_id, str)],
+        asked,
+    )
+
+
 def _is_whole(team: Json) -> bool:
     """Tell whether a team's row tells all that ``/team/info`` tells.
 
-    LiteLLM has whole rows in ``/user/info`` since it puts ``team_memberships`` there;
-    the object permissions it leaves out, all but their id.
+    Of a team's object permissions ``/v2/team/list`` tells their id alone.
     """
-    return "team_memberships" in team and (
-        team.get("object_permission") is not None or not team.get("object_permission_id")
+    return isinstance(team.get("team_id"), str) and (
+        team.get("object_permission") is not None
+        or ("object_permission_id" in team and not team["object_permission_id"])
     )
+
+
+def _page_count(page: Any) -> int:
+    count = page.get("total_pages") if isinstance(page, dict) else None
+    return count if isinstance(count, int) else 1
+
+
+def _part(page: Any, name: str) -> list[Json]:
+    """Return the rows of one page; a page without them is no empty one."""
+    rows = page.get(name) if isinstance(page, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UpstreamError(f"LiteLLM's answer has no list of {name}")
+    return rows
 
 
 def _rows(value: Any) -> list[Json]:

@@ -87,6 +87,14 @@ class Bridge:
                 raise PluginError(exc.message, **exc.fields) from exc
             raise NotFound(exc.message, **{**exc.fields, "hint": NO_USER}) from exc
 
+    def keys(self, person: BridgeIdentity) -> list[Json]:
+        """Return a person's virtual keys, the oldest first; raises as :meth:`account`."""
+        account = self.account(person)
+        try:
+            return self._users.keys(account, _reader(person))
+        except UpstreamError as exc:
+            raise PluginError(exc.message) from exc
+
     def generate(self, person: BridgeIdentity, body: Mapping[str, Any]) -> Json:
         """Create a key; returns LiteLLM's answer, with the secret in ``key``.
 

@@ -79,6 +79,7 @@ class OpencodeKeys:
         if team_id and not account.in_team(team_id):
             foreign = "Access denied: team is not one of your teams"
             raise Forbidden(foreign, reason="membership", team=team_id)
+        keys = self._users.keys(account, caller.name, fresh=True)
         alias = "-".join(filter(None, ("opencode", account.user_id, team_id)))
         key: Json = {
             "duration": fields.duration("keyDuration", self._settings.key_duration),
@@ -99,7 +100,7 @@ class OpencodeKeys:
         def make(key_alias: str, **more: str) -> str:
             named = {**key, "key_alias": key_alias}
             made = self._keys.replace(
-                caller, account, named, created_by | more, replaced=in_the_slot, gone=gone
+                caller, account, keys, named, created_by | more, replaced=in_the_slot, gone=gone
             )
             secret: str = made["key"]
             return secret
@@ -113,7 +114,7 @@ class OpencodeKeys:
             # undelivered key of this request from those of other requests.
             return make(f"{alias}.{token_hex(4)}", created_at_iso=stamp(self._now))
 
-        if any(row.get("key_alias") == alias for row in account.keys):
+        if any(row.get("key_alias") == alias for row in keys):
             return make_another()
         try:
             return make(alias)

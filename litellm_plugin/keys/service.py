@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from litellm_plugin.accounts.caller import Caller
-from litellm_plugin.accounts.ownership import refuse_key_type
-from litellm_plugin.accounts.users import Users, user_tag
+from litellm_plugin.accounts.users import Users, keys_tag
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients import deadline
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
@@ -113,11 +112,11 @@ class Keys:
         if account is not None:
             key = {**key, "user_id": owner}
         with (
-            self._room(policy, owner, caller.name),
-            self._cache.invalidating(user_tag(str(owner or ""))),
+            self._room(policy, account or owner, caller.name),
+            self._cache.invalidating(keys_tag(str(owner or ""))),
         ):
             try:
-                return self._make(key, created_by, policy, user_tag(str(owner or "")))
+                return self._make(key, created_by, policy, keys_tag(str(owner or "")))
             except UpstreamError as exc:
                 if key.get("team_id") and "Invalid duration format" in exc.message:
                     raise TeamDurationBroken(key["team_id"]) from exc
@@ -141,20 +140,21 @@ class Keys:
         """
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
-        refuse_key_type(key, account)
+        self._users.refuse_key_type(key, account)
         policy = self._ceilings.of_id(own_id)
         key = self._within(policy, key)
         with (
-            self._room(policy, account.asked, reader),
-            self._cache.invalidating(user_tag(account.asked)),
+            self._room(policy, account, reader),
+            self._cache.invalidating(keys_tag(account.asked)),
         ):
             key = {**key, "user_id": account.user_id}
-            return self._make(key, created_by, policy, user_tag(account.asked))
+            return self._make(key, created_by, policy, keys_tag(account.asked))
 
     def replace(
         self,
         caller: Caller,
         account: Account,
+        keys: Sequence[Json],
         key: Json,
         created_by: Json,
         *,
@@ -166,9 +166,10 @@ class Keys:
         Args:
             caller: A signed-in user.
             account: Theirs.
+            keys: Theirs, as they are right now.
             key: As the configuration has it; what goes beyond a ceiling is cut down to it.
             created_by: Metadata that says who asked, and how.
-            replaced: Tells of a row of the account whether it is to go.
+            replaced: Tells of one of ``keys`` whether it is to go.
             gone: Tells whether nobody waits for the new key any more.
 
         Raises:
@@ -189,18 +190,18 @@ class Keys:
             return isinstance(row.get("token"), str) and replaced(row)
 
         with (
-            self._room(policy, account.asked, caller.name, but=in_the_slot),
-            self._cache.invalidating(user_tag(account.asked)),
+            self._room(policy, account, caller.name, but=in_the_slot),
+            self._cache.invalidating(keys_tag(account.asked)),
         ):
             key = {**key, "user_id": account.user_id}
-            made = self._make(key, created_by, policy, user_tag(account.asked))
+            made = self._make(key, created_by, policy, keys_tag(account.asked))
             if not isinstance(made.get("key"), str) or not made["key"]:
                 self.take_back(made)
                 raise NoKey("LiteLLM returned no key material")
             if gone():
                 self.take_back(made)
                 raise HungUp
-            self._remove_replaced([row["token"] for row in account.keys if in_the_slot(row)])
+            self._remove_replaced([row["token"] for row in keys if in_the_slot(row)])
             return made
 
     def _remove_replaced(self, tokens: list[str]) -> None:
@@ -252,7 +253,7 @@ class Keys:
             owner, metadata = made.get("user_id"), made.get("metadata")
             created_by = metadata if isinstance(metadata, dict) else {}
             lost = UndeliveredKey(
-                made.get("key_alias"), owner, created_by, user_tag(str(owner or ""))
+                made.get("key_alias"), owner, created_by, keys_tag(str(owner or ""))
             )
             self._lost.remove(token, lost)
 
@@ -285,26 +286,32 @@ class Keys:
     def _room(
         self,
         policy: Policy,
-        owner: str | None,
+        owner: Account | str | None,
         reader: str,
         *,
         but: Callable[[Json], bool] = lambda _: False,
     ) -> Iterator[None]:
         """Make sure that one more key of the owner may be active; ``but`` some do not count.
 
-        Keys without an owner are nobody's to count.
+        Args:
+            policy: The limits that hold.
+            owner: Account or LiteLLM id of the owner; keys without an owner are nobody's to count.
+            reader: As for ``Users.account_of``.
+            but: Tells which keys do not count.
         """
-
-        def keys() -> list[Json]:
-            account = self._users.as_it_is(str(owner), reader)
-            if account is None:
-                raise BadRequest("user_id is not known to LiteLLM, so its keys can't be counted")
-            return [row for row in account.keys if not but(row)]
-
         if not owner:
             yield
             return
-        with self._ceilings.adding_active_key(policy, owner, keys):
+
+        def keys() -> list[Json]:
+            account = self._users.as_it_is(owner, reader) if isinstance(owner, str) else owner
+            if account is None:
+                raise BadRequest("user_id is not known to LiteLLM, so its keys can't be counted")
+            rows = self._users.keys(account, reader, fresh=True)
+            return [row for row in rows if not but(row)]
+
+        user_id = owner if isinstance(owner, str) else owner.asked
+        with self._ceilings.adding_active_key(policy, user_id, keys):
             yield
 
     @contextmanager
@@ -312,7 +319,7 @@ class Keys:
         """Make sure that a key may become active that was not."""
         with self._room(
             policy,
-            key.account.asked,
+            key.account,
             key.owner.name,
             but=lambda row: row.get("token") == key.token,
         ):
@@ -336,12 +343,13 @@ class Keys:
             unknown = "Cannot verify key ownership without an authenticated user"
             raise Forbidden(unknown, reason="ownership")
         account = self._users.find(caller, fresh=True)
-        row = account.key(token) if account is not None else None
+        keys = self._users.keys(account, caller.name, fresh=True) if account is not None else []
+        row = next((row for row in keys if _hash_of(row) == token), None)
         if account is None or row is None:
             foreign = "Access denied: key does not belong to the caller"
             raise Forbidden(foreign, reason="ownership")
         journal.note(userId=account.user_id, keyAlias=row.get("key_alias"))
-        return OwnedKey(token, caller, account)
+        return OwnedKey(token, caller, account, row)
 
     def update(self, key: OwnedKey, body: Mapping[str, Any]) -> Any:
         """Change a key; returns LiteLLM's answer.
@@ -362,7 +370,7 @@ class Keys:
         with ExitStack() as held:
             if "duration" in change and _has_only_expired(key.row, self._now()):
                 held.enter_context(self._reviving(key, policy))
-            held.enter_context(self._cache.invalidating(user_tag(key.account.asked)))
+            held.enter_context(self._cache.invalidating(keys_tag(key.account.asked)))
             changed = self._litellm.update_key({**change, "key": key.token})
             if "duration" in change and isinstance(changed, dict) and "expires" in changed:
                 self._refuse_longer(key, changed["expires"], policy)
@@ -380,7 +388,7 @@ class Keys:
 
     def block(self, key: OwnedKey) -> None:
         """Block a key at once."""
-        with self._cache.invalidating(user_tag(key.account.asked)):
+        with self._cache.invalidating(keys_tag(key.account.asked)):
             self._litellm.block_key(key.token)
 
     def unblock(self, key: OwnedKey) -> None:
@@ -391,7 +399,7 @@ class Keys:
         """
         with (
             self._reviving(key, self._policy_of(key)),
-            self._cache.invalidating(user_tag(key.account.asked)),
+            self._cache.invalidating(keys_tag(key.account.asked)),
         ):
             self._litellm.unblock_key(key.token)
 
@@ -402,12 +410,12 @@ class Keys:
             Forbidden: There is a ceiling of budgets, which this would go round.
         """
         self._policy_of(key).refuse_reset()
-        with self._cache.invalidating(user_tag(key.account.asked)):
+        with self._cache.invalidating(keys_tag(key.account.asked)):
             self._litellm.reset_key_spend(key.token)
 
     def delete(self, key: OwnedKey) -> None:
         """Delete a key for good."""
-        with self._cache.invalidating(user_tag(key.account.asked)):
+        with self._cache.invalidating(keys_tag(key.account.asked)):
             self._litellm.delete_key(key.token)
 
 
@@ -418,17 +426,14 @@ class OwnedKey:
     Attributes:
         token: The key's hash.
         owner: Whose it is.
-        account: The owner's account, which lists the key.
+        account: The owner's account.
+        row: The key as LiteLLM has it.
     """
 
     token: str
     owner: Caller
     account: Account
-
-    @property
-    def row(self) -> Json:
-        """The key as LiteLLM has it."""
-        return self.account.key(self.token) or {}
+    row: Json
 
 
 class NoKey(PluginError):
@@ -468,3 +473,8 @@ class TeamDurationBroken(PluginError):
 
 def _has_only_expired(row: Json, now: datetime) -> bool:
     return row.get("blocked") is not True and not is_active(row, now)
+
+
+def _hash_of(row: Json) -> Any:
+    # Only a row without its hash goes by its name.
+    return row.get("key_name") if row.get("token") is None else row["token"]

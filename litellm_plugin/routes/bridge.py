@@ -10,11 +10,12 @@ from typing import Any
 
 from flask import Response, request
 
+from litellm_plugin import shapes
 from litellm_plugin.errors import NotFound
 from litellm_plugin.identity.keycloak import BridgeIdentity
 from litellm_plugin.observability.journal import Event
 from litellm_plugin.routes.inputs import body, set_actor
-from litellm_plugin.routes.keys import handed_over, keys_of
+from litellm_plugin.routes.keys import handed_over
 from litellm_plugin.routes.request_state import plugin
 from litellm_plugin.routes.responses import PublicResponse, json_response
 from litellm_plugin.routes.routing import routes
@@ -30,8 +31,8 @@ def bridge_health() -> Response:
 
 
 @routes.get("/bridge/keys", exempt=True)
-def list_bridge_keys() -> bytes:
-    return keys_of(plugin.bridge.account(_person()))
+def list_bridge_keys() -> list[dict[str, Any]]:
+    return [shapes.virtual_key(row) for row in plugin.bridge.keys(_person())]
 
 
 @routes.post("/bridge/keys", relays=True, event=Event("bridge-key-create"), exempt=True)

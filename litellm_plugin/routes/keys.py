@@ -6,12 +6,10 @@ from typing import Any
 
 from litellm_plugin import shapes
 from litellm_plugin.access import Permission
-from litellm_plugin.clients.litellm import Account
 from litellm_plugin.errors import HungUp
 from litellm_plugin.observability.journal import Event
 from litellm_plugin.routes.inputs import body, client_gone, current_caller
 from litellm_plugin.routes.request_state import plugin
-from litellm_plugin.routes.responses import once
 from litellm_plugin.routes.routing import routes
 
 DONE = {"success": True}
@@ -20,13 +18,11 @@ REFUSED = frozenset({400})
 
 
 @routes.get("/keys")
-def list_keys() -> bytes:
-    return keys_of(plugin.users.account(current_caller()))
-
-
-def keys_of(account: Account) -> bytes:
-    """Return an account's keys, as JSON text."""
-    return once(account, "keys", lambda: [shapes.virtual_key(row) for row in account.keys])
+def list_keys() -> list[dict[str, Any]]:
+    caller = current_caller()
+    account = plugin.users.account(caller)
+    keys = plugin.users.keys(account, caller.name, stale=caller.note_stale)
+    return [shapes.virtual_key(row) for row in keys]
 
 
 @routes.post("/keys/generate", relays=True, event=Event("key-create"))

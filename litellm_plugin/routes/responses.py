@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 from flask import Request, Response
 
-from litellm_plugin.clients.litellm import Account
 from litellm_plugin.observability.request_id import REQUEST_ID
 
 if TYPE_CHECKING:
@@ -90,20 +89,6 @@ def json_response(
     """
     body = value if isinstance(value, bytes) else json_text(value)
     return kind(body, status=status, content_type=JSON)
-
-
-def once(account: Account, name: str, make: Callable[[], Any]) -> bytes:
-    """Return the JSON of ``make()``, made once for an account as it was read.
-
-    Args:
-        account: The only input of ``make``; the result is kept on the account.
-        name: Of the answer.
-        make: Returns a JSON value.
-    """
-    text = account.texts.get(name)
-    if text is None:
-        text = account.texts[name] = json_text(make())
-    return text
 
 
 def json_text(value: Any) -> bytes:

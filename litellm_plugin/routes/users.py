@@ -7,22 +7,15 @@ from typing import Any
 from litellm_plugin import shapes
 from litellm_plugin.routes.inputs import current_caller, dates
 from litellm_plugin.routes.request_state import plugin
-from litellm_plugin.routes.responses import once
 from litellm_plugin.routes.routing import routes
 
 
 @routes.get("/user/info")
-def user_info() -> bytes:
+def user_info() -> dict[str, Any]:
     caller = current_caller()
     account = plugin.users.account(caller, for_service=True)
     audits = plugin.access.may_view_audit(caller)
-
-    def shape() -> dict[str, Any]:
-        return shapes.user_info(
-            account.user_id, account.info, account.team_ids, can_view_audit=audits
-        )
-
-    return once(account, "auditor" if audits else "user", shape)
+    return shapes.user_info(account.user_id, account.info, account.team_ids, can_view_audit=audits)
 
 
 @routes.get("/models")
@@ -31,12 +24,9 @@ def models() -> list[dict[str, Any]]:
 
 
 @routes.get("/teams")
-def teams() -> bytes | list[dict[str, Any]]:
+def teams() -> list[dict[str, Any]]:
     caller = current_caller()
-    account = plugin.users.account(caller)
-    if account.other_team_ids or plugin.teams.by_group:
-        return plugin.teams.of(caller, account)
-    return once(account, "teams", lambda: plugin.teams.of(caller, account))
+    return plugin.teams.of(caller, plugin.users.account(caller))
 
 
 @routes.get("/usage")

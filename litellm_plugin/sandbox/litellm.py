@@ -55,6 +55,11 @@ _KEY_ROUTES = {
 }
 _LIMITS = ("models", "metadata", "max_budget", "budget_duration", "tpm_limit", "rpm_limit")
 _USER_FIELDS = (*_LIMITS, "user_email", "user_alias", "user_role", "max_parallel_requests")
+_USER_V2_FIELDS = (
+    *(*_LIMITS, "user_id", "user_email", "user_alias", "user_role", "sso_user_id", "teams"),
+    *("spend", "budget_reset_at", "created_at", "updated_at", "object_permission"),
+    "model_max_budget",
+)
 _TEAM_FIELDS = (*_LIMITS, "team_alias", "blocked", "max_parallel_requests")
 _KEY_FIELDS = (*_LIMITS, "key_alias", "user_id", "team_id", "blocked", "max_parallel_requests")
 _TIMES = ("created_at", "updated_at", "settings_updated_at", "deleted_at", "budget_reset_at")
@@ -101,6 +106,7 @@ class LiteLLMStandIn:
         self.app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
         for method, path, handler in (
             ("GET", "/user/info", self.user_info),
+            ("GET", "/v2/user/info", self.user_info_v2),
             ("GET", "/user/list", self.user_list),
             ("POST", "/user/new", self.user_new),
             ("POST", "/user/update", self.user_update),
@@ -116,6 +122,7 @@ class LiteLLMStandIn:
             ("GET", "/model/info", self.model_info),
             ("GET", "/team/info", self.team_info),
             ("GET", "/team/list", self.team_list),
+            ("GET", "/v2/team/list", self.team_list_v2),
             ("POST", "/team/new", self.team_new),
             ("POST", "/team/update", self.team_update),
             ("POST", "/team/delete", self.team_delete),
@@ -173,23 +180,33 @@ class LiteLLMStandIn:
             "teams": [self._listed(team_id, user_id) for team_id in user["teams"]],
         }
 
+    def user_info_v2(self, query: Json) -> Json:
+        """``GET /v2/user/info``: the user's row alone."""
+        user_id = query.get("user_id", ADMIN)
+        if user_id not in self.store.users:
+            raise proxy_error(404, f"User not found: {user_id}")
+        user = self.store.users[user_id]
+        row = {name: value for name, value in user.items() if name in _USER_V2_FIELDS}
+        return {**row, "model_max_budget_usage": {}}
+
     def user_list(self, query: Json) -> Json:
-        """``GET /user/list``, by part of an e-mail; of a "_" in it any character is one."""
-        page = whole_number(query, "page", 1)
-        page_size = whole_number(query, "page_size", 25, most=100)
+        """``GET /user/list``, by parts of ids and of e-mails, whatever the case of letters.
+
+        Of a "_" in an e-mail any character is one.
+        """
         email = re.escape(query.get("user_email", "")).replace("_", ".")
+        ids = [part.strip().lower() for part in query.get("user_ids", "").split(",")]
         rows = [
-            user
+            {
+                **user,
+                "organization_memberships": None,
+                "key_count": len(self.store.keys_of(user_id=user["user_id"])),
+            }
             for user in self.store.users.values()
             if re.search(email, user["user_email"] or "", re.IGNORECASE)
+            and any(part in user["user_id"].lower() for part in ids)
         ]
-        return {
-            "users": rows[(page - 1) * page_size :][:page_size],
-            "total": len(rows),
-            "page": page,
-            "page_size": page_size,
-            "total_pages": -(-len(rows) // page_size),
-        }
+        return _page(query, "users", rows, page_size=25)
 
     def user_new(self, body: Json) -> Json:
         """``POST /user/new``."""
@@ -327,10 +344,12 @@ class LiteLLMStandIn:
         return {"key": named, "info": {**info, "status": self.store.key_status(key)}}
 
     def key_list(self, query: Json) -> Json:
-        """``GET /key/list``, the newest first; as whole rows only."""
+        """``GET /key/list``, by default the newest first; as whole rows only."""
+        oldest_first = query.get("sort_order") == "asc"
+        rows = list(self.store.keys.values())
         keys = [
-            _with_offsets(key)
-            for key in reversed(self.store.keys.values())
+            {**key, "expires": _zulu(key["expires"])}
+            for key in (rows if oldest_first else reversed(rows))
             if query.get("user_id") in {None, key["user_id"]}
             and query.get("key_alias") in {None, key["key_alias"]}
         ]
@@ -421,6 +440,23 @@ class LiteLLMStandIn:
         user_id, memberships = query.get("user_id"), self.store.memberships
         ids = (id_ for id_ in self.store.teams if not user_id or (id_, user_id) in memberships)
         return [self._listed(team_id, user_id) for team_id in ids]
+
+    def team_list_v2(self, query: Json) -> Json:
+        """``GET /v2/team/list``, of a user, the newest first; without keys and memberships."""
+        user_id = query.get("user_id")
+        if user_id is not None and user_id not in self.store.users:
+            raise detail(404, f"User not found, passed user_id={user_id}")
+        teams = reversed(self.store.teams.values())
+        rows = [
+            {
+                **team,
+                "members_count": len(team["members_with_roles"]),
+                "keys_count": len(self.store.keys_of(team_id=team["team_id"])),
+            }
+            for team in teams
+            if user_id is None or team["team_id"] in self.store.users[user_id]["teams"]
+        ]
+        return _page(query, "teams", rows, page_size=10)
 
     def team_new(self, body: Json) -> Json:
         """``POST /team/new``; the owner of the master key becomes the team's admin."""
@@ -633,6 +669,19 @@ class LiteLLMStandIn:
             message += "Unable to find token in cache or `LiteLLM_VerificationTokenTable`"
             raise proxy_error(401, message, kind="token_not_found_in_db", param="key")
         raise proxy_error(401, message, kind="auth_error", param="None")
+
+
+def _page(query: Json, name: str, rows: list[Json], *, page_size: int) -> Json:
+    """Return one page of rows; ``page_size`` is LiteLLM's own unless the query has another."""
+    page = whole_number(query, "page", 1)
+    page_size = whole_number(query, "page_size", page_size, most=100)
+    return {
+        name: rows[(page - 1) * page_size :][:page_size],
+        "total": len(rows),
+        "page": page,
+        "page_size": page_size,
+        "total_pages": -(-len(rows) // page_size),
+    }
 
 
 def _key_limit(query: Json) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from litellm_plugin import shapes
 from litellm_plugin.access import Access
 from litellm_plugin.accounts.caller import Caller
-from litellm_plugin.accounts.users import TEAMS, Users, user_tag
+from litellm_plugin.accounts.users import TEAMS, Users, keys_tag
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import Display
@@ -64,32 +64,29 @@ class Teams:
         self._display = display
 
     def of(self, caller: Caller, account: Account) -> list[Json]:
-        """Return the teams of the caller's account; those that LiteLLM can't tell of are left out.
+        """Return the teams of the caller's account, but for those that LiteLLM can't tell of."""
 
-        Where all of them are whole and :attr:`by_group` is false, it depends on nothing else.
-        """
-        known: dict[str, Any] = {row["team_id"]: {"team_info": row} for row in account.whole_teams}
-        unknown = account.other_team_ids
-        if unknown:
-            read: list[tuple[str, Any]] = self._cache.read(
-                ("teams", caller.name, *unknown),
-                (TEAMS,),
-                lambda: self._litellm.teams(unknown),
-                weight=len,
-                stale=caller.note_stale,
-            )
-            known |= read
-        teams = [shapes.team(known[id_], id_) for id_ in account.team_ids if id_ in known]
+        def read() -> list[Json]:
+            if not account.team_ids:
+                return []
+            whole = self._litellm.teams_of(account.user_id)
+            known: dict[str, Any] = {row["team_id"]: {"team_info": row} for row in whole}
+            others = [team_id for team_id in account.team_ids if team_id not in known]
+            known |= self._litellm.teams(others)
+            return [shapes.team(known[id_], id_) for id_ in account.team_ids if id_ in known]
+
+        teams = self._cache.read(
+            ("teams", caller.name, account.user_id, *account.team_ids),
+            (TEAMS,),
+            read,
+            seconds=self._cache.account_seconds,
+            weight=len,
+            stale=caller.note_stale,
+        )
         return [
             shapes.without_budget(team) if self._hides_budget(caller, team) else team
             for team in teams
         ]
-
-    @property
-    def by_group(self) -> bool:
-        """Whether who manages a team is shown its budget otherwise than its other members."""
-        display = self._display
-        return display.hide_team_budget_for_managers != display.hide_team_budget_for_members
 
     def usable(self, team_id: str, caller: Caller, account: Account | None) -> str:
         """Return a team id that the caller may make keys in.
@@ -122,8 +119,10 @@ class Teams:
         """
         account = None if caller.service else self._own_account(caller, team_id)
         member = account is not None and account.in_team(team_id)
-        # Who is shown what goes by the team's owner, and so a member may have to be looked up too.
-        asked = self.by_group or not member
+        # Managers may be shown budgets otherwise than members, and a member may be a manager.
+        display = self._display
+        differ = display.hide_team_budget_for_managers != display.hide_team_budget_for_members
+        asked = differ or not member
         manager = asked and not caller.service and self._managed(team_id, caller)
         if not (caller.service or member or manager):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
@@ -132,7 +131,7 @@ class Teams:
             raise BadRequest("LiteLLM can't tell the usage of a team with a comma in its id")
         report = self._reports.read(
             ("team-usage", caller.name, team_id),
-            (user_tag(user_id or ""),),  # it names their keys, among others
+            (keys_tag(user_id or ""),),  # it names their keys, among others
             partial(self._litellm.team_activity, team_id),
             (start, end),
             stale=caller.note_stale,

@@ -149,11 +149,20 @@ def paths(world: World) -> dict[str, int]:
     return Counter(call.path for call in reads if not call.path.startswith("/health"))
 
 
-OWN = {"/user/info": 1, "/model/info": 1, "/user/daily/activity/aggregated": 1}
+ACCOUNT = {"/v2/user/info": 1, "/key/list": 1, "/v2/team/list": 1}
+USAGE = {"/user/daily/activity/aggregated": 1}
+OWN = {**ACCOUNT, **USAGE, "/model/info": 1}
+
+
+def without_teams(calls: dict[str, int]) -> dict[str, int]:
+    """Return what a page costs whose user is in no team."""
+    return {path: count for path, count in calls.items() if path != "/v2/team/list"}
+
+
 ADMINS = {"/team/list": 1, "/vector_store/list": 1, "/v1/mcp/server": 1}
 
 
-def test_a_page_with_five_teams_costs_three_calls(world: World) -> None:
+def test_a_page_with_five_teams_costs_five_calls(world: World) -> None:
     answers = open_page(world, PLAIN)
     assert paths(world) == OWN
     assert world.litellm.writes == []
@@ -216,19 +225,19 @@ def test_what_is_the_same_for_all_is_asked_once(world: World) -> None:
     open_page(world, OTHER)
     world.litellm.calls.clear()
     open_page(world, PLAIN)
-    assert paths(world) == {"/user/info": 1, "/user/daily/activity/aggregated": 1}
+    assert paths(world) == ACCOUNT | USAGE
     assert_only_about(world, PLAIN)
 
 
 @pytest.mark.parametrize("at_once", [1, BROWSER])
-def test_the_page_that_provisions_its_user_costs_five_reads(
+def test_the_page_that_provisions_its_user_costs_two_reads_more(
     open_furnished: Any, at_once: int
 ) -> None:
     world = open_furnished(known=False)
     open_page(world, PLAIN, at_once)
     assert [call.path for call in world.litellm.writes] == ["/user/new", "/user/update"]
     # Before the user is made, after it, and into the next snapshot.
-    assert paths(world) == OWN | {"/user/info": 3}
+    assert paths(world) == without_teams(OWN) | {"/v2/user/info": 3}
     assert_only_about(world, PLAIN)
     world.litellm.calls.clear()
     open_page(world, PLAIN, at_once)
@@ -257,7 +266,9 @@ def test_two_workers_make_one_user(open_furnished: Any) -> None:
     assert_only_about(world, PLAIN)
 
 
-def test_a_write_through_one_worker_costs_each_one_call_more(open_furnished: Any) -> None:
+def test_a_write_through_one_worker_costs_each_the_keys_and_their_usage(
+    open_furnished: Any,
+) -> None:
     world = open_furnished(workers=2)
     open_page(world, PLAIN)
     (key,) = world.get(PLAIN, "/keys")
@@ -265,10 +276,10 @@ def test_a_write_through_one_worker_costs_each_one_call_more(open_furnished: Any
     assert answer.status_code == 200
     world.litellm.calls.clear()
     open_page(world, PLAIN)
-    assert paths(world)["/user/info"] == 2
+    assert paths(world) == {"/key/list": 2} | USAGE
 
 
-def test_a_write_costs_one_call_more_and_no_other_user_anything(world: World) -> None:
+def test_a_write_costs_the_keys_and_their_usage_and_no_other_user_anything(world: World) -> None:
     for who in (PLAIN, OTHER):
         open_page(world, who)
     (key,) = world.get(PLAIN, "/keys")
@@ -279,7 +290,7 @@ def test_a_write_costs_one_call_more_and_no_other_user_anything(world: World) ->
     open_page(world, OTHER)
     assert world.litellm.calls == []
     open_page(world, PLAIN)
-    assert paths(world)["/user/info"] == 1
+    assert paths(world) == {"/key/list": 1} | USAGE
     assert_only_about(world, PLAIN)
 
 
@@ -324,12 +335,15 @@ def test_threads_in_any_order_make_one_user(open_furnished: Any, who: str) -> No
 
 # What the page costs where nothing is kept: by how many requests are under way at once, as
 # those share their calls all the same.
-UNCACHED = {1: {**OWN, "/user/info": 7}, BROWSER: {**OWN, "/user/info": 2}}
+UNCACHED = {
+    at_once: {**OWN, "/v2/user/info": users, "/key/list": 2, "/v2/team/list": 2}
+    for at_once, users in ((1, 7), (BROWSER, 2))
+}
 
 
 @pytest.mark.parametrize(("who", "more"), [(PLAIN, {}), (ADMIN, ADMINS)])
 @pytest.mark.parametrize(("at_once", "calls"), UNCACHED.items())
-def test_without_the_cache_a_page_costs_nine_calls_or_four_if_they_overlap(
+def test_without_the_cache_a_page_costs_thirteen_calls_or_eight_if_they_overlap(
     open_furnished: Any, who: str, more: dict[str, int], at_once: int, calls: dict[str, int]
 ) -> None:
     world = open_furnished(0)

@@ -130,17 +130,18 @@ def _rebudgets(team: str) -> Callable[[World, int, int], TestResponse]:
     return lambda world, number, worker: rebudget(world, team, number, worker)
 
 
-USER, OWN_USE, TEAM_USE = (
-    "/user/info",
+KEYS, TEAMS, OWN_USE, TEAM_USE = (
+    "/key/list",
+    "/v2/team/list",
     "/user/daily/activity/aggregated",
     "/team/daily/activity/aggregated",
 )
 MEETINGS = {
-    "keys": Meeting("bob", "/keys", USER, of_key, _renames),
+    "keys": Meeting("bob", "/keys", KEYS, of_key, _renames),
     "usage": Meeting("bob", f"/usage?{PERIOD}", OWN_USE, of_use, _renames),
     "team usage": Meeting("bob", f"/teams/{TEAM}/usage?{PERIOD}", TEAM_USE, of_use, _renames),
-    "others' teams": Meeting("bob", "/teams", USER, of_team(TEAM), _rebudgets(TEAM)),
-    "own teams": Meeting(ADMIN, "/teams", USER, of_team(TEAM), _rebudgets(TEAM)),
+    "others' teams": Meeting("bob", "/teams", TEAMS, of_team(TEAM), _rebudgets(TEAM)),
+    "own teams": Meeting(ADMIN, "/teams", TEAMS, of_team(TEAM), _rebudgets(TEAM)),
     "whole teams": Meeting(ADMIN, "/teams", "/team/info", of_team(DOCS), _rebudgets(DOCS)),
     "managed": Meeting(ADMIN, "/teams/managed", "/team/list", of_team(TEAM), _rebudgets(TEAM)),
 }
@@ -242,7 +243,7 @@ def test_first_visits_through_all_workers_at_once_make_one_user_each(
     world: World, submit: Submit
 ) -> None:
     # Every worker has been told that there is no such user before any of them goes on.
-    unknown = Hold(asks("GET", "/user/info"), WORKERS * len(NEW), together=True)
+    unknown = Hold(asks("GET", "/v2/user/info"), WORKERS * len(NEW), together=True)
     world.litellm.acted = unknown
     visits = [
         (who, submit(world.get, who, path, worker=worker))
@@ -265,7 +266,7 @@ def test_a_first_visit_that_litellm_reports_as_failed_makes_one_user(
         if call.path == "/user/new":
             raise FailsError
 
-    unknown = Hold(asks("GET", "/user/info"), WORKERS, together=True)
+    unknown = Hold(asks("GET", "/v2/user/info"), WORKERS, together=True)
     world.litellm.acted = fail
     visits = [
         submit(world.ask, NEW[0], "GET", "/user/info", worker=worker) for worker in range(WORKERS)

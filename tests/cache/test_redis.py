@@ -71,7 +71,7 @@ def read(worker: Worker, source: Source, key: str = "k", scopes: tuple[str, ...]
 @pytest.mark.parametrize(
     "value",
     [
-        Account("a@example.com", {"spend": 0.5}, [{"token": "9c1185"}], ["t1"], "a@example.com"),
+        Account("a@example.com", {"spend": 0.5}, ["t1"], "a@example.com"),
         Entity("User", frozenset({"group:default/a", "group:default/b"}), None, "a@example.com"),
         [("t1", {"team_info": {}})],
         [{"model_name": "gpt-4o"}],

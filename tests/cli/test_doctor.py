@@ -64,10 +64,10 @@ def both(*breaks: Break) -> Break:
 
 def virtual_key(role: str | None) -> Break:
     info = {"user_id": "ci" if role else None, "key_alias": "ci-key", "expires": None}
-    user = {"user_id": "ci", "user_info": {"user_id": "ci", "user_role": role}}
+    user = {"user_id": "ci", "user_role": role}
     return both(
         answers("litellm", "/key/info", Reply(json={"key": "x", "info": info})),
-        answers("litellm", "/user/info", Reply(json={**user, "keys": [], "teams": []})),
+        answers("litellm", "/v2/user/info", Reply(json=user)),
     )
 
 

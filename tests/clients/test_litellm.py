@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,7 +17,14 @@ from requests_mock.request import _RequestObjectProxy as Sent
 from litellm_plugin.clients import deadline, http
 from litellm_plugin.clients import litellm as module
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
-from litellm_plugin.clients.litellm import MAX_PAGES, PAGE_SIZE, Account, LiteLLM
+from litellm_plugin.clients.litellm import (
+    MAX_KEY_PAGES,
+    MAX_PAGES,
+    PAGE_SIZE,
+    WITHOUT_V2,
+    Account,
+    LiteLLM,
+)
 from litellm_plugin.config.settings import Timeouts
 from litellm_plugin.errors import UpstreamError, UsageUnavailable
 from tests.clients.server import Peer, Server, answer
@@ -34,7 +42,8 @@ NEWEST = (
 
 # What every public method sends: its arguments, path and query as sent, body.
 CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
-    "account": (("a b+c@x.org",), "/user/info?user_id=a%20b%2Bc%40x.org", None),
+    "account": (("a b+c@x.org",), "/v2/user/info?user_id=a%20b%2Bc%40x.org", None),
+    "whole_account": (("a b+c@x.org",), "/user/info?user_id=a%20b%2Bc%40x.org", None),
     "create_user": (({"user_id": "bob"},), "/user/new", {"user_id": "bob"}),
     "update_user": (({"user_id": "bob"},), "/user/update", {"user_id": "bob"}),
     "generate_key": (({"key_alias": "ci"},), "/key/generate", {"key_alias": "ci"}),
@@ -110,10 +119,9 @@ def sent(requests_mock: Mocker) -> list[str]:
     return [asked.url.removeprefix(BASE) for asked in requests_mock.request_history]
 
 
-def account_of(client: LiteLLM, requests_mock: Mocker, **parts: Any) -> Account:
-    """Return the account that LiteLLM tells with these ``keys`` and ``teams``."""
-    body = {"user_info": {"user_id": "bob"}, **parts}
-    requests_mock.get(f"{BASE}/user/info", json=body)
+def account_of(client: LiteLLM, requests_mock: Mocker, **row: Any) -> Account:
+    """Return the account that LiteLLM tells with this row."""
+    requests_mock.get(f"{BASE}/v2/user/info", json={"user_id": "bob", **row})
     account = client.account("bob")
     assert account is not None
     return account
@@ -129,7 +137,7 @@ class TestWhatIsSent:
     def test_every_method_is_looked_at(self) -> None:
         # These look at what comes back, and have tests of their own.
         public = {name for name in vars(LiteLLM) if not name.startswith("_")}
-        assert CALLS.keys() == public - {"works", "version", "own_key"}
+        assert CALLS.keys() == public - {"works", "version", "own_key", "keys_of", "teams_of"}
 
     @pytest.mark.parametrize("name", CALLS)
     def test_path_query_body_and_key(
@@ -331,21 +339,11 @@ class TestErrors:
         assert MASTER_KEY not in caplog.text
 
 
-class TestAccount:
-    def test_a_known_user_has_info_keys_and_teams(
-        self, client: LiteLLM, requests_mock: Mocker
-    ) -> None:
-        info = {"user_id": "bob", "max_budget": 20.0, "spend": 0.5}
-        keys, teams = [{"token": HASH, "key_alias": "ci"}], [{"team_id": "t1"}, "t2"]
-        body = {"user_id": "bob", "user_info": info, "keys": keys, "teams": teams}
-        requests_mock.get(f"{BASE}/user/info", json=body)
+LOOKED_UP = {"account": "/v2/user/info", "whole_account": "/user/info"}
 
-        account = client.account("bob")
 
-        assert account is not None
-        assert (account.user_id, account.keys, account.team_ids) == ("bob", keys, ["t1", "t2"])
-        assert info.items() <= account.info.items()
-
+@pytest.mark.parametrize(("method", "path"), LOOKED_UP.items())
+class TestEitherAccount:
     @pytest.mark.parametrize(
         "body",
         [
@@ -363,49 +361,68 @@ class TestAccount:
         ],
     )
     def test_an_answer_whose_user_has_no_id_means_an_unknown_user(
-        self, client: LiteLLM, requests_mock: Mocker, body: Any
+        self, client: LiteLLM, requests_mock: Mocker, method: str, path: str, body: Any
     ) -> None:
-        requests_mock.get(f"{BASE}/user/info", json=body)
+        requests_mock.get(BASE + path, json=body)
 
-        assert client.account("bob") is None
+        assert getattr(client, method)("bob") is None
 
-    def test_404_means_an_unknown_user(self, client: LiteLLM, requests_mock: Mocker) -> None:
-        body = {"error": {"message": "User bob not found", "code": "404"}}
-        requests_mock.get(f"{BASE}/user/info", status_code=404, json=body)
+    def test_404_means_an_unknown_user(
+        self, client: LiteLLM, requests_mock: Mocker, method: str, path: str
+    ) -> None:
+        body = {"error": {"message": "User not found: bob", "code": "404"}}
+        requests_mock.get(BASE + path, status_code=404, json=body)
 
-        assert client.account("bob") is None
+        assert getattr(client, method)("bob") is None
+        assert sent(requests_mock) == [f"{path}?user_id=bob"]
 
     @pytest.mark.parametrize("status", [400, 401, 403, 410, 429, 500, 503])
     def test_no_other_error_means_an_unknown_user(
-        self, client: LiteLLM, requests_mock: Mocker, status: int
+        self, client: LiteLLM, requests_mock: Mocker, method: str, path: str, status: int
     ) -> None:
         body = {"error": {"message": "User bob not found"}}
-        requests_mock.get(f"{BASE}/user/info", status_code=status, json=body)
+        requests_mock.get(BASE + path, status_code=status, json=body)
 
-        assert error_of(client, "account").answered == status
+        assert error_of(client, method).answered == status
 
     @pytest.mark.parametrize("body", [None, [], "bob", 5, True])
     def test_nonsense_is_an_error_and_no_unknown_user(
-        self, client: LiteLLM, requests_mock: Mocker, body: Any
+        self, client: LiteLLM, requests_mock: Mocker, method: str, path: str, body: Any
     ) -> None:
-        requests_mock.get(f"{BASE}/user/info", text=json.dumps(body))
+        requests_mock.get(BASE + path, text=json.dumps(body))
 
-        assert error_of(client, "account").message == "LiteLLM's answer about the user is no object"
+        assert error_of(client, method).message == "LiteLLM's answer about the user is no object"
 
-    def test_old_versions_have_the_fields_on_top(
+
+def rows_of(*ids: str, pages: int = 1) -> dict[str, Any]:
+    """Return a page of ``/user/list``."""
+    return {"users": [{"user_id": id_, "spend": 1.0} for id_ in ids], "total_pages": pages}
+
+
+MISSING: dict[str, Any] = {"status_code": 404, "json": {"detail": "Not Found"}}
+PROXY: dict[str, Any] = {"status_code": 404, "text": "<h1>404 Not Found</h1>"}
+
+
+class TestAccount:
+    def test_the_users_own_row_is_enough(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        account = account_of(client, requests_mock, max_budget=20.0, spend=0.5, teams=["t1", "t2"])
+
+        assert (account.user_id, account.team_ids) == ("bob", ["t1", "t2"])
+        assert {"max_budget": 20.0, "spend": 0.5}.items() <= account.info.items()
+
+    def test_all_that_is_told_is_in_the_whole_account(
         self, client: LiteLLM, requests_mock: Mocker
     ) -> None:
-        requests_mock.get(f"{BASE}/user/info", json={"user_id": "bob", "max_budget": 3})
+        own = {"user_id": "bob", "spend": 0.5, "organization_memberships": [{"user_role": "x"}]}
+        body = {"user_info": own, "keys": [{"token": HASH}], "teams": [{"team_id": "t1"}, "t2"]}
+        requests_mock.get(f"{BASE}/user/info", json=body)
 
-        account = client.account("bob")
+        account = client.whole_account("bob")
 
         assert account is not None
-        assert (account.info["max_budget"], account.keys, account.team_ids) == (3, [], [])
-
-    def test_rows_that_are_none_are_left_out(self, client: LiteLLM, requests_mock: Mocker) -> None:
-        account = account_of(client, requests_mock, keys=[None, 5, {"token": HASH}], teams={})
-
-        assert (account.keys, account.team_ids) == ([{"token": HASH}], [])
+        assert account.team_ids == ["t1", "t2"]
+        assert account.info["keys"] == [{"token": HASH}]
+        assert own.items() <= account.info.items()
 
     def test_team_ids_come_from_rows_and_from_bare_ids(
         self, client: LiteLLM, requests_mock: Mocker
@@ -429,12 +446,153 @@ class TestAccount:
     ) -> None:
         assert account_of(client, requests_mock, teams=teams).in_team("t1") is member
 
-    def test_a_key_is_found_by_its_hash_only(self, client: LiteLLM, requests_mock: Mocker) -> None:
-        row = {"token": HASH, "key_alias": "ci", "key_name": "sk-...abcd"}
-        account = account_of(client, requests_mock, keys=[{"key_alias": "none"}, row])
+    @pytest.mark.parametrize("missing", [MISSING, PROXY], ids=["LiteLLM", "a reverse proxy"])
+    def test_a_missing_route_is_no_unknown_user_and_is_not_asked_for_again(
+        self, client: LiteLLM, requests_mock: Mocker, missing: Any
+    ) -> None:
+        requests_mock.get(f"{BASE}/v2/user/info", **missing)
+        requests_mock.get(f"{BASE}/user/list", json=rows_of("bob"))
 
-        assert account.key(HASH) == row
-        assert [account.key(other) for other in ("ci", "sk-...abcd", "", HASH[:-1])] == [None] * 4
+        for _ in range(2):
+            account = client.account("bob")
+            assert account is not None
+            assert account.info["spend"] == 1.0
+
+        listed = "/user/list?user_ids=bob&page_size=100"
+        assert sent(requests_mock) == ["/v2/user/info?user_id=bob", listed, listed]
+
+    def test_the_missing_route_is_looked_for_again_after_minutes(
+        self, client: LiteLLM, requests_mock: Mocker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        requests_mock.get(f"{BASE}/v2/user/info", **MISSING)
+        requests_mock.get(f"{BASE}/user/list", json=rows_of())
+        assert client.account("bob") is None
+        later = time.monotonic() + WITHOUT_V2
+        monkeypatch.setattr("time.monotonic", lambda: later)
+
+        assert account_of(client, requests_mock).user_id == "bob"
+
+    def test_only_the_id_itself_is_the_user(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        requests_mock.get(f"{BASE}/v2/user/info", **MISSING)
+        requests_mock.get(f"{BASE}/user/list", json=rows_of("Bob", "bob@example.com", "bobby"))
+
+        assert client.account("bob") is None
+
+    @pytest.mark.parametrize("user_id", ["bob", "bob,eve"])
+    def test_what_the_list_cannot_tell_the_dear_read_does(
+        self, client: LiteLLM, requests_mock: Mocker, user_id: str
+    ) -> None:
+        requests_mock.get(f"{BASE}/v2/user/info", **MISSING)
+        requests_mock.get(f"{BASE}/user/list", json=rows_of("bobby", pages=2))
+        requests_mock.get(f"{BASE}/user/info", json={"user_info": {"user_id": user_id}})
+
+        account = client.account(user_id)
+
+        assert account is not None
+        assert account.user_id == user_id
+
+    @pytest.mark.parametrize("status", [404, 500])
+    def test_a_list_that_fails_makes_nobody_unknown(
+        self, client: LiteLLM, requests_mock: Mocker, status: int
+    ) -> None:
+        requests_mock.get(f"{BASE}/v2/user/info", **MISSING)
+        requests_mock.get(f"{BASE}/user/list", status_code=status, json={"detail": "Not Found"})
+
+        assert error_of(client, "account").answered == status
+
+
+PARTS = {
+    "keys_of": ("/key/list", "keys", "token"),
+    "teams_of": ("/v2/team/list", "teams", "team_id"),
+}
+
+
+@pytest.mark.parametrize(("method", "part"), PARTS.items())
+class TestParts:
+    def test_all_pages_are_read_in_their_order(
+        self, client: LiteLLM, requests_mock: Mocker, method: str, part: tuple[str, str, str]
+    ) -> None:
+        path, name, id_ = part
+
+        def page(asked: Any, _: Any) -> Any:
+            number = asked.qs.get("page", ["1"])[0]
+            row = {id_: number, "object_permission_id": None}
+            return {name: [row], "total_pages": 3}
+
+        requests_mock.get(BASE + path, json=page)
+
+        assert [row[id_] for row in getattr(client, method)("a b")] == ["1", "2", "3"]
+        assert all("user_id=a%20b" in asked for asked in sent(requests_mock))
+
+    @pytest.mark.parametrize("body", [{}, [], None, {"rows": []}, {"keys": None}, {"keys": ["x"]}])
+    def test_an_answer_without_rows_is_an_error_and_not_none(
+        self,
+        client: LiteLLM,
+        requests_mock: Mocker,
+        method: str,
+        part: tuple[str, str, str],
+        body: Any,
+    ) -> None:
+        requests_mock.get(BASE + part[0], text=json.dumps(body))
+
+        with pytest.raises(UpstreamError, match="has no list of"):
+            getattr(client, method)("bob")
+
+    @pytest.mark.parametrize("status", [400, 404, 429, 500, 503])
+    def test_a_part_that_fails_is_an_error_and_not_none(
+        self,
+        client: LiteLLM,
+        requests_mock: Mocker,
+        method: str,
+        part: tuple[str, str, str],
+        status: int,
+    ) -> None:
+        def page(asked: Any, context: Any) -> Any:
+            if "page" in asked.qs:
+                context.status_code = status
+                return {"detail": {"error": "no"}}
+            return {part[1]: [], "total_pages": 2}
+
+        requests_mock.get(BASE + part[0], json=page)
+
+        with pytest.raises(UpstreamError) as caught:
+            getattr(client, method)("bob")
+        assert caught.value.answered == status
+
+
+class TestKeysOfAUser:
+    def test_thousands_are_read_at_once(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        first = {"keys": [{"token": "first"}], "total_pages": MAX_KEY_PAGES + 1}
+        requests_mock.get(f"{BASE}/key/list", json=first)
+        rows = [{"token": str(number)} for number in range(600)]
+        body = {"user_info": {"user_id": "bob"}, "keys": rows}
+        requests_mock.get(f"{BASE}/user/info", json=body)
+
+        assert client.keys_of("bob") == rows
+        assert len(requests_mock.request_history) == 2
+
+
+class TestTeamsOfAUser:
+    def test_rows_that_leave_object_permissions_out_are_not_whole(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        rows = [
+            {"team_id": "none", "object_permission": None, "object_permission_id": None},
+            {"team_id": "told", "object_permission": {"vector_stores": []}},
+            {"team_id": "left out", "object_permission": None, "object_permission_id": "o1"},
+            {"team_id": "not said"},
+            {"object_permission_id": None},
+        ]
+        requests_mock.get(f"{BASE}/v2/team/list", json={"teams": rows, "total_pages": 1})
+
+        assert [row["team_id"] for row in client.teams_of("bob")] == ["none", "told"]
+
+    def test_without_the_route_no_row_is_whole(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        requests_mock.get(f"{BASE}/v2/team/list", **MISSING)
+
+        assert client.teams_of("bob") == []
 
 
 class TestLists:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.fakes.network import NOTHING, Asked, Reply, dropped
 
@@ -112,10 +113,63 @@ class Call:
         return {"method": self.method, "path": self.target, "body": self.body}
 
 
+# What ``GET /user/info`` says is told by these too, each its part: by the parameter that names
+# the user.
+PARTS = {
+    "/v2/user/info": "user_id",
+    "/user/list": "user_ids",
+    "/key/list": "user_id",
+    "/v2/team/list": "user_id",
+}
+
+
+NOT_IN_V2 = {"user_info", "keys", "organization_id", "organization_memberships"}
+
+
+def part_of(reply: Reply, path: str, user_id: str) -> Reply:
+    """Return what a path of :data:`PARTS` answers where ``/user/info`` has ``reply``."""
+    data = reply.json
+    if reply.status != 404 and (reply.status >= 300 or not isinstance(data, dict)):
+        return reply
+    data = data if reply.status < 300 and isinstance(data, dict) else {}
+    own = data.get("user_info", data)
+    known = isinstance(own, dict) and bool(own.get("user_id"))
+    keys = [key for key in data.get("keys") or () if isinstance(key, dict)]
+    teams = data.get("teams") or []
+    if path == "/key/list":
+        pages = int(bool(keys))
+        return Reply(json={"keys": keys, "total_count": len(keys), "total_pages": pages})
+    if path == "/v2/team/list" and known:
+        rows = [
+            {
+                name: value
+                for name, value in team.items()
+                if name not in {"keys", "team_memberships"}
+            }
+            # Rows from before LiteLLM told the memberships lack other fields as well.
+            | ({"object_permission_id": None} if "object_permission_id" not in team else {})
+            for team in teams
+            if isinstance(team, dict) and "team_memberships" in team
+        ]
+        return Reply(json={"teams": rows, "total": len(rows), "total_pages": int(bool(rows))})
+    if path == "/user/list":
+        users = [{**own, "teams": teams, "key_count": len(keys)}] if known else []
+        return Reply(json={"users": users, "total": len(users), "total_pages": len(users)})
+    if not known:
+        unknown = _error(404, f"User not found: {user_id}")
+        detail = Reply(404, {"detail": {"error": f"User not found, passed user_id={user_id}"}})
+        return detail if path == "/v2/team/list" else unknown
+    ids = [team.get("team_id") if isinstance(team, dict) else team for team in teams]
+    row = {**data, **own, "teams": ids}
+    return Reply(json={name: row[name] for name in row.keys() - NOT_IN_V2})
+
+
 class FakeLiteLLM:
     """Answers with the first rule that fits and is not used up, else 599.
 
-    Whoever comes without the master key gets LiteLLM's 401, but for its health.
+    A rule for ``GET /user/info`` holds for the paths of :data:`PARTS` as well, for each as often
+    as for itself, unless they have rules of their own. Whoever comes without the master key gets
+    LiteLLM's 401, but for its health.
     """
 
     def __init__(self, base_url: str = BASE_URL, master_key: str = MASTER_KEY) -> None:
@@ -123,6 +177,7 @@ class FakeLiteLLM:
         self.master_key = master_key
         self.rules: list[Rule] = []
         self.calls: list[Call] = []
+        self._derived: dict[tuple[int, str, str], Rule] = {}
         self._lock = threading.Lock()
 
     def script(self, rules: Iterable[Mapping[str, Any]]) -> None:
@@ -169,6 +224,7 @@ class FakeLiteLLM:
         """Drop all rules and calls."""
         self.rules.clear()
         self.calls.clear()
+        self._derived.clear()
 
     @property
     def reads(self) -> list[Call]:
@@ -206,7 +262,31 @@ class FakeLiteLLM:
         for rule in self.rules:
             if rule.fits(asked):
                 return rule
+        if asked.method == "GET" and asked.path in PARTS:
+            rules = list(self._of_account(asked))
+            if asked.path in {"/key/list", "/v2/team/list"}:
+                # They are asked once the user is known.
+                known = [rule for rule in rules if rule.reply.status != 404 and rule.reply.json]
+                rules = known or rules
+            if rules:
+                return rules[0]
         return Rule(asked.path, _error(599, f"no rule for {asked.method} {asked.path}"))
+
+    def _of_account(self, asked: Asked) -> Iterator[Rule]:
+        """Yield what rules for ``GET /user/info`` make of a question for a part of an account."""
+        user_id = dict(asked.parameters).get(PARTS[asked.path])
+        if not user_id:
+            return
+        whole = replace(asked, path="/user/info", query=urlencode({"user_id": user_id}))
+        for rule in self.rules:
+            name = (id(rule), asked.path, user_id)
+            if name not in self._derived:
+                if rule.path != "/user/info" or not rule.fits(whole):
+                    continue
+                part = part_of(rule.reply, asked.path, user_id)
+                self._derived[name] = replace(rule, path=None, query={}, reply=part)
+            if self._derived[name].times != 0:
+                yield self._derived[name]
 
 
 def _error(status: int, message: str) -> Reply:

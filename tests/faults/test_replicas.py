@@ -129,7 +129,7 @@ class Gate:
     """Counts what LiteLLM is asked, and lets calls wait for each other.
 
     Attributes:
-        calls: How often each was made, as ``GET /user/info``.
+        calls: How often each was made, as ``GET /v2/user/info``.
         meetings: By call, where the first ones of that kind wait for each other.
     """
 
@@ -148,7 +148,7 @@ class Gate:
 
     @property
     def looked_up(self) -> int:
-        return self.calls["GET /user/info"]
+        return self.calls["GET /v2/user/info"]
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ def test_a_write_through_one_replica_is_seen_through_the_other_at_once(
 
 def test_two_first_visits_make_one_user(replicas: tuple[Replica, Replica], litellm: Gate) -> None:
     litellm.meetings = {
-        "GET /user/info": threading.Barrier(2, timeout=MEETING),  # both find nobody
+        "GET /v2/user/info": threading.Barrier(2, timeout=MEETING),  # both find nobody
         "POST /user/new": threading.Barrier(2, timeout=MEETING),  # in vain
     }
     with ThreadPoolExecutor(2) as pool:

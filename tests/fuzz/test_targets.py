@@ -160,7 +160,7 @@ def test_a_key_that_is_not_guarded_is_noticed(rig: Rig, monkeypatch: pytest.Monk
     def unguarded(self: Keys, caller: Caller, token: str) -> OwnedKey:
         account = self._users.find(caller, fresh=True)
         assert account is not None
-        return OwnedKey(token, caller, account)
+        return OwnedKey(token, caller, account, {})
 
     rig.ask("bob", "GET", "/keys")
     before = stateful.rows(rig)

@@ -63,7 +63,7 @@ def test_a_request_and_its_calls_are_one_trace(
     (asked,) = [
         span
         for span in by_kind(made, SpanKind.CLIENT)
-        if told(span)["http.url"].endswith(":4787/user/info")
+        if told(span)["http.url"].endswith(":4787/v2/user/info")
     ]
     assert {format_trace_id(span.context.trace_id) for span in (served, asked)} == {TRACE}
     assert served.parent is not None

@@ -154,7 +154,7 @@ def test_who_has_an_account_of_their_own_costs_no_further_call(
     service: Service, known_bob: FakeLiteLLM, backstage: FakeBackstage, bob: Headers
 ) -> None:
     assert service().get("/keys", headers=bob).status_code == 200
-    assert [call.path for call in known_bob.calls] == ["/user/info"]
+    assert [call.path for call in known_bob.calls] == ["/v2/user/info", "/key/list"]
     assert backstage.asked_of("catalog") == []
 
 
@@ -236,7 +236,7 @@ def test_an_email_that_is_not_one_persons_and_one_accounts_counts_for_nobody(
     listed = [{"user_email": BOB, **row} for row in rows]
     litellm.get("/user/list", json={"users": listed, "total_pages": 1})
     assert service().get("/keys", headers=bob).status_code == 409
-    assert sum(call.path == "/user/info" for call in litellm.reads) <= 2
+    assert sum(call.path == "/v2/user/info" for call in litellm.reads) <= 2
 
 
 def test_no_email_counts_while_the_catalog_can_not_vouch_for_it(

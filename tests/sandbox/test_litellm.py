@@ -236,6 +236,9 @@ def test_it_refuses_in_litellms_words_and_changes_nothing(
     [
         ("/user/info", {"user_id": "nope"}, 404, "User nope not found"),
         ("/user/info", {"user_id": ""}, 404, "User  not found"),
+        ("/v2/user/info", {"user_id": "nope"}, 404, "User not found: nope"),
+        ("/v2/team/list", {"user_id": "nope"}, 404, "User not found, passed user_id=nope"),
+        ("/user/list", {"page_size": 101}, 422, "less_than_equal"),
         ("/key/info", {"key": "nope"}, 404, "Key not found in database"),
         ("/team/info", {"team_id": "nope"}, 404, "Team not found, passed team id: nope."),
         ("/team/info", {}, 422, "No team id passed in"),
@@ -289,6 +292,32 @@ class TestUsers:
         ]
         assert [row["user_id"] for row in team["team_memberships"]] == ["bob"]
         assert team["keys"][0]["token"] == bobs_key["token"]
+
+    def test_each_part_of_a_user_is_told_by_itself(
+        self, get: Ask, post: Ask, bobs_key: Any
+    ) -> None:
+        post("/key/generate", {"user_id": "bob", "key_alias": "second"})
+        whole = get("/user/info", user_id="bob")[1]
+        row = get("/v2/user/info", user_id="bob")[1]
+        assert row.items() <= {**whole["user_info"]}.items()
+        assert "organization_memberships" not in row
+        query = {"user_id": "bob", "sort_order": "asc"}
+        keys = get("/key/list", **query)[1]["keys"]
+        assert [key["token"] for key in keys] == [key["token"] for key in whole["keys"]]
+        assert get("/key/list", user_id="bob")[1]["keys"] == keys[::-1]
+        (team,) = get("/v2/team/list", user_id="bob")[1]["teams"]
+        assert team["keys_count"] == len(whole["teams"][0]["keys"])
+        assert team.keys().isdisjoint({"keys", "team_memberships"})
+
+    def test_users_are_listed_by_parts_of_their_ids(
+        self, get: Ask, post: Ask, bobs_key: Any
+    ) -> None:
+        post("/user/new", {"user_id": "Bobby", "auto_create_key": False})
+        found = get("/user/list", user_ids="bob")[1]["users"]
+        assert [(user["user_id"], user["key_count"]) for user in found] == [
+            ("bob", 1),
+            ("Bobby", 0),
+        ]
 
     def test_a_key_without_a_team_has_none_as_text(self, get: Ask, post: Ask) -> None:
         post("/user/new", {"user_id": "eve"})
