@@ -133,7 +133,7 @@ def _team(row: Json) -> None:
         assert 0 <= hidden["budget_pct"] <= 100
         assert hidden["budget_status"] in {"ok", "near", "over"}
     else:
-        assert team.get("max_budget") is None, "a budget is seen"
+        assert team.get("max_budget") in (None, [], {}), "a budget is seen"
 
 
 # -- usage ---------------------------------------------------------------------

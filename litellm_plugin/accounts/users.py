@@ -464,6 +464,14 @@ class Users:
             stale=caller.note_stale,
         )
 
+    def _by_email_or_none(self, who: Claimant, asking: _Asking) -> Account | None:
+        """Return the account with the person's e-mail; None also where LiteLLM can't be asked."""
+        try:
+            return self._by_email(who, replace(asking, fresh=True))
+        except UpstreamError as exc:
+            log.warning("the account of %s could not be looked for by e-mail: %s", who.own_id, exc)
+            return None
+
     def _create(
         self, user_id: str, person: Profile, who: Claimant | None, asking: _Asking
     ) -> Account:
@@ -475,7 +483,7 @@ class Users:
             # Another worker may have been faster.
             account = self._litellm.account(user_id) if _already_exists(exc) else None
             if account is None and who is not None and _is_about_email(exc):
-                account = self._by_email(who, replace(asking, fresh=True))
+                account = self._by_email_or_none(who, asking)
             metrics.first_visit("failed" if account is None else "existed")
             if account is None:
                 journal.record(journal.USER_PROVISION, told, exc)

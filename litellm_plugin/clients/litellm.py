@@ -183,17 +183,23 @@ class LiteLLM:
                         return None
                     raise
             self._v2_from = time.monotonic() + WITHOUT_V2
-        # LiteLLM takes a comma for the end of an id.
-        if "," not in user_id:
-            query = {"user_ids": user_id, "page_size": str(PART_SIZE)}
-            data = _object(self._get("/user/list", query))
-            # It lists every user whose id contains this one, in any case of letters.
-            for row in _rows(data.get("users")):
-                if row.get("user_id") == user_id:
-                    return _account(user_id, row)
-            if data.get("total_pages") in {0, 1}:
-                return None
-        return self.whole_account(user_id)
+        # /user/list takes a comma for the end of an id.
+        return self.whole_account(user_id) if "," in user_id else self._listed_account(user_id)
+
+    def _listed_account(self, user_id: str) -> Account | None:
+        try:
+            data = _object(
+                self._get("/user/list", {"user_ids": user_id, "page_size": str(PART_SIZE)})
+            )
+        except UpstreamError as exc:
+            if not exc.no_such_route:
+                raise
+            return self.whole_account(user_id)
+        # It lists every user whose id contains this one, in any case of letters.
+        for row in _rows(data.get("users")):
+            if row.get("user_id") == user_id:
+                return _account(user_id, row)
+        return None if data.get("total_pages") in {0, 1} else self.whole_account(user_id)
 
     def whole_account(self, user_id: str) -> Account | None:
         """Look one user up by ``/user/info``, LiteLLM's dearest read.
@@ -206,7 +212,7 @@ class LiteLLM:
         try:
             return _account(user_id, self._get("/user/info", {"user_id": user_id}))
         except UpstreamError as exc:
-            if exc.answered == 404:
+            if exc.answered == 404 and not exc.no_such_route:
                 return None
             raise
 
@@ -248,10 +254,18 @@ class LiteLLM:
             "sort_by": "created_at",
             "sort_order": "asc",
         }
-        first = self._get("/key/list", query)
+        try:
+            first = self._get("/key/list", query)
+        except UpstreamError as exc:
+            if not exc.no_such_route:
+                raise
+            return self._keys_of_account(user_id)
         if _page_count(first) > MAX_KEY_PAGES:
-            return _part(self._get("/user/info", {"user_id": user_id}), "keys")
+            return self._keys_of_account(user_id)
         return self._further_pages(first, "keys", "/key/list", query)
+
+    def _keys_of_account(self, user_id: str) -> list[Json]:
+        return _part(self._get("/user/info", {"user_id": user_id}), "keys")
 
     def generate_key(self, key: Json) -> Json:
         """Make a virtual key; the answer's ``key`` is the secret, told this once."""
@@ -334,13 +348,13 @@ class LiteLLM:
             user_id: LiteLLM id as LiteLLM has it, :attr:`Account.user_id`.
 
         Returns:
-            Rows; none where LiteLLM does not have ``/v2/team/list``.
+            Rows; none where LiteLLM does not have ``/v2/team/list``, or has no such user there.
         """
         query = {"user_id": user_id, "page_size": str(PART_SIZE)}
         try:
             first = self._get("/v2/team/list", query)
         except UpstreamError as exc:
-            if exc.no_such_route:
+            if exc.answered == 404:
                 return []
             raise
         return list(filter(_is_whole, self._further_pages(first, "teams", "/v2/team/list", query)))
@@ -435,13 +449,18 @@ class LiteLLM:
         try:
             answer = self._get(f"{path}/aggregated", {**query, "api_key_limit": str(MAX_KEYS)})
         except UpstreamError as exc:
-            # LiteLLM 1.81 has no aggregated answer for teams.
-            if exc.answered not in {404, 405}:
+            # LiteLLM 1.81 has no aggregated answer for teams. Any other 404 means no usage.
+            if not (exc.no_such_route or exc.answered == 405):
                 raise
-        else:
-            if not _keys_cut(answer):
-                return [answer]
-        return self._all_pages(path, query)
+            return self._all_pages(path, query)
+        if not _keys_cut(answer):
+            return [answer]
+        try:
+            return self._all_pages(path, query)
+        except UpstreamError as exc:
+            if exc.answered != 404:
+                raise
+            return [answer]  # complete but for some keys
 
     def _all_pages(self, path: str, query: Mapping[str, str]) -> list[Any]:
         def page(number: int) -> Any:
@@ -461,12 +480,12 @@ class LiteLLM:
             try:
                 return page(number)
             except UpstreamError as exc:
-                if exc.answered != 404:
+                if exc.answered != 404 and "not found" not in exc.message.lower():
                     raise
-                # Of the first page a 404 means no usage; of this one that the rest is missing.
+                # Of the first page this means no usage, of another one that the rest is missing.
                 raise UsageUnavailable(
-                    f"LiteLLM told page 1 of {pages} of the usage, and has no page {number}."
-                    " Try again."
+                    f"LiteLLM told page 1 of {pages} of the usage, and not page {number}:"
+                    f" {exc.message.rstrip('.')}. Try again."
                 ) from exc
 
         return [first, *self._side_by_side(later, further)]

@@ -115,8 +115,9 @@ def _checked(tree: Tree, strays: Sequence[Stray], report: Report) -> AppConfig |
         elif error["type"] != "unexpected_keyword_argument":  # that is one of strays
             wanted = "list of objects" if error["type"] == "tuple_type" else "object"
             got = context.get("got") or kind(error["input"])
-            origin = tree.origins_of(path)[-1]
-            report.problem(path, f"got {got} in {origin}, wanted {context.get('wanted', wanted)}")
+            origins = tree.origins_of(path)  # none of an object without members
+            where = f" in {origins[-1]}" if origins else ""
+            report.problem(path, f"got {got}{where}, wanted {context.get('wanted', wanted)}")
     return None
 
 

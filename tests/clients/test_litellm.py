@@ -491,14 +491,26 @@ class TestAccount:
         assert account is not None
         assert account.user_id == user_id
 
-    @pytest.mark.parametrize("status", [404, 500])
     def test_a_list_that_fails_makes_nobody_unknown(
-        self, client: LiteLLM, requests_mock: Mocker, status: int
+        self, client: LiteLLM, requests_mock: Mocker
     ) -> None:
         requests_mock.get(f"{BASE}/v2/user/info", **MISSING)
-        requests_mock.get(f"{BASE}/user/list", status_code=status, json={"detail": "Not Found"})
+        requests_mock.get(f"{BASE}/user/list", status_code=500, json={"detail": "no"})
 
-        assert error_of(client, "account").answered == status
+        assert error_of(client, "account").answered == 500
+
+    def test_where_the_lighter_routes_are_missing_the_account_is_read_whole(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        for path in ("/v2/user/info", "/user/list", "/key/list"):
+            requests_mock.get(f"{BASE}{path}", **MISSING)
+        whole = {"user_info": {"user_id": "bob"}, "keys": [{"token": "t"}], "teams": []}
+        requests_mock.get(f"{BASE}/user/info", json=whole)
+
+        account = client.account("bob")
+
+        assert account is not None
+        assert client.keys_of(account.user_id) == [{"token": "t"}]
 
 
 PARTS = {
@@ -851,7 +863,7 @@ class TestActivity:
         assert len(client.user_activity("bob", *DAYS)) == 1
 
     def test_nobody_named_means_everybody(self, client: LiteLLM, requests_mock: Mocker) -> None:
-        requests_mock.get(AGGREGATED, status_code=404, json={})
+        requests_mock.get(AGGREGATED, status_code=404, json={"detail": "Not Found"})
         requests_mock.get(f"{BASE}/user/daily/activity", json=page_of(2))
 
         client.user_activity(None, *DAYS)

@@ -67,7 +67,7 @@ def test_a_later_page_that_litellm_does_not_find_is_no_empty_report(
     litellm.get(path, json=NOT_FOUND, status=404)
     answer = client.get(target, headers=bob)
     assert answer.status_code == 503
-    assert "no page 2" in answer.get_json()["error"]
+    assert "not page 2" in answer.get_json()["error"]
 
 
 @pytest.mark.parametrize("target", [OWN, TEAMS])
