@@ -75,7 +75,7 @@ class _Asking:
     """How to ask for an account.
 
     Attributes:
-        reader: Who asks; nobody is answered from another reader's entry.
+        reader: The caller's name; part of the cache key, so that callers share no entries.
         fresh: Whether it must be as it is right now.
         stale: Called with the age of an answer from before LiteLLM went down.
     """
@@ -202,7 +202,7 @@ class Users:
         Args:
             who: Whose; not necessarily the caller's.
             profile: Tells who a new user is.
-            reader: Who asks; nobody is answered from another reader's entry.
+            reader: The caller's name; part of the cache key, so that callers share no entries.
             fresh: As for :meth:`account`.
 
         Raises:
@@ -328,7 +328,7 @@ class Users:
         might do more than it is restricted to.
 
         Args:
-            caller: Who asks for it.
+            caller: The caller that asks for the key.
             key: What LiteLLM is to be asked for; ``user_id`` is whom a service names.
             account: A user's own account; None for a service.
 
