@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import subprocess
 import sys
@@ -11,12 +12,26 @@ from pathlib import Path
 REPO = Path(__file__).parents[1]
 
 
+# Below the ports that systems give to outgoing connections (from 32768 on Linux, 49152 elsewhere):
+# a port of those may be taken by a test's own client before the server has bound it.
+PORTS = range(20_000, 32_000)
+
+
 def free_port() -> int:
-    """Return a port of the loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of the loopback that nothing listens on.
+
+    Raises:
+        OSError: A hundred ports in a row are taken.
+    """
+    for port in random.SystemRandom().sample(PORTS, 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port on the loopback")
 
 
 def gunicorn(
