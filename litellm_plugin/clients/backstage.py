@@ -22,6 +22,12 @@ log = logging.getLogger(__name__)
 
 MAX_LOGGED = 500  # characters of an error's text
 MAX_FILTER = 200  # characters of a filter's value; the catalog does not index longer ones
+# For the operator's log; the user reads the error.
+TOKEN_ADVICE = (
+    ". Backstage fetches this service's public keys from the address that it has for the plugin id"
+    " (litellm.service.pluginId): check discovery.endpoints in Backstage's configuration, and run"
+    " litellm-plugin doctor"
+)
 PAGE_SIZE = 500  # entities
 MAX_PAGES = 1000
 
@@ -222,7 +228,22 @@ class Permissions:
             self._url,
             headers={"Authorization": f"Bearer {token}"},
             body={"items": [{"id": id_, "permission": permission}]},
+            expected=404,
         )
+        if answer.status == 404:
+            # A missing API is answered with an empty body.
+            if not answer.body:
+                raise BackstageUnavailable(
+                    "Backstage has no permission API here (404); ask your administrator",
+                    answered=404,
+                )
+            log.warning(
+                "The permission API does not know the user of a token: %s",
+                redact(answer.text)[:MAX_LOGGED],
+            )
+            raise BackstageUnavailable(
+                "Backstage does not know this sign-in any more; reload the page", answered=404
+            )
         match _decoded(answer):
             case {"items": [{"id": str(answered), "result": "ALLOW" | "DENY" as result}]}:
                 if answered == id_:
@@ -267,9 +288,18 @@ def _ask(
         raise BackstageUnavailable(str(exc)) from exc
     if not answer.ok and answer.status != expected:
         text = redact(answer.text)[:MAX_LOGGED]
-        log.warning("%s %s answered %d: %s", method, url, answer.status, text)
-        message = f"{upstream.name} answered {answer.status}"
-        raise BackstageUnavailable(message, answered=answer.status)
+        refused = headers is not None and answer.status in {401, 403}
+        advice = TOKEN_ADVICE if refused else ""
+        log.warning("%s %s answered %d: %s%s", method, url, answer.status, text, advice)
+        if refused:
+            what = f"does not accept this service's token ({answer.status}); ask"
+        elif answer.status < 500:
+            what = f"answers {answer.status} where an API is expected; ask"
+        else:
+            what = f"failed ({answer.status}); try again in a minute, or ask"
+        raise BackstageUnavailable(
+            f"{upstream.name} {what} your administrator", answered=answer.status
+        )
     return answer
 
 
