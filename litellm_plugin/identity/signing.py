@@ -1,8 +1,8 @@
 """The service's signing key, and the plugin tokens that it signs.
 
-Backstage fetches the public key from the plugin's URL. So all workers and replicas must use the
-same key: a configured one (``backend.auth.pluginKeyStore``), or one in a file, which is made once
-for each host.
+Backstage fetches the public keys from the plugin's URL. So all workers and replicas must sign with
+a key that each of them publishes: a configured one (``backend.auth.pluginKeyStore``, whose first
+key signs while all are published), or one in a file, which is made once for each host.
 """
 
 from __future__ import annotations
@@ -49,23 +49,32 @@ class PluginKeys:
 
     @classmethod
     def load(cls, settings: Settings, environ: Mapping[str, str] = os.environ) -> PluginKeys:
-        """Read the keys, and make this host's key if there is none.
-
-        Args:
-            settings: ``plugin_keys`` are used, or else the file ``service.key_file``.
-            environ: ``XDG_STATE_HOME`` is used for the default file.
+        """Read the keys as :meth:`existing` does, and make this host's key if there is none.
 
         Raises:
             KeyStoreError: A key can't be read or stored, or other users could read it.
         """
         keys = cls.existing(settings, environ)
-        return keys or cls(_new_host_key(_key_file(settings, environ)))
+        if keys is not None:
+            return keys
+        path = _key_file(settings, environ)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_folder(path.parent)
+            _create(path)
+            return cls(_read(path))
+        except OSError as exc:
+            raise _unusable(path, _reason(exc)) from exc
 
     @classmethod
     def existing(
         cls, settings: Settings, environ: Mapping[str, str] = os.environ
     ) -> PluginKeys | None:
-        """Read the keys as :meth:`load` does, and return None where there is no key yet.
+        """Read ``pluginKeyStore``, else ``keyFile``; return None where there is no file yet.
+
+        Args:
+            settings: The service's settings.
+            environ: ``XDG_STATE_HOME`` is used for the default file.
 
         Raises:
             KeyStoreError: A key can't be read, or other users could read it.
@@ -176,16 +185,6 @@ def _key_file(settings: Settings, environ: Mapping[str, str]) -> Path:
             "the plugin key in"
         ) from exc
     return base / "litellm-plugin" / "plugin-key.json"
-
-
-def _new_host_key(path: Path) -> PrivateKey:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_folder(path.parent)
-        _create(path)
-        return _read(path)
-    except OSError as exc:
-        raise _unusable(path, _reason(exc)) from exc
 
 
 def _check_folder(folder: Path) -> None:

@@ -53,10 +53,8 @@ class TokenCache:
     ) -> Principal:
         """Return the principal of an Authorization header, as ``Authenticator`` does.
 
-        Args:
-            authorization: The header's value; None where there is none.
-            suspect: Tells whether the client's address has sent too many bad tokens; called only
-                where the token is not in the cache.
+        ``suspect`` tells whether the client's address has sent too many bad tokens. It is called
+        only where the token is not in the cache.
         """
         if authorization is None or not self._seconds:
             return self._authenticator.authenticate(authorization, suspect=suspect())

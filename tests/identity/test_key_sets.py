@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from litellm_plugin.cache import single_flight
-from litellm_plugin.identity.jwt import PublicKey, TokenError, UnverifiedToken, parse
-from litellm_plugin.identity.key_sets import FixedKeys, KeySet, NoKeysError
+from litellm_plugin.identity.jwt import TokenError, UnverifiedToken, parse
+from litellm_plugin.identity.key_sets import KeySet, NoKeysError
 from tests.identity.doubles import Clock, Web
 from tests.tokens import SigningKey, segment
 
@@ -69,13 +69,6 @@ class TestCaching:
         assert not known(key_set, KEYS[0])
         assert known(key_set, KEYS[1])
 
-    def test_the_age_can_be_set(self, web: Web, timer: Clock) -> None:
-        key_set = KeySet(URL, web, setting="x", max_age=5, timer=timer)
-        for _ in range(3):
-            assert known(key_set, KEYS[0])
-            timer.advance(5)
-        assert len(web.asked) == 3
-
 
 class TestRotation:
     def test_an_unknown_kid_is_looked_for_at_once(self, key_set: KeySet, web: Web) -> None:
@@ -112,7 +105,7 @@ class TestRotation:
         web.documents[URL] = published(KEYS[11])
         assert not known(key_set, KEYS[11])
         assert len(web.asked) == 11
-        timer.advance(30)  # the cool-down is over, so this one need not be forced
+        timer.advance(60)
         assert known(key_set, KEYS[11])
 
     def test_rotations_that_are_not_that_frequent_are_all_followed(
@@ -192,12 +185,6 @@ class TestChoosing:
         odd: list[Any] = [{"kty": "AKP"}, {}, {"kty": "oct", "k": "AQ"}, {"kty": "EC", "crv": 5}]
         web.documents[URL] = {"keys": [*odd, KEYS[0].jwk()]}
         assert known(key_set, KEYS[0])
-
-    def test_fixed_keys_know_their_own_only(self) -> None:
-        fixed = FixedKeys([PublicKey.from_jwk(KEYS[0].jwk())])
-        assert fixed.key_for(token(KEYS[0])).kid == "k0"
-        with pytest.raises(TokenError):
-            fixed.key_for(token(KEYS[1]))
 
 
 class TestFailure:

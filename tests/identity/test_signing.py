@@ -260,10 +260,14 @@ class TestManyAtOnce:
     def test_processes_agree(self, key_file: Path) -> None:
         script = (
             "import sys, pathlib\n"
-            "from litellm_plugin.identity.signing import _new_host_key\n"
+            "from litellm_plugin.config.settings import Discovery, Service, Settings\n"
+            "from litellm_plugin.identity.signing import PluginKeys\n"
+            "service = Service(key_file=pathlib.Path(sys.argv[1]))\n"
+            "place = Discovery('http://b.example')\n"
+            "settings = Settings('http://l.example', 'sk-x', discovery=place, service=service)\n"
             "print('ready', flush=True)\n"
             "sys.stdin.readline()\n"
-            "print(_new_host_key(pathlib.Path(sys.argv[1])).kid)\n"
+            "print(PluginKeys.load(settings).signing.kid)\n"
         )
         workers = [
             subprocess.Popen(
