@@ -149,27 +149,32 @@ def _configured(keys: Sequence[StaticPluginKey]) -> PluginKeys:
     ids = [key.key_id for key in keys]
     if len(set(ids)) < len(ids):
         raise KeyStoreError(f"{_STATIC_KEYS}: every keyId must be another one, got {ids}")
-    first = keys[0]
-    if first.private_key_file is None:
+    pairs = [_key_pair(key, index) for index, key in enumerate(keys)]
+    signing = pairs[0][1]
+    if signing is None:
         raise KeyStoreError(f"{_STATIC_KEYS}[0].privateKeyFile: missing; the first key signs")
-    published = [
-        _from_pem(PublicKey.from_pem, key.public_key_file, key, f"[{index}].publicKeyFile")
-        for index, key in enumerate(keys)
-    ]
-    signing = _from_pem(PrivateKey.from_pem, first.private_key_file, first, "[0].privateKeyFile")
-    if signing.public().as_jwk() != published[0].as_jwk():
+    return PluginKeys(signing, [public for public, _ in pairs])
+
+
+def _key_pair(key: StaticPluginKey, index: int) -> tuple[PublicKey, PrivateKey | None]:
+    entry = f"{_STATIC_KEYS}[{index}]"
+    public = _from_pem(PublicKey.from_pem, key.public_key_file, key, f"{entry}.publicKeyFile")
+    if key.private_key_file is None:
+        return public, None
+    private = _from_pem(PrivateKey.from_pem, key.private_key_file, key, f"{entry}.privateKeyFile")
+    # Also of a key that does not sign yet: a fault shows when the key is added.
+    if private.public().as_jwk() != public.as_jwk():
         raise KeyStoreError(
-            f"{_STATIC_KEYS}[0]: {first.private_key_file} and {first.public_key_file} "
-            "are not a pair"
+            f"{entry}: {key.private_key_file} and {key.public_key_file} are not a pair"
         )
-    return PluginKeys(signing, published)
+    return public, private
 
 
 def _from_pem(read: Callable[..., _Key], path: Path, key: StaticPluginKey, setting: str) -> _Key:
     try:
         return read(path.read_text("ascii"), kid=key.key_id, algorithm=key.algorithm)
     except (OSError, ValueError, KeyFormatError) as exc:
-        raise KeyStoreError(f"{_STATIC_KEYS}{setting}: {path}: {_reason(exc)}") from exc
+        raise KeyStoreError(f"{setting}: {path}: {_reason(exc)}") from exc
 
 
 def _key_file(settings: Settings, environ: Mapping[str, str]) -> Path:

@@ -328,10 +328,13 @@ class TestConfiguredKeys:
         with pytest.raises(KeyStoreError, match=r"keys\[0\]\.privateKeyFile: missing"):
             self.loaded(only_public)
 
-    def test_halves_of_two_keys_are_noticed(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("index", [0, 1])
+    def test_halves_of_two_keys_are_noticed(self, tmp_path: Path, index: int) -> None:
         one, two = (pem_files(tmp_path, SigningKey.ec(name)) for name in ("one", "two"))
-        with pytest.raises(KeyStoreError, match="not a pair"):
-            self.loaded(replace(one, private_key_file=two.private_key_file))
+        mixed = replace(one, private_key_file=two.private_key_file)
+        keys = [mixed] if index == 0 else [two, mixed]
+        with pytest.raises(KeyStoreError, match=rf"keys\[{index}\]: .* not a pair"):
+            self.loaded(*keys)
 
     def test_every_key_needs_an_id_of_its_own(self, tmp_path: Path) -> None:
         one, two = (pem_files(tmp_path, SigningKey.ec(name)) for name in ("one", "two"))
