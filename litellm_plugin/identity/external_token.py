@@ -65,18 +65,16 @@ class ExternalTokenVerifier:
             if suspect and not isinstance(entry, JwksAccess):
                 continue
             subject = subject_of(credential, token)
-            if subject is not None:
-                return self._within_restrictions(entry, subject)
+            if subject is None:
+                continue
+            if entry.restrictions is None:
+                return ServicePrincipal(subject)
+            ours = tuple(each for each in entry.restrictions if each.plugin == self._plugin_id)
+            if not ours:
+                plugins = ", ".join(f"'{each.plugin}'" for each in entry.restrictions)
+                raise NotAllowed(f"This token's access is restricted to plugin(s) {plugins}")
+            return ServicePrincipal(subject, ours)
         raise Unauthenticated("Illegal token")
-
-    def _within_restrictions(self, entry: ExternalAccess, subject: str) -> ServicePrincipal:
-        if entry.restrictions is None:
-            return ServicePrincipal(subject)
-        ours = tuple(each for each in entry.restrictions if each.plugin == self._plugin_id)
-        if not ours:
-            plugins = ", ".join(f"'{each.plugin}'" for each in entry.restrictions)
-            raise NotAllowed(f"This token's access is restricted to plugin(s) {plugins}")
-        return ServicePrincipal(subject, ours)
 
 
 _Check = Callable[[str, UnverifiedToken | None], str | None]

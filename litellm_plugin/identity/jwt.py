@@ -135,11 +135,7 @@ class PublicKey:
 
     @classmethod
     def from_pem(cls, pem: str, *, kid: str, algorithm: str) -> PublicKey:
-        """Read a public key from PEM (SPKI).
-
-        Raises:
-            KeyFormatError: The text is not a public key in PEM for ``algorithm``.
-        """
+        """Read a public key for ``algorithm`` from PEM (SPKI), or raise ``KeyFormatError``."""
         return cls(kid, _import_pem(pem, kid, algorithm, private=False))
 
     def fits(self, algorithm: str) -> bool:
@@ -164,11 +160,7 @@ class SharedSecret:
 
     @classmethod
     def from_bytes(cls, secret: bytes) -> SharedSecret:
-        """Make a key for HS256.
-
-        Raises:
-            KeyFormatError: The secret is empty, or it is a public key or certificate.
-        """
+        """Make a key for HS256; ``KeyFormatError`` if it is empty, a public key or certificate."""
         try:
             return cls(jwk.OctKey.import_key(secret))
         except ValueError as exc:
@@ -195,11 +187,7 @@ class PrivateKey:
 
     @classmethod
     def from_jwk(cls, members: Mapping[str, Any]) -> PrivateKey:
-        """Read the result of :meth:`as_jwk`.
-
-        Raises:
-            KeyFormatError: The members are anything else.
-        """
+        """Read the result of :meth:`as_jwk`, or raise ``KeyFormatError``."""
         try:
             key = jwk.ECKey.import_key(dict(members))
         except _MALFORMED_KEY as exc:
@@ -213,11 +201,7 @@ class PrivateKey:
 
     @classmethod
     def from_pem(cls, pem: str, *, kid: str, algorithm: str) -> PrivateKey:
-        """Read a private key from PEM (PKCS #8).
-
-        Raises:
-            KeyFormatError: The text is not a private key in PEM for ``algorithm``.
-        """
+        """Read a private key for ``algorithm`` from PEM (PKCS #8), or raise ``KeyFormatError``."""
         return cls(kid, algorithm, _import_pem(pem, kid, algorithm, private=True))
 
     def as_jwk(self) -> dict[str, Any]:

@@ -97,8 +97,7 @@ class KeySet:
 
         Raises:
             NoKeysError: The set has never been read.
-            TokenError: The token's algorithm is not an asymmetric one, or none
-                or several of the keys fit.
+            TokenError: The algorithm is not an asymmetric one, or not exactly one key fits.
         """
         if token.alg not in ASYMMETRIC:
             raise TokenError("its algorithm is not allowed")

@@ -78,14 +78,6 @@ class TestRotation:
         assert known(key_set, KEYS[0])
         assert len(web.asked) == 2
 
-    def test_the_first_key_ever_is_found_in_a_set_that_was_empty(
-        self, key_set: KeySet, web: Web
-    ) -> None:
-        web.documents[URL] = published()
-        assert not known(key_set, KEYS[0])
-        web.documents[URL] = published(KEYS[0])
-        assert known(key_set, KEYS[0])
-
     def test_a_fresh_set_is_not_fetched_again_for_an_unknown_kid(
         self, key_set: KeySet, web: Web, timer: Clock
     ) -> None:
@@ -129,16 +121,6 @@ class TestRotation:
         assert len(web.asked) <= 1 + 12
         assert known(key_set, KEYS[0])
 
-    def test_made_up_kids_cause_no_flood_while_the_host_is_down(
-        self, key_set: KeySet, web: Web, timer: Clock
-    ) -> None:
-        assert known(key_set, KEYS[0])
-        timer.advance(31)
-        web.documents.clear()
-        for _ in range(100):
-            assert not known(key_set, KEYS[1])
-        assert len(web.asked) <= 1 + 11
-
     @pytest.mark.parametrize("alg", ["none", "HS256", "", None, "ES256K"])
     def test_no_fetch_for_an_algorithm_that_can_never_hold(
         self, key_set: KeySet, web: Web, alg: str | None
@@ -149,10 +131,6 @@ class TestRotation:
 
 
 class TestChoosing:
-    def test_without_kid_the_only_fitting_key_is_taken(self, key_set: KeySet, web: Web) -> None:
-        web.documents[URL] = published(KEYS[0], SigningKey.rsa("r1"))
-        assert key_set.key_for(token(KEYS[0], kid=None)).kid == "k0"
-
     def test_without_kid_and_with_several_keys_none_is_guessed(
         self, key_set: KeySet, web: Web
     ) -> None:
@@ -281,19 +259,6 @@ class TestThreads:
             assert all(pool.map(known, [key_set] * 8, [KEYS[0]] * 8))
         assert len(web.asked) == 1
 
-    def test_all_who_look_for_one_new_key_share_one_fetch(self, key_set: KeySet, web: Web) -> None:
-        assert known(key_set, KEYS[0])
-        web.documents[URL] = published(*KEYS[:2])
-
-        def until_three_wait() -> None:
-            for _ in range(3):
-                assert WatchedEvent.waiting.acquire(timeout=60)
-
-        web.before = until_three_wait
-        with ThreadPoolExecutor(4) as pool:
-            assert all(pool.map(known, [key_set] * 4, [KEYS[1]] * 4))
-        assert len(web.asked) == 2
-
     def test_known_keys_are_used_while_a_refresh_is_under_way(
         self, key_set: KeySet, web: Web, timer: Clock
     ) -> None:
@@ -314,17 +279,3 @@ class TestThreads:
             may_end.set()
             assert refresh.result(60)
         assert len(web.asked) == 2
-
-    def test_those_who_wait_are_refused_when_the_shared_fetch_fails(
-        self, key_set: KeySet, web: Web
-    ) -> None:
-        web.documents.clear()
-
-        def until_three_wait() -> None:
-            for _ in range(3):
-                assert WatchedEvent.waiting.acquire(timeout=60)
-
-        web.before = until_three_wait
-        with ThreadPoolExecutor(4) as pool:
-            assert not any(pool.map(known, [key_set] * 4, [KEYS[0]] * 4))
-        assert len(web.asked) == 1

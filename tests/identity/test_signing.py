@@ -15,7 +15,7 @@ import pytest
 
 from litellm_plugin.config.settings import Discovery, Service, Settings, StaticPluginKey
 from litellm_plugin.identity import signing
-from litellm_plugin.identity.jwt import PrivateKey, PublicKey, parse
+from litellm_plugin.identity.jwt import PrivateKey, parse
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys, PluginTokens
 from tests.identity.doubles import NOW, Clock, numbered
 from tests.tokens import SigningKey
@@ -75,10 +75,6 @@ class TestTheKeyOfThisHost:
         assert mode(key_file) == 0o600
         assert mode(key_file.parent) == 0o700
 
-    def test_another_host_has_another_one(self, tmp_path: Path) -> None:
-        kids = {load(tmp_path / name / "key.json").signing.kid for name in ("one", "two")}
-        assert len(kids) == 2
-
     def test_the_published_part_is_public_and_signs_nothing(self, key_file: Path) -> None:
         keys = load(key_file)
         [published] = keys.public_jwks()["keys"]
@@ -124,11 +120,6 @@ class TestAKeyThatIsNotOursAlone:
             load(key_file)
         assert "litellm.service.keyFile" in str(caught.value)
         assert str(key_file) in str(caught.value)
-
-    def test_one_that_can_only_be_read_will_do(self, key_file: Path) -> None:
-        keys = load(key_file)
-        key_file.chmod(0o400)
-        assert load(key_file).signing.kid == keys.signing.kid
 
     def test_one_of_another_user_is_refused(
         self, key_file: Path, monkeypatch: pytest.MonkeyPatch
@@ -213,11 +204,6 @@ class TestAnUnusableFolder:
         assert "litellm.service.keyFile" in str(caught.value)
         assert "backend.auth.pluginKeyStore" in str(caught.value)
 
-    def test_a_folder_in_the_file_s_place(self, key_file: Path) -> None:
-        key_file.mkdir(parents=True)
-        with pytest.raises(KeyStoreError, match=r"litellm\.service\.keyFile"):
-            load(key_file)
-
     def test_a_file_system_without_hard_links_leaves_nothing_behind(
         self, key_file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -300,28 +286,14 @@ class TestConfiguredKeys:
     def loaded(self, *keys: StaticPluginKey) -> PluginKeys:
         return PluginKeys.load(replace(SETTINGS, plugin_keys=keys), {})
 
-    def test_the_first_signs_and_all_are_published(self, tmp_path: Path) -> None:
+    def test_the_first_signs_and_all_are_published(self, tmp_path: Path, key_file: Path) -> None:
         new, old = SigningKey.ec("new"), SigningKey.rsa("old")
         only_public = replace(pem_files(tmp_path, old), private_key_file=None)
-        keys = self.loaded(pem_files(tmp_path, new), only_public)
+        settings = replace(kept_in(key_file), plugin_keys=(pem_files(tmp_path, new), only_public))
+        keys = PluginKeys.load(settings, {})
+        assert not key_file.parent.exists()
         assert keys.signing.kid == "new"
         assert keys.public_jwks() == {"keys": [new.jwk(), old.jwk()]}
-
-    @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "RS256", "PS256"])
-    def test_it_signs_with_the_algorithm_given(self, tmp_path: Path, algorithm: str) -> None:
-        made = SigningKey.ec if algorithm.startswith("ES") else SigningKey.rsa
-        key = made("k", algorithm)
-        tokens = PluginTokens(self.loaded(pem_files(tmp_path, key)), "litellm", Clock())
-        token = parse(tokens.issue("catalog"))
-        assert token.header == {"typ": "vnd.backstage.plugin", "alg": algorithm, "kid": "k"}
-        assert PublicKey.from_jwk(key.jwk()).verify(token, {algorithm})["sub"] == "litellm"
-
-    def test_nothing_is_kept_on_the_host(self, tmp_path: Path, key_file: Path) -> None:
-        settings = replace(
-            kept_in(key_file), plugin_keys=(pem_files(tmp_path, SigningKey.ec("k")),)
-        )
-        PluginKeys.load(settings, {})
-        assert not key_file.parent.exists()
 
     def test_the_first_needs_its_private_half(self, tmp_path: Path) -> None:
         only_public = replace(pem_files(tmp_path, SigningKey.ec("k")), private_key_file=None)
@@ -358,10 +330,6 @@ class TestConfiguredKeys:
         key.private_key_file.write_bytes(content)
         with pytest.raises(KeyStoreError, match=r"keys\[0\]\.privateKeyFile: .*k\.pem"):
             self.loaded(key)
-
-    def test_an_algorithm_without_a_public_key_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(KeyStoreError, match="HS256"):
-            self.loaded(replace(pem_files(tmp_path, SigningKey.ec("k")), algorithm="HS256"))
 
 
 KEYS = PluginKeys(PrivateKey.generate())
@@ -408,12 +376,6 @@ class TestIssuing:
         clock.advance(1)
         assert self.claims(tokens.issue("catalog"))["iat"] == NOW + 2700
 
-    def test_each_audience_has_its_own(self, tokens: PluginTokens) -> None:
-        issued = {name: tokens.issue(name) for name in ("catalog", "permission")}
-        for name, token in issued.items():
-            assert self.claims(token)["aud"] == name
-            assert tokens.issue(name) == token
-
     def test_a_token_for_one_user_is_never_another_s(self, tokens: PluginTokens) -> None:
         own = tokens.issue("permission")
         for user in ("alice", "bob"):
@@ -427,7 +389,3 @@ class TestIssuing:
         tokens.issue("catalog")
         clock.advance(-7200)
         assert self.claims(tokens.issue("catalog"))["exp"] == NOW - 3600
-
-    def test_threads_share_it(self, tokens: PluginTokens) -> None:
-        with ThreadPoolExecutor(8) as pool:
-            assert len(set(pool.map(tokens.issue, ["catalog"] * 64))) == 1
