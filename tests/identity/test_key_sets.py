@@ -131,17 +131,14 @@ class TestRotation:
 
 
 class TestChoosing:
-    def test_without_kid_and_with_several_keys_none_is_guessed(
-        self, key_set: KeySet, web: Web
+    @pytest.mark.parametrize(("kids", "kid"), [(("k0", "k1"), None), (("k0", "k0"), "k0")])
+    def test_none_of_several_fitting_keys_is_guessed(
+        self, key_set: KeySet, web: Web, kids: tuple[str, str], kid: str | None
     ) -> None:
-        web.documents[URL] = published(*KEYS[:2])
+        pairs = zip(KEYS, kids, strict=False)
+        web.documents[URL] = {"keys": [key.jwk(kid=name) for key, name in pairs]}
         with pytest.raises(TokenError, match="several"):
-            key_set.key_for(token(KEYS[0], kid=None))
-
-    def test_two_keys_of_one_kid_are_not_guessed_between(self, key_set: KeySet, web: Web) -> None:
-        web.documents[URL] = {"keys": [KEYS[0].jwk(), KEYS[1].jwk(kid="k0")]}
-        with pytest.raises(TokenError, match="several"):
-            key_set.key_for(token())
+            key_set.key_for(token(KEYS[0], kid=kid))
 
     @pytest.mark.parametrize("kid", [5, ["k0"], {"a": 1}, True])
     def test_a_kid_that_is_no_text_is_refused(self, key_set: KeySet, kid: Any) -> None:

@@ -11,14 +11,14 @@ import pytest
 from flask import Flask
 
 from litellm_plugin import create_app
-from litellm_plugin.config.settings import Service, StaticPluginKey
+from litellm_plugin.config.settings import Service
 from litellm_plugin.errors import Unauthenticated
 from litellm_plugin.identity.authenticator import Authenticator
 from litellm_plugin.identity.plugin_token import plugin_keys_url
 from litellm_plugin.identity.principal import ServicePrincipal
 from litellm_plugin.identity.signing import LIFETIME, PluginTokens
 from tests.identity.barrier import OWN_KEYS, SETTINGS
-from tests.identity.doubles import Clock, Web
+from tests.identity.doubles import Clock, Web, pem_files
 from tests.tokens import SigningKey
 
 URL = plugin_keys_url(SETTINGS.discovery, "litellm")
@@ -38,12 +38,8 @@ STATES = (
 
 @pytest.fixture(scope="module")
 def replica(tmp_path_factory: pytest.TempPathFactory) -> Replica:
-    folder, made, apps = tmp_path_factory.mktemp("keys"), {}, {}
-    for kid in ("old", "new"):
-        key, public, private = SigningKey.ec(kid), folder / f"{kid}.pub", folder / f"{kid}.pem"
-        public.write_bytes(key.public_pem())
-        private.write_bytes(key.private_pem())
-        made[kid] = StaticPluginKey(kid, public, private)
+    folder, apps = tmp_path_factory.mktemp("keys"), dict[str, Flask]()
+    made = {kid: pem_files(folder, SigningKey.ec(kid)) for kid in ("old", "new")}
 
     def replica(kids: str) -> Flask:
         if kids not in apps:

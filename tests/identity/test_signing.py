@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +15,7 @@ from litellm_plugin.config.settings import Discovery, Service, Settings, StaticP
 from litellm_plugin.identity import signing
 from litellm_plugin.identity.jwt import PrivateKey, parse
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys, PluginTokens
-from tests.identity.doubles import NOW, Clock, numbered
+from tests.identity.doubles import NOW, Clock, numbered, pem_files
 from tests.tokens import SigningKey
 
 SETTINGS = Settings(
@@ -241,45 +239,6 @@ class TestManyAtOnce:
         with ThreadPoolExecutor(16) as pool:
             assert len(set(pool.map(race, range(16)))) == 1
         assert [path.name for path in key_file.parent.iterdir()] == ["key.json"]
-
-    @pytest.mark.deep
-    def test_processes_agree(self, key_file: Path) -> None:
-        script = (
-            "import sys, pathlib\n"
-            "from litellm_plugin.config.settings import Discovery, Service, Settings\n"
-            "from litellm_plugin.identity.signing import PluginKeys\n"
-            "service = Service(key_file=pathlib.Path(sys.argv[1]))\n"
-            "place = Discovery('http://b.example')\n"
-            "settings = Settings('http://l.example', 'sk-x', discovery=place, service=service)\n"
-            "print('ready', flush=True)\n"
-            "sys.stdin.readline()\n"
-            "print(PluginKeys.load(settings).signing.kid)\n"
-        )
-        workers = [
-            subprocess.Popen(
-                [sys.executable, "-c", script, str(key_file)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(3)
-        ]
-        for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        kids = {worker.communicate(timeout=60)[0].strip() for worker in workers}
-        assert kids == {load(key_file).signing.kid}
-
-
-def pem_files(folder: Path, key: SigningKey) -> StaticPluginKey:
-    public, private = folder / f"{key.kid}.pub.pem", folder / f"{key.kid}.pem"
-    public.write_bytes(key.public_pem())
-    private.write_bytes(key.private_pem())
-    return StaticPluginKey(key.kid, public, private, key.alg)
 
 
 class TestConfiguredKeys:
