@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -42,7 +41,7 @@ class ExternalTokenVerifier:
         entries: Sequence[ExternalAccess],
         plugin_id: str,
         key_set: Callable[[str, str], KeySet],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._plugin_id = plugin_id
         self._checks = [(entry, _check_of(entry, key_set, clock)) for entry in entries]

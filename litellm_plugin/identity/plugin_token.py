@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Callable, Sequence
 from threading import Lock
 
@@ -64,7 +63,7 @@ class PluginTokenVerifier:
         own_keys: Sequence[PublicKey],
         key_set: Callable[[str], KeySet],
         users: UserTokenVerifier,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._plugin_id = plugin_id
         self._own_keys = own_keys

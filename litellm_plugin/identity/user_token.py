@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 from litellm_plugin.config.settings import Discovery
@@ -52,7 +51,7 @@ class UserTokenVerifier:
         clock: Returns the Unix time in seconds.
     """
 
-    def __init__(self, keys: KeySet, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, keys: KeySet, clock: Callable[[], float]) -> None:
         self._keys = keys
         self._clock = clock
 

@@ -348,3 +348,7 @@ class TestIssuing:
         tokens.issue("catalog")
         clock.advance(-7200)
         assert self.claims(tokens.issue("catalog"))["exp"] == NOW - 3600
+
+    def test_threads_share_it(self, tokens: PluginTokens) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            assert len(set(pool.map(tokens.issue, ["catalog"] * 64))) == 1
