@@ -169,7 +169,9 @@ def build(
         if user.token is not None:
             return user.token
         if user.limited_token is None:
-            raise BackstageUnavailable("The caller's token can't be passed on to Backstage")
+            raise BackstageUnavailable(
+                "Your sign-in can't be passed on to Backstage; reload the page"
+            )
         return tokens.issue("permission", obo=user.limited_token, not_after=user.expires_at)
 
     catalog = Catalog(backstage, settings.discovery, catalog_token)

@@ -27,13 +27,16 @@ _RECORD = ("backstage_entity", "backstage_email")  # of the metadata that provis
 
 MAX_TOLD = 10_000  # accounts
 
-SHARED = "This LiteLLM account may be somebody else's"
+SHARED = "This LiteLLM account may be somebody else's; ask an administrator of LiteLLM whose it is"
 SHARED_HINT = (
     "Several people of the catalog come to the same LiteLLM id, and it is not known whose it is."
     " An administrator of LiteLLM can tell: the entity ref of the person belongs into the"
     ' metadata of the LiteLLM user, as "backstage_entity".'
 )
-TAKEN = "Your e-mail address belongs to a LiteLLM account that can't be used for you"
+TAKEN = (
+    "Your e-mail address belongs to a LiteLLM account that can't be used for you; ask an"
+    " administrator of LiteLLM"
+)
 
 
 class IdentityRefused(Conflict):

@@ -102,7 +102,9 @@ class Catalog:
             return None
         data = _decoded(answer)
         if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
-            raise BackstageUnavailable("The Backstage catalog answered with no entity")
+            raise BackstageUnavailable(
+                "The Backstage catalog answered with no entity; ask your administrator"
+            )
         return _entity(data)
 
     def refs(self, kind: str) -> Iterator[str]:
@@ -123,7 +125,9 @@ class Catalog:
             data = _decoded(self._get("/entities/by-query", query))
             items = data.get("items") if isinstance(data, dict) else None
             if not isinstance(items, list):
-                raise BackstageUnavailable("The Backstage catalog answered with no entities")
+                raise BackstageUnavailable(
+                    "The Backstage catalog answered with no entities; ask your administrator"
+                )
             yield from filter(None, map(_ref, items))
             page = data.get("pageInfo")
             cursor = page.get("nextCursor") if isinstance(page, dict) else None
@@ -159,7 +163,9 @@ class Catalog:
             (ref, _entity(row)) for row in rows if (ref := _ref(row)) and ref.startswith("user:")
         ]
         if len(found) != len(rows):
-            raise BackstageUnavailable("The Backstage catalog answered with no list of users")
+            raise BackstageUnavailable(
+                "The Backstage catalog answered with no list of users; ask your administrator"
+            )
         return found
 
     def _get(
@@ -248,7 +254,9 @@ class Permissions:
             case {"items": [{"id": str(answered), "result": "ALLOW" | "DENY" as result}]}:
                 if answered == id_:
                     return bool(result == "ALLOW")
-        raise BackstageUnavailable("The Backstage permission API gave no decision")
+        raise BackstageUnavailable(
+            "The Backstage permission API gave no decision; ask your administrator"
+        )
 
 
 class KeySetReader:
@@ -307,7 +315,9 @@ def _decoded(answer: Answer) -> Any:
     try:
         return answer.json()
     except ValueError as exc:
-        raise BackstageUnavailable("Backstage's answer is not valid JSON") from exc
+        raise BackstageUnavailable(
+            "Backstage's answer is not valid JSON; ask your administrator"
+        ) from exc
 
 
 def _text(value: Any) -> str | None:

@@ -207,7 +207,9 @@ class TeamAdmin:
             for id_, answer in self._litellm.teams(bare)
         }
         if unread := [id_ for id_ in bare if id_ not in objects]:
-            raise UpstreamError(f"LiteLLM did not return the objects of team {unread[0]}")
+            raise UpstreamError(
+                f"LiteLLM did not return the objects of team {unread[0]}; ask your administrator"
+            )
         for row in rows:
             if row.get("team_id") in objects:
                 row["object_permission"] = objects[row["team_id"]]
