@@ -195,7 +195,7 @@ def build(
     users = Users(litellm, cache, reports, settings, owners, utc_now)
     teams = Teams(litellm, cache, reports, users, access, settings.display)
     models = Models(litellm, cache)
-    policies = KeyPolicies(settings, directory, models, cache, utc_now)
+    policies = KeyPolicies(settings, directory, models)
     undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
     keys = Keys(
         litellm, cache, users, teams, settings.key_generation, policies, undelivered, utc_now

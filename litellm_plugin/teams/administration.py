@@ -16,7 +16,7 @@ from typing import Any
 from litellm_plugin import fields, shapes
 from litellm_plugin.access import Access
 from litellm_plugin.accounts.caller import not_reserved, own_id
-from litellm_plugin.accounts.ownership import Claimant, same_email
+from litellm_plugin.accounts.ownership import Owner, same_email
 from litellm_plugin.accounts.users import TEAMS, Profile, Users
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.single_flight import SingleFlight
@@ -339,9 +339,9 @@ class TeamAdmin:
         ]
         return same[0] if len(same) == 1 else user_id
 
-    def _owner(self, ref: str, person: Entity | None) -> Claimant:
+    def _owner(self, ref: str, person: Entity | None) -> Owner:
         user_id = own_id(ref, self._settings)
-        return Claimant(user_id, ref, lambda: person.email if person else None)
+        return Owner(user_id, ref, lambda: person.email if person else None)
 
     # -- knowledge bases and MCP servers -------------------------------------
 
