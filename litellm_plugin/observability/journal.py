@@ -22,7 +22,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
 
-from litellm_plugin.observability import logs
 from litellm_plugin.redaction import redact
 
 Severity = Literal["low", "medium", "high", "critical"]
@@ -122,8 +121,6 @@ def record(event: Event, meta: Mapping[str, Any], error: Exception | None = None
         entry["error"] = {"name": type(error).__name__, "message": str(error)}
     entry = _safe(entry)
     level = request.level(event.severity) if request else logging.INFO
-    if logs.write_directly(log, level, event.id, {"audit": entry}):
-        return
     # ASCII, so that it is one line whatever a name has in it.
     line = json.dumps(entry, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     if log.hasHandlers():
