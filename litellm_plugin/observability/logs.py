@@ -121,13 +121,7 @@ def formatter() -> logging.Formatter:
 
 
 def configure(style: str, level: str, *, access: bool = True) -> None:
-    """Log to standard error, in one format.
-
-    Args:
-        style: ``json`` or ``text``.
-        level: ``debug``, ``info``, ``warning`` or ``error``.
-        access: Whether each request has a line.
-    """
+    """Log to standard error, as ``json`` or ``text``; ``access``: with a line for each request."""
     global _style  # noqa: PLW0603 - logging is configured for the process, too
     _style = style
     handler = logging.StreamHandler(sys.stderr)
