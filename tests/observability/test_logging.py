@@ -204,3 +204,19 @@ def test_whoever_listens_to_the_journal_alone_hears_it(written: io.StringIO, of:
         logging.getLogger(of).removeHandler(listener)
     assert heard == ["authorize"]
     assert len(lines(written)) == 1
+
+
+@pytest.mark.parametrize("broken", ["closed", "failing"])
+def test_a_log_that_can_not_be_written_does_not_break_the_request(
+    written: io.StringIO, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(_: str) -> int:
+        raise OSError
+
+    configured(written)
+    if broken == "closed":
+        written.close()
+    else:
+        monkeypatch.setattr(written, "write", fail)
+    logs.ACCESS.info("GET /keys 200")
+    journal.record(journal.AUTHORIZE, {})
