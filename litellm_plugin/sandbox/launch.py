@@ -26,6 +26,7 @@ from litellm_plugin.factory import create_app
 from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.backstage import BackstageStandIn
 from litellm_plugin.sandbox.litellm import LiteLLMStandIn
+from litellm_plugin.sandbox.page import pages
 from litellm_plugin.sandbox.tokens import Issuer
 
 MASTER_KEY = "sk-sandbox-master-key"
@@ -62,6 +63,11 @@ class Sandbox:
     headers: Mapping[people.Person, Path]
     config: Sequence[Path]
 
+    @property
+    def page(self) -> str:
+        """The URL of the sandbox's own page."""
+        return self.url.removesuffix("api/litellm")
+
 
 @contextmanager
 def running(
@@ -70,6 +76,7 @@ def running(
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
+    demo: Path | None = None,
 ) -> Iterator[Sandbox]:
     """Run the sandbox during the ``with`` block.
 
@@ -79,12 +86,16 @@ def running(
         environ: The environment for variables in the files.
         host: A loopback address, for the service.
         port: The service's port. None: 5000, or a free one if that is taken.
+        demo: The folder of the built demo, to be served at ``/demo/``.
 
     Raises:
-        SandboxRefusedError: The configuration may be real, or a port is taken.
+        SandboxRefusedError: The configuration may be real, a port is taken, or ``demo`` is not
+            built.
         ConfigError: The configuration is faulty.
     """
     _refuse_real_environment(environ)
+    if demo is not None and not (demo / "index.html").is_file():
+        raise SandboxRefusedError(f"{demo} has no index.html; 'make demo' builds it")
     with ExitStack() as stack:
         wanted = load_settings(config, environ)
         _refuse_real(wanted)
@@ -115,7 +126,11 @@ def running(
             (sockets[_BACKSTAGE_URL], sandbox.backstage.app),
         ):
             stack.enter_context(_serving(sock, app, _Silent))
-        stack.enter_context(_serving(front, create_app(settings), _Logged))
+        service = create_app(settings)
+        service.register_blueprint(
+            pages(sandbox.backstage, sandbox.today, demo and demo.absolute())
+        )
+        stack.enter_context(_serving(front, service, _Logged))
         yield sandbox
 
 
@@ -210,10 +225,11 @@ def _url(sock: socket.socket) -> str:
 
 
 class _Logged(WSGIRequestHandler):
-    """Logs a line for each request, without colours, because it may go to a file."""
+    """Logs a line for each API request, without colours, because it may go to a file."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
-        self.log("info", "%a %s", self.requestline, code)
+        if self.path.startswith("/api/litellm"):
+            self.log("info", "%a %s", self.requestline, code)
 
 
 class _Silent(WSGIRequestHandler):
