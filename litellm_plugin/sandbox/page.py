@@ -22,8 +22,12 @@ WEB = Path(__file__).with_name("web")
 DOCS = Path(litellm_plugin.__file__).parents[1] / "docs"  # only in a checkout
 
 _CSP = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-# Backstage's components write their styles into the page, and some icons are data: URLs.
-_DEMO_CSP = f"{_CSP}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:"
+# Backstage's own policy allows these, too: its components write styles into the page, and its
+# libraries compile validators and have images as data: URLs.
+_DEMO_CSP = (
+    f"{_CSP}; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,11 +56,11 @@ class Person:
 BOB = Person("bob", "Bob Brown", (SEARCH,), "a developer with keys, teams and a month of usage")
 CAROL = Person(
     *("carol", "Carol Clark", (POWER_USERS,)),
-    "is new: her first visit creates her LiteLLM user, with her group's role",
+    "new: her first visit creates her LiteLLM user, with her group's role",
 )
 ALICE = Person(
     *("alice", "Alice Adams", (ADMINS,)),
-    "is in the admin group: she creates teams and reads the audit log",
+    "in the admin group: she creates teams and reads the audit log",
 )
 PEOPLE = (BOB, CAROL, ALICE)
 
