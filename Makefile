@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox demo test deep faults lint types live live-all docs wheel package format fuzz lock audit licences clean
+.PHONY: help sandbox demo test deep faults browser lint types live live-all docs wheel package format fuzz lock audit licences clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -50,6 +50,13 @@ deep: .venv/.installed  ## test with processes, and with many more made-up reque
 
 faults: .venv/.installed  ## test a deployment while its upstreams fail
 	$(BIN)/python -m pytest -m faults tests/faults
+
+.venv/.browser: .venv/.installed requirements/browser.txt
+	$(INSTALL) --require-hashes -r requirements/browser.txt
+	@touch $@
+
+browser: .venv/.browser  ## test the pages of the sandbox and the demo in Chromium
+	$(BIN)/python -m pytest -m browser tests/browser
 
 lint: .venv/.installed  ## check style
 	$(BIN)/ruff check .
@@ -116,6 +123,7 @@ lock: .venv/.installed  ## update the locks after a change of pyproject.toml
 	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) --group fuzz -o requirements/fuzz.txt
 	$(COMPILE) --group deploy -c requirements/dev.txt -o requirements/deploy.txt
+	$(COMPILE) --group browser -c requirements/dev.txt -o requirements/browser.txt
 	$(BIN)/python -c "$(BUILD_NEEDS)" | $(COMPILE) - -o requirements/build.txt
 	@$(MAKE) --no-print-directory licences
 

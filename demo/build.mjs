@@ -16,7 +16,9 @@ const INSTALLED = 'node_modules/.installed-from'; // the lock of the last comple
 
 // Tells how many of the packages are there while npm, which says nothing, installs them.
 async function install() {
-  const wanted = Object.keys(JSON.parse(LOCK).packages).filter(path => /^node_modules\/(@[^/]+\/)?[^/]+$/.test(path));
+  const wanted = Object.entries(JSON.parse(LOCK).packages)
+    .filter(([path, { optional }]) => path && !optional) // optional: for another kind of machine, mostly
+    .map(([path]) => path);
   const progress = () => wanted.filter(path => existsSync(`${path}/package.json`)).length;
   console.log('Installing the packages of the demo, which takes a minute or two the first time:');
   const npm = spawn('npm', ['ci', '--loglevel=error'], { stdio: ['ignore', 'ignore', 'inherit'], shell: process.platform === 'win32' });
