@@ -24,7 +24,7 @@ from litellm_plugin.sandbox.launch import (
     running,
 )
 from litellm_plugin.sandbox.page import Example, examples
-from litellm_plugin.sandbox.people import ALICE, BOB
+from litellm_plugin.sandbox.people import BOB
 
 
 @click.command()
@@ -91,8 +91,7 @@ def _default_config() -> Path:
 
 
 def welcome(started: Sandbox, *, with_demo: bool = False) -> str:
-    """Return the text for the user: addresses, tokens, and commands to try."""
-    shown = (ALICE, BOB)
+    """Return the text for the user: addresses, and commands to try."""
     lines = [
         f"The sandbox is up: open {started.page}{'demo/' if with_demo else ''} in a browser.",
         "Its data is made up and lost when you press Ctrl-C.",
@@ -101,10 +100,7 @@ def welcome(started: Sandbox, *, with_demo: bool = False) -> str:
         f"  LiteLLM    {started.settings.base_url}  (stand-in)",
         f"  Backstage  {started.settings.discovery.backstage_url}  (stand-in)",
         "",
-        f"Tokens, valid for {TOKEN_HOURS} hours:",
-        *(f"\n  {person.name}\n  {started.tokens[person]}" for person in shown),
-        "",
-        "Commands to try in another terminal (-H @FILE sends the token in FILE):",
+        f"Commands to try in another terminal (the tokens of -H expire in {TOKEN_HOURS} hours):",
         *(
             f"\n  # {example.what}\n  {_curl(started, example)}"
             for example in examples(started.today)

@@ -121,16 +121,16 @@ def running(
         url = f"{_url(front)}/api/litellm"
         files = [*(path.absolute() for path in config), _overlay(settings, url, folder)]
         sandbox = _furnished(settings, url, folder, files)
-        for sock, app in (
-            (sockets[_LITELLM_URL], sandbox.litellm.app),
-            (sockets[_BACKSTAGE_URL], sandbox.backstage.app),
-        ):
-            stack.enter_context(_serving(sock, app, _Silent))
         service = create_app(settings)
         service.register_blueprint(
             pages(sandbox.backstage, sandbox.today, demo and demo.absolute())
         )
-        stack.enter_context(_serving(front, service, _Logged))
+        for sock, app in (
+            (sockets[_LITELLM_URL], sandbox.litellm.app),
+            (sockets[_BACKSTAGE_URL], sandbox.backstage.app),
+            (front, service),
+        ):
+            stack.enter_context(_serving(sock, app))
         yield sandbox
 
 
@@ -224,25 +224,18 @@ def _url(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class _Logged(WSGIRequestHandler):
-    """Logs a line for each API request, without colours, because it may go to a file."""
+class _Handler(WSGIRequestHandler):
+    """Logs a line for each request to the service, without colours: it may go to a file."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
         if self.path.startswith("/api/litellm"):
             self.log("info", "%a %s", self.requestline, code)
 
 
-class _Silent(WSGIRequestHandler):
-    """Logs nothing: only the service's log shows the user's requests."""
-
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        pass
-
-
 @contextmanager
-def _serving(sock: socket.socket, app: Flask, handler: type[WSGIRequestHandler]) -> Iterator[None]:
+def _serving(sock: socket.socket, app: Flask) -> Iterator[None]:
     host, port = sock.getsockname()[:2]
-    server = make_server(host, port, app, threaded=True, request_handler=handler, fd=sock.fileno())
+    server = make_server(host, port, app, threaded=True, request_handler=_Handler, fd=sock.fileno())
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
