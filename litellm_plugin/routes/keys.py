@@ -28,7 +28,7 @@ def list_keys() -> list[dict[str, Any]]:
 @routes.post("/keys/generate", relays=True, event=Event("key-create"))
 def generate_key() -> dict[str, Any]:
     caller = current_caller()
-    key = plugin.keys.request(body(), service=caller.service is not None, named=True)
+    key = plugin.keys.fields.new(body(), named=True, service=caller.service is not None)
     plugin.access.require(caller, Permission.KEY_CREATE)
     return handed_over(plugin.keys.generate(key, caller))
 

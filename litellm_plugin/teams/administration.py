@@ -16,7 +16,7 @@ from typing import Any
 from litellm_plugin import fields, shapes
 from litellm_plugin.access import Access
 from litellm_plugin.accounts.caller import not_reserved, own_id
-from litellm_plugin.accounts.ownership import Claimant, same_email
+from litellm_plugin.accounts.ownership import Owner, same_email
 from litellm_plugin.accounts.users import TEAMS, Profile, Users
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.single_flight import SingleFlight
@@ -207,7 +207,9 @@ class TeamAdmin:
             for id_, answer in self._litellm.teams(bare)
         }
         if unread := [id_ for id_ in bare if id_ not in objects]:
-            raise UpstreamError(f"LiteLLM did not return the objects of team {unread[0]}")
+            raise UpstreamError(
+                f"LiteLLM did not return the objects of team {unread[0]}; ask your administrator"
+            )
         for row in rows:
             if row.get("team_id") in objects:
                 row["object_permission"] = objects[row["team_id"]]
@@ -337,9 +339,9 @@ class TeamAdmin:
         ]
         return same[0] if len(same) == 1 else user_id
 
-    def _owner(self, ref: str, person: Entity | None) -> Claimant:
+    def _owner(self, ref: str, person: Entity | None) -> Owner:
         user_id = own_id(ref, self._settings)
-        return Claimant(user_id, ref, lambda: person.email if person else None)
+        return Owner(user_id, ref, lambda: person.email if person else None)
 
     # -- knowledge bases and MCP servers -------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 
-from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
+from litellm_plugin.cli.checks import Result, Status, failed, ok, skipped, warning
 from litellm_plugin.cli.checks.reasons import described, explained, is_page, json_of
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import Answer, NoAnswerError
@@ -159,7 +159,9 @@ def plugin_key(world: World) -> Result:
             "There is no plugin key on this host yet; the service makes it at its first start.",
             "Start the service first, as this user and with this configuration; then try again.",
         )
-    return ok(f"Signs as {world.settings.service.plugin_id}, key {world.keys.signing.kid}")
+    signing, *others = (key.kid for key in world.keys.published)
+    also = f"; also publishes {', '.join(map(str, others))}" if others else ""
+    return ok(f"Signs as {world.settings.service.plugin_id}, key {signing}{also}")
 
 
 # -- Backstage finds this service ----------------------------------------------
@@ -169,21 +171,20 @@ def finds_us(world: World) -> Result:
     """Check that ``discovery.endpoints`` leads to this service: its key set is there."""
     service = world.settings.service
     url = plugin_keys_url(world.settings.discovery, service.plugin_id)
-    fault = _why_not_found(world, url)
-    if fault is None:
-        return ok(f"{url} has this configuration's key")
-    found, remedy = fault
+    result = _published(world, url)
+    if result.status is not Status.FAILED:
+        return result
     if service.backstage_token is not None:
-        return warning(found, f"Only other plugins need this, as backstageToken is set. {remedy}")
+        needless = "Only other plugins need this, as backstageToken is set."
+        return warning(result.found, f"{needless} {result.remedy}")
     with suppress(BackstageUnavailable):
         # Backstage may reach the service by another way than this host.
         _shows_a_user(world)
         return ok(f"Backstage accepts this key, although this host does not find it at {url}")
-    return failed(found, remedy)
+    return result
 
 
-def _why_not_found(world: World, url: str) -> tuple[str, str] | None:
-    """Return why the key set at ``url`` is not this service's, and a remedy; None if it is."""
+def _published(world: World, url: str) -> Result:
     plugin_id = world.settings.service.plugin_id
     named = any({plugin_id, "*"} & {*each.plugins} for each in world.settings.discovery.endpoints)
     where = "" if named else "discovery.endpoints does not name this service, and "
@@ -196,31 +197,39 @@ def _why_not_found(world: World, url: str) -> tuple[str, str] | None:
         answer = world.request("Backstage", url)
     except NoAnswerError as exc:
         start = "Start the service first; if it runs, correct the target in discovery.endpoints."
-        return f"{url}: {explained(exc, url)[0]}.", start if named else entry
+        return failed(f"{url}: {explained(exc, url)[0]}.", start if named else entry)
     published = key_ids(answer)
     if published is None:
         found = f"{where}{url} is not this service's key set: {described(answer)}."
-        return found, correct if named else entry
+        return failed(found, correct if named else entry)
     if world.keys is None:
-        return (
+        return failed(
             f"The service at {url} has a signing key, and this host has none.",
             "Run this on the service's host, as its user.",
         )
     if not published:
         found = f"{where}{url} has no keys, so it is not this service's."
-        return found, correct if named else entry
+        return failed(found, correct if named else entry)
     ours = world.keys.signing.public()
+    missing = [str(key.kid) for key in world.keys.published if not same_key(answer, key)]
+    if not missing:
+        return ok(f"{url} has this configuration's key")
     if same_key(answer, ours):
-        return None
+        return warning(
+            f"{url} lacks {', '.join(missing)} of this configuration's keys.",
+            "Reload every replica with this configuration before another key becomes the first.",
+        )
     if not named:
-        return (
+        return failed(
             f"{where}{url} has other keys: usually those of the npm plugin.",
             f"{entry} The npm plugin must not be mounted under the same id.",
         )
     others = ", ".join(str(kid) for kid in published)
-    return f"{url} has other keys ({others}) than this configuration's ({ours.kid}).", (
+    return failed(
+        f"{url} has other keys ({others}) than this configuration's ({ours.kid}).",
         "If it is this service: run this as its user, on its host. Several hosts need a common key "
-        "(backend.auth.pluginKeyStore). Otherwise correct the target in discovery.endpoints."
+        "(backend.auth.pluginKeyStore), and a new key signs only after every replica publishes it. "
+        "Otherwise correct the target in discovery.endpoints.",
     )
 
 
