@@ -12,6 +12,7 @@ import click
 
 from litellm_plugin.accounts.caller import NO_ENTITY, Caller, litellm_id, not_reserved
 from litellm_plugin.accounts.ownership import is_administrator
+from litellm_plugin.cli.checks.references import close
 from litellm_plugin.cli.terminal import (
     FAILED,
     Page,
@@ -42,7 +43,8 @@ def whoami(user: str, files: Sequence[Path], *, as_json: bool) -> None:
     """Show the role and LiteLLM account of USER, or what a first visit would create.
 
     USER is an entity ref, such as user:default/jane, or a name in the default namespace.
-    Only reads, and provisions no user. Ends with status 1 if the catalog or LiteLLM fails.
+    Only reads, and provisions no user. Ends with status 1 if the catalog or LiteLLM fails,
+    or the user is not in the catalog.
     """
     settings = settings_of(files)
     ref = user if ":" in user else f"user:default/{user}"
@@ -90,6 +92,11 @@ def _found(plugin: Plugin, settings: Settings, ref: str) -> dict[str, Any]:
                 "email": entity.email,
                 "groups": sorted(entity.groups),
             }
+        else:
+            short = "user:default/"
+            known = [each.removeprefix(short) for each in plugin.catalog.refs("user")]
+            meant = close(ref.removeprefix(short), known)
+            found["errors"].append(f"{ref} is not in the catalog{meant}.")
     except PluginError as exc:
         found["errors"].append(f"The catalog failed: {redact(exc.message)}")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -14,7 +15,7 @@ from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.jwt import KeyFormatError, PublicKey
 from litellm_plugin.identity.keycloak import realm_keys_url
 from litellm_plugin.identity.plugin_token import plugin_keys_url
-from litellm_plugin.identity.signing import PluginTokens
+from litellm_plugin.identity.signing import PluginTokens, key_file
 from litellm_plugin.identity.user_token import user_keys_url
 
 _WHERE = "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints"
@@ -155,6 +156,15 @@ def plugin_key(world: World) -> Result:
             world.key_fault, "Run this as the user of the service, or fix the file as described."
         )
     if world.keys is None:
+        path = key_file(world.settings, os.environ)
+        there = next(folder for folder in path.parents if folder.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            return failed(
+                f"The service will store its plugin key in {path}, and this user can't write to "
+                f"{there}.",
+                "Run this as the user of the service; or let that user write there; or set "
+                "litellm.service.keyFile or XDG_STATE_HOME to another folder that is kept.",
+            )
         return warning(
             "There is no plugin key on this host yet; the service makes it at its first start.",
             "Start the service first, as this user and with this configuration; then try again.",
