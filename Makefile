@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox test deep faults lint types live live-all docs wheel package format fuzz lock audit licences clean
+.PHONY: help sandbox demo test deep faults browser lint types live live-all docs wheel package format fuzz lock audit licences clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -32,6 +32,14 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 sandbox: .venv/.run  ## run the service with LiteLLM and Backstage stand-ins
 	$(BIN)/python -m litellm_plugin sandbox
 
+demo: .venv/.run demo/dist/index.html  ## the same with the frontend plugin's page, which needs Node 20
+	$(BIN)/python -m litellm_plugin sandbox --demo demo/dist
+
+demo/dist/index.html: demo/build.mjs demo/package-lock.json $(wildcard demo/src/*)
+	@command -v node >/dev/null && command -v npm >/dev/null || \
+		{ echo "The demo needs Node 20 or later, with npm; make sandbox does not." >&2; exit 1; }
+	@node demo/build.mjs
+
 WORKERS := -n logical --maxprocesses 4
 
 test: .venv/.installed  ## run the default test suite
@@ -42,6 +50,13 @@ deep: .venv/.installed  ## test with processes, and with many more made-up reque
 
 faults: .venv/.installed  ## test a deployment while its upstreams fail
 	$(BIN)/python -m pytest -m faults tests/faults
+
+.venv/.browser: .venv/.installed requirements/browser.txt
+	$(INSTALL) --require-hashes -r requirements/browser.txt
+	@touch $@
+
+browser: .venv/.browser  ## test the pages of the sandbox and the demo in Chromium
+	$(BIN)/python -m pytest -m browser tests/browser
 
 lint: .venv/.installed  ## check style
 	$(BIN)/ruff check .
@@ -108,6 +123,7 @@ lock: .venv/.installed  ## update the locks after a change of pyproject.toml
 	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) --group fuzz -o requirements/fuzz.txt
 	$(COMPILE) --group deploy -c requirements/dev.txt -o requirements/deploy.txt
+	$(COMPILE) --group browser -c requirements/dev.txt -o requirements/browser.txt
 	$(BIN)/python -c "$(BUILD_NEEDS)" | $(COMPILE) - -o requirements/build.txt
 	@$(MAKE) --no-print-directory licences
 
@@ -122,4 +138,4 @@ licences: .venv/.installed  ## list the licences of a deployment; refuse those t
 	@$(LICENCES) >/dev/null && { cat requirements/licences.md && $(LICENCES); } >docs/licences.md
 
 clean:  ## remove the files that the targets made
-	rm -rf .venv build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fuzz/.corpus
+	rm -rf .venv build dist site demo/dist demo/node_modules *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis fuzz/.corpus

@@ -35,7 +35,7 @@ DOORS = {
     "urllib3": {"clients/http.py"},
     "joserfc": {"identity/jwt.py"},
     "yaml": {"config/yaml12.py"},
-    "pydantic": {"config/"},
+    "pydantic": {"config/", "sandbox/"},
     "pydantic_core": {"config/"},
     "redis": {"cache/redis.py"},
     "limits": {"cache/counters.py"},

@@ -33,6 +33,7 @@ DEPLOYED = [*PROJECT["project"]["dependencies"], *EXTRAS["serve"], *EXTRAS["redi
 WANTED = {
     "run": DEPLOYED,
     "dev": [*PROJECT["project"]["dependencies"], *_extra("dev")],
+    "browser": PROJECT["dependency-groups"]["browser"],
     "deploy": PROJECT["dependency-groups"]["deploy"],
     "fuzz": PROJECT["dependency-groups"]["fuzz"],
     "build": PROJECT["build-system"]["requires"],

@@ -34,8 +34,11 @@ from litellm_plugin.cli.terminal import (
     print_json,
 )
 from litellm_plugin.cli.world import World
-from litellm_plugin.config import ConfigError, read_configuration
+from litellm_plugin.config import ConfigError, Reading, read_configuration
+from litellm_plugin.config.report import deepest, dotted
 from litellm_plugin.plugin import check_installed
+
+CREDENTIALS = "CREDENTIALS_DIRECTORY"  # where systemd's LoadCredential puts files
 
 CHECKS: tuple[Check[World], ...] = (
     Check("configuration", "Configuration", surroundings.configuration),
@@ -102,13 +105,14 @@ def doctor(
     with captured_log():
         reading = read_configuration(paths_of(files), os.environ)
         if reading.settings is None:
-            _end_faulty(reading.problems, as_json=as_json)
+            told = [*reading.problems, *reading.warnings]
+            _end_faulty(told, _how_to_correct(files, reading.problems), as_json=as_json)
         try:
             check_installed(reading.settings)
         except ConfigError as exc:
-            _end_faulty(exc.problems, as_json=as_json)
+            _end_faulty(exc.problems, _CORRECT, as_json=as_json)
         token = token_file.read().strip() if token_file else None
-        world = World(reading.settings, list(reading.warnings), url, token)
+        world = World(reading.settings, [*reading.warnings, *_unset(reading)], url, token)
         results: dict[str, Result] = {}
         with page.progress("Checking ...") as tell:
             for check, result in run(CHECKS, world):
@@ -122,7 +126,38 @@ def doctor(
         sys.exit(FAILED)
 
 
-def _end_faulty(problems: Sequence[str], *, as_json: bool) -> NoReturn:
+_CORRECT = (
+    "Correct the configuration, or name other files with --config or LITELLM_PLUGIN_CONFIG; "
+    "config check lists every key."
+)
+
+
+def _how_to_correct(files: Sequence[Path], problems: Sequence[str]) -> str:
+    """Return the remedy for a faulty configuration."""
+    if any(f"{CREDENTIALS} is not set" in problem for problem in problems):
+        return (
+            f"systemd sets {CREDENTIALS} for the service only: run doctor by systemd-run, as "
+            "docs/command-line.md shows."
+        )
+    if not files and not os.environ.get("LITELLM_PLUGIN_CONFIG"):
+        return (
+            "LITELLM_PLUGIN_CONFIG is not set, so app-config.yaml of the working directory is "
+            "read. Set it to the service's files, separated by commas, or name them with --config."
+        )
+    return _CORRECT
+
+
+def _unset(reading: Reading) -> list[str]:
+    """Return the keys that are left out because a variable is not set."""
+    return [
+        f"{dotted(key.path)}: left out, as {reason}"
+        for key in reading.keys
+        if key.value is None
+        and "is not set" in (reason := deepest(key.path, reading.tree.left_out) or "")
+    ]
+
+
+def _end_faulty(problems: Sequence[str], remedy: str, *, as_json: bool) -> NoReturn:
     results = {
         check.id: Result(Status.SKIPPED, "The configuration is faulty", because=("configuration",))
         for check in CHECKS
@@ -130,8 +165,7 @@ def _end_faulty(problems: Sequence[str], *, as_json: bool) -> NoReturn:
     results["configuration"] = Result(
         Status.FAILED,
         "\n".join(problems),
-        "Correct the configuration, or name other files with --config or LITELLM_PLUGIN_CONFIG; "
-        "config check lists every key.",
+        remedy,
     )
     if as_json:
         print_json(_as_json(results))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -23,7 +23,8 @@ from litellm_plugin.sandbox.launch import (
     SandboxRefusedError,
     running,
 )
-from litellm_plugin.sandbox.people import ALICE, BOB, CAROL, USAGE_DAYS, Person
+from litellm_plugin.sandbox.page import Example, examples
+from litellm_plugin.sandbox.people import BOB
 
 
 @click.command()
@@ -33,22 +34,30 @@ from litellm_plugin.sandbox.people import ALICE, BOB, CAROL, USAGE_DAYS, Person
     type=int,
     help=f"Default: {PORT}, or a free port.",
 )
+@click.option(
+    "--demo",
+    type=click.Path(path_type=Path),
+    help="Folder with the built demo, which 'make demo' builds and serves.",
+)
 @config_option
 @json_option
-def sandbox(files: Sequence[Path], host: str, port: int | None, *, as_json: bool) -> None:
+def sandbox(
+    files: Sequence[Path], host: str, port: int | None, demo: Path | None, *, as_json: bool
+) -> None:
     """Run the service beside stand-ins for LiteLLM and Backstage.
 
     The service is the real one; the stand-ins hold made-up data in memory. Without --config
     it reads app-config.yaml of the working directory, or its own if there is none.
     """
+    config = files or [_default_config()]
     try:
-        with running(files or [_default_config()], os.environ, host=host, port=port) as started:
+        with running(config, os.environ, host=host, port=port, demo=demo) as started:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, signal.default_int_handler)
             if as_json:
                 print_json(_told(started))
             else:
-                click.echo(welcome(started), nl=False)
+                click.echo(welcome(started, with_demo=demo is not None), nl=False)
             sys.stdout.flush()
             threading.Event().wait()
     except KeyboardInterrupt:
@@ -62,6 +71,7 @@ def sandbox(files: Sequence[Path], host: str, port: int | None, *, as_json: bool
 def _told(started: Sandbox) -> dict[str, object]:
     """Return the fields of ``--json``."""
     return {
+        "page": started.page,
         "url": started.url,
         "litellm": started.settings.base_url,
         "backstage": started.settings.discovery.backstage_url,
@@ -80,42 +90,20 @@ def _default_config() -> Path:
     )
 
 
-def welcome(started: Sandbox) -> str:
-    """Return the text for the user: addresses, tokens, and commands to try."""
-    first_day = started.today - timedelta(days=USAGE_DAYS - 1)
-    month = f"start_date={first_day}&end_date={started.today}"
-    key = '{"alias": "my-first-key", "models": ["gpt-4o-mini"], "duration": "7d", "max_budget": 5}'
-    team = '{"team_alias": "Robots", "models": ["gpt-4o-mini"], "max_budget": 100}'
-    tried = (
-        ("bob's keys", BOB, "/keys", None),
-        ("bob makes a key; only this answer has its secret", BOB, "/keys/generate", key),
-        (f"bob's usage of the last {USAGE_DAYS} days", BOB, f"/usage?{month}", None),
-        ("bob's teams", BOB, "/teams", None),
-        (
-            "carol's first visit creates her LiteLLM user, with her group's role",
-            CAROL,
-            "/user/info",
-            None,
-        ),
-        ("alice makes a team; she is in the admin group", ALICE, "/teams", team),
-        ("alice reads the audit log", ALICE, "/audit?page=1&page_size=5", None),
-        ("bob may not read it: 403", BOB, "/audit?page=1&page_size=5", None),
-    )
-    shown = (ALICE, BOB)
+def welcome(started: Sandbox, *, with_demo: bool = False) -> str:
+    """Return the text for the user: addresses, and commands to try."""
     lines = [
-        "The sandbox is up. Its data is made up and lost when you press Ctrl-C.",
+        f"The sandbox is up: open {started.page}{'demo/' if with_demo else ''} in a browser.",
+        "Its data is made up and lost when you press Ctrl-C.",
         "",
         f"  service    {started.url}",
         f"  LiteLLM    {started.settings.base_url}  (stand-in)",
         f"  Backstage  {started.settings.discovery.backstage_url}  (stand-in)",
         "",
-        f"Tokens, valid for {TOKEN_HOURS} hours:",
-        *(f"\n  {person.name}\n  {started.tokens[person]}" for person in shown),
-        "",
-        "Commands to try in another terminal (-H @FILE sends the token in FILE):",
+        f"Commands to try in another terminal (the tokens of -H expire in {TOKEN_HOURS} hours):",
         *(
-            f"\n  # {what}\n  {_curl(started, person, path, body)}"
-            for what, person, path, body in tried
+            f"\n  # {example.what}\n  {_curl(started, example)}"
+            for example in examples(started.today)
         ),
         "",
         "Commands for operators:",
@@ -145,6 +133,7 @@ def _program() -> str:
     return str(script.relative_to(here) if script.is_relative_to(here) else script)
 
 
-def _curl(started: Sandbox, person: Person, path: str, body: str | None) -> str:
-    data = f"-H 'Content-Type: application/json' -d '{body}' " if body else ""
-    return f"curl -sS -w '\\n' -H @{started.headers[person]} {data}'{started.url}{path}'"
+def _curl(started: Sandbox, example: Example) -> str:
+    body, headers = example.body, started.headers[example.person]
+    data = f"-H 'Content-Type: application/json' -d '{json.dumps(body)}' " if body else ""
+    return f"curl -sS -w '\\n' -H @{headers} {data}'{started.url}{example.path}'"

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -116,12 +116,9 @@ def _without_password(text: str) -> str:
         parts = urlsplit(text)
     except ValueError:
         return MASK
-    query = MASK if parts.query else ""
-    if "@" not in parts.netloc:
-        return urlunsplit(parts._replace(query=query))
-    return urlunsplit(
-        parts._replace(netloc=f"{MASK}@{parts.netloc.rpartition('@')[2]}", query=query)
-    )
+    _, at, host = parts.netloc.rpartition("@")
+    netloc, query = MASK + at + host if at else host, MASK if parts.query else ""
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
 
 
 class Page:
@@ -161,6 +158,11 @@ class Page:
         for row in rows:
             grid.add_row(*(_text(text, style) for text, style in row))
         self._print(Padding(grid, (0, 0, 0, indent)))
+
+    def pairs(self, rows: Mapping[str, Any]) -> None:
+        """Print names with their values as :func:`printable`, without those that are None."""
+        told = {name: value for name, value in rows.items() if value is not None}
+        self.rows([((name, "dim"), (printable(value), "")) for name, value in told.items()])
 
     def _print(self, content: RenderableType) -> None:
         if self._console.is_terminal:

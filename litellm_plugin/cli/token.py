@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,7 +31,6 @@ from litellm_plugin.identity.jwt import (
     Expired,
     NotYetValid,
     TokenError,
-    UnverifiedToken,
     audiences,
     parse,
 )
@@ -47,18 +46,22 @@ from litellm_plugin.redaction import redact
 # Not printed: with one of these, a client can build a limited user token.
 _SIGNATURES = frozenset({"uip", "obo"})
 _TIMES = ("iat", "nbf", "exp")
+_USER_KINDS = {
+    USER_TYP: "a Backstage user's token",
+    LIMITED_TYP: "a limited user token, as in Backstage's cookie",
+}
 _STATIC = "a static external-access token"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reading:
     """What the command prints about a token.
 
     Attributes:
         kind: The kind of token that it looks like, in words.
+        keys: The URL of the key set that verifies it, if there is one.
         header: The token's header, unverified.
         claims: The token's claims, unverified.
-        keys: The URL of the key set that verifies it, if there is one.
         who: The principal, if the token is accepted.
         until: When an accepted token expires, in Unix seconds.
         refusal: Why the token is refused, if it is.
@@ -68,9 +71,9 @@ class Reading:
     """
 
     kind: str
+    keys: str | None = None
     header: Mapping[str, Any] = field(default_factory=dict)
     claims: Mapping[str, Any] = field(default_factory=dict)
-    keys: str | None = None
     who: str | None = None
     until: float | None = None
     refusal: str | None = None
@@ -133,15 +136,23 @@ def _credential(source: TextIO | None) -> str:
 
 def _read(plugin: Plugin, text: str) -> Reading:
     settings, reading = plugin.settings, _unverified(plugin.settings, text)
+    issuer = settings.bridge.issuer
     with captured_log("litellm_plugin.identity") as notes:
         try:
             principal = plugin.authenticator.authenticate(f"Bearer {text}")
+            reading.who = _who(principal)
+            if reading.no_token is not None:
+                reading.kind = _STATIC
         except PluginError as exc:
-            if settings.bridge.issuer and reading.claims.get("iss") == settings.bridge.issuer:
-                return _read_bridge(plugin, text, reading)
-            return _refused(settings, reading, exc, notes)
-    kind = reading.kind if reading.no_token is None else _STATIC
-    return replace(reading, kind=kind, who=_who(principal), until=reading.claims.get("exp"))
+            if issuer and reading.claims.get("iss") == issuer:
+                notes.clear()
+                _read_bridge(plugin, text, reading, realm_keys_url(issuer))
+                reading.notes = tuple(notes)
+            else:
+                _refuse(settings, reading, exc, notes)
+    if reading.who is not None:
+        reading.until = reading.claims.get("exp")
+    return reading
 
 
 def _unverified(settings: Settings, text: str) -> Reading:
@@ -152,80 +163,67 @@ def _unverified(settings: Settings, text: str) -> Reading:
     except TokenError as exc:
         kind = "a LiteLLM key" if text.startswith("sk-") else "no JSON Web Token"
         return Reading(kind, no_token=str(exc))
-    kind, keys = _kind_and_keys(settings, token)
-    return Reading(kind, dict(token.header), claims, keys)
-
-
-def _kind_and_keys(settings: Settings, token: UnverifiedToken) -> tuple[str, str | None]:
-    claims, issuer = token.unverified_claims, settings.bridge.issuer
+    keys = None
     if token.typ == PLUGIN_TYP:
         source = claims.get("sub")
         kind = f"a plugin token of {source}"
         if claims.get("obo"):
             kind += ", on behalf of a user"
         if source == settings.service.plugin_id:
-            return kind, "this service's own"
-        if not isinstance(source, str):
-            return kind, None
-        return kind, plugin_keys_url(settings.discovery, source)
-    if is_user_token(token):
-        kinds = {
-            USER_TYP: "a Backstage user's token",
-            LIMITED_TYP: "a limited user token, as in Backstage's cookie",
-        }
-        kind = kinds.get(token.typ, "a Backstage user's token of the old kind")
-        return kind, user_keys_url(settings.discovery)
-    if issuer and claims.get("iss") == issuer:
-        return "a Keycloak token, for /bridge/*", None
-    return "a token of an external issuer", None
-
-
-def _refused(
-    settings: Settings, reading: Reading, exc: PluginError, notes: Sequence[str]
-) -> Reading:
-    cause = exc.__cause__ if isinstance(exc.__cause__, TokenError) else None
-    if cause is not None and cause.in_obo:
-        inside = _unverified(settings, reading.claims["obo"])
-        refusal, remedy = _refusal(settings, inside, exc, cause)
-        refusal = f"About the user's token inside (obo): {refusal}"
+            keys = "this service's own"
+        elif isinstance(source, str):
+            keys = plugin_keys_url(settings.discovery, source)
+    elif is_user_token(token):
+        kind = _USER_KINDS.get(token.typ, "a Backstage user's token of the old kind")
+        keys = user_keys_url(settings.discovery)
+    elif settings.bridge.issuer and claims.get("iss") == settings.bridge.issuer:
+        kind = "a Keycloak token, for /bridge/*"
     else:
-        refusal, remedy = _refusal(settings, reading, exc, cause)
-    kind = reading.kind
+        kind = "a token of an external issuer"
+    return Reading(kind, keys, dict(token.header), claims)
+
+
+def _refuse(settings: Settings, reading: Reading, exc: PluginError, notes: Sequence[str]) -> None:
+    """Put into ``reading`` why the service refuses the token, and a remedy."""
+    cause = exc.__cause__ if isinstance(exc.__cause__, TokenError) else None
+    about, inside = reading, cause is not None and cause.in_obo
+    if inside:
+        about = _unverified(settings, reading.claims["obo"])
+    refusal, remedy = _refusal(settings, about, exc, cause)
+    if inside:
+        refusal = f"About the user's token inside (obo): {refusal}"
     if reading.no_token is not None:
         if exc.status == 403:
-            kind = _STATIC
-        elif kind == "a LiteLLM key":
+            reading.kind = _STATIC
+        elif reading.kind == "a LiteLLM key":
             remedy = "LiteLLM itself takes such keys; this service needs a token of Backstage."
         elif cause is None:
             refusal += f" As a JSON Web Token: {reading.no_token}."
-    if cause is not None and not isinstance(cause, NoKeysError):
-        notes = ()  # they repeat the refusal
-    return replace(reading, kind=kind, refusal=refusal, remedy=remedy, notes=tuple(notes))
+    reading.refusal, reading.remedy = refusal, remedy
+    if cause is None or isinstance(cause, NoKeysError):  # else they repeat the refusal
+        reading.notes = tuple(notes)
 
 
-def _read_bridge(plugin: Plugin, text: str, reading: Reading) -> Reading:
-    keys = realm_keys_url(str(plugin.settings.bridge.issuer))
-    reading = replace(reading, keys=keys)
+def _read_bridge(plugin: Plugin, text: str, reading: Reading, keys: str) -> None:
+    """Put into ``reading`` how ``/bridge/*`` decides."""
+    reading.keys = keys
     if plugin.bridge_tokens is None:
-        return replace(
-            reading,
-            refusal="The bridge is closed: litellm.bridge.enabled is false.",
-            remedy="Set litellm.bridge.enabled: true to let command-line clients use such tokens.",
+        reading.refusal = "The bridge is closed: litellm.bridge.enabled is false."
+        reading.remedy = (
+            "Set litellm.bridge.enabled: true to let command-line clients use such tokens."
         )
-    with captured_log("litellm_plugin.identity") as notes:
-        try:
-            identity = plugin.bridge_tokens.verify(f"Bearer {text}")
-        except PluginError as exc:
-            cause = exc.__cause__
-            reason = _reason(cause, reading) if isinstance(cause, TokenError) else None
-            return replace(
-                reading,
-                refusal=reason or _sentence(exc.fields.get("hint", exc.message)),
-                remedy="Get a new one from the issuer, for the client of litellm.bridge.clientId.",
-                notes=tuple(notes),
-            )
-    who = f"{identity.login}, at /bridge/* only"
-    return replace(reading, who=who, until=reading.claims.get("exp"))
+        return
+    try:
+        identity = plugin.bridge_tokens.verify(f"Bearer {text}")
+        reading.who = f"{identity.login}, at /bridge/* only"
+    except PluginError as exc:
+        cause = exc.__cause__
+        reading.refusal = (
+            _reason(cause, reading)
+            if isinstance(cause, TokenError)
+            else _sentence(exc.fields.get("hint", exc.message))
+        )
+        reading.remedy = "Get a new one from the issuer, for the client of litellm.bridge.clientId."
 
 
 def _who(principal: Principal) -> str:
@@ -258,10 +256,21 @@ def _refusal(
         exc: The refusal.
         cause: The fault of the token itself, if that is the reason.
     """
-    plugin_id = settings.service.plugin_id
+    plugin_id, typ = settings.service.plugin_id, reading.header.get("typ")
     match cause:
+        case None if exc.status == 403:
+            entry = "Give its entry in backend.auth.externalAccess"
+            remedy = f"{entry} an accessRestriction for {plugin_id}."
+        case None if typ == LIMITED_TYP:
+            remedy = "Use the user's token itself; limited ones count inside plugin tokens only."
+        case None if typ in (USER_TYP, PLUGIN_TYP):
+            remedy = "Get a new one from Backstage."
         case None:
-            return _sentence(redact(exc.message)), _remedy(settings, reading, exc)
+            number = len(settings.external_access)
+            remedy = (
+                "It is neither a user's nor a plugin's token, and none of the "
+                f"{number} entries of backend.auth.externalAccess accepts it."
+            )
         case OtherAudience():
             named = ", ".join(sorted(audiences(reading.claims))) or "(none)"
             return (
@@ -279,23 +288,7 @@ def _refusal(
                 "It is of another Backstage, or its key was replaced: sign in again, or correct "
                 "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints."
             )
-    return _reason(cause, reading), remedy
-
-
-def _remedy(settings: Settings, reading: Reading, exc: PluginError) -> str:
-    typ = reading.header.get("typ")
-    if exc.status == 403:
-        plugin = settings.service.plugin_id
-        return f"Give its entry in backend.auth.externalAccess an accessRestriction for {plugin}."
-    if typ == LIMITED_TYP:
-        return "Use the user's token itself; limited ones count inside plugin tokens only."
-    if typ in (USER_TYP, PLUGIN_TYP):
-        return "Get a new one from Backstage."
-    number = len(settings.external_access)
-    return (
-        "It is neither a user's nor a plugin's token, and none of the "
-        f"{number} entries of backend.auth.externalAccess accepts it."
-    )
+    return _sentence(redact(exc.message)) if cause is None else _reason(cause, reading), remedy
 
 
 def _reason(cause: TokenError, reading: Reading) -> str:
@@ -341,18 +334,9 @@ def _time(value: Any) -> str:
 
 
 def _as_json(reading: Reading) -> dict[str, Any]:
-    return {
-        "ok": reading.refusal is None,
-        "kind": reading.kind,
-        "who": reading.who,
-        "until": reading.until,
-        "keys": reading.keys,
-        "header": dict(reading.header),
-        "claims": _tellable(reading.claims),
-        "refusal": reading.refusal,
-        "remedy": reading.remedy,
-        "notes": list(reading.notes),
-    }
+    told = asdict(reading)
+    del told["no_token"]
+    return {"ok": reading.refusal is None, **told, "claims": _tellable(reading.claims)}
 
 
 def _print(page: Page, reading: Reading) -> None:
@@ -370,14 +354,11 @@ def _print(page: Page, reading: Reading) -> None:
     for title, members in (("Header", reading.header), ("Claims", _tellable(reading.claims))):
         if members:
             page.heading(title)
-            page.rows(
-                [
-                    (
-                        (printable(name), ""),
-                        (_time(value) if name in _TIMES else printable(value), ""),
-                    )
+            page.pairs(
+                {
+                    printable(name): _time(value) if name in _TIMES else printable(value)
                     for name, value in members.items()
-                ]
+                }
             )
     if reading.notes:
         page.heading("Log messages")

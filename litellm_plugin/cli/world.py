@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from litellm_plugin.cli.checks import CheckFailedError, failed
-from litellm_plugin.cli.checks.reasons import origin_of, remedy, why
+from litellm_plugin.cli.checks.reasons import explained, origin_of
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Cache, RateLimits, Settings
 from litellm_plugin.identity.jwt import PrivateKey
@@ -19,42 +19,36 @@ from litellm_plugin.identity.signing import KeyStoreError, PluginKeys
 from litellm_plugin.plugin import Plugin, build, upstream
 
 
-def _without_state(settings: Settings) -> Settings:
-    """Return ``settings`` without cache, rate limits and circuit breakers."""
+def read_only_plugin(settings: Settings) -> Plugin:
+    """Return a plugin without cache, rate limits and circuit breakers.
+
+    It does not write a signing key. If there is none yet, its key is a temporary one, and
+    Backstage refuses its tokens.
+    """
+    keys = None
+    with suppress(KeyStoreError):
+        keys = PluginKeys.existing(settings)
     service = replace(
         settings.service,
         cache_seconds=0.0,
         rate_limits=RateLimits(enabled=False),
         circuit_breaker=False,
     )
-    return replace(settings, service=service, cache=Cache())
+    return build(
+        replace(settings, service=service, cache=Cache()),
+        plugin_keys=keys or PluginKeys(PrivateKey.generate()),
+    )
 
 
-def read_only_plugin(settings: Settings, keys: PluginKeys | None = None) -> Plugin:
-    """Return a plugin that caches nothing and does not write a signing key.
-
-    Args:
-        settings: The service's settings.
-        keys: The signing keys. None: the service's, or a temporary key if there is none yet,
-            with which Backstage refuses the plugin's tokens.
-    """
-    if keys is None:
-        with suppress(KeyStoreError):
-            keys = PluginKeys.existing(settings)
-    signing = keys or PluginKeys(PrivateKey.generate())
-    return build(_without_state(settings), plugin_keys=signing)
-
-
+@dataclass
 class World:
     """The context that all checks share. Thread-safe.
 
-    Args:
+    Attributes:
         settings: The service's settings.
         warnings: Warnings about the configuration.
         url: The service's URL through the ingress; None: do not check the ingress.
         user_token: A Backstage user's token for requests through the ingress.
-
-    Attributes:
         plugin: A plugin that only reads.
         keys: The service's signing key; None if there is none, or with ``key_fault``.
         key_fault: Why the signing key can't be used.
@@ -62,27 +56,22 @@ class World:
             from the ``Date`` header of its first answer.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        warnings: list[str],
-        url: str | None = None,
-        user_token: str | None = None,
-    ) -> None:
-        self.settings = settings
-        self.warnings = warnings
-        self.url = url
-        self.user_token = user_token
-        self.keys: PluginKeys | None = None
-        self.key_fault: str | None = None
+    settings: Settings
+    warnings: list[str]
+    url: str | None = None
+    user_token: str | None = None
+    keys: PluginKeys | None = field(default=None, init=False)
+    key_fault: str | None = field(default=None, init=False)
+    clocks: dict[str, float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
         try:
-            self.keys = PluginKeys.existing(settings)
+            self.keys = PluginKeys.existing(self.settings)
         except KeyStoreError as exc:
             self.key_fault = str(exc)
-        self.plugin = read_only_plugin(settings, self.keys)
-        self.clocks: dict[str, float] = {}
-        self._upstreams = {
-            name: upstream(settings, name, setting)
+        self.plugin = read_only_plugin(self.settings)
+        self._upstreams: dict[str, Upstream] = {
+            name: upstream(self.settings, name, setting)
             for name, setting in (
                 ("LiteLLM", "litellm.baseUrl"),
                 ("Backstage", "discovery"),
@@ -116,24 +105,17 @@ class World:
             CheckFailedError: There was no answer, and ``setting`` is given.
             NoAnswerError: There was no answer.
         """
-        way: Upstream = self._upstreams[name]
         try:
-            answer = way.request(method, url, headers=headers, body=body)
+            answer = self._upstreams[name].request(method, url, headers=headers, body=body)
         except NoAnswerError as exc:
             if setting is None:
                 raise
-            found = f"{origin_of(url)}: {why(exc)}."
-            raise CheckFailedError(failed(found, remedy(exc, setting))) from exc
-        ahead = _ahead(answer, time.time()) if tells_time else None
-        if ahead is not None:
-            self.clocks[name] = ahead
+            reason, remedy = explained(exc, setting)
+            raise CheckFailedError(failed(f"{origin_of(url)}: {reason}.", remedy)) from exc
+        if tells_time:
+            with suppress(ValueError):  # no date, or none that can be read
+                date = parsedate_to_datetime(answer.headers.get("Date", ""))
+                # The header is rounded down to a second.
+                seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() + 0.5
+                self.clocks[name] = seconds - time.time()
         return answer
-
-
-def _ahead(answer: Answer, now: float) -> float | None:
-    try:
-        date = parsedate_to_datetime(answer.headers.get("Date", ""))
-    except ValueError:
-        return None
-    # The header is rounded down to a second.
-    return date.replace(tzinfo=date.tzinfo or UTC).timestamp() + 0.5 - now

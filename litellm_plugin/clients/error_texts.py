@@ -25,6 +25,10 @@ _TOKEN = re.compile(
 )
 # An attribute of a printed Python object: user_email=None, members=[Member(user_id='bob'
 _ATTRIBUTE = re.compile(r"\w=(?:None\b|True\b|False\b|['\"]|\[?[A-Z]\w*\()")
+# A printed Python object: Member(user_id='bob', or the attributes alone, user_id='bob' role=None
+_OBJECT = re.compile(
+    r"""\b[A-Z]\w*\(\w+=|\b\w+=(?:None|True|False|'[^']*'|"[^"]*"),?\s+\w+=""", re.ASCII
+)
 _STATUS = re.compile(r"(?:^|(?<=\s))[1-5]\d\d:\s*$")  # str() of FastAPI's HTTPException
 # The text in a printed object that can't be parsed, such as one that LiteLLM has cut.
 _FIELD = re.compile(r"""['"](?:error|message|detail|msg)['"]:\s*(?:'([^'{\[]++)|"([^"{\[]++))""")
@@ -85,12 +89,19 @@ def _without_printed(text: str, depth: int) -> str:
 
 
 def _without_attributes(text: str) -> str:
-    """Return the sentences of a text before the one that prints attributes of Python objects."""
+    """Return the sentences of a text before the one that prints attributes of Python objects.
+
+    Of a first sentence, return the words before the object; all of it where it only quotes a
+    value, such as ``Key alias='ci' already exists``.
+    """
     begun = _ATTRIBUTE.search(text)
     if begun is None:
         return text
     before, end, _ = text[: begun.start()].rpartition(". ")
-    return before + end.rstrip()
+    if end:
+        return before + end.rstrip()
+    printed = _OBJECT.search(text)
+    return text[: printed.start()].rstrip(" :=,-[(") if printed else text
 
 
 def _balanced(text: str) -> str:

@@ -535,6 +535,8 @@ class LiteLLM:
         try:
             return self._decoded(answer)
         except UpstreamError as exc:
+            # Only LiteLLM's own 404 allows another way to write; a reverse proxy's forbids one.
+            exc.no_such_route = exc.no_such_route and _says(answer)
             # 2xx without sense, or the word of a proxy that has heard no more than we have.
             # LiteLLM's own errors are about what it has not done.
             unsaid = answer.status in {502, 503} and not _says(answer)

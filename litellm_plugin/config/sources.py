@@ -353,7 +353,7 @@ class _Layer:
             raise _IncludeError(f"{keyword} in {place.name} wants a string")
         target, _ = substitute(written, self._environ)
         if isinstance(target, Dropped):
-            raise _IncludeError(f"{keyword} in {place.name} names a variable that is not set")
+            raise _IncludeError(f"{keyword} in {place.name}: {target.reason}")
         # Messages show a name as it is written. With variables replaced it may be a secret, as
         # in {$file: "${TOKEN}"}, written by mistake for {$env: TOKEN}.
         shown = f"{keyword} {written} in {place.name}"

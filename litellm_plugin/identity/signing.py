@@ -59,7 +59,7 @@ class PluginKeys:
         keys = cls.existing(settings, environ)
         if keys is not None:
             return keys
-        path = _key_file(settings, environ)
+        path = key_file(settings, environ)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_folder(path.parent)
@@ -83,7 +83,7 @@ class PluginKeys:
         """
         if settings.plugin_keys:
             return _configured(settings.plugin_keys)
-        path = _key_file(settings, environ)
+        path = key_file(settings, environ)
         try:
             if not path.exists():
                 return None
@@ -194,7 +194,12 @@ def _from_pem(read: Callable[..., _Key], path: Path, key: StaticPluginKey, setti
         raise KeyStoreError(f"{setting}: {path}: {_reason(exc)}") from exc
 
 
-def _key_file(settings: Settings, environ: Mapping[str, str]) -> Path:
+def key_file(settings: Settings, environ: Mapping[str, str]) -> Path:
+    """Return the path of the key that this host makes for itself.
+
+    Raises:
+        KeyStoreError: No path is configured, and this user has no home folder.
+    """
     if settings.service.key_file is not None:
         return settings.service.key_file
     state = Path(environ.get("XDG_STATE_HOME", ""))

@@ -271,8 +271,9 @@ class Keys:
                     owner if isinstance(owner, Account) else self._users.as_it_is(user_id, reader)
                 )
                 if account is None:
-                    unknown = "user_id is not known to LiteLLM, so its keys can't be counted"
-                    raise BadRequest(unknown)
+                    raise BadRequest(
+                        "user_id is not known to LiteLLM, so its keys can't be counted"
+                    )
                 rows = self._users.keys(account, reader, fresh=True)
                 policy.refuse_more([row for row in rows if not but(row)], self._now())
             held.enter_context(self._cache.invalidating(keys_tag(user_id or "")))

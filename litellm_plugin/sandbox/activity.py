@@ -12,25 +12,13 @@ Named = Callable[["UsageRow"], str]
 Described = Callable[[str], Json]
 
 _COUNTED = ("prompt_tokens", "completion_tokens", "successful_requests", "failed_requests")
-_METRICS = (
-    "spend",
-    "flat_cost",
-    "prompt_tokens",
-    "completion_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "compression_saved_tokens",
-    "compression_savings_spend",
-    "prompt_caching_savings_spend",
-    "gateway_injected_caching_savings_spend",
-    "autorouter_savings_spend",
-    "total_tokens",
-    "successful_requests",
-    "failed_requests",
-    "api_requests",
-    "total_response_time_ms",
-    "timed_requests",
-)
+_OTHERS: Json = {  # of LiteLLM's metrics; always zero here
+    "flat_cost": 0.0,
+    **dict.fromkeys(("cache_read_input_tokens", "cache_creation_input_tokens"), 0),
+    "compression_saved_tokens": 0,
+    **dict.fromkeys(("compression_savings_spend", "prompt_caching_savings_spend"), 0.0),
+    **dict.fromkeys(("gateway_injected_caching_savings_spend", "autorouter_savings_spend"), 0.0),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +138,12 @@ def _groups(rows: Iterable[UsageRow], named: Named) -> list[tuple[str, list[Usag
 def _metrics(rows: Sequence[UsageRow]) -> dict[str, float]:
     counts = {name: sum(getattr(row, name) for row in rows) for name in _COUNTED}
     requests = counts["successful_requests"] + counts["failed_requests"]
-    known: dict[str, float] = {
+    return {
+        **_OTHERS,
         **counts,
         "spend": sum((row.spend for row in rows), 0.0),
         "total_tokens": counts["prompt_tokens"] + counts["completion_tokens"],
         "api_requests": requests,
         "total_response_time_ms": 2 * requests,
         "timed_requests": requests,
-    }
-    return {
-        name: known.get(name, 0.0 if name.endswith(("spend", "cost")) else 0) for name in _METRICS
     }

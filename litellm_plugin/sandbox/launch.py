@@ -26,6 +26,7 @@ from litellm_plugin.factory import create_app
 from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.backstage import BackstageStandIn
 from litellm_plugin.sandbox.litellm import LiteLLMStandIn
+from litellm_plugin.sandbox.page import pages
 from litellm_plugin.sandbox.tokens import Issuer
 
 MASTER_KEY = "sk-sandbox-master-key"
@@ -62,6 +63,11 @@ class Sandbox:
     headers: Mapping[people.Person, Path]
     config: Sequence[Path]
 
+    @property
+    def page(self) -> str:
+        """The URL of the sandbox's own page."""
+        return self.url.removesuffix("api/litellm")
+
 
 @contextmanager
 def running(
@@ -70,6 +76,7 @@ def running(
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
+    demo: Path | None = None,
 ) -> Iterator[Sandbox]:
     """Run the sandbox during the ``with`` block.
 
@@ -79,12 +86,16 @@ def running(
         environ: The environment for variables in the files.
         host: A loopback address, for the service.
         port: The service's port. None: 5000, or a free one if that is taken.
+        demo: The folder of the built demo, to be served at ``/demo/``.
 
     Raises:
-        SandboxRefusedError: The configuration may be real, or a port is taken.
+        SandboxRefusedError: The configuration may be real, a port is taken, or ``demo`` is not
+            built.
         ConfigError: The configuration is faulty.
     """
     _refuse_real_environment(environ)
+    if demo is not None and not (demo / "index.html").is_file():
+        raise SandboxRefusedError(f"{demo} has no index.html; 'make demo' builds it")
     with ExitStack() as stack:
         wanted = load_settings(config, environ)
         _refuse_real(wanted)
@@ -110,12 +121,16 @@ def running(
         url = f"{_url(front)}/api/litellm"
         files = [*(path.absolute() for path in config), _overlay(settings, url, folder)]
         sandbox = _furnished(settings, url, folder, files)
+        service = create_app(settings)
+        service.register_blueprint(
+            pages(sandbox.backstage, sandbox.today, demo and demo.absolute())
+        )
         for sock, app in (
             (sockets[_LITELLM_URL], sandbox.litellm.app),
             (sockets[_BACKSTAGE_URL], sandbox.backstage.app),
+            (front, service),
         ):
-            stack.enter_context(_serving(sock, app, _Silent))
-        stack.enter_context(_serving(front, create_app(settings), _Logged))
+            stack.enter_context(_serving(sock, app))
         yield sandbox
 
 
@@ -209,24 +224,18 @@ def _url(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-class _Logged(WSGIRequestHandler):
-    """Logs a line for each request, without colours, because it may go to a file."""
+class _Handler(WSGIRequestHandler):
+    """Logs a line for each request to the service, without colours: it may go to a file."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
-        self.log("info", "%a %s", self.requestline, code)
-
-
-class _Silent(WSGIRequestHandler):
-    """Logs nothing: only the service's log shows the user's requests."""
-
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        pass
+        if self.path.startswith("/api/litellm"):
+            self.log("info", "%a %s", self.requestline, code)
 
 
 @contextmanager
-def _serving(sock: socket.socket, app: Flask, handler: type[WSGIRequestHandler]) -> Iterator[None]:
+def _serving(sock: socket.socket, app: Flask) -> Iterator[None]:
     host, port = sock.getsockname()[:2]
-    server = make_server(host, port, app, threaded=True, request_handler=handler, fd=sock.fileno())
+    server = make_server(host, port, app, threaded=True, request_handler=_Handler, fd=sock.fileno())
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -128,10 +129,10 @@ class LiteLLMStandIn:
             ("POST", "/team/delete", self.team_delete),
             ("POST", "/team/member_add", self.team_member_add),
             ("POST", "/team/member_delete", self.team_member_delete),
-            ("GET", "/user/daily/activity", self.user_activity),
-            ("GET", "/user/daily/activity/aggregated", self.user_activity_aggregated),
-            ("GET", "/team/daily/activity", self.team_activity),
-            ("GET", "/team/daily/activity/aggregated", self.team_activity_aggregated),
+            ("GET", "/user/daily/activity", partial(self.activity, "user", 50)),
+            ("GET", "/user/daily/activity/aggregated", partial(self.activity, "user", None)),
+            ("GET", "/team/daily/activity", partial(self.activity, "team", 10)),
+            ("GET", "/team/daily/activity/aggregated", partial(self.activity, "team", None)),
             ("GET", "/audit", self.audit),
             ("GET", "/vector_store/list", self.vector_store_list),
             ("GET", "/v1/mcp/server", self.mcp_server_list),
@@ -154,8 +155,9 @@ class LiteLLMStandIn:
         """``GET /health/license``."""
         limits = {"max_users": None, "max_teams": None}
         return {
-            "has_license": False,
-            "license_type": "community",
+            # Only a licensed LiteLLM writes the audit log that is served here.
+            "has_license": True,
+            "license_type": "made up",
             "expiration_date": None,
             "allowed_features": [],
             "limits": limits,
@@ -555,51 +557,36 @@ class LiteLLMStandIn:
 
     # -- usage, audit, lists -------------------------------------------------
 
-    def user_activity(self, query: Json) -> Json:
-        """``GET /user/daily/activity``."""
-        return self._user_activity(query, whole_number(query, "page_size", 50, most=1000))
-
-    def user_activity_aggregated(self, query: Json) -> Json:
-        """``GET /user/daily/activity/aggregated``."""
-        return self._user_activity(query, None)
-
-    def team_activity(self, query: Json) -> Json:
-        """``GET /team/daily/activity``."""
-        return self._team_activity(query, whole_number(query, "page_size", 10, most=1000))
-
-    def team_activity_aggregated(self, query: Json) -> Json:
-        """``GET /team/daily/activity/aggregated``."""
-        return self._team_activity(query, None)
-
-    def _team_activity(self, query: Json, page_size: int | None) -> Json:
-        wanted = [id_ for id_ in query.get("team_ids", "").split(",") if id_]
+    def activity(self, owner: str, page_size: int | None, query: Json) -> Json:
+        """``GET /user/daily/activity`` or that of teams; ``/aggregated`` without ``page_size``."""
+        page = 1
+        if page_size is not None:
+            page_size = whole_number(query, "page_size", page_size, most=1000)
+            page = whole_number(query, "page", 1)
         first, last = dates(query)
-        rows = (row for row in self.store.usage if row.team_id and first <= row.day <= last)
+        rows = [row for row in self.store.usage if first <= row.day <= last]
+        if owner == "user":
+            rows = [row for row in rows if query.get("user_id") in {None, row.user_id}]
+        else:
+            wanted = {id_ for id_ in query.get("team_ids", "").split(",") if id_}
+            rows = [row for row in rows if row.team_id and row.team_id in (wanted or {row.team_id})]
         return page_of(
-            [row for row in rows if not wanted or row.team_id in wanted],
-            page=whole_number(query, "page", 1) if page_size else 1,
+            rows,
+            page=page,
             page_size=page_size,
-            key_limit=_key_limit(query),
-            entity=lambda row: row.team_id or "Unassigned",
-            about_entity=lambda id_: {"team_alias": self._team_alias(id_)},
+            key_limit=whole_number(query, "api_key_limit", 100, most=1000),
+            entity=lambda row: getattr(row, f"{owner}_id") or "Unassigned",
+            about_entity=self._about_user if owner == "user" else self._about_team,
             about_key=self._about_key,
         )
 
     def audit(self, query: Json) -> Json:
         """``GET /audit``."""
-        page = whole_number(query, "page", 1)
-        page_size = whole_number(query, "page_size", 10, most=100)
         filters = ("changed_by", "action", "table_name", "object_id")
         wanted = {name: query[name] for name in filters if query.get(name)}
         entries = reversed(self.store.audit_log)
         rows = [row for row in entries if all(row[n] == value for n, value in wanted.items())]
-        return {
-            "audit_logs": rows[(page - 1) * page_size :][:page_size],
-            "total": len(rows),
-            "page": page,
-            "page_size": page_size,
-            "total_pages": -(-len(rows) // page_size),
-        }
+        return _page(query, "audit_logs", rows, page_size=10)
 
     def vector_store_list(self, _query: Json) -> Json:
         """``GET /vector_store/list``."""
@@ -611,24 +598,12 @@ class LiteLLMStandIn:
         """``GET /v1/mcp/server``."""
         return self.store.mcp_servers
 
-    def _user_activity(self, query: Json, page_size: int | None) -> Json:
-        page = whole_number(query, "page", 1) if page_size else 1
-        first, last = dates(query)
-        user_id = query.get("user_id")
-        rows = (row for row in self.store.usage if first <= row.day <= last)
-        return page_of(
-            [row for row in rows if user_id in {None, row.user_id}],
-            page=page,
-            page_size=page_size,
-            key_limit=_key_limit(query),
-            entity=lambda row: row.user_id or "Unassigned",
-            about_entity=self._about_user,
-            about_key=self._about_key,
-        )
-
     def _about_user(self, user_id: str) -> Json:
         user = self.store.users.get(user_id, {})
         return {name: user.get(name) for name in ("user_email", "user_alias")}
+
+    def _about_team(self, team_id: str) -> Json:
+        return {"team_alias": self._team_alias(team_id)}
 
     def _about_key(self, token: str) -> Json:
         key = self.store.keys.get(token) or self.store.deleted_keys.get(token) or {}
@@ -653,22 +628,10 @@ class LiteLLMStandIn:
 
     def _authenticate(self) -> None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        key = key.strip()
-        if scheme.lower() != "bearer" or not key:
-            message = "Authentication Error, No api key passed in."
-        elif hmac.compare_digest(key.encode(), self._master_key):
-            return
-        elif not key.startswith("sk-"):
-            message = "LiteLLM Virtual Key expected. Received=****, expected to start with 'sk-'."
-        elif token_of(key) in self.store.keys:
-            message = "Only proxy admin can be used to generate, delete, update info for new "
-            message += f"keys/users/teams. Route={request.path}."
-        else:
-            message = "Authentication Error, Invalid proxy server token passed. Received API "
-            message += f"Key = sk-..., Key Hash (Token) ={token_of(key)}. "
-            message += "Unable to find token in cache or `LiteLLM_VerificationTokenTable`"
+        known = hmac.compare_digest(key.strip().encode(), self._master_key)
+        if scheme.lower() != "bearer" or not known:
+            message = "Authentication Error, Invalid proxy server token passed."
             raise proxy_error(401, message, kind="token_not_found_in_db", param="key")
-        raise proxy_error(401, message, kind="auth_error", param="None")
 
 
 def _page(query: Json, name: str, rows: list[Json], *, page_size: int) -> Json:
@@ -682,10 +645,6 @@ def _page(query: Json, name: str, rows: list[Json], *, page_size: int) -> Json:
         "page_size": page_size,
         "total_pages": -(-len(rows) // page_size),
     }
-
-
-def _key_limit(query: Json) -> int:
-    return whole_number(query, "api_key_limit", 100, most=1000)
 
 
 def _query() -> Json:

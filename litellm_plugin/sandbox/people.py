@@ -34,6 +34,7 @@ class Person:
     name: str
     display_name: str
     groups: tuple[str, ...]  # full refs
+    about: str
 
     @property
     def entity_ref(self) -> str:
@@ -52,10 +53,16 @@ class Person:
         return _entity("User", self.name, {"profile": profile, "memberOf": members}, self.groups)
 
 
-ALICE = Person("alice", "Alice Adams", (ADMINS,))
-BOB = Person("bob", "Bob Brown", (SEARCH,))
-CAROL = Person("carol", "Carol Clark", (POWER_USERS,))
-PEOPLE = (ALICE, BOB, CAROL)
+BOB = Person("bob", "Bob Brown", (SEARCH,), "a developer with keys, teams and a month of usage")
+CAROL = Person(
+    *("carol", "Carol Clark", (POWER_USERS,)),
+    "new: her first visit creates her LiteLLM user, with her group's role",
+)
+ALICE = Person(
+    *("alice", "Alice Adams", (ADMINS,)),
+    "in the admin group: she creates teams and reads the audit log",
+)
+PEOPLE = (BOB, CAROL, ALICE)
 
 
 def catalog() -> list[Json]:

@@ -7,9 +7,12 @@ named after the shape.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import Any
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 Json = dict[str, Any]
 
@@ -51,59 +54,27 @@ def invalid(place: Iterable[str | int], kind: str, message: str) -> RefusedError
     return RefusedError(422, {"detail": [{"type": kind, "loc": list(place), "msg": message}]})
 
 
-def _number(place: list[str | int], value: Any) -> float:
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            message = "Input should be a valid number, unable to parse string as a number"
-            raise invalid(place, "float_parsing", message) from None
-    if isinstance(value, int | float):
-        return float(value)
-    raise invalid(place, "float_type", "Input should be a valid number")
-
-
-def _integer(place: list[str | int], value: Any) -> int:
-    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
-        return int(value)
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}", value.strip()):
-        return int(value)
-    if isinstance(value, str):
-        message = "Input should be a valid integer, unable to parse string as an integer"
-        raise invalid(place, "int_parsing", message)
-    raise invalid(place, "int_type", "Input should be a valid integer")
-
-
-def _of_type(wanted: type, kind: str, name: str) -> Callable[[list[str | int], Any], Any]:
-    def check(place: list[str | int], value: Any) -> Any:
-        if not isinstance(value, wanted):
-            raise invalid(place, kind, f"Input should be a valid {name}")
-        return value
-
-    return check
-
-
-_text = _of_type(str, "string_type", "string")
-_object = _of_type(dict, "dict_type", "dictionary")
-_flag = _of_type(bool, "bool_type", "boolean")
-
-
-def _texts(place: list[str | int], value: Any) -> list[str]:
-    if not isinstance(value, list):
-        raise invalid(place, "list_type", "Input should be a valid list")
-    return [_text([*place, index], item) for index, item in enumerate(value)]
-
-
-_CHECKS: dict[str, Callable[[list[str | int], Any], Any]] = {
-    **dict.fromkeys(("max_budget", "max_budget_in_team", "reset_to"), _number),
-    **dict.fromkeys(("tpm_limit", "rpm_limit", "max_parallel_requests"), _integer),
-    **dict.fromkeys(("models", "teams", "keys", "team_ids"), _texts),
-    **dict.fromkeys(("metadata", "object_permission"), _object),
-    **dict.fromkeys(("blocked", "auto_create_key"), _flag),
-    **dict.fromkeys(("user_id", "user_email", "user_alias", "user_role"), _text),
-    **dict.fromkeys(("team_id", "team_alias", "key", "key_alias", "key_type"), _text),
-    **dict.fromkeys(("duration", "budget_duration"), _text),
+_FIELDS: dict[Any, tuple[str, ...]] = {
+    float: ("max_budget", "max_budget_in_team", "reset_to"),
+    int: ("tpm_limit", "rpm_limit", "max_parallel_requests"),
+    list[str]: ("models", "teams", "keys", "team_ids"),
+    dict[str, Any]: ("metadata", "object_permission"),
+    bool: ("blocked", "auto_create_key"),
+    str: (
+        *("user_id", "user_email", "user_alias", "user_role", "team_id", "team_alias"),
+        *("key", "key_alias", "key_type", "duration", "budget_duration"),
+    ),
 }
+_ADAPTERS = {name: TypeAdapter(kind) for kind, names in _FIELDS.items() for name in names}
+
+
+def _valid(adapter: TypeAdapter[Any], value: Any, *place: str) -> Any:
+    # LiteLLM validates with pydantic, too, and answers with pydantic's errors.
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        raise invalid([*place, *first["loc"]], first["type"], first["msg"]) from None
 
 
 def checked(body: Mapping[str, Any], *required: str) -> Json:
@@ -116,22 +87,20 @@ def checked(body: Mapping[str, Any], *required: str) -> Json:
         if name not in body:
             raise invalid(["body", name], "missing", "Field required")
     return {
-        name: value if value is None else _CHECKS[name](["body", name], value)
+        name: value if value is None else _valid(_ADAPTERS[name], value, "body", name)
         for name, value in body.items()
-        if name in _CHECKS
+        if name in _ADAPTERS
     }
+
+
+@cache
+def _from_1(most: int | None) -> TypeAdapter[Any]:
+    return TypeAdapter(Annotated[int, Field(ge=1, le=most)])
 
 
 def whole_number(query: Mapping[str, str], name: str, default: int, most: int | None = None) -> int:
     """Return a paging parameter of the query, from 1 to ``most``."""
-    place: list[str | int] = ["query", name]
-    value = _integer(place, query[name]) if name in query else default
-    if value < 1:
-        bound = "Input should be greater than or equal to 1"
-        raise invalid(place, "greater_than_equal", bound)
-    if most is not None and value > most:
-        bound = f"Input should be less than or equal to {most}"
-        raise invalid(place, "less_than_equal", bound)
+    value: int = _valid(_from_1(most), query.get(name, default), "query", name)
     return value
 
 

@@ -13,7 +13,6 @@ import re
 import secrets
 import threading
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -22,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from litellm_plugin.sandbox.activity import UsageRow
-from litellm_plugin.sandbox.refusals import Json, proxy_error
+from litellm_plugin.sandbox.refusals import Json
 
 ADMIN = "default_user_id"  # LiteLLM's user for the master key
-MAX_ROWS = 5000  # of each kind; bounds the memory
 
 SHAPES: dict[str, Json] = json.loads(Path(__file__).with_name("shapes.json").read_text("utf-8"))
 
@@ -69,8 +67,8 @@ class Store:
             self.models: list[Json] = []
             self.vector_stores: list[Json] = []
             self.mcp_servers: list[Json] = []
-            self.usage: deque[UsageRow] = deque(maxlen=10 * MAX_ROWS)
-            self.audit_log: deque[Json] = deque(maxlen=MAX_ROWS)
+            self.usage: list[UsageRow] = []
+            self.audit_log: list[Json] = []
 
     def now(self) -> datetime:
         """Return the present time of the store, in UTC."""
@@ -139,8 +137,6 @@ class Store:
             key = self.keys.pop(token, None)
             if key is None:
                 continue
-            while len(self.deleted_keys) >= MAX_ROWS:
-                del self.deleted_keys[next(iter(self.deleted_keys))]
             gone = {"deleted_at": stamp(self.now()), "deleted_by": ADMIN}
             self.deleted_keys[token] = {**key, **gone}
             self.record("deleted", KEYS, token, {}, {"key_alias": key["key_alias"]})
@@ -241,8 +237,6 @@ class Store:
                     owner["spend"] += row.spend
 
     def _add(self, kind: str, rows: dict[str, Json], id_: str, fields: Json) -> Json:
-        if len(rows) >= MAX_ROWS:
-            raise proxy_error(500, f"The stand-in holds {MAX_ROWS} rows of a kind at most")
         row = deepcopy(SHAPES[kind])
         self.change(row, fields)
         row["created_at"] = row["updated_at"]

@@ -27,6 +27,12 @@ class Logger(GunicornLogger):  # type: ignore[misc]  # it has no types
             for handler in log.handlers:
                 handler.setFormatter(formatter)
 
+    def error(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log an error of gunicorn, and name the setting of an address it can't listen on."""
+        if msg.startswith("Can't connect to"):
+            msg += ": set LITELLM_PLUGIN_BIND (or --bind) to another address, or end what uses it"
+        super().error(msg, *args, **kwargs)
+
     def access(self, resp: Any, req: Any, environ: Any, request_time: timedelta) -> None:  # noqa: ARG002 - gunicorn's names
         """Write the line of a request, with its route or else its path, and never its query."""
         log = self.access_log if self.cfg.accesslog else logs.ACCESS

@@ -11,7 +11,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import MaxRetryError, NameResolutionError, NewConnectionError, SSLError
 
-from litellm_plugin.cli.checks.reasons import described, remedy, why
+from litellm_plugin.cli.checks.reasons import described, explained
 from litellm_plugin.clients.http import Answer, NoAnswerError
 
 
@@ -54,9 +54,9 @@ def wrong_protocol() -> SSLError:
     ],
 )
 def test_why(cause: Exception, text: str, advice: str) -> None:
-    error = failed(cause)
-    assert why(error) == text
-    assert advice in remedy(error, "litellm.baseUrl")
+    found, remedy = explained(failed(cause), "litellm.baseUrl")
+    assert found == text
+    assert advice in remedy
 
 
 @pytest.mark.parametrize(

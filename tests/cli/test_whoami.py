@@ -57,10 +57,13 @@ def test_without_provisioning_nobody_is_created(installation: Installation) -> N
 
 
 def test_somebody_the_catalog_does_not_know(installation: Installation) -> None:
-    told = whoami(installation, "nobody")
+    told = whoami(installation, "zzz", status=1)
+    assert told["errors"] == ["user:default/zzz is not in the catalog."]
+    (error,) = whoami(installation, "alcie", status=1)["errors"]
+    assert error.endswith("(did you mean alice?).")
     assert told["catalog"] is None
     assert told["role"] is None
-    assert "Not in the catalog" in installation.run("whoami", "nobody").stdout
+    assert "Not in the catalog" in installation.run("whoami", "zzz").stdout
 
 
 def test_what_can_t_be_told_is_no_answer(installation: Installation) -> None:

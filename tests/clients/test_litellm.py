@@ -338,6 +338,16 @@ class TestErrors:
         assert "litellm.masterKey" in caplog.text
         assert MASTER_KEY not in caplog.text
 
+    @pytest.mark.parametrize("text", ["", "Not Found", "<h1>404 Not Found</h1>"])
+    def test_a_spend_is_not_reset_another_way_where_a_reverse_proxy_refuses_the_path(
+        self, client: LiteLLM, requests_mock: Mocker, text: str
+    ) -> None:
+        requests_mock.post(f"{BASE}/key/sk%2Fa%20b/reset_spend", status_code=404, text=text)
+        update = requests_mock.post(f"{BASE}/key/update", json={})
+
+        assert error_of(client, "reset_key_spend").answered == 404
+        assert not update.called
+
 
 LOOKED_UP = {"account": "/v2/user/info", "whole_account": "/user/info"}
 

@@ -126,7 +126,7 @@ def test_includes_give_what_they_name(read: Read, include: str, value: Value) ->
     [
         ("{$env: X, a: 1}", "$env in 0.yaml stands beside other keys"),
         ("{$env: 5}", "$env in 0.yaml wants a string"),
-        ("{$env: '${UNSET}'}", "$env in 0.yaml names a variable that is not set"),
+        ("{$env: '${UNSET}'}", "$env in 0.yaml: UNSET is not set"),
         ("{$file: nope.txt}", "$file nope.txt in 0.yaml does not exist; looked in {dir}"),
         ("{$file: sub}", "$file sub in 0.yaml can't be read (Is a directory); looked in {dir}"),
         ("{$include: text.txt}", "$include text.txt in 0.yaml wants a file named .yaml, .yml or"),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from click.testing import CliRunner
 
 import litellm_plugin.sandbox
@@ -24,6 +25,7 @@ from litellm_plugin.cli.sandbox import sandbox as sandbox_command
 from litellm_plugin.cli.sandbox import welcome
 from litellm_plugin.config import load_settings
 from litellm_plugin.config.settings import Settings
+from litellm_plugin.factory import create_app
 from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.launch import MASTER_KEY, Sandbox, SandboxRefusedError, running
 from litellm_plugin.sandbox.litellm import LiteLLMStandIn
@@ -70,11 +72,26 @@ def test_the_printed_commands_work_one_after_the_other(sandbox: Sandbox) -> None
 
 def test_it_tells_what_a_user_needs(sandbox: Sandbox) -> None:
     told = welcome(sandbox)
+    assert told.splitlines()[0] == f"The sandbox is up: open {sandbox.page} in a browser."
+    assert f"{sandbox.page}demo/ " in welcome(sandbox, with_demo=True).splitlines()[0]
     assert sandbox.url in told
-    assert sandbox.tokens[people.ALICE] in told
-    assert sandbox.tokens[people.BOB] in told
+    assert not any(token in told for token in sandbox.tokens.values())
     assert MASTER_KEY not in told
     assert len(commands(told)) == 8
+
+
+def test_only_the_sandbox_has_pages(sandbox: Sandbox) -> None:
+    page = requests.get(sandbox.page, timeout=10)
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    service = create_app(sandbox.settings).test_client()
+    for path in ("/", "/sandbox/page.js", "/docs/security.md", "/api/auth/sandbox/refresh"):
+        assert service.get(path).status_code == 404
+
+
+def test_a_demo_that_is_not_built_is_refused(tmp_path: Path) -> None:
+    result = CliRunner().invoke(sandbox_command, ["--demo", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "'make demo' builds it" in result.stderr
 
 
 def test_the_doctor_finds_nothing_wrong_with_it(sandbox: Sandbox) -> None:

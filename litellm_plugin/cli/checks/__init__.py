@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from graphlib import TopologicalSorter
+from typing import Generic, TypeVar
 
 from litellm_plugin.errors import PluginError
 from litellm_plugin.redaction import redact
 
 log = logging.getLogger(__name__)
-
-PARALLEL = 8
 
 W = TypeVar("W")
 
@@ -96,47 +95,40 @@ class Check(Generic[W]):
 
 
 def run(checks: Sequence[Check[W]], world: W) -> Iterator[tuple[Check[W], Result]]:
-    """Run the checks in parallel, and yield each with its result when it ends.
-
-    Args:
-        checks: The checks. A check waits for those in ``needs`` and ``after``.
-        world: Passed to each check.
-    """
-    titles = {check.id: check.title for check in checks}
-    results: dict[str, Result] = {}
-    waiting, running = list(checks), dict[Future[Result], Check[W]]()
-    with ThreadPoolExecutor(PARALLEL, thread_name_prefix="check") as pool:
-        while waiting or running:
-            for check in list(waiting):
-                if not results.keys() >= {*check.needs, *check.after}:
-                    continue
-                waiting.remove(check)
-                missing = tuple(name for name in check.needs if not _passed(results[name]))
-                if missing:
-                    names = " and ".join(f"“{titles[name]}”" for name in missing)
-                    results[check.id] = skipped(f"{names} did not pass", *missing)
-                    yield check, results[check.id]
-                    break  # other checks may wait for this one
-                running[pool.submit(_result_of, check, world)] = check
-            else:
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    check = running.pop(future)
-                    results[check.id] = future.result()
-                    yield check, results[check.id]
+    """Run the checks in parallel, and yield each with its result when it ends."""
+    by_id = {check.id: check for check in checks}
+    order = TopologicalSorter({check.id: check.needs + check.after for check in checks})
+    futures: dict[str, Future[Result]] = {}
+    with ThreadPoolExecutor(len(checks), thread_name_prefix="check") as pool:
+        for name in order.static_order():
+            check = by_id[name]
+            # Those that the check waits for are in the pool already.
+            needs = [(by_id[need], futures[need]) for need in check.needs]
+            after = [futures[each] for each in check.after]
+            futures[name] = pool.submit(_result_of, check, world, needs, after)
+        names = {future: name for name, future in futures.items()}
+        for future in as_completed(names):
+            yield by_id[names[future]], future.result()
 
 
-def _passed(result: Result) -> bool:
-    return result.status in {Status.OK, Status.WARNING}
-
-
-def _result_of(check: Check[Any], world: Any) -> Result:
+def _result_of(
+    check: Check[W],
+    world: W,
+    needs: Sequence[tuple[Check[W], Future[Result]]],
+    after: Sequence[Future[Result]],
+) -> Result:
+    passed = {Status.OK, Status.WARNING}
+    missing = [need for need, future in needs if future.result().status not in passed]
+    if missing:
+        titles = " and ".join(f"“{need.title}”" for need in missing)
+        return skipped(f"{titles} did not pass", *(need.id for need in missing))
+    wait(after)
     try:
         return check.function(world)
     except CheckFailedError as exc:
         return exc.result
     except PluginError as exc:
-        return failed(redact(exc.message), "Try again; if it fails again, run with --verbose.")
+        return failed(exc.message, "Try again; if it fails again, run with --verbose.")
     except Exception as exc:
         # The other checks still have to run.
         log.exception("the check %s crashed", check.id)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any
+from contextlib import suppress
 
 from litellm_plugin.cli.checks import Result, Status, failed, ok, skipped, warning
-from litellm_plugin.cli.checks.reasons import described, is_page, json_of, why
+from litellm_plugin.cli.checks.reasons import described, explained, is_page, json_of
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import Answer, NoAnswerError
 from litellm_plugin.config.settings import JwksAccess
@@ -14,7 +15,7 @@ from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.jwt import KeyFormatError, PublicKey
 from litellm_plugin.identity.keycloak import realm_keys_url
 from litellm_plugin.identity.plugin_token import plugin_keys_url
-from litellm_plugin.identity.signing import PluginTokens
+from litellm_plugin.identity.signing import PluginTokens, key_file
 from litellm_plugin.identity.user_token import user_keys_url
 
 _WHERE = "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints"
@@ -57,9 +58,13 @@ def permission_answers(world: World) -> Result:
 
 
 def _ask_permission(world: World, url: str, headers: Mapping[str, str] | None = None) -> Answer:
-    body: dict[str, Any] = {"items": []}
     return world.request(
-        "Backstage", f"{url}/authorize", method="POST", headers=headers, body=body, setting=_WHERE
+        "Backstage",
+        f"{url}/authorize",
+        method="POST",
+        headers=headers,
+        body={"items": []},
+        setting=_WHERE,
     )
 
 
@@ -91,11 +96,9 @@ def _error_of(answer: Answer) -> str | None:
 
 def user_keys(world: World) -> Result:
     """Check that the key set of users' tokens can be read."""
-    url = user_keys_url(world.settings.discovery)
     return _keys(
         world,
-        "Backstage",
-        url,
+        user_keys_url(world.settings.discovery),
         empty="Backstage makes its key when the first user signs in: sign in once. If you have, "
         f"this is another Backstage: correct {_WHERE}.",
         otherwise=f"Correct {_WHERE}: until then every user's token is refused.",
@@ -104,34 +107,31 @@ def user_keys(world: World) -> Result:
 
 def other_keys(world: World) -> Result:
     """Check that the key sets of the bridge and of external access can be read."""
-    settings, urls = world.settings, []
-    if settings.bridge.enabled and settings.bridge.issuer:
-        urls.append((realm_keys_url(settings.bridge.issuer), "litellm.bridge.issuer"))
-    urls += [
-        (entry.url, "backend.auth.externalAccess")
-        for entry in settings.external_access
-        if isinstance(entry, JwksAccess)
-    ]
+    bridge, urls = world.settings.bridge, {}
+    if bridge.enabled and bridge.issuer:
+        urls[realm_keys_url(bridge.issuer)] = "litellm.bridge.issuer"
+    for entry in world.settings.external_access:
+        if isinstance(entry, JwksAccess):
+            urls[entry.url] = "backend.auth.externalAccess"
     if not urls:
         return skipped("The configuration names no other issuer (bridge, external access)")
     results = [
         _keys(
             world,
-            "Backstage",
             url,
             empty=f"Ask the issuer's operators, or correct {setting}.",
             otherwise=f"Correct {setting}: until then tokens of that issuer are refused.",
         )
-        for url, setting in dict(urls).items()
+        for url, setting in urls.items()
     ]
-    return next((result for result in results if result.remedy), ok(", ".join(dict(urls))))
+    return next((result for result in results if result.remedy), ok(", ".join(urls)))
 
 
-def _keys(world: World, name: str, url: str, *, empty: str, otherwise: str) -> Result:
+def _keys(world: World, url: str, *, empty: str, otherwise: str) -> Result:
     try:
-        answer = world.request(name, url)
+        answer = world.request("Backstage", url)
     except NoAnswerError as exc:
-        return failed(f"{url}: {why(exc)}.", otherwise)
+        return failed(f"{url}: {explained(exc, url)[0]}.", otherwise)
     keys = key_ids(answer)
     if keys is None:
         return failed(f"There is no key set at {url}: {described(answer)}.", otherwise)
@@ -156,6 +156,15 @@ def plugin_key(world: World) -> Result:
             world.key_fault, "Run this as the user of the service, or fix the file as described."
         )
     if world.keys is None:
+        path = key_file(world.settings, os.environ)
+        there = next(folder for folder in path.parents if folder.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            return failed(
+                f"The service will store its plugin key in {path}, and this user can't write to "
+                f"{there}.",
+                "Run this as the user of the service; or let that user write there; or set "
+                "litellm.service.keyFile or XDG_STATE_HOME to another folder that is kept.",
+            )
         return warning(
             "There is no plugin key on this host yet; the service makes it at its first start.",
             "Start the service first, as this user and with this configuration; then try again.",
@@ -170,51 +179,47 @@ def plugin_key(world: World) -> Result:
 
 def finds_us(world: World) -> Result:
     """Check that ``discovery.endpoints`` leads to this service: its key set is there."""
-    settings = world.settings
-    plugin_id = settings.service.plugin_id
-    url = plugin_keys_url(settings.discovery, plugin_id)
-    own = not any({plugin_id, "*"} & {*entry.plugins} for entry in settings.discovery.endpoints)
-    result = _published(world, url, own=own)
+    service = world.settings.service
+    url = plugin_keys_url(world.settings.discovery, service.plugin_id)
+    result = _published(world, url)
     if result.status is not Status.FAILED:
         return result
-    if settings.service.backstage_token is None and _catalog_accepts(world):
+    if service.backstage_token is not None:
+        needless = "Only other plugins need this, as backstageToken is set."
+        return warning(result.found, f"{needless} {result.remedy}")
+    with suppress(BackstageUnavailable):
         # Backstage may reach the service by another way than this host.
+        _shows_a_user(world)
         return ok(f"Backstage accepts this key, although this host does not find it at {url}")
-    if settings.service.backstage_token is not None:
-        return warning(
-            result.found, f"Only other plugins need this, as backstageToken is set. {result.remedy}"
-        )
     return result
 
 
-def _published(world: World, url: str, *, own: bool) -> Result:
+def _published(world: World, url: str) -> Result:
     plugin_id = world.settings.service.plugin_id
+    named = any({plugin_id, "*"} & {*each.plugins} for each in world.settings.discovery.endpoints)
+    where = "" if named else "discovery.endpoints does not name this service, and "
     entry = (
         f"Add {{target: <where this service is>/api/litellm, plugins: [{plugin_id}]}} to "
         "discovery.endpoints, of Backstage's configuration too."
     )
-    start = "Start the service first; if it runs, correct the target in discovery.endpoints."
+    correct = "Correct the target in discovery.endpoints: it ends in /api/litellm."
     try:
         answer = world.request("Backstage", url)
     except NoAnswerError as exc:
-        return failed(f"{url}: {why(exc)}.", entry if own else start)
+        start = "Start the service first; if it runs, correct the target in discovery.endpoints."
+        return failed(f"{url}: {explained(exc, url)[0]}.", start if named else entry)
     published = key_ids(answer)
-    where = "discovery.endpoints does not name this service, and " if own else ""
     if published is None:
-        return failed(
-            f"{where}{url} is not this service's key set: {described(answer)}.",
-            entry if own else "Correct the target in discovery.endpoints: it ends in /api/litellm.",
-        )
+        found = f"{where}{url} is not this service's key set: {described(answer)}."
+        return failed(found, correct if named else entry)
     if world.keys is None:
         return failed(
             f"The service at {url} has a signing key, and this host has none.",
             "Run this on the service's host, as its user.",
         )
     if not published:
-        return failed(
-            f"{where}{url} has no keys, so it is not this service's.",
-            entry if own else "Correct the target in discovery.endpoints.",
-        )
+        found = f"{where}{url} has no keys, so it is not this service's."
+        return failed(found, correct if named else entry)
     ours = world.keys.signing.public()
     missing = [str(key.kid) for key in world.keys.published if not same_key(answer, key)]
     if not missing:
@@ -224,14 +229,14 @@ def _published(world: World, url: str, *, own: bool) -> Result:
             f"{url} lacks {', '.join(missing)} of this configuration's keys.",
             "Reload every replica with this configuration before another key becomes the first.",
         )
-    if own:
+    if not named:
         return failed(
             f"{where}{url} has other keys: usually those of the npm plugin.",
             f"{entry} The npm plugin must not be mounted under the same id.",
         )
+    others = ", ".join(str(kid) for kid in published)
     return failed(
-        f"{url} has other keys ({', '.join(str(kid) for kid in published)}) than this "
-        f"configuration's ({ours.kid}).",
+        f"{url} has other keys ({others}) than this configuration's ({ours.kid}).",
         "If it is this service: run this as its user, on its host. Several hosts need a common key "
         "(backend.auth.pluginKeyStore), and a new key signs only after every replica publishes it. "
         "Otherwise correct the target in discovery.endpoints.",
@@ -256,21 +261,13 @@ def _shows_a_user(world: World) -> bool:
     return any(world.plugin.catalog.refs("user"))
 
 
-def _catalog_accepts(world: World) -> bool:
-    try:
-        _shows_a_user(world)
-    except BackstageUnavailable:
-        return False
-    return True
-
-
 def catalog_accepts_us(world: World) -> Result:
     """Check that the catalog accepts the service's token."""
     static = world.settings.service.backstage_token is not None
     try:
         shows_a_user = _shows_a_user(world)
     except BackstageUnavailable as exc:
-        return _refused_static(exc) if static else _refused_plugin(world, exc)
+        return _refused(world, exc, static=static)
     if not shows_a_user:
         return warning(
             "The catalog accepts the token and shows no user: it has none, or hides them.",
@@ -281,23 +278,19 @@ def catalog_accepts_us(world: World) -> Result:
     return ok("Accepted: " + ("the static token" if static else "a plugin token"))
 
 
-def _refused_static(exc: BackstageUnavailable) -> Result:
-    if exc.answered == 401:
+def _refused(world: World, exc: BackstageUnavailable, *, static: bool) -> Result:
+    plugin_id = world.settings.service.plugin_id
+    if static and exc.answered == 401:
         return failed(
             "Backstage does not know litellm.service.backstageToken (401).",
             "Add the same token to backend.auth.externalAccess of Backstage, with "
             f"accessRestrictions: [{_RESTRICTION}].",
         )
-    if exc.answered == 403:
+    if static and exc.answered == 403:
         return failed(
             "Backstage knows litellm.service.backstageToken, and it may not ask the catalog (403).",
             f"Add {_RESTRICTION} to its accessRestrictions in Backstage.",
         )
-    return failed(f"The catalog failed: {exc.message}.", "See Backstage's log.")
-
-
-def _refused_plugin(world: World, exc: BackstageUnavailable) -> Result:
-    plugin_id = world.settings.service.plugin_id
     if exc.answered != 401:
         return failed(f"The catalog failed: {exc.message}.", "See Backstage's log.")
     if world.keys is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from litellm_plugin.cli.checks import Result, failed, ok, warning
@@ -37,19 +38,17 @@ def answers(world: World) -> Result:
 
 
 def _something_else(world: World, answer: Answer) -> Result:
-    base_url, setting = world.settings.base_url, "Correct litellm.baseUrl"
+    base_url = world.settings.base_url
     found = f"{base_url} is not LiteLLM's API: {described(answer)}."
-    location = answer.headers.get("Location", "")
+    todo = " to the address of the proxy itself, without /v1 or /ui."
+    location, root = answer.headers.get("Location", ""), origin_of(base_url)
     if location.endswith(_READINESS):
-        return failed(found, f"{setting}: {location.removesuffix(_READINESS)}")
-    root = origin_of(base_url)
-    if urlsplit(base_url).path.strip("/"):
-        try:
+        todo = f": {location.removesuffix(_READINESS)}"
+    elif urlsplit(base_url).path.strip("/"):
+        with suppress(NoAnswerError):
             if _health(world.request("LiteLLM", root + _READINESS)) is not None:
-                return failed(found, f"{setting}: LiteLLM answers at {root}, without a path.")
-        except NoAnswerError:
-            pass
-    return failed(found, f"{setting} to the address of the proxy itself, without /v1 or /ui.")
+                todo = f": LiteLLM answers at {root}, without a path."
+    return failed(found, f"Correct litellm.baseUrl{todo}")
 
 
 def _health(answer: Answer) -> dict[str, object] | None:
@@ -67,16 +66,15 @@ def version(world: World) -> Result:
         found, licence = litellm.version(document=True), litellm.license()
     except UpstreamError as exc:
         return warning(f"LiteLLM's version is unknown ({exc.message}).", "Ask LiteLLM's operators.")
-    edition = "unknown edition"
-    if licence is not None:
+    if licence is None:
+        edition = "unknown edition"
+    elif licence.get("has_license"):
         expires = licence.get("expiration_date") or "not set"
-        edition = (
-            f"licensed ({licence.get('license_type')}, expiry {expires})"
-            if licence.get("has_license")
-            else "community edition (writes no audit log)"
-        )
+        edition = f"licensed ({licence.get('license_type')}, expiry {expires})"
+    else:
+        edition = "community edition (writes no audit log)"
     too_old = None if found is None else is_too_old(found)
-    if found is None or too_old is None:
+    if too_old is None:
         return warning(
             f"Version {found or 'unknown'}, {edition}.",
             f"Make sure that it is {OLDEST} or newer: {WHY_NOT_OLDER}",
@@ -89,54 +87,41 @@ def version(world: World) -> Result:
     return ok(f"{found} (supported: {OLDEST} and newer), {edition}")
 
 
+_USE_MASTER_KEY = "Use LiteLLM's master key (general_settings.master_key, LITELLM_MASTER_KEY)."
+
+
 def master_key(world: World) -> Result:
     """Check that ``litellm.masterKey`` is LiteLLM's own, or a key of an admin."""
+    litellm, role = world.plugin.litellm, None
     try:
-        key = world.plugin.litellm.own_key()
+        key = litellm.own_key()
     except UpstreamError as exc:
-        return _refused(exc)
+        if exc.answered == 401:
+            return failed(
+                "LiteLLM does not accept litellm.masterKey (401).",
+                "Set it to the value of LiteLLM's own general_settings.master_key "
+                "(LITELLM_MASTER_KEY); config check shows the source of yours.",
+            )
+        if exc.answered == 403:
+            found = "litellm.masterKey is a key that may not manage LiteLLM (403)."
+            return failed(found, _USE_MASTER_KEY)
+        found = f"LiteLLM does not return the owner of litellm.masterKey: {exc.message}"
+        return failed(found, "Try again.")
     if key is None:
         return ok("LiteLLM's master key")
     user_id = key.get("user_id")
-    role = _role(world, user_id)
+    with suppress(UpstreamError):
+        account = litellm.account(user_id) if isinstance(user_id, str) else None
+        role = account.info.get("user_role") if account else None
     name = key.get("key_alias") or key.get("key_name")
     what = f"litellm.masterKey is the virtual key {name} of {user_id or 'no user'}"
-    if role == "proxy_admin":
-        if key.get("expires"):
-            return warning(
-                f"{what}, an admin, and expires on {key['expires']}.",
-                "Use LiteLLM's master key, which does not expire.",
-            )
-        return ok(f"{what}, an admin")
-    instead = "Use LiteLLM's master key (general_settings.master_key, LITELLM_MASTER_KEY)."
     if role == "proxy_admin_viewer":
-        return failed(f"{what}, an admin who may only read ({role}).", instead)
-    return failed(f"{what}, not an admin ({role or 'no role'}).", instead)
-
-
-def _role(world: World, user_id: object) -> str | None:
-    if not isinstance(user_id, str):
-        return None
-    try:
-        account = world.plugin.litellm.account(user_id)
-    except UpstreamError:
-        return None
-    role = account.info.get("user_role") if account else None
-    return role if isinstance(role, str) else None
-
-
-def _refused(exc: UpstreamError) -> Result:
-    if exc.answered == 401:
-        return failed(
-            "LiteLLM does not accept litellm.masterKey (401).",
-            "Set it to the value of LiteLLM's own general_settings.master_key "
-            "(LITELLM_MASTER_KEY); config check shows the source of yours.",
+        return failed(f"{what}, an admin who may only read ({role}).", _USE_MASTER_KEY)
+    if role != "proxy_admin":
+        return failed(f"{what}, not an admin ({role or 'no role'}).", _USE_MASTER_KEY)
+    if key.get("expires"):
+        return warning(
+            f"{what}, an admin, and expires on {key['expires']}.",
+            "Use LiteLLM's master key, which does not expire.",
         )
-    if exc.answered == 403:
-        return failed(
-            "litellm.masterKey is a key that may not manage LiteLLM (403).",
-            "Use LiteLLM's master key (general_settings.master_key, LITELLM_MASTER_KEY).",
-        )
-    return failed(
-        f"LiteLLM does not return the owner of litellm.masterKey: {exc.message}", "Try again."
-    )
+    return ok(f"{what}, an admin")

@@ -10,7 +10,13 @@ from urllib.parse import urlsplit
 
 from litellm_plugin.clients.http import Answer
 
-_UP = "Start it, or correct {setting}; check that this host can reach it (DNS, firewall)."
+# Type of the error, what its text may say instead, and the reason in words.
+_REASONS = (
+    (socket.gaierror, None, "its name can't be resolved"),
+    (ConnectionRefusedError, "refused", "nothing listens there (connection refused)"),
+    (TimeoutError, "timed out", "it does not answer in time"),
+    (ConnectionResetError, None, "it closed the connection"),
+)
 
 
 def origin_of(url: str) -> str:
@@ -19,42 +25,41 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def why(exc: BaseException) -> str:
-    """Return the cause of a failed call: the error of the network or of TLS."""
+def explained(exc: BaseException, setting: str) -> tuple[str, str]:
+    """Return why a call failed, and how to fix it.
+
+    Args:
+        exc: The error of the client; the network's or TLS's is inside.
+        setting: The key that configures the address.
+    """
     causes = list(_causes(exc))
-    for cause in causes:
+    tls = [cause for cause in causes if isinstance(cause, ssl.SSLError)]
+    for cause in tls:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its TLS certificate is not trusted: {cause.verify_message}"
-    for cause in causes:
-        if isinstance(cause, ssl.SSLError):
-            reason = (cause.reason or "").replace("_", " ").lower() or "the handshake failed"
-            return f"TLS does not work: {reason}"
-        if isinstance(cause, socket.gaierror):
-            return "its name can't be resolved"
-        if isinstance(cause, ConnectionRefusedError) or "refused" in str(cause).lower():
-            return "nothing listens there (connection refused)"
-    for cause in causes:
-        if isinstance(cause, TimeoutError) or "timed out" in str(cause).lower():
-            return "it does not answer in time"
-        if isinstance(cause, ConnectionResetError):
-            return "it closed the connection"
-    return str(exc)
+            return f"its TLS certificate is not trusted: {cause.verify_message}", (
+                "Name the CA that signed it in litellm.service.caFile (or "
+                "litellm.service.trustEnvironment: true with REQUESTS_CA_BUNDLE), or have the "
+                "certificate renewed."
+            )
+    if tls:
+        reason = (tls[0].reason or "").replace("_", " ").lower() or "the handshake failed"
+        return f"TLS does not work: {reason}", f"Check http or https, and the port, in {setting}."
+    reason = next(
+        (
+            reason
+            for kind, text, reason in _REASONS
+            for cause in causes
+            if isinstance(cause, kind) or (text and text in str(cause).lower())
+        ),
+        str(exc),
+    )
+    return (
+        reason,
+        f"Start it, or correct {setting}; check that this host can reach it (DNS, firewall).",
+    )
 
 
-def remedy(exc: BaseException, setting: str) -> str:
-    """Return how to fix a failed call."""
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(exc)):
-        return (
-            "Name the CA that signed it in litellm.service.caFile (or "
-            "litellm.service.trustEnvironment: true with REQUESTS_CA_BUNDLE), or have the "
-            "certificate renewed."
-        )
-    if any(isinstance(cause, ssl.SSLError) for cause in _causes(exc)):
-        return f"Check http or https, and the port, in {setting}."
-    return _UP.format(setting=setting)
-
-
-def why_not_redis(fault: BaseException, setting: str) -> tuple[str, str]:
+def explained_redis(fault: BaseException, setting: str) -> tuple[str, str]:
     """Return why Redis or Valkey can't be used, and how to fix it.
 
     Args:
@@ -69,7 +74,7 @@ def why_not_redis(fault: BaseException, setting: str) -> tuple[str, str]:
     if said.startswith("NOPERM") or "has no permissions" in said:
         todo = "Its ACL has to allow reading and writing names with the prefix litellm-plugin:"
         return "the user may not read there", f"{todo} (~litellm-plugin:*)."
-    return why(fault), remedy(fault, setting)
+    return explained(fault, setting)
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
@@ -106,6 +111,4 @@ def described(answer: Answer) -> str:
         return f"it redirects to {location} ({answer.status})"
     if is_page(answer):
         return f"it answers with a web page ({answer.status})"
-    if not answer.body:
-        return f"it answers {answer.status} with an empty body"
-    return f"it answers {answer.status}"
+    return f"it answers {answer.status}" + ("" if answer.body else " with an empty body")

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
 from litellm_plugin.cli.checks.backstage import key_ids, same_key
-from litellm_plugin.cli.checks.reasons import described, is_page, json_of, why_not_redis
+from litellm_plugin.cli.checks.reasons import described, explained_redis, is_page, json_of
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import NOBODY_THERE, Answer
 from litellm_plugin.identity.signing import PluginTokens
@@ -35,7 +35,7 @@ def shared_cache(world: World) -> Result:
     fault = cache_fault(world.settings)
     if fault is None:
         return ok(f"{cache.store} at {where}")
-    reason, todo = why_not_redis(fault, "backend.cache.connection")
+    reason, todo = explained_redis(fault, "backend.cache.connection")
     return failed(
         f"{cache.store} at {where}: {reason}.",
         f"{todo} Until then each worker caches and counts for itself.",

@@ -1,0 +1,25 @@
+"""What is installed for the demo; tests/browser looks at its page."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+DEMO = Path(__file__).parents[2] / "demo"
+
+
+def test_the_lock_holds_every_package_with_its_hash_and_names_no_registry() -> None:
+    text = (DEMO / "package-lock.json").read_text("utf-8")
+    packages = json.loads(text)["packages"]
+    assert (
+        packages.pop("")["dependencies"]
+        == json.loads((DEMO / "package.json").read_text())["dependencies"]
+    )
+    assert [name for name, package in packages.items() if "integrity" not in package] == []
+    assert '"resolved"' not in text
+
+
+def test_the_versions_are_exact() -> None:
+    dependencies = json.loads((DEMO / "package.json").read_text())["dependencies"]
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in dependencies.values())
