@@ -21,7 +21,7 @@ def page(litellm: LiteLLM, query: Mapping[str, str]) -> Any:
     """Return a page of the audit log, by ``page``, ``page_size`` and :data:`FILTERS`.
 
     Raises:
-        BadRequest: ``page`` or ``page_size`` is no such number, or LiteLLM refused a value.
+        BadRequest: ``page`` or ``page_size`` is not a positive number, or LiteLLM refused a value.
     """
     asked = {"page_size": _positive("page_size", query.get("page_size") or str(PAGE_SIZE))}
     if query.get("page"):

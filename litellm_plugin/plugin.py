@@ -1,4 +1,4 @@
-"""The plugin, put together once: clients, identity and services of one set of settings."""
+"""Builds the plugin's clients, identity and services once from its settings."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports
 
 BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn_conf.py gives a worker without gevent
-LOOKING = Timeouts(connect=2.0, read=2.0, total=2.0)  # of a look whether something is up
+LOOKING = Timeouts(connect=2.0, read=2.0, total=2.0)  # of a check whether an upstream works
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """What the routes work with."""
+    """The parts that the routes use."""
 
     settings: Settings
     authenticator: TokenCache
@@ -87,7 +87,7 @@ class Plugin:
             asked: The LiteLLM user id that a service asks for; ignored for users.
 
         Raises:
-            ReservedId: The caller's id, or the one that a service asks for, is nobody's.
+            ReservedId: The caller's id, or the one that a service asks for, is reserved.
         """
         if isinstance(principal, UserPrincipal):
             asked = own_id(principal.entity_ref, self.settings)
@@ -103,15 +103,15 @@ def upstream(
     at_once: int | None = None,
     timeouts: Timeouts | None = None,
 ) -> Upstream:
-    """Return a way out, with the limits that are configured.
+    """Return the HTTP client of an upstream, with the configured time-outs.
 
     Args:
-        settings: What the plugin was told.
-        name: Who is asked, for messages.
-        setting: What says where that is.
-        at_once: How many threads may be asking at the same time; None: any number.
-        timeouts: Other limits than those that are configured, for a look whether it is up:
-            that is not tried again, and taken whatever came of earlier ones.
+        settings: All settings.
+        name: The upstream's name in messages.
+        setting: The setting that has its address, for messages.
+        at_once: Number of concurrent calls; None: any number.
+        timeouts: Time-outs of a check whether the upstream works, which has no retries and no
+            circuit breaker.
     """
     look = timeouts is not None
     return Upstream(
@@ -132,24 +132,23 @@ def build(
     *,
     plugin_keys: PluginKeys | None = None,
 ) -> Plugin:
-    """Put a plugin together.
+    """Build a plugin.
 
     Args:
-        settings: What it was told.
-        now: The present time, in UTC; the system's clock by default.
-        plugin_keys: To sign with; by default those that the settings name, made where there
-            are none.
+        settings: All settings.
+        now: Returns the present time, in UTC; the system's clock by default.
+        plugin_keys: The keys to sign with; by default those of the settings, created if missing.
 
     Raises:
-        ConfigError: They ask for what is not installed.
+        ConfigError: The settings need a Python package that is not installed.
     """
     register_secrets(settings.secrets())
     metrics.started(litellm_plugin.__version__)
     utc_now = now or (lambda: datetime.now(UTC))
     service = settings.service
 
-    # Backstage asks us for our key set before it answers. If every thread of a
-    # worker waited for Backstage, nobody would be left to tell it. Greenlets are never all busy.
+    # Backstage fetches our key set before it answers. If all threads of a worker waited for
+    # Backstage, none could serve the key set. Greenlets are unlimited.
     where = "litellm.service.backstageUrl and discovery.endpoints"
     at_once = None if _in_greenlets() else BACKSTAGE_AT_ONCE
     backstage = upstream(settings, "Backstage", where, at_once=at_once)
@@ -164,8 +163,8 @@ def build(
         return service.backstage_token or tokens.issue("catalog")
 
     def on_behalf_of(user: UserPrincipal) -> str:
-        # The user's own token is their authority; behind another plugin only
-        # the limited one is at hand, which Backstage takes inside a plugin token.
+        # A user behind another plugin has only a limited token, which Backstage accepts inside
+        # a plugin token.
         if user.token is not None:
             return user.token
         if user.limited_token is None:
@@ -203,7 +202,7 @@ def build(
 
     def backstage_works() -> bool:
         try:
-            # What was fetched just now need not be asked for again.
+            # Keys that were fetched just now are not fetched again.
             return verifier.load_user_keys() or bool(seen_keys(verifier.user_keys_url))
         except (NoKeysError, BackstageUnavailable):
             return False
@@ -242,20 +241,20 @@ def build(
 
 
 def check_installed(settings: Settings) -> None:
-    """Check that what the settings ask for is installed.
+    """Check that the Python packages that the settings need are installed.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: A package is missing.
     """
     if settings.cache.connection is not None:
         _redis(settings)
 
 
 def cache_fault(settings: Settings) -> Exception | None:
-    """Return what keeps the server of ``backend.cache`` from being used; None where nothing does.
+    """Return why the server of ``backend.cache`` can't be used; None where it can.
 
     Raises:
-        ConfigError: ``backend.cache`` asks for what is not installed.
+        ConfigError: The Python package redis is not installed.
     """
     if settings.cache.connection is None:
         return None
@@ -270,11 +269,7 @@ def _in_greenlets() -> bool:
 
 
 def _counters(settings: Settings) -> Counters | None:
-    """Return where to count who asks how often; None where nobody is counted.
-
-    Raises:
-        ConfigError: ``backend.cache`` asks for what is not installed.
-    """
+    """Return the counters of the rate limits; None where rate limits are off."""
     if not settings.service.rate_limits.enabled:
         return None
     connection = settings.cache.connection
@@ -285,15 +280,11 @@ def _counters(settings: Settings) -> Counters | None:
 
 
 def _cache(settings: Settings) -> Cache:
-    """Return the cache, with a second tier where ``backend.cache`` names one.
-
-    Raises:
-        ConfigError: ``backend.cache`` asks for what is not installed.
-    """
+    """Return the cache, with a second tier where ``backend.cache`` names one."""
     service, connection = settings.service, settings.cache.connection
     tier = None
     if connection is not None:
-        # Whoever reads by other settings does not read the same.
+        # Services with other settings must not share entries.
         installation = repr((settings.base_url, settings.discovery, settings.team_admin))
         seal = Seal(settings.master_key, installation)
         redis = _redis(settings)
@@ -308,11 +299,6 @@ def _cache(settings: Settings) -> Cache:
 
 
 def _redis(settings: Settings) -> ModuleType:
-    """Return the module that knows Redis.
-
-    Raises:
-        ConfigError: It is not installed.
-    """
     try:
         return importlib.import_module("litellm_plugin.cache.redis")
     except ImportError as exc:
