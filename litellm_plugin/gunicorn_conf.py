@@ -108,7 +108,9 @@ def on_reload(server: Any) -> None:
         application.callable = application.load()
     except (Exception, SystemExit) as exc:
         sys.modules[name] = module
-        server.log.error("The configuration is kept as it was: the new one is faulty (%s)", exc)
+        # Before it ends with SystemExit, wsgi.load has logged the problems.
+        why = "" if isinstance(exc, SystemExit) else f" ({exc})"
+        server.log.error("The configuration is kept as it was: the new one is faulty%s", why)
         return
     server.log.info("The configuration was read again")
     gc.unfreeze()  # or the old application would never be freed

@@ -1,13 +1,13 @@
-"""Builds the plugin's clients, identity and services once from its settings."""
+"""The parts of the plugin, made once from the settings."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from types import ModuleType
 
 import litellm_plugin
@@ -31,9 +31,7 @@ from litellm_plugin.config.settings import (
     Settings,
     Timeouts,
 )
-from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.authenticator import Authenticator
-from litellm_plugin.identity.key_sets import NoKeysError
 from litellm_plugin.identity.keycloak import BridgeVerifier
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 from litellm_plugin.identity.signing import PluginKeys, PluginTokens
@@ -53,12 +51,12 @@ from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports
 
 BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn_conf.py gives a worker without gevent
-LOOKING = Timeouts(connect=2.0, read=2.0, total=2.0)  # of a check whether an upstream works
+PROBE = Timeouts(connect=2.0, read=2.0, total=2.0)  # for asking whether a server is up
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """The parts that the routes use."""
+    """What the routes work with."""
 
     settings: Settings
     authenticator: TokenCache
@@ -87,7 +85,7 @@ class Plugin:
             asked: The LiteLLM user id that a service asks for; ignored for users.
 
         Raises:
-            ReservedId: The caller's id, or the one that a service asks for, is reserved.
+            ReservedId: The caller's id, or the one that a service asks for, is nobody's.
         """
         if isinstance(principal, UserPrincipal):
             asked = own_id(principal.entity_ref, self.settings)
@@ -97,130 +95,74 @@ class Plugin:
 
 
 def upstream(
-    settings: Settings,
-    name: str,
-    setting: str,
-    at_once: int | None = None,
-    timeouts: Timeouts | None = None,
+    settings: Settings, name: str, setting: str, at_once: int | None = None, *, probe: bool = False
 ) -> Upstream:
-    """Return the HTTP client of an upstream, with the configured time-outs.
+    """Return an HTTP client with the configured time-outs, proxies and CA file.
 
     Args:
-        settings: All settings.
-        name: The upstream's name in messages.
-        setting: The setting that has its address, for messages.
-        at_once: Number of concurrent calls; None: any number.
-        timeouts: Time-outs of a check whether the upstream works, which has no retries and no
-            circuit breaker.
+        settings: The settings.
+        name: The server's name in messages.
+        setting: The key of the configuration that has the server's address, for messages.
+        at_once: How many threads may send requests at the same time; None: any number.
+        probe: Whether the client only asks whether the server is up: with short time-outs,
+            without retries, and without a circuit breaker.
     """
-    look = timeouts is not None
+    service = settings.service
     return Upstream(
         name,
         setting=setting,
         at_once=at_once,
-        attempts=1 if look else READ_ATTEMPTS,
-        breaking=settings.service.circuit_breaker and not look,
-        timeouts=timeouts or settings.service.timeouts,
-        trust_environment=settings.service.trust_environment,
-        ca_file=settings.service.ca_file,
+        attempts=1 if probe else READ_ATTEMPTS,
+        breaking=service.circuit_breaker and not probe,
+        timeouts=PROBE if probe else service.timeouts,
+        trust_environment=service.trust_environment,
+        ca_file=service.ca_file,
     )
 
 
-def build(
-    settings: Settings,
-    now: Callable[[], datetime] | None = None,
-    *,
-    plugin_keys: PluginKeys | None = None,
-) -> Plugin:
-    """Build a plugin.
+def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugin:
+    """Make the parts of the plugin.
 
     Args:
-        settings: All settings.
-        now: Returns the present time, in UTC; the system's clock by default.
-        plugin_keys: The keys to sign with; by default those of the settings, created if missing.
+        settings: The settings.
+        plugin_keys: The signing keys; by default those that the settings name, made if there
+            are none.
 
     Raises:
-        ConfigError: The settings need a Python package that is not installed.
+        ConfigError: The settings need a package that is not installed.
+        KeyStoreError: The signing keys can't be read or stored.
     """
     register_secrets(settings.secrets())
     metrics.started(litellm_plugin.__version__)
-    utc_now = now or (lambda: datetime.now(UTC))
     service = settings.service
+    now = partial(datetime.now, UTC)
 
-    # Backstage fetches our key set before it answers. If all threads of a worker waited for
-    # Backstage, none could serve the key set. Greenlets are unlimited.
-    where = "litellm.service.backstageUrl and discovery.endpoints"
-    at_once = None if _in_greenlets() else BACKSTAGE_AT_ONCE
-    backstage = upstream(settings, "Backstage", where, at_once=at_once)
-    plugin_keys = plugin_keys or PluginKeys.load(settings)
-    tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
-    fetch = KeySetReader(backstage)
-    caching = service.cache_seconds != 0
-    verifier = Authenticator(settings, fetch, plugin_keys)
-    authenticator = TokenCache(verifier, MAX_SECONDS if caching else 0.0)
-
-    def catalog_token() -> str:
-        return service.backstage_token or tokens.issue("catalog")
-
-    def on_behalf_of(user: UserPrincipal) -> str:
-        # A user behind another plugin has only a limited token, which Backstage accepts inside
-        # a plugin token.
-        if user.token is not None:
-            return user.token
-        if user.limited_token is None:
-            raise BackstageUnavailable(
-                "Your sign-in can't be passed on to Backstage; reload the page"
-            )
-        return tokens.issue("permission", obo=user.limited_token, not_after=user.expires_at)
-
-    catalog = Catalog(backstage, settings.discovery, catalog_token)
-    seen_litellm = LiteLLM(
-        upstream(settings, "LiteLLM", "litellm.baseUrl", timeouts=LOOKING),
-        settings.base_url,
-        settings.master_key,
-    )
-    litellm = LiteLLM(
-        upstream(settings, "LiteLLM", "litellm.baseUrl"),
-        settings.base_url,
-        settings.master_key,
-        KnownVersion(seen_litellm.version),
-    )
     cache = _cache(settings)
+    backstage = _backstage(settings)
+    plugin_keys = plugin_keys or PluginKeys.load(settings)
+    tokens = PluginTokens(plugin_keys, service.plugin_id)
+    fetch = KeySetReader(backstage)
+    verifier = Authenticator(settings, fetch, plugin_keys)
+    catalog = Catalog(backstage, settings.discovery, _catalog_token(settings, tokens))
     permissions = Permissions(backstage, settings.discovery)
-    access = Access(settings, permissions, cache, on_behalf_of)
-    reports = Reports(cache, utc_now)
+    litellm_probe = _litellm(settings, probe=True)
+    litellm = _litellm(settings, KnownVersion(litellm_probe.version))
+
+    access = Access(settings, permissions, cache, tokens.on_behalf_of)
+    reports = Reports(cache, now)
     directory = Directory(catalog, cache, settings.user_id_domain)
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
-    users = Users(litellm, cache, reports, settings, owners, utc_now)
+    users = Users(litellm, cache, reports, settings, owners, now)
     teams = Teams(litellm, cache, reports, users, access, settings.display)
     models = Models(litellm, cache)
     policies = KeyPolicies(settings, directory, models)
     undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
-    keys = Keys(
-        litellm, cache, users, teams, settings.key_generation, policies, undelivered, utc_now
-    )
+    keys = Keys(litellm, cache, users, teams, settings.key_generation, policies, undelivered, now)
 
-    def backstage_works() -> bool:
-        try:
-            # Keys that were fetched just now are not fetched again.
-            return verifier.load_user_keys() or bool(seen_keys(verifier.user_keys_url))
-        except (NoKeysError, BackstageUnavailable):
-            return False
-
-    seen_keys = KeySetReader(upstream(settings, "Backstage", where, timeouts=LOOKING))
-    others: dict[str, Check] = {}
-    if settings.cache.connection is not None:
-        others[settings.cache.store] = lambda: cache.stamps("readiness") is not None
-    readiness = Readiness(
-        {"backstage": backstage_works, "litellm": seen_litellm.works},
-        others,
-        strict=service.strict_readiness,
-    )
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
-    logs.add_filters()  # every module has been imported by now
-    return Plugin(
+    parts = Plugin(
         settings=settings,
-        authenticator=authenticator,
+        authenticator=TokenCache(verifier, 0.0 if service.cache_seconds == 0 else MAX_SECONDS),
         plugin_keys=plugin_keys,
         catalog=catalog,
         directory=directory,
@@ -231,74 +173,110 @@ def build(
         keys=keys,
         teams=teams,
         models=models,
-        team_admin=TeamAdmin(settings, litellm, cache, catalog, users, access, utc_now),
-        bridge=Bridge(settings, users, keys, directory, utc_now),
+        team_admin=TeamAdmin(settings, litellm, cache, catalog, users, access, now),
+        bridge=Bridge(settings, users, keys, directory, now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
-        opencode=OpencodeKeys(users, keys, cache, settings.opencode, utc_now),
-        readiness=readiness,
+        opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),
+        readiness=_readiness(settings, verifier, litellm_probe, cache),
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
     )
+    logs.add_filters()  # every module has been imported by now
+    return parts
 
 
 def check_installed(settings: Settings) -> None:
-    """Check that the Python packages that the settings need are installed.
+    """Check that every package that the settings need is installed.
 
     Raises:
-        ConfigError: A package is missing.
+        ConfigError: One is not.
     """
-    if settings.cache.connection is not None:
-        _redis(settings)
+    _redis(settings)
 
 
 def cache_fault(settings: Settings) -> Exception | None:
-    """Return why the server of ``backend.cache`` can't be used; None where it can.
+    """Return why the server of ``backend.cache`` can't be used; None if it can or there is none.
 
     Raises:
-        ConfigError: The Python package redis is not installed.
+        ConfigError: The package for it is not installed.
     """
-    if settings.cache.connection is None:
+    redis = _redis(settings)
+    if redis is None:
         return None
-    fault: Exception | None = _redis(settings).fault(settings.cache.connection)
+    fault: Exception | None = redis.fault(settings.cache.connection)
     return fault
 
 
-def _in_greenlets() -> bool:
-    """Tell whether threads are gevent's greenlets in this process."""
+def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:
+    # Backstage fetches this service's keys before it answers. If every thread of a worker waited
+    # for Backstage, none would be left for that. gevent has a greenlet for each request.
     monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
+    greenlets = monkey is not None and monkey.is_module_patched("threading")
+    at_once = None if probe or greenlets else BACKSTAGE_AT_ONCE
+    where = "litellm.service.backstageUrl and discovery.endpoints"
+    return upstream(settings, "Backstage", where, at_once, probe=probe)
+
+
+def _catalog_token(settings: Settings, tokens: PluginTokens) -> Callable[[], str]:
+    static = settings.service.backstage_token
+    return partial(tokens.issue, "catalog") if static is None else lambda: static
+
+
+def _litellm(
+    settings: Settings, version: KnownVersion | None = None, *, probe: bool = False
+) -> LiteLLM:
+    client = upstream(settings, "LiteLLM", "litellm.baseUrl", probe=probe)
+    return LiteLLM(client, settings.base_url, settings.master_key, version)
+
+
+def _readiness(
+    settings: Settings, verifier: Authenticator, litellm: LiteLLM, cache: Cache
+) -> Readiness:
+    fetch = KeySetReader(_backstage(settings, probe=True))
+    others: dict[str, Check] = {}
+    if settings.cache.connection is not None:
+        others[settings.cache.store] = lambda: cache.stamps("readiness") is not None
+    return Readiness(
+        {"backstage": partial(verifier.reaches_backstage, fetch), "litellm": litellm.works},
+        others,
+        strict=settings.service.strict_readiness,
+    )
 
 
 def _counters(settings: Settings) -> Counters | None:
-    """Return the counters of the rate limits; None where rate limits are off."""
     if not settings.service.rate_limits.enabled:
         return None
-    connection = settings.cache.connection
-    if connection is None:
+    redis, connection = _redis(settings), settings.cache.connection
+    if redis is None or connection is None:
         return Counters()
-    pool = _redis(settings).connect(connection).connection_pool
+    pool = redis.connect(connection).connection_pool
     return Counters(in_redis(pool, connection, settings.base_url))
 
 
 def _cache(settings: Settings) -> Cache:
-    """Return the cache, with a second tier where ``backend.cache`` names one."""
-    service, connection = settings.service, settings.cache.connection
+    redis, configured = _redis(settings), settings.service.cache_seconds
     tier = None
-    if connection is not None:
+    if redis is not None:
         # Services with other settings must not share entries.
         installation = repr((settings.base_url, settings.discovery, settings.team_admin))
         seal = Seal(settings.master_key, installation)
-        redis = _redis(settings)
-        tier = redis.RedisTier(redis.connect(connection), settings.base_url, seal)
-    configured = service.cache_seconds
+        connection = redis.connect(settings.cache.connection)
+        tier = redis.RedisTier(connection, settings.base_url, seal)
     return Cache(
         CACHE_SECONDS if configured is None else configured,
-        service.stale_seconds,
+        settings.service.stale_seconds,
         account_seconds=ACCOUNT_SECONDS if configured is None else configured,
         tier=tier,
     )
 
 
-def _redis(settings: Settings) -> ModuleType:
+def _redis(settings: Settings) -> ModuleType | None:
+    """Return the module for Redis; None where ``backend.cache`` is memory.
+
+    Raises:
+        ConfigError: The package for it is not installed.
+    """
+    if settings.cache.connection is None:
+        return None
     try:
         return importlib.import_module("litellm_plugin.cache.redis")
     except ImportError as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ from litellm_plugin.config import ConfigError, default_paths, load_settings
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.factory import create_app
 from litellm_plugin.observability import logs
+
+# That of the warnings about the configuration, which is guarded before this module is loaded.
+_logger = logging.getLogger(ConfigError.__module__)
 
 SPAN_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -36,7 +40,10 @@ def load(paths: list[Path] | None = None, *, logs_as: str = "json") -> Flask:
             spans().instrument(app)
         return app
     except ConfigError as exc:
-        print(f"The configuration is faulty:\n{exc}", file=sys.stderr)  # noqa: T201
+        if logging.root.handlers:  # logs are configured: the configuration is read again
+            _logger.error("The configuration is faulty: %s", "; ".join(exc.problems))
+        else:
+            print(f"The configuration is faulty:\n{exc}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
 
 

@@ -105,16 +105,18 @@ def _checked(tree: Tree, strays: Sequence[Stray], report: Report) -> AppConfig |
     misspelt = {(*s.path[:-1], s.meant): f"{s.path[-1]} is written" for s in strays if s.meant}
     for error in errors:
         context = error.get("ctx", {})
+        at = context.get("at", ())
         # Pydantic puts the form of a value that it has tried, such as <object>, into the path.
-        path = tuple(part for part in error["loc"] if str(part)[:1] != "<") + context.get("at", ())
+        path = tuple(part for part in error["loc"] if str(part)[:1] != "<") + at
         text = context.get("text", error["type"])
-        if text == "missing":
+        value = tree.at(*path) if at else error["input"]
+        if text == "missing" or (at == ("type",) and value is None):
             report.missing(path, deepest(path, tree.left_out) or misspelt.get(path))
         elif error["type"] == "fault":
             report.problem(path, text)
         elif error["type"] != "unexpected_keyword_argument":  # that is one of strays
             wanted = "list of objects" if error["type"] == "tuple_type" else "object"
-            got = context.get("got") or kind(error["input"])
+            got = context.get("got") or ("another string" if at and value else kind(value))
             origins = tree.origins_of(path)  # none of an object without members
             where = f" in {origins[-1]}" if origins else ""
             report.problem(path, f"got {got}{where}, wanted {context.get('wanted', wanted)}")

@@ -10,7 +10,6 @@ from functools import cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, TypeAdapter
-from pydantic.json_schema import SkipJsonSchema
 
 from litellm_plugin.config import values as v
 from litellm_plugin.config.report import KeyPath
@@ -32,7 +31,7 @@ from litellm_plugin.config.settings import (
     key,
 )
 from litellm_plugin.config.sources import INCLUDES
-from litellm_plugin.config.values import WORDS, WrittenAs, one_of
+from litellm_plugin.config.values import WORDS, WrittenAs, either, one_of
 
 _ALIKE = 0.75  # so that "masterkey", "base_url" and "rolls" count as misspelt, "title" not
 _LEVELS = {
@@ -44,11 +43,12 @@ _LEVELS = {
 
 
 # Entries of externalAccess. The type of an entry decides which options it has.
+_TYPES = ("static", "legacy", "jwks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry(Section):
-    type: Annotated[str, one_of("static", "legacy", "jwks")] = key()
+    type: Any
     options: Any
     access_restrictions: Restrictions | None = key("", None, limits=True)
 
@@ -77,22 +77,16 @@ class _JwksEntry(_Entry):
     options: JwksAccess = key()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _UnknownEntry(Section):
-    type: Annotated[str, one_of("static", "legacy", "jwks")] = key()
-
-
-def _type(entry: Any) -> str:
-    found = entry.get("type") if isinstance(entry, dict) else None
-    return f"<{found}>" if found in ("static", "legacy", "jwks") else "<unknown>"
-
-
 _External = Annotated[
-    Annotated[Any, WrittenAs(_StaticEntry, _Entry.access), Tag("<static>")]
-    | Annotated[Any, WrittenAs(_LegacyEntry, _Entry.access), Tag("<legacy>")]
-    | Annotated[Any, WrittenAs(_JwksEntry, _Entry.access), Tag("<jwks>")]
-    | Annotated[Any, WrittenAs(_UnknownEntry, _Entry.access), SkipJsonSchema(), Tag("<unknown>")],
-    Discriminator(_type),
+    Annotated[ExternalAccess, WrittenAs(_StaticEntry, _Entry.access), Tag("<static>")]
+    | Annotated[ExternalAccess, WrittenAs(_LegacyEntry, _Entry.access), Tag("<legacy>")]
+    | Annotated[ExternalAccess, WrittenAs(_JwksEntry, _Entry.access), Tag("<jwks>")],
+    Discriminator(
+        lambda entry: f"<{entry.get('type')}>" if isinstance(entry, dict) else "<static>",
+        custom_error_type="wrong",
+        custom_error_message="{wanted}",
+        custom_error_context={"wanted": either(_TYPES), "at": ("type",)},
+    ),
 ]
 
 

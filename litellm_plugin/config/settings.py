@@ -204,7 +204,8 @@ class KeyGeneration(Section):
     team_required: v.Flag | None = key("no keys outside of a team", None, usual="true")
     key_types: Annotated[
         tuple[str, ...],
-        v.some_of(v.texts, *KEY_TYPES, words=f"list of {v.either(KEY_TYPES)}", type="array"),
+        v.Value(v.texts, f"list of {v.either(KEY_TYPES)}", type="array"),
+        v.some_of(*KEY_TYPES),
     ] = key("types of key that a request may ask for", ("llm_api",))
 
 
@@ -278,15 +279,7 @@ class Opencode(Section):
 class _PermissionAttribute(StrictSection):
     """``permissionAttribute`` of an access restriction."""
 
-    action: Annotated[
-        tuple[str, ...],
-        v.some_of(
-            v.words,
-            *("create", "read", "update", "delete"),
-            words="create, read, update or delete, or a list of them",
-            **v.ONE_OR_MORE,
-        ),
-    ] = key("", limits=True)
+    action: v.Actions = key("", limits=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,15 +117,19 @@ class WrittenAs:
 
 
 def text(value: Any) -> str:
-    """Convert to a string that is not empty."""
+    """Check a string that is not empty."""
     if isinstance(value, str) and value:
         return value
     raise wrong("string")
 
 
-def blank_or_text(value: Any) -> str:
-    """Convert to a string, which may be empty."""
-    return value if value == "" else text(value)
+def blank_or(kind: Value) -> Value:
+    """Return the type ``kind`` in which the empty string is a value, too."""
+    return Value(
+        lambda value: value if value == "" else kind.read(value),
+        kind.words,
+        anyOf=[kind.keywords, {"const": ""}],
+    )
 
 
 def flag(value: Any) -> bool:
@@ -332,18 +336,15 @@ def one_of(*choices: str) -> Value:
     return pattern("|".join(map(re.escape, choices)), either(choices), enum=list(choices))
 
 
-def some_of(
-    convert: Callable[[Any], tuple[str, ...]], *known: str, words: str, **keywords: Any
-) -> Value:
-    """Return the type of several strings, converted by ``convert``, which must be ``known``."""
+def some_of(*choices: str) -> AfterValidator:
+    """Return the check that all of several strings are among ``choices``."""
 
-    def converted(value: Any) -> tuple[str, ...]:
-        found = convert(value)
-        if set(found) <= set(known):
+    def check(found: tuple[str, ...]) -> tuple[str, ...]:
+        if set(found) <= set(choices):
             return found
-        raise fault(f"may have only {', '.join(known)} in it")
+        raise wrong(f"only {either(choices)}", "another string")
 
-    return Value(converted, words, **keywords)
+    return AfterValidator(check)
 
 
 def or_unlimited(limit: Value, meaning: str | None = None) -> Value:
@@ -360,38 +361,34 @@ def or_unlimited(limit: Value, meaning: str | None = None) -> Value:
 _STRING: dict[str, Any] = {"type": "string", "minLength": 1}
 _NUMERIC: dict[str, Any] = {"type": ["number", "string"], "minimum": 0}
 _STRINGS: dict[str, Any] = {"type": "array", "items": _STRING}
-ONE_OR_MORE: dict[str, Any] = {"anyOf": [_STRING, _STRINGS]}
+_ONE_OR_MORE: dict[str, Any] = {"anyOf": [_STRING, _STRINGS]}
 _HTTP: dict[str, Any] = {"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"}
 _ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "ES256K", "EdDSA", "Ed25519"),
 )
 
+_TEXT = Value(text, "string", **_STRING)
+_ENTITY_REF = Value(text, "entity ref", **_STRING)
 _DURATION = pattern("[1-9][0-9]{0,5}(?:s|m|h|d|w|mo)", "duration like 30d (s, m, h, d, w, mo)")
 _LONG_DURATION = pattern(
     "[1-9][0-9]{0,4}(?:s|m|h|d|w|mo|y)", "duration like 30d (s, m, h, d, w, mo, y)"
 )
 _POSITIVE = Value(positive, "number", **_NUMERIC)
 _WHOLE = Value(whole, "whole number", **_NUMERIC)
-_WORDS = Value(words, "string or list of strings", **ONE_OR_MORE)
+_SOME_STRINGS = "string or list of strings"
+_WORDS = Value(words, _SOME_STRINGS, **_ONE_OR_MORE)
 
-Text = Annotated[str, Value(text, "string", **_STRING)]
-BlankText = Annotated[str, Value(blank_or_text, "string", type="string")]
+Text = Annotated[str, _TEXT]
+BlankText = Annotated[str, blank_or(_TEXT)]
 Header = Annotated[str, pattern("[!-~]+", "string of visible ASCII characters")]
 PluginId = Annotated[str, pattern("[A-Za-z0-9_-]+", "string of letters, digits, - and _")]
 Subject = Annotated[str, pattern(r"\S+", "string without spaces")]
 StaticToken = Annotated[str, pattern(r"\S{8,}", "string of 8 or more characters, without spaces")]
 Duration = Annotated[str, _LONG_DURATION]
-BlankDuration = Annotated[
-    str,
-    Value(
-        lambda value: value if value == "" else _LONG_DURATION.read(value),
-        _LONG_DURATION.words,
-        anyOf=[_LONG_DURATION.keywords, {"const": ""}],
-    ),
-]
-EntityRef = Annotated[str, Value(text, "entity ref", **_STRING)]
-BlankEntityRef = Annotated[str, Value(blank_or_text, "entity ref", type="string")]
+BlankDuration = Annotated[str, blank_or(_LONG_DURATION)]
+EntityRef = Annotated[str, _ENTITY_REF]
+BlankEntityRef = Annotated[str, blank_or(_ENTITY_REF)]
 Algorithm = Annotated[str, one_of(*_ALGORITHMS)]
 Url = Annotated[str, Value(url, "http or https URL", **_HTTP)]
 BaseUrl = Annotated[str, Value(lambda value: url(value).rstrip("/"), "http or https URL", **_HTTP)]
@@ -407,17 +404,15 @@ File = Annotated[Path, Value(file, "path", **_STRING)]
 ExistingFile = Annotated[Path, Value(existing_file, "path", **_STRING)]
 Base64 = Annotated[bytes, Value(base64_bytes, "base64", **_STRING)]
 Texts = Annotated[tuple[str, ...], Value(texts, "list of strings", **_STRINGS)]
-TextOrTexts = Annotated[
-    tuple[str, ...], Value(text_or_texts, "string or list of strings", **ONE_OR_MORE)
-]
-HeaderNames = Annotated[
-    tuple[str, ...], Value(header_names, "string or list of strings", **ONE_OR_MORE)
-]
+TextOrTexts = Annotated[tuple[str, ...], Value(text_or_texts, _SOME_STRINGS, **_ONE_OR_MORE)]
+HeaderNames = Annotated[tuple[str, ...], Value(header_names, _SOME_STRINGS, **_ONE_OR_MORE)]
 Words = Annotated[tuple[str, ...], _WORDS]
 WordSet = Annotated[frozenset[str], _WORDS, AfterValidator(frozenset)]
-Algorithms = Annotated[
+Algorithms = Annotated[tuple[str, ...], _WORDS, some_of(*_ALGORITHMS)]
+Actions = Annotated[
     tuple[str, ...],
-    some_of(words, *_ALGORITHMS, words="string or list of strings", **ONE_OR_MORE),
+    Value(words, "create, read, update or delete, or a list of them", **_ONE_OR_MORE),
+    some_of("create", "read", "update", "delete"),
 ]
 Anything = Annotated[Mapping[str, Any], Value(anything, "object", type="object")]
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.errors import Unauthenticated
+from litellm_plugin.errors import BackstageUnavailable, Unauthenticated
 from litellm_plugin.identity.external_token import ExternalTokenVerifier
 from litellm_plugin.identity.jwt import TokenError, parse
-from litellm_plugin.identity.key_sets import Fetch, KeySet
+from litellm_plugin.identity.key_sets import Fetch, KeySet, NoKeysError
 from litellm_plugin.identity.plugin_token import PluginTokenVerifier, plugin_keys_url
 from litellm_plugin.identity.principal import Principal
 from litellm_plugin.identity.signing import PLUGIN_TYP, PluginKeys
@@ -63,14 +63,16 @@ class Authenticator:
         )
         self._external = ExternalTokenVerifier(settings.external_access, plugin_id, key_set, clock)
 
-    @property
-    def user_keys_url(self) -> str:
-        """The URL of the keys that Backstage signs user tokens with."""
-        return self._user_keys.url
-
     def load_user_keys(self) -> bool:
         """Fetch the keys of user tokens, as :meth:`KeySet.load` does."""
         return self._user_keys.load()
+
+    def reaches_backstage(self, fetch: Fetch) -> bool:
+        """Tell whether the keys of user tokens can be fetched now, or just were."""
+        try:
+            return self._user_keys.load() or bool(fetch(self._user_keys.url))
+        except (NoKeysError, BackstageUnavailable):
+            return False
 
     def authenticate(
         self, authorization: str | None, *, allow_limited: bool = False, suspect: bool = False

@@ -19,7 +19,9 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from litellm_plugin.config.settings import Settings, StaticPluginKey
+from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.jwt import KeyFormatError, PrivateKey, PublicKey
+from litellm_plugin.identity.principal import UserPrincipal
 
 PLUGIN_TYP = "vnd.backstage.plugin"
 
@@ -133,6 +135,21 @@ class PluginTokens:
                 token = self._signed(audience, None, None)
                 self._issued[audience] = (now, token)
             return token
+
+    def on_behalf_of(self, user: UserPrincipal) -> str:
+        """Return the token with which the permission API is asked about ``user``.
+
+        Raises:
+            BackstageUnavailable: The user's token is of no use to Backstage.
+        """
+        if user.token is not None:
+            return user.token
+        # Another plugin called for the user: Backstage takes the limited token inside a plugin's.
+        if user.limited_token is None:
+            raise BackstageUnavailable(
+                "Your sign-in can't be passed on to Backstage; reload the page"
+            )
+        return self.issue("permission", obo=user.limited_token, not_after=user.expires_at)
 
     def _signed(self, audience: str, obo: str | None, not_after: float | None) -> str:
         now = int(self._clock())

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
+from litellm_plugin.observability import metrics
+
 log = logging.getLogger(__name__)
 
 LASTS = 5.0  # seconds
@@ -66,6 +68,7 @@ class Readiness:
             if done is not None:
                 done.wait(max(until - time.monotonic(), 0))
         ready = all(part.works if self._strict else part.reached for part in self._needed)
+        metrics.READY.set(ready)
         return Report(ready, {name: STATES[part.works] for name, part in self._parts.items()})
 
 

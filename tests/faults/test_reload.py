@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -98,7 +99,13 @@ def test_hup_takes_the_new_configuration_or_keeps_the_old_one_and_says_why(serve
     server.configure("[faulty]")
     server.process.send_signal(signal.SIGHUP)
     wait_for(lambda: "The configuration is kept as it was" in server.log)
-    assert "litellm.bridge.clientId: got" in server.log
+    [faulty] = [line for line in server.log.splitlines() if "clientId: got" in line]
+    assert json.loads(faulty)["message"] == (
+        "The configuration is faulty: "
+        "litellm.bridge.clientId: got list in app-config.yaml, wanted string"
+    )
+    [kept] = [line for line in server.log.splitlines() if "is kept as it was" in line]
+    assert json.loads(kept)["level"] == "ERROR"
     assert {server.client() for _ in range(10)} == {"second"}
 
     server.configure("third")
