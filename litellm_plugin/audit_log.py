@@ -37,7 +37,7 @@ def page(litellm: LiteLLM, query: Mapping[str, str]) -> Any:
 
 
 def preview(provisioning: Provisioning, group: str) -> Json:
-    """Return what the first visit of a user whose only group is ``group`` would create."""
+    """Return the account that a user with ``group`` as only group would get on a first visit."""
     role = provisioning.role_for(frozenset({group}))
     gets = provisioning.for_groups(frozenset({group}))
     return {

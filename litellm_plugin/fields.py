@@ -36,7 +36,7 @@ def only(body: Mapping[str, Any], allowed: Collection[str]) -> None:
     """Refuse fields that are not ``allowed``.
 
     Raises:
-        BadRequest: The body has others; the message names them.
+        BadRequest: The body has other fields; the message names them.
     """
     unknown = sorted(set(body) - set(allowed))
     if unknown:

@@ -18,7 +18,7 @@ class Caller:
     """A request's caller, with the caller's LiteLLM user id.
 
     Args:
-        principal: What the credentials proved.
+        principal: The user or service of the credentials.
         litellm_id: The caller's LiteLLM user id; for a service, the ``user_id`` of the request.
         look_up: Returns the catalog entity of a ref; called at most once.
     """

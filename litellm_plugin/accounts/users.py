@@ -534,7 +534,7 @@ def owner_of(caller: Caller) -> Owner | None:
 
 
 def profile_of(caller: Caller) -> Profile:
-    """Return what the catalog says of the caller; a service has only a name."""
+    """Return the caller's profile from the catalog; a service has only a name."""
     if caller.user is None:
         return Profile(source=caller.litellm_id or caller.name)
     entity = caller.entity

@@ -1,4 +1,4 @@
-"""What a view reads of its request: caller, body, query parameters, dates."""
+"""Reads a request's caller, body, query parameters and dates for its view."""
 
 from __future__ import annotations
 

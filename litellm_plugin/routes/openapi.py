@@ -114,7 +114,6 @@ def _security(schemes: list[str]) -> list[Json]:
 
 
 def _reference(kind: str, written: Any) -> Any:
-    """Return a component by its name, or what is written in its place."""
     return (
         {"$ref": f"#/components/{kind}/{written}"}
         if isinstance(written, str)

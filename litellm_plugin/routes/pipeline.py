@@ -69,7 +69,7 @@ class Pipeline:
 
     def after(self, answer: Response) -> Response:
         """Write the audit event, set the headers, count the answer."""
-        deadline.end()  # the thread goes on to another request
+        deadline.end()  # the thread serves other requests later
         environ = request.environ
         state: RequestState | None = environ.get(STATE)
         if state is None:  # the application around the blueprint answered first

@@ -33,8 +33,8 @@ ANSWER_SECONDS = 60.0  # for a client to take the answer
 LINGER_SECONDS = 2.0
 MAX_LEFT = 1 << 20  # bytes
 
-# All workers are offered each new connection. One that has connections waits before it accepts;
-# else the first to wake up would get all, and keep them while another worker is idle.
+# All workers are offered each new connection. A worker that has connections waits before it
+# accepts; otherwise the first to wake up would get all, while another worker is idle.
 YIELD_EACH = 0.0001  # seconds, for each connection that the worker has
 YIELD_MOST = 0.002  # seconds
 
@@ -163,7 +163,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
         req.should_close = should_close
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end: finish requests under way, and close idle connections.
+        """Shut down gracefully: finish requests under way, and close idle connections.
 
         gunicorn alone would wait for idle ones, too; a reverse proxy keeps them open for longer
         than ``graceful_timeout``.

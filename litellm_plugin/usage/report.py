@@ -263,7 +263,7 @@ def _once(pages: Sequence[Any]) -> Sequence[Any]:
 
     LiteLLM pages through database rows: one for each day, key, model, provider and endpoint,
     newest day first. A row may be on two pages: LiteLLM 1.81 does not order the rows of a day,
-    and a row that is written between two reads moves others to the next page. A page shows only
+    and a row written between two reads moves other rows to the next page. A page shows only
     sums by day, model and key. If two pages have the same metrics for the same day, model and
     key, these are taken for one row; with other metrics, for rows of two providers or
     endpoints, which both count.
