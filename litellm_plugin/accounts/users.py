@@ -393,12 +393,7 @@ class Users:
         return self._cache.seconds > 0 or user_id in self._adopted
 
     def _by_email(self, owner: Owner, asking: _Asking) -> Account | None:
-        """Return the account with the owner's e-mail, or None.
-
-        Raises:
-            IdentityRefused: The account may be another person's.
-            BackstageUnavailable: The catalog can't be read.
-        """
+        """Return the account with the owner's e-mail, or None."""
         email = owner.email()
         if email is None or not is_email(email):
             return None
@@ -466,7 +461,7 @@ class Users:
     def _existing(
         self, user_id: str, owner: Owner | None, asking: _Asking, refusal: UpstreamError
     ) -> Account | None:
-        """Return the account because of which LiteLLM refused to create a user, or None."""
+        """Return the existing account that made LiteLLM refuse a new user, or None."""
         # LiteLLM's versions differ in the status, not in the text. Another worker may have
         # created the id, or the e-mail may belong to another id.
         text = refusal.message.lower()

@@ -156,7 +156,7 @@ class UndeliveredKeys:
             self._report(key, exc, token)
 
     def _look(self, key: UndeliveredKey) -> Outcome:
-        """Delete the key where LiteLLM lists it."""
+        """Look for the key at LiteLLM, and delete a key that is found."""
         try:
             rows = self._litellm.newest_keys(key.user_id, key.alias)
             tokens = [str(row["token"]) for row in rows if key.matches(row)]
@@ -181,7 +181,7 @@ class UndeliveredKeys:
         journal.record(journal.UNDELIVERED, key.audit_fields(token))
 
     def _report(self, key: UndeliveredKey, why: UpstreamError, token: str | None = None) -> None:
-        """Ask the operator to delete the key."""
+        """Log and audit that the operator has to delete the key."""
         log.error("delete it in LiteLLM, if it is there: %s (%s)", key, why)
         journal.record(journal.UNDELIVERED, key.audit_fields(token), why)
 

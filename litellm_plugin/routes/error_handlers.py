@@ -78,7 +78,6 @@ def broken(error: Exception) -> Response:
 
 
 def _is_failed_token(error: PluginError) -> bool:
-    """Tell whether the request has an invalid token."""
     known = state()
     if error.status != 401 or known.principal is not None or known.actor is not None:
         return False

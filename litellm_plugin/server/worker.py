@@ -191,7 +191,7 @@ def _linger(client: Any) -> None:
 
 
 def _quiet(client: Any) -> bool:
-    """Tell whether the client has sent nothing that is still to be read."""
+    """Tell whether no unread data of the client is waiting."""
     limit = client.gettimeout()
     client.settimeout(0)
     try:

@@ -398,7 +398,6 @@ class TeamAdmin:
         return None
 
     def _amount(self, name: str, value: Any) -> float:
-        """Check an amount in USD against the limit of team admins."""
         if not fields.is_number(value) or value <= 0:
             raise BadRequest(f"{name} must be a positive number")
         highest = self._team_admin.max_budget_ceiling

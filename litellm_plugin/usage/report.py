@@ -298,7 +298,7 @@ def _unseen(page: Json, seen: set[Any]) -> Json:
 
 
 def _new(models: Any, seen: set[Any], found: set[Any], *where: str) -> tuple[Json, list[Any]]:
-    """Return models without the uses in ``seen``, and the metrics of those uses."""
+    """Return models without the uses in ``seen``, and the metrics of the removed uses."""
     kept: Json = {}
     gone: list[Any] = []
     for name, entry in _entries(models):
@@ -331,7 +331,7 @@ def _entries(value: Any) -> list[tuple[str, Json]]:
 
 
 def _totals(pages: Iterable[Any]) -> Sequence[float]:
-    """Return the totals of pages, in the order of :data:`TOTALS`: LiteLLM's, or else the days'."""
+    """Return totals in the order of :data:`TOTALS`: LiteLLM's own, or else the sums of the days."""
     sums = []
     for page in pages:
         metadata = as_object(page.get("metadata")) if isinstance(page, dict) else {}
