@@ -1,10 +1,8 @@
-"""Every way in which a request can fail, and the answer to each.
+"""The errors of a request, each with its status and JSON body.
 
-A :class:`PluginError` knows its status and its JSON body; one handler in
-``routes/`` turns any of them into a response. Two body shapes exist, because
-the Backstage frontend and its plugins expect both: this plugin's own
-``{"error": "text"}``, and the framework's ``{"error": {"name", "message"}}``
-that Backstage itself sends from in front of a plugin.
+One handler in ``routes/`` turns any :class:`PluginError` into a response. There are two body
+shapes, because the Backstage frontend and its plugins expect both: this plugin's own
+``{"error": "text"}``, and ``{"error": {"name", "message"}}`` of Backstage's HTTP layer.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from litellm_plugin.redaction import redact
 
 
 class PluginError(Exception):
-    """A request that can't be served; the base class of all errors that have an answer."""
+    """A request that can't be served; the base class of all errors with a response."""
 
     status = 500
 
@@ -66,7 +64,7 @@ class Forbidden(PluginError):
 
 
 class NotFound(PluginError):
-    """The thing does not exist, or the caller may not know of it."""
+    """The resource does not exist, or the caller may not know of it."""
 
     status = 404
 
@@ -75,7 +73,7 @@ class NotFound(PluginError):
 
 
 class Conflict(PluginError):
-    """The thing has changed meanwhile, or is in use."""
+    """The resource has changed meanwhile, or is in use."""
 
     status = 409
 
@@ -117,7 +115,7 @@ class TooManyRequests(PluginError):
     """A client has sent too many requests.
 
     Attributes:
-        retry_after: Seconds that it has to wait.
+        retry_after: Seconds that the client has to wait.
     """
 
     status = 429
@@ -170,7 +168,7 @@ class NotAllowed(BackstageError):
 
 
 class InputRefused(BackstageError):
-    """A body that Backstage's own plugin routes refuse."""
+    """The body of one of Backstage's own plugin routes is wrong."""
 
     status = 400
     name = "InputError"
@@ -206,7 +204,7 @@ class UpstreamError(PluginError):
         """Return the same error of a write that LiteLLM may have acted on.
 
         Args:
-            sentence: What to do about it; added to the message.
+            sentence: What became of the write and what to do; added to the message.
         """
         message = f"{self.message.rstrip('.')}. {sentence}" if sentence else self.message
         error = UpstreamError(message, answered=self.answered, param=self.param)
@@ -215,7 +213,7 @@ class UpstreamError(PluginError):
 
     @property
     def down(self) -> bool:
-        """Whether LiteLLM, or a proxy in front of it, is out of order."""
+        """Whether LiteLLM, or a proxy in front of LiteLLM, is unavailable."""
         return self.answered is None or self.answered in {502, 503, 504}
 
     @property
@@ -236,13 +234,13 @@ class UpstreamError(PluginError):
 
 
 class UsageUnavailable(PluginError):
-    """This usage can't be read from LiteLLM: it is too much, or would include other users'."""
+    """The usage can't be read from LiteLLM: it is too large, or includes other users' usage."""
 
     status = 503
 
 
 class BackstageUnavailable(PluginError):
-    """The catalog, the permission API or a key set can't be read, so that nothing is allowed.
+    """The catalog, the permission API or a key set can't be read, so access is denied.
 
     Attributes:
         answered: Backstage's status, or None where no answer could be read.
