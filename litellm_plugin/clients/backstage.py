@@ -276,7 +276,7 @@ class KeySetReader:
             raise BackstageUnavailable(
                 "a DNS service record is not resolved; give the plugin an external target, too"
             )
-        return _decoded(_ask(self._upstream, "GET", url))
+        return _decoded(_ask(self._upstream, "GET", url, logs_failure=False))
 
 
 def _ask(
@@ -288,12 +288,19 @@ def _ask(
     headers: Mapping[str, str] | None = None,
     body: Any = None,
     expected: int | None = None,
+    logs_failure: bool = True,
 ) -> Answer:
-    """Return an answer with status 2xx or ``expected``; raise for all others."""
+    """Return an answer with status 2xx or ``expected``; raise for all others.
+
+    Without ``logs_failure`` the error has the cause in it, for the caller to log.
+    """
     try:
-        answer = upstream.request(method, url, params=params, headers=headers, body=body)
+        answer = upstream.request(
+            method, url, params=params, headers=headers, body=body, logs_failure=logs_failure
+        )
     except NoAnswerError as exc:
-        raise BackstageUnavailable(str(exc)) from exc
+        message = str(exc) if logs_failure else f"{exc}; {exc.advice}".rstrip("; ")
+        raise BackstageUnavailable(message) from exc
     if not answer.ok and answer.status != expected:
         text = redact(answer.text)[:MAX_LOGGED]
         refused = headers is not None and answer.status in {401, 403}

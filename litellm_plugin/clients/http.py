@@ -70,15 +70,23 @@ class NoAnswerError(Exception):
         sent: Whether the upstream may have got the request, and acted on it.
         retryable: Whether another attempt may succeed: a connection was refused, or broke.
         down: Whether the circuit breaker counts it as a failure of the upstream.
+        advice: What the operator may look at, and the cause; empty where there is none.
     """
 
     def __init__(
-        self, message: str, *, sent: bool, retryable: bool = False, down: bool = False
+        self,
+        message: str,
+        *,
+        sent: bool,
+        retryable: bool = False,
+        down: bool = False,
+        advice: str = "",
     ) -> None:
         super().__init__(message)
         self.sent = sent
         self.retryable = retryable
         self.down = down
+        self.advice = advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +190,7 @@ class Upstream:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         again: Container[int] = NOBODY_THERE,
+        logs_failure: bool = True,
     ) -> Answer:
         """Ask, and read the whole answer.
 
@@ -192,6 +201,7 @@ class Upstream:
             body: Sent as JSON unless None.
             headers: Request headers, the credentials among them.
             again: The statuses after which a GET is retried.
+            logs_failure: Whether a warning is logged where there is no answer.
 
         Raises:
             NoAnswerError: There was no complete answer within the time-outs.
@@ -203,6 +213,8 @@ class Upstream:
             request = self._prepared(method, url, params, body, headers or {})
             answer = self._with_retries(request, again)
         except NoAnswerError as exc:
+            if logs_failure and exc.advice:
+                log.warning("%s; %s", exc, exc.advice)
             if breaker is not None and exc.down:
                 breaker.failed()
             raise
@@ -319,9 +331,6 @@ class Upstream:
         # An invalid header would be quoted, and may be the one with the credentials.
         secret = isinstance(exc, requests.exceptions.InvalidHeader)
         reason = type(exc).__name__ if secret else redact(str(exc))
-        log.warning(
-            "%s %s; check that it is up, and %s: %s", self.name, what, self._setting, reason
-        )
         broken = isinstance(exc, _BROKEN) and not isinstance(exc, requests.exceptions.SSLError)
         return NoAnswerError(
             f"{self.name} {what}",
@@ -329,6 +338,7 @@ class Upstream:
             retryable=broken and not late,
             # A ValueError is about what was to be sent.
             down=fair and not isinstance(exc, ValueError),
+            advice=f"check that it is up, and {self._setting}: {reason}",
         )
 
 

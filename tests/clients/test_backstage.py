@@ -374,6 +374,16 @@ class TestPermissions:
 
 
 class TestKeySets:
+    def test_the_caller_logs_why_there_is_no_answer(
+        self, upstream: Upstream, requests_mock: Mocker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        requests_mock.get(f"{URL}/jwks.json", exc=requests.ConnectionError("Connection refused"))
+
+        with pytest.raises(BackstageUnavailable, match=r"check that it is up.*Connection refused"):
+            KeySetReader(upstream)(f"{URL}/jwks.json")
+
+        assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
     def test_the_document_is_returned_as_it_is(
         self, upstream: Upstream, requests_mock: Mocker
     ) -> None:

@@ -477,6 +477,11 @@ class TestTimeouts:
 
         assert (str(error), error.sent) == ("LiteLLM could not be reached", False)
 
+    def test_retries_are_one_line_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        refusal(Upstream("LiteLLM", timeouts=Timeouts(), attempts=3), "http://127.0.0.1:9/")
+
+        assert caplog.text.count("could not be reached") == 1
+
     def test_the_reason_is_told_to_the_operator_and_secrets_are_not(
         self, upstream: Upstream, caplog: pytest.LogCaptureFixture
     ) -> None:
