@@ -1,10 +1,8 @@
-"""Every way in which a request can fail, and the answer to each.
+"""The errors of requests, each with the status and JSON body of its answer.
 
-A :class:`PluginError` knows its status and its JSON body; one handler in
-``routes/`` turns any of them into a response. Two body shapes exist, because
-the Backstage frontend and its plugins expect both: this plugin's own
-``{"error": "text"}``, and the framework's ``{"error": {"name", "message"}}``
-that Backstage itself sends from in front of a plugin.
+One handler in ``routes/`` makes the responses. Bodies have two shapes, because the frontend and
+other plugins expect both: this plugin's ``{"error": "text"}``, and
+``{"error": {"name", "message"}}`` of Backstage's framework, which stands in front of a plugin.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from litellm_plugin.redaction import redact
 
 
 class PluginError(Exception):
-    """A request that can't be served; the base class of all errors that have an answer."""
+    """Base class of all errors that are answered."""
 
     status = 500
 
@@ -26,17 +24,12 @@ class PluginError(Exception):
         self.fields = fields
 
     def body(self, method: str, url: str) -> dict[str, Any]:  # noqa: ARG002 - for subclasses
-        """Return the JSON body.
-
-        Args:
-            method: The request's HTTP method.
-            url: Its path and query below the plugin's mount.
-        """
+        """Return the JSON body; ``url`` is path and query below the plugin's mount."""
         return {"error": redact(self.message), **self.fields}
 
 
 class BadRequest(PluginError):
-    """The request itself is wrong; the message says how."""
+    """The request is not valid; the message says why."""
 
     status = 400
 
@@ -52,11 +45,7 @@ class NotAuthenticated(PluginError):
 
 
 class Forbidden(PluginError):
-    """The caller is known, and is not allowed to do this.
-
-    Attributes:
-        reason: Why, for the metrics: one of ``metrics.REASONS``.
-    """
+    """The caller may not do this; ``reason``, for the metrics, is one of ``metrics.REASONS``."""
 
     status = 403
 
@@ -66,7 +55,7 @@ class Forbidden(PluginError):
 
 
 class NotFound(PluginError):
-    """The thing does not exist, or the caller may not know of it."""
+    """The resource does not exist, or the caller may not know that it does."""
 
     status = 404
 
@@ -75,7 +64,7 @@ class NotFound(PluginError):
 
 
 class Conflict(PluginError):
-    """The thing has changed meanwhile, or is in use."""
+    """The resource has changed meanwhile, or is in use."""
 
     status = 409
 
@@ -114,11 +103,7 @@ class Busy(PluginError):
 
 
 class TooManyRequests(PluginError):
-    """A client has sent too many requests.
-
-    Attributes:
-        retry_after: Seconds that it has to wait.
-    """
+    """A client has sent too many requests; ``retry_after`` is in seconds."""
 
     status = 429
 
@@ -148,8 +133,7 @@ class BackstageError(PluginError):
 class Unauthenticated(BackstageError):
     """The credentials are missing or not valid.
 
-    Attributes:
-        kind: Their kind, for the metrics: missing, user, plugin or external.
+    ``kind``, for the metrics, is missing, user, plugin or external.
     """
 
     status = 401
@@ -203,11 +187,7 @@ class UpstreamError(PluginError):
         self.unfinished = False
 
     def unfinished_with(self, sentence: str) -> UpstreamError:
-        """Return the same error of a write that LiteLLM may have acted on.
-
-        Args:
-            sentence: What to do about it; added to the message.
-        """
+        """Return this error for a write that LiteLLM may have done; ``sentence`` is added."""
         message = f"{self.message.rstrip('.')}. {sentence}" if sentence else self.message
         error = UpstreamError(message, answered=self.answered, param=self.param)
         error.unfinished = True
@@ -244,8 +224,7 @@ class UsageUnavailable(PluginError):
 class BackstageUnavailable(PluginError):
     """The catalog, the permission API or a key set can't be read, so that nothing is allowed.
 
-    Attributes:
-        answered: Backstage's status, or None where no answer could be read.
+    ``answered`` is Backstage's status, or None where no answer could be read.
     """
 
     status = 503

@@ -1,4 +1,4 @@
-"""Secrets, taken out of texts that are logged, shown or answered."""
+"""Removes secrets from texts that are logged, shown or answered."""
 
 from __future__ import annotations
 
@@ -39,11 +39,7 @@ _configured: tuple[str, ...] = ()  # the longest first
 
 
 def register_secrets(secrets: Iterable[str]) -> None:
-    """Let :func:`redact` take out these secrets, too, in all texts of this process.
-
-    Args:
-        secrets: Those of the configuration, whatever they look like.
-    """
+    """Let :func:`redact` remove the secrets of the configuration, too, in this process."""
     global _configured  # noqa: PLW0603 - logs are one for the process, too
     known = {secret for secret in secrets if len(secret) >= _MIN_SECRET}
     known |= {quote(secret, safe="") for secret in known}
@@ -53,9 +49,7 @@ def register_secrets(secrets: Iterable[str]) -> None:
 def redact(text: str, *, hashes: bool = True) -> str:
     """Return ``text`` without configured secrets, bearer tokens, ``sk-`` keys, JWTs, key hashes.
 
-    Args:
-        text: Any text.
-        hashes: Whether key hashes are taken out; not for an answer to the client that sent it.
+    With ``hashes=False`` key hashes stay, for an answer to the client that has sent them.
     """
     for secret in _configured:
         text = text.replace(secret, "[redacted]")
