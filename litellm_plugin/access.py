@@ -20,11 +20,11 @@ from litellm_plugin.identity.principal import ServicePrincipal, UserPrincipal
 
 log = logging.getLogger(__name__)
 
-DECIDED = 3.0  # seconds that a permission decision is cached at most, whatever cacheSeconds is
+DECIDED = 3.0  # seconds; the longest TTL of a permission decision, even with a longer cacheSeconds
 
 
 class Permission(Enum):
-    """The plugin's permissions, each with name and action, in the order Backstage is told them."""
+    """The plugin's permissions, each with name and action, in the order of the metadata route."""
 
     KEY_CREATE = ("litellm.key.create", "create")
     KEY_REVOKE = ("litellm.key.revoke", "delete")
@@ -116,7 +116,7 @@ class Access:
             return False
 
     def auditor(self, caller: Caller, what: str) -> UserPrincipal:
-        """Return the caller as a member of the audit group; the error names ``what`` is refused.
+        """Return the caller as a member of the audit group; ``what`` names the route in the error.
 
         Raises:
             NotAuthenticated: The caller is a service.

@@ -21,7 +21,7 @@ def page(litellm: LiteLLM, query: Mapping[str, str]) -> Any:
     """Return a page of the audit log, by ``page``, ``page_size`` and :data:`FILTERS`.
 
     Raises:
-        BadRequest: ``page`` or ``page_size`` is no such number, or LiteLLM refused a value.
+        BadRequest: ``page`` or ``page_size`` is not a positive number, or LiteLLM refused a value.
     """
     asked = {"page_size": _positive("page_size", query.get("page_size") or str(PAGE_SIZE))}
     if query.get("page"):
@@ -37,7 +37,7 @@ def page(litellm: LiteLLM, query: Mapping[str, str]) -> Any:
 
 
 def preview(provisioning: Provisioning, group: str) -> Json:
-    """Return what the first visit of a user whose only group is ``group`` would create."""
+    """Return the account that a user with ``group`` as only group would get on a first visit."""
     role = provisioning.role_for(frozenset({group}))
     gets = provisioning.for_groups(frozenset({group}))
     return {

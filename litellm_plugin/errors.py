@@ -1,8 +1,8 @@
-"""The errors of requests, each with the status and JSON body of its answer.
+"""The errors of a request, each with its status and JSON body.
 
-One handler in ``routes/`` makes the responses. Bodies have two shapes, because the frontend and
-other plugins expect both: this plugin's ``{"error": "text"}``, and
-``{"error": {"name", "message"}}`` of Backstage's framework, which stands in front of a plugin.
+One handler in ``routes/`` turns any :class:`PluginError` into a response. There are two body
+shapes, because the Backstage frontend and its plugins expect both: this plugin's own
+``{"error": "text"}``, and ``{"error": {"name", "message"}}`` of Backstage's HTTP layer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from litellm_plugin.redaction import redact
 
 
 class PluginError(Exception):
-    """Base class of all errors that are answered."""
+    """A request that can't be served; the base class of all errors with a response."""
 
     status = 500
 
@@ -24,12 +24,17 @@ class PluginError(Exception):
         self.fields = fields
 
     def body(self, method: str, url: str) -> dict[str, Any]:  # noqa: ARG002 - for subclasses
-        """Return the JSON body; ``url`` is path and query below the plugin's mount."""
+        """Return the JSON body.
+
+        Args:
+            method: The request's HTTP method.
+            url: Its path and query below the plugin's mount.
+        """
         return {"error": redact(self.message), **self.fields}
 
 
 class BadRequest(PluginError):
-    """The request is not valid; the message says why."""
+    """The request itself is wrong; the message says how."""
 
     status = 400
 
@@ -45,7 +50,11 @@ class NotAuthenticated(PluginError):
 
 
 class Forbidden(PluginError):
-    """The caller may not do this; ``reason``, for the metrics, is one of ``metrics.REASONS``."""
+    """The caller is known, and is not allowed to do this.
+
+    Attributes:
+        reason: Why, for the metrics: one of ``metrics.REASONS``.
+    """
 
     status = 403
 
@@ -55,7 +64,7 @@ class Forbidden(PluginError):
 
 
 class NotFound(PluginError):
-    """The resource does not exist, or the caller may not know that it does."""
+    """The resource does not exist, or the caller may not know of it."""
 
     status = 404
 
@@ -103,7 +112,11 @@ class Busy(PluginError):
 
 
 class TooManyRequests(PluginError):
-    """A client has sent too many requests; ``retry_after`` is in seconds."""
+    """A client has sent too many requests.
+
+    Attributes:
+        retry_after: Seconds that the client has to wait.
+    """
 
     status = 429
 
@@ -133,7 +146,8 @@ class BackstageError(PluginError):
 class Unauthenticated(BackstageError):
     """The credentials are missing or not valid.
 
-    ``kind``, for the metrics, is missing, user, plugin or external.
+    Attributes:
+        kind: Their kind, for the metrics: missing, user, plugin or external.
     """
 
     status = 401
@@ -154,7 +168,7 @@ class NotAllowed(BackstageError):
 
 
 class InputRefused(BackstageError):
-    """A body that Backstage's own plugin routes refuse."""
+    """The body of one of Backstage's own plugin routes is wrong."""
 
     status = 400
     name = "InputError"
@@ -187,7 +201,11 @@ class UpstreamError(PluginError):
         self.unfinished = False
 
     def unfinished_with(self, sentence: str) -> UpstreamError:
-        """Return this error for a write that LiteLLM may have done; ``sentence`` is added."""
+        """Return the same error of a write that LiteLLM may have acted on.
+
+        Args:
+            sentence: What became of the write and what to do; added to the message.
+        """
         message = f"{self.message.rstrip('.')}. {sentence}" if sentence else self.message
         error = UpstreamError(message, answered=self.answered, param=self.param)
         error.unfinished = True
@@ -195,7 +213,7 @@ class UpstreamError(PluginError):
 
     @property
     def down(self) -> bool:
-        """Whether LiteLLM, or a proxy in front of it, is out of order."""
+        """Whether LiteLLM, or a proxy in front of LiteLLM, is unavailable."""
         return self.answered is None or self.answered in {502, 503, 504}
 
     @property
@@ -216,15 +234,16 @@ class UpstreamError(PluginError):
 
 
 class UsageUnavailable(PluginError):
-    """This usage can't be read from LiteLLM: it is too much, or would include other users'."""
+    """The usage can't be read from LiteLLM: it is too large, or includes other users' usage."""
 
     status = 503
 
 
 class BackstageUnavailable(PluginError):
-    """The catalog, the permission API or a key set can't be read, so that nothing is allowed.
+    """The catalog, the permission API or a key set can't be read, so access is denied.
 
-    ``answered`` is Backstage's status, or None where no answer could be read.
+    Attributes:
+        answered: Backstage's status, or None where no answer could be read.
     """
 
     status = 503

@@ -18,7 +18,7 @@ MAX_TEXT = 512  # characters of an alias, a name or an id
 MAX_LIST = 1000
 MAX_LIMIT = 2**63 - 1  # the largest number in LiteLLM's database
 
-# Characters that look blank although Unicode counts them as letters, marks or symbols.
+# Invisible characters that Unicode counts as letters, marks or symbols.
 _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
 
 # Durations as LiteLLM's documentation has them; LiteLLM also takes "1dxyz" for a day and
@@ -36,7 +36,7 @@ def only(body: Mapping[str, Any], allowed: Collection[str]) -> None:
     """Refuse fields that are not ``allowed``.
 
     Raises:
-        BadRequest: The body has others; the message names them.
+        BadRequest: The body has other fields; the message names them.
     """
     unknown = sorted(set(body) - set(allowed))
     if unknown:
@@ -98,13 +98,13 @@ def budget_duration(name: str, value: Any) -> str:
 
 
 def seconds(duration: Any) -> int | None:
-    """Return the most seconds that a duration can be; None for other values, such as "-1"."""
+    """Return a duration in seconds, a month as 31 days; None for other values, such as "-1"."""
     match = _DURATION.fullmatch(duration) if isinstance(duration, str) else None
     return int(match[1]) * _SECONDS[match[2]] if match else None
 
 
 def shortest(duration: Any) -> int | None:
-    """Return the fewest seconds that a duration can be: a month may have 28 days."""
+    """Return a duration in seconds, a month as 28 days; None as for :func:`seconds`."""
     longest = seconds(duration)
     if longest is None or not duration.endswith("mo"):
         return longest

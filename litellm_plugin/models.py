@@ -26,8 +26,8 @@ MODEL_FIELDS = (
 # LiteLLM's special names in lists of models; the wildcard "a*" does not allow them.
 WORDS = frozenset({"all-proxy-models", "all-team-models", "no-default-models"})
 
-# LiteLLM makes a regular expression of a name with "*" and escapes nothing: to it,
-# "openai/*|.*" is every model. A dot stands for one character, which changes little.
+# LiteLLM turns a name with "*" into a regular expression and escapes nothing, so that
+# "openai/*|.*" matches every model. A dot, which matches one character, is harmless.
 _REGEX_SIGNS = frozenset("\\^$+?{}[]|()")
 
 
@@ -50,8 +50,7 @@ class Models:
         which has no prices.
 
         Args:
-            stale: Called with the age in seconds where the answer is an old one, kept from
-                before LiteLLM went down.
+            stale: As for ``Cache.read``.
         """
         # One entry serves all callers: the list does not depend on the user.
         return self._cache.read(("models",), (), self._read, weight=len, stale=stale)
@@ -67,7 +66,7 @@ class Models:
 
 
 def model(row: Json) -> Json | None:
-    """Return one of ``GET /models`` from a row of ``/model/info``; None for a row without a name.
+    """Make an entry of ``GET /models`` from a row of ``/model/info``; None without a name.
 
     Prices are USD per token. ``model_info`` takes precedence over ``litellm_params``.
     """
@@ -77,7 +76,7 @@ def model(row: Json) -> Json | None:
 
 
 def named_model(row: Json) -> Json | None:
-    """Return one of ``GET /models`` from a row of ``/models``; None for a row without a name.
+    """Make an entry of ``GET /models`` from a row of ``/models``; None without a name.
 
     LiteLLM adds a mode, limits and capabilities to the rows of the OpenAI API.
     """

@@ -56,7 +56,7 @@ PROBE = Timeouts(connect=2.0, read=2.0, total=2.0)  # for asking whether a serve
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """What the routes work with."""
+    """The parts that the routes use."""
 
     settings: Settings
     authenticator: TokenCache
@@ -81,11 +81,11 @@ class Plugin:
         """Return the caller behind a principal.
 
         Args:
-            principal: What the credentials proved.
+            principal: The user or service of the credentials.
             asked: The LiteLLM user id that a service asks for; ignored for users.
 
         Raises:
-            ReservedId: The caller's id, or the one that a service asks for, is nobody's.
+            ReservedId: The caller's id, or the one that a service asks for, is reserved.
         """
         if isinstance(principal, UserPrincipal):
             asked = own_id(principal.entity_ref, self.settings)
@@ -125,8 +125,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
 
     Args:
         settings: The settings.
-        plugin_keys: The signing keys; by default those that the settings name, made if there
-            are none.
+        plugin_keys: The signing keys; by default those of the settings, created if missing.
 
     Raises:
         ConfigError: The settings need a package that is not installed.
@@ -188,7 +187,7 @@ def check_installed(settings: Settings) -> None:
     """Check that every package that the settings need is installed.
 
     Raises:
-        ConfigError: One is not.
+        ConfigError: A package is missing.
     """
     _redis(settings)
 
@@ -197,7 +196,7 @@ def cache_fault(settings: Settings) -> Exception | None:
     """Return why the server of ``backend.cache`` can't be used; None if it can or there is none.
 
     Raises:
-        ConfigError: The package for it is not installed.
+        ConfigError: The package redis is not installed.
     """
     redis = _redis(settings)
     if redis is None:
@@ -208,7 +207,7 @@ def cache_fault(settings: Settings) -> Exception | None:
 
 def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:
     # Backstage fetches this service's keys before it answers. If every thread of a worker waited
-    # for Backstage, none would be left for that. gevent has a greenlet for each request.
+    # for Backstage, none could serve the keys. gevent has a greenlet for each request.
     monkey = sys.modules.get("gevent.monkey")
     greenlets = monkey is not None and monkey.is_module_patched("threading")
     at_once = None if probe or greenlets else BACKSTAGE_AT_ONCE
@@ -273,7 +272,7 @@ def _redis(settings: Settings) -> ModuleType | None:
     """Return the module for Redis; None where ``backend.cache`` is memory.
 
     Raises:
-        ConfigError: The package for it is not installed.
+        ConfigError: The package redis is not installed.
     """
     if settings.cache.connection is None:
         return None

@@ -11,7 +11,7 @@ _FAILED_TOKENS = "failed-tokens"
 
 
 class RateLimits:
-    """Counts requests and refuses those beyond a limit; nothing without ``counters``."""
+    """Counts requests and refuses those beyond a limit; without ``counters``, refuses none."""
 
     def __init__(self, rates: Rates, counters: Counters | None) -> None:
         self._rates = rates

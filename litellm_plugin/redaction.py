@@ -1,4 +1,4 @@
-"""Removes secrets from texts that are logged, shown or answered."""
+"""Redacts secrets in texts that are logged, shown or sent."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote
 
-# Possessive, so that each character is looked at once: a plain eyJ\w+ would take seconds for
+# Possessive, so that each character is read once: a plain eyJ\w+ would take seconds for
 # "eyJeyJeyJ..." of the length of a request's body.
 _JWT = re.compile(
     r"(?<![A-Za-z0-9_\-])((?>[A-Za-z0-9_\-]*?(?=eyJ)))"
     r"eyJ[A-Za-z0-9_\-]*+\.[A-Za-z0-9_\-]++\.[A-Za-z0-9_\-]*+"
 )
 _HASH_DIGITS = 64
-_DIGITS = re.compile(r"[0-9A-Fa-f]{64}")  # a quick first look
-# The D of a %3D in front is no digit of the hash.
+_DIGITS = re.compile(r"[0-9A-Fa-f]{64}")  # a fast check before _KEY_HASH
+# The D of a preceding %3D is no digit of the hash.
 _KEY_HASH = re.compile(
     r"(?:(?<![0-9A-Fa-f])|(?<=%[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
     r"[0-9A-Fa-f]{64}(?![0-9A-Fa-f])"
 )
-# A plain part that each match has in it, the pattern, the replacement. Most texts have none of
-# the parts, and a search for those is fast.
+# A text that each match contains, the pattern, the replacement. The search for the text is fast,
+# and most inputs do not contain it.
 _SECRETS = (
     ("Bearer", re.compile(r"Bearer\s+[A-Za-z0-9._\-+/=]+"), "Bearer [redacted]"),
     ("sk-", re.compile(r"sk-[A-Za-z0-9_\-]{8,}"), "sk-[redacted]"),
@@ -34,12 +34,16 @@ _SECRETS = (
 )
 
 
-_MIN_SECRET = 6  # characters; a shorter text would be found in every other word
+_MIN_SECRET = 6  # characters; a shorter secret would match parts of words
 _configured: tuple[str, ...] = ()  # the longest first
 
 
 def register_secrets(secrets: Iterable[str]) -> None:
-    """Let :func:`redact` remove the secrets of the configuration, too, in this process."""
+    """Make :func:`redact` redact these secrets, too, in this process.
+
+    Args:
+        secrets: The configuration's; those of less than 6 characters are ignored.
+    """
     global _configured  # noqa: PLW0603 - logs are one for the process, too
     known = {secret for secret in secrets if len(secret) >= _MIN_SECRET}
     known |= {quote(secret, safe="") for secret in known}
@@ -49,7 +53,9 @@ def register_secrets(secrets: Iterable[str]) -> None:
 def redact(text: str, *, hashes: bool = True) -> str:
     """Return ``text`` without configured secrets, bearer tokens, ``sk-`` keys, JWTs, key hashes.
 
-    With ``hashes=False`` key hashes stay, for an answer to the client that has sent them.
+    Args:
+        text: Any text.
+        hashes: Whether to redact key hashes; not in a response to the client that sent them.
     """
     for secret in _configured:
         text = text.replace(secret, "[redacted]")

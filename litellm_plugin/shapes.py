@@ -1,7 +1,7 @@
-"""What routes answer about users, keys and teams, made from LiteLLM's rows.
+"""Makes the users, keys and teams of responses from LiteLLM's rows.
 
 Pure: one row in, one object out. The frontend distinguishes ``null`` from an absent field, so
-each function says which of them it returns. Money is USD.
+each function says which of the two it returns. Money is in USD.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ KEY_FIELDS = (
 
 
 def virtual_key(row: Json) -> Json:
-    """Return one of ``GET /keys``.
+    """Return an entry of ``GET /keys``.
 
     ``key`` is the masked name, or the hash where the row has no name. ``created_at`` is always
     present: the frontend sorts by it and fails on null.
@@ -104,7 +104,7 @@ TEAM_LISTS = frozenset({"members_with_roles", "models"})
 
 
 def team(answer: Any, team_id: str = "") -> Json:
-    """Return one of ``GET /teams``.
+    """Return an entry of ``GET /teams``.
 
     Args:
         answer: LiteLLM's ``/team/info``, whose nulls become absent, or a bare team row,
@@ -149,7 +149,7 @@ def without_budget(answer: Json) -> Json:
     return {
         **shown,
         "spend": 0,
-        # A whole number: decimals and their own spend would tell a member the budget.
+        # A whole number: from decimals and their own spend, members could compute the budget.
         "budget_pct": round(round(ratio, 2) * 100),
         "budget_status": "over" if ratio >= 1 else "near" if ratio >= 0.8 else "ok",
         "budget_hidden": True,

@@ -16,7 +16,8 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.factory import create_app
 from litellm_plugin.observability import logs
 
-_logger = logging.getLogger(__name__)
+# That of the warnings about the configuration, which is guarded before this module is loaded.
+_logger = logging.getLogger(ConfigError.__module__)
 
 SPAN_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 

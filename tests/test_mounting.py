@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask, Response, abort
@@ -155,3 +157,26 @@ def test_an_answer_varies_by_what_either_says(theirs: Flask, vary: str, way: str
     names = [part.strip().lower() for part in varied.split(",")]
     assert sorted(names) == sorted({*vary.lower().split(", "), "origin"})
     assert ("Access-Control-Allow-Origin", "http://page.example") in sent
+
+
+def test_the_page_about_mounting_runs_when_pasted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LITELLM_MASTER_KEY", "sk-somebodys")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    config = tmp_path / "app-config.yaml"
+    config.write_text(
+        "backend: {baseUrl: https://backstage.example.com}\n"
+        "litellm: {baseUrl: http://litellm:4000, masterKey: x, userIdDomain: example.com}\n"
+    )
+    monkeypatch.setenv("LITELLM_PLUGIN_CONFIG", str(config))
+    page = (Path(__file__).parents[1] / "docs" / "mounting.md").read_text("utf-8")
+    pasted: dict[str, Any] = {"__name__": "__main__"}
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(snippets) == 3
+    for snippet in snippets:
+        exec(snippet, pasted)
+        client = pasted["app"].test_client()
+        assert client.get("/api/litellm/.backstage/auth/v1/jwks.json").status_code == 200
+    assert client.get("/tools/api/litellm/keys").status_code == 401
+    assert client.get("/tools/api/litellm/.backstage/auth/v1/jwks.json").status_code == 200

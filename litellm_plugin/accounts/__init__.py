@@ -1,1 +1,1 @@
-"""LiteLLM users: whose account it is, how it is found, and what a first visit creates."""
+"""LiteLLM accounts: look-up, ownership and provisioning."""

@@ -1,4 +1,4 @@
-"""The caller of one request, with all that is known of them."""
+"""The caller of one request: principal, LiteLLM user id and catalog entity."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ NO_ENTITY = Entity(kind="User")
 
 
 class Caller:
-    """Who is asking, and as whom they stand in LiteLLM.
+    """A request's caller, with the caller's LiteLLM user id.
 
     Args:
-        principal: What the credentials proved.
-        litellm_id: The caller's LiteLLM user id; for a service the one it asks
-            for, None where it asks for nobody.
-        look_up: Finds the catalog entity of a ref; asked once at most.
+        principal: The user or service of the credentials.
+        litellm_id: The caller's LiteLLM user id; for a service, the ``user_id`` of the request.
+        look_up: Returns the catalog entity of a ref; called at most once.
     """
 
     def __init__(
@@ -47,10 +46,10 @@ class Caller:
         return self.principal if isinstance(self.principal, ServicePrincipal) else None
 
     def note_stale(self, seconds: float) -> None:
-        """Remember that this request is answered from before an upstream went down.
+        """Record that the response is made from a stale cache entry.
 
         Args:
-            seconds: How old what it is answered from is.
+            seconds: Age of the entry.
         """
         self.stale_seconds = max(seconds, self.stale_seconds or 0.0)
 
@@ -66,19 +65,18 @@ class Caller:
         """The user's catalog entity; an empty one where the catalog has none.
 
         Raises:
-            BackstageUnavailable: The catalog can't be asked, so nobody knows.
+            BackstageUnavailable: The catalog can't be read.
         """
         if self.user is None:
             return NO_ENTITY
-        # functools.cached_property of Python 3.11 has one lock for all callers, and
-        # would hold it for as long as the catalog takes.
+        # Python 3.11's cached_property holds one lock for all callers during the look-up.
         if self._entity is None:
             self._entity = self._look_up(self.user.entity_ref) or NO_ENTITY
         return self._entity
 
 
 class ReservedId(Conflict):
-    """A LiteLLM user id is nobody's: it is LiteLLM's own administrator's, or configured so."""
+    """The LiteLLM user id is LiteLLM's own administrator's, or one of ``reservedUserIds``."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -92,11 +90,11 @@ class ReservedId(Conflict):
 
 
 def own_id(name: str, settings: Settings) -> str:
-    """Return the LiteLLM user id that a person is served by.
+    """Return a person's LiteLLM user id.
 
     Args:
         name: As for :func:`litellm_id`.
-        settings: ``litellm.userIdDomain``, and which ids are reserved.
+        settings: ``litellm.userIdDomain`` and the reserved ids.
 
     Raises:
         ReservedId: The id is LiteLLM's own administrator's, or configured as reserved.
@@ -105,7 +103,7 @@ def own_id(name: str, settings: Settings) -> str:
 
 
 def not_reserved(user_id: str, settings: Settings) -> str:
-    """Return a LiteLLM user id that somebody may have.
+    """Return ``user_id`` unless it is reserved.
 
     Raises:
         ReservedId: The id is LiteLLM's own administrator's, or configured as reserved.
@@ -116,18 +114,18 @@ def not_reserved(user_id: str, settings: Settings) -> str:
 
 
 def is_reserved(user_id: str, settings: Settings) -> bool:
-    """Tell whether a LiteLLM user id belongs to nobody, whatever its case and blanks."""
+    """Tell whether a LiteLLM user id is reserved, ignoring letter case and outer blanks."""
     reserved = (ADMIN_ID, *settings.service.reserved_user_ids)
     return _plain(user_id) in map(_plain, reserved)
 
 
 def _plain(user_id: str) -> str:
-    # LiteLLM trims ids since 1.110, and its database may compare without regard to case.
+    # LiteLLM trims ids since 1.110, and its database may ignore letter case.
     return unicodedata.normalize("NFKC", user_id).strip().casefold()
 
 
 def litellm_id(name: str, domain: str | None) -> str:
-    """Return the LiteLLM user id that a person's name makes, reserved or not.
+    """Derive the LiteLLM user id from a person's name; the id may be reserved.
 
     Args:
         name: An entity ref or a bare name. A name with ``@`` stays as it is.

@@ -1,4 +1,4 @@
-"""The people of the catalog, found by what LiteLLM knows of them: an id, or an e-mail."""
+"""Finds the catalog's users by LiteLLM user id or e-mail."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from litellm_plugin.clients.backstage import Catalog, Entity
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody of the catalog.
+    """A user of the catalog.
 
     Attributes:
         ref: Full entity ref, in lower case.
-        user_id: The LiteLLM id that is made of their name.
-        groups: Entity refs of the groups they are a direct member of.
+        user_id: LiteLLM id derived from the user's name.
+        groups: Entity refs of the groups that the user is a direct member of.
     """
 
     ref: str
@@ -25,7 +25,7 @@ class Person:
 
 
 class Directory:
-    """Looks people up.
+    """Looks up users in the catalog.
 
     Args:
         catalog: The client.
@@ -42,17 +42,17 @@ class Directory:
         """Return an entity, or None where the catalog has none of that ref.
 
         Raises:
-            BackstageUnavailable: The catalog can't be asked.
+            BackstageUnavailable: The catalog can't be read.
         """
         return self._cache.read(("entity", ref), (), lambda: self._catalog.entity(ref))
 
     def of_id(self, user_id: str) -> list[Person]:
-        """Return everybody whose LiteLLM id is ``user_id``, but for the case of its letters.
+        """Return the users whose derived LiteLLM id is ``user_id``, ignoring letter case.
 
-        The ids are those made of their names: of several namespaces, with and without domain.
+        Users in several namespaces can have the same id.
 
         Raises:
-            BackstageUnavailable: The catalog can't be asked.
+            BackstageUnavailable: The catalog can't be read.
         """
         names = {user_id}
         local, _, domain = user_id.rpartition("@")
@@ -65,10 +65,10 @@ class Directory:
         ]
 
     def with_email(self, email: str) -> list[Person]:
-        """Return everybody who has that e-mail in the catalog.
+        """Return the users with that e-mail in the catalog.
 
         Raises:
-            BackstageUnavailable: The catalog can't be asked.
+            BackstageUnavailable: The catalog can't be read.
         """
         return self._found("spec.profile.email", [email])
 

@@ -1,8 +1,8 @@
-"""Ownership of LiteLLM accounts that several people may take for theirs.
+"""Checks that a LiteLLM account belongs to the caller.
 
-A person's LiteLLM id is made of the user name alone, so people of several namespaces, or with
-user names that differ only behind the "@", have the same id. The record that provisioning
-writes into the account's metadata names the person whom the account was created for.
+A person's LiteLLM id is derived from the user name alone, so people in several namespaces, or
+with user names that differ only after the "@", have the same id. Provisioning records in the
+account's metadata for whom the account was created.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Login:
 
     Attributes:
         names: User name and e-mail, in lower case.
-        cut: Whether the LiteLLM id drops a part of the user name: what is behind "@".
+        cut: Whether the LiteLLM id drops the user name's part after the "@".
     """
 
     names: frozenset[str]
@@ -64,7 +64,7 @@ class Owner:
     """A person as the owner of an account.
 
     Attributes:
-        own_id: The LiteLLM id that is made of the person's name.
+        own_id: The LiteLLM id derived from the person's name.
         ref: Entity ref, in lower case; for a user of the bridge, the ref that the user name has
             in the default namespace.
         email: Reads the e-mail from the catalog; None where the catalog has none.
@@ -89,12 +89,12 @@ def _taken(owner: Owner, ids: list[str], why: str) -> IdentityRefused:
 
 
 class AccountOwners:
-    """Decides whether an account is a person's.
+    """Checks who owns an account.
 
     Args:
         directory: Finds people in the catalog.
-        refuse: Whether to refuse an account that may be another person's; else a warning is
-            logged, and the account is used as by the original.
+        refuse: Whether to refuse an account that may be another person's. If not, a warning is
+            logged and the account is used, as in the original plugin.
     """
 
     def __init__(self, directory: Directory, *, refuse: bool) -> None:
@@ -103,9 +103,9 @@ class AccountOwners:
         self._logged: set[tuple[str, str]] = set()
 
     def confirmed(self, owner: Owner | None, account: Account) -> Account:
-        """Return an account that was found by the owner's LiteLLM id.
+        """Check and return an account that was found by the owner's LiteLLM id.
 
-        ``owner`` is None for a service, which names ids and no people.
+        ``owner`` is None for a service, whose accounts are not checked.
 
         Raises:
             IdentityRefused: The account may be another person's.
@@ -169,7 +169,7 @@ class AccountOwners:
         return ids[0]
 
     def accept(self, owner: Owner, account: Account) -> Account:
-        """Return an account that was found by the owner's e-mail.
+        """Check and return an account that was found by the owner's e-mail.
 
         Raises:
             IdentityRefused: The account was created for another person.
@@ -224,9 +224,9 @@ def owner_fields(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same_email(one: Any, other: Any) -> bool:
-    """Tell whether two e-mails are the same to LiteLLM: whatever their case and blanks.
+    """Compare two e-mails as LiteLLM does, ignoring letter case and outer blanks.
 
-    The case of letters beyond ASCII counts, since servers differ about it.
+    Beyond ASCII, letter case counts, since servers differ about it.
     """
     if not isinstance(one, str) or not isinstance(other, str):
         return False
@@ -245,7 +245,7 @@ def is_email(text: str | None) -> bool:
 
 
 def _doubt(owner: Owner, account: Account) -> str | None:
-    """Return why an account may be another person's, by its own record; None where it fits."""
+    """Return why the account's metadata points to another person, or None."""
     recorded = made_for(account)
     ref = split_ref(recorded) if recorded else None
     if owner.login is None:
@@ -263,7 +263,7 @@ def _doubt(owner: Owner, account: Account) -> str | None:
 def _other_email(
     account: Account, mine: Callable[[], frozenset[str]], *, certain: bool = False
 ) -> str | None:
-    """Tell whether an account was made for another e-mail; ``certain``: or for no known one."""
+    """Return why the e-mail is not the owner's, or None; ``certain`` requires a known e-mail."""
     recorded = _record(account).get("backstage_email")
     known = [recorded] if recorded else [account.info.get("user_email")] if certain else []
     known = [email for email in known if isinstance(email, str) and (certain or "@" in email)]

@@ -1,4 +1,4 @@
-"""LiteLLM users: finding the caller's, and creating it on the first visit."""
+"""Finds the caller's LiteLLM account, and creates it on the first visit."""
 
 from __future__ import annotations
 
@@ -38,20 +38,19 @@ SERVICE_CREATES_NOBODY = (
     " visit, where litellm.provisioning.enabled is true"
 )
 
-# TTL in seconds of the LiteLLM id that has an e-mail. The account's own record is checked on
-# each use.
+# TTL in seconds of a look-up from e-mail to LiteLLM id; the account is checked on each use.
 BY_EMAIL = 300.0
 
-TEAMS = "teams"  # the tag of what depends on any team
+TEAMS = "teams"  # cache tag of entries that depend on any team
 
 
 def user_tag(user_id: str) -> str:
-    """Return the cache tag of one user's own row."""
+    """Return the cache tag of entries made from a user's own row."""
     return f"user:{user_id}"
 
 
 def keys_tag(user_id: str) -> str:
-    """Return the cache tag of what depends on one user's virtual keys."""
+    """Return the cache tag of entries that depend on a user's virtual keys."""
     return f"keys:{user_id}"
 
 
@@ -230,7 +229,7 @@ class Users:
                 "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
             )
         person = profile()
-        # LiteLLM refuses a second user of the new user's e-mail, but not of the catalog's.
+        # LiteLLM refuses only duplicates of the new user's e-mail, so look up the catalog's here.
         if (
             owner is not None
             and not looked
@@ -278,10 +277,10 @@ class Users:
         fresh: bool = False,
         stale: Callable[[float], None] | None = None,
     ) -> list[Json]:
-        """Return the virtual keys of an account that is the caller's, the oldest first.
+        """Return the virtual keys of a checked account, the oldest first.
 
         Args:
-            account: The owner's.
+            account: The owner's account.
             reader: As for :meth:`account_of`.
             fresh: As for :meth:`find`.
             stale: As for ``Cache.read``.
@@ -360,7 +359,7 @@ class Users:
         return whole
 
     def would_find(self, caller: Caller, *, answers_kept: bool) -> Account | None:
-        """Return the account that the service would answer a person from; creates no user.
+        """Return the account that the service would use for a person; creates no user.
 
         Args:
             caller: A person.
@@ -370,7 +369,7 @@ class Users:
             IdentityRefused: The account may be another person's.
         """
         account, owner = self.find(caller, fresh=True), owner_of(caller)
-        # With provisioning at the latest when LiteLLM refuses a second user of an e-mail.
+        # Provisioning looks by e-mail when LiteLLM refuses a second user with the same e-mail.
         looks_by_email = answers_kept or self._provisioning.enabled
         if account is None and owner is not None and looks_by_email:
             account = self._by_email(owner, _Asking(caller.name, fresh=True))
@@ -386,20 +385,15 @@ class Users:
         return self._new_user(caller.litellm_id or "", profile_of(caller))
 
     def _looks_by_email(self, user_id: str) -> bool:
-        """Tell whether to look for an account by e-mail where there is none with that id.
+        """Tell whether to look by e-mail for an account that was not found by id.
 
-        Without a cache only where one was found so before: each request of an unknown user
-        would cost a second read.
+        Without a cache, each request of an unknown user would cost a second read, so only ids
+        whose account was found by e-mail before are looked up.
         """
         return self._cache.seconds > 0 or user_id in self._adopted
 
     def _by_email(self, owner: Owner, asking: _Asking) -> Account | None:
-        """Return the account with the owner's e-mail, or None.
-
-        Raises:
-            IdentityRefused: The account may be another person's.
-            BackstageUnavailable: The catalog can't be read.
-        """
+        """Return the account with the owner's e-mail, or None."""
         email = owner.email()
         if email is None or not is_email(email):
             return None
@@ -423,7 +417,7 @@ class Users:
     def usage(self, caller: Caller, start: str, end: str) -> Json:
         """Return the caller's usage of the days ``start`` to ``end``, both included.
 
-        For a service that names no user, the usage of all.
+        A service that names no user gets the usage of all users.
         """
         user_id = None
         if caller.user or caller.litellm_id:
@@ -467,9 +461,9 @@ class Users:
     def _existing(
         self, user_id: str, owner: Owner | None, asking: _Asking, refusal: UpstreamError
     ) -> Account | None:
-        """Return the account because of which LiteLLM refused to create a user, or None."""
-        # Versions of LiteLLM differ in the status; the text has stayed. The id may have been
-        # created by another worker, or the e-mail may belong to another id.
+        """Return the existing account that made LiteLLM refuse a new user, or None."""
+        # LiteLLM's versions differ in the status, not in the text. Another worker may have
+        # created the id, or the e-mail may belong to another id.
         text = refusal.message.lower()
         if refusal.answered != 409 and "already exists" not in text:
             return None
@@ -535,7 +529,7 @@ def owner_of(caller: Caller) -> Owner | None:
 
 
 def profile_of(caller: Caller) -> Profile:
-    """Return what the catalog says of the caller; a service has only a name."""
+    """Return the caller's profile from the catalog; a service has only a name."""
     if caller.user is None:
         return Profile(source=caller.litellm_id or caller.name)
     entity = caller.entity
@@ -554,5 +548,5 @@ def _has_another_email(person: Profile, owner: Owner) -> bool:
 
 
 def _may_manage(key: Json) -> bool:
-    """Tell whether LiteLLM lets a key use routes of its management, which it does of most types."""
+    """Tell whether the key's type allows LiteLLM's management routes, as most types do."""
     return key.get("key_type") not in {None, LLM_API}

@@ -148,26 +148,28 @@ def _print(page: Page, told: dict[str, Any], usual: Mapping[str, str]) -> None:
         page.line(path, indent=2)
     for name in told["variables"]:
         page.line(f"{redact(name)} (environment)", indent=2)
+    known = {line.partition(":")[0] for line in told["warnings"]}
+    unread = [stray["key"] for stray in told["unread"]]
+    for title, items, style in (
+        ("Problems", told["problems"], "bold red"),
+        ("Warnings", told["warnings"], "yellow"),
+        ("Not read by this service", [key for key in unread if key not in known], ""),
+    ):
+        if items:
+            page.heading(title)
+            for item in items:
+                page.line(item, style, indent=2)
     rows = {line["key"]: _row(line, usual.get(line["key"])) for line in told["settings"]}
     # All sections have the same column widths; longer texts are wrapped.
     longest = [max(len(row[column][0]) for row in rows.values()) for column in range(3)]
     first = min(longest[0], NAME)
     value = min(longest[1], (page.width - first - 6) * 3 // 5)
     widths = (first, value, min(longest[2], page.width - first - value - 6))
-    for section, keys in _sections(told["settings"]):
-        page.heading(section)
-        page.rows([rows[key] for key in keys], widths=widths)
-    known = {line.partition(":")[0] for line in told["warnings"]}
-    unread = [stray["key"] for stray in told["unread"]]
-    for title, items, style in (
-        ("Not read by this service", [key for key in unread if key not in known], ""),
-        ("Warnings", told["warnings"], "yellow"),
-        ("Problems", told["problems"], "bold red"),
-    ):
-        if items:
-            page.heading(title)
-            for item in items:
-                page.line(item, style, indent=2)
+    for default in (False, True):
+        lines = [line for line in told["settings"] if line["default"] is default]
+        for section, keys in _sections(lines):
+            page.heading(f"{section} (defaults)" if default else section)
+            page.rows([rows[key] for key in keys], widths=widths)
     page.line()
     if problems := told["problems"]:
         page.line(f"The configuration is faulty: {_count(len(problems), 'problem')}.", "bold red")
@@ -178,9 +180,9 @@ def _print(page: Page, told: dict[str, Any], usual: Mapping[str, str]) -> None:
 
 
 def _sections(lines: Sequence[Line]) -> list[tuple[str, list[str]]]:
-    """Return the keys of each parent key, those that are set first; ``litellm`` comes first."""
+    """Return the keys of each parent key; ``litellm`` comes first."""
     sections: dict[str, list[str]] = {}
-    for line in sorted(lines, key=lambda line: bool(line["default"])):
+    for line in lines:
         sections.setdefault(line["key"].rpartition(".")[0], []).append(line["key"])
     return sorted(
         sections.items(),

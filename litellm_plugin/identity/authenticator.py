@@ -108,7 +108,7 @@ class Authenticator:
 
 @contextmanager
 def _refused_as(kind: str) -> Iterator[None]:
-    """Note the kind of the credentials on a refusal, for the metrics."""
+    """Set the kind of credentials on a refusal, for the metrics."""
     try:
         yield
     except Unauthenticated as exc:

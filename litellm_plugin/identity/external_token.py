@@ -52,7 +52,7 @@ class ExternalTokenVerifier:
         """Return the service that the first matching entry names.
 
         Args:
-            credential: What follows ``Bearer``.
+            credential: The text after ``Bearer``.
             token: The credential as a JSON Web Token; None where it is not one.
             suspect: Whether to skip the entries whose tokens could be guessed.
 

@@ -1,8 +1,8 @@
 """Public keys of token issuers, fetched when needed and kept.
 
-A rotation is followed at once, as by Backstage: an unknown key id makes the set be fetched again.
-As clients can invent key ids, there are at most ``MAX_RELOADS`` such fetches in ``RELOAD_WINDOW``
-seconds.
+An unknown key id makes the set be fetched again, as in Backstage, so that new keys are accepted at
+once. Since clients can invent key ids, there are at most ``MAX_RELOADS`` such fetches in
+``RELOAD_WINDOW`` seconds.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def select(keys: Sequence[PublicKey], token: UnverifiedToken) -> PublicKey:
 class KeySet:
     """The keys at one URL. Safe to share between threads.
 
-    One thread refreshes old keys while the others use them; threads that need a key that is not
-    among them wait for that fetch. Keys that can't be refreshed are kept.
+    One thread refreshes old keys while other threads use them; a thread that needs an unknown key
+    waits for the fetch. Keys that can't be refreshed are kept.
 
     Args:
         url: URL of the JSON Web Key Set.

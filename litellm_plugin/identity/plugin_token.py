@@ -1,4 +1,4 @@
-"""Tokens by which Backstage plugins call each other, with or without a user on whose behalf."""
+"""Tokens with which Backstage plugins call each other, on their own or a user's behalf."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PluginTokenVerifier:
 
     Clients can invent plugin ids. So a plugin's key set is kept only after it was read, and first
     reads use at most ``MAX_FIRST_READS`` connections to Backstage. Beyond ``MAX_KEY_SETS``, the
-    least recently used key set goes.
+    least recently used key set is dropped.
 
     Args:
         plugin_id: The id of this plugin, which ``aud`` must name.
@@ -75,7 +75,7 @@ class PluginTokenVerifier:
         self._first_reads: dict[str, KeySet] = {}
 
     def verify(self, token: UnverifiedToken, *, suspect: bool) -> Principal:
-        """Return the plugin that signed ``token``, or the user on whose behalf it did.
+        """Return the plugin that signed ``token``, or the user that the plugin acts for.
 
         Args:
             token: A token whose ``typ`` is that of a plugin token.

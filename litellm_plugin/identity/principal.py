@@ -15,7 +15,7 @@ class UserPrincipal:
         entity_ref: Such as ``user:default/jane``; lower case, as Backstage writes it.
         token: The user token itself; None where a plugin acts on the user's behalf.
         limited_token: The user's limited token, which a plugin token carries as ``obo``;
-            None where the user token has no ``uip`` to make it from.
+            None where the user token has no ``uip``.
         expires_at: Unix time, in seconds, at which the token expires.
         actor: ``plugin:<id>`` of the plugin that acts for the user, else None.
     """

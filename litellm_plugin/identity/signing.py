@@ -179,7 +179,7 @@ def _key_pair(key: StaticPluginKey, index: int) -> tuple[PublicKey, PrivateKey |
     if key.private_key_file is None:
         return public, None
     private = _from_pem(PrivateKey.from_pem, key.private_key_file, key, f"{entry}.privateKeyFile")
-    # Also of a key that does not sign yet: a fault shows when the key is added.
+    # Checked even if the key does not sign yet, so that a fault shows when the key is added.
     if private.public().as_jwk() != public.as_jwk():
         raise KeyStoreError(
             f"{entry}: {key.private_key_file} and {key.public_key_file} are not a pair"

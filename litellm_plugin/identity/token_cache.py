@@ -21,8 +21,8 @@ MAX_SECONDS = 60.0  # after which tokens signed with a withdrawn key are refused
 class TokenCache:
     """Verifies tokens, and caches valid user tokens. Safe to share between threads.
 
-    The key is the digest of the whole header. An entry ends after ``seconds``, after a minute, or
-    with its token. Tokens of services are verified each time: they need not expire.
+    The key is the digest of the whole header. An entry expires after ``seconds``, at most a minute,
+    or with its token. Tokens of services are verified each time, since they need not expire.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class TokenCache:
         self._seconds = min(seconds, MAX_SECONDS)
         self._clock = clock
         self._lock = threading.Lock()
-        # A value is the principal, when it was verified, and when the entry ends.
+        # A value is the principal, the time of verification, and the time of expiry.
         self._verified: LRUCache[bytes, tuple[UserPrincipal, float, float]] = LRUCache(MAX_TOKENS)
 
     def prepare(self) -> None:

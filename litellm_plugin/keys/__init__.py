@@ -1,1 +1,1 @@
-"""Virtual keys: what may be asked for, the limits that hold, and who gets them."""
+"""Virtual keys: requests, limits, creation and undelivered keys."""

@@ -43,7 +43,7 @@ class Bridge:
         self._now = now
 
     def admit(self, person: BridgeIdentity) -> None:
-        """Refuse people outside ``litellm.bridge.group``; nobody where the group is unset.
+        """Refuse people outside ``litellm.bridge.group``; without that setting, admit all.
 
         Raises:
             ReservedId: The LiteLLM id of that user name is reserved.
@@ -114,7 +114,7 @@ class Bridge:
         return self._keys.generate_for(account, key, created_by, own_id=own, reader=_reader(person))
 
     def _groups(self, owner: Owner) -> frozenset[str]:
-        """Return the groups of the person in the catalog; none where nobody is found.
+        """Return the person's groups in the catalog; none for an unknown or ambiguous id.
 
         Of several people with the same LiteLLM id, the one in the default namespace counts.
         """
@@ -123,7 +123,7 @@ class Bridge:
         return same[0].groups if len(same) == 1 else frozenset()
 
     def _owner(self, person: BridgeIdentity) -> Owner:
-        # Like the original: the part before the "@", in our own domain.
+        # As in the original plugin: the part before the "@", in the configured domain.
         name, _, domain = person.login.partition("@")
         own_domain = self._settings.user_id_domain
         ref = f"user:default/{name}".lower()

@@ -18,7 +18,7 @@ OWNERSHIP = ("created_by", "created_via", "created_at_iso", "backstage_")
 
 # Settings that LiteLLM 1.106 reads from a key's metadata: the lists LiteLLM_*MetadataFields*
 # of litellm/proxy/_types.py, and others in litellm/proxy. "tags", "cache" and
-# "spend_logs_metadata" are allowed: any call may bring its own.
+# "spend_logs_metadata" are allowed: any call may send its own.
 SETTINGS = frozenset(
     {
         "agent_id",
@@ -56,9 +56,8 @@ SETTINGS = frozenset(
         "zguard_policy_id",
     }
 )
-# Prefixes of settings, whose number grows with LiteLLM's versions: with
-# allow_client_pricing_override a call sets its own price, with allow_client_mock_response it
-# is answered without a model.
+# Prefixes, because new versions of LiteLLM add settings: allow_client_pricing_override lets a
+# call set its own price, allow_client_mock_response its own answer.
 FAMILIES = (
     "_",
     "allow_",
@@ -75,7 +74,7 @@ FAMILIES = (
     "user_api_key",
 )
 
-# Older versions of LiteLLM replace this by a variable's value, such as the master key.
+# Older LiteLLMs replace such a reference by the environment variable's value.
 _REFERENCE = "os.environ/"
 
 

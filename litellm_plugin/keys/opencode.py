@@ -23,7 +23,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1"})
 
 
 class OpencodeKeys:
-    """Keeps one key for each user, and one for each user and team: each is a slot.
+    """Keeps one key in each slot; a slot is a user, or a user and a team.
 
     Args:
         users: Finds and provisions users.
@@ -67,7 +67,7 @@ class OpencodeKeys:
             BadRequest: A team is required.
             Forbidden: The caller is not in the team.
         """
-        # Under the lock, the second of two requests at once replaces the key of the first.
+        # The lock makes the second of two concurrent requests replace the key of the first.
         with self._cache.lock(f"opencode key of {caller.litellm_id}"):
             secret = self._secret(caller, team_id, gone)
         return _with(redirect_uri, key=secret, team=team_id)
@@ -128,7 +128,7 @@ def callback(redirect_uri: str) -> str:
     """Return a redirect URI on the user's own machine, normalised.
 
     Raises:
-        BadRequest: The URI leads elsewhere.
+        BadRequest: The URI is not ``/callback`` at a loopback host.
     """
     if not re.fullmatch(r"[!-\[\]-~]+", redirect_uri):  # no blanks, no backslashes, ASCII only
         raise _refused()
@@ -145,7 +145,7 @@ def callback(redirect_uri: str) -> str:
 
 
 def _is_of(slot: str, alias: Any) -> bool:
-    """Tell whether ``alias`` is that of a slot, with or without a suffix that makes it unique.
+    """Tell whether ``alias`` is that of a slot, with or without a random suffix.
 
     Older keys have "~" in place of the dot; LiteLLM can be configured to refuse "~".
     """

@@ -1,4 +1,4 @@
-"""Key policies: the limits of virtual keys, and which limits apply to whom.
+"""Key policies: the limits of virtual keys, and the people whom each limit applies to.
 
 Limits are checked when a key is created or changed. A new limit in the configuration leaves
 existing keys as they are.
@@ -50,7 +50,7 @@ class Limit(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The limits that apply to one person; None is no limit. Reads nothing but its arguments.
+    """The limits that apply to one person; None is no limit.
 
     Attributes:
         duration: Lifetime of a key, counted from now.
@@ -105,7 +105,7 @@ class Policy:
         return {**change, **self._allowed_for_all(change)}
 
     def capped(self, key: Json) -> Json:
-        """Return a request that the configuration makes, reduced to the limits."""
+        """Reduce a request made from the configuration to the limits."""
         cut = {**self._limits(), **key}
         if self.duration and not _is_within(cut["duration"], self.duration.value):
             cut["duration"] = self.duration.value
@@ -152,7 +152,7 @@ class Policy:
         if self.duration is None:
             return False
         end = _moment(expires)
-        # A minute for clocks that differ.
+        # Allow a minute of clock skew.
         most = (seconds(self.duration.value) or 0) + 60
         return end is None or (end - now).total_seconds() > most
 
@@ -168,7 +168,7 @@ class Policy:
 
     def _allowed_for_all(self, key: Mapping[str, Any]) -> Json:
         """Return ``models`` with all allowed models, where ``key`` asks for every model."""
-        # An empty list means every model to LiteLLM, and the frontend sends it for that.
+        # LiteLLM reads an empty list as every model, and the frontend sends one for that.
         if not self.models or "models" not in key or key["models"]:
             return {}
         listed = dict.fromkeys(name for limit in self.models for name in limit.value)
@@ -205,7 +205,7 @@ class Policy:
 
 
 class KeyPolicies:
-    """Finds key policies: ``litellm.keyPolicy``, and what the roles of provisioning replace.
+    """Finds key policies: ``litellm.keyPolicy``, with the overrides of provisioning roles.
 
     Attributes:
         limits_budget: Whether any policy limits budgets.
@@ -235,8 +235,8 @@ class KeyPolicies:
     def of_id(self, user_id: str | None) -> Policy:
         """Return the policy of the person in the catalog who has a LiteLLM id.
 
-        This is for callers who have not proved their groups. Where several people may have
-        the id, the limits of each of them apply; where nobody has, ``litellm.keyPolicy``.
+        For callers whose token does not prove their groups. If several people have the id,
+        the limits of all of them apply; if none has, ``litellm.keyPolicy`` applies.
 
         Raises:
             BackstageUnavailable: As for :meth:`of`.
@@ -320,7 +320,7 @@ def _both(one: Policy, other: Policy) -> Policy:
     return Policy(
         duration=lower(one.duration, other.duration, lambda value: seconds(value) or 0),
         budget=lower(one.budget, other.budget, float),
-        # The limit that allows less is the longer time.
+        # The longer time is the stricter limit.
         renewal=lower(one.renewal, other.renewal, lambda value: -shortest_renewal(value)),
         tpm=lower(one.tpm, other.tpm, float),
         rpm=lower(one.rpm, other.rpm, float),

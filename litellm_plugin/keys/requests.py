@@ -1,4 +1,4 @@
-"""Requests for new keys and for changes of keys, both checked by one table of fields.
+"""Checks requests for new keys and for changes of keys by one table of fields.
 
 Other fields are refused, because requests go to LiteLLM with the master key.
 """

@@ -96,13 +96,13 @@ class Keys:
     def generate_for(
         self, account: Account, key: Json, created_by: Json, *, own_id: str, reader: str
     ) -> Json:
-        """Create a key for an account whose owner did not sign in at Backstage.
+        """Create a key for an account whose owner is not signed in at Backstage.
 
         Args:
             account: The owner's.
             key: As for :meth:`generate`.
             created_by: Metadata that records the creator.
-            own_id: The LiteLLM id that is made of the owner's name.
+            own_id: The LiteLLM id derived from the owner's name.
             reader: As for ``Users.account_of``.
 
         Raises:
@@ -366,7 +366,7 @@ class Keys:
         return self._cache.invalidating(keys_tag(key.account.asked))
 
     def _reviving(self, key: OwnedKey, policy: Policy) -> AbstractContextManager[None]:
-        """Let a key that is blocked or expired become active."""
+        """Hold the owner's lock while a blocked or expired key becomes active."""
         return self._adding_active_key(
             policy, key.account, key.owner.name, but=lambda row: row.get("token") == key.token
         )
@@ -418,5 +418,5 @@ class TeamDurationBroken(PluginError):
 
 
 def _hash_of(row: Json) -> Any:
-    # Only a row without its hash goes by its name.
+    # A row without a hash is matched by its name.
     return row.get("key_name") if row.get("token") is None else row["token"]

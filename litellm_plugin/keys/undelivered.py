@@ -1,4 +1,4 @@
-"""Undelivered keys: keys that LiteLLM has, or may have, created and whose secret is lost.
+"""Undelivered keys: keys that LiteLLM has created, or may have, without us getting the secret.
 
 LiteLLM returns a key's secret once, in the answer to the request that creates the key. Where
 that answer is lost, the key is useless but occupies its alias and counts for its owner. So this
@@ -25,7 +25,7 @@ from litellm_plugin.observability import journal
 
 log = logging.getLogger(__name__)
 
-AFTERWARDS = 3.0  # seconds of a request that are reserved for the first look
+AFTERWARDS = 3.0  # seconds of the request's deadline that are reserved for the first look
 # Seconds between looks that do not find the key: LiteLLM or its database may still be at work.
 PAUSES = (2.0, 5.0, 15.0, 60.0, 300.0)
 UNAVAILABLE_PAUSE = 5.0  # seconds until the next look while LiteLLM does not answer
@@ -112,7 +112,7 @@ class UndeliveredKeys:
     Args:
         litellm: The client.
         cache: The cache.
-        looking: Whether to look for keys; where not, messages ask the owner to do it.
+        looking: Whether to look for keys; if not, messages ask the owner to look.
         timer: Returns a time in seconds that never goes back.
     """
 
@@ -133,7 +133,7 @@ class UndeliveredKeys:
         self._watching = False
 
     def find_and_remove(self, key: UndeliveredKey) -> str:
-        """Look for a key now, and later in the background where the key is not found.
+        """Look for a key now and, if it is not found, later in the background.
 
         Returns:
             A message for the owner: what became of the key and what to do.
@@ -156,7 +156,7 @@ class UndeliveredKeys:
             self._report(key, exc, token)
 
     def _look(self, key: UndeliveredKey) -> Outcome:
-        """Delete the key where LiteLLM lists it."""
+        """Look for the key at LiteLLM, and delete a key that is found."""
         try:
             rows = self._litellm.newest_keys(key.user_id, key.alias)
             tokens = [str(row["token"]) for row in rows if key.matches(row)]
@@ -181,14 +181,14 @@ class UndeliveredKeys:
         journal.record(journal.UNDELIVERED, key.audit_fields(token))
 
     def _report(self, key: UndeliveredKey, why: UpstreamError, token: str | None = None) -> None:
-        """Ask the operator to delete the key."""
+        """Log and audit that the operator has to delete the key."""
         log.error("delete it in LiteLLM, if it is there: %s (%s)", key, why)
         journal.record(journal.UNDELIVERED, key.audit_fields(token), why)
 
     # -- in the background ---------------------------------------------------
 
     def _watch(self, key: UndeliveredKey) -> bool:
-        """Have the background thread look for the key; False where it has too many already."""
+        """Queue the key for the background thread; return False if the queue is full."""
         with self._changed:
             if len(self._pending) >= MOST:
                 log.error("too many keys are looked for already, so this one is not: %s", key)

@@ -1,1 +1,1 @@
-"""What an operator sees: logs, audit events, metrics, traces, readiness."""
+"""Logs, audit events, metrics, traces and readiness."""

@@ -47,7 +47,7 @@ class Event:
 
 
 AUTHENTICATE = Event("authenticate")
-AUTHORIZE = Event("authorize", "low")  # the page asks for things that its user may not see
+AUTHORIZE = Event("authorize", "low")  # the frontend also requests what its user may not see
 RATE_LIMIT = Event("rate-limit")
 USER_PROVISION = Event("user-provision")
 UNDELIVERED = Event("undelivered-key-delete", "high")
@@ -79,7 +79,7 @@ def begin(request: AuditedRequest) -> Token[AuditedRequest | None]:
 
 
 def end(token: Token[AuditedRequest | None]) -> None:
-    """Set the request under way back to the one before :func:`begin`, if any."""
+    """Restore the request that was under way before :func:`begin`, if any."""
     _request.reset(token)
 
 
@@ -93,7 +93,7 @@ def note(**facts: Any) -> None:
 def record(event: Event, meta: Mapping[str, Any], error: Exception | None = None) -> None:
     """Write an audit event, with the fields of the request under way, if any.
 
-    ``error`` tells why what ``meta`` is about failed; None where it succeeded.
+    ``error`` is the failure; None for a success.
     """
     request = _request.get()
     entry: dict[str, Any] = {
@@ -109,17 +109,17 @@ def record(event: Event, meta: Mapping[str, Any], error: Exception | None = None
         entry["error"] = {"name": type(error).__name__, "message": str(error)}
     entry = _safe(entry)
     level = request.level(event.severity) if request else logging.INFO
-    # ASCII, so that it is one line whatever a name has in it.
+    # ASCII, so that no separator in a name breaks the line.
     line = json.dumps(entry, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     if log.hasHandlers():
         log.log(level, "%s", line, extra={"audit": entry})
     elif log.isEnabledFor(level):
-        with suppress(OSError, ValueError):  # it may be closed
+        with suppress(OSError, ValueError):  # standard error may be closed
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - no logging is set up
 
 
 def key_id(token: str) -> str:
-    """Return the id of a key in the journal, the beginning of its hash, from hash or secret."""
+    """Return a key's id in the journal, the first digits of its hash, from hash or secret."""
     if not re.fullmatch(r"[0-9A-Fa-f]{64}", token):
         token = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
     return token[:KEY_DIGITS].lower()
@@ -144,6 +144,6 @@ def _safe(value: Any, depth: int = 0) -> Any:
 
 
 def _text(text: str) -> str:
-    # Redacted before it is cut, as half a secret is one, too.
+    # Redacted before it is cut: half a secret would not be recognised.
     text = redact(text[:MAX_SEARCHED])
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"

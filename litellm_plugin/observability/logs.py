@@ -1,8 +1,8 @@
 """Logs: one line for each record, printable, and without secrets.
 
-Ids, user names and LiteLLM's texts are chosen by others: a line break would forge a line, and an
-escape sequence move the reader's cursor. :func:`add_filters` filters this package's records in any
-application; the formatters are for the service's own entry points.
+A line break in a client's text could forge a line, and an escape sequence move the cursor.
+:func:`add_filters` filters this package's records in any application; the formatters are for the
+service's own entry points.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def printable(text: str) -> str:
 def add_filters() -> None:
     """Filter the records of all loggers of the package that exist.
 
-    A logger's filter does not see the records of its children, and handlers are not ours.
+    A logger's filter does not see its children's records, and the application owns the handlers.
     """
     for name in [PACKAGE, *logging.root.manager.loggerDict]:
         if name == PACKAGE or name.startswith(f"{PACKAGE}."):
@@ -77,7 +77,7 @@ class JsonFormatter(OrjsonFormatter):
         )
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        """Return the line; not by orjson where a text has half a surrogate pair."""
+        """Return the line; orjson refuses half a surrogate pair, json does not."""
         try:
             return printable(super().jsonify_log_record(log_data))
         except orjson.JSONEncodeError:
@@ -99,13 +99,13 @@ class JsonFormatter(OrjsonFormatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Lines for people."""
+    """Human-readable lines."""
 
     def __init__(self) -> None:
         super().__init__(TEXT)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as text, its request's id in it."""
+        """Return the record as text, with the request's id."""
         if not hasattr(record, "request_id"):
             trace = request_id.current()
             record.request_id = trace.request_id if trace else "-"

@@ -42,6 +42,11 @@ CIRCUITS_OPEN = Gauge(
     ("upstream",),
     multiprocess_mode="livesum",
 )
+READY = Gauge(
+    "litellm_plugin_ready",
+    "What the last /readyz answered: 1 ready, 0 not.",
+    multiprocess_mode="livemostrecent",
+)
 CACHE = Counter(
     "litellm_plugin_cache_reads",
     "Reads: hit (from the cache), shared (with another read under way), miss (LiteLLM or "

@@ -1,4 +1,4 @@
-"""Whether the service can do its work, for orchestrators that decide where requests go.
+"""Readiness of the service, for orchestrators that decide where to send requests.
 
 A probe checks each part whose last check is older than ``LASTS`` seconds, in one thread for each
 part, and waits ``PATIENCE`` seconds at most; so frequent probes cost the upstreams little.
@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
+
+from litellm_plugin.observability import metrics
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +37,10 @@ class Report:
 class Readiness:
     """Tells whether the service is ready.
 
-    It becomes ready once every needed part has worked, in any process forked from this one, and
-    remains so: during an outage that all replicas share, the page is still there and says what
-    is wrong. A replica that has never reached a part, as with a wrong address, is not ready.
-    Where ``strict``, it is ready only while every needed part works. ``others`` are reported only.
+    The service becomes ready once every needed part has worked in any process forked from this
+    one, and remains ready, so that clients get error messages during an outage of a part. A
+    replica that has never reached a part, as with a wrong address, is not ready. With ``strict``,
+    the service is ready only while every needed part works. ``others`` are only reported.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Readiness:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         checks = {**needed, **others}
-        # A byte for each part, shared with forked workers: whether any of them has reached it.
+        # A byte for each part, shared with forked workers: whether any worker has reached it.
         reached = mmap.mmap(-1, len(checks))
         self._parts = {
             name: _Part(name, check, reached, index, timer)
@@ -66,6 +68,7 @@ class Readiness:
             if done is not None:
                 done.wait(max(until - time.monotonic(), 0))
         ready = all(part.works if self._strict else part.reached for part in self._needed)
+        metrics.READY.set(ready)
         return Report(ready, {name: STATES[part.works] for name, part in self._parts.items()})
 
 

@@ -41,7 +41,7 @@ class Trace:
     @property
     def headers(self) -> dict[str, str]:
         """The headers for a call to an upstream."""
-        # "01", sampled: an upstream that samples as its caller does would drop the call.
+        # "01" is sampled: with "00", an upstream that follows its caller would drop the trace.
         parent = self.parent or f"00-{self.trace_id}-{_digits(16)}-01"
         headers = {"X-Request-Id": self.request_id, "traceparent": parent}
         if self.state:
@@ -80,7 +80,7 @@ def begin(environ: dict[str, Any]) -> Trace:
 
 
 def end() -> None:
-    """Forget the trace of the answered request."""
+    """Clear the trace of the answered request."""
     _current.set(None)
 
 
@@ -91,7 +91,7 @@ def headers() -> Mapping[str, str]:
 
 
 def with_context(call: Callable[[A], R]) -> Callable[[A], R]:
-    """Return ``call`` for other threads, where it has the context variables of this one."""
+    """Return ``call`` for other threads, to be run with the context variables of this one."""
     context = copy_context()
     # A context can be entered by one thread at a time.
     return lambda argument: context.copy().run(call, argument)
@@ -109,7 +109,7 @@ def _read(environ: Mapping[str, Any]) -> Trace:
         trace_id = _digits(32)
         return Trace(request_id or trace_id, trace_id)
     version, trace_id, span_id, flags, _ = found.groups()
-    if version != "00":  # of a later one only the first flag is known
+    if version != "00":  # of later versions only the first flag is known
         flags = f"0{int(flags, 16) & 1}"
     state = environ.get("HTTP_TRACESTATE", "")
     return Trace(

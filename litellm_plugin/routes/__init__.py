@@ -1,4 +1,4 @@
-"""The HTTP surface; the only folder that knows Flask."""
+"""The HTTP routes; the only folder that uses Flask."""
 
 from flask import Blueprint
 
@@ -21,7 +21,7 @@ from litellm_plugin.routes.routing import routes
 def blueprint(plugin: Plugin) -> Blueprint:
     """Return a blueprint with every route of ``plugin``."""
     bp = Blueprint("litellm", __name__, url_prefix="/api/litellm")
-    # Where the bridge is off, its paths are behind the barrier like unknown ones.
+    # While the bridge is off, its paths need credentials, like unknown paths.
     bridged = plugin.settings.bridge.enabled
     exempt = {
         route.rule

@@ -27,7 +27,7 @@ def client_address(environ: Mapping[str, Any], trusted_proxies: int) -> str:
 
 
 def client_network(environ: Mapping[str, Any], trusted_proxies: int) -> str:
-    """Return the network of the client, by which tokens that do not hold are counted."""
+    """Return the client's network, by which invalid tokens are counted."""
     return network_of(client_address(environ, trusted_proxies))
 
 

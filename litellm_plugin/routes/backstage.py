@@ -1,4 +1,4 @@
-"""What Backstage itself asks of every plugin backend."""
+"""The routes that Backstage expects of every plugin backend."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Request bodies: JSON that every parser reads the same way.
 
-Parsers differ on a name that is there twice, a number beyond the range of floats, half a surrogate
-pair, bytes after a compressed stream. A proxy that inspects requests might read one thing and
-LiteLLM another, so such bodies are refused.
+Parsers differ on duplicate names, numbers beyond the range of floats, half a surrogate pair and
+bytes after a compressed stream. A proxy that inspects requests might read such a body differently
+from LiteLLM, so the body is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The bridge, for command-line clients with a Keycloak token.
 
-Where ``litellm.bridge`` is on, these routes are exempt from Backstage's barrier, and each verifies
-the token itself.
+While ``litellm.bridge`` is on, these routes need no Backstage credentials, and each verifies the
+Keycloak token itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every failure as a JSON answer."""
+"""Turns every error into a JSON response."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def install(blueprint: Blueprint) -> None:
 
 
 def unknown_route(_path: str = "") -> Response:
-    """Answer a path that no route has. It is behind the barrier like every route."""
+    """Answer an unknown path, which needs credentials like every route."""
     raise NotFound
 
 
 def not_served(error: HTTPException) -> Response:
-    """Answer what Flask itself refuses."""
+    """Answer an error of Flask itself."""
     return json_response({"error": error.name}, error.code or 500)
 
 
 def refused(error: PluginError) -> Response:
-    """Answer a request that can't be served; count a token that does not hold."""
+    """Answer an error of this package, and count invalid tokens."""
     if _is_failed_token(error):
         try:
             plugin.rate_limits.failed_token(
@@ -69,7 +69,7 @@ def refused(error: PluginError) -> Response:
 
 
 def broken(error: Exception) -> Response:
-    """Answer a fault of our own, and log where it is."""
+    """Answer an unexpected exception with 500, and log its traceback."""
     state().error = error
     # Not exc_info: a traceback ends with the error's text, which may quote a secret.
     trace = redact("".join(traceback.format_exception(error)))
@@ -78,7 +78,6 @@ def broken(error: Exception) -> Response:
 
 
 def _is_failed_token(error: PluginError) -> bool:
-    """Tell whether the request had a token, and the token does not hold."""
     known = state()
     if error.status != 401 or known.principal is not None or known.actor is not None:
         return False

@@ -1,4 +1,4 @@
-"""What a view reads of its request: caller, body, query parameters, dates."""
+"""Reads a request's caller, body, query parameters and dates for its view."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from litellm_plugin.routes.request_state import plugin, state
 
 
 def principal() -> Principal:
-    """Return whose credentials the request has.
+    """Return the principal of the request's credentials.
 
     Raises:
-        Unauthenticated: The route is exempt from the barrier.
+        Unauthenticated: The route needs no credentials.
     """
     known = state().principal
     if known is None:
@@ -30,7 +30,7 @@ def principal() -> Principal:
 
 
 def current_caller() -> Caller:
-    """Return the caller of this request; a service speaks for ``?user_id=``."""
+    """Return the caller of this request; a service acts for ``?user_id=``."""
     known = state()
     if known.caller is None:
         who = principal()
@@ -61,7 +61,7 @@ def query(name: str) -> str:
     """Return a query parameter; "" where it is absent.
 
     Raises:
-        BadRequest: It is given more than once.
+        BadRequest: The parameter is given more than once.
     """
     values = request.args.getlist(name)
     if len(values) > 1:
@@ -76,10 +76,10 @@ def queries() -> dict[str, str]:
 
 @contextmanager
 def dates() -> Iterator[tuple[str, str]]:
-    """Yield ``start_date`` and ``end_date`` to a block that asks LiteLLM for usage.
+    """Yield ``start_date`` and ``end_date`` to a block that reads usage from LiteLLM.
 
     Raises:
-        BadRequest: One is missing, or is no day and LiteLLM refused it.
+        BadRequest: A date is missing, or is no day and LiteLLM refused it.
         UsageUnavailable: LiteLLM is down.
     """
     start, end = query("start_date"), query("end_date")
@@ -88,10 +88,10 @@ def dates() -> Iterator[tuple[str, str]]:
     try:
         yield start, end
     except UpstreamError as exc:
-        # LiteLLM decides what a day is, so other spellings that it takes are served.
+        # LiteLLM accepts other spellings of days, so days are judged only after a refusal.
         if exc.answered in {400, 422} and not (_is_day(start) and _is_day(end)):
             raise BadRequest("start_date and end_date must be days, YYYY-MM-DD") from exc
-        # 401 and 403 are about the master key, 429 about its rate.
+        # 401 and 403 are about the master key, 429 about its rate limit.
         if exc.down or exc.answered in {401, 403, 422, 429}:
             raise UsageUnavailable(f"LiteLLM can't be asked for the usage: {exc.message}") from exc
         raise

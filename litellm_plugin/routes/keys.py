@@ -16,7 +16,7 @@ from litellm_plugin.routes.request_state import plugin
 from litellm_plugin.routes.routing import routes
 
 DONE = {"success": True}
-# LiteLLM's own refusals of a change, such as a name that is taken.
+# LiteLLM's status for a refused change, such as a taken alias.
 REFUSED = frozenset({400})
 
 
@@ -37,7 +37,7 @@ def generate_key() -> dict[str, Any]:
 
 
 def handed_over(made: dict[str, Any]) -> dict[str, Any]:
-    """Return a new key; its secret is in no other answer.
+    """Return a new key, whose secret is in no later response.
 
     Raises:
         HungUp: The client has closed its connection; the key is deleted.

@@ -1,7 +1,7 @@
-"""The OpenAPI document: prose, schemas and examples from ``openapi.yaml``, more from the routes.
+"""The OpenAPI document: prose, schemas and examples from ``openapi.yaml``, the rest from routes.
 
-``openapi.yaml`` has operations by the names of their views. Path, method, and the answers that
-follow from how a route is served are added here. The file has these short forms:
+``openapi.yaml`` has operations by the names of their views. This module adds path, method, and the
+responses that follow from a route's attributes. The file has these short forms:
 
 - In ``parameters``, ``requestBody``, ``responses``, ``links`` and ``security``, a name stands for
   the component of that name; ``nobody`` is for operations that need no credentials.
@@ -87,7 +87,7 @@ def _operation(route: Route, written: Json) -> Json:
 
 
 def _common_responses(route: Route, written: Json) -> dict[str, str]:
-    """Return the answers that follow from how a route is served, by status."""
+    """Return the responses that follow from a route's attributes, by status."""
     answers: dict[str, str] = {}
     callers = written.get("security", ["user", "onBehalfOf", "service"])
     if route.method == "GET" and route.event is None:
@@ -114,7 +114,6 @@ def _security(schemes: list[str]) -> list[Json]:
 
 
 def _reference(kind: str, written: Any) -> Any:
-    """Return a component by its name, or what is written in its place."""
     return (
         {"$ref": f"#/components/{kind}/{written}"}
         if isinstance(written, str)

@@ -1,4 +1,4 @@
-"""What every request passes before its view, and every answer after it."""
+"""Runs before and after every view: authentication, body, audit event, headers, metrics."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class Pipeline:
-    """Serves the requests of one blueprint, around their views.
+    """Handles a blueprint's requests before and after their views.
 
     Paths in ``exempt``, and all below them, need no credentials.
     """
@@ -40,7 +40,7 @@ class Pipeline:
         self._cross_origin = CrossOrigin(cors) if cors else None
 
     def install(self, blueprint: Blueprint) -> None:
-        """Run before and after the views of a blueprint."""
+        """Register the handlers on a blueprint."""
         blueprint.before_request(self.before)
         blueprint.after_request(self.after)
 
@@ -69,7 +69,7 @@ class Pipeline:
 
     def after(self, answer: Response) -> Response:
         """Write the audit event, set the headers, count the answer."""
-        deadline.end()  # the thread goes on to another request
+        deadline.end()  # the thread serves other requests later
         environ = request.environ
         state: RequestState | None = environ.get(STATE)
         if state is None:  # the application around the blueprint answered first
@@ -94,8 +94,8 @@ class Pipeline:
         """Return the path below the mount, as the client sent it.
 
         Where that does not decode to the path that Flask routes (``%2F`` in the mount, or a
-        ``SCRIPT_NAME`` that a client made up), the routed path is returned: barrier and route must
-        look at the same path.
+        ``SCRIPT_NAME`` that a client made up), return the routed path, so that authentication and
+        routing use the same path.
         """
         sent = str(environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").partition("?")[0]
         if not sent.startswith("/"):
@@ -111,7 +111,7 @@ class Pipeline:
         return f"{unquote(path).rstrip('/').lower()}/".startswith(self._exempt)
 
     def _is_suspect(self) -> bool:
-        """Tell whether too many tokens from the client's network did not hold."""
+        """Tell whether the client's network has sent too many invalid tokens."""
         return self._plugin.rate_limits.suspects(
             client_network(request.environ, self._plugin.settings.service.trusted_proxies)
         )

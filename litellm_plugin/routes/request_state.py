@@ -1,4 +1,4 @@
-"""What is known of the request under way, and what the audit log writes of it."""
+"""The state of the request under way, and its audit fields."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from litellm_plugin.shapes import present
 
 STATE = "litellm_plugin.state"  # in the WSGI environment; flask.g may outlive a request
 
-# Fields of a body that an audit event shows: all that LiteLLM can be asked for except metadata,
-# where users keep data of their own.
+# Fields of a body that an audit event shows: all except metadata, which may have users' own data.
 FIELDS = frozenset(
     {
         *("alias", "key_alias", "key_type", "team_alias", "team_id", "user_id"),
@@ -37,7 +36,7 @@ PARAMETERS = frozenset({"user_id", "userEntityRef", "team", "force"})
 
 @dataclass(slots=True)
 class RequestState:
-    """What is known of one request while it is served."""
+    """The state of one request."""
 
     plugin: Plugin
     path: str  # below the mount, still percent-encoded
@@ -56,7 +55,7 @@ class RequestState:
         return self.plugin.settings.audit_levels[severity]
 
     def audit_fields(self) -> dict[str, Any]:
-        """Return the audit fields that tell who asks for what, and from where."""
+        """Return the audit fields of every event: plugin, actor, request and request id."""
         settings = self.plugin.settings.service
         environ = request.environ
         url = environ.get("RAW_URI") or environ.get("REQUEST_URI") or request.full_path
@@ -68,7 +67,7 @@ class RequestState:
                 "hostname": request.host.rpartition(":")[0] or request.host,
                 **present(userAgent=request.headers.get("User-Agent")),
             },
-            # Decoded, because redaction does not find a secret behind percent signs.
+            # Decoded, because redaction does not find percent-encoded secrets.
             "request": {"url": unquote(str(url)), "method": request.method},
             **present(requestId=environ.get(REQUEST_ID)),
         }
@@ -86,7 +85,7 @@ class RequestState:
     def write_audit_event(self, response: Response) -> None:
         """Write the audit event of a change, or of a refused read."""
         status, event, error = response.status_code, self.event, self.error
-        # A 429 or 403 of LiteLLM's is no refusal of ours.
+        # LiteLLM's 429 or 403 is no denial by this service.
         if event is None and not isinstance(error, UpstreamError):
             event = journal.DENIALS.get(status)
         if event is None:
@@ -98,7 +97,7 @@ class RequestState:
 
 
 def state() -> RequestState:
-    """Return what is known of the request under way."""
+    """Return the state of the request under way."""
     known: RequestState = request.environ[STATE]
     return known
 

@@ -1,4 +1,4 @@
-"""What answers have: compact JSON, Backstage's security headers, an ETag, CORS headers."""
+"""Responses: compact JSON, Backstage's security headers, ETag and CORS headers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SECURITY = {
     "X-Permitted-Cross-Domain-Policies": "none",
     "X-XSS-Protection": "0",
 }
-# Answers are about the caller, and may hold a key.
+# Responses are about one caller, and may have a key.
 PRIVATE = {**SECURITY, "Cache-Control": "no-store"}
 
 
@@ -45,7 +45,7 @@ class SecuredResponse(Response):
     have set some of them by then, and its values win, except for ``Cache-Control``.
 
     Attributes:
-        public: Whether anybody may read and keep the response.
+        public: Whether caches may keep the response.
         varies_by_origin: Whether the response depends on ``Origin``.
     """
 
@@ -75,7 +75,7 @@ class SecuredResponse(Response):
 
 
 class PublicResponse(SecuredResponse):
-    """A document that anybody may read and keep."""
+    """A public document, which caches may keep."""
 
     public = True
 

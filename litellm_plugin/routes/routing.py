@@ -1,4 +1,4 @@
-"""How a view becomes a route, and what the rest of the service knows of each route."""
+"""Registers views as routes, each with the attributes that other modules use."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ View = TypeVar("View", bound=Callable[..., Any])
 class Route:
     """A view and how it is served; Flask calls the route in place of the view.
 
-    Barrier, audit log, OpenAPI document and tests go by these attributes.
+    Authentication, audit log, OpenAPI document and tests use these attributes.
 
     Attributes:
         method: HTTP method; a ``GET`` route answers ``HEAD``, too.
         rule: Path below the mount, with Flask's placeholders.
         view: Returns a response, or a plain value that becomes JSON.
-        relays: Which error statuses of LiteLLM are answered as they are: all, none, or these. Any
-            other becomes 500.
+        relays: Which error statuses of LiteLLM are passed on: all, none, or these. Others become
+            500.
         event: Audit event of each request; None where the route changes nothing.
         exempt: Whether the route is served without Backstage credentials.
     """
@@ -118,7 +118,7 @@ class LiteLLMId(PathConverter):
 
 
 def requested_route() -> Route | None:
-    """Return the route of this request; None for unknown paths and other methods than its own.
+    """Return the route of this request; None for an unknown path or another method.
 
     ``HEAD`` and ``OPTIONS`` on a route have no audit event.
     """

@@ -1,4 +1,4 @@
-"""The caller: who they are in LiteLLM, what they may use, what they have used."""
+"""The caller's account, models, teams and usage."""
 
 from __future__ import annotations
 

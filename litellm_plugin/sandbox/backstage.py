@@ -116,7 +116,7 @@ class BackstageStandIn:
         return _json(self._issuer.jwks())
 
     def _sign_in(self) -> Response:
-        """Sign in the user of the header, without a password, as behind a proxy that knows them."""
+        """Sign in the user that ``X-Sandbox-User`` names, without a password."""
         ref = request.headers.get("X-Sandbox-User", "")
         user = self.entities.get(ref)
         if user is None or user["kind"] != "User":
@@ -138,7 +138,7 @@ class BackstageStandIn:
         return _json(entity)
 
     def _found(self) -> list[Json]:
-        """Return what ``filter=kind=user,field=value,...`` finds, without hidden entities."""
+        """Return the visible entities that match ``filter=kind=user,field=value,...``."""
         caller = self._caller("catalog")
         wanted: dict[str, set[str]] = {}
         for condition in request.args.get("filter", "").split(","):

@@ -225,7 +225,7 @@ def _url(sock: socket.socket) -> str:
 
 
 class _Handler(WSGIRequestHandler):
-    """Logs a line for each request to the service, without colours: it may go to a file."""
+    """Logs each request to the service in a line without colours, as the log may be a file."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
         if self.path.startswith("/api/litellm"):
@@ -249,7 +249,7 @@ def _serving(sock: socket.socket, app: Flask) -> Iterator[None]:
 
 
 def _with_own_key(settings: Settings, folder: Path) -> Settings:
-    """Use neither the user's state folder nor Redis, which may be real."""
+    """Replace the user's state folder and Redis, which may be those of a real service."""
     service = replace(settings.service, key_file=folder / "plugin-key.json")
     return replace(settings, service=service, cache=Cache())
 

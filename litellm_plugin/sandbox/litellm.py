@@ -192,7 +192,7 @@ class LiteLLMStandIn:
         return {**row, "model_max_budget_usage": {}}
 
     def user_list(self, query: Json) -> Json:
-        """``GET /user/list``, by parts of ids and of e-mails, whatever the case of letters.
+        """``GET /user/list``, by parts of ids and of e-mails, ignoring letter case.
 
         Of a "_" in an e-mail any character is one.
         """

@@ -1,6 +1,6 @@
-"""The sandbox's pages in front of the service: what to try, the API's reference, the demo.
+"""The sandbox's pages: examples to try, the API's reference and the demo.
 
-They are served at the service's origin, beside Backstage's API: browsers find all on one origin.
+They have the same origin as the service and Backstage's API, so that browsers need no CORS.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def pages(backstage: BackstageStandIn, today: date, demo: Path | None) -> Bluepr
         @blueprint.get("/demo/<path:path>")
         def demo_page(path: str) -> Response:
             file = safe_join(str(demo), path)
-            # Every other path is one of the page's own: its router reads it.
+            # Other paths belong to the page's own router.
             return send_from_directory(
                 demo, path if file and Path(file).is_file() else "index.html"
             )

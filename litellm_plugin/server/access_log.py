@@ -13,7 +13,7 @@ from litellm_plugin.observability.request_id import REQUEST_ID, ROUTE, TRACE_ID
 from litellm_plugin.redaction import redact
 
 MAX_PATH = 200  # characters of a path without a route
-PROBES = frozenset({"/livez", "/readyz"})  # asked every few seconds; logged when they fail
+PROBES = frozenset({"/livez", "/readyz"})  # sent every few seconds; logged when they fail
 
 
 class Logger(GunicornLogger):  # type: ignore[misc]  # it has no types

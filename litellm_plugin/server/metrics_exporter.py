@@ -1,8 +1,8 @@
 """Serves the metrics at an address of their own.
 
 A single process uses a thread (:func:`serve`). For gunicorn's workers this file runs as a program
-(:func:`start`) that reads the files in which they count, so that it answers even when all workers
-are busy. It imports nothing of the package.
+(:func:`start`) that reads the workers' metric files, so that it answers even when all workers are
+busy. It imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def start(host: str, port: int, folder: str, *, wait: bool = False) -> None:
         OSError: The address is not allowed; or it is in use, without ``wait``.
     """
     with _listener(host, port, wait=wait) as listener:
-        # The program's standard input ends when this process and its children have ended, in
-        # whatever way. Not by subprocess: gevent's version watches children, as gunicorn does.
+        # The program's standard input ends when this process and its children have ended. Not
+        # by subprocess: gevent's version watches children, as gunicorn does.
         ending, _ = os.pipe()
         if listener is not None:
             listener.set_inheritable(True)
@@ -92,7 +92,7 @@ class _Quiet(WSGIRequestHandler):
 
 def main() -> None:
     """Serve as the arguments say: folder, host, port, descriptor of a listening socket or ""."""
-    # Ctrl-C in a terminal reaches this program, too, which ends after its parent.
+    # Ctrl-C in a terminal also reaches this program, which must end after its parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_serve, args=sys.argv[1:], daemon=True).start()
     while os.read(0, 1024):

@@ -29,13 +29,12 @@ LAST_CONNECTIONS = 1.5
 BODY_SECONDS = 30.0
 ANSWER_SECONDS = 60.0  # for a client to take the answer
 
-# How long, and how much, to read on after an answer that came before the body's end: the client
-# may still be sending.
+# Limits for reading the rest of a body that the client still sends after its answer.
 LINGER_SECONDS = 2.0
 MAX_LEFT = 1 << 20  # bytes
 
-# All workers are offered each new connection. One that has connections waits before it accepts;
-# else the first to wake up would get all, and keep them while another worker is idle.
+# All workers are offered each new connection. A worker that has connections waits before it
+# accepts; otherwise the first to wake up would get all, while another worker is idle.
 YIELD_EACH = 0.0001  # seconds, for each connection that the worker has
 YIELD_MOST = 0.002  # seconds
 
@@ -70,12 +69,12 @@ class _TimedBody:
 
 
 class _Listener(StreamServer):  # type: ignore[misc]  # it has no types
-    """Accepts connections later than workers that have fewer of them."""
+    """Accepts connections later than workers with fewer connections."""
 
     _may_take = 0  # connections to accept before it waits again
 
     def do_read(self) -> Any:
-        """Return a new connection and its address; None where there is none, or to wait first."""
+        """Return a new connection and its address; None for no connection, or to wait first."""
         if self._may_take or not len(self.pool):
             taken = super().do_read()
             self._may_take = max(self._may_take - 1, 0) if taken else 0
@@ -116,7 +115,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
 
     @contextmanager
     def timeout_ctx(self) -> Iterator[None]:
-        """Limit how long a connection may be idle, and note that it is."""
+        """Limit how long a connection may be idle, and record it as idle."""
         greenlet = gevent.getcurrent()
         self._idle[greenlet] = time.monotonic()
         try:
@@ -128,8 +127,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Answer one request, and let other greenlets run.
 
-        Without that, a client that always has its next request ready would keep all others
-        waiting.
+        Otherwise a client that always has its next request ready would block all others.
         """
         has_body = getattr(req.body.reader, "length", None) != 0
         if has_body:
@@ -152,7 +150,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
     def _decide_connection(self, req: Any) -> None:
         """Decide once, when the headers are made, whether the connection ends with the answer.
 
-        If it ended without a ``Connection: close``, the client's next request would be lost.
+        If the answer had no ``Connection: close``, the client's next request would be lost.
         """
         wanted = req.should_close
         decided: list[bool] = []
@@ -165,7 +163,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
         req.should_close = should_close
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to end: finish requests under way, and close idle connections.
+        """Shut down gracefully: finish requests under way, and close idle connections.
 
         gunicorn alone would wait for idle ones, too; a reverse proxy keeps them open for longer
         than ``graceful_timeout``.
@@ -193,7 +191,7 @@ def _linger(client: Any) -> None:
 
 
 def _quiet(client: Any) -> bool:
-    """Tell whether the client has sent nothing that is still to be read."""
+    """Tell whether no unread data of the client is waiting."""
     limit = client.gettimeout()
     client.settimeout(0)
     try:

@@ -1,1 +1,1 @@
-"""Teams: who is a member, who manages them, and what they may be given."""
+"""Teams: membership, administration, and the vector stores and MCP servers of teams."""

@@ -67,10 +67,9 @@ class ManagedTeam:
         return {str(member.get("user_id")) for member in self.members}
 
     def has(self, kind: str, names: Iterable[str], allowed: Collection[str]) -> bool:
-        """Tell whether the team has all these objects already, and the allow-list names each.
+        """Tell whether the team already has all these objects, and all are on the allow-list.
 
-        Then the names are ids, and LiteLLM's lists (``vector_stores``, ``mcp_servers``) need not
-        be read to resolve them.
+        If so, the names are ids, and LiteLLM's lists need not be read to resolve them.
         """
         objects = shapes.as_object(self.row.get("object_permission")).get(kind) or ()
         return all(name in objects and name in allowed for name in names)
@@ -120,7 +119,7 @@ class TeamAdmin:
         """Hold a team's lock, and return the team where the team admins' group owns it.
 
         LiteLLM replaces a team's metadata as a whole. So a change reads, checks and writes the
-        team under the lock; otherwise one of two changes at once would be lost.
+        team under the lock; otherwise one of two concurrent changes would be lost.
 
         Raises:
             Forbidden: No group or another one owns the team.
@@ -163,8 +162,8 @@ class TeamAdmin:
 
     def _owned_rows(self) -> list[Json]:
         rows = [row for row in self._litellm.all_teams() if self._access.owns(shapes.team(row))]
-        # LiteLLM's list has only the id of object_permission. Without its objects, a team would
-        # look as if it had none, and saving it in the frontend would take them away.
+        # LiteLLM's list has only the id of object_permission. A team that is shown without its
+        # objects would lose them when it is saved in the frontend.
         bare = [str(row.get("team_id")) for row in rows if _lacks_objects(row)]
         objects = {
             id_: shapes.team(answer).get("object_permission")
@@ -182,7 +181,7 @@ class TeamAdmin:
     def create(self, body: Mapping[str, Any], user: UserPrincipal) -> Json:
         """Create a team that the group owns; returns LiteLLM's row, unless budgets are hidden.
 
-        Two equal requests of one user at the same time create one team.
+        Concurrent equal requests of one user create one team.
 
         Raises:
             BadRequest: A field is missing or wrong, or exceeds a limit of team admins.
@@ -252,13 +251,13 @@ class TeamAdmin:
     # -- members -------------------------------------------------------------
 
     def add_member(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
-        """Add a person of the catalog to a team, provisioned where they are new; returns the team.
+        """Add a user of the catalog to a team, provisioning a new user; return the team.
 
         Raises:
             BadRequest: The catalog has no such person, or a field is wrong.
         """
         ref = _ref(body.get("userEntityRef"), "userEntityRef is required")
-        own_id(ref, self._settings)  # refuses a reserved id before the catalog is asked
+        own_id(ref, self._settings)  # refuses a reserved id before the catalog is read
         if body.get("role", "user") != "user":
             raise BadRequest("only the 'user' team role can be assigned from Backstage")
         budget = None
@@ -285,7 +284,6 @@ class TeamAdmin:
         return self._again(team)
 
     def _member_id(self, team: ManagedTeam, ref: str) -> str:
-        """Return the LiteLLM id of the member with an entity ref."""
         user_id = own_id(ref, self._settings)
         if split_ref(ref) is None:
             return user_id
@@ -400,7 +398,6 @@ class TeamAdmin:
         return None
 
     def _amount(self, name: str, value: Any) -> float:
-        """Return an amount of USD, checked against the limit of team admins."""
         if not fields.is_number(value) or value <= 0:
             raise BadRequest(f"{name} must be a positive number")
         highest = self._team_admin.max_budget_ceiling

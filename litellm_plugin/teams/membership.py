@@ -1,4 +1,4 @@
-"""Teams: the caller's own, and who may see or use which."""
+"""Reads the caller's teams, and checks access to teams."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class OwnerUnknown(PluginError):
-    """LiteLLM can't tell which group owns a team: no denial, but no permission either."""
+    """LiteLLM can't tell which group owns a team."""
 
     status = 502
 
@@ -80,7 +80,7 @@ class Teams:
         ]
 
     def usable(self, team_id: str, caller: Caller, account: Account | None) -> str:
-        """Return a team id that the caller may make keys in.
+        """Return ``team_id`` if the caller may create keys in the team.
 
         Raises:
             Forbidden: The caller is neither a member of the team nor manages it.
@@ -99,8 +99,8 @@ class Teams:
         Raises:
             Forbidden: The caller is neither a member nor a manager of the team.
             OwnerUnknown: LiteLLM can't tell which group owns the team.
-            BadRequest: LiteLLM can't be asked about a team with such an id.
-            UsageUnavailable: LiteLLM can't tell who the caller is.
+            BadRequest: The id has a comma.
+            UsageUnavailable: LiteLLM can't return the caller's account.
         """
         try:
             account = None if caller.service else self._users.find(caller)
@@ -121,7 +121,7 @@ class Teams:
             raise BadRequest("LiteLLM can't tell the usage of a team with a comma in its id")
         report = self._reports.read(
             ("team-usage", caller.name, team_id),
-            (keys_tag(user_id or ""),),  # it names their keys, among others
+            (keys_tag(user_id or ""),),  # the report names the user's keys, among others
             partial(self._litellm.team_activity, team_id),
             (start, end),
             stale=caller.note_stale,
@@ -142,11 +142,7 @@ class Teams:
             return True
 
     def _managed(self, team_id: str, caller: Caller) -> bool:
-        """Tell whether the caller's group owns the team.
-
-        Raises:
-            OwnerUnknown: LiteLLM can't be asked.
-        """
+        """Tell whether the caller's group owns the team."""
         if not self._access.manages_teams(caller):
             return False
         try:

@@ -22,8 +22,8 @@ from litellm_plugin.usage import report as usage
 # they are changed in LiteLLM itself.
 KEPT = 300.0
 
-# A day is past so long after midnight: LiteLLM counts a request on the day it began, and
-# records it at its end. A request may take 100 minutes (REQUEST_TIMEOUT), recording it minutes.
+# A day's figures are final this long after midnight: LiteLLM counts a request on the day it
+# began, but records it at its end. A request may take 100 minutes (REQUEST_TIMEOUT).
 LATE = timedelta(hours=2)
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -84,7 +84,7 @@ class Reports:
 
 
 def _pages(ask: Ask, start: str, end: str) -> list[Any]:
-    """Read LiteLLM's pages of a period; none where LiteLLM answers an error to no usage.
+    """Read LiteLLM's pages of a period; none where LiteLLM reports no usage as an error.
 
     LiteLLM may not know a user or a team without any usage (404; old versions 500 "not found").
     From 1.108 on it refuses a period that ends before it starts (400).

@@ -43,7 +43,7 @@ def report(pages: Iterable[Any]) -> Json:
     Returns:
         ``total_spend`` and counts; ``usage_by_model`` and ``usage_by_key``, by name and by
         key hash; ``daily_usage``, oldest day first; ``daily_by_model``, in LiteLLM's order.
-        Models have their names in ``GET /models``, where LiteLLM has these for the whole day.
+        Models have the names of ``GET /models`` where LiteLLM has these for the whole day.
         The figures by model and by key add up to the days, as far as LiteLLM attributes them.
         A row on two pages counts once.
     """
@@ -174,7 +174,7 @@ def _merged_totals(newer: Json, older: Json) -> Json:
 
 
 def _rows(pages: Iterable[Any]) -> list[tuple[str, Json]]:
-    """Return the rows of all pages, each with its date; others than LiteLLM's rows are dropped."""
+    """Return the rows of all pages, each with its date; malformed rows are dropped."""
     results = (page.get("results") for page in pages if isinstance(page, dict))
     return [
         (row["date"], row)
@@ -188,8 +188,8 @@ def _rows(pages: Iterable[Any]) -> list[tuple[str, Json]]:
 def _models(row: Json) -> Sequence[tuple[str, Json]]:
     """Return the models of one day, with LiteLLM's entry of each.
 
-    Models are named by their public names (``model_groups``), except where ``models`` has more
-    of the day: LiteLLM's aggregated answer has no ``model_groups`` of models without one.
+    Models have their public names (``model_groups``), except where ``models`` has more of the
+    day's usage: LiteLLM's aggregated answer leaves out models without a group.
     """
     breakdown = as_object(row.get("breakdown"))
     names = ("model_groups", "models")
@@ -233,7 +233,7 @@ def _uses(models: Iterable[tuple[str, Json]]) -> Sequence[tuple[str, str | None,
 def _fullest(row: Json, sources: Iterable[Sequence[T]]) -> Sequence[T]:
     """Return the source that adds up to the day, or else the one with most of the day's usage.
 
-    The items of a source end with one of LiteLLM's entries. Of equal sources the first wins.
+    Each item of a source ends with one of LiteLLM's entries. Of equal sources the first wins.
     """
     day = _added_up([row.get("metrics")])
     fullest: Sequence[T] = ()
@@ -263,7 +263,7 @@ def _once(pages: Sequence[Any]) -> Sequence[Any]:
 
     LiteLLM pages through database rows: one for each day, key, model, provider and endpoint,
     newest day first. A row may be on two pages: LiteLLM 1.81 does not order the rows of a day,
-    and a row that is written between two reads moves others to the next page. A page shows only
+    and a row written between two reads moves other rows to the next page. A page shows only
     sums by day, model and key. If two pages have the same metrics for the same day, model and
     key, these are taken for one row; with other metrics, for rows of two providers or
     endpoints, which both count.
@@ -293,12 +293,12 @@ def _unseen(page: Json, seen: set[Any]) -> Json:
             rest = {**breakdown, "model_groups": groups, "models": models, "api_keys": {}}
             results.append({"date": date, "metrics": metrics, "breakdown": rest})
     seen |= found
-    # LiteLLM's totals are those of all rows of the page, so a changed page goes without.
+    # LiteLLM's totals count all rows of the page, so they are left out of a changed page.
     return {"results": results} if repeated else page
 
 
 def _new(models: Any, seen: set[Any], found: set[Any], *where: str) -> tuple[Json, list[Any]]:
-    """Return models without the uses in ``seen``, and the metrics of those uses."""
+    """Return models without the uses in ``seen``, and the metrics of the removed uses."""
     kept: Json = {}
     gone: list[Any] = []
     for name, entry in _entries(models):
@@ -331,7 +331,7 @@ def _entries(value: Any) -> list[tuple[str, Json]]:
 
 
 def _totals(pages: Iterable[Any]) -> Sequence[float]:
-    """Return the totals of pages, in the order of :data:`TOTALS`: LiteLLM's, or else the days'."""
+    """Return totals in the order of :data:`TOTALS`: LiteLLM's own, or else the sums of the days."""
     sums = []
     for page in pages:
         metadata = as_object(page.get("metadata")) if isinstance(page, dict) else {}

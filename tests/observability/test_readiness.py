@@ -6,6 +6,7 @@ import os
 from threading import Event
 
 import pytest
+from prometheus_client import REGISTRY
 
 from litellm_plugin.observability import readiness
 from litellm_plugin.observability.readiness import LASTS, Readiness, Report
@@ -43,10 +44,12 @@ def test_it_is_ready_once_all_that_is_needed_was_reached_and_stays_so(time: Time
     litellm, backstage = Part(works=False), Part()
     ready = Readiness({"litellm": litellm, "backstage": backstage}, {}, timer=time)
     assert ready.report() == Report(False, {"litellm": "down", "backstage": "ok"})
+    assert REGISTRY.get_sample_value("litellm_plugin_ready") == 0
     litellm.works = True
     backstage.works = False
     time.now += LASTS
     assert ready.report() == Report(True, {"litellm": "ok", "backstage": "down"})
+    assert REGISTRY.get_sample_value("litellm_plugin_ready") == 1
     litellm.works = False
     time.now += LASTS
     assert ready.report() == Report(True, {"litellm": "down", "backstage": "down"})
