@@ -27,7 +27,6 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 import requests
-from cachetools import LRUCache
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests.utils import default_headers, get_netrc_auth
@@ -121,31 +120,6 @@ class Answer:
             return strict_json.loads(self.body)
 
 
-class _Breakers(LRUCache[str, CircuitBreaker]):
-    """The circuit breakers of one upstream, by scheme, host and port."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(MOST_HOSTS)
-        self._name = name
-        self._lock = threading.Lock()
-
-    def of(self, url: str) -> CircuitBreaker:
-        parts = urlsplit(url)
-        host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        with self._lock:
-            return self[host]
-
-    def __missing__(self, host: str) -> CircuitBreaker:
-        changed = partial(metrics.circuit_open, self._name)
-        self[host] = breaker = CircuitBreaker(f"{self._name} at {host}", changed=changed)
-        return breaker
-
-    def popitem(self) -> tuple[str, CircuitBreaker]:
-        host, breaker = super().popitem()
-        breaker.retire()
-        return host, breaker
-
-
 class Upstream:
     """One service that is asked over HTTP. Safe to share between threads.
 
@@ -178,7 +152,10 @@ class Upstream:
         self._places = threading.BoundedSemaphore(at_once or UNLIMITED)
         self._timeouts = timeouts
         self._attempts = attempts
-        self._breakers = _Breakers(name) if breaking else None
+        self._breaking = breaking
+        # By scheme, host and port; the least recently used is the first.
+        self._breakers: dict[str, CircuitBreaker] = {}
+        self._lock = threading.Lock()  # for a few instructions, never for a call
         self._trust_environment = trust_environment
         self._ca_file = ca_file
         self._open()
@@ -219,7 +196,7 @@ class Upstream:
         Raises:
             NoAnswerError: There was no complete answer within the time-outs.
         """
-        breaker = self._breakers.of(url) if self._breakers is not None else None
+        breaker = self._breaker(url) if self._breaking else None
         if breaker is not None and not breaker.admits():
             raise NoAnswerError(f"{self.name} does not answer at present", sent=False)
         try:
@@ -232,6 +209,19 @@ class Upstream:
         if breaker is not None:
             (breaker.failed if answer.status in NOBODY_THERE else breaker.succeeded)()
         return answer
+
+    def _breaker(self, url: str) -> CircuitBreaker:
+        parts = urlsplit(url)
+        host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        with self._lock:
+            breaker = self._breakers.pop(host, None)
+            if breaker is None:
+                changed = partial(metrics.circuit_open, self.name)
+                breaker = CircuitBreaker(f"{self.name} at {host}", changed=changed)
+            self._breakers[host] = breaker
+            if len(self._breakers) > MOST_HOSTS:
+                self._breakers.pop(next(iter(self._breakers))).retire()
+        return breaker
 
     def _prepared(
         self,
@@ -273,43 +263,38 @@ class Upstream:
         raise AssertionError("the last attempt returns or raises")
 
     def _attempt(self, request: requests.PreparedRequest) -> Answer:
+        if self._process != os.getpid():
+            # Two processes that read from one socket get each other's answers.
+            self._open()
         patience = min(PATIENCE, deadline.left())
         if patience <= 0:
             raise NoAnswerError(f"There was no time left to ask {self.name}", sent=False)
         if not self._places.acquire(timeout=patience):
             raise NoAnswerError(f"{self.name} is asked too much at once", sent=False)
         began, status = time.perf_counter(), None
-        try:
-            answer = self._exchange(request)
-            status = answer.status
-            return answer
-        finally:
-            self._places.release()
-            seconds = time.perf_counter() - began
-            metrics.upstream_call(self.name, request.method or "", status, seconds)
-
-    def _exchange(self, request: requests.PreparedRequest) -> Answer:
-        if self._process != os.getpid():
-            # Two processes that read from one socket get each other's answers.
-            self._open()
         limits = self._timeouts
         budget = min(limits.total, deadline.left())
         call = _Call(time.monotonic() + budget, limits.connect, limits.read)
-        outer = _call.set(call)
+        _call.set(call)
         try:
             try:
-                return self._send(request, call)
+                answer = self._send(request, call)
             except requests.ConnectionError:
-                if request.method != "GET" or not call.met_the_end:
+                # A connection from the pool may turn out to be closed.
+                if request.method != "GET" or not call.reused or call.answered:
                     raise
-            call.reuse = False
-            return self._send(request, call)
+                call.reuse = False
+                answer = self._send(request, call)
+            status = answer.status
+            return answer
         except _FAILURES as exc:
             # A request that came with little time left says nothing about the upstream.
             fair = not _is_late(exc) or budget >= limits.total / 2
             raise self._no_answer(exc, sent=call.sent, fair=fair) from exc
         finally:
-            _call.reset(outer)
+            self._places.release()
+            seconds = time.perf_counter() - began
+            metrics.upstream_call(self.name, request.method or "", status, seconds)
 
     def _send(self, request: requests.PreparedRequest, call: _Call) -> Answer:
         timeout = (call.within(call.connect), call.within(call.read))
@@ -396,11 +381,6 @@ class _Call:
         """Return the time-out for a step that may take some seconds: not beyond the deadline."""
         # Never 0, which a socket takes for "do not wait".
         return max(min(seconds, self.deadline - time.monotonic()), 0.001)
-
-    @property
-    def met_the_end(self) -> bool:
-        """Whether the connection from the pool turned out to be closed."""
-        return self.reused and not self.answered
 
 
 _call: ContextVar[_Call] = ContextVar("call")

@@ -114,23 +114,20 @@ class LiteLLM:
             document: Whether to look into its OpenAPI document too, which has megabytes.
         """
         # Newer versions tell it in the details only, those before 1.106 in the plain readiness.
-        places: tuple[tuple[str, tuple[str, ...]], ...] = (
-            ("/health/readiness/details", ("litellm_version",)),
-            ("/health/readiness", ("litellm_version",)),
-        )
+        paths = ["/health/readiness/details", "/health/readiness"]
         if document:
-            places += (("/openapi.json", ("info", "version")),)
-        for path, names in places:
+            paths.append("/openapi.json")
+        for path in paths:
             try:
                 found = self._get(path)
             except UpstreamError as exc:
                 if exc.answered is None:
                     raise
                 continue
-            for name in names:
-                found = found.get(name) if isinstance(found, dict) else None
-            if version := _text(found):
-                return version
+            match found:
+                case {"litellm_version": str(version)} | {"info": {"version": str(version)}}:
+                    if version:
+                        return version
         return None
 
     def license(self) -> Json | None:
@@ -176,41 +173,39 @@ class LiteLLM:
         """
         if time.monotonic() >= self._v2_from:
             try:
-                return _account(user_id, self._get("/v2/user/info", {"user_id": user_id}))
+                return self._user("/v2/user/info", user_id)
             except UpstreamError as exc:
                 if not exc.no_such_route:
-                    if exc.answered == 404:
-                        return None
                     raise
             self._v2_from = time.monotonic() + WITHOUT_V2
-        # /user/list takes a comma for the end of an id.
-        return self.whole_account(user_id) if "," in user_id else self._listed_account(user_id)
-
-    def _listed_account(self, user_id: str) -> Account | None:
-        try:
-            data = _object(
-                self._get("/user/list", {"user_ids": user_id, "page_size": str(PART_SIZE)})
-            )
-        except UpstreamError as exc:
-            if not exc.no_such_route:
-                raise
-            return self.whole_account(user_id)
-        # It lists every user whose id contains this one, in any case of letters.
-        for row in _rows(data.get("users")):
-            if row.get("user_id") == user_id:
-                return _account(user_id, row)
-        return None if data.get("total_pages") in {0, 1} else self.whole_account(user_id)
+        if "," not in user_id:  # /user/list takes a comma for the end of an id
+            try:
+                query = {"user_ids": user_id, "page_size": str(PART_SIZE)}
+                data = _object(self._get("/user/list", query))
+            except UpstreamError as exc:
+                if not exc.no_such_route:
+                    raise
+                data = {}
+            # It lists every user whose id contains this one, in any case of letters.
+            for row in _listed(data, "users"):
+                if row.get("user_id") == user_id:
+                    return _account(user_id, row)
+            if data.get("total_pages") in {0, 1}:
+                return None
+        return self.whole_account(user_id)
 
     def whole_account(self, user_id: str) -> Account | None:
         """Look one user up by ``/user/info``, LiteLLM's dearest read.
 
         Returns:
-            The account with all that LiteLLM tells of a user: ``info`` has the user's keys
-            (``keys``) and roles in organizations (``organization_memberships``), too. None
-            where LiteLLM does not know the user.
+            The account, or None as above; ``info`` has the user's ``keys`` and roles in
+            organizations (``organization_memberships``), too.
         """
+        return self._user("/user/info", user_id)
+
+    def _user(self, path: str, user_id: str) -> Account | None:
         try:
-            return _account(user_id, self._get("/user/info", {"user_id": user_id}))
+            return _account(user_id, self._get(path, {"user_id": user_id}))
         except UpstreamError as exc:
             if exc.answered == 404 and not exc.no_such_route:
                 return None
@@ -258,15 +253,11 @@ class LiteLLM:
         }
         try:
             first = self._get("/key/list", query)
+            if _page_count(first) <= MAX_KEY_PAGES:
+                return self._further_pages(first, "keys", "/key/list", query)
         except UpstreamError as exc:
             if not exc.no_such_route:
                 raise
-            return self._keys_of_account(user_id)
-        if _page_count(first) > MAX_KEY_PAGES:
-            return self._keys_of_account(user_id)
-        return self._further_pages(first, "keys", "/key/list", query)
-
-    def _keys_of_account(self, user_id: str) -> list[Json]:
         return _part(self._get("/user/info", {"user_id": user_id}), "keys")
 
     def generate_key(self, key: Json) -> Json:
@@ -317,8 +308,7 @@ class LiteLLM:
 
     def model_names(self) -> list[Json]:
         """List the models by name only, as the OpenAI API does."""
-        data = self._get("/models")
-        return _rows(data) or _listed(data, "data")
+        return _listed(self._get("/models"), "data")
 
     # -- teams ---------------------------------------------------------------
 
@@ -335,8 +325,7 @@ class LiteLLM:
 
         def read(team_id: str) -> tuple[str, Any] | None:
             try:
-                query = {"team_id": team_id}
-                return team_id, self._get("/team/info", query, again=ANY_FAULT)
+                return team_id, self.team(team_id)
             except UpstreamError as exc:
                 log.warning("team %s could not be read: %s", team_id, redact(exc.message))
                 return None
@@ -363,8 +352,7 @@ class LiteLLM:
 
     def all_teams(self) -> list[Json]:
         """List every team of the proxy, keys and members included."""
-        data = self._get("/team/list")
-        return _rows(data) or _listed(data, "teams", "data")
+        return _listed(self._get("/team/list"), "teams", "data")
 
     def create_team(self, team: Json) -> Json:
         """Create a team; returns its row."""
@@ -387,23 +375,20 @@ class LiteLLM:
 
     def remove_member(self, team_id: str, user_id: str) -> None:
         """Take a user out of a team; their keys in that team are deleted with it."""
-        body = {"team_id": team_id, "user_id": user_id}
-        self._post("/team/member_delete", body)
+        self._post("/team/member_delete", {"team_id": team_id, "user_id": user_id})
 
     # -- objects a team can be given -----------------------------------------
 
     def vector_stores(self) -> list[Json]:
         """List the vector stores."""
-        data = self._get("/vector_store/list")
-        return _rows(data) or _listed(data, "data", "vector_stores")
+        return _listed(self._get("/vector_store/list"), "data", "vector_stores")
 
     def mcp_servers(self) -> list[Json]:
         """List the MCP servers.
 
         ``/mcp/server/list`` would be LiteLLM's MCP endpoint: an endless stream.
         """
-        data = self._get("/v1/mcp/server")
-        return _rows(data) or _listed(data, "servers", "data")
+        return _listed(self._get("/v1/mcp/server"), "servers", "data")
 
     # -- usage and audit -----------------------------------------------------
 
@@ -518,13 +503,7 @@ class LiteLLM:
         return self._decoded(answer)
 
     def _post(self, path: str, body: Json, *, unfinished: str = LOOK_FIRST) -> Any:
-        """Write.
-
-        Args:
-            path: What is asked.
-            body: What is sent.
-            unfinished: What to tell where LiteLLM may have acted and we did not hear of it.
-        """
+        """Write; ``unfinished`` is for the user where LiteLLM may have acted without an answer."""
         try:
             answer = self._upstream.request(
                 "POST", self._base_url + path, body=body, headers=self._headers
@@ -622,8 +601,8 @@ def _account(asked: str, data: Any) -> Account | None:
     if not isinstance(data, dict):
         raise UpstreamError("LiteLLM's answer about the user is no object; ask your administrator")
     own = data.get("user_info", data)
-    user_id = _text(own.get("user_id")) if isinstance(own, dict) else None
-    if user_id is None:
+    user_id = own.get("user_id") if isinstance(own, dict) else None
+    if not isinstance(user_id, str) or not user_id:
         return None
     teams = data["teams"] if isinstance(data.get("teams"), list) else []
     ids = [row.get("team_id") if isinstance(row, dict) else row for row in teams]
@@ -659,17 +638,11 @@ def _part(page: Any, name: str) -> list[Json]:
     return rows
 
 
-def _rows(value: Any) -> list[Json]:
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-
-
 def _listed(data: Any, *names: str) -> list[Json]:
-    """Return the rows below the first of ``names`` that holds a list; else none."""
+    """Return the rows of a list, or of the first list below one of ``names``; else none."""
     if isinstance(data, dict):
-        for name in names:
-            if isinstance(data.get(name), list):
-                return _rows(data[name])
-    return []
+        data = next((data[name] for name in names if isinstance(data.get(name), list)), None)
+    return [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
 
 
 def _object(data: Any, *, unfinished: str = LOOK_FIRST) -> Json:
@@ -679,7 +652,3 @@ def _object(data: Any, *, unfinished: str = LOOK_FIRST) -> Json:
             "LiteLLM's answer is no object; ask your administrator"
         ).unfinished_with(unfinished)
     return data
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None

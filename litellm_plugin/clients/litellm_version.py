@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
 from collections.abc import Callable
 
-from litellm_plugin.clients import deadline
 from litellm_plugin.errors import UpstreamError, UsageUnavailable
 
 log = logging.getLogger(__name__)
@@ -16,7 +14,6 @@ log = logging.getLogger(__name__)
 OLDEST = "1.81.14"  # older ones ignore the user_id of daily activity: all users' usage is in it
 KEPT = 300.0  # seconds until the version is asked for again
 UNKNOWN_KEPT = 60.0  # the same for an unknown one
-PATIENCE = 30.0  # seconds to wait while another request asks, where no deadline is sooner
 
 _NUMBERS = re.compile(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
 
@@ -38,7 +35,7 @@ def _numbers(version: str) -> tuple[int, ...] | None:
 
 
 class KnownVersion:
-    """LiteLLM's version, asked for once in :data:`KEPT` seconds. Safe to share between threads.
+    """LiteLLM's version, kept for :data:`KEPT` seconds. Safe to share between threads.
 
     While LiteLLM does not name its version, the last one that it named counts.
 
@@ -53,7 +50,6 @@ class KnownVersion:
     ) -> None:
         self._ask = ask
         self._timer = timer
-        self._lock = threading.Lock()
         self._version: str | None = None
         self._until = float("-inf")
 
@@ -65,14 +61,8 @@ class KnownVersion:
         Raises:
             UsageUnavailable: LiteLLM is older than :data:`OLDEST`.
         """
-        # One request asks; the others wait within their own deadlines.
-        patience = min(max(deadline.left(), 0), PATIENCE)
-        if self._timer() >= self._until and self._lock.acquire(timeout=patience):
-            try:
-                if self._timer() >= self._until:
-                    self._refresh()
-            finally:
-                self._lock.release()
+        if self._timer() >= self._until:  # requests that come together may all ask: it costs little
+            self._refresh()
         version = self._version
         if version is not None and is_too_old(version):
             raise UsageUnavailable(

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
-from litellm_plugin.clients import deadline
 from litellm_plugin.clients.litellm_version import (
     KEPT,
     OLDEST,
@@ -74,26 +70,6 @@ def test_a_known_version_is_asked_for_once_in_five_minutes() -> None:
     with pytest.raises(UsageUnavailable):
         world.version.refuse_too_old()
     assert world.asked == 2
-
-
-def test_a_request_waits_no_longer_for_anothers_question_than_its_own_deadline() -> None:
-    asked, answered = threading.Event(), threading.Event()
-
-    def ask() -> str:
-        asked.set()
-        answered.wait(60)
-        return "1.81.13"
-
-    version = KnownVersion(ask)
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(version.refuse_too_old)
-        assert asked.wait(60)
-        deadline.begin(0)
-        version.refuse_too_old()  # unknown as yet: its own request is out of time anyway
-        deadline.end()
-        answered.set()
-        with pytest.raises(UsageUnavailable):
-            first.result(20)
 
 
 def test_a_refusal_names_the_version_found_and_the_one_wanted() -> None:
