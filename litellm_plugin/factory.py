@@ -25,7 +25,7 @@ def create_blueprint(settings: Settings | None = None) -> Blueprint:
             :func:`create_app`.
 
     Raises:
-        ConfigError: The configuration is faulty; it lists every problem.
+        ConfigError: The configuration is faulty; the error lists every problem.
     """
     return routes.blueprint(_built(settings))
 
@@ -38,7 +38,7 @@ def create_app(settings: Settings | None = None) -> Flask:
             ``app-config.yaml`` and ``app-config.local.yaml`` in the working directory.
 
     Raises:
-        ConfigError: The configuration is faulty; it lists every problem.
+        ConfigError: The configuration is faulty; the error lists every problem.
     """
     app = Flask("litellm_plugin", static_folder=None)
     app.url_map.merge_slashes = False

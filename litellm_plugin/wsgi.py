@@ -23,7 +23,7 @@ SPAN_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDP
 
 
 def load(paths: list[Path] | None = None, *, logs_as: str = "json") -> Flask:
-    """Return the application, or end the process with status 2 and every problem listed.
+    """Return the application. List every problem and end with status 2 if there are any.
 
     Args:
         paths: Configuration files, the later ones winning; by default those of
@@ -48,7 +48,6 @@ def load(paths: list[Path] | None = None, *, logs_as: str = "json") -> Flask:
 
 
 def _tracing(settings: Settings) -> bool:
-    """Tell whether spans are to be made."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     if settings.service.tracing is not None:
@@ -57,7 +56,7 @@ def _tracing(settings: Settings) -> bool:
 
 
 def spans() -> ModuleType:
-    """Return the module that makes spans.
+    """Return the tracing module.
 
     Raises:
         ConfigError: OpenTelemetry is not installed.

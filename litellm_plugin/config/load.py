@@ -116,7 +116,9 @@ def _checked(tree: Tree, strays: Sequence[Stray], report: Report) -> AppConfig |
             report.problem(path, text)
         elif error["type"] != "unexpected_keyword_argument":  # that is one of strays
             wanted = "list of objects" if error["type"] == "tuple_type" else "object"
-            got = context.get("got") or ("another string" if at and value else kind(value))
+            got = context.get("got") or (
+                "another string" if at and isinstance(value, str) else kind(value)
+            )
             origins = tree.origins_of(path)  # none of an object without members
             where = f" in {origins[-1]}" if origins else ""
             report.problem(path, f"got {got}{where}, wanted {context.get('wanted', wanted)}")

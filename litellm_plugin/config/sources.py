@@ -200,11 +200,10 @@ def _read_file(
         raw = yaml12.load(_text_of(path))
     except _Unreadable as exc:
         report.unreadable(str(path), str(exc))
-        return
     except YamlError as exc:
         report.unreadable(name, str(exc))
-        return
-    _Layer(tree, environ, report).add(raw, _Place(name, path.absolute().parent))
+    else:
+        _Layer(tree, environ, report).add(raw, _Place(name, path.absolute().parent))
 
 
 class _Unreadable(Exception):
@@ -214,14 +213,12 @@ class _Unreadable(Exception):
 def _text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise _Unreadable("does not exist") from None
     except UnicodeDecodeError:
         raise _Unreadable("is not text in UTF-8") from None
+    except (FileNotFoundError, ValueError):  # a ValueError where its name has a null byte
+        raise _Unreadable("does not exist") from None
     except OSError as exc:
         raise _Unreadable(f"can't be read ({exc.strerror})") from None
-    except ValueError:  # a name with a null byte in it
-        raise _Unreadable("does not exist") from None
 
 
 class _IncludeError(Exception):

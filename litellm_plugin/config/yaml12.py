@@ -20,10 +20,13 @@ Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | 
 _TAG = "tag:yaml.org,2002:"
 # Scalars of the core schema: https://yaml.org/spec/1.2.2/#1032-tag-resolution
 _SCALARS = {
-    f"{_TAG}null": re.compile(r"(?:~|null|Null|NULL)?"),
-    f"{_TAG}bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
-    f"{_TAG}int": re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
-    f"{_TAG}float": re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"),
+    f"{_TAG}{name}": re.compile(rf"(?:{form})\Z")
+    for name, form in {
+        "null": "(?:~|null|Null|NULL)?",
+        "bool": "true|True|TRUE|false|False|FALSE",
+        "int": "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+        "float": r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?",
+    }.items()
 }
 # Line breaks in YAML 1.1 and PyYAML, but not in YAML 1.2.
 _OTHER_BREAKS = re.compile("[\x85\u2028\u2029]")
@@ -54,21 +57,13 @@ class YamlError(Exception):
 class _CoreLoader(yaml.SafeLoader):
     """PyYAML's parser with the scalars, lists and objects of the core schema."""
 
-    def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
-        """Return the tag of a node that is written without one."""
-        if kind is yaml.ScalarNode:
-            matching = (
-                tag for tag, form in _SCALARS.items() if implicit[0] and form.fullmatch(value)
-            )
-            return next(matching, f"{_TAG}str")
-        return f"{_TAG}seq" if kind is yaml.SequenceNode else f"{_TAG}map"
-
 
 def _scalar(loader: _CoreLoader, node: yaml.ScalarNode) -> Value:
     text = loader.construct_scalar(node)
-    if not _SCALARS[node.tag].fullmatch(text):
-        raise _error(node, f"not what its tag says, {node.tag.removeprefix(_TAG)}")
-    match node.tag.removeprefix(_TAG):
+    kind = node.tag.removeprefix(_TAG)
+    if not _SCALARS[node.tag].match(text):
+        raise _error(node, f"not what its tag says, {kind}")
+    match kind:
         case "null":
             return None
         case "bool":
@@ -123,6 +118,7 @@ def _key(value: str | float | bool | None) -> str:
     return str(value)
 
 
+_CoreLoader.yaml_implicit_resolvers = {None: list(_SCALARS.items())}
 _CoreLoader.yaml_constructors = {
     **dict.fromkeys(_SCALARS, _scalar),
     f"{_TAG}str": yaml.SafeLoader.construct_scalar,

@@ -828,10 +828,21 @@ def test_an_access_entry_that_is_not_complete_is_a_problem(
     assert line.startswith(f"backend.auth.externalAccess[0].options.{problem}")
 
 
-def test_an_unknown_type_of_access_is_a_problem(problems: Problems) -> None:
-    [line] = problems(access(type="mtls", options={}))
-    assert line.startswith("backend.auth.externalAccess[0].type: got another string in ")
-    assert line.endswith("wanted static, legacy or jwks")
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"type": "mtls", "options": {}}, ".type: got another string in app-config.yaml, wanted"),
+        ({"type": 5, "options": {}}, ".type: got number in app-config.yaml, wanted static, legacy"),
+        ({"options": {}}, ".type: missing"),
+        ({"type": "${UNSET}", "options": {}}, ".type: missing (UNSET is not set)"),
+        ("text", ": got string in app-config.yaml, wanted object"),
+    ],
+)
+def test_an_unknown_type_of_access_is_a_problem(
+    problems: Problems, entry: Any, problem: str
+) -> None:
+    [line] = problems(at("backend.auth.externalAccess", [entry]))
+    assert line.startswith(f"backend.auth.externalAccess[0]{problem}")
 
 
 @pytest.fixture
