@@ -13,7 +13,7 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage, Storage
 from limits.strategies import FixedWindowRateLimiter
 
-from litellm_plugin.cache.entry import digest
+from litellm_plugin.cache.stamps import digest
 from litellm_plugin.clients.circuit_breaker import CircuitBreaker
 from litellm_plugin.config.settings import Rate
 

@@ -28,9 +28,16 @@ from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 from redis.retry import Retry
 
-from litellm_plugin.cache.entry import Entry, Seen, TierUnavailableError, digest
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.cache.stamps import SHARED, Stamps, StampTable
+from litellm_plugin.cache.stamps import (
+    SHARED,
+    Entry,
+    Seen,
+    Stamps,
+    StampTable,
+    TierUnavailableError,
+    digest,
+)
 from litellm_plugin.clients.circuit_breaker import CircuitBreaker
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from litellm_plugin.cache.entry import Entry
+from litellm_plugin.cache.stamps import Entry
 from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account
 

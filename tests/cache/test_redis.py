@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 
 from litellm_plugin.cache import redis
-from litellm_plugin.cache.entry import TierUnavailableError
 from litellm_plugin.cache.redis import RedisTier, connect
 from litellm_plugin.cache.sealed import MAX_BYTES, Seal
-from litellm_plugin.cache.stamps import StampTable
+from litellm_plugin.cache.stamps import StampTable, TierUnavailableError
 from litellm_plugin.clients import circuit_breaker
 from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litellm_plugin.cache.entry import Entry
 from litellm_plugin.cache.sealed import MAX_BYTES, SEAL_BYTES, Seal
+from litellm_plugin.cache.stamps import Entry
 from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account
 
