@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from types import ModuleType
 
 import litellm_plugin
@@ -19,7 +20,7 @@ from litellm_plugin.accounts.users import Users
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.counters import Counters, in_redis
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
+from litellm_plugin.clients.backstage import Catalog, Permissions, key_set
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.clients.litellm_version import KnownVersion
@@ -155,7 +156,7 @@ def build(
     backstage = upstream(settings, "Backstage", where, at_once=at_once)
     plugin_keys = plugin_keys or PluginKeys.load(settings)
     tokens = PluginTokens(plugin_keys, service.plugin_id, time.time)
-    fetch = KeySetReader(backstage)
+    fetch = partial(key_set, backstage)
     caching = service.cache_seconds != 0
     verifier = Authenticator(settings, fetch, plugin_keys)
     authenticator = TokenCache(verifier, MAX_SECONDS if caching else 0.0)
@@ -208,7 +209,7 @@ def build(
         except (NoKeysError, BackstageUnavailable):
             return False
 
-    seen_keys = KeySetReader(upstream(settings, "Backstage", where, timeouts=LOOKING))
+    seen_keys = partial(key_set, upstream(settings, "Backstage", where, timeouts=LOOKING))
     others: dict[str, Check] = {}
     if settings.cache.connection is not None:
         others[settings.cache.store] = lambda: cache.stamps("readiness") is not None

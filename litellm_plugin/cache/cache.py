@@ -46,10 +46,6 @@ class Cache:
         tier: The second tier; None: there is none.
         max_rows: Most rows that are kept, over all entries; the least recently used go first.
         clock: Returns the Unix time in seconds.
-
-    Attributes:
-        seconds: As above.
-        account_seconds: TTL of accounts.
     """
 
     def __init__(

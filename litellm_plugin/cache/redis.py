@@ -69,11 +69,7 @@ def connect(url: str) -> Redis:
 
 
 def fault(url: str) -> Exception | None:
-    """Return the error of reading a key; None where the server can be used.
-
-    Args:
-        url: As :func:`connect` takes it.
-    """
+    """Return the error of reading a key; None where the server at ``url`` can be used."""
     redis = connect(url)
     try:
         redis.get("litellm-plugin:doctor")
@@ -117,12 +113,8 @@ class RedisTier:
     ) -> tuple[bytes | None, Stamps]:
         """Return the sealed entry of ``name``, and the present stamps of its tags.
 
-        One round trip; two where Redis missed a write.
-
-        Args:
-            name: What the entry was put under.
-            tags: The entry's tags.
-            here: Their present stamps in this host's memory.
+        One round trip; two where Redis missed a write. ``here`` has the present stamps of the
+        tags in this host's memory.
 
         Raises:
             TierUnavailableError: Redis does not answer; so do the methods below.
@@ -162,11 +154,7 @@ class RedisTier:
 
     @contextmanager
     def lock(self, name: str, patience: float) -> Iterator[bool | None]:
-        """Hold a lock across all hosts.
-
-        Args:
-            name: The lock's name.
-            patience: Seconds to wait for it.
+        """Wait for a lock across all hosts for ``patience`` seconds, and hold it.
 
         Yields:
             Whether it is held; None while Redis is down.

@@ -10,7 +10,7 @@ import pytest
 import requests
 from requests_mock import ANY, Mocker
 
-from litellm_plugin.clients.backstage import Catalog, Entity, KeySetReader, Permissions, split_ref
+from litellm_plugin.clients.backstage import Catalog, Entity, Permissions, key_set, split_ref
 from litellm_plugin.clients.http import Upstream
 from litellm_plugin.config.settings import Discovery, DiscoveryEndpoint, Timeouts
 from litellm_plugin.errors import BackstageUnavailable
@@ -326,7 +326,7 @@ class TestKeySets:
     ) -> None:
         requests_mock.get(f"{URL}/jwks.json", json={"keys": [{"kid": "1"}]})
 
-        assert KeySetReader(upstream)(f"{URL}/jwks.json") == {"keys": [{"kid": "1"}]}
+        assert key_set(upstream, f"{URL}/jwks.json") == {"keys": [{"kid": "1"}]}
         assert "Authorization" not in requests_mock.request_history[0].headers
 
     @pytest.mark.parametrize("name", sorted(FAILURES.keys() - ODD_JSON))
@@ -336,19 +336,19 @@ class TestKeySets:
         requests_mock.get(f"{URL}/jwks.json", **FAILURES[name])
 
         with pytest.raises(BackstageUnavailable):
-            KeySetReader(upstream)(f"{URL}/jwks.json")
+            key_set(upstream, f"{URL}/jwks.json")
 
     @pytest.mark.parametrize("url", ["", "jwks.json", "file:///etc/passwd", "http://", "http://[/"])
     def test_what_is_no_address_is_an_error(self, upstream: Upstream, url: str) -> None:
         with pytest.raises(BackstageUnavailable):
-            KeySetReader(upstream)(url)
+            key_set(upstream, url)
 
     @pytest.mark.parametrize("scheme", ["http+srv", "https+srv"])
     def test_a_dns_service_record_is_no_address(
         self, upstream: Upstream, requests_mock: Mocker, scheme: str
     ) -> None:
         with pytest.raises(BackstageUnavailable, match="give the plugin an external target"):
-            KeySetReader(upstream)(f"{scheme}://search.service.consul/jwks.json")
+            key_set(upstream, f"{scheme}://search.service.consul/jwks.json")
         assert requests_mock.call_count == 0
 
 
