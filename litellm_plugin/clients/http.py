@@ -183,7 +183,7 @@ class Upstream:
         headers: Mapping[str, str] | None = None,
         again: Container[int] = NOBODY_THERE,
     ) -> Answer:
-        """Ask, and read the whole answer.
+        """Send a request, and read the whole answer.
 
         Args:
             method: HTTP method. Only a GET is retried: anything else may have been acted on.
