@@ -70,13 +70,11 @@ def connect(url: str) -> Redis:
 
 def fault(url: str) -> Exception | None:
     """Return the error of reading a key; None where the server at ``url`` can be used."""
-    redis = connect(url)
-    try:
-        redis.get("litellm-plugin:doctor")
-    except (RedisError, OSError) as exc:
-        return exc
-    finally:
-        redis.close()
+    with connect(url) as redis:
+        try:
+            redis.get("litellm-plugin:doctor")
+        except (RedisError, OSError) as exc:
+            return exc
     return None
 
 
@@ -100,7 +98,7 @@ class RedisTier:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
-        # The braces let a cluster keep all of it in one place, for MGET and MULTI.
+        # The braces make a cluster store all of it on one node, for MGET and MULTI.
         self._prefix = f"litellm-plugin:{{{digest(litellm)}}}"
         self._seal = seal
         self._here = stamps
