@@ -19,7 +19,7 @@ from litellm_plugin.accounts.users import Users
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.counters import Counters, in_redis
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.clients.backstage import Catalog, KeySetReader, Permissions
+from litellm_plugin.clients.backstage import Catalog, Permissions, key_set
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.clients.litellm_version import KnownVersion
@@ -140,7 +140,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     backstage = _backstage(settings)
     plugin_keys = plugin_keys or PluginKeys.load(settings)
     tokens = PluginTokens(plugin_keys, service.plugin_id)
-    fetch = KeySetReader(backstage)
+    fetch = partial(key_set, backstage)
     verifier = Authenticator(settings, fetch, plugin_keys)
     catalog = Catalog(backstage, settings.discovery, _catalog_token(settings, tokens))
     permissions = Permissions(backstage, settings.discovery)
@@ -230,7 +230,7 @@ def _litellm(
 def _readiness(
     settings: Settings, verifier: Authenticator, litellm: LiteLLM, cache: Cache
 ) -> Readiness:
-    fetch = KeySetReader(_backstage(settings, probe=True))
+    fetch = partial(key_set, _backstage(settings, probe=True))
     others: dict[str, Check] = {}
     if settings.cache.connection is not None:
         others[settings.cache.store] = lambda: cache.stamps("readiness") is not None

@@ -13,15 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cachetools import TLRUCache
 
-from litellm_plugin.cache.entry import Entry, Seen, TierUnavailableError
 from litellm_plugin.cache.locks import FileLocks
 from litellm_plugin.cache.single_flight import SingleFlight
-from litellm_plugin.cache.stamps import SHARED, StampTable
+from litellm_plugin.cache.stamps import SHARED, Entry, Seen, StampTable, TierUnavailableError
 from litellm_plugin.clients import deadline
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.observability import metrics
@@ -37,19 +35,6 @@ PATIENCE = 30.0  # seconds to wait for a lock, where no request's deadline is so
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class EntryHandle:
-    """An entry that a read keeps beside its own.
-
-    Attributes:
-        value: The entry's value; None where there is no valid one.
-        keep: Takes a value and its size in rows, and keeps it as read when the handle was made.
-    """
-
-    value: Any
-    keep: Callable[[Any, int], None]
-
-
 class Cache:
     """Caches reads by key. Safe to share between threads.
 
@@ -61,10 +46,6 @@ class Cache:
         tier: The second tier; None: there is none.
         max_rows: Most rows that are kept, over all entries; the least recently used go first.
         clock: Returns the Unix time in seconds.
-
-    Attributes:
-        seconds: As above.
-        account_seconds: TTL of accounts.
     """
 
     def __init__(
@@ -138,7 +119,8 @@ class Cache:
             began = self._clock()
             loaded = load()
             if lifetime:
-                self._keep(name, loaded, began, lifetime, weight(loaded), seen)
+                kept_for = lifetime + self._stale_seconds
+                self._keep(name, Entry(loaded, began, kept_for, max(weight(loaded), 1), *seen))
             return loaded
 
         try:
@@ -155,25 +137,6 @@ class Cache:
         if not led:
             metrics.cache_read(kind, "shared")
         return value
-
-    def entry(self, key: tuple[str, ...], tags: tuple[str, ...], *, seconds: float) -> EntryHandle:
-        """Return a handle to look an entry up and to keep it; to be called before its read.
-
-        Args:
-            key: As for :meth:`read`.
-            tags: As for :meth:`read`.
-            seconds: TTL of the entry.
-        """
-        name = "\x1f".join(key)
-        entry, seen = self._look_up(name, tags, seconds)
-        now = self._clock()
-
-        def keep(value: Any, weight: int) -> None:
-            if self.seconds:
-                self._keep(name, value, now, seconds, weight, seen)
-
-        valid = entry is not None and bool(self.seconds) and entry.is_new(now, seconds)
-        return EntryHandle(entry.value if entry is not None and valid else None, keep)
 
     def stamps(self, *tags: str) -> Seen | None:
         """Return the stamps of tags, which each write changes; None while Redis is down."""
@@ -250,10 +213,7 @@ class Cache:
                 entry = found
         return entry, seen
 
-    def _keep(
-        self, name: str, value: Any, began: float, lifetime: float, weight: int, seen: Seen
-    ) -> None:
-        entry = Entry(value, began, lifetime + self._stale_seconds, max(weight, 1), *seen)
+    def _keep(self, name: str, entry: Entry) -> None:
         self._remember(name, entry)
         if self._tier is not None and entry.shared is not None:
             try:

@@ -13,7 +13,7 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage, Storage
 from limits.strategies import FixedWindowRateLimiter
 
-from litellm_plugin.cache.entry import digest
+from litellm_plugin.cache.stamps import digest
 from litellm_plugin.clients.circuit_breaker import CircuitBreaker
 from litellm_plugin.config.settings import Rate
 
@@ -43,30 +43,18 @@ class Counters:
         )
 
     def over(self, kind: str, name: str) -> float | None:
-        """Return the seconds that a client has to wait, as far as this worker knows.
+        """Return the seconds that a client has to wait; None where this worker knows no limit hit.
 
         Args:
             kind: The kind of request.
             name: The client.
-
-        Returns:
-            None where it is not known to be over the limit.
         """
         with self._lock:
             until = self._over.get((kind, name))
         return None if until is None else max(until - self._clock(), 0.0)
 
     def hit(self, rate: Rate, kind: str, name: str) -> float | None:
-        """Count a request of a client.
-
-        Args:
-            rate: The limit.
-            kind: The kind of request.
-            name: The client.
-
-        Returns:
-            None, or the seconds that the client has to wait where it is over the limit.
-        """
+        """Count a request; return the seconds to wait where the client is over the limit."""
         wait = self.over(kind, name)
         if wait is None:
             wait = self._hit(RateLimitItemPerSecond(rate.amount, rate.seconds), kind, digest(name))

@@ -38,30 +38,23 @@ class FileLocks:
     def hold(self, name: str, patience: float) -> Iterator[bool]:
         """Acquire a lock and release it at the end; a thread may hold the same one twice.
 
-        Args:
-            name: The lock's name.
-            patience: Seconds to wait for it.
-
         Yields:
-            Whether it is held.
+            Whether it is held; not, where others held it for ``patience`` seconds.
         """
-        lock = self._acquired(name, patience)
-        try:
-            yield lock is not None
-        finally:
-            if lock is not None:
-                lock.release()
-
-    def _acquired(self, name: str, patience: float) -> FileLock | None:
+        held = False
         try:
             lock = self._lock(name)
             lock.acquire(timeout=max(patience, 0), poll_interval=POLL)
+            held = True
         except Timeout:
-            return None
+            pass
         except OSError as exc:
             log.warning("Locks between workers can't be used, check TMPDIR: %s", exc)
-            return None
-        return lock
+        try:
+            yield held
+        finally:
+            if held:
+                lock.release()
 
     def _lock(self, name: str) -> FileLock:
         digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=4).digest()

@@ -28,9 +28,16 @@ from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 from redis.retry import Retry
 
-from litellm_plugin.cache.entry import Entry, Seen, TierUnavailableError, digest
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.cache.stamps import SHARED, Stamps, StampTable
+from litellm_plugin.cache.stamps import (
+    SHARED,
+    Entry,
+    Seen,
+    Stamps,
+    StampTable,
+    TierUnavailableError,
+    digest,
+)
 from litellm_plugin.clients.circuit_breaker import CircuitBreaker
 
 log = logging.getLogger(__name__)
@@ -62,18 +69,12 @@ def connect(url: str) -> Redis:
 
 
 def fault(url: str) -> Exception | None:
-    """Return the error of reading a key; None where the server can be used.
-
-    Args:
-        url: As :func:`connect` takes it.
-    """
-    redis = connect(url)
-    try:
-        redis.get("litellm-plugin:doctor")
-    except (RedisError, OSError) as exc:
-        return exc
-    finally:
-        redis.close()
+    """Return the error of reading a key; None where the server at ``url`` can be used."""
+    with connect(url) as redis:
+        try:
+            redis.get("litellm-plugin:doctor")
+        except (RedisError, OSError) as exc:
+            return exc
     return None
 
 
@@ -97,7 +98,7 @@ class RedisTier:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
-        # The braces let a cluster keep all of it in one place, for MGET and MULTI.
+        # The braces make a cluster store all of it on one node, for MGET and MULTI.
         self._prefix = f"litellm-plugin:{{{digest(litellm)}}}"
         self._seal = seal
         self._here = stamps
@@ -110,12 +111,8 @@ class RedisTier:
     ) -> tuple[bytes | None, Stamps]:
         """Return the sealed entry of ``name``, and the present stamps of its tags.
 
-        One round trip; two where Redis missed a write.
-
-        Args:
-            name: What the entry was put under.
-            tags: The entry's tags.
-            here: Their present stamps in this host's memory.
+        One round trip; two where Redis missed a write. ``here`` has the present stamps of the
+        tags in this host's memory.
 
         Raises:
             TierUnavailableError: Redis does not answer; so do the methods below.
@@ -155,11 +152,7 @@ class RedisTier:
 
     @contextmanager
     def lock(self, name: str, patience: float) -> Iterator[bool | None]:
-        """Hold a lock across all hosts.
-
-        Args:
-            name: The lock's name.
-            patience: Seconds to wait for it.
+        """Wait for a lock across all hosts for ``patience`` seconds, and hold it.
 
         Yields:
             Whether it is held; None while Redis is down.

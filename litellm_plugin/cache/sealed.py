@@ -11,7 +11,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from litellm_plugin.cache.entry import Entry
+from litellm_plugin.cache.stamps import Entry
 from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account
 
@@ -117,8 +117,7 @@ def _plain(value: Any) -> tuple[str, Any]:
     """
     for kind, object_type in _OBJECTS.items():
         if isinstance(value, object_type):
-            own = (field.name for field in fields(value) if field.init)
-            members = {name: getattr(value, name) for name in own}
+            members = {field.name: getattr(value, field.name) for field in fields(value)}
             if isinstance(value, Entity):
                 members["groups"] = sorted(value.groups)
             return kind, members

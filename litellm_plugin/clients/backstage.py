@@ -79,13 +79,10 @@ class Catalog:
         self._token = token
 
     def entity(self, ref: str) -> Entity | None:
-        """Return an entity; its ref is case-insensitive.
-
-        Args:
-            ref: Full entity ref, such as ``user:default/jane``.
+        """Return the entity of a full ref, such as ``user:default/jane``, in any case of letters.
 
         Returns:
-            The entity, or None where the catalog has no such entity.
+            None where the catalog has no such entity.
 
         Raises:
             BackstageUnavailable: The catalog did not answer with an entity.
@@ -108,10 +105,7 @@ class Catalog:
         return _entity(data)
 
     def refs(self, kind: str) -> Iterator[str]:
-        """Yield the ref of every entity of a kind, in lower case, page by page.
-
-        Args:
-            kind: Such as ``user``.
+        """Yield the ref of every entity of a kind, such as ``user``, in lower case, page by page.
 
         Raises:
             BackstageUnavailable: The catalog did not answer with entities.
@@ -259,24 +253,18 @@ class Permissions:
         )
 
 
-class KeySetReader:
-    """Fetches public key sets: a callable that takes a URL and returns decoded JSON."""
+def key_set(upstream: Upstream, url: str) -> Any:
+    """Return the decoded document at ``url``.
 
-    def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
-
-    def __call__(self, url: str) -> Any:
-        """Return the decoded document at ``url``.
-
-        Raises:
-            BackstageUnavailable: There is none, or no answer.
-        """
-        if url.startswith(("http+srv://", "https+srv://")):
-            # A target in discovery.endpoints that only Backstage can resolve.
-            raise BackstageUnavailable(
-                "a DNS service record is not resolved; give the plugin an external target, too"
-            )
-        return _decoded(_ask(self._upstream, "GET", url, logs_failure=False))
+    Raises:
+        BackstageUnavailable: There is none, or no answer.
+    """
+    if url.startswith(("http+srv://", "https+srv://")):
+        # A target in discovery.endpoints that only Backstage can resolve.
+        raise BackstageUnavailable(
+            "a DNS service record is not resolved; give the plugin an external target, too"
+        )
+    return _decoded(_ask(upstream, "GET", url, logs_failure=False))
 
 
 def _ask(

@@ -83,11 +83,7 @@ class CircuitBreaker:
             log.warning("%s answers again", self._name)
 
     def failed(self, reason: object = "") -> None:
-        """Note that the upstream has not answered.
-
-        Args:
-            reason: Why, for the log.
-        """
+        """Note that the upstream has not answered; ``reason`` is for the log."""
         with self._lock:
             self._failures += 1
             opens, changed = self._failures == self._limit, self._changed

@@ -192,7 +192,7 @@ class Upstream:
         again: Container[int] = NOBODY_THERE,
         logs_failure: bool = True,
     ) -> Answer:
-        """Ask, and read the whole answer.
+        """Send a request, and read the whole answer.
 
         Args:
             method: HTTP method. Only a GET is retried: anything else may have been acted on.

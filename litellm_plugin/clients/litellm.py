@@ -72,8 +72,8 @@ class LiteLLM:
         upstream: The way out.
         base_url: The proxy's address, without a trailing slash.
         master_key: The proxy admin's key; it goes nowhere but into the header.
-        version: Which LiteLLM it is, so that one that is too old is not asked for a user's
-            usage; None: it is not looked at.
+        version: LiteLLM's version, so that one that is too old is not asked for a user's usage;
+            None: the version is not looked at.
     """
 
     def __init__(
@@ -97,14 +97,14 @@ class LiteLLM:
         """Tell whether LiteLLM is up, and has its database; asked without the master key."""
         try:
             answer = self._upstream.request("GET", f"{self._base_url}/health/readiness")
-            told = answer.json()
+            status = answer.json()
         except NoAnswerError:
             return False
         except ValueError:
-            told = None
-        # Without a database LiteLLM counts itself as healthy; it manages no keys then.
-        # Whoever hides the page from us is there.
-        database = told.get("db") if isinstance(told, dict) else None
+            status = None
+        # Without a database LiteLLM calls itself healthy, and can't manage keys. A 4xx means that
+        # the page is hidden, and so that LiteLLM is up.
+        database = status.get("db") if isinstance(status, dict) else None
         return answer.status < 500 and database != "Not connected"
 
     def version(self, *, document: bool = False) -> str | None:
@@ -160,16 +160,10 @@ class LiteLLM:
     # -- users ---------------------------------------------------------------
 
     def account(self, user_id: str) -> Account | None:
-        """Look one user up, without keys.
+        """Look a user up by LiteLLM's id, without keys; None where LiteLLM has no such user.
 
         Asks ``/v2/user/info``, which costs LiteLLM least; ``/user/list`` where LiteLLM does not
         have that, such as 1.81.
-
-        Args:
-            user_id: LiteLLM id, not an entity ref.
-
-        Returns:
-            The account, or None where LiteLLM does not know the user.
         """
         if time.monotonic() >= self._v2_from:
             try:
@@ -195,11 +189,9 @@ class LiteLLM:
         return self.whole_account(user_id)
 
     def whole_account(self, user_id: str) -> Account | None:
-        """Look one user up by ``/user/info``, LiteLLM's dearest read.
+        """Look a user up as :meth:`account` does, by ``/user/info``, LiteLLM's dearest read.
 
-        Returns:
-            The account, or None as above; ``info`` has the user's ``keys`` and roles in
-            organizations (``organization_memberships``), too.
+        ``info`` has the user's ``keys`` and ``organization_memberships``, too.
         """
         return self._user("/user/info", user_id)
 
@@ -212,13 +204,12 @@ class LiteLLM:
             raise
 
     def users_with_email(self, email: str) -> list[Json]:
-        """List the users whose e-mail has ``email`` in it, whatever the case.
+        """List the users whose e-mail contains ``email``, in any case of letters.
 
-        LiteLLM finds more than that: "_" stands for any character. Who wants to know
-        whether somebody has that e-mail must compare.
+        LiteLLM takes "_" for any character, so the caller has to compare the e-mails.
 
         Raises:
-            UpstreamError: There are too many to tell all of them.
+            UpstreamError: They don't fit on one page.
         """
         query = {"user_email": email, "page_size": str(PART_SIZE)}
         data = _object(self._get("/user/list", query))
@@ -333,13 +324,9 @@ class LiteLLM:
         return [team for team in self._side_by_side(read, team_ids) if team is not None]
 
     def teams_of(self, user_id: str) -> list[Json]:
-        """List a user's teams as far as their rows tell all that ``/team/info`` tells.
+        """List those of a user's teams whose rows tell all that ``/team/info`` tells.
 
-        Args:
-            user_id: LiteLLM id as LiteLLM has it, :attr:`Account.user_id`.
-
-        Returns:
-            Rows; none where LiteLLM does not have ``/v2/team/list``, or has no such user there.
+        None of them where LiteLLM does not have ``/v2/team/list``, or has no such user there.
         """
         query = {"user_id": user_id, "page_size": str(PART_SIZE)}
         try:
@@ -393,10 +380,10 @@ class LiteLLM:
     # -- usage and audit -----------------------------------------------------
 
     def user_activity(self, user_id: str | None, start: str, end: str) -> list[Any]:
-        """Return a user's daily activity, complete.
+        """Return the daily activity of a user, or of all users where ``user_id`` is None.
 
         Args:
-            user_id: LiteLLM id; None for everybody's.
+            user_id: LiteLLM id.
             start: First day, ``YYYY-MM-DD`` in UTC.
             end: Last day, included.
 

@@ -10,11 +10,12 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flask import Flask, Response, request
 
-from litellm_plugin.clients.backstage import KeySetReader
+from litellm_plugin.clients.backstage import key_set
 from litellm_plugin.clients.http import Upstream
 from litellm_plugin.config.settings import Timeouts
 from litellm_plugin.errors import BackstageUnavailable
@@ -83,7 +84,7 @@ class BackstageStandIn:
         self._initial = {_ref(entity): entity for entity in entities}
         self._discovery = dict(discovery)
         self._static_tokens = dict(static_tokens or {})
-        self._fetch = fetch or KeySetReader(Upstream("the plugin", timeouts=Timeouts()))
+        self._fetch = fetch or partial(key_set, Upstream("the plugin", timeouts=Timeouts()))
         self._clock = clock
         self.reset()
         self.app = Flask("litellm_plugin.sandbox.backstage", static_folder=None)

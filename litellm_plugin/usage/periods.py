@@ -63,15 +63,25 @@ class Reports:
         def load() -> Json:
             if not (self._cache.seconds and days and start < unfinished <= end):
                 return usage.report(_pages(ask, start, end))
-            past = self._cache.entry((*key, start, unfinished, "over"), tags, seconds=KEPT)
-            if past.value is not None:
-                return usage.merged(usage.report(_pages(ask, unfinished, end)), past.value)
-            pages = _pages(ask, start, end)
-            if (parts := usage.parts(pages, unfinished)) is None:
-                return usage.report(pages)
-            newer, older = parts
-            past.keep(older, usage.rows(older))
-            return usage.merged(newer, older)
+            whole: list[Any] | None = None  # the pages of the whole period, if they were read
+            newer: Json | None = None
+
+            def past() -> Json | None:
+                nonlocal whole, newer
+                whole = _pages(ask, start, end)
+                newer, older = usage.parts(whole, unfinished) or (None, None)
+                return older
+
+            older = self._cache.read(
+                (*key, start, unfinished, "past"),
+                tags,
+                past,
+                seconds=KEPT,
+                weight=lambda report: usage.rows(report) if report else 1,
+            )
+            if older is None:  # the days can't be told apart
+                return usage.report(_pages(ask, start, end) if whole is None else whole)
+            return usage.merged(newer or usage.report(_pages(ask, unfinished, end)), older)
 
         return self._cache.read(
             (*key, start, end),

@@ -34,50 +34,6 @@ def test_a_read_is_repeated_until_its_time_is_over(
     assert cache.read(("k",), ("s",), source) == "second"
 
 
-def test_nobody_is_answered_from_another_ones_snapshot(
-    shared: StampTable, clock: Clock, source: Source
-) -> None:
-    cache = _worker(shared, clock)
-    cache.read(("account", "alice", "x"), ("s",), source)
-    source.value = "bob's"
-    assert cache.read(("account", "bob", "x"), ("s",), source) == "bob's"
-
-
-def test_a_write_is_seen_by_every_worker_of_a_master(
-    shared: StampTable, clock: Clock, source: Source
-) -> None:
-    workers = [_worker(shared, clock) for _ in range(3)]
-    for worker in workers:
-        worker.read(("k",), ("s", "t"), source)
-    with workers[0].invalidating("t"):
-        source.value = "second"
-    assert [worker.read(("k",), ("s", "t"), source) for worker in workers] == ["second"] * 3
-
-
-def test_a_read_that_began_before_a_write_is_not_kept(
-    shared: StampTable, clock: Clock, source: Source
-) -> None:
-    one, other = _worker(shared, clock), _worker(shared, clock)
-
-    def overtaken() -> object:
-        before = source()
-        other.invalidate("s")
-        source.value = "second"
-        return before
-
-    assert one.read(("k",), ("s",), overtaken) == "first"
-    assert one.read(("k",), ("s",), source) == "second"
-
-
-def test_a_failed_write_makes_forget_too(shared: StampTable, clock: Clock, source: Source) -> None:
-    cache = _worker(shared, clock)
-    cache.read(("k",), ("s",), source)
-    with pytest.raises(UpstreamError), cache.invalidating("s"):
-        raise UpstreamError("broke off")
-    cache.read(("k",), ("s",), source)
-    assert source.reads == 2
-
-
 def test_a_fresh_read_asks_in_any_case(shared: StampTable, clock: Clock, source: Source) -> None:
     cache = _worker(shared, clock)
     cache.read(("k",), ("s",), source)

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from litellm_plugin.cache import redis
-from litellm_plugin.cache.entry import TierUnavailableError
 from litellm_plugin.cache.redis import RedisTier, connect
 from litellm_plugin.cache.sealed import MAX_BYTES, Seal
 from litellm_plugin.cache.stamps import StampTable
@@ -281,20 +280,6 @@ def test_a_silent_redis_costs_one_request_in_a_while_its_time(
     clock.now += circuit_breaker.PAUSE
     source.value = "second"
     assert [read(one, source), read(worker("b"), source)] == ["second"] * 2
-
-
-def test_only_one_request_at_a_time_tries_a_redis_that_was_away(
-    worker: Worked, server: RedisServer, source: Source, clock: Clock
-) -> None:
-    one = worker()
-    server.kill()
-    with pytest.raises(TierUnavailableError):
-        one.tier.look_up("k", (), ())
-    clock.now += circuit_breaker.PAUSE
-    tries = [one.tier._breaker.admits() for _ in range(3)]
-    assert tries == [True, False, False]
-    clock.now += circuit_breaker.PAUSE
-    assert one.tier._breaker.admits()
 
 
 def test_an_outage_is_two_lines_in_the_log(

@@ -50,32 +50,6 @@ def test_those_who_arrive_together_share_one_call(
     assert call.times == 1
 
 
-def test_a_joined_call_fails_for_all(pool: ThreadPoolExecutor, joined: threading.Semaphore) -> None:
-    flights, call = SingleFlight(), Call(ValueError("no"))
-    futures = [pool.submit(flights.share, "k", call) for _ in range(2)]
-    assert joined.acquire(timeout=WAIT)
-    call.let_go.set()
-    for future in futures:
-        with pytest.raises(ValueError, match="no"):
-            future.result(WAIT)
-    assert call.times == 1
-
-
-def test_those_who_share_a_failure_have_errors_of_their_own(
-    pool: ThreadPoolExecutor, joined: threading.Semaphore
-) -> None:
-    flights, call = SingleFlight(), Call(UpstreamError("no", answered=429, param="x"))
-    futures = [pool.submit(flights.share, "k", call) for _ in range(3)]
-    for _ in range(2):
-        assert joined.acquire(timeout=WAIT)
-    call.let_go.set()
-    errors = [future.exception(WAIT) for future in futures]
-    assert len(set(map(id, errors))) == 3
-    for error in errors:
-        assert isinstance(error, UpstreamError)
-        assert (error.message, error.answered, error.param) == ("no", 429, "x")
-
-
 class Refused(PluginError):
     """An error whose constructor takes other things than its message."""
 
@@ -84,17 +58,29 @@ class Refused(PluginError):
         self.who = who
 
 
-def test_an_error_whose_constructor_takes_something_else_arrives_as_it_is(
-    pool: ThreadPoolExecutor, joined: threading.Semaphore
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no"),
+        UpstreamError("no", answered=429, param="x"),
+        Refused(who="bob", email="b@example.com"),
+    ],
+    ids=repr,
+)
+def test_each_who_shares_a_failure_has_an_error_like_the_leaders(
+    pool: ThreadPoolExecutor, joined: threading.Semaphore, error: Exception
 ) -> None:
-    flights, call = SingleFlight(), Call(Refused(who="bob", email="b@example.com"))
-    futures = [pool.submit(flights.share, "k", call) for _ in range(2)]
-    assert joined.acquire(timeout=WAIT)
+    flights, call = SingleFlight(), Call(error)
+    futures = [pool.submit(flights.share, "k", call) for _ in range(3)]
+    for _ in range(2):
+        assert joined.acquire(timeout=WAIT)
     call.let_go.set()
-    for future in futures:
-        error = future.exception(WAIT)
-        assert type(error) is Refused
-        assert (error.who, str(error)) == ("bob", "bob came with b@example.com")
+    errors = [future.exception(WAIT) for future in futures]
+    assert call.times == 1
+    assert len(set(map(id, errors))) == 3
+    for own in errors:
+        assert type(own) is type(error)
+        assert (str(own), vars(own)) == (str(error), vars(error))
 
 
 def within(seconds: float, call: Callable[[], object]) -> object:

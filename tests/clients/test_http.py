@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -102,28 +103,18 @@ class TestAsking:
 
         assert server.received[0].target == "/by-name/user/a%2Fb/j%40x%20y"
 
-    def test_a_body_is_sent_as_json(self, serve: Serve, upstream: Upstream) -> None:
+    @pytest.mark.parametrize("body", [{"alias": "ü", "models": []}, {}, None])
+    def test_a_body_is_sent_as_json(
+        self, serve: Serve, upstream: Upstream, body: dict[str, Any] | None
+    ) -> None:
         server = serve()
 
-        upstream.request("POST", server.url, body={"alias": "ü", "models": []})
+        upstream.request("POST", server.url, body=body)
 
         asked = server.received[0]
-        assert asked.headers["content-type"] == "application/json"
-        assert json.loads(asked.body) == {"alias": "ü", "models": []}
-
-    def test_an_empty_object_is_a_body_too(self, serve: Serve, upstream: Upstream) -> None:
-        server = serve()
-
-        upstream.request("POST", server.url, body={})
-
-        assert server.received[0].body == b"{}"
-
-    def test_without_a_body_no_type_is_named(self, serve: Serve, upstream: Upstream) -> None:
-        server = serve()
-
-        upstream.request("GET", server.url)
-
-        assert "content-type" not in server.received[0].headers
+        kind = None if body is None else "application/json"
+        assert asked.headers.get("content-type") == kind
+        assert (json.loads(asked.body) if asked.body else None) == body
 
     def test_an_id_that_no_url_can_hold_is_not_sent(self, serve: Serve, upstream: Upstream) -> None:
         server = serve()
@@ -353,6 +344,7 @@ def lines_of(name: bytes) -> Iterator[bytes]:
 
 
 DRIPS: dict[str, Script] = {
+    "silence": Peer.wait_until_gone,
     "status line": lambda peer: peer.drip([b"HTTP/1.1 200 ", *[b"O"] * 500]),
     "headers": lambda peer: peer.drip([b"HTTP/1.1 200 OK\r\n", *lines_of(b"X")]),
     "100 again and again": lambda peer: peer.drip(
@@ -393,14 +385,6 @@ class TestTimeouts:
             error = refusal(impatient, server.url)
 
         assert (str(error), error.sent) == ("LiteLLM did not answer in time", True)
-        assert server.all_closed()
-
-    def test_silence_ends_with_the_whole_call(self, serve: Serve, hurried: Upstream) -> None:
-        server = serve(Peer.wait_until_gone)
-
-        with at_least(SHORT):
-            refusal(hurried, server.url)
-
         assert server.all_closed()
 
     @pytest.mark.parametrize("drip", DRIPS.values(), ids=DRIPS)
@@ -759,33 +743,33 @@ class TestTls:
         assert not refusal(upstream, server.url).sent
         assert "none.pem" in caplog.text
 
-    def test_the_environments_authorities_are_not_trusted(
-        self, serve: Serve, tls: ssl.SSLContext, certificate: Path, upstream: Upstream,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-
-        assert not refusal(upstream, serve(tls=tls).url).sent
-
-    def test_the_environments_authorities_are_trusted_where_configured(
+    @pytest.mark.parametrize(
+        ("bundle", "ca_file", "trusting", "trusted"),
+        [
+            ("both.pem", None, False, False),
+            ("both.pem", None, True, True),
+            ("none.pem", "both.pem", True, True),
+        ],
+        ids=["not configured", "configured", "beaten by caFile"],
+    )
+    def test_the_environments_authorities_count_where_configured(
         self, serve: Serve, tls: ssl.SSLContext, certificate: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        monkeypatch: pytest.MonkeyPatch, bundle: str, ca_file: str | None, *,
+        trusting: bool, trusted: bool,
     ) -> None:  # fmt: skip
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-        trusting = Upstream("LiteLLM", timeouts=Timeouts(), trust_environment=True)
-
-        assert trusting.request("GET", serve(tls=tls).url).ok
-
-    def test_the_configured_authority_beats_the_environments(
-        self, serve: Serve, tls: ssl.SSLContext, certificate: Path, tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "none.pem"))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.with_name(bundle)))
         upstream = Upstream(
-            "LiteLLM", timeouts=Timeouts(), trust_environment=True, ca_file=certificate
+            "LiteLLM",
+            timeouts=Timeouts(),
+            trust_environment=trusting,
+            ca_file=certificate.with_name(ca_file) if ca_file else None,
         )
+        url = serve(tls=tls).url
 
-        assert upstream.request("GET", serve(tls=tls).url).ok
+        if trusted:
+            assert upstream.request("GET", url).ok
+        else:
+            assert not refusal(upstream, url).sent
 
     @pytest.mark.parametrize("limits", [Timeouts(connect=SHORT), Timeouts(total=SHORT)])
     def test_a_handshake_that_does_not_come_about_ends_the_call(self, limits: Timeouts) -> None:

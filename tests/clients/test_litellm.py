@@ -14,7 +14,7 @@ import requests
 from requests_mock import ANY, Mocker
 from requests_mock.request import _RequestObjectProxy as Sent
 
-from litellm_plugin.clients import deadline, http
+from litellm_plugin.clients import deadline
 from litellm_plugin.clients import litellm as module
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import (
@@ -154,21 +154,17 @@ class TestWhatIsSent:
         assert (asked.json() if asked.body else None) == body
         assert asked.headers["Authorization"] == f"Bearer {MASTER_KEY}"
 
-    def test_a_member_has_no_budget_unless_it_is_given(
-        self, client: LiteLLM, requests_mock: Mocker
+    @pytest.mark.parametrize("budget", [None, 0.0])
+    def test_a_member_has_a_budget_only_where_it_is_given(
+        self, client: LiteLLM, requests_mock: Mocker, budget: float | None
     ) -> None:
         requests_mock.post(f"{BASE}/team/member_add", json={})
 
-        client.add_member("t1", "bob", None)
+        client.add_member("t1", "bob", budget)
 
-        assert "max_budget_in_team" not in requests_mock.request_history[0].json()
-
-    def test_a_budget_of_nothing_is_a_budget(self, client: LiteLLM, requests_mock: Mocker) -> None:
-        requests_mock.post(f"{BASE}/team/member_add", json={})
-
-        client.add_member("t1", "bob", 0.0)
-
-        assert requests_mock.request_history[0].json()["max_budget_in_team"] == 0.0
+        body = requests_mock.request_history[0].json()
+        assert body.get("max_budget_in_team") == budget
+        assert ("max_budget_in_team" in body) == (budget is not None)
 
     @pytest.mark.parametrize("name", CALLS)
     def test_the_key_does_not_follow_a_redirect(
@@ -704,10 +700,6 @@ class TestTeamDetails:
         assert client.teams(["t1"]) == [("t1", {"team_id": "t1"})]
         assert client.team("t1") == {"team_id": "t1"}
         assert len(pauses) == 2 * (READ_ATTEMPTS - 1)
-        assert all(
-            http.FIRST_PAUSE * 2**turn / 2 <= pause <= http.FIRST_PAUSE * 2**turn
-            for turn, pause in enumerate(pauses[: READ_ATTEMPTS - 1])
-        )
 
     def test_a_lasting_failure_leaves_the_team_out(
         self, client: LiteLLM, requests_mock: Mocker, pauses: list[float]
@@ -736,14 +728,6 @@ class TestTeamDetails:
         assert client.teams(["t1"]) == []
         assert error_of(client, "team").answered == status
         assert (len(requests_mock.request_history), pauses) == (2, [])
-
-    def test_a_failure_that_took_long_is_not_tried_again(
-        self, client: LiteLLM, requests_mock: Mocker
-    ) -> None:
-        requests_mock.get(f"{BASE}/team/info", exc=requests.ReadTimeout)
-
-        assert client.teams(["t1"]) == []
-        assert len(requests_mock.request_history) == 1
 
     def test_the_deadline_holds_side_by_side_too(
         self, client: LiteLLM, requests_mock: Mocker
@@ -846,15 +830,11 @@ class TestActivity:
             ask()
         assert len(requests_mock.request_history) == 2  # the aggregated answer and page 1
 
-    @pytest.mark.parametrize("whose", ["user", "team"])
-    def test_the_aggregated_answer_is_enough(
-        self, client: LiteLLM, requests_mock: Mocker, whose: str
-    ) -> None:
+    def test_the_aggregated_answer_is_enough(self, client: LiteLLM, requests_mock: Mocker) -> None:
         body = {"results": [], "metadata": {"api_key_limit": 100, "total_api_keys": 100}}
-        requests_mock.get(f"{BASE}/{whose}/daily/activity/aggregated", json=body)
+        requests_mock.get(ANY, json=body)
 
-        ask = client.user_activity if whose == "user" else client.team_activity
-        assert ask("bob", *DAYS) == [body]
+        assert client.user_activity("bob", *DAYS) == client.team_activity("t1", *DAYS) == [body]
 
     def test_an_aggregated_answer_without_all_keys_is_not(
         self, client: LiteLLM, requests_mock: Mocker
