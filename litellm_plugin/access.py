@@ -51,11 +51,7 @@ class Permission(Enum):
 class Access:
     """Decides what a caller may do.
 
-    Args:
-        settings: All settings: groups, switches, ``permission.enabled``.
-        permissions: Client of Backstage's permission API.
-        cache: Keeps decisions for a few seconds.
-        on_behalf_of: Returns the token with which the permission API is asked about a user.
+    ``on_behalf_of`` returns the token with which the permission API is asked about a user.
     """
 
     def __init__(
@@ -120,11 +116,7 @@ class Access:
             return False
 
     def auditor(self, caller: Caller, what: str) -> UserPrincipal:
-        """Return the caller as a member of the audit group.
-
-        Args:
-            caller: The caller.
-            what: What the caller asks for, in the words of the error.
+        """Return the caller as a member of the audit group; the error names ``what`` is refused.
 
         Raises:
             NotAuthenticated: The caller is a service.

@@ -18,11 +18,7 @@ NO_ROLES = "No litellm.provisioning.roles configured — every group receives th
 
 
 def page(litellm: LiteLLM, query: Mapping[str, str]) -> Any:
-    """Return a page of the audit log.
-
-    Args:
-        litellm: The client.
-        query: ``page`` and ``page_size``, whole numbers from 1, and :data:`FILTERS`.
+    """Return a page of the audit log, by ``page``, ``page_size`` and :data:`FILTERS`.
 
     Raises:
         BadRequest: ``page`` or ``page_size`` is no such number, or LiteLLM refused a value.

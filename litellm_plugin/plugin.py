@@ -169,7 +169,9 @@ def build(
         if user.token is not None:
             return user.token
         if user.limited_token is None:
-            raise BackstageUnavailable("The caller's token can't be passed on to Backstage")
+            raise BackstageUnavailable(
+                "Your sign-in can't be passed on to Backstage; reload the page"
+            )
         return tokens.issue("permission", obo=user.limited_token, not_after=user.expires_at)
 
     catalog = Catalog(backstage, settings.discovery, catalog_token)
@@ -193,7 +195,7 @@ def build(
     users = Users(litellm, cache, reports, settings, owners, utc_now)
     teams = Teams(litellm, cache, reports, users, access, settings.display)
     models = Models(litellm, cache)
-    policies = KeyPolicies(settings, directory, models, cache, utc_now)
+    policies = KeyPolicies(settings, directory, models)
     undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
     keys = Keys(
         litellm, cache, users, teams, settings.key_generation, policies, undelivered, utc_now

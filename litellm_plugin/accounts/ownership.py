@@ -1,8 +1,8 @@
-"""Whose an account of LiteLLM is, where several people may take it for theirs.
+"""Ownership of LiteLLM accounts that several people may take for theirs.
 
-A person's LiteLLM id is made of their name alone, so that people of several namespaces, or
-whose user names differ behind the "@" only, come to the same one. What tells them apart is
-the record that provisioning leaves in the account: whom it was made for.
+A person's LiteLLM id is made of the user name alone, so people of several namespaces, or with
+user names that differ only behind the "@", have the same id. The record that provisioning
+writes into the account's metadata names the person whom the account was created for.
 """
 
 from __future__ import annotations
@@ -20,24 +20,27 @@ from litellm_plugin.shapes import picked
 
 log = logging.getLogger(__name__)
 
-# Everything else may do more at LiteLLM than use keys and look at its own.
+# Users with other roles may do more at LiteLLM than use keys and read their own data.
 PLAIN_ROLES = (None, "", "internal_user", "internal_user_viewer")
 
 _RECORD = ("backstage_entity", "backstage_email")  # of the metadata that provisioning writes
 
-MAX_TOLD = 10_000  # accounts
+MAX_LOGGED = 10_000  # accounts
 
-SHARED = "This LiteLLM account may be somebody else's"
+SHARED = "This LiteLLM account may be somebody else's; ask an administrator of LiteLLM whose it is"
 SHARED_HINT = (
     "Several people of the catalog come to the same LiteLLM id, and it is not known whose it is."
     " An administrator of LiteLLM can tell: the entity ref of the person belongs into the"
     ' metadata of the LiteLLM user, as "backstage_entity".'
 )
-TAKEN = "Your e-mail address belongs to a LiteLLM account that can't be used for you"
+TAKEN = (
+    "Your e-mail address belongs to a LiteLLM account that can't be used for you; ask an"
+    " administrator of LiteLLM"
+)
 
 
 class IdentityRefused(Conflict):
-    """It is not certain that an account is the caller's."""
+    """An account may be another person's than the caller's."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message, hint=hint, provisioning=True)
@@ -45,11 +48,11 @@ class IdentityRefused(Conflict):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What a token of the bridge calls a person.
+    """The names of a person in a token of the bridge.
 
     Attributes:
         names: User name and e-mail, in lower case.
-        cut: Whether the LiteLLM id leaves something of the user name out: what is behind "@".
+        cut: Whether the LiteLLM id drops a part of the user name: what is behind "@".
     """
 
     names: frozenset[str]
@@ -57,15 +60,15 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimant:
-    """A person who is to be served by an account.
+class Owner:
+    """A person as the owner of an account.
 
     Attributes:
-        own_id: The LiteLLM id that is made of their name.
-        ref: Their entity ref, in lower case; of people who come by the bridge the one that
-            their user name has in the default namespace.
-        email: Asks the catalog for their e-mail; None where it has none.
-        login: How they came by the bridge, or None.
+        own_id: The LiteLLM id that is made of the person's name.
+        ref: Entity ref, in lower case; for a user of the bridge, the ref that the user name has
+            in the default namespace.
+        email: Reads the e-mail from the catalog; None where the catalog has none.
+        login: Names from a token of the bridge; None for users of Backstage.
     """
 
     own_id: str
@@ -74,139 +77,134 @@ class Claimant:
     login: Login | None = None
 
 
+def _taken(owner: Owner, ids: list[str], why: str) -> IdentityRefused:
+    log.warning(
+        "the LiteLLM accounts %r have the e-mail of %s and are not used: %s",
+        ids[:5],
+        owner.ref,
+        why,
+    )
+    hint = f"{why} An administrator of LiteLLM can create the user {owner.own_id} for you."
+    return IdentityRefused(TAKEN, hint)
+
+
 class AccountOwners:
-    """Tells accounts that are the claimant's from those that may be somebody else's.
+    """Decides whether an account is a person's.
 
     Args:
-        directory: Knows the catalog.
-        refuse: Whether to refuse what is not certain; else it is only logged, as the original
-            has no such question.
+        directory: Finds people in the catalog.
+        refuse: Whether to refuse an account that may be another person's; else a warning is
+            logged, and the account is used as by the original.
     """
 
     def __init__(self, directory: Directory, *, refuse: bool) -> None:
         self.refuse = refuse
         self._directory = directory
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
-    def settle(self, claimant: Claimant | None, account: Account) -> Account:
-        """Return an account that was found by the claimant's own id.
+    def confirmed(self, owner: Owner | None, account: Account) -> Account:
+        """Return an account that was found by the owner's LiteLLM id.
 
-        Args:
-            claimant: Whose it should be; None for a service, which names ids and no people.
-            account: It.
+        ``owner`` is None for a service, which names ids and no people.
 
         Raises:
-            IdentityRefused: It may be somebody else's.
-            BackstageUnavailable: The catalog would have to tell.
+            IdentityRefused: The account may be another person's.
+            BackstageUnavailable: The catalog can't be read, and the decision depends on it.
         """
-        if claimant is None:
+        if owner is None:
             return account
         try:
-            doubt = _doubt(claimant, account)
+            doubt = _doubt(owner, account)
         except BackstageUnavailable:
             if self.refuse:
                 raise
             return account
         if doubt:
-            self._note(claimant, account.user_id, doubt)
+            self._warn(owner, account.user_id, doubt)
         if self.refuse:
             if doubt:
                 raise IdentityRefused(SHARED, SHARED_HINT)
-            if claimant.login or made_for(account) != claimant.ref:
-                self.refuse_shared_id(claimant)
+            if owner.login or made_for(account) != owner.ref:
+                self.refuse_shared_id(owner)
         return account
 
-    def refuse_shared_id(self, claimant: Claimant | None) -> None:
-        """Refuse an id that several people of the catalog come to, where that is to be refused.
+    def refuse_shared_id(self, owner: Owner | None) -> None:
+        """Refuse an id that several people of the catalog have, if configured.
 
         Raises:
-            IdentityRefused: They do.
-            BackstageUnavailable: The catalog can't be asked.
+            IdentityRefused: Several people have the id.
+            BackstageUnavailable: The catalog can't be read.
         """
-        if claimant is None or not self.refuse:
+        if owner is None or not self.refuse:
             return
-        people = self._directory.of_id(claimant.own_id)
-        if claimant.login:
+        people = self._directory.of_id(owner.own_id)
+        if owner.login:
             # Another case of letters is another account of LiteLLM.
-            other_case = any(person.user_id != claimant.own_id for person in people)
+            other_case = any(person.user_id != owner.own_id for person in people)
             shared = len(people) > 1 or other_case
         else:
-            shared = any(person.ref != claimant.ref for person in people)
+            shared = any(person.ref != owner.ref for person in people)
         if shared:
             refs = ", ".join(sorted(person.ref for person in people))
-            self._note(claimant, claimant.own_id, f"its id is that of {refs}")
+            self._warn(owner, owner.own_id, f"its id is that of {refs}")
             raise IdentityRefused(SHARED, SHARED_HINT)
 
-    def by_email(self, claimant: Claimant, rows: Sequence[Mapping[str, Any]]) -> str:
-        """Return the id of the account that has the claimant's e-mail.
+    def by_email(self, owner: Owner, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Return the id of the account with the owner's e-mail.
 
-        Args:
-            claimant: Who has that e-mail in the catalog.
-            rows: LiteLLM's users with that e-mail, one at least.
+        ``rows`` are LiteLLM's users with that e-mail, at least one.
 
         Raises:
-            IdentityRefused: It is not certain that it is theirs.
-            BackstageUnavailable: The catalog can't be asked.
+            IdentityRefused: The account may be another person's.
+            BackstageUnavailable: The catalog can't be read.
         """
-        email = claimant.email() or ""
         ids = [str(row.get("user_id")) for row in rows]
-        if [person.ref for person in self._directory.with_email(email)] != [claimant.ref]:
-            raise self._taken(claimant, ids, "The catalog does not have it for one person alone.")
+        people = self._directory.with_email(owner.email() or "")
+        if [person.ref for person in people] != [owner.ref]:
+            raise _taken(owner, ids, "The catalog does not have it for one person alone.")
         if len(rows) > 1:
-            raise self._taken(claimant, ids, "Several LiteLLM accounts have it.")
-        if any(person.ref != claimant.ref for person in self._directory.of_id(ids[0])):
-            raise self._taken(claimant, ids, "The id of that account is that of somebody else.")
+            raise _taken(owner, ids, "Several LiteLLM accounts have it.")
+        if any(person.ref != owner.ref for person in self._directory.of_id(ids[0])):
+            raise _taken(owner, ids, "The id of that account is that of somebody else.")
         return ids[0]
 
-    def accept(self, claimant: Claimant, account: Account) -> Account:
-        """Return an account that was found by the claimant's e-mail.
+    def accept(self, owner: Owner, account: Account) -> Account:
+        """Return an account that was found by the owner's e-mail.
 
         Raises:
-            IdentityRefused: It was made for somebody else.
+            IdentityRefused: The account was created for another person.
         """
-        recorded = made_for(account)
-        if recorded is not None and recorded != claimant.ref:
-            raise self._taken(claimant, [account.user_id], "That account was made for another.")
+        if made_for(account) not in {None, owner.ref}:
+            raise _taken(owner, [account.user_id], "That account was made for another.")
         return account
 
-    def _taken(self, claimant: Claimant, ids: list[str], why: str) -> IdentityRefused:
-        log.warning(
-            "the LiteLLM accounts %r have the e-mail of %s and are not used: %s",
-            ids[:5],
-            claimant.ref,
-            why,
-        )
-        hint = f"{why} An administrator of LiteLLM can create the user {claimant.own_id} for you."
-        return IdentityRefused(TAKEN, hint)
-
-    def _note(self, claimant: Claimant, user_id: str, doubt: str) -> None:
+    def _warn(self, owner: Owner, user_id: str, doubt: str) -> None:
         """Log a doubt, once for each person and account."""
-        name = (claimant.ref, user_id)
-        if name in self._told:
+        name = (owner.ref, user_id)
+        if name in self._logged:
             return
-        if len(self._told) >= MAX_TOLD:
-            self._told.clear()
-        self._told.add(name)
+        if len(self._logged) >= MAX_LOGGED:
+            self._logged.clear()
+        self._logged.add(name)
         log.warning(
             "the LiteLLM account %r is not certain to be that of %s%s: %s",
             user_id,
-            claimant.ref,
-            " (bridge)" if claimant.login else "",
+            owner.ref,
+            " (bridge)" if owner.login else "",
             doubt,
         )
 
 
 def made_for(account: Account) -> str | None:
-    """Return whom an account was made for: an entity ref, or what else provisioning knew."""
+    """Return the entity ref, or other name, of the person an account was created for."""
     recorded = _record(account).get("backstage_entity")
     return recorded.lower() if isinstance(recorded, str) and recorded else None
 
 
 def is_administrator(account: Account) -> bool:
-    """Tell whether an account may do more at LiteLLM than use keys and look at its own.
+    """Tell whether a user may do more at LiteLLM than use keys and read their own data.
 
-    Args:
-        account: As ``LiteLLM.whole_account`` returns it, with roles in organizations.
+    ``account`` is what ``LiteLLM.whole_account`` returns, with roles in organizations.
     """
     memberships = account.info.get("organization_memberships") or []
     roles = [
@@ -217,7 +215,7 @@ def is_administrator(account: Account) -> bool:
 
 
 def owner_fields(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a user's row tells whose it is, and what they may do."""
+    """Return the fields of a user's row that decide ownership and rights."""
     metadata = info.get("metadata")
     return {
         "user_role": info.get("user_role"),
@@ -226,9 +224,9 @@ def owner_fields(info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same_email(one: Any, other: Any) -> bool:
-    """Tell whether two e-mails are one to LiteLLM, which does not look at case and blanks.
+    """Tell whether two e-mails are the same to LiteLLM: whatever their case and blanks.
 
-    Of letters beyond ASCII nobody knows what another server takes for the same.
+    The case of letters beyond ASCII counts, since servers differ about it.
     """
     if not isinstance(one, str) or not isinstance(other, str):
         return False
@@ -239,26 +237,26 @@ def same_email(one: Any, other: Any) -> bool:
 
 
 def is_email(text: str | None) -> bool:
-    """Tell whether a text may be somebody's e-mail."""
+    """Tell whether a text may be an e-mail address."""
     if text is None or any(char.isspace() or char == "," for char in text):
         return False
     local, at, domain = text.rpartition("@")
     return bool(local and at and domain)
 
 
-def _doubt(claimant: Claimant, account: Account) -> str | None:
-    """Tell why an account may be somebody else's, by what its own record says."""
+def _doubt(owner: Owner, account: Account) -> str | None:
+    """Return why an account may be another person's, by its own record; None where it fits."""
     recorded = made_for(account)
     ref = split_ref(recorded) if recorded else None
-    if claimant.login is None:
+    if owner.login is None:
         if ref is not None:
-            return None if recorded == claimant.ref else f"it was made for {recorded}"
-        return _other_email(account, lambda: frozenset(filter(None, (claimant.email(),))))
-    if ref is not None and ref[2] != claimant.ref.rpartition("/")[2]:
+            return None if recorded == owner.ref else f"it was made for {recorded}"
+        return _other_email(account, lambda: frozenset(filter(None, (owner.email(),))))
+    if ref is not None and ref[2] != owner.ref.rpartition("/")[2]:
         return f"it was made for {recorded}"
-    if ref is None or claimant.login.cut:
-        names = claimant.login.names
-        return _other_email(account, lambda: names, certain=claimant.login.cut)
+    if ref is None or owner.login.cut:
+        names = owner.login.names
+        return _other_email(account, lambda: names, certain=owner.login.cut)
     return None
 
 

@@ -12,7 +12,7 @@ from litellm_plugin import fields, shapes
 from litellm_plugin.accounts.caller import Caller, not_reserved
 from litellm_plugin.accounts.ownership import (
     AccountOwners,
-    Claimant,
+    Owner,
     is_administrator,
     is_email,
     owner_fields,
@@ -21,7 +21,7 @@ from litellm_plugin.accounts.ownership import (
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
-from litellm_plugin.config.settings import Settings, UserDefaults
+from litellm_plugin.config.settings import LLM_API, Settings
 from litellm_plugin.errors import Forbidden, NotFound, PluginError, UpstreamError
 from litellm_plugin.observability import journal, metrics
 from litellm_plugin.redaction import redact
@@ -31,36 +31,36 @@ from litellm_plugin.usage.periods import Reports
 log = logging.getLogger(__name__)
 
 MAX_ADOPTED = 10_000
+LLM_API_ONLY = "key_type must be llm_api for an administrator of LiteLLM"
 MAX_HINT = 500  # characters of LiteLLM's text that a hint repeats
 SERVICE_CREATES_NOBODY = (
     "A service creates nobody here: GET /user/info?user_id= does, and so does the user's first"
     " visit, where litellm.provisioning.enabled is true"
 )
 
-# How long it is remembered which account has an e-mail, in seconds. What would speak against
-# using that account is looked at each time, but for what the catalog says.
+# TTL in seconds of the LiteLLM id that has an e-mail. The account's own record is checked on
+# each use.
 BY_EMAIL = 300.0
 
-# What depends on any team; changing one is rare, and so is everybody's reading anew.
-TEAMS = "teams"
+TEAMS = "teams"  # the tag of what depends on any team
 
 
 def user_tag(user_id: str) -> str:
-    """Return the tag of what depends on one user's own row."""
+    """Return the cache tag of one user's own row."""
     return f"user:{user_id}"
 
 
 def keys_tag(user_id: str) -> str:
-    """Return the tag of what depends on the virtual keys of one user."""
+    """Return the cache tag of what depends on one user's virtual keys."""
     return f"keys:{user_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What Backstage knows of a person to be provisioned.
+    """A person to be provisioned.
 
     Attributes:
-        source: Entity ref, or whatever else names the person.
+        source: Entity ref, or another name of the person.
         groups: Entity refs of the groups that decide the role.
     """
 
@@ -72,12 +72,12 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """How to ask for an account.
+    """How to read an account.
 
     Attributes:
         reader: The caller's name; part of the cache key, so that callers share no entries.
-        fresh: Whether it must be as it is right now.
-        stale: Called with the age of an answer from before LiteLLM went down.
+        fresh: Use no cached answer, because a write depends on the account.
+        stale: As for ``Cache.read``.
     """
 
     reader: str
@@ -105,17 +105,7 @@ class ProvisioningFailed(PluginError):
 
 
 class Users:
-    """Finds LiteLLM users and provisions them.
-
-    Args:
-        litellm: The client.
-        cache: The cache.
-        reports: Of usage.
-        settings: What a new user gets, whether there are new users at all, and which ids are
-            nobody's.
-        owners: Tells whether an account is the caller's.
-        now: The present time, in UTC.
-    """
+    """Finds LiteLLM users, and creates them on their first visit."""
 
     def __init__(
         self,
@@ -127,7 +117,7 @@ class Users:
         now: Clock,
     ) -> None:
         self._owners = owners
-        self._adopted: set[str] = set()  # own ids of whom this worker has found by e-mail
+        self._adopted: set[str] = set()  # ids whose account this worker has found by e-mail
         self._litellm = litellm
         self._cache = cache
         self._reports = reports
@@ -136,148 +126,136 @@ class Users:
         self._now = now
 
     def find(self, caller: Caller, *, fresh: bool = False) -> Account | None:
-        """Return the caller's account, or None; creates nobody.
+        """Return the caller's account, or None; creates no user.
 
         Args:
-            caller: Whose.
-            fresh: Whether it must be as it is right now, because a write depends on it.
+            caller: The owner.
+            fresh: Use no cached answer, because a write depends on the account.
+
+        Raises:
+            IdentityRefused: The account may be another person's.
         """
         user_id = caller.litellm_id
         if not user_id:
             return None
-        asking = _Asking(caller.name, fresh=fresh)
-        who = claimant_of(caller)
+        asking, owner = _Asking(caller.name, fresh=fresh), owner_of(caller)
         account = self._look_up(user_id, asking)
         if account is not None:
-            return self._owners.settle(who, account)
-        if who is None or not self._looks_by_email(user_id):
+            return self._owners.confirmed(owner, account)
+        if owner is None or not self._looks_by_email(user_id):
             return None
-        return self._by_email(who, asking)
+        return self._by_email(owner, asking)
 
     def as_it_is(self, user_id: str, reader: str) -> Account | None:
-        """Return an account by LiteLLM id as it is right now, or None; creates nobody.
-
-        Args:
-            user_id: LiteLLM's id.
-            reader: As for :meth:`account_of`.
-        """
+        """Return an account by LiteLLM id, read fresh, or None; creates no user."""
         return self._look_up(user_id, _Asking(reader, fresh=True))
 
     def account(self, caller: Caller, *, fresh: bool = False, for_service: bool = False) -> Account:
-        """Return the caller's account, created if need be.
+        """Return the caller's account, created on the first visit.
 
         Args:
-            caller: Whose.
-            fresh: Whether it must be as it is right now, because a write depends on it.
-            for_service: Whether the user that a service names is created, too.
+            caller: The owner.
+            fresh: As for :meth:`find`.
+            for_service: Whether to create the user that a service names, too.
 
         Raises:
-            NotFound: There is none, and it is not created; or the caller is a service that
-                names nobody.
-            ProvisioningFailed: LiteLLM refused.
-            BackstageUnavailable: The role can't be decided without the catalog.
+            IdentityRefused: The account may be another person's.
+            NotFound: There is no account, and none is created; or a service names no user.
+            ProvisioningFailed: LiteLLM refused to create the user.
+            BackstageUnavailable: The catalog can't be read, and the role depends on it.
         """
         user_id = caller.litellm_id
         if not user_id:
             raise self._not_found("No user identity could be resolved from the request.")
         asking = _Asking(caller.name, fresh=fresh, stale=caller.note_stale)
-        who, before = claimant_of(caller), self._cache.stamps(user_tag(user_id))
+        owner, before = owner_of(caller), self._cache.stamps(user_tag(user_id))
         account = self._look_up(user_id, asking)
         if account is not None:
-            return self._owners.settle(who, account)
-        if who is None and not for_service:
+            return self._owners.confirmed(owner, account)
+        if owner is None and not for_service:
             raise self._not_found(SERVICE_CREATES_NOBODY)
-        return self._first_visit(user_id, who, lambda: profile_of(caller), asking, before)
+        return self._first_visit(user_id, owner, lambda: profile_of(caller), asking, before)
 
     def account_of(
-        self,
-        who: Claimant,
-        profile: Callable[[], Profile],
-        *,
-        reader: str,
-        fresh: bool = False,
+        self, owner: Owner, profile: Callable[[], Profile], *, reader: str, fresh: bool = False
     ) -> Account:
-        """Return somebody's account, created with ``profile`` if need be.
+        """Return the account of a person who need not be the caller; raises as :meth:`account`.
 
         Args:
-            who: Whose; not necessarily the caller's.
-            profile: Tells who a new user is.
+            owner: The person.
+            profile: Returns what a new user is created with.
             reader: The caller's name; part of the cache key, so that callers share no entries.
-            fresh: As for :meth:`account`.
-
-        Raises:
-            IdentityRefused: It is not certain that the account is theirs.
+            fresh: As for :meth:`find`.
         """
-        asking, before = _Asking(reader, fresh=fresh), self._cache.stamps(user_tag(who.own_id))
-        account = self._look_up(who.own_id, asking)
+        asking, before = _Asking(reader, fresh=fresh), self._cache.stamps(user_tag(owner.own_id))
+        account = self._look_up(owner.own_id, asking)
         if account is not None:
-            return self._owners.settle(who, account)
-        return self._first_visit(who.own_id, who, profile, asking, before)
+            return self._owners.confirmed(owner, account)
+        return self._first_visit(owner.own_id, owner, profile, asking, before)
 
-    def refuse_other(self, who: Claimant, reader: str) -> None:
-        """Refuse that what is done to the account of somebody's id is done to somebody else's.
+    def refuse_other(self, owner: Owner, reader: str) -> None:
+        """Refuse to act on the account with the owner's id where it may be another person's.
 
         Raises:
-            IdentityRefused: It is not certain that the account is theirs.
+            IdentityRefused: The account may be another person's.
         """
         if self._owners.refuse:
-            account = self._look_up(who.own_id, _Asking(reader))
+            account = self._look_up(owner.own_id, _Asking(reader))
             if account is not None:
-                self._owners.settle(who, account)
+                self._owners.confirmed(owner, account)
 
     def _first_visit(
         self,
         user_id: str,
-        who: Claimant | None,
+        owner: Owner | None,
         profile: Callable[[], Profile],
         asking: _Asking,
         before: object,
     ) -> Account:
-        """Return the account of an id that LiteLLM does not know, created if need be.
+        """Return the account of an id that LiteLLM does not know: adopted by e-mail, or created.
 
         Args:
             user_id: The id.
-            who: Whose account it is to be; None where a service names it.
-            profile: Tells who a new user is.
-            asking: How to ask.
-            before: The stamps of the user's tag from before LiteLLM was asked.
+            owner: None for a user that a service names.
+            profile: Returns what a new user is created with.
+            asking: How to read the account.
+            before: The stamps of the user's tag from before the read that found no account.
         """
-        tag = user_tag(user_id)
         looked = self._looks_by_email(user_id)
-        if who is not None and looked:
-            account = self._by_email(who, asking)
-            if account is not None:
-                return account
+        account = self._by_email(owner, asking) if owner is not None and looked else None
+        if account is not None:
+            return account
         if not self._provisioning.enabled:
             raise self._not_found(
                 "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
             )
         person = profile()
+        # LiteLLM refuses a second user of the new user's e-mail, but not of the catalog's.
         if (
-            who is not None
+            owner is not None
             and not looked
-            and (self._owners.refuse or _came_with_another(person, who))
+            and (self._owners.refuse or _has_another_email(person, owner))
         ):
-            account = self._by_email(who, asking)
+            account = self._by_email(owner, asking)
             if account is not None:
                 return account
-        self._owners.refuse_shared_id(who)
-        account = None
+        self._owners.refuse_shared_id(owner)
+        account, tag = None, user_tag(user_id)
         with self._cache.lock(tag):
             if before is None or before != self._cache.stamps(tag):
                 # Another request may have created the user while this one waited for the lock.
                 account = self._look_up(user_id, _Asking(asking.reader))
             if account is None:
-                # The new user may be put into teams, whose members see it.
+                # The new user may be put into teams, whose members see the user.
                 with self._cache.invalidating(tag, TEAMS):
-                    account = self._create(user_id, person, who, asking)
-        return account if account.asked != user_id else self._owners.settle(who, account)
+                    account = self._create(user_id, person, owner, asking)
+        return account if account.asked != user_id else self._owners.confirmed(owner, account)
 
     def _look_up(self, user_id: str, asking: _Asking) -> Account | None:
         """Return an account by LiteLLM id, or None.
 
         Raises:
-            ReservedId: LiteLLM tells of an account that is nobody's.
+            ReservedId: LiteLLM returns an account with a reserved id.
         """
         account: Account | None = self._cache.read(
             ("account", asking.reader, user_id),
@@ -300,13 +278,13 @@ class Users:
         fresh: bool = False,
         stale: Callable[[float], None] | None = None,
     ) -> list[Json]:
-        """Return the virtual keys of an account, the oldest first.
+        """Return the virtual keys of an account that is the caller's, the oldest first.
 
         Args:
-            account: Whose; proved to be the caller's.
+            account: The owner's.
             reader: As for :meth:`account_of`.
-            fresh: Whether they must be as they are right now, because a write depends on them.
-            stale: As for :meth:`Cache.read`.
+            fresh: As for :meth:`find`.
+            stale: As for ``Cache.read``.
         """
         return self._cache.read(
             ("keys", reader, account.user_id),
@@ -322,119 +300,116 @@ class Users:
         )
 
     def check_key_owner(self, caller: Caller, key: Json, account: Account | None) -> None:
-        """Check that a new key may be its owner's.
+        """Check that a new key may belong to its owner.
 
-        A service whose token is restricted names plain users only: with a key of anybody else it
-        might do more than it is restricted to.
+        A service with a restricted token may only name plain users: a key of an administrator
+        could do more than the token.
 
         Args:
-            caller: The caller that asks for the key.
-            key: What LiteLLM is to be asked for; ``user_id`` is whom a service names.
+            caller: The caller.
+            key: Fields of LiteLLM's ``/key/generate``; a service names the owner in ``user_id``.
             account: A user's own account; None for a service.
 
         Raises:
-            ReservedId: A service names an id that is nobody's.
-            Forbidden: A restricted service names nobody, an administrator of LiteLLM, or a user
-                who is not known there; or ``key_type`` is not for an administrator.
+            ReservedId: ``user_id`` is reserved.
+            Forbidden: A restricted service names no user, an unknown one or an administrator;
+                or ``key_type`` is not for an administrator.
         """
-        restricted = caller.service is not None and caller.service.restrictions is not None
-        if restricted and not key.get("user_id"):
+        if account is not None:
+            self.refuse_key_type(key, account)
+            return
+        user_id = key.get("user_id")
+        restricted = caller.service is None or caller.service.restrictions is not None
+        if restricted and not user_id:
             raise Forbidden(
                 "Access denied: the token of this service is restricted, so user_id must name a"
                 " user of LiteLLM",
                 reason="token-restriction",
             )
-        if caller.service is not None and key.get("user_id"):
-            user_id = not_reserved(key["user_id"], self._settings)
-            if restricted or key.get("key_type") not in {None, "llm_api"}:
-                account = self._whole(user_id)
-            if restricted and (account is None or is_administrator(account)):
-                raise Forbidden(
-                    "Access denied: the token of this service is restricted, so user_id must be a"
-                    " user of LiteLLM who is no administrator there",
-                    reason="token-restriction",
-                )
-        if account is not None:
-            self.refuse_key_type(key, account)
+        if not user_id:
+            return
+        not_reserved(user_id, self._settings)
+        if not restricted and not _may_manage(key):
+            return
+        whole = self._whole(user_id)
+        if restricted and (whole is None or is_administrator(whole)):
+            raise Forbidden(
+                "Access denied: the token of this service is restricted, so user_id must be a"
+                " user of LiteLLM who is no administrator there",
+                reason="token-restriction",
+            )
+        if whole is not None and is_administrator(whole):
+            raise Forbidden(LLM_API_ONLY, reason="ownership")
 
     def refuse_key_type(self, key: Json, account: Account) -> None:
-        """Refuse a key of an administrator that may do what its owner may.
-
-        LiteLLM lets keys of all types but ``llm_api`` use routes of its management.
+        """Refuse a key with an administrator's rights at LiteLLM.
 
         Raises:
-            Forbidden: ``key_type`` is another one, and the account is an administrator's.
+            Forbidden: ``key_type`` is not ``llm_api``, and the account is an administrator's.
         """
-        if key.get("key_type") in {None, "llm_api"}:
-            return
-        whole = self._whole(account.asked)
-        if whole is None or is_administrator(whole):
-            raise Forbidden(
-                "key_type must be llm_api for an administrator of LiteLLM", reason="ownership"
-            )
+        if _may_manage(key):
+            whole = self._whole(account.asked)
+            if whole is None or is_administrator(whole):
+                raise Forbidden(LLM_API_ONLY, reason="ownership")
 
     def _whole(self, user_id: str) -> Account | None:
-        """Return an account as it is right now, with the user's roles in organizations.
-
-        Raises:
-            ReservedId: LiteLLM tells of an account that is nobody's.
-        """
+        """Return an account, read fresh, with the user's roles in organizations."""
         whole = self._litellm.whole_account(user_id)
         if whole is not None:
             not_reserved(whole.user_id, self._settings)
         return whole
 
     def would_find(self, caller: Caller, *, answers_kept: bool) -> Account | None:
-        """Return the account that a page of a person would be made of; creates nobody.
+        """Return the account that the service would answer a person from; creates no user.
 
         Args:
             caller: A person.
-            answers_kept: Whether the service keeps answers; this process may not.
+            answers_kept: Whether the service has a cache; this process may have none.
 
         Raises:
-            IdentityRefused: It is not certain that the account is theirs.
+            IdentityRefused: The account may be another person's.
         """
-        account, who = self.find(caller, fresh=True), claimant_of(caller)
+        account, owner = self.find(caller, fresh=True), owner_of(caller)
         # With provisioning at the latest when LiteLLM refuses a second user of an e-mail.
         looks_by_email = answers_kept or self._provisioning.enabled
-        if account is None and who is not None and looks_by_email:
-            account = self._by_email(who, _Asking(caller.name, fresh=True))
+        if account is None and owner is not None and looks_by_email:
+            account = self._by_email(owner, _Asking(caller.name, fresh=True))
         return account
 
     def would_create(self, caller: Caller) -> Json:
         """Return what a first visit would send to LiteLLM; sends nothing.
 
         Raises:
-            IdentityRefused: The id may be somebody else's.
+            IdentityRefused: The id may be another person's.
         """
-        self._owners.refuse_shared_id(claimant_of(caller))
+        self._owners.refuse_shared_id(owner_of(caller))
         return self._new_user(caller.litellm_id or "", profile_of(caller))
 
     def _looks_by_email(self, user_id: str) -> bool:
-        """Tell whether to look for an account by e-mail where there is none of that id.
+        """Tell whether to look for an account by e-mail where there is none with that id.
 
-        Where no answer is kept, only for those who were found so before: LiteLLM would be asked
-        twice, each time, for everybody that it does not know.
+        Without a cache only where one was found so before: each request of an unknown user
+        would cost a second read.
         """
         return self._cache.seconds > 0 or user_id in self._adopted
 
-    def _by_email(self, who: Claimant, asking: _Asking) -> Account | None:
-        """Return the account that has somebody's e-mail, under whatever id; None without one.
+    def _by_email(self, owner: Owner, asking: _Asking) -> Account | None:
+        """Return the account with the owner's e-mail, or None.
 
         Raises:
-            IdentityRefused: It is not certain that it is theirs.
-            BackstageUnavailable: The catalog can't be asked.
+            IdentityRefused: The account may be another person's.
+            BackstageUnavailable: The catalog can't be read.
         """
-        email = who.email()
+        email = owner.email()
         if email is None or not is_email(email):
             return None
 
         def find() -> str:
             rows = self._litellm.users_with_email(email)
             same = [row for row in rows if same_email(row.get("user_email"), email)]
-            return self._owners.by_email(who, same) if same else ""
+            return self._owners.by_email(owner, same) if same else ""
 
-        key = ("id by e-mail", who.ref, who.own_id, email)
+        key = ("id by e-mail", owner.ref, owner.own_id, email)
         seconds = max(BY_EMAIL, self._cache.seconds)
         user_id: str = self._cache.read(key, (), find, seconds=seconds, fresh=asking.fresh)
         account = self._look_up(user_id, asking) if user_id else None
@@ -442,48 +417,34 @@ class Users:
             return None
         if len(self._adopted) >= MAX_ADOPTED:
             self._adopted.clear()
-        self._adopted.add(who.own_id)
-        return self._owners.accept(who, account)
+        self._adopted.add(owner.own_id)
+        return self._owners.accept(owner, account)
 
     def usage(self, caller: Caller, start: str, end: str) -> Json:
-        """Return the caller's usage; everybody's for a service that names nobody.
+        """Return the caller's usage of the days ``start`` to ``end``, both included.
 
-        Args:
-            caller: Whose usage.
-            start: First day, ``YYYY-MM-DD``.
-            end: Last day, included.
+        For a service that names no user, the usage of all.
         """
         user_id = None
         if caller.user or caller.litellm_id:
             user_id = self.account(caller).asked
         return self._reports.read(
             ("usage", caller.name, user_id or ""),
-            (keys_tag(user_id or ""),),  # it names their keys
+            (keys_tag(user_id or ""),),  # the report names keys
             partial(self._litellm.user_activity, user_id),
             (start, end),
             stale=caller.note_stale,
         )
 
-    def _by_email_or_none(self, who: Claimant, asking: _Asking) -> Account | None:
-        """Return the account with the person's e-mail; None also where LiteLLM can't be asked."""
-        try:
-            return self._by_email(who, replace(asking, fresh=True))
-        except UpstreamError as exc:
-            log.warning("the account of %s could not be looked for by e-mail: %s", who.own_id, exc)
-            return None
-
     def _create(
-        self, user_id: str, person: Profile, who: Claimant | None, asking: _Asking
+        self, user_id: str, person: Profile, owner: Owner | None, asking: _Asking
     ) -> Account:
         user = self._new_user(user_id, person)
         told = {"userId": user_id, "entityRef": person.source, "role": user.get("user_role")}
         try:
             self._litellm.create_user(user)
         except UpstreamError as exc:
-            # Another worker may have been faster.
-            account = self._litellm.account(user_id) if _already_exists(exc) else None
-            if account is None and who is not None and _is_about_email(exc):
-                account = self._by_email_or_none(who, asking)
+            account = self._existing(user_id, owner, asking, exc)
             metrics.first_visit("failed" if account is None else "existed")
             if account is None:
                 journal.record(journal.USER_PROVISION, told, exc)
@@ -503,6 +464,23 @@ class Users:
             )
         return account
 
+    def _existing(
+        self, user_id: str, owner: Owner | None, asking: _Asking, refusal: UpstreamError
+    ) -> Account | None:
+        """Return the account because of which LiteLLM refused to create a user, or None."""
+        # Versions of LiteLLM differ in the status; the text has stayed. The id may have been
+        # created by another worker, or the e-mail may belong to another id.
+        text = refusal.message.lower()
+        if refusal.answered != 409 and "already exists" not in text:
+            return None
+        account = self._litellm.account(user_id)
+        if account is None and owner is not None and "email" in text:
+            try:
+                return self._by_email(owner, replace(asking, fresh=True))
+            except UpstreamError as exc:
+                log.warning("the account of %s can't be looked up by e-mail: %s", user_id, exc)
+        return account
+
     def _confirm(self, user: Json) -> None:
         # /user/new may drop user_role when two calls race, so it is set again.
         if not user.get("user_role"):
@@ -518,7 +496,13 @@ class Users:
         return {
             "user_id": user_id,
             **present(user_email=person.email, user_alias=person.display_name),
-            **_limits(gets),
+            **present(max_budget=gets.max_budget),
+            "budget_duration": gets.budget_duration
+            and fields.duration("budgetDuration", gets.budget_duration),
+            "models": list(gets.models),
+            "teams": list(gets.teams),
+            **present(tpm_limit=gets.tpm_limit, rpm_limit=gets.rpm_limit),
+            **({"user_role": gets.user_role} if gets.user_role else {}),
             "auto_create_key": False,
             "metadata": {
                 **gets.metadata,
@@ -536,22 +520,22 @@ class Users:
 
 
 def _slim(account: Account | None) -> Account | None:
-    """Return an account with the fields that the routes answer: most of a row they do not."""
+    """Drop the fields of a user's row that no route needs, which are most of them."""
     if account is None:
         return None
     info = {**shapes.picked(account.info, shapes.USER_FIELDS), **owner_fields(account.info)}
     return replace(account, info=info)
 
 
-def claimant_of(caller: Caller) -> Claimant | None:
-    """Return who is to be served; None for a service, which names a LiteLLM id itself."""
+def owner_of(caller: Caller) -> Owner | None:
+    """Return a user as the owner of an account; None for a service, which names a LiteLLM id."""
     if caller.user is None or not caller.litellm_id:
         return None
-    return Claimant(caller.litellm_id, caller.user.entity_ref.lower(), lambda: caller.entity.email)
+    return Owner(caller.litellm_id, caller.user.entity_ref.lower(), lambda: caller.entity.email)
 
 
 def profile_of(caller: Caller) -> Profile:
-    """Return what the catalog says of the caller; a service has no profile."""
+    """Return what the catalog says of the caller; a service has only a name."""
     if caller.user is None:
         return Profile(source=caller.litellm_id or caller.name)
     entity = caller.entity
@@ -563,32 +547,12 @@ def profile_of(caller: Caller) -> Profile:
     )
 
 
-def _limits(gets: UserDefaults) -> Json:
-    return {
-        **present(max_budget=gets.max_budget),
-        "budget_duration": gets.budget_duration
-        and fields.duration("budgetDuration", gets.budget_duration),
-        "models": list(gets.models),
-        "teams": list(gets.teams),
-        **present(tpm_limit=gets.tpm_limit, rpm_limit=gets.rpm_limit),
-        **({"user_role": gets.user_role} if gets.user_role else {}),
-    }
-
-
-def _came_with_another(person: Profile, who: Claimant) -> bool:
-    """Tell whether somebody came with another e-mail than the catalog has for them.
-
-    LiteLLM would not say then that the catalog's belongs to an account already.
-    """
-    email = who.email() if who.login else None
+def _has_another_email(person: Profile, owner: Owner) -> bool:
+    """Tell whether a user of the bridge has another e-mail than the catalog knows."""
+    email = owner.email() if owner.login else None
     return email is not None and not same_email(email, person.email)
 
 
-def _is_about_email(exc: UpstreamError) -> bool:
-    # The status is the same for an id that is taken.
-    return _already_exists(exc) and "email" in exc.message.lower()
-
-
-def _already_exists(exc: UpstreamError) -> bool:
-    # Versions of LiteLLM differ in the status; the text has stayed.
-    return exc.answered == 409 or "already exists" in exc.message.lower()
+def _may_manage(key: Json) -> bool:
+    """Tell whether LiteLLM lets a key use routes of its management, which it does of most types."""
+    return key.get("key_type") not in {None, LLM_API}

@@ -22,6 +22,12 @@ log = logging.getLogger(__name__)
 
 MAX_LOGGED = 500  # characters of an error's text
 MAX_FILTER = 200  # characters of a filter's value; the catalog does not index longer ones
+# For the operator's log; the user reads the error.
+TOKEN_ADVICE = (
+    ". Backstage fetches this service's public keys from the address that it has for the plugin id"
+    " (litellm.service.pluginId): check discovery.endpoints in Backstage's configuration, and run"
+    " litellm-plugin doctor"
+)
 PAGE_SIZE = 500  # entities
 MAX_PAGES = 1000
 
@@ -96,7 +102,9 @@ class Catalog:
             return None
         data = _decoded(answer)
         if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
-            raise BackstageUnavailable("The Backstage catalog answered with no entity")
+            raise BackstageUnavailable(
+                "The Backstage catalog answered with no entity; ask your administrator"
+            )
         return _entity(data)
 
     def refs(self, kind: str) -> Iterator[str]:
@@ -117,7 +125,9 @@ class Catalog:
             data = _decoded(self._get("/entities/by-query", query))
             items = data.get("items") if isinstance(data, dict) else None
             if not isinstance(items, list):
-                raise BackstageUnavailable("The Backstage catalog answered with no entities")
+                raise BackstageUnavailable(
+                    "The Backstage catalog answered with no entities; ask your administrator"
+                )
             yield from filter(None, map(_ref, items))
             page = data.get("pageInfo")
             cursor = page.get("nextCursor") if isinstance(page, dict) else None
@@ -153,7 +163,9 @@ class Catalog:
             (ref, _entity(row)) for row in rows if (ref := _ref(row)) and ref.startswith("user:")
         ]
         if len(found) != len(rows):
-            raise BackstageUnavailable("The Backstage catalog answered with no list of users")
+            raise BackstageUnavailable(
+                "The Backstage catalog answered with no list of users; ask your administrator"
+            )
         return found
 
     def _get(
@@ -222,12 +234,29 @@ class Permissions:
             self._url,
             headers={"Authorization": f"Bearer {token}"},
             body={"items": [{"id": id_, "permission": permission}]},
+            expected=404,
         )
+        if answer.status == 404:
+            # A missing API is answered with an empty body.
+            if not answer.body:
+                raise BackstageUnavailable(
+                    "Backstage has no permission API here (404); ask your administrator",
+                    answered=404,
+                )
+            log.warning(
+                "The permission API does not know the user of a token: %s",
+                redact(answer.text)[:MAX_LOGGED],
+            )
+            raise BackstageUnavailable(
+                "Backstage does not know this sign-in any more; reload the page", answered=404
+            )
         match _decoded(answer):
             case {"items": [{"id": str(answered), "result": "ALLOW" | "DENY" as result}]}:
                 if answered == id_:
                     return bool(result == "ALLOW")
-        raise BackstageUnavailable("The Backstage permission API gave no decision")
+        raise BackstageUnavailable(
+            "The Backstage permission API gave no decision; ask your administrator"
+        )
 
 
 class KeySetReader:
@@ -267,9 +296,18 @@ def _ask(
         raise BackstageUnavailable(str(exc)) from exc
     if not answer.ok and answer.status != expected:
         text = redact(answer.text)[:MAX_LOGGED]
-        log.warning("%s %s answered %d: %s", method, url, answer.status, text)
-        message = f"{upstream.name} answered {answer.status}"
-        raise BackstageUnavailable(message, answered=answer.status)
+        refused = headers is not None and answer.status in {401, 403}
+        advice = TOKEN_ADVICE if refused else ""
+        log.warning("%s %s answered %d: %s%s", method, url, answer.status, text, advice)
+        if refused:
+            what = f"does not accept this service's token ({answer.status}); ask"
+        elif answer.status < 500:
+            what = f"answers {answer.status} where an API is expected; ask"
+        else:
+            what = f"failed ({answer.status}); try again in a minute, or ask"
+        raise BackstageUnavailable(
+            f"{upstream.name} {what} your administrator", answered=answer.status
+        )
     return answer
 
 
@@ -277,7 +315,9 @@ def _decoded(answer: Answer) -> Any:
     try:
         return answer.json()
     except ValueError as exc:
-        raise BackstageUnavailable("Backstage's answer is not valid JSON") from exc
+        raise BackstageUnavailable(
+            "Backstage's answer is not valid JSON; ask your administrator"
+        ) from exc
 
 
 def _text(value: Any) -> str | None:

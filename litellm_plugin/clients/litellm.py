@@ -228,7 +228,9 @@ class LiteLLM:
         query = {"user_email": email, "page_size": str(PART_SIZE)}
         data = _object(self._get("/user/list", query))
         if data.get("total_pages", 1) not in {0, 1}:
-            raise UpstreamError("LiteLLM has too many users of such an e-mail")
+            raise UpstreamError(
+                "LiteLLM has too many users of such an e-mail; ask your administrator"
+            )
         return _listed(data, "users")
 
     def create_user(self, user: Json) -> None:
@@ -549,7 +551,9 @@ class LiteLLM:
         try:
             data = answer.json()
         except ValueError as exc:
-            raise UpstreamError("LiteLLM's answer is not valid JSON") from exc
+            raise UpstreamError(
+                "LiteLLM's answer is not valid JSON; ask your administrator"
+            ) from exc
         if isinstance(data, dict) and isinstance(data.get("error"), dict):
             raise upstream_error(answer)
         return data
@@ -614,7 +618,7 @@ def _account(asked: str, data: Any) -> Account | None:
         an id without a user.
     """
     if not isinstance(data, dict):
-        raise UpstreamError("LiteLLM's answer about the user is no object")
+        raise UpstreamError("LiteLLM's answer about the user is no object; ask your administrator")
     own = data.get("user_info", data)
     user_id = _text(own.get("user_id")) if isinstance(own, dict) else None
     if user_id is None:
@@ -649,7 +653,7 @@ def _part(page: Any, name: str) -> list[Json]:
     """Return the rows of one page; a page without them is no empty one."""
     rows = page.get(name) if isinstance(page, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UpstreamError(f"LiteLLM's answer has no list of {name}")
+        raise UpstreamError(f"LiteLLM's answer has no list of {name}; ask your administrator")
     return rows
 
 
@@ -669,7 +673,9 @@ def _listed(data: Any, *names: str) -> list[Json]:
 def _object(data: Any, *, unfinished: str = LOOK_FIRST) -> Json:
     """Return the object that a write was answered with."""
     if not isinstance(data, dict):
-        raise UpstreamError("LiteLLM's answer is no object").unfinished_with(unfinished)
+        raise UpstreamError(
+            "LiteLLM's answer is no object; ask your administrator"
+        ).unfinished_with(unfinished)
     return data
 
 

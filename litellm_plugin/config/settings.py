@@ -363,7 +363,7 @@ ExternalAccess = StaticAccess | LegacyAccess | JwksAccess
 class StaticPluginKey(Section):
     """One of ``backend.auth.pluginKeyStore.static.keys``; the first one signs."""
 
-    key_id: v.Text = key("the first key signs")
+    key_id: v.Text = key("the first key signs, all are published")
     public_key_file: v.ExistingFile = key("SPKI")
     private_key_file: v.ExistingFile | None = key("PKCS #8, the first key needs it", None)
     algorithm: v.Algorithm = key("", "ES256")

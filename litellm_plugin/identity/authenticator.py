@@ -19,7 +19,7 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import Unauthenticated
 from litellm_plugin.identity.external_token import ExternalTokenVerifier
 from litellm_plugin.identity.jwt import TokenError, parse
-from litellm_plugin.identity.key_sets import Fetch, FixedKeys, KeySet
+from litellm_plugin.identity.key_sets import Fetch, KeySet
 from litellm_plugin.identity.plugin_token import PluginTokenVerifier, plugin_keys_url
 from litellm_plugin.identity.principal import Principal
 from litellm_plugin.identity.signing import PLUGIN_TYP, PluginKeys
@@ -56,7 +56,7 @@ class Authenticator:
         self._users = UserTokenVerifier(self._user_keys, clock)
         self._plugins = PluginTokenVerifier(
             plugin_id,
-            FixedKeys(own_keys.published),
+            own_keys.published,
             lambda plugin: key_set(plugin_keys_url(discovery, plugin)),
             self._users,
             clock,
@@ -69,14 +69,7 @@ class Authenticator:
         return self._user_keys.url
 
     def load_user_keys(self) -> bool:
-        """Fetch the keys of user tokens, where they are missing or too old.
-
-        Returns:
-            Whether they were fetched.
-
-        Raises:
-            NoKeysError: The key set has never been read, and can't be read now.
-        """
+        """Fetch the keys of user tokens, as :meth:`KeySet.load` does."""
         return self._user_keys.load()
 
     def authenticate(

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 from litellm_plugin.config.settings import ExternalAccess, JwksAccess, LegacyAccess, StaticAccess
 from litellm_plugin.errors import NotAllowed, Unauthenticated
 from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
-    Claims,
     SharedSecret,
     TokenError,
     UnverifiedToken,
@@ -43,7 +41,7 @@ class ExternalTokenVerifier:
         entries: Sequence[ExternalAccess],
         plugin_id: str,
         key_set: Callable[[str, str], KeySet],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._plugin_id = plugin_id
         self._checks = [(entry, _check_of(entry, key_set, clock)) for entry in entries]
@@ -66,18 +64,16 @@ class ExternalTokenVerifier:
             if suspect and not isinstance(entry, JwksAccess):
                 continue
             subject = subject_of(credential, token)
-            if subject is not None:
-                return self._within_restrictions(entry, subject)
+            if subject is None:
+                continue
+            if entry.restrictions is None:
+                return ServicePrincipal(subject)
+            ours = tuple(each for each in entry.restrictions if each.plugin == self._plugin_id)
+            if not ours:
+                plugins = ", ".join(f"'{each.plugin}'" for each in entry.restrictions)
+                raise NotAllowed(f"This token's access is restricted to plugin(s) {plugins}")
+            return ServicePrincipal(subject, ours)
         raise Unauthenticated("Illegal token")
-
-    def _within_restrictions(self, entry: ExternalAccess, subject: str) -> ServicePrincipal:
-        if entry.restrictions is None:
-            return ServicePrincipal(subject)
-        ours = tuple(each for each in entry.restrictions if each.plugin == self._plugin_id)
-        if not ours:
-            plugins = ", ".join(f"'{each.plugin}'" for each in entry.restrictions)
-            raise NotAllowed(f"This token's access is restricted to plugin(s) {plugins}")
-        return ServicePrincipal(subject, ours)
 
 
 _Check = Callable[[str, UnverifiedToken | None], str | None]
@@ -89,77 +85,74 @@ def _check_of(
 ) -> _Check:
     match entry:
         case StaticAccess():
-            return _StaticCheck(entry.subject, _digest(entry.token))
+            return partial(_static_subject, entry, _digest(entry.token))
         case LegacyAccess():
-            return _LegacyCheck(entry.subject, SharedSecret.from_bytes(entry.secret), clock)
+            return partial(_legacy_subject, entry, SharedSecret.from_bytes(entry.secret), clock)
         case JwksAccess():
             keys = key_set(entry.url, "the url of backend.auth.externalAccess")
-            return _JwksCheck(entry, keys, clock)
+            return partial(_jwks_subject, entry, keys, clock)
 
 
-@dataclass(frozen=True)
-class _StaticCheck:
-    subject: str
-    digest: bytes
-
-    def __call__(self, credential: str, _token: UnverifiedToken | None) -> str | None:
-        # Digests have one length, so the comparison's time does not reveal the token's length.
-        return self.subject if hmac.compare_digest(_digest(credential), self.digest) else None
+def _static_subject(
+    entry: StaticAccess, digest: bytes, credential: str, _token: UnverifiedToken | None
+) -> str | None:
+    # Digests have one length, so the comparison's time does not reveal the token's length.
+    return entry.subject if hmac.compare_digest(_digest(credential), digest) else None
 
 
 def _digest(credential: str) -> bytes:
     return hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
 
 
-@dataclass(frozen=True)
-class _LegacyCheck:
-    subject: str
-    secret: SharedSecret
-    clock: Callable[[], float]
+def _legacy_subject(
+    entry: LegacyAccess,
+    secret: SharedSecret,
+    clock: Callable[[], float],
+    _credential: str,
+    token: UnverifiedToken | None,
+) -> str | None:
+    if token is None:
+        return None
+    try:
+        claims = secret.verify(token)
+    except TokenError:
+        return None
+    if claims.get("sub") != "backstage-server" or claims.get("aud"):
+        return None
+    try:
+        check_times(claims, clock())
+    except TokenError as exc:
+        log.info("A legacy token of %r is refused: %s", entry.subject, exc)
+        raise Unauthenticated("Failed external token verification") from exc
+    return entry.subject
 
-    def __call__(self, _credential: str, token: UnverifiedToken | None) -> str | None:
-        if token is None or token.alg != "HS256":
-            return None
-        try:
-            claims = token.unverified_claims
-            if claims.get("sub") != "backstage-server" or claims.get("aud"):
-                return None
-            self.secret.verify(token)
-        except TokenError:
-            return None
-        try:
-            check_times(claims, self.clock())
-        except TokenError as exc:
-            log.info("A legacy token of %r is refused: %s", self.subject, exc)
-            raise Unauthenticated("Failed external token verification") from exc
-        return self.subject
 
-
-@dataclass(frozen=True)
-class _JwksCheck:
-    entry: JwksAccess
-    keys: KeySet
-    clock: Callable[[], float]
-
-    def __call__(self, _credential: str, token: UnverifiedToken | None) -> str | None:
-        if token is None:
-            return None
-        try:
-            subject = self._verified(token).get("sub")
-        except TokenError as exc:
-            # The query of the URL may hold a secret.
-            url = self.entry.url.partition("?")[0]
-            log.info("A token does not match the entry with the keys of %s: %s", url, exc)
-            return None
-        if not isinstance(subject, str) or not subject:
-            return None
-        return ":".join(filter(None, ("external", self.entry.subject_prefix, subject)))
-
-    def _verified(self, token: UnverifiedToken) -> Claims:
-        entry, claims = self.entry, token.unverified_claims
+def _jwks_subject(
+    entry: JwksAccess,
+    keys: KeySet,
+    clock: Callable[[], float],
+    _credential: str,
+    token: UnverifiedToken | None,
+) -> str | None:
+    if token is None:
+        return None
+    try:
+        claims = token.unverified_claims
         if entry.issuers and claims.get("iss") not in entry.issuers:
             raise TokenError("the token has another issuer")
         if entry.audiences and audiences(claims).isdisjoint(entry.audiences):
             raise TokenError("the token is for another audience")
-        check_times(claims, self.clock())
-        return self.keys.key_for(token).verify(token, entry.algorithms or ASYMMETRIC)
+        check_times(claims, clock())
+        claims = keys.key_for(token).verify(token, entry.algorithms or ASYMMETRIC)
+    except TokenError as exc:
+        # The query of the URL may hold a secret.
+        log.info(
+            "A token does not match the entry with the keys of %s: %s",
+            entry.url.partition("?")[0],
+            exc,
+        )
+        return None
+    subject = claims.get("sub")
+    if not isinstance(subject, str) or not subject:
+        return None
+    return ":".join(filter(None, ("external", entry.subject_prefix, subject)))

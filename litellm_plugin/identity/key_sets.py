@@ -1,8 +1,8 @@
 """Public keys of token issuers, fetched when needed and kept.
 
 A rotation is followed at once, as by Backstage: an unknown key id makes the set be fetched again.
-As clients can invent key ids, this is limited: a fetch in the ``COOL_DOWN`` seconds after another
-one is a forced reload, of which there are at most ``FORCED_RELOADS`` in ``FORCED_WINDOW`` seconds.
+As clients can invent key ids, there are at most ``MAX_RELOADS`` such fetches in ``RELOAD_WINDOW``
+seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 from litellm_plugin.cache.single_flight import SingleFlight
 from litellm_plugin.errors import PluginError
@@ -27,9 +27,9 @@ from litellm_plugin.identity.jwt import (
 log = logging.getLogger(__name__)
 
 MAX_AGE = 600.0  # seconds until known keys are fetched again
-COOL_DOWN = 30.0  # seconds; also the pause after a fetch that failed
-FORCED_RELOADS = 10
-FORCED_WINDOW = 60.0  # seconds
+COOL_DOWN = 30.0  # seconds until the next attempt to fetch them, if one fails
+MAX_RELOADS = 10
+RELOAD_WINDOW = 60.0  # seconds
 
 Fetch = Callable[[str], Any]
 """Takes a URL and returns the decoded JSON; raises ``PluginError``."""
@@ -43,33 +43,22 @@ class UnknownKey(TokenError):
     """The key that the token names is not in the key set."""
 
 
-class KeySource(Protocol):
-    """A set of keys, of which a token names one."""
+def select(keys: Sequence[PublicKey], token: UnverifiedToken) -> PublicKey:
+    """Return the one key that ``token`` names.
 
-    def key_for(self, token: UnverifiedToken) -> PublicKey:
-        """Return the one key that ``token`` names.
-
-        Raises:
-            TokenError: There is none.
-        """
-
-
-class FixedKeys:
-    """Keys that never change, such as the service's own."""
-
-    def __init__(self, keys: Sequence[PublicKey]) -> None:
-        self._keys = tuple(keys)
-
-    def key_for(self, token: UnverifiedToken) -> PublicKey:
-        """Return the one key that ``token`` names.
-
-        Raises:
-            TokenError: There is none.
-        """
-        key = _select(self._keys, token)
-        if key is None:
-            raise UnknownKey("it is signed with a key that its issuer does not publish")
-        return key
+    Raises:
+        UnknownKey: None of the keys fits.
+        TokenError: Several keys fit, or ``kid`` is not a string.
+    """
+    kid = token.header.get("kid")
+    if kid is not None and not isinstance(kid, str):
+        raise TokenError("its kid is no text")
+    fitting = [key for key in keys if kid in {None, key.kid} and key.fits(token.alg)]
+    if not fitting:
+        raise UnknownKey("it is signed with a key that its issuer does not publish")
+    if len(fitting) > 1:
+        raise TokenError("it does not say which of several keys it is signed with")
+    return fitting[0]
 
 
 class KeySet:
@@ -82,7 +71,6 @@ class KeySet:
         url: URL of the JSON Web Key Set.
         fetch: Fetches it.
         setting: The setting that has the URL, for the operator's log.
-        max_age: Seconds until keys are refreshed.
         timer: Returns a monotonic time in seconds.
     """
 
@@ -92,20 +80,16 @@ class KeySet:
         fetch: Fetch,
         *,
         setting: str,
-        max_age: float = MAX_AGE,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
         self._fetch = fetch
         self._setting = setting
-        self._max_age = max_age
         self._timer = timer
-        self._lock = Lock()
-        # Held for writes to the fields below, never during a fetch.
+        self._lock = Lock()  # never held during a fetch
         self._keys: tuple[PublicKey, ...] | None = None
         self._due = 0.0  # when known keys are to be refreshed
-        self._cool = 0.0  # when a fetch is no forced reload any more
-        self._forced: deque[float] = deque(maxlen=FORCED_RELOADS)
+        self._reloads: deque[float] = deque(maxlen=MAX_RELOADS)
         self._flights = SingleFlight()
 
     def key_for(self, token: UnverifiedToken) -> PublicKey:
@@ -113,19 +97,17 @@ class KeySet:
 
         Raises:
             NoKeysError: The set has never been read.
-            TokenError: The token's algorithm is not an asymmetric one, or none
-                or several of the keys fit.
+            TokenError: The algorithm is not an asymmetric one, or not exactly one key fits.
         """
         if token.alg not in ASYMMETRIC:
             raise TokenError("its algorithm is not allowed")
         fetched = self.load()
-        key = _select(self._keys or (), token)
-        if key is None and not fetched:
-            self._fetch_once(forced=True)
-            key = _select(self._keys or (), token)
-        if key is None:
-            raise UnknownKey("it is signed with a key that its issuer does not publish")
-        return key
+        try:
+            return select(self._keys or (), token)
+        except UnknownKey:
+            if fetched or not self._fetch_once(reload=True):
+                raise
+        return select(self._keys or (), token)
 
     def load(self) -> bool:
         """Fetch the keys, where they are missing or too old.
@@ -142,28 +124,21 @@ class KeySet:
         return fetched
 
     def _is_due(self) -> bool:
-        """Tell whether this request is to fetch the set; one at a time refreshes known keys."""
         with self._lock:
             if self._keys is None:
                 return True
             now = self._timer()
             if now < self._due:
                 return False
-            self._due = now + COOL_DOWN  # meanwhile other requests use the old keys
+            # Other requests use the old keys during the fetch, and for a while if it fails.
+            self._due = now + COOL_DOWN
             return True
 
-    def _fetch_once(self, *, forced: bool = False) -> bool:
-        """Fetch the set, or share the fetch that is under way.
-
-        Args:
-            forced: Whether the limit on forced reloads applies.
-
-        Returns:
-            Whether there was a fetch, successful or not.
-        """
+    def _fetch_once(self, *, reload: bool = False) -> bool:
+        """Fetch the set or share the fetch under way; return whether there was a fetch."""
 
         def fetch() -> bool:
-            if forced and not self._may_reload():
+            if reload and not self._may_reload():
                 return False
             self._read()
             return True
@@ -171,15 +146,14 @@ class KeySet:
         try:
             return self._flights.share("fetch", fetch)
         except (PluginError, KeyFormatError):
-            return True  # it was logged
+            return True  # _read logged it
 
     def _may_reload(self) -> bool:
         with self._lock:
             now = self._timer()
-            if now < self._cool:
-                if len(self._forced) == FORCED_RELOADS and now - self._forced[0] < FORCED_WINDOW:
-                    return False
-                self._forced.append(now)
+            if len(self._reloads) == MAX_RELOADS and now - self._reloads[0] < RELOAD_WINDOW:
+                return False
+            self._reloads.append(now)
             return True
 
     def _read(self) -> None:
@@ -194,15 +168,9 @@ class KeySet:
                 "Tokens signed there are refused." if self._keys is None else "Old ones are kept.",
                 self._setting,
             )
-            with self._lock:
-                # Not every request shall wait for an issuer that is down.
-                self._due = self._cool = self._timer() + COOL_DOWN
             raise
         with self._lock:
-            now = self._timer()
-            self._keys = keys
-            self._due = now + self._max_age
-            self._cool = now + COOL_DOWN
+            self._keys, self._due = keys, self._timer() + MAX_AGE
 
 
 def _public_keys(document: Any) -> tuple[PublicKey, ...]:
@@ -217,13 +185,3 @@ def _public_keys(document: Any) -> tuple[PublicKey, ...]:
             # RFC 7517, section 5: keys that are not understood are to be ignored.
             log.debug("A key is passed over: %s", exc)
     return tuple(keys)
-
-
-def _select(keys: Sequence[PublicKey], token: UnverifiedToken) -> PublicKey | None:
-    kid = token.header.get("kid")
-    if kid is not None and not isinstance(kid, str):
-        raise TokenError("its kid is no text")
-    fitting = [key for key in keys if kid in {None, key.kid} and key.fits(token.alg)]
-    if len(fitting) > 1:
-        raise TokenError("it does not say which of several keys it is signed with")
-    return fitting[0] if fitting else None

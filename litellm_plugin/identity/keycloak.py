@@ -46,19 +46,12 @@ class BridgeNotVerifiable(BridgeRefused):
 
 @dataclass(frozen=True, slots=True)
 class BridgeIdentity:
-    """The user of an access token; one of ``subject``, ``email`` and ``username`` is not None.
+    """The user of an access token; one of ``subject``, ``email`` and ``username`` is not None."""
 
-    Attributes:
-        subject: The user's id in Keycloak.
-        email: The e-mail address.
-        username: The name for signing in (``preferred_username``).
-        name: The display name.
-    """
-
-    subject: str | None
+    subject: str | None  # the user's id in Keycloak
     email: str | None
-    username: str | None
-    name: str | None
+    username: str | None  # for signing in (preferred_username)
+    name: str | None  # for display
 
     @property
     def login(self) -> str:
@@ -67,11 +60,7 @@ class BridgeIdentity:
 
 
 def realm_keys_url(issuer: str) -> str:
-    """Return where a Keycloak realm publishes its keys.
-
-    Args:
-        issuer: The realm's URL.
-    """
+    """Return where a Keycloak realm publishes its keys; ``issuer`` is the realm's URL."""
     return f"{issuer.removesuffix('/')}/protocol/openid-connect/certs"
 
 
@@ -104,9 +93,6 @@ class BridgeVerifier:
     def verify(self, authorization: str | None) -> BridgeIdentity:
         """Return the user of an Authorization header.
 
-        Args:
-            authorization: The header's value; None where there is none.
-
         Raises:
             BridgeRefused: The header has no valid access token of the issuer for this client.
         """
@@ -115,9 +101,7 @@ class BridgeVerifier:
         if not header.startswith(_SCHEME) or not text:
             raise BridgeRefused("missing Bearer token")
         try:
-            claims = self._verified(parse(text))
-            self._check_client(claims)
-            return _identity(claims)
+            return _identity(self._verified(parse(text)))
         except NoKeysError as exc:
             raise BridgeNotVerifiable("the issuer's keys can't be read at present") from exc
         except TokenError as exc:
@@ -135,18 +119,16 @@ class BridgeVerifier:
             or str(claim_typ).lower() != _ACCESS_TOKEN_CLAIM
         ):
             raise TokenError("the token is not an access token")
-        return self._keys.key_for(token).verify(token, ASYMMETRIC)
-
-    def _check_client(self, claims: Claims) -> None:
+        claims = self._keys.key_for(token).verify(token, ASYMMETRIC)
         party = claims.get("azp")
-        if party == self._client_id or self._client_id in audiences(claims):
-            return
-        found = "none" if party is None else party
-        raise BridgeRefused(f'token not issued for client "{self._client_id}" (azp={found})')
+        if party != self._client_id and self._client_id not in audiences(claims):
+            found = "none" if party is None else party
+            raise BridgeRefused(f'token not issued for client "{self._client_id}" (azp={found})')
+        return claims
 
 
 def _identity(claims: Claims) -> BridgeIdentity:
-    name = claims.get("name")
+    name = claims.get("name")  # one that is not a string is ignored
     identity = BridgeIdentity(
         subject=_string(claims, "sub"),
         email=_string(claims, "email"),

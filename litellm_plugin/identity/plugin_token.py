@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 
 from cachetools import LRUCache
@@ -15,13 +14,14 @@ from litellm_plugin.errors import Unauthenticated
 from litellm_plugin.identity.jwt import (
     ASYMMETRIC,
     Claims,
+    PublicKey,
     TokenError,
     UnverifiedToken,
     audiences,
     check_times,
     parse,
 )
-from litellm_plugin.identity.key_sets import KeySet, KeySource, NoKeysError
+from litellm_plugin.identity.key_sets import KeySet, NoKeysError, select
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.identity.user_token import UserTokenVerifier, is_user_token
 
@@ -45,6 +45,10 @@ def plugin_keys_url(discovery: Discovery, plugin: str) -> str:
 class PluginTokenVerifier:
     """Verifies plugin tokens. Safe to share between threads.
 
+    Clients can invent plugin ids. So a plugin's key set is kept only after it was read, and first
+    reads use at most ``MAX_FIRST_READS`` connections to Backstage. Beyond ``MAX_KEY_SETS``, the
+    least recently used key set goes.
+
     Args:
         plugin_id: The id of this plugin, which ``aud`` must name.
         own_keys: The keys of this plugin's own tokens.
@@ -56,16 +60,19 @@ class PluginTokenVerifier:
     def __init__(
         self,
         plugin_id: str,
-        own_keys: KeySource,
+        own_keys: Sequence[PublicKey],
         key_set: Callable[[str], KeySet],
         users: UserTokenVerifier,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
     ) -> None:
         self._plugin_id = plugin_id
         self._own_keys = own_keys
-        self._key_sets = _KeySets(key_set)
+        self._key_set = key_set
         self._users = users
         self._clock = clock
+        self._lock = Lock()
+        self._kept: LRUCache[str, KeySet] = LRUCache(MAX_KEY_SETS)
+        self._first_reads: dict[str, KeySet] = {}
 
     def verify(self, token: UnverifiedToken, *, suspect: bool) -> Principal:
         """Return the plugin that signed ``token``, or the user on whose behalf it did.
@@ -79,7 +86,7 @@ class PluginTokenVerifier:
         """
         try:
             source = _unverified_source(token)
-            claims = self._verified(token, self._keys_of(source, suspect=suspect))
+            claims = self._verified(token, source, suspect=suspect)
         except TokenError as exc:
             log.info("A plugin token is refused: %s", exc)
             raise Unauthenticated("Failed plugin token verification") from exc
@@ -95,46 +102,17 @@ class PluginTokenVerifier:
             raise Unauthenticated("Invalid user token in plugin token obo claim")
         return self._users.verify(user, allow_limited=True, actor=subject)
 
-    def _verified(self, token: UnverifiedToken, keys: KeySource) -> Claims:
+    def _verified(self, token: UnverifiedToken, source: str, *, suspect: bool) -> Claims:
+        own = source == self._plugin_id
+        keys = None if own else self._keys_of(source, known_only=suspect)
         check_times(token.unverified_claims, self._clock(), required=("iat", "exp"))
-        claims = keys.key_for(token).verify(token, ASYMMETRIC)
+        key = select(self._own_keys, token) if keys is None else keys.key_for(token)
+        claims = key.verify(token, ASYMMETRIC)
         if self._plugin_id not in audiences(claims):
             raise OtherAudience("the token is for another plugin")
         return claims
 
-    def _keys_of(self, plugin: str, *, suspect: bool) -> KeySource:
-        if plugin == self._plugin_id:
-            return self._own_keys
-        try:
-            return self._key_sets.of(plugin, known_only=suspect)
-        except NoKeysError as exc:
-            raise _no_jwks(plugin) from exc
-
-
-class _KeySets:
-    """The key sets of other plugins; beyond ``MAX_KEY_SETS``, the least recently used goes.
-
-    Clients can invent plugin ids. So a key set is kept only after it was read, and first reads
-    use at most ``MAX_FIRST_READS`` connections to Backstage.
-    """
-
-    def __init__(self, key_set: Callable[[str], KeySet]) -> None:
-        self._key_set = key_set
-        self._lock = Lock()
-        self._kept: LRUCache[str, KeySet] = LRUCache(MAX_KEY_SETS)
-        self._first_reads: dict[str, KeySet] = {}
-
-    def of(self, plugin: str, *, known_only: bool) -> KeySet:
-        """Return the key set of ``plugin``.
-
-        Args:
-            plugin: The plugin's id.
-            known_only: Whether to refuse a plugin whose key set would have to be read first.
-
-        Raises:
-            NoKeysError: The key set can't be read.
-            TokenError: The key set is not known, and must not be read.
-        """
+    def _keys_of(self, plugin: str, *, known_only: bool) -> KeySet:
         with self._lock:
             kept = self._kept.get(plugin)
             if kept is not None:
@@ -142,12 +120,14 @@ class _KeySets:
             if known_only:
                 raise TokenError("the plugin's keys are not known, and the client is suspect")
             if plugin not in self._first_reads and len(self._first_reads) >= MAX_FIRST_READS:
-                raise NoKeysError("the keys of too many other plugins are being read")
+                raise _no_jwks(plugin)
             key_set = self._first_reads.setdefault(plugin, self._key_set(plugin))
         try:
             key_set.load()
             with self._lock:
                 self._kept[plugin] = key_set
+        except NoKeysError as exc:
+            raise _no_jwks(plugin) from exc
         finally:
             with self._lock:
                 self._first_reads.pop(plugin, None)

@@ -1,8 +1,8 @@
 """The service's signing key, and the plugin tokens that it signs.
 
-Backstage fetches the public key from the plugin's URL. So all workers and replicas must use the
-same key: a configured one (``backend.auth.pluginKeyStore``), or one in a file, which is made once
-for each host.
+Backstage fetches the public keys from the plugin's URL. So all workers and replicas must sign with
+a key that each of them publishes: a configured one (``backend.auth.pluginKeyStore``, whose first
+key signs while all are published), or one in a file, which is made once for each host.
 """
 
 from __future__ import annotations
@@ -49,23 +49,32 @@ class PluginKeys:
 
     @classmethod
     def load(cls, settings: Settings, environ: Mapping[str, str] = os.environ) -> PluginKeys:
-        """Read the keys, and make this host's key if there is none.
-
-        Args:
-            settings: ``plugin_keys`` are used, or else the file ``service.key_file``.
-            environ: ``XDG_STATE_HOME`` is used for the default file.
+        """Read the keys as :meth:`existing` does, and make this host's key if there is none.
 
         Raises:
             KeyStoreError: A key can't be read or stored, or other users could read it.
         """
         keys = cls.existing(settings, environ)
-        return keys or cls(_new_host_key(_key_file(settings, environ)))
+        if keys is not None:
+            return keys
+        path = _key_file(settings, environ)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_folder(path.parent)
+            _create(path)
+            return cls(_read(path))
+        except OSError as exc:
+            raise _unusable(path, _reason(exc)) from exc
 
     @classmethod
     def existing(
         cls, settings: Settings, environ: Mapping[str, str] = os.environ
     ) -> PluginKeys | None:
-        """Read the keys as :meth:`load` does, and return None where there is no key yet.
+        """Read ``pluginKeyStore``, else ``keyFile``; return None where there is no file yet.
+
+        Args:
+            settings: The service's settings.
+            environ: ``XDG_STATE_HOME`` is used for the default file.
 
         Raises:
             KeyStoreError: A key can't be read, or other users could read it.
@@ -140,27 +149,32 @@ def _configured(keys: Sequence[StaticPluginKey]) -> PluginKeys:
     ids = [key.key_id for key in keys]
     if len(set(ids)) < len(ids):
         raise KeyStoreError(f"{_STATIC_KEYS}: every keyId must be another one, got {ids}")
-    first = keys[0]
-    if first.private_key_file is None:
+    pairs = [_key_pair(key, index) for index, key in enumerate(keys)]
+    signing = pairs[0][1]
+    if signing is None:
         raise KeyStoreError(f"{_STATIC_KEYS}[0].privateKeyFile: missing; the first key signs")
-    published = [
-        _from_pem(PublicKey.from_pem, key.public_key_file, key, f"[{index}].publicKeyFile")
-        for index, key in enumerate(keys)
-    ]
-    signing = _from_pem(PrivateKey.from_pem, first.private_key_file, first, "[0].privateKeyFile")
-    if signing.public().as_jwk() != published[0].as_jwk():
+    return PluginKeys(signing, [public for public, _ in pairs])
+
+
+def _key_pair(key: StaticPluginKey, index: int) -> tuple[PublicKey, PrivateKey | None]:
+    entry = f"{_STATIC_KEYS}[{index}]"
+    public = _from_pem(PublicKey.from_pem, key.public_key_file, key, f"{entry}.publicKeyFile")
+    if key.private_key_file is None:
+        return public, None
+    private = _from_pem(PrivateKey.from_pem, key.private_key_file, key, f"{entry}.privateKeyFile")
+    # Also of a key that does not sign yet: a fault shows when the key is added.
+    if private.public().as_jwk() != public.as_jwk():
         raise KeyStoreError(
-            f"{_STATIC_KEYS}[0]: {first.private_key_file} and {first.public_key_file} "
-            "are not a pair"
+            f"{entry}: {key.private_key_file} and {key.public_key_file} are not a pair"
         )
-    return PluginKeys(signing, published)
+    return public, private
 
 
 def _from_pem(read: Callable[..., _Key], path: Path, key: StaticPluginKey, setting: str) -> _Key:
     try:
         return read(path.read_text("ascii"), kid=key.key_id, algorithm=key.algorithm)
     except (OSError, ValueError, KeyFormatError) as exc:
-        raise KeyStoreError(f"{_STATIC_KEYS}{setting}: {path}: {_reason(exc)}") from exc
+        raise KeyStoreError(f"{setting}: {path}: {_reason(exc)}") from exc
 
 
 def _key_file(settings: Settings, environ: Mapping[str, str]) -> Path:
@@ -176,16 +190,6 @@ def _key_file(settings: Settings, environ: Mapping[str, str]) -> Path:
             "the plugin key in"
         ) from exc
     return base / "litellm-plugin" / "plugin-key.json"
-
-
-def _new_host_key(path: Path) -> PrivateKey:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_folder(path.parent)
-        _create(path)
-        return _read(path)
-    except OSError as exc:
-        raise _unusable(path, _reason(exc)) from exc
 
 
 def _check_folder(folder: Path) -> None:

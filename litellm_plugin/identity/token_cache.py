@@ -21,20 +21,12 @@ MAX_SECONDS = 60.0  # after which tokens signed with a withdrawn key are refused
 class TokenCache:
     """Verifies tokens, and caches valid user tokens. Safe to share between threads.
 
-    The key is the digest of the whole header, and an entry ends with its token at the latest.
-    Tokens of services are verified each time: they need not expire.
-
-    Args:
-        authenticator: Verifies tokens.
-        seconds: TTL of an entry; a minute at most.
-        clock: Returns the Unix time in seconds.
+    The key is the digest of the whole header. An entry ends after ``seconds``, after a minute, or
+    with its token. Tokens of services are verified each time: they need not expire.
     """
 
     def __init__(
-        self,
-        authenticator: Authenticator,
-        seconds: float,
-        clock: Callable[[], float] = time.time,
+        self, authenticator: Authenticator, seconds: float, clock: Callable[[], float] = time.time
     ) -> None:
         self._authenticator = authenticator
         self._seconds = min(seconds, MAX_SECONDS)
@@ -53,10 +45,8 @@ class TokenCache:
     ) -> Principal:
         """Return the principal of an Authorization header, as ``Authenticator`` does.
 
-        Args:
-            authorization: The header's value; None where there is none.
-            suspect: Tells whether the client's address has sent too many bad tokens; called only
-                where the token is not in the cache.
+        ``suspect`` tells whether the client's address has sent too many bad tokens. It is called
+        only where the token is not in the cache.
         """
         if authorization is None or not self._seconds:
             return self._authenticator.authenticate(authorization, suspect=suspect())

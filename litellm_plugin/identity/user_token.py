@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 from litellm_plugin.config.settings import Discovery
@@ -16,7 +15,7 @@ from litellm_plugin.identity.jwt import (
     check_times,
     encode_segment,
 )
-from litellm_plugin.identity.key_sets import KeySource, NoKeysError
+from litellm_plugin.identity.key_sets import KeySet, NoKeysError
 from litellm_plugin.identity.principal import UserPrincipal
 
 log = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ class UserTokenVerifier:
         clock: Returns the Unix time in seconds.
     """
 
-    def __init__(self, keys: KeySource, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, keys: KeySet, clock: Callable[[], float]) -> None:
         self._keys = keys
         self._clock = clock
 
@@ -106,17 +105,10 @@ class UserTokenVerifier:
 
 
 def limited_token(token: UnverifiedToken, claims: Claims) -> str | None:
-    """Return the limited user token of a user token.
+    """Return the limited user token of a user token; None where that has no ``uip``.
 
     ``uip`` is its signature. Its header and payload must have exactly the members,
-    order and spacing that Backstage signed.
-
-    Args:
-        token: A user token, or a limited one, which is returned as it is.
-        claims: The claims of ``token``.
-
-    Returns:
-        The limited token; None where the user token has no ``uip``.
+    order and spacing that Backstage signed. A limited token is returned as it is.
     """
     if token.typ == LIMITED_TYP or not token.typ:
         return token.text

@@ -7,7 +7,7 @@ from typing import Any
 
 from litellm_plugin.accounts.caller import own_id
 from litellm_plugin.accounts.directory import Directory
-from litellm_plugin.accounts.ownership import Claimant, Login
+from litellm_plugin.accounts.ownership import Login, Owner
 from litellm_plugin.accounts.users import Profile, ProvisioningFailed, Users
 from litellm_plugin.clients.litellm import Account, Json
 from litellm_plugin.clock import Clock, stamp
@@ -103,7 +103,7 @@ class Bridge:
             Forbidden: ``team_id`` is not one of the person's teams, or as many keys as
                 allowed are active.
         """
-        key = self._keys.request(body)
+        key = self._keys.fields.new(body, named=False, service=False)
         account = self.account(person, fresh=True)
         created_by = {
             "created_via": self._settings.bridge.client_id,
@@ -113,7 +113,7 @@ class Bridge:
         own = self._owner(person).own_id
         return self._keys.generate_for(account, key, created_by, own_id=own, reader=_reader(person))
 
-    def _groups(self, owner: Claimant) -> frozenset[str]:
+    def _groups(self, owner: Owner) -> frozenset[str]:
         """Return the groups of the person in the catalog; none where nobody is found.
 
         Of several people with the same LiteLLM id, the one in the default namespace counts.
@@ -122,7 +122,7 @@ class Bridge:
         same = [each for each in people if each.ref == owner.ref] or people
         return same[0].groups if len(same) == 1 else frozenset()
 
-    def _owner(self, person: BridgeIdentity) -> Claimant:
+    def _owner(self, person: BridgeIdentity) -> Owner:
         # Like the original: the part before the "@", in our own domain.
         name, _, domain = person.login.partition("@")
         own_domain = self._settings.user_id_domain
@@ -138,7 +138,7 @@ class Bridge:
             names=frozenset(name.lower() for name in names),
             cut=bool(domain) and domain.lower() != (own_domain or "").lower(),
         )
-        return Claimant(own_id(name, self._settings), ref, email, login)
+        return Owner(own_id(name, self._settings), ref, email, login)
 
 
 def _reader(person: BridgeIdentity) -> str:

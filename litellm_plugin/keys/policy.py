@@ -7,8 +7,7 @@ existing keys as they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
@@ -16,10 +15,8 @@ from typing import Any, Generic, TypeVar
 
 from litellm_plugin.accounts.caller import Caller
 from litellm_plugin.accounts.directory import Directory
-from litellm_plugin.cache.cache import Cache
-from litellm_plugin.clock import Clock
 from litellm_plugin.config.settings import KeyPolicy, Provisioning, Settings
-from litellm_plugin.errors import BadRequest, Busy, Forbidden
+from litellm_plugin.errors import BadRequest, Forbidden
 from litellm_plugin.fields import is_number, seconds, shortest
 from litellm_plugin.models import Models, allows
 from litellm_plugin.shapes import Json, present
@@ -208,37 +205,31 @@ class Policy:
 
 
 class KeyPolicies:
-    """Finds the key policy of a caller or of a LiteLLM user.
+    """Finds key policies: ``litellm.keyPolicy``, and what the roles of provisioning replace.
 
-    Args:
-        settings: ``litellm.keyPolicy`` and the roles of provisioning.
-        directory: Finds the people behind a LiteLLM id.
-        models: Lists the access groups of models.
-        cache: Holds the lock of each owner.
-        now: Returns the present time, in UTC.
+    Attributes:
+        limits_budget: Whether any policy limits budgets.
     """
 
-    def __init__(
-        self, settings: Settings, directory: Directory, models: Models, cache: Cache, now: Clock
-    ) -> None:
+    def __init__(self, settings: Settings, directory: Directory, models: Models) -> None:
         self._common = settings.key_policy
         self._provisioning = settings.provisioning
         self._directory = directory
         self._models = models
-        self._cache = cache
-        self._now = now
         roles = settings.provisioning.roles
         self._by_role = any(role.key_policy for role in roles)
         self.limits_budget = self._common.max_budget is not None or any(
             role.key_policy.get("max_budget") is not None for role in roles
         )
 
-    def of(self, caller: Caller) -> Policy:
-        """Return the policy of a user.
+    def of(self, caller: Caller, user_id: str | None) -> Policy:
+        """Return the policy of a user; for a service, that of the LiteLLM user ``user_id``.
 
         Raises:
-            BackstageUnavailable: Roles have limits, and the user's groups can't be read.
+            BackstageUnavailable: Roles have limits, and the catalog can't be read.
         """
+        if not caller.user:
+            return self.of_id(user_id)
         return self._of_groups(caller.entity.groups if self._by_role else ())
 
     def of_id(self, user_id: str | None) -> Policy:
@@ -248,14 +239,11 @@ class KeyPolicies:
         the id, the limits of each of them apply; where nobody has, ``litellm.keyPolicy``.
 
         Raises:
-            BackstageUnavailable: Roles have limits, and the catalog can't be read.
+            BackstageUnavailable: As for :meth:`of`.
         """
-        if not self._by_role or not user_id:
-            return self._of_groups(())
-        people = self._directory.of_id(user_id)
-        if not people:
-            return self._of_groups(())
-        return combined([self._of_groups(person.groups) for person in people])
+        people = self._directory.of_id(user_id) if self._by_role and user_id else []
+        groups = [person.groups for person in people] or [frozenset()]
+        return combined(map(self._of_groups, groups))
 
     def groups_of(self, model: str) -> Collection[str]:
         """Return the access groups of a model; none where LiteLLM does not list them."""
@@ -264,33 +252,6 @@ class KeyPolicies:
             if row.get("model_name") == model and isinstance(row.get("access_groups"), list):
                 groups.update(name for name in row["access_groups"] if isinstance(name, str))
         return groups
-
-    @contextmanager
-    def adding_active_key(
-        self, policy: Policy, user_id: str, keys: Callable[[], list[Json]]
-    ) -> Iterator[None]:
-        """Hold the owner's lock while a key becomes active, so that ``maxActiveKeys`` holds.
-
-        Args:
-            policy: The owner's policy.
-            user_id: LiteLLM id of the owner.
-            keys: Reads the owner's keys from LiteLLM.
-
-        Raises:
-            Forbidden: As many keys as allowed are active.
-            Busy: Other requests hold the lock.
-        """
-        if policy.active_keys is None:
-            yield
-            return
-        with self._cache.lock(f"active keys of {user_id}", on_all_hosts=True) as held:
-            if not held:
-                raise Busy(
-                    "This user's active keys can't be counted right now: another key is being"
-                    " made, or the service has no lock (its log says why). Try again in a moment."
-                )
-            policy.refuse_more(keys(), self._now())
-            yield
 
     def _of_groups(self, groups: Collection[str]) -> Policy:
         return policy_for(self._common, self._provisioning, groups)

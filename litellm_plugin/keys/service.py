@@ -1,12 +1,11 @@
-"""Virtual keys: whose they are, and what their owners may ask for."""
+"""Virtual keys: creating, changing and deleting them for their owners."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from litellm_plugin.accounts.caller import Caller
@@ -16,29 +15,22 @@ from litellm_plugin.clients import deadline
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
-from litellm_plugin.errors import BadRequest, Forbidden, HungUp, PluginError, UpstreamError
+from litellm_plugin.errors import BadRequest, Busy, Forbidden, HungUp, PluginError, UpstreamError
 from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active
 from litellm_plugin.keys.requests import KeyFields, refuse_unlimited
 from litellm_plugin.keys.undelivered import AFTERWARDS, UndeliveredKey, UndeliveredKeys
 from litellm_plugin.observability import journal
-from litellm_plugin.shapes import present
+from litellm_plugin.shapes import as_object, present
 from litellm_plugin.teams.membership import NOT_A_MEMBER, Teams
 
 log = logging.getLogger(__name__)
 
 
 class Keys:
-    """Makes, changes and deletes virtual keys for their owners.
+    """Creates, changes and deletes virtual keys for their owners.
 
-    Args:
-        litellm: The client.
-        cache: The cache.
-        users: Finds whose keys they are.
-        teams: Tells which teams a key may be put in.
-        rules: ``litellm.keyGeneration``.
-        ceilings: ``litellm.keyPolicy``, and what roles have instead.
-        lost: Looks for keys that were made and not heard of.
-        now: The present time, in UTC.
+    Attributes:
+        fields: Reads requests; :meth:`generate` takes what ``fields.new`` returns.
     """
 
     def __init__(
@@ -47,60 +39,42 @@ class Keys:
         cache: Cache,
         users: Users,
         teams: Teams,
-        rules: KeyGeneration,
-        ceilings: KeyPolicies,
-        lost: UndeliveredKeys,
+        settings: KeyGeneration,
+        policies: KeyPolicies,
+        undelivered: UndeliveredKeys,
         now: Clock,
     ) -> None:
+        self.fields = KeyFields(settings, budget_filled=policies.limits_budget)
         self._litellm = litellm
         self._cache = cache
         self._users = users
         self._teams = teams
-        self._rules = rules
-        self._fields = KeyFields(rules, budget_filled=ceilings.limits_budget)
-        self._ceilings = ceilings
-        self._lost = lost
+        self._settings = settings
+        self._policies = policies
+        self._undelivered = undelivered
         self._now = now
 
-    def request(
-        self, body: Mapping[str, Any], *, service: bool = False, named: bool = False
-    ) -> Json:
-        """Read a request for a new key.
-
-        Args:
-            body: ``alias`` and limits.
-            service: Whether a service asks; only services may set ``user_id``.
-            named: Whether ``alias`` must not be missing.
-
-        Returns:
-            The fields for LiteLLM's ``/key/generate``.
-
-        Raises:
-            BadRequest: A field is missing or wrong, or not the caller's to set.
-        """
-        return self._fields.new(body, named=named, service=service)
-
     def generate(self, key: Json, caller: Caller) -> Json:
-        """Make a key for the caller; a first visit provisions them.
+        """Create a key for the caller; a first visit provisions the caller.
 
         Args:
-            key: What :meth:`request` returned.
-            caller: The owner; a service owns none, and names whom it wants in ``user_id``.
+            key: Fields of LiteLLM's ``/key/generate``.
+            caller: The owner; a service names the owner, if any, in ``user_id``.
 
         Returns:
-            LiteLLM's answer, the secret in ``key``.
+            LiteLLM's answer, with the secret in ``key``.
 
         Raises:
-            Forbidden: ``team_id`` is not a team of the caller, or they have as many active
-                keys as they may.
-            PolicyRefused: It goes beyond a ceiling.
+            Forbidden: ``team_id`` is not a team of the caller, or as many keys as allowed are
+                active.
+            PolicyRefused: A field exceeds a limit.
         """
         account = self._users.account(caller, fresh=True) if caller.user else None
         self._users.check_key_owner(caller, key, account)
         if key.get("team_id"):
             self._teams.usable(key["team_id"], caller, account)
         owner = account.asked if account is not None else key.get("user_id")
-        policy = self._ceilings.of(caller) if caller.user else self._ceilings.of_id(owner)
+        policy = self._policies.of(caller, owner)
         key = self._within(policy, key)
         entity = caller.entity
         created_by = {
@@ -111,12 +85,9 @@ class Keys:
         }
         if account is not None:
             key = {**key, "user_id": owner}
-        with (
-            self._room(policy, account or owner, caller.name),
-            self._cache.invalidating(keys_tag(str(owner or ""))),
-        ):
+        with self._adding_active_key(policy, account or owner, caller.name):
             try:
-                return self._make(key, created_by, policy, keys_tag(str(owner or "")))
+                return self._create(key, created_by, policy, keys_tag(owner or ""))
             except UpstreamError as exc:
                 if key.get("team_id") and "Invalid duration format" in exc.message:
                     raise TeamDurationBroken(key["team_id"]) from exc
@@ -125,30 +96,26 @@ class Keys:
     def generate_for(
         self, account: Account, key: Json, created_by: Json, *, own_id: str, reader: str
     ) -> Json:
-        """Make a key for an account whose owner came another way than Backstage.
+        """Create a key for an account whose owner did not sign in at Backstage.
 
         Args:
             account: The owner's.
-            key: What :meth:`request` returned.
-            created_by: Metadata that says who asked, and how.
+            key: As for :meth:`generate`.
+            created_by: Metadata that records the creator.
             own_id: The LiteLLM id that is made of the owner's name.
             reader: As for ``Users.account_of``.
 
         Raises:
-            Forbidden: ``team_id`` is not one of the account's teams.
-            PolicyRefused: It goes beyond a ceiling.
+            Forbidden: As for :meth:`generate`.
+            PolicyRefused: A field exceeds a limit.
         """
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
         self._users.refuse_key_type(key, account)
-        policy = self._ceilings.of_id(own_id)
-        key = self._within(policy, key)
-        with (
-            self._room(policy, account, reader),
-            self._cache.invalidating(keys_tag(account.asked)),
-        ):
-            key = {**key, "user_id": account.user_id}
-            return self._make(key, created_by, policy, keys_tag(account.asked))
+        policy = self._policies.of_id(own_id)
+        key = {**self._within(policy, key), "user_id": account.user_id}
+        with self._adding_active_key(policy, account, reader):
+            return self._create(key, created_by, policy, keys_tag(account.asked))
 
     def replace(
         self,
@@ -161,80 +128,81 @@ class Keys:
         replaced: Callable[[Json], bool],
         gone: Callable[[], bool],
     ) -> Json:
-        """Make a key, and then delete some of the caller's, which it takes the place of.
+        """Create a key, and then delete the keys that it replaces.
 
         Args:
             caller: A signed-in user.
-            account: Theirs.
-            keys: Theirs, as they are right now.
-            key: As the configuration has it; what goes beyond a ceiling is cut down to it.
-            created_by: Metadata that says who asked, and how.
-            replaced: Tells of one of ``keys`` whether it is to go.
-            gone: Tells whether nobody waits for the new key any more.
+            account: The caller's.
+            keys: The caller's keys, read fresh.
+            key: Fields of ``/key/generate`` from the configuration; reduced to the limits.
+            created_by: Metadata that records the creator.
+            replaced: Tells which of ``keys`` are replaced.
+            gone: Tells whether the client has closed the connection.
 
         Raises:
-            BadRequest: Keys have to be in a team, and this one is to be in none.
-            Forbidden: ``team_id`` is not one of the account's teams, or they have as many
-                active keys as they may.
-            NoKey: LiteLLM did not tell the new key's secret; the old keys stay.
-            HungUp: Nobody waits for it; it is removed, and the old keys stay.
+            BadRequest: Keys must be in a team, and this one is in none.
+            Forbidden: As for :meth:`generate`.
+            NoKey: LiteLLM did not return the new secret; the old keys stay.
+            HungUp: The client is gone; the new key is deleted, and the old keys stay.
         """
-        if self._rules.team_required and not key.get("team_id"):
+        if self._settings.team_required and not key.get("team_id"):
             raise BadRequest("A team is required: keys outside of a team are not allowed")
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
-        policy = self._ceilings.of(caller)
-        key = policy.capped(key)
+        policy = self._policies.of(caller, account.asked)
+        key = {**policy.capped(key), "user_id": account.user_id}
 
-        def in_the_slot(row: Json) -> bool:
+        def is_old(row: Json) -> bool:
             return isinstance(row.get("token"), str) and replaced(row)
 
-        with (
-            self._room(policy, account, caller.name, but=in_the_slot),
-            self._cache.invalidating(keys_tag(account.asked)),
-        ):
-            key = {**key, "user_id": account.user_id}
-            made = self._make(key, created_by, policy, keys_tag(account.asked))
+        with self._adding_active_key(policy, account, caller.name, but=is_old):
+            made = self._create(key, created_by, policy, keys_tag(account.asked))
             if not isinstance(made.get("key"), str) or not made["key"]:
                 self.take_back(made)
                 raise NoKey("LiteLLM returned no key material")
             if gone():
                 self.take_back(made)
                 raise HungUp
-            self._remove_replaced([row["token"] for row in keys if in_the_slot(row)])
+            self._delete_replaced([row["token"] for row in keys if is_old(row)])
             return made
 
-    def _remove_replaced(self, tokens: list[str]) -> None:
-        """Delete keys whose owner has a new one; what can't be deleted does not keep it back."""
-        gone: list[str] = []
+    def take_back(self, made: Json) -> None:
+        """Delete a new key that can't be delivered; ``made`` is LiteLLM's answer."""
+        token = made.get("token") or made.get("token_id")
+        if isinstance(token, str):
+            tag = keys_tag(str(made.get("user_id") or ""))
+            created_by = as_object(made.get("metadata"))
+            key = UndeliveredKey(made.get("key_alias"), made.get("user_id"), created_by, tag)
+            self._undelivered.remove(token, key)
+
+    def _delete_replaced(self, tokens: list[str]) -> None:
+        """Delete replaced keys; a failure is logged and does not withhold the new key."""
+        deleted: list[str] = []
         for token in tokens:
+            key_id = journal.key_id(token)
             try:
                 self._litellm.delete_key(token)
             except UpstreamError as exc:
-                if exc.answered != 404:  # else it is gone already
-                    log.error(
-                        "a replaced key is left, until the next time: %s (%s)",
-                        journal.key_id(token),
-                        exc,
-                    )
+                if exc.answered != 404:
+                    log.error("a replaced key is left, until the next time: %s (%s)", key_id, exc)
                     continue
-            gone.append(journal.key_id(token))
-            journal.note(replacedKeyIds=gone)
+            deleted.append(key_id)
+            journal.note(replacedKeyIds=deleted)
 
-    def _make(self, key: Json, created_by: Json, policy: Policy, scope: str) -> Json:
+    def _create(self, key: Json, created_by: Json, policy: Policy, tag: str) -> Json:
         metadata = {**(key.get("metadata") or {}), **created_by}
         journal.note(userId=key.get("user_id"), keyAlias=key.get("key_alias"))
+        key_type = key.get("key_type") or LLM_API
         try:
             with deadline.keeping(AFTERWARDS):
-                key_type = key.get("key_type") or LLM_API
                 made = self._litellm.generate_key(
                     {**key, "key_type": key_type, "metadata": metadata}
                 )
         except UpstreamError as exc:
             if not exc.unfinished:
                 raise
-            lost = UndeliveredKey(key.get("key_alias"), key.get("user_id"), created_by, scope)
-            raise exc.unfinished_with(self._lost.find_and_remove(lost)) from exc
+            lost = UndeliveredKey(key.get("key_alias"), key.get("user_id"), created_by, tag)
+            raise exc.unfinished_with(self._undelivered.find_and_remove(lost)) from exc
         token = made.get("token") or made.get("key")
         if isinstance(token, str):
             journal.note(keyId=journal.key_id(token))
@@ -242,34 +210,20 @@ class Keys:
             return {**made, "expires": self._shortened(made, key["duration"], policy)}
         return made
 
-    def take_back(self, made: Json) -> None:
-        """Delete a key that was just made, because nobody is there to be told its secret.
-
-        Args:
-            made: What :meth:`generate` or :meth:`generate_for` returned.
-        """
-        token = made.get("token") or made.get("token_id")
-        if isinstance(token, str):
-            owner, metadata = made.get("user_id"), made.get("metadata")
-            created_by = metadata if isinstance(metadata, dict) else {}
-            lost = UndeliveredKey(
-                made.get("key_alias"), owner, created_by, keys_tag(str(owner or ""))
-            )
-            self._lost.remove(token, lost)
-
     def _shortened(self, made: Json, duration: str, policy: Policy) -> Any:
-        """Give a key the life that was asked for, as LiteLLM or the key's team had not.
+        """Set the requested duration of a key that LiteLLM or the team let live longer.
 
-        A key that lives too long is not handed out: what can't be shortened is deleted.
+        Returns the new ``expires``. A key that can't be shortened is deleted.
         """
         token = made.get("token") or made.get("token_id") or made.get("key")
         if not isinstance(token, str):
-            raise UpstreamError("LiteLLM's answer names no key")
+            raise UpstreamError("LiteLLM's answer names no key; ask your administrator")
         failure: UpstreamError | None = None
         expires = None
         try:
-            changed = self._litellm.update_key({"key": token, "duration": duration})
-            expires = changed.get("expires") if isinstance(changed, dict) else None
+            expires = as_object(self._litellm.update_key({"key": token, "duration": duration})).get(
+                "expires"
+            )
         except UpstreamError as exc:
             failure = exc
         if policy.outlives(expires, self._now()):
@@ -278,12 +232,12 @@ class Keys:
         return expires
 
     def _within(self, policy: Policy, key: Json) -> Json:
-        key = policy.new_key(key, self._ceilings.groups_of)
-        refuse_unlimited(key, self._rules)
+        key = policy.new_key(key, self._policies.groups_of)
+        refuse_unlimited(key, self._settings)
         return key
 
     @contextmanager
-    def _room(
+    def _adding_active_key(
         self,
         policy: Policy,
         owner: Account | str | None,
@@ -291,53 +245,48 @@ class Keys:
         *,
         but: Callable[[Json], bool] = lambda _: False,
     ) -> Iterator[None]:
-        """Make sure that one more key of the owner may be active; ``but`` some do not count.
+        """Hold the owner's lock while a key becomes active, so that ``maxActiveKeys`` holds.
 
         Args:
-            policy: The limits that hold.
-            owner: Account or LiteLLM id of the owner; keys without an owner are nobody's to count.
+            policy: The owner's.
+            owner: The owner's account or LiteLLM id; keys without an owner are not counted.
             reader: As for ``Users.account_of``.
             but: Tells which keys do not count.
-        """
-        if not owner:
-            yield
-            return
-
-        def keys() -> list[Json]:
-            account = self._users.as_it_is(owner, reader) if isinstance(owner, str) else owner
-            if account is None:
-                raise BadRequest("user_id is not known to LiteLLM, so its keys can't be counted")
-            rows = self._users.keys(account, reader, fresh=True)
-            return [row for row in rows if not but(row)]
-
-        user_id = owner if isinstance(owner, str) else owner.asked
-        with self._ceilings.adding_active_key(policy, user_id, keys):
-            yield
-
-    @contextmanager
-    def _reviving(self, key: OwnedKey, policy: Policy) -> Iterator[None]:
-        """Make sure that a key may become active that was not."""
-        with self._room(
-            policy,
-            key.account,
-            key.owner.name,
-            but=lambda row: row.get("token") == key.token,
-        ):
-            yield
-
-    def _policy_of(self, key: OwnedKey) -> Policy:
-        caller = key.owner
-        return self._ceilings.of(caller) if caller.user else self._ceilings.of_id(key.account.asked)
-
-    def owned(self, caller: Caller, token: str) -> OwnedKey:
-        """Return the caller's own key.
-
-        Args:
-            caller: Who asks.
-            token: The key's hash.
 
         Raises:
-            Forbidden: It is someone else's, or no key at all; we do not say which.
+            Forbidden: As many keys as allowed are active.
+            Busy: Other requests hold the lock.
+        """
+        user_id = owner.asked if isinstance(owner, Account) else owner
+        with ExitStack() as held:
+            if policy.active_keys and user_id:
+                lock = self._cache.lock(f"active keys of {user_id}", on_all_hosts=True)
+                if not held.enter_context(lock):
+                    raise Busy(
+                        "This user's active keys can't be counted right now: another key is being"
+                        " made, or the service has no lock (its log says why). Try again in a"
+                        " moment."
+                    )
+                account = (
+                    owner if isinstance(owner, Account) else self._users.as_it_is(user_id, reader)
+                )
+                if account is None:
+                    raise BadRequest(
+                        "user_id is not known to LiteLLM, so its keys can't be counted"
+                    )
+                rows = self._users.keys(account, reader, fresh=True)
+                policy.refuse_more([row for row in rows if not but(row)], self._now())
+            held.enter_context(self._cache.invalidating(keys_tag(user_id or "")))
+            yield
+
+    # -- existing keys -------------------------------------------------------
+
+    def owned(self, caller: Caller, token: str) -> OwnedKey:
+        """Return the caller's own key with the hash ``token``.
+
+        Raises:
+            Forbidden: The key is another user's or does not exist; the message does not tell
+                which.
         """
         if not caller.litellm_id:
             unknown = "Cannot verify key ownership without an authenticated user"
@@ -352,32 +301,27 @@ class Keys:
         return OwnedKey(token, caller, account, row)
 
     def update(self, key: OwnedKey, body: Mapping[str, Any]) -> Any:
-        """Change a key; returns LiteLLM's answer.
-
-        Args:
-            key: What :meth:`owned` proved.
-            body: The body of ``POST /keys/:id/update``; ``key`` in it is ignored.
+        """Change a key by the body of ``POST /keys/:id/update``; returns LiteLLM's answer.
 
         Raises:
-            BadRequest: A field is wrong, or not the caller's to set.
+            BadRequest: A field is wrong or forbidden.
             Forbidden: ``team_id`` is not a team of the caller.
         """
-        change = self._fields.change(body)
+        change = self.fields.change(body)
         if change.get("team_id"):
             self._teams.usable(change["team_id"], key.owner, key.account)
         policy = self._policy_of(key)
-        change = policy.change(change, key.row, self._ceilings.groups_of)
-        with ExitStack() as held:
-            if "duration" in change and _has_only_expired(key.row, self._now()):
-                held.enter_context(self._reviving(key, policy))
-            held.enter_context(self._cache.invalidating(keys_tag(key.account.asked)))
+        change = policy.change(change, key.row, self._policies.groups_of)
+        expired = key.row.get("blocked") is not True and not is_active(key.row, self._now())
+        revives = "duration" in change and expired
+        with self._reviving(key, policy) if revives else self._changing(key):
             changed = self._litellm.update_key({**change, "key": key.token})
             if "duration" in change and isinstance(changed, dict) and "expires" in changed:
                 self._refuse_longer(key, changed["expires"], policy)
             return changed
 
     def _refuse_longer(self, key: OwnedKey, expires: Any, policy: Policy) -> None:
-        """Refuse what came of a change where LiteLLM lets the key live too long after it."""
+        """Refuse a change after which LiteLLM lets the key live longer than allowed."""
         now = self._now()
         if not policy.outlives(expires, now):
             return
@@ -388,47 +332,49 @@ class Keys:
 
     def block(self, key: OwnedKey) -> None:
         """Block a key at once."""
-        with self._cache.invalidating(keys_tag(key.account.asked)):
+        with self._changing(key):
             self._litellm.block_key(key.token)
 
     def unblock(self, key: OwnedKey) -> None:
         """Undo :meth:`block`.
 
         Raises:
-            Forbidden: The caller has as many active keys as they may.
+            Forbidden: As many keys as allowed are active.
         """
-        with (
-            self._reviving(key, self._policy_of(key)),
-            self._cache.invalidating(keys_tag(key.account.asked)),
-        ):
+        with self._reviving(key, self._policy_of(key)):
             self._litellm.unblock_key(key.token)
 
     def reset_spend(self, key: OwnedKey) -> None:
         """Set a key's spend to 0 USD.
 
         Raises:
-            Forbidden: There is a ceiling of budgets, which this would go round.
+            Forbidden: Budgets are limited.
         """
         self._policy_of(key).refuse_reset()
-        with self._cache.invalidating(keys_tag(key.account.asked)):
+        with self._changing(key):
             self._litellm.reset_key_spend(key.token)
 
     def delete(self, key: OwnedKey) -> None:
         """Delete a key for good."""
-        with self._cache.invalidating(keys_tag(key.account.asked)):
+        with self._changing(key):
             self._litellm.delete_key(key.token)
+
+    def _policy_of(self, key: OwnedKey) -> Policy:
+        return self._policies.of(key.owner, key.account.asked)
+
+    def _changing(self, key: OwnedKey) -> AbstractContextManager[None]:
+        return self._cache.invalidating(keys_tag(key.account.asked))
+
+    def _reviving(self, key: OwnedKey, policy: Policy) -> AbstractContextManager[None]:
+        """Let a key that is blocked or expired become active."""
+        return self._adding_active_key(
+            policy, key.account, key.owner.name, but=lambda row: row.get("token") == key.token
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class OwnedKey:
-    """A key that was proved to be its owner's.
-
-    Attributes:
-        token: The key's hash.
-        owner: Whose it is.
-        account: The owner's account.
-        row: The key as LiteLLM has it.
-    """
+    """A key that was proved to be the caller's; ``token`` is its hash, ``row`` LiteLLM's row."""
 
     token: str
     owner: Caller
@@ -437,13 +383,13 @@ class OwnedKey:
 
 
 class NoKey(PluginError):
-    """LiteLLM made a key and did not tell it."""
+    """LiteLLM created a key and did not return its secret."""
 
     status = 502
 
 
 class LivesTooLong(PluginError):
-    """LiteLLM did not give a key the life that was asked for, and the ceilings do not allow it."""
+    """LiteLLM lets a key live longer than requested, and longer than the limit."""
 
     status = 502
 
@@ -456,7 +402,7 @@ class LivesTooLong(PluginError):
 
 
 class TeamDurationBroken(PluginError):
-    """LiteLLM can't make keys in this team before someone mends the team there."""
+    """LiteLLM can't create keys in a team whose own key duration is malformed."""
 
     status = 502
 
@@ -469,10 +415,6 @@ class TeamDurationBroken(PluginError):
             " Team Settings, then retry.",
             teamId=team_id,
         )
-
-
-def _has_only_expired(row: Json, now: datetime) -> bool:
-    return row.get("blocked") is not True and not is_active(row, now)
 
 
 def _hash_of(row: Json) -> Any:

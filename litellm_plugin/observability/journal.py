@@ -22,7 +22,6 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
 
-from litellm_plugin.observability import logs
 from litellm_plugin.redaction import redact
 
 Severity = Literal["low", "medium", "high", "critical"]
@@ -41,15 +40,10 @@ if log.level == logging.NOTSET:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A kind of audit event.
+    """A kind of audit event."""
 
-    Attributes:
-        id: In kebab-case, without the plugin's name.
-        severity: As in Backstage; ``high`` where something is lost for good.
-    """
-
-    id: str
-    severity: Severity = "medium"
+    id: str  # in kebab-case, without the plugin's name
+    severity: Severity = "medium"  # as in Backstage; "high" where something is lost for good
 
 
 AUTHENTICATE = Event("authenticate")
@@ -63,13 +57,9 @@ DENIALS: Mapping[int, Event] = {401: AUTHENTICATE, 403: AUTHORIZE, 429: RATE_LIM
 
 
 class AuditedRequest(Protocol):
-    """The request under way, for the audit fields that all its events have.
+    """The request under way, for the audit fields that all its events have."""
 
-    Attributes:
-        notes: Facts for the ``meta`` of the request's own event, added by :func:`note`.
-    """
-
-    notes: dict[str, Any]
+    notes: dict[str, Any]  # for the "meta" of the request's own event, added by note()
 
     def audit_fields(self) -> dict[str, Any]:
         """Return the fields ``plugin``, ``actor`` and ``request``, and ``requestId`` if known."""
@@ -103,10 +93,7 @@ def note(**facts: Any) -> None:
 def record(event: Event, meta: Mapping[str, Any], error: Exception | None = None) -> None:
     """Write an audit event, with the fields of the request under way, if any.
 
-    Args:
-        event: What happened.
-        meta: What it was about.
-        error: Why it failed; None where it succeeded.
+    ``error`` tells why what ``meta`` is about failed; None where it succeeded.
     """
     request = _request.get()
     entry: dict[str, Any] = {
@@ -122,8 +109,6 @@ def record(event: Event, meta: Mapping[str, Any], error: Exception | None = None
         entry["error"] = {"name": type(error).__name__, "message": str(error)}
     entry = _safe(entry)
     level = request.level(event.severity) if request else logging.INFO
-    if logs.write_directly(log, level, event.id, {"audit": entry}):
-        return
     # ASCII, so that it is one line whatever a name has in it.
     line = json.dumps(entry, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     if log.hasHandlers():
@@ -134,11 +119,7 @@ def record(event: Event, meta: Mapping[str, Any], error: Exception | None = None
 
 
 def key_id(token: str) -> str:
-    """Return the id of a key in the journal: the beginning of its hash.
-
-    Args:
-        token: The key's hash, as LiteLLM makes it, or its secret.
-    """
+    """Return the id of a key in the journal, the beginning of its hash, from hash or secret."""
     if not re.fullmatch(r"[0-9A-Fa-f]{64}", token):
         token = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
     return token[:KEY_DIGITS].lower()

@@ -1,9 +1,8 @@
 """Logs: one line for each record, printable, and without secrets.
 
-The log has ids, user names and LiteLLM's texts in it, which other people choose. A line break
-would forge a line, and an escape sequence move the reader's cursor. :func:`add_filters` filters
-the records of this package, also in an application that mounts the blueprint. The formatters are
-for our own entry points: JSON in production, text in development.
+Ids, user names and LiteLLM's texts are chosen by others: a line break would forge a line, and an
+escape sequence move the reader's cursor. :func:`add_filters` filters this package's records in any
+application; the formatters are for the service's own entry points.
 """
 
 from __future__ import annotations
@@ -11,8 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from contextlib import nullcontext, suppress
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -49,18 +46,14 @@ _PRINTABLE = Printable()
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with line breaks and characters that can't be printed escaped.
-
-    Escapes are those of JSON, so that a line of JSON remains JSON.
-    """
+    """Escape unprintable characters as JSON does, so that a line of JSON remains JSON."""
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    escaped = json.dumps(char)[1:-1]
-    return escaped if escaped != char else f"\\u{ord(char):04x}"  # DEL, which JSON does not escape
+    # JSON escapes every unprintable character except DEL.
+    return "".join(
+        char if char.isprintable() else json.dumps(char)[1:-1].replace("\x7f", "\\u007f")
+        for char in text
+    )
 
 
 def add_filters() -> None:
@@ -128,13 +121,7 @@ def formatter() -> logging.Formatter:
 
 
 def configure(style: str, level: str, *, access: bool = True) -> None:
-    """Log to standard error, in one format.
-
-    Args:
-        style: ``json`` or ``text``.
-        level: ``debug``, ``info``, ``warning`` or ``error``.
-        access: Whether each request has a line.
-    """
+    """Log to standard error, as ``json`` or ``text``; ``access``: with a line for each request."""
     global _style  # noqa: PLW0603 - logging is configured for the process, too
     _style = style
     handler = logging.StreamHandler(sys.stderr)
@@ -147,65 +134,3 @@ def configure(style: str, level: str, *, access: bool = True) -> None:
     for name in ("gunicorn.error", "gunicorn.access"):
         for other in logging.getLogger(name).handlers:
             other.setFormatter(handler.formatter)
-
-
-def access(message: str, facts: dict[str, Any]) -> None:
-    """Log the line of a request; the caller has checked that ``ACCESS`` is enabled.
-
-    Args:
-        message: The line as text.
-        facts: The fields of the line as JSON.
-    """
-    if not write_directly(ACCESS, logging.INFO, redact(message), facts):
-        ACCESS.info("%s", message, extra=facts)
-
-
-def write_directly(log: logging.Logger, level: int, message: str, facts: dict[str, Any]) -> bool:
-    """Write the line that ``logging`` would write, if it is as :func:`configure` left it.
-
-    A third of the time that a record, its filters and its formatter take: that is a seventh of a
-    short request, and each request has a line.
-
-    Args:
-        log: The logger.
-        level: The level.
-        message: One line without secrets.
-        facts: Other fields, without secrets.
-
-    Returns:
-        False where nothing was written, because there are other handlers, formatters or levels.
-    """
-    match logging.root.handlers:
-        case [logging.StreamHandler(formatter=JsonFormatter(), level=0) as handler]:
-            pass
-        case _:
-            return False
-    if not log.isEnabledFor(level) or not _only_root_handles(log):
-        return False
-    line = {
-        "time": datetime.now(UTC),
-        "level": logging.getLevelName(level),
-        "logger": log.name,
-        "message": message,
-        **facts,
-    }
-    trace = request_id.current()
-    if trace is not None:
-        line.setdefault("request_id", trace.request_id)
-        line.setdefault("trace_id", trace.trace_id)
-    try:
-        text = printable(orjson.dumps(line).decode())
-    except orjson.JSONEncodeError:  # half a surrogate pair
-        return False
-    with handler.lock or nullcontext(), suppress(OSError, ValueError):  # it may be closed
-        handler.stream.write(f"{text}\n")
-        handler.flush()
-    return True
-
-
-def _only_root_handles(log: logging.Logger) -> bool:
-    while log.parent is not None:
-        if log.handlers or not log.propagate:
-            return False
-        log = log.parent
-    return True

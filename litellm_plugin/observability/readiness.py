@@ -18,21 +18,18 @@ log = logging.getLogger(__name__)
 LASTS = 5.0  # seconds
 PATIENCE = 0.5  # seconds; the default time-out of a Kubernetes probe is one
 
+STATES = {True: "ok", False: "down", None: "unknown"}
+
 Check = Callable[[], bool]
 """Returns whether a part works now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of a probe.
+    """The result of a probe."""
 
-    Attributes:
-        ready: Whether requests may be sent here.
-        checks: By part: ``ok``, ``down``, or ``unknown`` before the first check has ended.
-    """
-
-    ready: bool
-    checks: dict[str, str]
+    ready: bool  # whether requests may be sent here
+    checks: dict[str, str]  # by part: ok, down, or unknown before the first check has ended
 
 
 class Readiness:
@@ -41,12 +38,7 @@ class Readiness:
     It becomes ready once every needed part has worked, in any process forked from this one, and
     remains so: during an outage that all replicas share, the page is still there and says what
     is wrong. A replica that has never reached a part, as with a wrong address, is not ready.
-
-    Args:
-        needed: The parts that the service needs.
-        others: Parts that are reported, and that the service can do without.
-        strict: Whether it is ready only while every needed part works.
-        timer: Returns a monotonic time in seconds.
+    Where ``strict``, it is ready only while every needed part works. ``others`` are reported only.
     """
 
     def __init__(
@@ -74,7 +66,7 @@ class Readiness:
             if done is not None:
                 done.wait(max(until - time.monotonic(), 0))
         ready = all(part.works if self._strict else part.reached for part in self._needed)
-        return Report(ready, {name: part.state for name, part in self._parts.items()})
+        return Report(ready, {name: STATES[part.works] for name, part in self._parts.items()})
 
 
 class _Part:
@@ -94,12 +86,8 @@ class _Part:
     def reached(self) -> bool:
         return bool(self._reached[self._index])
 
-    @property
-    def state(self) -> str:
-        return {True: "ok", False: "down", None: "unknown"}[self.works]
-
     def begin_check(self) -> Event | None:
-        """Begin a check if one is due; return what is set when it ends, None for no check."""
+        """Begin a check if one is due; return the event of its end, None for no check."""
         with self._lock:
             if self._under_way is None and self._timer() >= self._due:
                 self._under_way = Event()

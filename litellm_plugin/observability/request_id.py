@@ -31,19 +31,12 @@ R = TypeVar("R")
 
 @dataclass(slots=True)
 class Trace:
-    """The names of a request.
+    """The ids of a request."""
 
-    Attributes:
-        request_id: Safe in a header and a log.
-        trace_id: 32 hexadecimal digits.
-        parent: The ``traceparent`` for upstreams; "" where the client sent none.
-        state: The ``tracestate`` that belongs to it; "" for none.
-    """
-
-    request_id: str
-    trace_id: str
-    parent: str = ""
-    state: str = ""
+    request_id: str  # safe in a header and a log
+    trace_id: str  # 32 hexadecimal digits
+    parent: str = ""  # traceparent for upstreams; "" where the client sent none
+    state: str = ""  # tracestate for upstreams
 
     @property
     def headers(self) -> dict[str, str]:
@@ -64,11 +57,9 @@ _span: Callable[[], tuple[str, str] | None] | None = None
 
 
 def use_spans(span: Callable[[], tuple[str, str] | None] | None) -> None:
-    """Take the trace context of requests from spans, as OpenTelemetry makes them.
+    """Take the trace context of requests from OpenTelemetry's spans; None: no spans are made.
 
-    Args:
-        span: Returns trace id and ``traceparent`` of the current span, if there is one;
-            None: no spans are made.
+    ``span`` returns trace id and ``traceparent`` of the current span, if there is one.
     """
     global _span  # noqa: PLW0603 - instrumentation is the process's, too
     _span = span
@@ -80,7 +71,7 @@ def has_spans() -> bool:
 
 
 def begin(environ: dict[str, Any]) -> Trace:
-    """Name the request that this thread begins to serve, in its WSGI environment too."""
+    """Set the trace of the request that this thread begins to serve, and its ids in WSGI."""
     trace = _read(environ)
     environ[REQUEST_ID] = trace.request_id
     environ[TRACE_ID] = trace.trace_id
@@ -89,12 +80,12 @@ def begin(environ: dict[str, Any]) -> Trace:
 
 
 def end() -> None:
-    """Note that the request is answered: the thread may do something else next."""
+    """Forget the trace of the answered request."""
     _current.set(None)
 
 
 def headers() -> Mapping[str, str]:
-    """Return the headers that name the request under way to an upstream."""
+    """Return the request's ids as headers for an upstream."""
     trace = _current.get()
     return trace.headers if trace else {}
 

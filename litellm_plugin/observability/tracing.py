@@ -27,11 +27,9 @@ ADDRESSES = ("http.target", "http.url", "url.path", "url.full")
 
 
 def instrument(app: Any, provider: TracerProvider | None = None) -> None:
-    """Make spans of an application's requests, and of this process's calls to upstreams.
+    """Make spans of a Flask application's requests, and of this process's calls to upstreams.
 
-    Args:
-        app: The Flask application.
-        provider: The tracer provider; by default the global one, which :func:`export` sets.
+    ``provider`` is by default the global one, which :func:`export` sets.
     """
     # At the request hook of Flask's instrumentation, attributes are not yet complete.
     FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]

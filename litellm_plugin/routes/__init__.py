@@ -4,13 +4,11 @@ from flask import Blueprint
 
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes import (  # noqa: F401 - importing a module adds its routes
-    audit,
     backstage,
     bridge,
     error_handlers,
     keys,
     openapi,
-    opencode,
     probes,
     system,
     team_admin,

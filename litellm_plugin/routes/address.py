@@ -14,14 +14,9 @@ def client_address(environ: Mapping[str, Any], trusted_proxies: int) -> str:
     """Return the IP address of the client.
 
     Each proxy appends the address of its own client to ``X-Forwarded-For``. Only the last
-    ``trusted_proxies`` entries come from proxies of ours; a client may have sent the others.
-
-    Args:
-        environ: The WSGI environment.
-        trusted_proxies: How many reverse proxies are in front; ``litellm.service.trustedProxies``.
-
-    Returns:
-        The address as text; that of the nearest proxy where the header has no address there.
+    ``trusted_proxies`` entries (``litellm.service.trustedProxies``) come from trusted proxies; a
+    client may have sent the others. Where the header has no address at that place, the address
+    of the nearest proxy is returned.
     """
     nearest = _address(str(environ.get("REMOTE_ADDR") or ""))
     if not trusted_proxies:

@@ -28,7 +28,7 @@ def plugin_jwks() -> Response:
 def issue_cookie() -> Response:
     user = _user()
     if user.limited_token is None:
-        raise Unauthenticated("The token can't be made into a cookie")
+        raise Unauthenticated("The token can't be made into a cookie; reload the page")
     expires = datetime.fromtimestamp(user.expires_at, UTC)
     text = expires.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     response = json_response({"expiresAt": text})

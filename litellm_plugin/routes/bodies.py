@@ -57,11 +57,7 @@ def read(request: Request) -> Any:
 
 
 def decoded(data: bytes, charset: str) -> Any:
-    """Return the JSON object or list of a body.
-
-    Args:
-        data: At most ``MAX_BODY`` bytes.
-        charset: From the Content-Type.
+    """Return the JSON object or list of a body, in a charset of the Content-Type.
 
     Raises:
         UnsupportedMediaType: The charset is not one of JSON's.
@@ -85,11 +81,7 @@ def decoded(data: bytes, charset: str) -> Any:
 
 
 def decompressed(data: bytes, encoding: str) -> bytes:
-    """Return the decompressed body.
-
-    Args:
-        data: The body as it came.
-        encoding: From the Content-Encoding.
+    """Return a body decompressed as its Content-Encoding says.
 
     Raises:
         UnsupportedMediaType: The encoding is neither gzip nor deflate.

@@ -1,19 +1,22 @@
-"""The caller's virtual keys."""
+"""The caller's virtual keys, and those of ``opencode connect``."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from flask import Response, request
+
 from litellm_plugin import shapes
 from litellm_plugin.access import Permission
-from litellm_plugin.errors import HungUp
+from litellm_plugin.errors import HungUp, NotFound
+from litellm_plugin.keys.opencode import callback
 from litellm_plugin.observability.journal import Event
-from litellm_plugin.routes.inputs import body, client_gone, current_caller
+from litellm_plugin.routes.inputs import body, client_gone, current_caller, query
 from litellm_plugin.routes.request_state import plugin
 from litellm_plugin.routes.routing import routes
 
 DONE = {"success": True}
-# LiteLLM's word on what was asked for, such as a name that is taken.
+# LiteLLM's own refusals of a change, such as a name that is taken.
 REFUSED = frozenset({400})
 
 
@@ -28,16 +31,16 @@ def list_keys() -> list[dict[str, Any]]:
 @routes.post("/keys/generate", relays=True, event=Event("key-create"))
 def generate_key() -> dict[str, Any]:
     caller = current_caller()
-    key = plugin.keys.request(body(), service=caller.service is not None, named=True)
+    key = plugin.keys.fields.new(body(), named=True, service=caller.service is not None)
     plugin.access.require(caller, Permission.KEY_CREATE)
     return handed_over(plugin.keys.generate(key, caller))
 
 
 def handed_over(made: dict[str, Any]) -> dict[str, Any]:
-    """Return a new key that its client is waiting for; its secret is told this once.
+    """Return a new key; its secret is in no other answer.
 
     Raises:
-        HungUp: Nobody is waiting; the key is removed.
+        HungUp: The client has closed its connection; the key is deleted.
     """
     if client_gone():
         plugin.keys.take_back(made)
@@ -82,3 +85,22 @@ def delete_key(token: str) -> dict[str, Any]:
     plugin.access.require(caller, Permission.KEY_REVOKE)
     plugin.keys.delete(plugin.keys.owned(caller, token))
     return DONE
+
+
+@routes.get("/opencode/connect", event=Event("opencode-connect"))
+def connect_opencode() -> Response:
+    # This route makes a key, and HEAD must change nothing.
+    if not plugin.settings.opencode.enabled or request.method == "HEAD":
+        raise NotFound
+    caller = current_caller()
+    plugin.access.signed_in(caller)
+    redirect_uri = callback(query("redirect_uri"))
+    plugin.access.require(caller, Permission.KEY_CREATE)
+    team_id = query("team") or None
+    target = plugin.opencode.connect(caller, redirect_uri, team_id, gone=client_gone)
+    return Response(
+        f"Found. Redirecting to {target}",
+        status=302,
+        headers={"Location": target},
+        content_type="text/plain; charset=utf-8",
+    )

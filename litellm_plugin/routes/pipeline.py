@@ -11,14 +11,13 @@ from flask import Blueprint, Response, request
 
 from litellm_plugin.clients import deadline
 from litellm_plugin.errors import BadRequest, NotFound
-from litellm_plugin.identity.principal import Principal, ServicePrincipal
+from litellm_plugin.identity.principal import ServicePrincipal
 from litellm_plugin.observability import journal, metrics, request_id
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.address import client_network
-from litellm_plugin.routes.cors import CrossOrigin
 from litellm_plugin.routes.request_state import STATE, RequestState
-from litellm_plugin.routes.responses import add_etag, secured
+from litellm_plugin.routes.responses import CrossOrigin, add_etag, secured
 from litellm_plugin.routes.routing import requested_route
 
 if TYPE_CHECKING:
@@ -30,10 +29,7 @@ _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 class Pipeline:
     """Serves the requests of one blueprint, around their views.
 
-    Args:
-        plugin: What the routes work with.
-        mount: The blueprint's URL prefix.
-        exempt: Paths without a barrier, and all below them.
+    Paths in ``exempt``, and all below them, need no credentials.
     """
 
     def __init__(self, plugin: Plugin, mount: str, exempt: tuple[str, ...]) -> None:
@@ -44,16 +40,12 @@ class Pipeline:
         self._cross_origin = CrossOrigin(cors) if cors else None
 
     def install(self, blueprint: Blueprint) -> None:
-        """Put both halves on a blueprint."""
+        """Run before and after the views of a blueprint."""
         blueprint.before_request(self.before)
         blueprint.after_request(self.after)
 
     def before(self) -> Response | None:
-        """Authenticate, check the path, count a change, read the body.
-
-        Returns:
-            The answer to a CORS preflight; None for a request that goes on to its view.
-        """
+        """Authenticate, check the path, count a change, read the body; answer CORS preflights."""
         started = time.perf_counter()
         environ = request.environ
         request_id.begin(environ)
@@ -68,8 +60,10 @@ class Pipeline:
             header = request.headers.get("Authorization") or None
             state.principal = self._plugin.authenticator.authenticate(header, self._is_suspect)
         self._check_segments(state.path)
-        if state.event is not None and state.principal is not None:
-            self._count_change(state.principal)
+        if state.event is not None and (who := state.principal) is not None:
+            service = isinstance(who, ServicePrincipal)
+            name = who.subject if isinstance(who, ServicePrincipal) else who.entity_ref
+            self._plugin.rate_limits.write(name, service=service)
         state.body = bodies.read(request)
         return None
 
@@ -136,10 +130,3 @@ class Pipeline:
         segments = rule.rule.removeprefix(self._mount).strip("/").count("/")
         if path.strip("/").count("/") != segments:
             raise NotFound
-
-    def _count_change(self, principal: Principal) -> None:
-        match principal:
-            case ServicePrincipal(subject=subject):
-                self._plugin.rate_limits.write(subject, service=True)
-            case user:
-                self._plugin.rate_limits.write(user.entity_ref, service=False)

@@ -37,33 +37,19 @@ PARAMETERS = frozenset({"user_id", "userEntityRef", "team", "force"})
 
 @dataclass(slots=True)
 class RequestState:
-    """What is known of one request while it is served.
-
-    Attributes:
-        plugin: What the routes work with.
-        path: Path below the mount, still percent-encoded.
-        event: Audit event of the route; None where the request changes nothing.
-        started: ``time.perf_counter()`` when the request came.
-        journal_token: Ends the request for :mod:`~litellm_plugin.observability.journal`.
-        principal: The caller, once the credentials are verified.
-        actor: The caller's name on a route that verifies its own tokens.
-        caller: The principal with user id and groups, once a view has asked for that.
-        body: The JSON of the request.
-        error: Why the request failed.
-        notes: Audit fields that services add.
-    """
+    """What is known of one request while it is served."""
 
     plugin: Plugin
-    path: str
-    event: Event | None
-    started: float
+    path: str  # below the mount, still percent-encoded
+    event: Event | None  # None where the request changes nothing
+    started: float  # time.perf_counter()
     journal_token: Token[Any] | None = None
-    principal: Principal | None = None
-    actor: str | None = None
-    caller: Caller | None = None
+    principal: Principal | None = None  # None until the credentials are verified
+    actor: str | None = None  # the caller's name on a route that verifies its own tokens
+    caller: Caller | None = None  # None until a view asks for the caller
     body: Any = None
     error: Exception | None = None
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)  # audit fields that services add
 
     def level(self, severity: Severity) -> int:
         """Return the log level of an audit event, by ``backend.auditor``."""

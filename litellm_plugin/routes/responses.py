@@ -1,15 +1,18 @@
-"""What every answer has: compact JSON, Backstage's security headers, an ETag."""
+"""What answers have: compact JSON, Backstage's security headers, an ETag, CORS headers."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
+from fnmatch import translate
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 from flask import Request, Response
 
+from litellm_plugin.config.settings import Cors
 from litellm_plugin.observability.request_id import REQUEST_ID
 
 if TYPE_CHECKING:
@@ -80,13 +83,7 @@ class PublicResponse(SecuredResponse):
 def json_response(
     value: Any, status: int = 200, *, kind: type[SecuredResponse] = SecuredResponse
 ) -> Response:
-    """Return ``value`` as JSON, as compact as JavaScript writes it.
-
-    Args:
-        value: Any JSON value; bytes are JSON text already.
-        status: HTTP status.
-        kind: ``PublicResponse`` for a document that anybody may read and keep.
-    """
+    """Return ``value`` as JSON, as compact as JavaScript writes it; bytes are JSON text already."""
     body = value if isinstance(value, bytes) else json_text(value)
     return kind(body, status=status, content_type=JSON)
 
@@ -117,3 +114,42 @@ def add_etag(response: SecuredResponse, request: Request) -> None:
     asked = "If-None-Match" in request.headers and not request.cache_control.no_cache
     if asked and 200 <= response.status_code < 300:
         response.make_conditional(request)
+
+
+class CrossOrigin:
+    """Cross-origin requests (CORS), by ``backend.cors`` as Backstage applies it."""
+
+    def __init__(self, cors: Cors) -> None:
+        self._cors = cors
+        pattern = "|".join(map(translate, cors.origins)) or r"(?!)"
+        self._allowed = re.compile(pattern).fullmatch
+
+    def preflight(self, asked: Request) -> Response | None:
+        """Answer the preflight of an allowed origin; None for any other request."""
+        if asked.method != "OPTIONS" or not self._allowed(asked.headers.get("Origin", "")):
+            return None
+        response = SecuredResponse(status=204)
+        del response.headers["Content-Type"]
+        response.headers["Access-Control-Allow-Methods"] = ",".join(self._cors.methods)
+        wanted = asked.headers.get("Access-Control-Request-Headers")
+        if self._cors.allowed_headers is not None:
+            allowed = ",".join(self._cors.allowed_headers)
+            response.headers["Access-Control-Allow-Headers"] = allowed
+        else:
+            response.vary.add("Access-Control-Request-Headers")
+            if wanted:
+                response.headers["Access-Control-Allow-Headers"] = wanted
+        if self._cors.max_age is not None:
+            response.access_control_max_age = self._cors.max_age
+        return response
+
+    def finish(self, response: SecuredResponse, asked: Request) -> None:
+        """Set the headers that let a page of an allowed origin read the answer."""
+        response.varies_by_origin = True
+        origin = asked.headers.get("Origin", "")
+        if origin and self._allowed(origin):
+            response.access_control_allow_origin = origin
+            response.access_control_allow_credentials = self._cors.credentials
+            if self._cors.exposed_headers:
+                exposed = ",".join(self._cors.exposed_headers)
+                response.headers["Access-Control-Expose-Headers"] = exposed

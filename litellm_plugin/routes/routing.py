@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -55,15 +55,8 @@ class Route:
         return result if isinstance(result, Response) else json_response(result)
 
 
-class Routes:
+class Routes(list[Route]):
     """All routes, in the order in which their modules are imported."""
-
-    def __init__(self) -> None:
-        self._routes: list[Route] = []
-
-    def __iter__(self) -> Iterator[Route]:
-        """Iterate over the routes."""
-        return iter(self._routes)
 
     def add(
         self,
@@ -77,7 +70,7 @@ class Routes:
         """Return a decorator that adds a view; the arguments are as in :class:`Route`."""
 
         def decorate(view: View) -> View:
-            self._routes.append(Route(method, rule, view, relays, event, exempt))
+            self.append(Route(method, rule, view, relays, event, exempt))
             return view
 
         return decorate
@@ -105,7 +98,7 @@ class Routes:
     def register(self, blueprint: Blueprint) -> None:
         """Put the routes on a blueprint; a trailing slash in a request makes no difference."""
         blueprint.record(lambda setup: setup.app.url_map.converters.update(litellm_id=LiteLLMId))
-        for route in self._routes:
+        for route in self:
             blueprint.add_url_rule(
                 route.rule,
                 endpoint=route.name,

@@ -29,8 +29,7 @@ class Logger(GunicornLogger):  # type: ignore[misc]  # it has no types
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: timedelta) -> None:  # noqa: ARG002 - gunicorn's names
         """Write the line of a request, with its route or else its path, and never its query."""
-        to_file = self.cfg.accesslog
-        log = self.access_log if to_file else logs.ACCESS
+        log = self.access_log if self.cfg.accesslog else logs.ACCESS
         if log.getEffectiveLevel() > logging.INFO:
             return
         status = int(str(resp.status).partition(" ")[0])
@@ -49,8 +48,4 @@ class Logger(GunicornLogger):  # type: ignore[misc]  # it has no types
             "trace_id": environ.get(TRACE_ID),
         }
         known = {name: value for name, value in facts.items() if value is not None}
-        message = f"{facts['method']} {where} {status}"
-        if to_file:
-            log.info("%s", message, extra=known)
-        else:
-            logs.access(message, known)
+        log.info("%s %s %s", facts["method"], where, status, extra=known)

@@ -38,11 +38,8 @@ def serve(host: str, port: int) -> None:
 def start(host: str, port: int, folder: str, *, wait: bool = False) -> None:
     """Serve the metrics of all processes that count in ``folder``, until this process ends.
 
-    Args:
-        host: Address to listen at.
-        port: Port to listen at.
-        folder: The value of ``PROMETHEUS_MULTIPROC_DIR``.
-        wait: Whether to wait, in the background, while the address is in use.
+    ``folder`` is ``PROMETHEUS_MULTIPROC_DIR``. With ``wait``, an address that is in use is waited
+    for in the background.
 
     Raises:
         OSError: The address is not allowed; or it is in use, without ``wait``.

@@ -49,14 +49,10 @@ class SlowBodyError(TimeoutError):
 
 
 class _TimedBody:
-    """Reads a request's body within ``BODY_SECONDS`` from the first byte to the last.
-
-    Attributes:
-        reader: gunicorn's reader of the body.
-    """
+    """Reads a request's body within ``BODY_SECONDS`` from the first byte to the last."""
 
     def __init__(self, reader: Any) -> None:
-        self.reader = reader
+        self.reader = reader  # gunicorn's
         self._until: float | None = None
 
     def read(self, size: int) -> bytes:

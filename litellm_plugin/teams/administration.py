@@ -16,7 +16,7 @@ from typing import Any
 from litellm_plugin import fields, shapes
 from litellm_plugin.access import Access
 from litellm_plugin.accounts.caller import not_reserved, own_id
-from litellm_plugin.accounts.ownership import Claimant, same_email
+from litellm_plugin.accounts.ownership import Owner, same_email
 from litellm_plugin.accounts.users import TEAMS, Profile, Users
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.single_flight import SingleFlight
@@ -36,31 +36,14 @@ NO_MODELS = (
 )
 DAY = 86_400  # seconds; the shortest budget_duration of a team
 DEFAULT_RENEWAL = "30d"
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A field that team admins may set.
-
-    Attributes:
-        read: Checks a value and returns the one for LiteLLM.
-        required: The error for a new team without the field; None for an optional field.
-        nullable: Whether null is read; if not, null counts as left out.
-    """
-
-    read: fields.Reader
-    required: str | None = None
-    nullable: bool = False
+NULLABLE = frozenset({"models", "max_budget", "blocked"})  # other fields with null are ignored
 
 
 @dataclass(frozen=True, slots=True)
 class ManagedTeam:
-    """A team that the team admins' group owns.
+    """A team that the team admins' group owns: ``row`` in the shape of ``GET /teams``.
 
-    Attributes:
-        team_id: LiteLLM's id.
-        row: The team, in the shape of ``GET /teams``.
-        by: The team admin who changes it.
+    ``by`` is the team admin who changes the team.
     """
 
     team_id: str
@@ -69,7 +52,7 @@ class ManagedTeam:
 
     @property
     def metadata(self) -> Json:
-        """The team's metadata."""
+        """The team's metadata, empty where LiteLLM has none."""
         return shapes.as_object(self.row.get("metadata"))
 
     @property
@@ -86,29 +69,15 @@ class ManagedTeam:
     def has(self, kind: str, names: Iterable[str], allowed: Collection[str]) -> bool:
         """Tell whether the team has all these objects already, and the allow-list names each.
 
-        Then the names are ids, and LiteLLM's lists need not be read to resolve them.
-
-        Args:
-            kind: ``vector_stores`` or ``mcp_servers``.
-            names: The names in the request.
-            allowed: The allow-list.
+        Then the names are ids, and LiteLLM's lists (``vector_stores``, ``mcp_servers``) need not
+        be read to resolve them.
         """
         objects = shapes.as_object(self.row.get("object_permission")).get(kind) or ()
         return all(name in objects and name in allowed for name in names)
 
 
 class TeamAdmin:
-    """Creates, changes and deletes teams.
-
-    Args:
-        settings: All settings; ``litellm.teamAdmin`` has limits and allow-lists.
-        litellm: The client.
-        cache: The cache.
-        catalog: Reads new members from Backstage's catalog.
-        users: Finds and provisions new members.
-        access: Tells which group owns a team.
-        now: Returns the present time, in UTC.
-    """
+    """Creates, changes and deletes teams, within the limits of ``litellm.teamAdmin``."""
 
     def __init__(
         self,
@@ -130,20 +99,19 @@ class TeamAdmin:
         self._now = now
         self._flights = SingleFlight()
         self._objects = TeamObjects(settings.team_admin, litellm, cache)
-        # New teams and changes are read by this table, in this order.
-        self._fields: dict[str, Field] = {
-            "team_alias": Field(_alias, "team_alias is required"),
-            "models": Field(self._models, NO_MODELS, nullable=True),
-            "max_budget": Field(
-                self._budget,
-                None if self._team_admin.allow_unlimited_budget else "max_budget is required",
-                nullable=True,
-            ),
-            "budget_duration": Field(_renewal),
-            "tpm_limit": Field(fields.limit),
-            "rpm_limit": Field(fields.limit),
-            "blocked": Field(_flag, nullable=True),
+        # New teams and changes are checked by this table, in this order.
+        self._readers: dict[str, fields.Reader] = {
+            "team_alias": _alias,
+            "models": self._models,
+            "max_budget": self._budget,
+            "budget_duration": _renewal,
+            "tpm_limit": fields.limit,
+            "rpm_limit": fields.limit,
+            "blocked": _flag,
         }
+        self._required = {"team_alias": "team_alias is required", "models": NO_MODELS}
+        if not self._team_admin.allow_unlimited_budget:
+            self._required["max_budget"] = "max_budget is required"
 
     # -- guards --------------------------------------------------------------
 
@@ -153,10 +121,6 @@ class TeamAdmin:
 
         LiteLLM replaces a team's metadata as a whole. So a change reads, checks and writes the
         team under the lock; otherwise one of two changes at once would be lost.
-
-        Args:
-            user: A team admin, from ``Access.team_admin``.
-            team_id: LiteLLM's id.
 
         Raises:
             Forbidden: No group or another one owns the team.
@@ -207,7 +171,9 @@ class TeamAdmin:
             for id_, answer in self._litellm.teams(bare)
         }
         if unread := [id_ for id_ in bare if id_ not in objects]:
-            raise UpstreamError(f"LiteLLM did not return the objects of team {unread[0]}")
+            raise UpstreamError(
+                f"LiteLLM did not return the objects of team {unread[0]}; ask your administrator"
+            )
         for row in rows:
             if row.get("team_id") in objects:
                 row["object_permission"] = objects[row["team_id"]]
@@ -253,8 +219,13 @@ class TeamAdmin:
         change = self._read(body, creating=False)
         if not change:
             raise BadRequest("no updatable fields provided")
-        if "expectedUpdatedAtIso" in body:
-            self._unchanged_since(team, body["expectedUpdatedAtIso"])
+        changed_at = team.metadata.get("updated_at_iso")
+        if "expectedUpdatedAtIso" in body and (
+            changed_at is None or body["expectedUpdatedAtIso"] != changed_at
+        ):
+            raise Conflict(
+                "This team was modified since you loaded it. Reload and re-apply your change."
+            )
         return self._write(team, change)
 
     def delete(self, team: ManagedTeam, *, force: bool) -> None:
@@ -304,12 +275,7 @@ class TeamAdmin:
         return self._again(team)
 
     def remove_member(self, team: ManagedTeam, member: str) -> Json:
-        """Remove a member from a team; returns the team.
-
-        Args:
-            team: The team.
-            member: LiteLLM id of the member, as the frontend sends it, or an entity ref.
-        """
+        """Remove a member, named by LiteLLM id or entity ref; return the team."""
         member = _ref(member, "userEntityRef query parameter is required")
         user_id = member if member in team.member_ids else self._member_id(team, member)
         not_reserved(user_id, self._settings)
@@ -337,9 +303,9 @@ class TeamAdmin:
         ]
         return same[0] if len(same) == 1 else user_id
 
-    def _owner(self, ref: str, person: Entity | None) -> Claimant:
+    def _owner(self, ref: str, person: Entity | None) -> Owner:
         user_id = own_id(ref, self._settings)
-        return Claimant(user_id, ref, lambda: person.email if person else None)
+        return Owner(user_id, ref, lambda: person.email if person else None)
 
     # -- knowledge bases and MCP servers -------------------------------------
 
@@ -353,18 +319,16 @@ class TeamAdmin:
 
     def set_vector_stores(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Replace a team's knowledge bases, named by id or name; returns the team."""
-        wanted = list(dict.fromkeys(fields.texts("vector_stores", body.get("vector_stores"))))
+        wanted = _distinct("vector_stores", body)
         if not team.has("vector_stores", wanted, self._team_admin.allowed_vector_stores):
-            allowed = self._objects.vector_stores(fresh=True)
-            wanted = _ids(wanted, allowed, "vector store(s)")
+            wanted = _ids(wanted, self._objects.vector_stores(fresh=True), "vector store(s)")
         return self._write(team, {"object_permission": {"vector_stores": wanted}})
 
     def set_mcp_servers(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
         """Replace a team's MCP servers, named by id or name; returns the team."""
-        wanted = list(dict.fromkeys(fields.texts("mcp_servers", body.get("mcp_servers"))))
+        wanted = _distinct("mcp_servers", body)
         if not team.has("mcp_servers", wanted, self._team_admin.allowed_mcp_servers):
-            allowed = self._objects.mcp_servers(fresh=True)
-            wanted = _ids(wanted, allowed, "MCP server(s)")
+            wanted = _ids(wanted, self._objects.mcp_servers(fresh=True), "MCP server(s)")
         return self._write(team, {"object_permission": {"mcp_servers": wanted}})
 
     # -- parts ---------------------------------------------------------------
@@ -402,15 +366,15 @@ class TeamAdmin:
             BadRequest: A field is wrong, or a required field of a new team is missing.
         """
         values: Json = {}
-        for name, field in self._fields.items():
+        for name, read in self._readers.items():
             value = body.get(name)
             blank = isinstance(value, str) and not value.strip()
-            if creating and field.required and (value is None or blank):
-                raise BadRequest(field.required)
+            if creating and name in self._required and (value is None or blank):
+                raise BadRequest(self._required[name])
             if creating and name == "budget_duration" and blank:
                 continue  # the frontend's dialog sends an empty field
-            if name in body and (value is not None or field.nullable):
-                values[name] = field.read(name, value)
+            if name in body and (value is not None or name in NULLABLE):
+                values[name] = read(name, value)
         return values
 
     def _models(self, name: str, value: Any) -> list[str]:
@@ -445,13 +409,6 @@ class TeamAdmin:
         amount: float = value
         return amount
 
-    def _unchanged_since(self, team: ManagedTeam, expected: Any) -> None:
-        changed_at = team.metadata.get("updated_at_iso")
-        if changed_at is None or expected != changed_at:
-            raise Conflict(
-                "This team was modified since you loaded it. Reload and re-apply your change."
-            )
-
     def _provisioned_teams(self) -> set[str]:
         provisioning = self._settings.provisioning
         teams = set(provisioning.defaults.teams)
@@ -485,6 +442,10 @@ def _ref(value: Any, missing: str) -> str:
     if not value or not value.strip():
         raise BadRequest(missing)
     return fields.text("userEntityRef", value.strip())
+
+
+def _distinct(name: str, body: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(fields.texts(name, body.get(name))))
 
 
 def _ids(wanted: list[str], allowed: list[TeamObject], what: str) -> list[str]:

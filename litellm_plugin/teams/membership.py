@@ -36,16 +36,7 @@ class OwnerUnknown(PluginError):
 
 
 class Teams:
-    """Reads teams for the people who are in them.
-
-    Args:
-        litellm: The client.
-        cache: The cache.
-        reports: Of usage.
-        users: Finds the caller's account.
-        access: Tells who administers teams.
-        display: Which budgets are hidden from whom.
-    """
+    """Reads teams and their usage for members and managers."""
 
     def __init__(
         self,
@@ -64,7 +55,7 @@ class Teams:
         self._display = display
 
     def of(self, caller: Caller, account: Account) -> list[Json]:
-        """Return the teams of the caller's account, but for those that LiteLLM can't tell of."""
+        """Return the teams of the caller's account, except those that LiteLLM can't return."""
 
         def read() -> list[Json]:
             if not account.team_ids:
@@ -92,38 +83,37 @@ class Teams:
         """Return a team id that the caller may make keys in.
 
         Raises:
-            Forbidden: It is neither one of the caller's teams nor owned by their group.
-            OwnerUnknown: LiteLLM can't tell whose it is.
+            Forbidden: The caller is neither a member of the team nor manages it.
+            OwnerUnknown: LiteLLM can't tell which group owns the team.
         """
-        if caller.service and account is None:
-            return team_id
-        if account is not None and account.in_team(team_id):
-            return team_id
-        if self._managed(team_id, caller):
+        allowed = bool(caller.service) if account is None else account.in_team(team_id)
+        if allowed or self._managed(team_id, caller):
             return team_id
         raise Forbidden(NOT_A_MEMBER, reason="membership")
 
     def usage(self, team_id: str, start: str, end: str, caller: Caller) -> Json:
         """Return a team's usage for one of its members or managers, or a service.
 
-        Args:
-            team_id: LiteLLM's id.
-            start: First day, ``YYYY-MM-DD``.
-            end: Last day, included.
-            caller: Who asks.
+        ``start`` and ``end`` are the first and the last day, ``YYYY-MM-DD``.
 
         Raises:
-            Forbidden: The caller has nothing to do with the team.
-            OwnerUnknown: LiteLLM can't tell whose the team is.
-            BadRequest: LiteLLM can't be asked about it.
+            Forbidden: The caller is neither a member nor a manager of the team.
+            OwnerUnknown: LiteLLM can't tell which group owns the team.
+            BadRequest: LiteLLM can't be asked about a team with such an id.
+            UsageUnavailable: LiteLLM can't tell who the caller is.
         """
-        account = None if caller.service else self._own_account(caller, team_id)
+        try:
+            account = None if caller.service else self._users.find(caller)
+        except UpstreamError as exc:
+            raise UsageUnavailable(
+                f"LiteLLM can't tell who is a member of team {team_id}: {exc.message}"
+            ) from exc
         member = account is not None and account.in_team(team_id)
-        # Managers may be shown budgets otherwise than members, and a member may be a manager.
-        display = self._display
-        differ = display.hide_team_budget_for_managers != display.hide_team_budget_for_members
-        asked = differ or not member
-        manager = asked and not caller.service and self._managed(team_id, caller)
+        # A member may be a manager, too, and budgets may be hidden from only one of the two.
+        for_managers = self._display.hide_team_budget_for_managers
+        for_members = self._display.hide_team_budget_for_members
+        matters = not member or for_managers != for_members
+        manager = matters and not caller.service and self._managed(team_id, caller)
         if not (caller.service or member or manager):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
         user_id = caller.litellm_id if account is None else account.asked
@@ -136,23 +126,8 @@ class Teams:
             (start, end),
             stale=caller.note_stale,
         )
-        return usage.without_spend(report) if self._hides(manager=manager) else report
-
-    def _own_account(self, caller: Caller, team_id: str) -> Account | None:
-        try:
-            return self._users.find(caller)
-        except UpstreamError as exc:
-            raise UsageUnavailable(
-                f"LiteLLM can't tell who is a member of team {team_id}: {exc.message}"
-            ) from exc
-
-    def _hides(self, *, manager: bool) -> bool:
-        display = self._display
-        return (
-            display.hide_team_budget_for_managers
-            if manager
-            else display.hide_team_budget_for_members
-        )
+        hidden = for_managers if manager else for_members
+        return usage.without_spend(report) if hidden else report
 
     def _hides_budget(self, caller: Caller, team: Json) -> bool:
         # The page shows this list to members; managers have GET /teams/managed as well.
@@ -163,7 +138,6 @@ class Teams:
         try:
             return self._access.manages(caller, team)
         except BackstageUnavailable as exc:
-            # The list is worth more than its dollars.
             log.warning("budgets are hidden from %s: %s", caller.name, exc)
             return True
 
@@ -171,7 +145,7 @@ class Teams:
         """Tell whether the caller's group owns the team.
 
         Raises:
-            OwnerUnknown: LiteLLM can't be asked; only that it knows no such team is a no.
+            OwnerUnknown: LiteLLM can't be asked.
         """
         if not self._access.manages_teams(caller):
             return False

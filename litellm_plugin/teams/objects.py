@@ -17,23 +17,16 @@ from litellm_plugin.shapes import first, present
 
 @dataclass(frozen=True, slots=True)
 class TeamObject:
-    """A vector store or an MCP server.
+    """A vector store or an MCP server."""
 
-    Attributes:
-        shown: The object in ``GET /vector-stores`` or ``GET /mcp-servers``.
-        names: Its names.
-        groups: Its access groups; vector stores have none.
-    """
-
-    shown: Json
+    shown: Json  # in GET /vector-stores or GET /mcp-servers
     names: frozenset[str]
-    groups: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()  # access groups of an MCP server
 
     @property
     def id(self) -> str:
         """LiteLLM's id."""
-        id_: str = self.shown["id"]
-        return id_
+        return str(self.shown["id"])
 
 
 def vector_store(row: Json) -> TeamObject | None:
@@ -61,12 +54,12 @@ def mcp_server(row: Json) -> TeamObject | None:
 
 def vector_stores(rows: Iterable[Json]) -> list[TeamObject]:
     """Read LiteLLM's vector stores; rows without id and name are dropped."""
-    return [each for each in map(vector_store, rows) if each is not None]
+    return [store for row in rows if (store := vector_store(row))]
 
 
 def mcp_servers(rows: Iterable[Json]) -> list[TeamObject]:
     """Read LiteLLM's MCP servers; rows without id and name are dropped."""
-    return [each for each in map(mcp_server, rows) if each is not None]
+    return [server for row in rows if (server := mcp_server(row))]
 
 
 def meant(name: str, objects: Sequence[TeamObject]) -> list[TeamObject]:
@@ -89,13 +82,7 @@ def allowed(
 
 
 class TeamObjects:
-    """Lists the objects that team admins may give to teams.
-
-    Args:
-        settings: The allow-lists of ``litellm.teamAdmin``.
-        litellm: The client.
-        cache: The cache.
-    """
+    """Lists the objects that team admins may give to teams, by ``litellm.teamAdmin``."""
 
     def __init__(self, settings: TeamAdminSettings, litellm: LiteLLM, cache: Cache) -> None:
         self._settings = settings
@@ -103,11 +90,7 @@ class TeamObjects:
         self._cache = cache
 
     def vector_stores(self, *, fresh: bool = False) -> list[TeamObject]:
-        """Return the allowed vector stores.
-
-        Args:
-            fresh: Whether to read past the cache, as a write must.
-        """
+        """Return the allowed vector stores; ``fresh`` reads past the cache, as a write must."""
         rows = self._cache.read(("vector-stores",), (), self._litellm.vector_stores, fresh=fresh)
         return allowed(vector_stores(rows), self._settings.allowed_vector_stores)
 

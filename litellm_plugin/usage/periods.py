@@ -32,12 +32,7 @@ Ask = Callable[[str, str], list[Any]]  # LiteLLM's pages, given the first and th
 
 
 class Reports:
-    """Reads usage reports.
-
-    Args:
-        cache: The cache.
-        now: Returns the present time, in UTC.
-    """
+    """Reads usage reports."""
 
     def __init__(self, cache: Cache, now: Clock) -> None:
         self._cache = cache
@@ -55,8 +50,8 @@ class Reports:
         """Return the report of a period; callers must not modify it.
 
         Args:
-            key: The cache key: reader and subject of the report.
-            tags: The cache tags that invalidate the report.
+            key: Reader and subject of the report.
+            tags: Cache tags that invalidate the report.
             ask: Reads LiteLLM's pages of a period.
             period: First and last day, ``YYYY-MM-DD``; other texts go to LiteLLM as they are.
             stale: As for :meth:`Cache.read`.
@@ -72,8 +67,7 @@ class Reports:
             if past.value is not None:
                 return usage.merged(usage.report(_pages(ask, unfinished, end)), past.value)
             pages = _pages(ask, start, end)
-            parts = usage.parts(pages, unfinished)
-            if parts is None:
+            if (parts := usage.parts(pages, unfinished)) is None:
                 return usage.report(pages)
             newer, older = parts
             past.keep(older, usage.rows(older))

@@ -52,11 +52,7 @@ def report(pages: Iterable[Any]) -> Json:
 
 
 def parts(pages: Sequence[Any], day: str) -> tuple[Json, Json] | None:
-    """Add up daily activity in two reports, which :func:`merged` joins.
-
-    Args:
-        pages: As for :func:`report`.
-        day: The first day of the newer part.
+    """Add up daily activity in two reports, from ``day`` on and before, for :func:`merged`.
 
     Returns:
         The newer and the older part. None where the joined report would differ from
@@ -148,11 +144,7 @@ def _report(rows: Iterable[tuple[str, Json]], totals: Sequence[float]) -> Json:
 
 
 def _key(uses: Sequence[tuple[str | None, Any]]) -> Json:
-    """Return an entry of ``usage_by_key``.
-
-    Args:
-        uses: Model and LiteLLM's entry of each use, from :func:`_key_uses`.
-    """
+    """Return an entry of ``usage_by_key``, from model and LiteLLM's entry of each use."""
     entries = [use for _, use in uses if isinstance(use, dict)]
     key = {
         "team_id": None,
@@ -207,16 +199,10 @@ def _models(row: Json) -> Sequence[tuple[str, Json]]:
 def _key_uses(
     row: Json, models: Sequence[tuple[str, Json]]
 ) -> Sequence[tuple[str, str | None, Any]]:
-    """Return the uses of each key on one day.
+    """Return the uses of each key on one day: key hash, model, LiteLLM's entry with its metrics.
 
-    Args:
-        row: The day.
-        models: Its models, from :func:`_models`.
-
-    Returns:
-        Key hash, model and LiteLLM's entry, which has metrics and the key's name. Where
-        ``models`` does not have all uses of the keys (a call to an MCP server has no model),
-        uses come from elsewhere in the day: entries without a model, and models without entry.
+    Where ``models`` does not have all uses of the keys (a call to an MCP server has no model),
+    uses come from elsewhere in the day: entries without a model, and models without entry.
     """
     breakdown = as_object(row.get("breakdown"))
     named = _uses(models)
@@ -247,10 +233,7 @@ def _uses(models: Iterable[tuple[str, Json]]) -> Sequence[tuple[str, str | None,
 def _fullest(row: Json, sources: Iterable[Sequence[T]]) -> Sequence[T]:
     """Return the source that adds up to the day, or else the one with most of the day's usage.
 
-    Args:
-        row: The day.
-        sources: Tuples that end with one of LiteLLM's entries. Of two sources with the same
-            sums, the earlier one is returned.
+    The items of a source end with one of LiteLLM's entries. Of equal sources the first wins.
     """
     day = _added_up([row.get("metrics")])
     fullest: Sequence[T] = ()

@@ -563,6 +563,33 @@ def test_a_static_token_needs_no_discovery(installation: Installation) -> None:
     assert outcome.result.exit_code == 0
 
 
+def test_a_new_signing_key_that_is_not_published_yet_is_noticed(installation: Installation) -> None:
+    keys = {}
+    for kid in ("old", "new"):
+        key = SigningKey.ec(kid)
+        public, private = installation.folder / f"{kid}.pub", installation.folder / f"{kid}.pem"
+        public.write_bytes(key.public_pem())
+        private.write_bytes(key.private_pem())
+        files = {"publicKeyFile": str(public), "privateKeyFile": str(private)}
+        keys[kid] = (key.jwk(), {"keyId": kid, **files})
+
+    def told(configured: str, published: str) -> dict[str, Any]:
+        entries = [keys[kid][1] for kid in configured.split()]
+        store = {"type": "static", "static": {"keys": entries}}
+        installation.config["backend"].setdefault("auth", {})["pluginKeyStore"] = store
+        installation.publish({"keys": [keys[kid][0] for kid in published.split()]})
+        return installation.doctor()["finds-us"]
+
+    early = told("old new", "old")
+    assert (early["status"], "lacks new of" in early["found"]) == ("warning", True)
+    assert "Reload every replica" in early["remedy"]
+    assert told("old new", "old new")["status"] == "ok"
+    assert told("new old", "old new")["status"] == "ok"
+    skipped_a_step = told("new old", "old")
+    assert skipped_a_step["status"] == "failed"
+    assert "only after every replica publishes it" in skipped_a_step["remedy"]
+
+
 def test_older_versions_of_litellm_tell_theirs_elsewhere(installation: Installation) -> None:
     installation.litellm.replies.update(
         {

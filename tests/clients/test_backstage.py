@@ -325,6 +325,53 @@ class TestPermissions:
         with pytest.raises(BackstageUnavailable):
             ask(permissions)
 
+    @pytest.mark.parametrize(
+        ("status", "body", "error"),
+        [
+            (
+                404,
+                '{"error": {}}',
+                "Backstage does not know this sign-in any more; reload the page",
+            ),
+            (404, "", "Backstage has no permission API here (404); ask your administrator"),
+            (
+                401,
+                "{}",
+                "Backstage does not accept this service's token (401); ask your administrator",
+            ),
+            (
+                400,
+                "{}",
+                "Backstage answers 400 where an API is expected; ask your administrator",
+            ),
+            (
+                500,
+                "{}",
+                "Backstage failed (500); try again in a minute, or ask your administrator",
+            ),
+        ],
+    )
+    def test_an_error_tells_its_reader_what_to_do(
+        self, permissions: Permissions, requests_mock: Mocker, status: int, body: str, error: str
+    ) -> None:
+        requests_mock.post(AUTHORIZE, status_code=status, text=body)
+
+        with pytest.raises(BackstageUnavailable) as caught:
+            ask(permissions)
+
+        assert caught.value.message == error
+
+    def test_the_log_of_a_refused_token_names_the_setting_to_look_at(
+        self, permissions: Permissions, requests_mock: Mocker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        requests_mock.post(AUTHORIZE, status_code=401, text="Failed plugin token verification")
+
+        with pytest.raises(BackstageUnavailable):
+            ask(permissions)
+
+        assert "Failed plugin token verification" in caplog.text
+        assert "check discovery.endpoints in Backstage's configuration" in caplog.text
+
 
 class TestKeySets:
     def test_the_document_is_returned_as_it_is(

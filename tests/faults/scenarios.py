@@ -28,7 +28,7 @@ from tests.faults.rig import (
 KEYS = Route("GET", "/keys")
 OUT_OF_ORDER = frozenset({500, 502, 503, 504})
 # What the pools may keep: a connection to each upstream for each of the requests that are asked at
-# once, which is more or fewer as the machine is busy; and the worker's own, those to Redis included.
+# once, which is more or fewer as the machine is busy; and the worker's own, Redis included.
 MOST_SOCKETS = 30
 # The main one, and gevent's ten that resolve names, each of which is made when it is first needed.
 MOST_THREADS = 11

@@ -52,10 +52,7 @@ EXTERNAL: tuple[ExternalAccess, ...] = (
     StaticAccess(
         "rig-static-litellm-read-token",
         "rig-litellm-read",
-        (
-            AccessRestriction("catalog"),
-            AccessRestriction("litellm", actions=frozenset({"read"})),
-        ),
+        (AccessRestriction("catalog"), AccessRestriction("litellm", actions=frozenset({"read"}))),
     ),
     LegacyAccess(LEGACY_SECRET, "rig-legacy"),
     JwksAccess(

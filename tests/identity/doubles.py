@@ -1,11 +1,14 @@
-"""Stand-ins for time and for the hosts that publish keys."""
+"""Stand-ins for time and for the hosts that publish keys; files of keys."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from litellm_plugin.config.settings import StaticPluginKey
 from litellm_plugin.errors import BackstageUnavailable
+from tests.tokens import SigningKey
 
 NOW = 1_800_000_000
 
@@ -42,3 +45,11 @@ class Web:
         if url not in self.documents:
             raise BackstageUnavailable("Backstage answered 404")
         return self.documents[url]
+
+
+def pem_files(folder: Path, key: SigningKey) -> StaticPluginKey:
+    """Write both halves of a key to ``folder``."""
+    public, private = folder / f"{key.kid}.pub.pem", folder / f"{key.kid}.pem"
+    public.write_bytes(key.public_pem())
+    private.write_bytes(key.private_pem())
+    return StaticPluginKey(key.kid, public, private, key.alg)

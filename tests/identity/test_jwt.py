@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Collection
 from typing import Any
 
@@ -93,11 +92,6 @@ class TestParsing:
         with pytest.raises(TokenError, match="longer"):
             parse(longest + "a")
 
-    def test_a_payload_that_is_not_json_is_refused_when_it_is_read(self) -> None:
-        token = parse(KEY.token(HEADER, b"no json"))
-        with pytest.raises(TokenError, match="payload"):
-            _ = token.unverified_claims
-
     def test_a_token_is_not_shown_by_its_repr(self) -> None:
         text = KEY.token(HEADER, CLAIMS)
         assert text not in repr(parse(text))
@@ -122,14 +116,6 @@ class TestVerifying:
         message = f"{segment({'alg': 'EdDSA'})}.{segment({'sub': 'bob'})}"
         token = parse(f"{message}.{b64url(private.sign(message.encode()))}")
         assert key.verify(token, ASYMMETRIC) == {"sub": "bob"}
-
-    def test_a_key_without_alg_and_use_will_do(self) -> None:
-        key = PublicKey.from_jwk(KEY.jwk(alg=None, kid=None))
-        assert key.verify(parse(KEY.token(HEADER, CLAIMS)), ASYMMETRIC) == CLAIMS
-
-    def test_unknown_headers_do_not_matter(self) -> None:
-        token = parse(KEY.token({**HEADER, "x-own": 1, "cty": "json"}, CLAIMS))
-        assert public().verify(token, ASYMMETRIC) == CLAIMS
 
     @pytest.mark.parametrize("algorithm", ["none", "HS256", "RS256", "ES384", "nonsense", "es256"])
     def test_no_other_algorithm_than_the_keys(self, algorithm: str) -> None:
@@ -164,41 +150,8 @@ class TestVerifying:
         with pytest.raises(TokenError):
             public().verify(token, ASYMMETRIC)
 
-    def test_keys_inside_the_token_are_never_used(self) -> None:
-        attacker = SigningKey.ec("k1")
-        header = {
-            **HEADER,
-            "jwk": attacker.jwk(),
-            "jku": "https://evil.example/jwks.json",
-            "x5u": "https://evil.example/cert.pem",
-        }
-        with pytest.raises(TokenError, match="signature"):
-            public().verify(parse(attacker.token(header, CLAIMS)), ASYMMETRIC)
-
-    @pytest.mark.parametrize("size", [0, 63, 65, 128])
-    def test_a_signature_of_another_size(self, size: int) -> None:
-        message = KEY.token(HEADER, CLAIMS).rpartition(".")[0]
-        with pytest.raises(TokenError, match="signature"):
-            public().verify(parse(f"{message}.{b64url(bytes(size))}"), ASYMMETRIC)
-
-    def test_a_token_with_any_character_changed_is_refused(self) -> None:
-        text = KEY.token(HEADER, CLAIMS)
-        for place, character in enumerate(text):
-            for other in {"A", "-", ".", "+", "="} - {character}:
-                with pytest.raises(TokenError):
-                    public().verify(parse(text[:place] + other + text[place + 1 :]), ASYMMETRIC)
-
 
 class TestSharedSecrets:
-    def test_only_hs256_and_only_the_secret(self) -> None:
-        secret = SharedSecret.from_bytes(b"0123456789abcdef")
-        message = f"{segment({'alg': 'HS256'})}.{segment({'sub': 's'})}"
-        mac = hmac.new(b"0123456789abcdef", message.encode(), hashlib.sha256).digest()
-        assert secret.verify(parse(f"{message}.{b64url(mac)}")) == {"sub": "s"}
-        for wrong in (parse(f"{message}.{b64url(mac[::-1])}"), parse(KEY.token(HEADER, CLAIMS))):
-            with pytest.raises(TokenError):
-                secret.verify(wrong)
-
     def test_an_empty_secret_is_none(self) -> None:
         with pytest.raises(KeyFormatError):
             SharedSecret.from_bytes(b"")
@@ -245,11 +198,6 @@ class TestKeys:
         assert key.public().verify(token, {"ES256"}) == {"sub": "Ö"}
         assert set(key.public().as_jwk()) == {"kty", "crv", "x", "y", "kid", "alg"}
         assert str(key.as_jwk()["d"]) not in repr(key)
-
-    def test_a_stored_key_is_the_same_key(self) -> None:
-        key = PrivateKey.generate()
-        again = PrivateKey.from_jwk(json.loads(json.dumps(key.as_jwk())))
-        assert (again.kid, again.as_jwk()) == (key.kid, key.as_jwk())
 
     @pytest.mark.parametrize(
         "members",

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from litellm_plugin.cache import single_flight
-from litellm_plugin.identity.jwt import PublicKey, TokenError, UnverifiedToken, parse
-from litellm_plugin.identity.key_sets import FixedKeys, KeySet, NoKeysError
+from litellm_plugin.identity.jwt import TokenError, UnverifiedToken, parse
+from litellm_plugin.identity.key_sets import KeySet, NoKeysError
 from tests.identity.doubles import Clock, Web
 from tests.tokens import SigningKey, segment
 
@@ -69,13 +69,6 @@ class TestCaching:
         assert not known(key_set, KEYS[0])
         assert known(key_set, KEYS[1])
 
-    def test_the_age_can_be_set(self, web: Web, timer: Clock) -> None:
-        key_set = KeySet(URL, web, setting="x", max_age=5, timer=timer)
-        for _ in range(3):
-            assert known(key_set, KEYS[0])
-            timer.advance(5)
-        assert len(web.asked) == 3
-
 
 class TestRotation:
     def test_an_unknown_kid_is_looked_for_at_once(self, key_set: KeySet, web: Web) -> None:
@@ -84,14 +77,6 @@ class TestRotation:
         assert known(key_set, KEYS[1])
         assert known(key_set, KEYS[0])
         assert len(web.asked) == 2
-
-    def test_the_first_key_ever_is_found_in_a_set_that_was_empty(
-        self, key_set: KeySet, web: Web
-    ) -> None:
-        web.documents[URL] = published()
-        assert not known(key_set, KEYS[0])
-        web.documents[URL] = published(KEYS[0])
-        assert known(key_set, KEYS[0])
 
     def test_a_fresh_set_is_not_fetched_again_for_an_unknown_kid(
         self, key_set: KeySet, web: Web, timer: Clock
@@ -112,7 +97,7 @@ class TestRotation:
         web.documents[URL] = published(KEYS[11])
         assert not known(key_set, KEYS[11])
         assert len(web.asked) == 11
-        timer.advance(30)  # the cool-down is over, so this one need not be forced
+        timer.advance(60)
         assert known(key_set, KEYS[11])
 
     def test_rotations_that_are_not_that_frequent_are_all_followed(
@@ -136,16 +121,6 @@ class TestRotation:
         assert len(web.asked) <= 1 + 12
         assert known(key_set, KEYS[0])
 
-    def test_made_up_kids_cause_no_flood_while_the_host_is_down(
-        self, key_set: KeySet, web: Web, timer: Clock
-    ) -> None:
-        assert known(key_set, KEYS[0])
-        timer.advance(31)
-        web.documents.clear()
-        for _ in range(100):
-            assert not known(key_set, KEYS[1])
-        assert len(web.asked) <= 1 + 11
-
     @pytest.mark.parametrize("alg", ["none", "HS256", "", None, "ES256K"])
     def test_no_fetch_for_an_algorithm_that_can_never_hold(
         self, key_set: KeySet, web: Web, alg: str | None
@@ -156,21 +131,14 @@ class TestRotation:
 
 
 class TestChoosing:
-    def test_without_kid_the_only_fitting_key_is_taken(self, key_set: KeySet, web: Web) -> None:
-        web.documents[URL] = published(KEYS[0], SigningKey.rsa("r1"))
-        assert key_set.key_for(token(KEYS[0], kid=None)).kid == "k0"
-
-    def test_without_kid_and_with_several_keys_none_is_guessed(
-        self, key_set: KeySet, web: Web
+    @pytest.mark.parametrize(("kids", "kid"), [(("k0", "k1"), None), (("k0", "k0"), "k0")])
+    def test_none_of_several_fitting_keys_is_guessed(
+        self, key_set: KeySet, web: Web, kids: tuple[str, str], kid: str | None
     ) -> None:
-        web.documents[URL] = published(*KEYS[:2])
+        pairs = zip(KEYS, kids, strict=False)
+        web.documents[URL] = {"keys": [key.jwk(kid=name) for key, name in pairs]}
         with pytest.raises(TokenError, match="several"):
-            key_set.key_for(token(KEYS[0], kid=None))
-
-    def test_two_keys_of_one_kid_are_not_guessed_between(self, key_set: KeySet, web: Web) -> None:
-        web.documents[URL] = {"keys": [KEYS[0].jwk(), KEYS[1].jwk(kid="k0")]}
-        with pytest.raises(TokenError, match="several"):
-            key_set.key_for(token())
+            key_set.key_for(token(KEYS[0], kid=kid))
 
     @pytest.mark.parametrize("kid", [5, ["k0"], {"a": 1}, True])
     def test_a_kid_that_is_no_text_is_refused(self, key_set: KeySet, kid: Any) -> None:
@@ -192,12 +160,6 @@ class TestChoosing:
         odd: list[Any] = [{"kty": "AKP"}, {}, {"kty": "oct", "k": "AQ"}, {"kty": "EC", "crv": 5}]
         web.documents[URL] = {"keys": [*odd, KEYS[0].jwk()]}
         assert known(key_set, KEYS[0])
-
-    def test_fixed_keys_know_their_own_only(self) -> None:
-        fixed = FixedKeys([PublicKey.from_jwk(KEYS[0].jwk())])
-        assert fixed.key_for(token(KEYS[0])).kid == "k0"
-        with pytest.raises(TokenError):
-            fixed.key_for(token(KEYS[1]))
 
 
 class TestFailure:
@@ -294,19 +256,6 @@ class TestThreads:
             assert all(pool.map(known, [key_set] * 8, [KEYS[0]] * 8))
         assert len(web.asked) == 1
 
-    def test_all_who_look_for_one_new_key_share_one_fetch(self, key_set: KeySet, web: Web) -> None:
-        assert known(key_set, KEYS[0])
-        web.documents[URL] = published(*KEYS[:2])
-
-        def until_three_wait() -> None:
-            for _ in range(3):
-                assert WatchedEvent.waiting.acquire(timeout=60)
-
-        web.before = until_three_wait
-        with ThreadPoolExecutor(4) as pool:
-            assert all(pool.map(known, [key_set] * 4, [KEYS[1]] * 4))
-        assert len(web.asked) == 2
-
     def test_known_keys_are_used_while_a_refresh_is_under_way(
         self, key_set: KeySet, web: Web, timer: Clock
     ) -> None:
@@ -327,17 +276,3 @@ class TestThreads:
             may_end.set()
             assert refresh.result(60)
         assert len(web.asked) == 2
-
-    def test_those_who_wait_are_refused_when_the_shared_fetch_fails(
-        self, key_set: KeySet, web: Web
-    ) -> None:
-        web.documents.clear()
-
-        def until_three_wait() -> None:
-            for _ in range(3):
-                assert WatchedEvent.waiting.acquire(timeout=60)
-
-        web.before = until_three_wait
-        with ThreadPoolExecutor(4) as pool:
-            assert not any(pool.map(known, [key_set] * 4, [KEYS[0]] * 4))
-        assert len(web.asked) == 1

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,9 +13,9 @@ import pytest
 
 from litellm_plugin.config.settings import Discovery, Service, Settings, StaticPluginKey
 from litellm_plugin.identity import signing
-from litellm_plugin.identity.jwt import PrivateKey, PublicKey, parse
+from litellm_plugin.identity.jwt import PrivateKey, parse
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys, PluginTokens
-from tests.identity.doubles import NOW, Clock, numbered
+from tests.identity.doubles import NOW, Clock, numbered, pem_files
 from tests.tokens import SigningKey
 
 SETTINGS = Settings(
@@ -75,10 +73,6 @@ class TestTheKeyOfThisHost:
         assert mode(key_file) == 0o600
         assert mode(key_file.parent) == 0o700
 
-    def test_another_host_has_another_one(self, tmp_path: Path) -> None:
-        kids = {load(tmp_path / name / "key.json").signing.kid for name in ("one", "two")}
-        assert len(kids) == 2
-
     def test_the_published_part_is_public_and_signs_nothing(self, key_file: Path) -> None:
         keys = load(key_file)
         [published] = keys.public_jwks()["keys"]
@@ -124,11 +118,6 @@ class TestAKeyThatIsNotOursAlone:
             load(key_file)
         assert "litellm.service.keyFile" in str(caught.value)
         assert str(key_file) in str(caught.value)
-
-    def test_one_that_can_only_be_read_will_do(self, key_file: Path) -> None:
-        keys = load(key_file)
-        key_file.chmod(0o400)
-        assert load(key_file).signing.kid == keys.signing.kid
 
     def test_one_of_another_user_is_refused(
         self, key_file: Path, monkeypatch: pytest.MonkeyPatch
@@ -213,11 +202,6 @@ class TestAnUnusableFolder:
         assert "litellm.service.keyFile" in str(caught.value)
         assert "backend.auth.pluginKeyStore" in str(caught.value)
 
-    def test_a_folder_in_the_file_s_place(self, key_file: Path) -> None:
-        key_file.mkdir(parents=True)
-        with pytest.raises(KeyStoreError, match=r"litellm\.service\.keyFile"):
-            load(key_file)
-
     def test_a_file_system_without_hard_links_leaves_nothing_behind(
         self, key_file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -256,78 +240,32 @@ class TestManyAtOnce:
             assert len(set(pool.map(race, range(16)))) == 1
         assert [path.name for path in key_file.parent.iterdir()] == ["key.json"]
 
-    @pytest.mark.deep
-    def test_processes_agree(self, key_file: Path) -> None:
-        script = (
-            "import sys, pathlib\n"
-            "from litellm_plugin.identity.signing import _new_host_key\n"
-            "print('ready', flush=True)\n"
-            "sys.stdin.readline()\n"
-            "print(_new_host_key(pathlib.Path(sys.argv[1])).kid)\n"
-        )
-        workers = [
-            subprocess.Popen(
-                [sys.executable, "-c", script, str(key_file)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(3)
-        ]
-        for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        kids = {worker.communicate(timeout=60)[0].strip() for worker in workers}
-        assert kids == {load(key_file).signing.kid}
-
-
-def pem_files(folder: Path, key: SigningKey) -> StaticPluginKey:
-    public, private = folder / f"{key.kid}.pub.pem", folder / f"{key.kid}.pem"
-    public.write_bytes(key.public_pem())
-    private.write_bytes(key.private_pem())
-    return StaticPluginKey(key.kid, public, private, key.alg)
-
 
 class TestConfiguredKeys:
     def loaded(self, *keys: StaticPluginKey) -> PluginKeys:
         return PluginKeys.load(replace(SETTINGS, plugin_keys=keys), {})
 
-    def test_the_first_signs_and_all_are_published(self, tmp_path: Path) -> None:
+    def test_the_first_signs_and_all_are_published(self, tmp_path: Path, key_file: Path) -> None:
         new, old = SigningKey.ec("new"), SigningKey.rsa("old")
         only_public = replace(pem_files(tmp_path, old), private_key_file=None)
-        keys = self.loaded(pem_files(tmp_path, new), only_public)
+        settings = replace(kept_in(key_file), plugin_keys=(pem_files(tmp_path, new), only_public))
+        keys = PluginKeys.load(settings, {})
+        assert not key_file.parent.exists()
         assert keys.signing.kid == "new"
         assert keys.public_jwks() == {"keys": [new.jwk(), old.jwk()]}
-
-    @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "RS256", "PS256"])
-    def test_it_signs_with_the_algorithm_given(self, tmp_path: Path, algorithm: str) -> None:
-        made = SigningKey.ec if algorithm.startswith("ES") else SigningKey.rsa
-        key = made("k", algorithm)
-        tokens = PluginTokens(self.loaded(pem_files(tmp_path, key)), "litellm", Clock())
-        token = parse(tokens.issue("catalog"))
-        assert token.header == {"typ": "vnd.backstage.plugin", "alg": algorithm, "kid": "k"}
-        assert PublicKey.from_jwk(key.jwk()).verify(token, {algorithm})["sub"] == "litellm"
-
-    def test_nothing_is_kept_on_the_host(self, tmp_path: Path, key_file: Path) -> None:
-        settings = replace(
-            kept_in(key_file), plugin_keys=(pem_files(tmp_path, SigningKey.ec("k")),)
-        )
-        PluginKeys.load(settings, {})
-        assert not key_file.parent.exists()
 
     def test_the_first_needs_its_private_half(self, tmp_path: Path) -> None:
         only_public = replace(pem_files(tmp_path, SigningKey.ec("k")), private_key_file=None)
         with pytest.raises(KeyStoreError, match=r"keys\[0\]\.privateKeyFile: missing"):
             self.loaded(only_public)
 
-    def test_halves_of_two_keys_are_noticed(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("index", [0, 1])
+    def test_halves_of_two_keys_are_noticed(self, tmp_path: Path, index: int) -> None:
         one, two = (pem_files(tmp_path, SigningKey.ec(name)) for name in ("one", "two"))
-        with pytest.raises(KeyStoreError, match="not a pair"):
-            self.loaded(replace(one, private_key_file=two.private_key_file))
+        mixed = replace(one, private_key_file=two.private_key_file)
+        keys = [mixed] if index == 0 else [two, mixed]
+        with pytest.raises(KeyStoreError, match=rf"keys\[{index}\]: .* not a pair"):
+            self.loaded(*keys)
 
     def test_every_key_needs_an_id_of_its_own(self, tmp_path: Path) -> None:
         one, two = (pem_files(tmp_path, SigningKey.ec(name)) for name in ("one", "two"))
@@ -351,10 +289,6 @@ class TestConfiguredKeys:
         key.private_key_file.write_bytes(content)
         with pytest.raises(KeyStoreError, match=r"keys\[0\]\.privateKeyFile: .*k\.pem"):
             self.loaded(key)
-
-    def test_an_algorithm_without_a_public_key_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(KeyStoreError, match="HS256"):
-            self.loaded(replace(pem_files(tmp_path, SigningKey.ec("k")), algorithm="HS256"))
 
 
 KEYS = PluginKeys(PrivateKey.generate())
@@ -400,12 +334,6 @@ class TestIssuing:
         assert tokens.issue("catalog") == first
         clock.advance(1)
         assert self.claims(tokens.issue("catalog"))["iat"] == NOW + 2700
-
-    def test_each_audience_has_its_own(self, tokens: PluginTokens) -> None:
-        issued = {name: tokens.issue(name) for name in ("catalog", "permission")}
-        for name, token in issued.items():
-            assert self.claims(token)["aud"] == name
-            assert tokens.issue(name) == token
 
     def test_a_token_for_one_user_is_never_another_s(self, tokens: PluginTokens) -> None:
         own = tokens.issue("permission")

@@ -139,7 +139,7 @@ def test_where_no_new_key_comes_the_old_one_stays(
 def test_a_browser_that_has_gone_leaves_the_old_key(
     client: PluginClient, in_the_slot: FakeLiteLLM, bob: Headers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("litellm_plugin.routes.opencode.client_gone", lambda: True)
+    monkeypatch.setattr("litellm_plugin.routes.keys.client_gone", lambda: True)
     in_the_slot.post("/key/delete", json={})
     in_the_slot.post("/key/generate", json=MADE)
     assert client.get(_connect(CALLBACK), headers=bob).status_code == 499

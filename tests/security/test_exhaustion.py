@@ -20,7 +20,7 @@ from litellm_plugin.keys.opencode import callback
 from litellm_plugin.observability.logs import printable
 from litellm_plugin.redaction import redact
 from litellm_plugin.routes import bodies
-from litellm_plugin.routes.cors import CrossOrigin
+from litellm_plugin.routes.responses import CrossOrigin
 from tests.client import PluginClient
 from tests.rig import Rig
 from tests.tokens import b64url

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
+from litellm_plugin.cli.checks import Result, Status, failed, ok, skipped, warning
 from litellm_plugin.cli.checks.reasons import described, is_page, json_of, why
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import Answer, NoAnswerError
@@ -160,7 +160,9 @@ def plugin_key(world: World) -> Result:
             "There is no plugin key on this host yet; the service makes it at its first start.",
             "Start the service first, as this user and with this configuration; then try again.",
         )
-    return ok(f"Signs as {world.settings.service.plugin_id}, key {world.keys.signing.kid}")
+    signing, *others = (key.kid for key in world.keys.published)
+    also = f"; also publishes {', '.join(map(str, others))}" if others else ""
+    return ok(f"Signs as {world.settings.service.plugin_id}, key {signing}{also}")
 
 
 # -- Backstage finds this service ----------------------------------------------
@@ -173,7 +175,7 @@ def finds_us(world: World) -> Result:
     url = plugin_keys_url(settings.discovery, plugin_id)
     own = not any({plugin_id, "*"} & {*entry.plugins} for entry in settings.discovery.endpoints)
     result = _published(world, url, own=own)
-    if result.remedy is None:
+    if result.status is not Status.FAILED:
         return result
     if settings.service.backstage_token is None and _catalog_accepts(world):
         # Backstage may reach the service by another way than this host.
@@ -214,8 +216,14 @@ def _published(world: World, url: str, *, own: bool) -> Result:
             entry if own else "Correct the target in discovery.endpoints.",
         )
     ours = world.keys.signing.public()
-    if same_key(answer, ours):
+    missing = [str(key.kid) for key in world.keys.published if not same_key(answer, key)]
+    if not missing:
         return ok(f"{url} has this configuration's key")
+    if same_key(answer, ours):
+        return warning(
+            f"{url} lacks {', '.join(missing)} of this configuration's keys.",
+            "Reload every replica with this configuration before another key becomes the first.",
+        )
     if own:
         return failed(
             f"{where}{url} has other keys: usually those of the npm plugin.",
@@ -225,7 +233,8 @@ def _published(world: World, url: str, *, own: bool) -> Result:
         f"{url} has other keys ({', '.join(str(kid) for kid in published)}) than this "
         f"configuration's ({ours.kid}).",
         "If it is this service: run this as its user, on its host. Several hosts need a common key "
-        "(backend.auth.pluginKeyStore). Otherwise correct the target in discovery.endpoints.",
+        "(backend.auth.pluginKeyStore), and a new key signs only after every replica publishes it. "
+        "Otherwise correct the target in discovery.endpoints.",
     )
 
 
