@@ -6,7 +6,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox demo test deep faults browser lint types live live-all docs wheel package format fuzz lock audit licences clean
+.PHONY: help sandbox demo test deep faults browser screenshots lint types live live-all docs wheel package format fuzz lock audit licences clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -57,6 +57,9 @@ faults: .venv/.installed  ## test a deployment while its upstreams fail
 
 browser: .venv/.browser  ## test the pages of the sandbox and the demo in Chromium
 	$(BIN)/python -m pytest -m browser tests/browser
+
+screenshots: .venv/.browser demo/dist/index.html  ## renew the pictures of the documentation
+	$(BIN)/python -m tests.browser.screenshots
 
 lint: .venv/.installed  ## check style
 	$(BIN)/ruff check .

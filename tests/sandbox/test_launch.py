@@ -239,7 +239,7 @@ def test_it_runs_anywhere_and_ends_cleanly(tmp_path: Path) -> None:
         text=True,
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("The sandbox is up.")
+        assert process.stdout.readline().startswith("The sandbox is up: open http")
         process.send_signal(signal.SIGINT)
         told, complained = process.communicate(timeout=60)
     assert process.returncode == 0, complained

@@ -12,10 +12,10 @@ function svg(tag, attributes, text) {
   return made;
 }
 
-// Returns the smallest of 1, 2, 5, 10, ... (and their tenths) from `amount` on.
+// Returns a number for the top of an axis that `amount` is below.
 function rounded(amount) {
   const power = 10 ** Math.floor(Math.log10(amount || 1));
-  return [1, 2, 5, 10].map(n => n * power).find(n => n >= amount);
+  return [1, 2, 3, 4, 6, 8, 10].map(n => n * power).find(n => n >= amount);
 }
 
 // Returns a chart and its legend. `days` are dates; `usage` is the answer of GET /usage.
