@@ -124,7 +124,7 @@ def page(chromium: Browser, sandbox: Sandbox, request: pytest.FixtureRequest) ->
     )
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=origin)
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(30_000)  # milliseconds; the machine may be busy
     yield page
     if not request.node.stash.get(passed, False):
         PICTURES.mkdir(exist_ok=True)
