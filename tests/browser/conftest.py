@@ -5,6 +5,7 @@ Without Chromium or the driver these tests are skipped, and those of the demo wi
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,16 +19,17 @@ import pytest
 from litellm_plugin.sandbox.launch import Sandbox, running
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Response
+    from playwright.sync_api import Browser, Page, Request, Response
 
 REPOSITORY = Path(__file__).parents[2]
 PICTURES = Path(__file__).with_name("failed")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 NOWHERE = {"LITELLM_BASE_URL": "http://127.0.0.1:0", "BACKSTAGE_URL": "http://127.0.0.1:0"}
 
+API = "/api/litellm"
 # The plugin asks for these whoever the user is, and shows nothing where they are refused.
 OF_TEAM_ADMINS = {
-    f"/api/litellm/{name}" for name in ("teams/managed", "vector-stores", "mcp-servers")
+    f"{API}/{name}": 403 for name in ("teams/managed", "vector-stores", "mcp-servers")
 }
 
 passed = pytest.StashKey[bool]()
@@ -68,9 +70,12 @@ def demo() -> Path:
 
 
 @pytest.fixture
-def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sandbox]:
+    """The sandbox; its parameter, if there is one, is a configuration on top."""
     demo = request.getfixturevalue("demo") if "demo" in request.fixturenames else None
-    with running([REPOSITORY / "app-config.yaml"], NOWHERE, port=0, demo=demo) as sandbox:
+    on_top = tmp_path / "on-top.yaml"
+    on_top.write_text(json.dumps(getattr(request, "param", {})))
+    with running([REPOSITORY / "app-config.yaml", on_top], NOWHERE, port=0, demo=demo) as sandbox:
         yield sandbox
 
 
@@ -78,19 +83,20 @@ class Surprises(list[str]):
     """What the page did that no page should do.
 
     Attributes:
-        refused: Paths whose requests may be refused.
+        refused: Paths whose requests may be refused, and the status; 0 for no answer at all.
     """
 
     def __init__(self, page: Page, origin: str) -> None:
         self._origin = origin
-        self.refused = set(OF_TEAM_ADMINS)
+        self.refused = dict(OF_TEAM_ADMINS)
         page.on("pageerror", lambda error: self.append(f"uncaught: {error}"))
         page.on("console", lambda message: self._console(message.type, message.text))
         page.on("request", lambda request: self._request(request.url))
         page.on("response", self._response)
+        page.on("requestfailed", self._failed)
 
     def _console(self, kind: str, text: str) -> None:
-        # The browser's own line for an answer that _response judges.
+        # The browser's own line for a request that _response or _failed judges.
         if kind == "error" and not text.startswith("Failed to load resource"):
             self.append(f"console: {text}")
 
@@ -99,8 +105,14 @@ class Surprises(list[str]):
             self.append(f"asked another origin: {url}")
 
     def _response(self, response: Response) -> None:
-        if response.status >= 400 and urlsplit(response.url).path not in self.refused:
+        expected = self.refused.get(urlsplit(response.url).path)
+        if response.status >= 400 and response.status != expected:
             self.append(f"{response.status} {response.request.method} {response.url}")
+
+    def _failed(self, request: Request) -> None:
+        # A page that is left ends its requests.
+        if request.failure != "net::ERR_ABORTED" and urlsplit(request.url).path not in self.refused:
+            self.append(f"{request.failure} {request.method} {request.url}")
 
 
 @pytest.fixture
@@ -112,7 +124,7 @@ def page(chromium: Browser, sandbox: Sandbox, request: pytest.FixtureRequest) ->
     )
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=origin)
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(30_000)  # milliseconds; the machine may be busy
     yield page
     if not request.node.stash.get(passed, False):
         PICTURES.mkdir(exist_ok=True)
@@ -121,8 +133,10 @@ def page(chromium: Browser, sandbox: Sandbox, request: pytest.FixtureRequest) ->
 
 
 @pytest.fixture(autouse=True)
-def surprises(page: Page, sandbox: Sandbox) -> Iterator[Surprises]:
+def surprises(page: Page, sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Surprises]:
     """Fail the test if the page makes an error, or asks anything of another origin."""
     surprises = Surprises(page, sandbox.page.rstrip("/"))
     yield surprises
+    if surprises:
+        request.node.stash[passed] = False
     assert surprises == []

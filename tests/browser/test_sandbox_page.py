@@ -11,7 +11,7 @@ import pytest
 from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.launch import Sandbox
 from litellm_plugin.sandbox.page import examples
-from tests.browser.conftest import Surprises
+from tests.browser.conftest import API, Surprises
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -19,10 +19,21 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
+def test_a_visitor_reads_who_there_is_and_what_to_start(page: Page) -> None:
+    page.goto("/")
+    for person in people.PEOPLE:
+        row = page.get_by_role("row").filter(has_text=person.display_name)
+        row.get_by_text(person.about).wait_for()
+    page.get_by_text("Run make demo to see the plugin's page").wait_for()
+    assert page.get_by_role("link", name="The plugin's page").count() == 0
+    page.get_by_role("link", name="Quick start").click()
+    page.get_by_text("make sandbox").first.wait_for()
+
+
 def test_each_request_is_sent_and_its_answer_shown(
     page: Page, sandbox: Sandbox, surprises: Surprises
 ) -> None:
-    surprises.refused.add("/api/litellm/audit")
+    surprises.refused[f"{API}/audit"] = 403
     page.goto("/")
     for example in examples(sandbox.today):
         page.get_by_role("button", name=example.what, exact=True).click()
@@ -47,6 +58,17 @@ def test_a_request_of_ones_own_is_sent(page: Page) -> None:
         has_text="PATCH /teams/team-platform as alice: 200"
     ).wait_for()
     assert json.loads(page.locator("#answer pre").inner_text())["max_budget"] == 60
+
+
+def test_a_sandbox_that_has_ended_is_told(page: Page, surprises: Surprises) -> None:
+    surprises.refused[f"{API}/keys"] = 0
+    page.goto("/")
+    page.get_by_role(
+        "img", name=re.compile("in 30 days")
+    ).wait_for()  # the last request of the page
+    page.context.set_offline(True)
+    page.get_by_role("button", name="bob's keys", exact=True).click()
+    page.locator("#answer").filter(has_text="Does the sandbox still run?").wait_for()
 
 
 def test_the_chart_has_a_bar_for_each_day(page: Page) -> None:
