@@ -33,6 +33,7 @@ from litellm_plugin.cli.terminal import (
     paths_of,
     print_json,
 )
+from litellm_plugin.cli.token import credential
 from litellm_plugin.cli.world import World
 from litellm_plugin.config import ConfigError, Reading, read_configuration
 from litellm_plugin.config.report import deepest, dotted
@@ -111,7 +112,7 @@ def doctor(
             check_installed(reading.settings)
         except ConfigError as exc:
             _end_faulty(exc.problems, _CORRECT, as_json=as_json)
-        token = token_file.read().strip() if token_file else None
+        token = credential(token_file) if token_file else None
         world = World(reading.settings, [*reading.warnings, *_unset(reading)], url, token)
         results: dict[str, Result] = {}
         with page.progress("Checking ...") as tell:

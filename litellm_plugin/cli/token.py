@@ -105,7 +105,7 @@ def token(
             "(ps). Pass it on standard input, or with --file."
         )
     settings = settings_of(files)
-    text = _credential(source)
+    text = credential(source)
     with captured_log():
         plugin = read_only_plugin(settings)
     reading = _read(plugin, text)
@@ -117,7 +117,7 @@ def token(
         sys.exit(FAILED)
 
 
-def _credential(source: TextIO | None) -> str:
+def credential(source: TextIO | None) -> str:
     """Return the token without ``Authorization:`` and ``Bearer``."""
     if source is not None:
         text = source.read()

@@ -99,6 +99,7 @@ def _found(plugin: Plugin, settings: Settings, ref: str) -> dict[str, Any]:
             found["errors"].append(f"{ref} is not in the catalog{meant}.")
     except PluginError as exc:
         found["errors"].append(f"The catalog failed: {redact(exc.message)}")
+        found["audit"] = found["team_admin"] = None  # not known
     try:
         not_reserved(user_id, settings)
         account = plugin.users.would_find(caller, answers_kept=settings.service.cache_seconds != 0)

@@ -75,7 +75,7 @@ def read_configuration(paths: Sequence[Path], environ: Mapping[str, str]) -> Rea
     found = list(walk(json_schema(), tree.data))
     keys = [item for item in found if isinstance(item, Key)]
     strays = [item for item in found if isinstance(item, Stray)]
-    strays = [stray for stray in strays if stray.forbidden or stray.path[0] == "litellm"]
+    strays = [stray for stray in strays if stray.forbidden or _is_ours(stray, tree)]
     config = _checked(tree, strays, report)
     if tree.at(*_BACKSTAGE_URL) is None and tree.at(*_BASE_URL) is None:
         report.missing(_BASE_URL, deepest(_BASE_URL, tree.left_out))
@@ -123,6 +123,16 @@ def _checked(tree: Tree, strays: Sequence[Stray], report: Report) -> AppConfig |
             where = f" in {origins[-1]}" if origins else ""
             report.problem(path, f"got {got}{where}, wanted {context.get('wanted', wanted)}")
     return None
+
+
+def _is_ours(stray: Stray, tree: Tree) -> bool:
+    """Tell whether an unknown key is this service's, or a key of Backstage's that is misspelt.
+
+    A ``permision`` that nobody notices would leave Backstage's permission policy unasked.
+    """
+    if stray.path[0] == "litellm":
+        return True
+    return stray.meant is not None and tree.at(*stray.path[:-1], stray.meant) is None
 
 
 def _judge_left_out(key: Key, tree: Tree, report: Report) -> None:

@@ -125,6 +125,10 @@ def running(
         service.register_blueprint(
             pages(sandbox.backstage, sandbox.today, demo and demo.absolute())
         )
+        for app in (service, sandbox.backstage.app):
+            # Signing in needs no password. Another site, whose name leads to the loopback, must
+            # not do so in a visitor's browser.
+            app.config["TRUSTED_HOSTS"] = ["localhost", "127.0.0.1", "[::1]", host]
         for sock, app in (
             (sockets[_LITELLM_URL], sandbox.litellm.app),
             (sockets[_BACKSTAGE_URL], sandbox.backstage.app),
@@ -228,7 +232,8 @@ class _Handler(WSGIRequestHandler):
     """Logs each request to the service in a line without colours, as the log may be a file."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
-        if self.path.startswith("/api/litellm"):
+        # Bytes that are no HTTP have no path.
+        if getattr(self, "path", "").startswith("/api/litellm"):
             self.log("info", "%a %s", self.requestline, code)
 
 

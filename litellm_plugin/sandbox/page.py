@@ -121,10 +121,9 @@ def pages(backstage: BackstageStandIn, today: date, demo: Path | None) -> Bluepr
         @blueprint.get("/demo/<path:path>")
         def demo_page(path: str) -> Response:
             file = safe_join(str(demo), path)
-            # Other paths belong to the page's own router.
-            return send_from_directory(
-                demo, path if file and Path(file).is_file() else "index.html"
-            )
+            # Paths without a file belong to the page's own router.
+            known = path.startswith("static/") or (file and Path(file).is_file())
+            return send_from_directory(demo, path if known else "index.html")
 
     @blueprint.after_request
     def headers(response: Response) -> Response:

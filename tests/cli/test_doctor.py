@@ -708,6 +708,15 @@ class TestTheIngress:
     def look(self, installation: Installation) -> dict[str, Any]:
         return installation.doctor("--url", f"{SERVICE}/api/litellm/")["ingress"]
 
+    def test_a_token_may_stand_in_its_file_as_a_header(
+        self, through: Installation, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "alice"
+        file.write_text("Authorization: Bearer alices.own.token\n")
+        through.doctor("--url", f"{SERVICE}/api/litellm/", "--token-file", str(file))
+        shown = {asked.headers.get("Authorization") for asked in through.service.asked}
+        assert "Bearer alices.own.token" in shown
+
     def test_that_passes_everything_on_is_well(self, through: Installation) -> None:
         assert self.look(through)["status"] == "ok"
 

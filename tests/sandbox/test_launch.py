@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -316,3 +317,22 @@ class TestWhatIsInside:
             *(frozenset([r.group]) for r in settings.provisioning.roles),
         ):
             assert set(settings.provisioning.for_groups(groups_of).teams) <= store.teams.keys()
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example"])
+def test_another_name_that_leads_to_the_loopback_is_refused(sandbox: Sandbox, host: str) -> None:
+    url = f"{sandbox.page}api/auth/sandbox/refresh"
+    headers = {"X-Sandbox-User": "user:default/alice"}
+    assert requests.get(url, headers=headers, timeout=10).status_code == 200
+    assert requests.get(url, headers={**headers, "Host": host}, timeout=10).status_code == 400
+
+
+def test_bytes_that_are_no_http_leave_no_traceback(
+    sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parts = urlsplit(sandbox.page)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as client:
+        client.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n")
+        while client.recv(4096):
+            pass
+    assert "Traceback" not in capfd.readouterr().err

@@ -107,3 +107,8 @@ def test_nobody_else_is_signed_in(named: str, client: FlaskClient) -> None:
     answer = client.get("/api/auth/sandbox/refresh", headers={"X-Sandbox-User": named})
     assert answer.status_code == 401
     assert repr(named) in answer.text
+
+
+def test_a_missing_file_of_the_demo_is_not_its_page(client: FlaskClient) -> None:
+    assert client.get("/demo/static/gone.js").status_code == 404
+    assert client.get("/demo/litellm").text == "the demo"

@@ -40,7 +40,8 @@ for (const { what, who, path, body } of data.examples) {
 
 form.addEventListener('submit', async event => {
   event.preventDefault();
-  const { who, method, path, body } = Object.fromEntries(new FormData(form));
+  const { who, method, body, ...given } = Object.fromEntries(new FormData(form));
+  const path = `/${given.path.replace(/^\/+/, '')}`;
   let status, text;
   try {
     const answer = await send(who, method, path, method === 'GET' ? '' : body);
