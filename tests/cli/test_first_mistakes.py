@@ -172,3 +172,11 @@ def test_the_documented_doctor_beside_the_unit_has_the_unit_s_properties() -> No
     assert {
         line for line in unit if line.startswith(("DynamicUser", "LoadCred", "StateDir"))
     } <= given
+
+
+def test_a_tab_in_the_configuration(installation: Installation, tmp_path: Path) -> None:
+    file = tmp_path / "tab.yaml"
+    file.write_text("litellm:\n\tmasterKey: x\n")
+    printed = words(installation, "config", "check", "--config", str(file), status=2)
+    assert "tab.yaml: line 2, column 1: a tab; write spaces" in printed
+    assert printed.index("Problems") < printed.index("(defaults)")
