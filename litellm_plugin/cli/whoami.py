@@ -98,7 +98,7 @@ def _found(plugin: Plugin, settings: Settings, ref: str) -> dict[str, Any]:
             meant = close(ref.removeprefix(short), known)
             found["errors"].append(f"{ref} is not in the catalog{meant}.")
     except PluginError as exc:
-        found["errors"].append(f"The catalog failed: {redact(exc.message)}")
+        found["errors"].append(f"The catalog failed: {_for_operators(exc)}")
         found["audit"] = found["team_admin"] = None  # not known
     try:
         not_reserved(user_id, settings)
@@ -111,10 +111,16 @@ def _found(plugin: Plugin, settings: Settings, ref: str) -> dict[str, Any]:
         found["refused"] = f"{redact(exc.message)}. {exc.fields.get('hint', '')}"
     except PluginError as exc:
         if not isinstance(exc, BackstageUnavailable):
-            found["errors"].append(f"LiteLLM failed: {redact(exc.message)}")
+            found["errors"].append(f"LiteLLM failed: {_for_operators(exc)}")
         elif not found["errors"]:
-            found["errors"].append(f"The catalog failed: {redact(exc.message)}")
+            found["errors"].append(f"The catalog failed: {_for_operators(exc)}")
     return found
+
+
+def _for_operators(exc: PluginError) -> str:
+    # The errors of routes send their readers to the person who reads this.
+    text = redact(exc.message).removesuffix("; ask your administrator").rstrip(" -")
+    return f"{text}; run litellm-plugin doctor"
 
 
 def _by_litellm(account: Account) -> dict[str, Any]:

@@ -35,6 +35,9 @@ _QUOTED = re.compile(r"""\s*(['"])(.*?)\1""", re.DOTALL)
 _HARMLESS = re.compile(r"<[a-z ]+>|[][{}:,?%@`&*!|>-]|\\t")
 _IN_PLAIN_WORDS = {
     "found character '\\t' that cannot start any token": "a tab; write spaces",
+    "mapping values are not allowed here": (
+        "a colon where none may be; check the indentation, and quote text with a colon"
+    ),
     "second occurrence": "an anchor that is defined twice",
     "found unconstructable recursive node": "an anchor that contains its own alias",
     "could not determine a constructor for the tag": "a tag that is not of YAML's core schema",

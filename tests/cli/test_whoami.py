@@ -69,7 +69,7 @@ def test_somebody_the_catalog_does_not_know(installation: Installation) -> None:
 def test_what_can_t_be_told_is_no_answer(installation: Installation) -> None:
     installation.backstage.replies["*"] = connection_refused()
     told = whoami(installation, "carol", status=1)
-    assert told["errors"] == ["The catalog failed: Backstage broke off"]
+    assert told["errors"] == ["The catalog failed: Backstage broke off; run litellm-plugin doctor"]
     # Without her groups nobody knows what a first visit would create.
     assert told["first_visit"] is None
     installation.litellm.replies["*"] = connection_refused()
