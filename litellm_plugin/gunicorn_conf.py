@@ -6,6 +6,7 @@ benchmarks/README.md.
 
 import atexit
 import gc
+import logging
 import os
 import shutil
 import sys
@@ -151,7 +152,10 @@ def post_worker_init(worker: Any) -> None:
     """Fetch Backstage's keys now: Backstage may be down when the first token comes."""
     plugin = _plugin_of(worker.wsgi)
     if plugin is not None:
-        Thread(target=plugin.authenticator.prepare, name="keys", daemon=True).start()
+        # At the start the first worker's warning is enough for all of them.
+        level = logging.DEBUG if 1 < worker.age <= worker.cfg.workers else logging.WARNING
+        prepare = plugin.authenticator.prepare
+        Thread(target=prepare, args=(level,), name="keys", daemon=True).start()
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's names

@@ -10,6 +10,7 @@ tried as another kind.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -63,9 +64,9 @@ class Authenticator:
         )
         self._external = ExternalTokenVerifier(settings.external_access, plugin_id, key_set, clock)
 
-    def load_user_keys(self) -> bool:
+    def load_user_keys(self, level: int = logging.WARNING) -> bool:
         """Fetch the keys of user tokens, as :meth:`KeySet.load` does."""
-        return self._user_keys.load()
+        return self._user_keys.load(level)
 
     def reaches_backstage(self, fetch: Fetch) -> bool:
         """Tell whether the keys of user tokens can be fetched now, or just were."""

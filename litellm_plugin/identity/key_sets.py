@@ -109,8 +109,8 @@ class KeySet:
                 raise
         return select(self._keys or (), token)
 
-    def load(self) -> bool:
-        """Fetch the keys, where they are missing or too old.
+    def load(self, level: int = logging.WARNING) -> bool:
+        """Fetch the keys, where they are missing or too old; a failure is logged at ``level``.
 
         Returns:
             Whether they were fetched, successfully or not.
@@ -118,7 +118,7 @@ class KeySet:
         Raises:
             NoKeysError: The set has never been read, and can't be read now.
         """
-        fetched = self._is_due() and self._fetch_once()
+        fetched = self._is_due() and self._fetch_once(level=level)
         if self._keys is None:
             raise NoKeysError("the keys to check it with can't be read")
         return fetched
@@ -134,13 +134,13 @@ class KeySet:
             self._due = now + COOL_DOWN
             return True
 
-    def _fetch_once(self, *, reload: bool = False) -> bool:
+    def _fetch_once(self, *, reload: bool = False, level: int = logging.WARNING) -> bool:
         """Fetch the set or share the fetch under way; return whether there was a fetch."""
 
         def fetch() -> bool:
             if reload and not self._may_reload():
                 return False
-            self._read()
+            self._read(level)
             return True
 
         try:
@@ -156,11 +156,12 @@ class KeySet:
             self._reloads.append(now)
             return True
 
-    def _read(self) -> None:
+    def _read(self, level: int) -> None:
         try:
             keys = _public_keys(self._fetch(self.url))
         except (PluginError, KeyFormatError) as exc:
-            log.warning(
+            log.log(
+                level,
                 "The public keys at %s can't be read (%s). %s Check that %s leads there and "
                 "that this host can reach it.",
                 self.url.partition("?")[0],  # the query may be a secret

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -35,10 +36,10 @@ class TokenCache:
         # A value is the principal, the time of verification, and the time of expiry.
         self._verified: LRUCache[bytes, tuple[UserPrincipal, float, float]] = LRUCache(MAX_TOKENS)
 
-    def prepare(self) -> None:
-        """Fetch the keys that user tokens are verified with; a failure is logged."""
+    def prepare(self, level: int = logging.WARNING) -> None:
+        """Fetch the keys that user tokens are verified with; a failure is logged at ``level``."""
         with suppress(NoKeysError):
-            self._authenticator.load_user_keys()
+            self._authenticator.load_user_keys(level)
 
     def authenticate(
         self, authorization: str | None, suspect: Callable[[], bool] = lambda: False

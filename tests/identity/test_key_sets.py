@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from litellm_plugin.cache import single_flight
+from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.jwt import TokenError, UnverifiedToken, parse
 from litellm_plugin.identity.key_sets import KeySet, NoKeysError
 from tests.identity.doubles import Clock, Web
@@ -236,6 +237,17 @@ class WatchedEvent(threading.Event):
     def wait(self, timeout: float | None = None) -> bool:
         self.waiting.release()
         return super().wait(timeout)
+
+
+def test_a_failure_may_be_logged_at_another_level(caplog: pytest.LogCaptureFixture) -> None:
+    def fetch(_: str) -> object:
+        raise BackstageUnavailable("Backstage could not be reached")
+
+    caplog.set_level(logging.DEBUG)
+    for level in (logging.DEBUG, logging.WARNING):
+        with pytest.raises(NoKeysError):
+            KeySet("http://backstage/keys", fetch, setting="backend.baseUrl").load(level)
+    assert [record.levelno for record in caplog.records] == [logging.DEBUG, logging.WARNING]
 
 
 class TestThreads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, cast
 
 import pytest
@@ -22,7 +23,7 @@ class Verifier:
         self.answer: Principal | Exception = _user(expires_at=10_000)
         self.prepared = 0
 
-    def load_user_keys(self) -> bool:
+    def load_user_keys(self, level: int = logging.WARNING) -> bool:
         self.prepared += 1
         raise NoKeysError("they can't be read")
 
