@@ -397,8 +397,8 @@ class TestEitherAccount:
     ) -> None:
         requests_mock.get(BASE + path, text=json.dumps(body))
 
-        assert error_of(client, method).message.startswith(
-            "LiteLLM's answer about the user is no object"
+        assert error_of(client, method).message == (
+            "LiteLLM's answer about the user is no object; ask your administrator"
         )
 
 
