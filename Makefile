@@ -122,7 +122,7 @@ BUILD_NEEDS := import tomllib; \
 	print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')
 
 lock: .venv/.installed  ## update the locks after a change of pyproject.toml
-	$(COMPILE) pyproject.toml --extra serve --extra redis -o requirements/run.txt
+	$(COMPILE) pyproject.toml --extra serve --extra redis --extra postgres -o requirements/run.txt
 	$(COMPILE) pyproject.toml --extra dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) --group fuzz -o requirements/fuzz.txt
 	$(COMPILE) --group deploy -c requirements/dev.txt -o requirements/deploy.txt

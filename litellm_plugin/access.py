@@ -108,7 +108,7 @@ class Access:
 
     def may_view_audit(self, caller: Caller) -> bool:
         """Tell whether the caller is in the audit group; False while the catalog can't be read."""
-        group = self._settings.audit_group
+        group = self._settings.audit.group
         try:
             return group is not None and group in caller.entity.groups
         except BackstageUnavailable as exc:
@@ -123,7 +123,7 @@ class Access:
             Forbidden: There is no audit group, or the user is not in it.
             BackstageUnavailable: The catalog can't be read.
         """
-        group = self._settings.audit_group
+        group = self._settings.audit.group
         if group is None:
             unset = f"{what} is not configured (litellm.audit.group not set)"
             raise Forbidden(unset, reason="switched-off")

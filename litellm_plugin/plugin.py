@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import litellm_plugin
 from litellm_plugin.access import Access
@@ -50,6 +51,9 @@ from litellm_plugin.teams.administration import TeamAdmin
 from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports
 
+if TYPE_CHECKING:
+    from litellm_plugin.store.database import Store
+
 BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn_conf.py gives a worker without gevent
 PROBE = Timeouts(connect=2.0, read=2.0, total=2.0)  # for asking whether a server is up
 
@@ -76,6 +80,7 @@ class Plugin:
     opencode: OpencodeKeys
     readiness: Readiness
     rate_limits: RateLimits
+    store: Store | None  # None: nothing is on that needs it
 
     def caller(self, principal: Principal, asked: str | None) -> Caller:
         """Return the caller behind a principal.
@@ -178,6 +183,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),
         readiness=_readiness(settings, verifier, litellm_probe, cache),
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
+        store=_store(settings) if settings.uses_store else None,
     )
     logs.add_filters()  # every module has been imported by now
     return parts
@@ -203,6 +209,13 @@ def cache_fault(settings: Settings) -> Exception | None:
         return None
     fault: Exception | None = redis.fault(settings.cache.connection)
     return fault
+
+
+def _store(settings: Settings) -> Store:
+    # Imported here, as SQLAlchemy takes memory that most installations need not spend.
+    database = importlib.import_module("litellm_plugin.store.database")
+    store: Store = database.Store(settings.database)
+    return store
 
 
 def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:

@@ -29,7 +29,10 @@ def _extra(name: str) -> list[str]:
     return [*wanted, *(line for one in own for extra in one.extras for line in _extra(extra))]
 
 
-DEPLOYED = [*PROJECT["project"]["dependencies"], *EXTRAS["serve"], *EXTRAS["redis"]]
+DEPLOYED = [
+    *PROJECT["project"]["dependencies"],
+    *(line for extra in ("serve", "redis", "postgres") for line in EXTRAS[extra]),
+]
 WANTED = {
     "run": DEPLOYED,
     "dev": [*PROJECT["project"]["dependencies"], *_extra("dev")],

@@ -84,7 +84,7 @@ def _found(plugin: Plugin, settings: Settings, ref: str) -> dict[str, Any]:
         entity = caller.entity
         role = settings.provisioning.role_for(entity.groups)
         found["role"] = role.group if role else None
-        found["audit"] = settings.audit_group in entity.groups
+        found["audit"] = settings.audit.group in entity.groups
         found["team_admin"] = plugin.access.manages_teams(caller)
         if entity is not NO_ENTITY:
             found["catalog"] = {

@@ -192,7 +192,7 @@ def _oddities(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tup
 
 def _odd_groups(litellm: LiteLLM) -> Iterator[tuple[str, str]]:
     groups = {
-        "audit.group": litellm.audit_group,
+        "audit.group": litellm.audit.group,
         "teamAdmin.group": litellm.team_admin.group,
         "bridge.group": litellm.bridge.group,
     }

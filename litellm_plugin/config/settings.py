@@ -22,6 +22,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import SkipJsonSchema
 
 from litellm_plugin.config import values as v
+from litellm_plugin.config.database import Database
 from litellm_plugin.config.values import WrittenAs, one_of
 
 CACHE_SECONDS = 3.0
@@ -175,6 +176,25 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
+class Sync(StrictSection):
+    """``litellm.provisioning.sync``: what a role grants follows the groups of its users."""
+
+    enabled: v.Flag = key("compare accounts with their roles on visits", False)
+    mode: Annotated[str, one_of("report", "apply")] = key(
+        "report logs the differences, apply removes them", "report"
+    )
+    visit_interval: v.Seconds = key("shortest time between two comparisons", 600.0, default="10m")
+    on_excess_keys: Annotated[str, one_of("report", "block")] = key(
+        "what happens to keys that the role's models or teams no longer allow", "report"
+    )
+
+    @property
+    def applies(self) -> bool:
+        """Whether differences are removed, not only reported."""
+        return self.mode == "apply"
+
+
+@dataclass(frozen=True, slots=True)
 class Provisioning(Section):
     """``litellm.provisioning``."""
 
@@ -185,6 +205,7 @@ class Provisioning(Section):
         "the defaults, and its metadata is merged with theirs",
         (),
     )
+    sync: Sync = key("Changes what roles grant after the first visit, too.", Sync)
 
     def role_for(self, groups: frozenset[str]) -> Role | None:
         """Return the first role whose group is among ``groups`` (entity refs)."""
@@ -504,6 +525,13 @@ class _Metrics(StrictSection):
 
 
 @dataclass(frozen=True, slots=True)
+class Jobs(StrictSection):
+    """``litellm.service.jobs``: the commands sync, offboard and notify."""
+
+    per_second: v.Positive = key("calls to LiteLLM per second that a job makes at most", 20.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Service(StrictSection):
     """``litellm.service``: settings of this service that the npm plugin does not have."""
 
@@ -574,11 +602,54 @@ class Service(StrictSection):
     key_file: v.File | None = key(
         "file of the signing key", None, usual="in the user's state folder"
     )
+    jobs: Jobs = key("", Jobs)
 
 
 @dataclass(frozen=True, slots=True)
-class _Audit(Section):
+class Audit(Section):
+    """``litellm.audit``."""
+
     group: v.EntityRef | None = key("may read the audit log", None, usual="nobody")
+    store: v.Flag = key("keep audit events in the database, and show them in /audit", False)
+    retention: v.Seconds = key("how long the database keeps them", 400 * 86_400.0, default="400d")
+
+
+@dataclass(frozen=True, slots=True)
+class Offboarding(StrictSection):
+    """``litellm.offboarding``: the accounts of people who have left the catalog."""
+
+    enabled: v.Flag = key(
+        "refuse to create accounts of leavers, and to unblock keys that offboarding blocked", False
+    )
+    grace: v.Seconds = key(
+        "how long an entity has to be missing in the catalog", 86_400.0, default="24h"
+    )
+    max_share: v.Number = key(
+        "percent of the accounts that one run may block, and at least 3", 10.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook(StrictSection):
+    """``litellm.notifications.webhook``."""
+
+    url: v.UrlWithQuery = key("gets each notice as JSON, by POST")
+    secret: v.Header = key("signs the body by HMAC-SHA256", secret=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Notifications(StrictSection):
+    """``litellm.notifications``: warnings before a budget or a key ends."""
+
+    enabled: v.Flag = key("used by litellm-plugin notify", False)
+    budget_thresholds: Annotated[
+        tuple[float, ...], v.Value(v.percentages, "list of numbers from 1 to 100", type="array")
+    ] = key("percent of a budget", (80.0, 100.0), default=[80, 100])
+    key_expiry: Annotated[
+        tuple[float, ...], v.Value(v.spans, "list of durations like 7d", type="array")
+    ] = key("times before the end of a key", (604_800.0, 86_400.0), default=["7d", "1d"])
+    backstage: v.Flag = key("send notices to Backstage's notifications", True)
+    webhook: Webhook | None = key("", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -590,9 +661,13 @@ class LiteLLM(Section):
     public_base_url: v.Url | None = key("address shown to browsers in place of baseUrl", None)
     user_id_domain: v.Text | None = key("user:default/jane is jane@example.com at LiteLLM", None)
     provisioning: Provisioning = key("What a first visit creates at LiteLLM.", Provisioning)
-    audit_group: Annotated[str | None, WrittenAs(_Audit, lambda written, _: written.group)] = key(
-        "", None, name="audit"
-    )  # entity ref; None: nobody
+    audit: Audit = key("", Audit)
+    offboarding: Offboarding = key(
+        "Blocks the keys of people who have left; see docs/offboarding.md.", Offboarding
+    )
+    notifications: Notifications = key(
+        "Warnings before a budget or a key ends; see docs/notifications.md.", Notifications
+    )
     key_generation: KeyGeneration = key(
         "The frontend is shown allowUnlimitedBudget and teamRequired; the service enforces them "
         "where they are set.",
@@ -628,11 +703,22 @@ class Settings(LiteLLM):
     plugin_keys: tuple[StaticPluginKey, ...] = ()  # empty: one key per host
     cors: Cors | None = None
     cache: Cache = field(default_factory=Cache)
+    database: Database = field(default_factory=Database)  # of the store
     # backend.auditor.severityLogLevelMappings, as levels of Python's logging. Backstage's
     # default for "low", debug, would hide those events.
     audit_levels: Mapping[str, int] = field(
         default_factory=lambda: dict.fromkeys(("low", "medium", "high", "critical"), logging.INFO)
     )
+
+    @property
+    def uses_store(self) -> bool:
+        """Whether anything is on that needs the store."""
+        return (
+            self.audit.store
+            or self.provisioning.sync.enabled
+            or self.offboarding.enabled
+            or self.notifications.enabled
+        )
 
     @property
     def team_management(self) -> bool:
@@ -653,6 +739,10 @@ class Settings(LiteLLM):
                     yield entry.secret.decode("utf-8", "replace")
                 case JwksAccess():
                     pass
+        if self.notifications.webhook is not None:
+            yield self.notifications.webhook.secret
+        if self.database.password is not None:
+            yield self.database.password
         if self.cache.connection is not None:
             yield self.cache.connection
             yield unquote(urlsplit(self.cache.connection).password or "")

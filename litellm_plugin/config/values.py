@@ -26,6 +26,7 @@ _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "y", "on", "1"), True),
     **dict.fromkeys(("false", "no", "n", "off", "0"), False),
 }
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _NUMBER = re.compile(
     r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|0(?:x[0-9a-f]+|o[0-7]+|b[01]+)",
     re.IGNORECASE,
@@ -169,6 +170,28 @@ def whole(value: Any) -> int:
     if found.is_integer():
         return int(found)
     raise wrong("whole number", "a fraction")
+
+
+def seconds(value: Any) -> float:
+    """Convert a duration such as ``10m`` to seconds."""
+    if found := re.fullmatch(r"([1-9][0-9]{0,5})([smhdw])", text(value)):
+        return float(int(found[1]) * _UNITS[found[2]])
+    raise ValueError
+
+
+def spans(value: Any) -> tuple[float, ...]:
+    """Convert a list of durations to seconds, the longest first."""
+    return tuple(sorted({seconds(item) for item in texts(value)}, reverse=True))
+
+
+def percentages(value: Any) -> tuple[float, ...]:
+    """Convert a list of numbers from 1 to 100, the lowest first."""
+    if not isinstance(value, list):
+        raise ValueError
+    found = {number(item) for item in value}
+    if any(not 1 <= item <= 100 for item in found):
+        raise ValueError
+    return tuple(sorted(found))
 
 
 def url_with_query(value: Any) -> str:
@@ -396,6 +419,7 @@ UrlWithQuery = Annotated[str, Value(url_with_query, "http or https URL", **_HTTP
 Target = Annotated[str, Value(target, "http or https URL", type="string")]
 RedisUrl = Annotated[str, Value(redis_url, "redis or rediss URL", type="string")]
 Flag = Annotated[bool, Value(flag, "boolean", enum=[True, False, 0, 1, *_BOOLEANS])]
+Seconds = Annotated[float, Value(seconds, "duration like 10m (s, m, h, d, w)", **_STRING)]
 Number = Annotated[float, Value(number, "number", **_NUMERIC)]
 Positive = Annotated[float, _POSITIVE]
 Whole = Annotated[int, _WHOLE]

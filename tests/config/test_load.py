@@ -11,6 +11,7 @@ import yaml
 from litellm_plugin.config import ConfigError, load_settings
 from litellm_plugin.config.settings import (
     AccessRestriction,
+    Audit,
     Bridge,
     Cors,
     Discovery,
@@ -122,7 +123,7 @@ def test_every_key_arrives(load: Load, write: Write, tmp_path: Path) -> None:
             ),
             roles=(Role("group:default/power", {"max_budget": 100.0}, {"tier": "power"}),),
         ),
-        audit_group="group:default/admins",
+        audit=Audit(group="group:default/admins"),
         key_generation=KeyGeneration(allow_unlimited_budget=True, team_required=False),
         team_admin=TeamAdmin(
             group="group:default/admins",

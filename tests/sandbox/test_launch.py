@@ -304,7 +304,7 @@ class TestWhatIsInside:
             for entity in people.catalog()
         }
         admin = settings.team_admin
-        named = {settings.audit_group, admin.group, *(r.group for r in settings.provisioning.roles)}
+        named = {settings.audit.group, admin.group, *(r.group for r in settings.provisioning.roles)}
         assert named <= groups
         store = litellm.store
         assert set(admin.allowed_models) <= {row["model_name"] for row in store.models}

@@ -23,7 +23,7 @@ def groups(world: World) -> Result:
     """Check that the groups of the configuration are in the catalog."""
     settings, catalog, wrong = world.settings, world.plugin.catalog, []
     named = _named(
-        ([settings.audit_group], "litellm.audit.group"),
+        ([settings.audit.group], "litellm.audit.group"),
         ([settings.bridge.group], "litellm.bridge.group"),
         ([settings.team_admin.group], "litellm.teamAdmin.group"),
         *(([role.group], f"{where}.group") for role, where in _roles(world)),
