@@ -110,11 +110,23 @@ class Catalog:
         Raises:
             BackstageUnavailable: The catalog did not answer with entities.
         """
-        query = {
-            "filter": f"kind={kind}",
-            "fields": "kind,metadata.namespace,metadata.name",
-            "limit": str(PAGE_SIZE),
-        }
+        for row in self._entities(kind, "kind,metadata.namespace,metadata.name"):
+            if ref := _ref(row):
+                yield ref
+
+    def people(self) -> Iterator[tuple[str, Entity]]:
+        """Yield every user's full ref, in lower case, and entity, page by page.
+
+        Raises:
+            BackstageUnavailable: The catalog did not answer with entities.
+        """
+        fields = "kind,metadata.namespace,metadata.name,relations,spec.profile"
+        for row in self._entities("user", fields):
+            if ref := _ref(row):
+                yield ref, _entity(row)
+
+    def _entities(self, kind: str, fields: str) -> Iterator[Any]:
+        query = {"filter": f"kind={kind}", "fields": fields, "limit": str(PAGE_SIZE)}
         for _ in range(MAX_PAGES):
             data = _decoded(self._get("/entities/by-query", query))
             items = data.get("items") if isinstance(data, dict) else None
@@ -122,7 +134,7 @@ class Catalog:
                 raise BackstageUnavailable(
                     "The Backstage catalog answered with no entities; ask your administrator"
                 )
-            yield from filter(None, map(_ref, items))
+            yield from items
             page = data.get("pageInfo")
             cursor = page.get("nextCursor") if isinstance(page, dict) else None
             if not isinstance(cursor, str):

@@ -219,6 +219,41 @@ class LiteLLM:
             )
         return _listed(data, "users")
 
+    def users(self, page: int = 1) -> tuple[list[Json], int]:
+        """Return a page of all users, :data:`PART_SIZE` rows, the oldest first, without keys.
+
+        Returns:
+            The rows, and the number of pages.
+        """
+        data = self._get(
+            "/user/list",
+            {
+                "page": str(page),
+                "page_size": str(PART_SIZE),
+                "sort_by": "created_at",
+                "sort_order": "asc",
+            },
+        )
+        return _part(data, "users"), _page_count(data)
+
+    def keys(self, page: int = 1) -> tuple[list[Json], int]:
+        """Return a page of all keys, as :meth:`users` does; secrets masked."""
+        data = self._get(
+            "/key/list",
+            {
+                "return_full_object": "true",
+                "page": str(page),
+                "size": str(PART_SIZE),
+                "sort_by": "created_at",
+                "sort_order": "asc",
+            },
+        )
+        return _part(data, "keys"), _page_count(data)
+
+    def delete_user(self, user_id: str) -> None:
+        """Delete a user with their keys and memberships."""
+        self._post("/user/delete", {"user_ids": [user_id]})
+
     def create_user(self, user: Json) -> None:
         """Create a user; ``auto_create_key`` must be false, or LiteLLM makes a key too."""
         self._post("/user/new", user, unfinished="If it made the user, the next visit finds it.")

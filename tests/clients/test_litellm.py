@@ -60,6 +60,17 @@ CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
         "/user/list?user_email=j%2Bd%40example.com&page_size=100",
         None,
     ),
+    "users": (
+        (3,),
+        "/user/list?page=3&page_size=100&sort_by=created_at&sort_order=asc",
+        None,
+    ),
+    "keys": (
+        (3,),
+        "/key/list?return_full_object=true&page=3&size=100&sort_by=created_at&sort_order=asc",
+        None,
+    ),
+    "delete_user": (("bob",), "/user/delete", {"user_ids": ["bob"]}),
     "model_info": ((), "/model/info", None),
     "model_names": ((), "/models", None),
     "team": (("t 1&x=y",), "/team/info?team_id=t%201%26x%3Dy", None),
@@ -143,7 +154,7 @@ class TestWhatIsSent:
     def test_path_query_body_and_key(
         self, client: LiteLLM, requests_mock: Mocker, name: str
     ) -> None:
-        requests_mock.register_uri(ANY, ANY, json={})
+        requests_mock.register_uri(ANY, ANY, json={"users": [], "keys": []})
 
         call(client, name)
 

@@ -1,0 +1,81 @@
+"""What the commands that run jobs share: the plugin, the store, the run and its progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from litellm_plugin import jobs
+from litellm_plugin.cli.terminal import FAILED, Page, captured_log, settings_of
+from litellm_plugin.cli.world import read_only_plugin
+from litellm_plugin.config.settings import Settings
+from litellm_plugin.errors import PluginError
+from litellm_plugin.plugin import Plugin
+from litellm_plugin.redaction import redact
+from litellm_plugin.store.database import Store, StoreUnavailable
+
+IS_RUNNING = 75  # exit status: another process runs the job; EX_TEMPFAIL of sysexits.h
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job under way.
+
+    Attributes:
+        plugin: The clients and settings, without cache, rate limits and circuit breakers.
+        store: The store.
+        run: The record of the run.
+        pace: Waits before each call to LiteLLM.
+        tell: Replaces the text of the progress, on a terminal.
+    """
+
+    plugin: Plugin
+    store: Store
+    run: jobs.Run
+    pace: jobs.Pace
+    tell: Callable[[str], None]
+
+
+@contextmanager
+def job(name: str, files: Sequence[Path], *, dry_run: bool) -> Iterator[Job]:
+    """Run a job with the configuration of ``files``.
+
+    Ends the command with status 1 where LiteLLM, Backstage or the store fails, with 2 where the
+    configuration is faulty, and with 75 where another process runs the job.
+    """
+    settings = settings_of(files)
+    with captured_log():
+        plugin = read_only_plugin(settings)
+        store = plugin.store or Store(settings.database)
+        try:
+            with (
+                Page(err=True).progress(f"{name} ...") as tell,
+                jobs.run(store, name, dry_run=dry_run) as run,
+            ):
+                yield Job(plugin, store, run, _pace(settings), tell)
+        except jobs.JobIsRunning:
+            click.echo(f"Another process runs {name}.", err=True)
+            sys.exit(IS_RUNNING)
+        except (PluginError, StoreUnavailable) as exc:
+            click.echo(f"{name} stopped: {redact(str(exc))}", err=True)
+            sys.exit(FAILED)
+
+
+def _pace(settings: Settings) -> jobs.Pace:
+    return jobs.Pace(settings.service.jobs.per_second)
+
+
+def print_table(page: Page, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table with a heading for each column."""
+    page.rows(
+        [
+            tuple((text, "dim") for text in head),
+            *(tuple((str(cell), "") for cell in row) for row in rows),
+        ]
+    )
