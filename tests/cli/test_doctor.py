@@ -546,7 +546,7 @@ def test_a_faulty_configuration_ends_it_with_2_and_every_problem(
     assert outcome.with_status("failed") == {"configuration"}
     assert outcome["configuration"]["found"].splitlines() == [
         "litellm.masterKey: missing",
-        "litellm.provisioning.defaults.maxBudget: got string in app-config.yaml, wanted number",
+        'litellm.provisioning.defaults.maxBudget: got "much" in app-config.yaml, wanted number',
     ]
     assert installation.litellm.asked == []
 
