@@ -760,7 +760,7 @@ class TestTheIngress:
 
 class TestTheRunner:
     def test_skips_what_depends_on_what_is_not_well(self) -> None:
-        checks: list[Check[None]] = [
+        checks: list[Check] = [
             Check("c", "C", lambda _: ok(""), needs=("b",)),
             Check("b", "B", lambda _: ok(""), needs=("a",)),
             Check("a", "A", lambda _: failed("", "")),
@@ -776,7 +776,7 @@ class TestTheRunner:
         assert results["c"].because == ("b",)
 
     def test_a_check_that_breaks_off_is_one_failure(self) -> None:
-        checks: list[Check[None]] = [
+        checks: list[Check] = [
             Check("a", "A", lambda _: ok(str(1 // 0))),
             Check("b", "B", lambda _: ok("")),
         ]
