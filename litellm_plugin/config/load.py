@@ -43,7 +43,7 @@ class Reading:
         tree: The values, each with its origin.
         problems: One line each, without secrets.
         warnings: One line each, without secrets.
-        strays: Unknown keys below ``litellm``.
+        strays: Unknown keys below ``litellm``, and misspelt keys of Backstage.
     """
 
     settings: Settings | None
@@ -94,7 +94,7 @@ def read_configuration(paths: Sequence[Path], environ: Mapping[str, str]) -> Rea
     settings = config.settings() if config else None
     if config and settings:
         _judge_discovery(settings, report)
-        for path, text in _oddities(config, settings, tree):
+        for path, text in _warnings(config, settings, tree):
             report.warn((path,), text)
     return Reading(
         None if report.problems else settings, keys, tree, report.problems, report.warnings, strays
@@ -120,7 +120,7 @@ def _checked(
             report.missing(path, deepest(path, tree.left_out) or misspelt.get(path))
         elif error["type"] == "fault":
             report.problem(path, text)
-        elif error["type"] != "unexpected_keyword_argument":  # that is one of strays
+        elif error["type"] != "unexpected_keyword_argument":  # else an unknown key
             wanted = "list of objects" if error["type"] == "tuple_type" else "object"
             got = context.get("got")
             if not got and "wanted" in context:
@@ -146,9 +146,9 @@ def _shown(value: Any, word: str | None, path: KeyPath, keys: Sequence[Key], tre
 
 
 def _is_ours(stray: Stray, tree: Tree) -> bool:
-    """Tell whether an unknown key is this service's, or a key of Backstage's that is misspelt.
+    """Tell whether an unknown key is below ``litellm``, or a misspelt key of Backstage.
 
-    A ``permision`` that nobody notices would leave Backstage's permission policy unasked.
+    With a misspelt ``permission`` the service would not ask Backstage's permission policy.
     """
     if stray.path[0] == "litellm":
         return True
@@ -156,7 +156,7 @@ def _is_ours(stray: Stray, tree: Tree) -> bool:
 
 
 def _judge_left_out(key: Key, tree: Tree, report: Report) -> None:
-    """Report limits and entries of lists that are written but missing."""
+    """Report limits, and entries of lists, that are left out."""
     reason = deepest(key.path, tree.left_out)
     if key.value is None and key.schema.get("limits") and reason:
         report.missing(key.path, reason)
@@ -164,11 +164,11 @@ def _judge_left_out(key: Key, tree: Tree, report: Report) -> None:
     if lost and key.value == [] and key.schema.get("emptyIsAll"):
         report.problem(
             key.path,
-            f"got only entries that are left out in {tree.origins_of(key.path)[-1]}, "
-            "wanted one that is not, as an empty list means everything",
+            f"every entry is left out in {tree.origins_of(key.path)[-1]}; an empty list would "
+            "allow everything",
         )
     for reason in lost:
-        report.warn(key.path, f"an entry is left out, {reason}")
+        report.warn(key.path, f"an entry is left out: {reason}")
 
 
 def _judge_variables(key: Key, tree: Tree, report: Report) -> None:
@@ -197,12 +197,12 @@ def _judge_discovery(settings: Settings, report: Report) -> None:
             )
 
 
-def _oddities(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tuple[str, str]]:
-    """Yield settings that may not work as meant: a key and the text of a warning."""
-    yield from _odd_groups(config.litellm)
+def _warnings(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tuple[str, str]]:
+    """Yield warnings about valid settings that may not work as intended: key and text."""
+    yield from _group_warnings(config.litellm)
     domain = config.litellm.user_id_domain
     if domain is not None and not _DOMAIN.fullmatch(domain):
-        text = "no domain such as example.com; user ids end with @ and this"
+        text = "not a domain such as example.com; LiteLLM user ids end with @ and this value"
         yield "litellm.userIdDomain", text
     if tree.at("litellm", "teamAdmin") is not None and not settings.team_management:
         yield "litellm.teamAdmin", "without effect; it needs a group, and permission.enabled"
@@ -213,7 +213,7 @@ def _oddities(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tup
         text = "not honoured; every request still needs credentials"
         yield "backend.auth.dangerouslyDisableDefaultAuthPolicy", text
     if settings.cors and not settings.cors.origins:
-        yield "backend.cors.origin", "missing; no other origin is let in"
+        yield "backend.cors.origin", "missing; no other origin is allowed"
     cache: Any = tree.at("backend", "cache") or {}
     if key := unsupported(cache):
         yield dotted(("backend", "cache", *key)), "not supported; memory takes its place"
@@ -221,7 +221,7 @@ def _oddities(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tup
         yield "backend.cache.connection", "of its options only url is used"
 
 
-def _odd_groups(litellm: LiteLLM) -> Iterator[tuple[str, str]]:
+def _group_warnings(litellm: LiteLLM) -> Iterator[tuple[str, str]]:
     groups = {
         "audit.group": litellm.audit_group,
         "teamAdmin.group": litellm.team_admin.group,
@@ -231,7 +231,7 @@ def _odd_groups(litellm: LiteLLM) -> Iterator[tuple[str, str]]:
         groups[f"provisioning.roles[{index}].group"] = role.group
     for key, group in groups.items():
         if group == "":
-            yield f"litellm.{key}", "missing; nobody has this role"
+            yield f"litellm.{key}", "missing; no user is a member"
         elif group and not _ENTITY_REF.fullmatch(group):
             text = "not written as group:namespace/name in lower case: it has no members"
             yield f"litellm.{key}", text

@@ -311,7 +311,7 @@ def anything(value: Any) -> dict[str, Any]:
 def some(value: Any) -> Any:
     """Refuse an empty list, where a list limits something."""
     if value == []:
-        raise wrong("something; leave the key out if there is to be no limit", "nothing")
+        raise wrong("at least one entry; leave the key out for no limit", "no entry")
     return value
 
 

@@ -196,7 +196,7 @@ def test_files_and_keys_complain_together(write: Write, tmp_path: Path) -> None:
         f"litellm.baseUrl: $file nope in base.yaml does not exist; looked in {tmp_path}",
         "broken.yaml: line 3, column 1: found unexpected end of stream",
         f"{tmp_path}/missing.yaml: does not exist",
-        "APP_CONFIG_a__b: no key of the configuration can be named like that",
+        "APP_CONFIG_a__b: not the name of a configuration key",
         "litellm.audit.group: got number in base.yaml, wanted string",
     ], "nothing is called missing that an unreadable file may have"
 
@@ -500,7 +500,7 @@ def test_a_role_without_a_group_is_nobodys(
     other = {"group": "group:default/x"}
     text = at("litellm.provisioning.roles", [{**role, "maxBudget": 1000}, other])
     assert [role.group for role in load(text).provisioning.roles] == ["group:default/x"]
-    assert caplog.messages == ["litellm.provisioning.roles[0].group: missing; nobody has this role"]
+    assert caplog.messages == ["litellm.provisioning.roles[0].group: missing; no user is a member"]
 
 
 def test_metadata_is_merged_over_files_and_roles_are_replaced(load: Load) -> None:
@@ -521,7 +521,7 @@ def test_a_list_of_models_that_unset_variables_empty_does_not_allow_every_model(
     fields: dict[str, Any] = {"models": ["${MODEL}"]}
     value = fields if place == "defaults" else [{"group": "group:default/x", **fields}]
     [line] = problems(at(f"litellm.provisioning.{place}", value))
-    assert "models: got only entries that are left out" in line
+    assert "models: every entry is left out" in line
 
 
 def test_a_list_that_loses_an_entry_to_an_unset_variable_is_warned_about(
@@ -530,7 +530,7 @@ def test_a_list_that_loses_an_entry_to_an_unset_variable_is_warned_about(
     settings = load(at("litellm.provisioning.defaults.models", ["gpt-4o", "${MODEL}"]))
     assert settings.provisioning.defaults.models == ("gpt-4o",)
     assert caplog.messages == [
-        "litellm.provisioning.defaults.models: an entry is left out, MODEL is not set"
+        "litellm.provisioning.defaults.models: an entry is left out: MODEL is not set"
     ]
 
 
@@ -551,7 +551,7 @@ def test_a_group_that_nobody_can_be_in_is_warned_about(
     ("text", "warning"),
     [
         ("litellm: {bridge: {enabled: true}}", "litellm.bridge.issuer: missing"),
-        ("litellm: {userIdDomain: '@example.com'}", "litellm.userIdDomain: no domain"),
+        ("litellm: {userIdDomain: '@example.com'}", "litellm.userIdDomain: not a domain"),
         ("litellm: {teamAdmin: {group: 'group:default/x'}}", "litellm.teamAdmin: without effect"),
         (
             "permission: {enabled: true}\nlitellm: {teamAdmin: {allowedModels: [a]}}",
@@ -794,22 +794,22 @@ def test_access_can_be_restricted(
 @pytest.mark.parametrize(
     ("restrictions", "problem"),
     [
-        ([], "accessRestrictions: got nothing"),
+        ([], "accessRestrictions: got no entry"),
         ({}, "accessRestrictions: got object"),
         ("${UNSET}", "accessRestrictions: missing (UNSET is not set)"),
-        (["${UNSET}"], "accessRestrictions: got nothing"),
+        (["${UNSET}"], "accessRestrictions: got no entry"),
         (None, "accessRestrictions: missing (null in app-config.yaml)"),
         ({"$env": "UNSET"}, "accessRestrictions: missing (UNSET is not set)"),
         (
             {"$include": "app-config.yaml#nope"},
-            "accessRestrictions: missing ($include app-config.yaml#nope in app-config.yaml gives",
+            "accessRestrictions: missing ($include app-config.yaml#nope in app-config.yaml has",
         ),
         ({"$include": "nope.yaml"}, "accessRestrictions: $include nope.yaml in app-config.yaml"),
         ([{}], "accessRestrictions[0].plugin: missing"),
         ([{"plugin": "a"}, {"plugin": "a"}], "accessRestrictions[1].plugin: the same plugin"),
         ([{"plugin": "a", "permisson": "x"}], "accessRestrictions[0].permisson: no such key"),
-        ([{"plugin": "a", "permission": []}], "accessRestrictions[0].permission: got nothing"),
-        ([{"plugin": "a", "permission": " ,"}], "accessRestrictions[0].permission: got nothing"),
+        ([{"plugin": "a", "permission": []}], "accessRestrictions[0].permission: got no entry"),
+        ([{"plugin": "a", "permission": " ,"}], "accessRestrictions[0].permission: got no entry"),
         ([{"plugin": "a", "permission": 5}], "accessRestrictions[0].permission: got number"),
         (
             [{"plugin": "a", "permission": "${UNSET}"}],
@@ -855,7 +855,7 @@ def test_a_restriction_that_restricts_nothing_never_becomes_full_access(
         ("jwks", {"url": "https://x", "algorithm": "HS256"}, 'algorithm: got "HS256"'),
         ("jwks", {"url": "https://x", "algorithm": "none"}, 'algorithm: got "none"'),
         ("jwks", {"url": "https://x", "audience": "${UNSET}"}, "audience: missing (UNSET is"),
-        ("jwks", {"url": "https://x", "issuer": []}, "issuer: got nothing"),
+        ("jwks", {"url": "https://x", "issuer": []}, "issuer: got no entry"),
         (
             "static",
             {"token": "long-enough", "subject": "x", "accessRestrictions": [{"plugin": "a"}]},
