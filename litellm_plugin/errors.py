@@ -102,7 +102,9 @@ class HungUp(PluginError):
     status = 499  # as in the log of nginx
 
     def __init__(self) -> None:
-        super().__init__("You hung up before the key was made, so it was removed again")
+        super().__init__(
+            "The client closed the connection before the answer, so the new key was removed"
+        )
 
 
 class PayloadTooLarge(PluginError):
@@ -168,7 +170,7 @@ class Unauthenticated(BackstageError):
 
 
 class NotVerifiable(Unauthenticated):
-    """The credentials can't be checked, because the keys for that can't be read."""
+    """The credentials can't be checked, because their key set can't be read."""
 
 
 class NotAllowed(BackstageError):
