@@ -136,7 +136,8 @@ def _shown(value: Any, word: str | None, path: KeyPath, keys: Sequence[Key], tre
     """Return a wrong value, or its wrong ``word``, in quotes; of a secret only the source."""
     if word is None and (not isinstance(value, str) or not value):
         return kind(value)
-    if source := deepest(path, tree.filled):
+    inside = (source for place, source in tree.filled.items() if place[: len(path)] == path)
+    if source := deepest(path, tree.filled) or next(inside, None):
         return f"a string from {source}"
     texts = value if isinstance(value, list) else [value]
     schema = next((key.schema for key in keys if path[: len(key.path)] == key.path), None)

@@ -58,8 +58,8 @@ class Tree:
     Attributes:
         data: The merged configuration.
         origins: The file of each value that is not an object, or ``env``.
-        filled: For a value from a variable or an included file, its source, such as ``${X}``,
-            ``default of ${X}`` or ``$file name``.
+        filled: For a value, other than an object, from a variable or an included file: its
+            source, such as ``${X}``, ``default of ${X}`` or ``$file name``.
         left_out: Keys that are written but missing from ``data``, and the reason.
         lost: For each list with entries that are left out, the reason for each of these entries.
     """
@@ -362,7 +362,9 @@ class _Layer:
             if keyword == "$file":
                 filled = "$file" if "${" in written else f"$file {written}"
                 return _text_of(place.folder / target).rstrip(), place, filled
-            return *self._data_of(target, place, shown), None
+            found, at = self._data_of(target, place, shown)
+            filled = "$include" if "${" in written else f"$include {written}"
+            return found, at, None if isinstance(found, dict) else filled
         except _Unreadable as exc:
             raise _IncludeError(f"{shown} {exc}; looked in {place.folder}") from None
 

@@ -289,10 +289,20 @@ def test_a_wrong_value_names_key_file_got_and_wanted(
     "value",
     ["http:/me:hunter2@litellm", "litellm/?key=hunter2", "hunter2\n", "x" * 61, "${LITELLM}"],
 )
-def test_a_value_that_may_hold_a_secret_is_not_quoted(problems: Problems, value: str) -> None:
+def test_a_value_that_may_be_a_secret_is_not_quoted(problems: Problems, value: str) -> None:
     [line] = problems(at("litellm.baseUrl", value), environ={"LITELLM": "hunter2"})
     got = "a string from ${LITELLM}" if "$" in value else "a string (not shown)"
     assert line == f"litellm.baseUrl: got {got} in app-config.yaml, wanted http or https URL"
+
+
+@pytest.mark.parametrize("include", ["$file", "$include", "$env"])
+def test_an_included_value_is_not_quoted(problems: Problems, write: Write, include: str) -> None:
+    name = "TOKEN" if include == "$env" else "secret.yaml"
+    write("secret.yaml", "hunter2")
+    [line] = problems(at("litellm.baseUrl", {include: name}), environ={"TOKEN": "hunter2"})
+    assert line.startswith(f"litellm.baseUrl: got a string from {include} {name} in ")
+    [line] = problems(at("litellm.keyGeneration.keyTypes", ["${TOKEN}"]), environ={"TOKEN": "x"})
+    assert line.startswith("litellm.keyGeneration.keyTypes: got a string from ${TOKEN} in ")
 
 
 @pytest.mark.parametrize(
