@@ -151,5 +151,5 @@ class Teams:
         except UpstreamError as exc:
             if exc.answered == 404:
                 return False
-            unknown = f"LiteLLM can't tell whose team {team_id} is: {exc.message}"
+            unknown = f"LiteLLM can't tell which group owns team {team_id}: {exc.message}"
             raise OwnerUnknown(unknown, advice=exc.advice) from exc
