@@ -98,7 +98,7 @@ class ProvisioningFailed(PluginError):
 
     def body(self, method: str, url: str) -> dict[str, Any]:
         """Return ``error``, ``hint`` and ``provisioning``."""
-        text = redact(self.cause.message)[:MAX_HINT] or "unknown error"
+        text = redact(self.cause.text)[:MAX_HINT] or "unknown error"
         hint = f"LiteLLM upstream {self.cause.answered or 'error'}: {text}"
         return {**super().body(method, url), "hint": hint, "provisioning": True}
 

@@ -215,7 +215,7 @@ class LiteLLM:
         data = _object(self._get("/user/list", query))
         if data.get("total_pages", 1) not in {0, 1}:
             raise UpstreamError(
-                "LiteLLM has too many users of such an e-mail; ask your administrator"
+                "LiteLLM has too many users of such an e-mail", advice="ask your administrator"
             )
         return _listed(data, "users")
 
@@ -555,7 +555,7 @@ class LiteLLM:
             data = answer.json()
         except ValueError as exc:
             raise UpstreamError(
-                "LiteLLM's answer is not valid JSON; ask your administrator"
+                "LiteLLM's answer is not valid JSON", advice="ask your administrator"
             ) from exc
         if isinstance(data, dict) and isinstance(data.get("error"), dict):
             raise upstream_error(answer)
@@ -621,7 +621,9 @@ def _account(asked: str, data: Any) -> Account | None:
         an id without a user.
     """
     if not isinstance(data, dict):
-        raise UpstreamError("LiteLLM's answer about the user is no object; ask your administrator")
+        raise UpstreamError(
+            "LiteLLM's answer about the user is no object", advice="ask your administrator"
+        )
     own = data.get("user_info", data)
     user_id = own.get("user_id") if isinstance(own, dict) else None
     if not isinstance(user_id, str) or not user_id:
@@ -656,7 +658,9 @@ def _part(page: Any, name: str) -> list[Json]:
     """Return the rows of one page; a page without them is no empty one."""
     rows = page.get(name) if isinstance(page, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UpstreamError(f"LiteLLM's answer has no list of {name}; ask your administrator")
+        raise UpstreamError(
+            f"LiteLLM's answer has no list of {name}", advice="ask your administrator"
+        )
     return rows
 
 
@@ -671,6 +675,6 @@ def _object(data: Any, *, unfinished: str = LOOK_FIRST) -> Json:
     """Return the object that a write was answered with."""
     if not isinstance(data, dict):
         raise UpstreamError(
-            "LiteLLM's answer is no object; ask your administrator"
+            "LiteLLM's answer is no object", advice="ask your administrator"
         ).unfinished_with(unfinished)
     return data

@@ -308,7 +308,7 @@ class TestErrors:
         assert error.unfinished
         # Of keys it is told by who looks for them.
         sentence = {"generate_key": "", "create_user": "the next visit finds it"}
-        assert sentence.get(name, "look before you try again") in error.message
+        assert sentence.get(name, "look before you try again") in error.text
         assert len(requests_mock.request_history) == 1
 
     @pytest.mark.parametrize("name", ALONE)
@@ -408,7 +408,7 @@ class TestEitherAccount:
     ) -> None:
         requests_mock.get(BASE + path, text=json.dumps(body))
 
-        assert error_of(client, method).message == (
+        assert error_of(client, method).text == (
             "LiteLLM's answer about the user is no object; ask your administrator"
         )
 

@@ -355,8 +355,7 @@ def test_an_account_that_may_be_somebody_elses_is_refused_where_that_is_asked_fo
     assert answer.status_code == (200 if certain else 409)
     if not certain:
         assert answer.get_json()["error"] == (
-            "This LiteLLM account may be somebody else's; ask an administrator of LiteLLM whose it"
-            " is"
+            "This LiteLLM account may belong to another person; ask an administrator of LiteLLM"
         )
         assert "backstage_entity" in answer.get_json()["hint"]
     assert litellm.writes == []

@@ -29,7 +29,7 @@ def shared_cache(world: World) -> Result:
     """Check that the Redis or Valkey of ``backend.cache`` answers, if configured."""
     cache = world.settings.cache
     if cache.connection is None:
-        return skipped("backend.cache is no redis or valkey: hosts share no cache")
+        return skipped("backend.cache is not redis or valkey: hosts do not share a cache")
     parts = urlsplit(cache.connection)
     where = f"{parts.hostname}:{parts.port or REDIS_PORT}{parts.path}"
     fault = cache_fault(world.settings)
