@@ -154,8 +154,8 @@ def post_worker_init(worker: Any) -> None:
     if plugin is not None:
         # At the start the first worker's warning is enough for all of them.
         level = logging.DEBUG if 1 < worker.age <= worker.cfg.workers else logging.WARNING
-        prepare = plugin.authenticator.prepare
-        Thread(target=prepare, args=(level,), name="keys", daemon=True).start()
+        prefetch = plugin.authenticator.user_keys.prefetch
+        Thread(target=prefetch, args=(level,), name="keys", daemon=True).start()
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's names

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -109,8 +110,13 @@ class KeySet:
                 raise
         return select(self._keys or (), token)
 
-    def load(self, level: int = logging.WARNING) -> bool:
-        """Fetch the keys, where they are missing or too old; a failure is logged at ``level``.
+    def prefetch(self, level: int) -> None:
+        """Fetch the keys before the first token comes; a failure is logged at ``level``."""
+        with suppress(PluginError, KeyFormatError):
+            self._read(level)
+
+    def load(self) -> bool:
+        """Fetch the keys, where they are missing or too old.
 
         Returns:
             Whether they were fetched, successfully or not.
@@ -118,7 +124,7 @@ class KeySet:
         Raises:
             NoKeysError: The set has never been read, and can't be read now.
         """
-        fetched = self._is_due() and self._fetch_once(level=level)
+        fetched = self._is_due() and self._fetch_once()
         if self._keys is None:
             raise NoKeysError("the keys to check it with can't be read")
         return fetched
@@ -134,13 +140,13 @@ class KeySet:
             self._due = now + COOL_DOWN
             return True
 
-    def _fetch_once(self, *, reload: bool = False, level: int = logging.WARNING) -> bool:
+    def _fetch_once(self, *, reload: bool = False) -> bool:
         """Fetch the set or share the fetch under way; return whether there was a fetch."""
 
         def fetch() -> bool:
             if reload and not self._may_reload():
                 return False
-            self._read(level)
+            self._read()
             return True
 
         try:
@@ -156,7 +162,7 @@ class KeySet:
             self._reloads.append(now)
             return True
 
-    def _read(self, level: int) -> None:
+    def _read(self, level: int = logging.WARNING) -> None:
         try:
             keys = _public_keys(self._fetch(self.url))
         except (PluginError, KeyFormatError) as exc:
