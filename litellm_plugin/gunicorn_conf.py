@@ -123,15 +123,23 @@ def pre_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicorn
     gc.freeze()
 
 
-def pre_request(worker: Any, req: Any) -> None:  # noqa: ARG001 - gunicorn's names
-    """Close the connection after a request whose body was not read to its end.
+def pre_request(worker: Any, req: Any) -> None:
+    """Decide when the headers are made, and once, whether the connection ends with the answer.
 
-    gunicorn would take the rest of the body for the next request, and answer it.
+    gunicorn decides before the application is called. It ends with the answer of a worker that
+    has meanwhile been told to stop, which would lose the client's next request. And it ends where
+    the body was not read to its end: gunicorn 23 takes the rest of one that could not be read for
+    the next request, and later ones read on, however long the rest is.
     """
-    if getattr(req.body.reader, "length", None) == 0:
-        return  # there is no body, as in most requests
     wanted = req.should_close
-    req.should_close = lambda: wanted() or not _read_whole(req.body)
+    decided: list[bool] = []
+
+    def should_close() -> bool:
+        if not decided:
+            decided.append(wanted() or not worker.alive or not _read_whole(req.body))
+        return decided[0]
+
+    req.should_close = should_close
 
 
 def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:  # noqa: ARG001
