@@ -118,8 +118,8 @@ class RedisTier:
             TierUnavailableError: Redis does not answer; so do the methods below.
         """
         with self._asking():
-            *noted, sealed = self._read([*self._notes(tags), self._name("entry", name)])
-            return sealed, self._agreed(tags, here, noted)
+            *found, sealed = self._read([*self._stamp_names(tags), self._name("entry", name)])
+            return sealed, self._agreed(tags, here, found)
 
     def open(self, name: str, sealed: bytes, seen: Seen) -> Entry | None:
         """Return the entry that was sealed; None where it is not valid for these stamps."""
@@ -140,7 +140,7 @@ class RedisTier:
         """Return the present stamps of ``tags``."""
         here = self._here.of(tags)
         with self._asking():
-            return self._agreed(tags, here, self._read(self._notes(tags)) if tags else [])
+            return self._agreed(tags, here, self._read(self._stamp_names(tags)) if tags else [])
 
     def invalidate(self, tags: tuple[str, ...]) -> None:
         """Give each tag a new stamp, after it got one in this host's memory.
@@ -171,16 +171,16 @@ class RedisTier:
 
     # -- stamps ----------------------------------------------------------------
 
-    def _notes(self, tags: Sequence[str]) -> list[str]:
+    def _stamp_names(self, tags: Sequence[str]) -> list[str]:
         """Return the names of the tags' stamps, then of the stamps that Redis received."""
         return [*(self._name("stamp", tag) for tag in tags), *map(self._received, tags)]
 
     def _received(self, tag: str) -> str:
-        return self._name(f"told:{self._here.id}", tag)
+        return self._name(f"received:{self._here.id}", tag)
 
-    def _agreed(self, tags: Sequence[str], here: Stamps, noted: Sequence[bytes | None]) -> Stamps:
-        """Return the stamps in ``noted``, renewed where Redis missed a write."""
-        present, received = noted[: len(tags)], noted[len(tags) :]
+    def _agreed(self, tags: Sequence[str], here: Stamps, found: Sequence[bytes | None]) -> Stamps:
+        """Return the present stamps of tags, renewed where Redis missed a write."""
+        present, received = found[: len(tags)], found[len(tags) :]
         behind = [
             tag
             for tag, ours, theirs in zip(tags, here, received, strict=True)

@@ -209,13 +209,12 @@ class Permissions:
         self._url = discovery.base_url("permission") + "/authorize"
 
     def allowed(self, name: str, action: str, token: str) -> bool:
-        """Tell whether the user whom ``token`` names has a permission.
+        """Tell whether the token's user has a permission.
 
         Args:
             name: Such as ``litellm.key.create``.
             action: Its ``action`` attribute: create, read, update or delete.
-            token: A user token, or a plugin token on behalf of the user. Backstage
-                refuses services here.
+            token: A user token, or a plugin token on behalf of a user. Backstage refuses others.
 
         Raises:
             BackstageUnavailable: The API did not answer with a decision.
@@ -260,7 +259,7 @@ def key_set(upstream: Upstream, url: str) -> Any:
         BackstageUnavailable: There is none, or no answer.
     """
     if url.startswith(("http+srv://", "https+srv://")):
-        # A target in discovery.endpoints that only Backstage can resolve.
+        # Only Backstage resolves such a target of discovery.endpoints.
         raise BackstageUnavailable(
             "a DNS service record is not resolved; give the plugin an external target, too"
         )

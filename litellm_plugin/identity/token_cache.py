@@ -21,6 +21,9 @@ class TokenCache:
 
     The key is the digest of the whole header. An entry expires after ``seconds``, at most a minute,
     or with its token. Tokens of services are verified each time, since they need not expire.
+
+    Attributes:
+        user_keys: As of ``Authenticator``.
     """
 
     def __init__(
