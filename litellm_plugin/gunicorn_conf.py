@@ -126,10 +126,10 @@ def pre_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicorn
 def pre_request(worker: Any, req: Any) -> None:
     """Decide when the headers are made, and once, whether the connection ends with the answer.
 
-    gunicorn decides before the application is called. It ends with the answer of a worker that
-    has meanwhile been told to stop, which would lose the client's next request. And it ends where
-    the body was not read to its end: gunicorn 23 takes the rest of one that could not be read for
-    the next request, and later ones read on, however long the rest is.
+    The connection ends if the worker is stopping; gunicorn decides that before it calls the
+    application, so a worker that is stopped meanwhile would lose the client's next request. It ends
+    if the body was not read to its end, too: gunicorn 23 takes the rest of a body that could not be
+    read for the next request, and later versions read on, however long the rest is.
     """
     wanted = req.should_close
     decided: list[bool] = []

@@ -117,7 +117,7 @@ class RedisTier:
         Raises:
             TierUnavailableError: Redis does not answer; so do the methods below.
         """
-        with self._asking():
+        with self._guarded():
             *found, sealed = self._read([*self._stamp_names(tags), self._name("entry", name)])
             return sealed, self._agreed(tags, here, found)
 
@@ -133,13 +133,13 @@ class RedisTier:
         stored = self._name("entry", name)
         data = self._seal.close(stored, entry)
         if data is not None:
-            with self._asking():
+            with self._guarded():
                 self._redis.set(stored, data, px=max(round(entry.seconds * 1000), 1))
 
     def stamps(self, tags: tuple[str, ...]) -> Stamps:
         """Return the present stamps of ``tags``."""
         here = self._here.of(tags)
-        with self._asking():
+        with self._guarded():
             return self._agreed(tags, here, self._read(self._stamp_names(tags)) if tags else [])
 
     def invalidate(self, tags: tuple[str, ...]) -> None:
@@ -147,7 +147,7 @@ class RedisTier:
 
         The circuit breaker does not prevent it, as other hosts may be able to reach Redis.
         """
-        with self._asking(insist=True):
+        with self._guarded(insist=True):
             self._renew(tags, tags)
 
     @contextmanager
@@ -159,14 +159,14 @@ class RedisTier:
         """
         lock = Lock(self._redis, self._name("lock", name), timeout=LOCK_SECONDS, sleep=POLL)
         held: bool | None = None
-        with suppress(TierUnavailableError), self._asking():
+        with suppress(TierUnavailableError), self._guarded():
             held = lock.acquire(blocking_timeout=max(patience, 0))
         try:
             yield held
         finally:
             if held:
                 # It may have expired, or Redis be down; then it is released in LOCK_SECONDS.
-                with suppress(LockError, TierUnavailableError), self._asking():
+                with suppress(LockError, TierUnavailableError), self._guarded():
                     lock.release()
 
     # -- stamps ----------------------------------------------------------------
@@ -213,7 +213,7 @@ class RedisTier:
         return cast("list[bytes | None]", self._redis.mget(names))
 
     @contextmanager
-    def _asking(self, *, insist: bool = False) -> Iterator[None]:
+    def _guarded(self, *, insist: bool = False) -> Iterator[None]:
         """Raise TierUnavailableError for failures in the block, and while the breaker is open."""
         if not insist and not self._breaker.admits():
             raise TierUnavailableError("Redis did not answer a moment ago")

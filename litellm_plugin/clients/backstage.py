@@ -1,6 +1,6 @@
 """Backstage's catalog and permission APIs, and public key sets.
 
-All fail closed: where there is no proper answer they raise
+All fail closed: without a valid answer they raise
 :class:`~litellm_plugin.errors.BackstageUnavailable`, and nothing is allowed.
 """
 
@@ -100,7 +100,7 @@ class Catalog:
         data = _decoded(answer)
         if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
             raise BackstageUnavailable(
-                "The Backstage catalog answered with no entity; ask your administrator"
+                "The Backstage catalog's answer is not an entity; ask your administrator"
             )
         return _entity(data)
 
@@ -120,7 +120,8 @@ class Catalog:
             items = data.get("items") if isinstance(data, dict) else None
             if not isinstance(items, list):
                 raise BackstageUnavailable(
-                    "The Backstage catalog answered with no entities; ask your administrator"
+                    "The Backstage catalog's answer is not a list of entities;"
+                    " ask your administrator"
                 )
             yield from filter(None, map(_ref, items))
             page = data.get("pageInfo")
@@ -158,7 +159,7 @@ class Catalog:
         ]
         if len(found) != len(rows):
             raise BackstageUnavailable(
-                "The Backstage catalog answered with no list of users; ask your administrator"
+                "The Backstage catalog's answer is not a list of users; ask your administrator"
             )
         return found
 
@@ -248,7 +249,7 @@ class Permissions:
                 if answered == id_:
                     return bool(result == "ALLOW")
         raise BackstageUnavailable(
-            "The Backstage permission API gave no decision; ask your administrator"
+            "The Backstage permission API's answer is not a decision; ask your administrator"
         )
 
 

@@ -367,7 +367,7 @@ class _Session(requests.Session):
 
 @dataclass(slots=True)
 class _Call:
-    """Limits and progress of the call that this thread makes, for its connection.
+    """Limits and progress of this thread's call, which its connection reads and sets.
 
     Attributes:
         deadline: End of the whole call, on the monotonic clock.

@@ -147,7 +147,7 @@ class LiteLLM:
         """Return LiteLLM's row of the configured key; None if it is the master key itself.
 
         Raises:
-            UpstreamError: ``answered`` 401 means that the key is not accepted.
+            UpstreamError: ``answered`` is 401 where the key is not accepted.
         """
         try:
             data = _object(self._get("/key/info"))
@@ -220,7 +220,7 @@ class LiteLLM:
         return _listed(data, "users")
 
     def create_user(self, user: Json) -> None:
-        """Create a user; ``auto_create_key`` must be false, or LiteLLM makes a key too."""
+        """Create a user; ``auto_create_key`` must be false, or LiteLLM creates a key too."""
         self._post(
             "/user/new", user, unfinished="If LiteLLM created the user, the next visit finds it."
         )
@@ -309,7 +309,7 @@ class LiteLLM:
         """Return ``/team/info`` as it is: ``{team_id, team_info, …}``, or a bare team row.
 
         Raises:
-            UpstreamError: ``answered`` 404 means that there is no such team.
+            UpstreamError: ``answered`` is 404 where there is no such team.
         """
         return self._get("/team/info", {"team_id": team_id}, again=ANY_FAULT)
 
@@ -587,7 +587,9 @@ def _account(asked: str, data: Any) -> Account | None:
         without ``user_id``, beside spend, keys and teams of the id.
     """
     if not isinstance(data, dict):
-        raise UpstreamError("LiteLLM's answer about the user is no object; ask your administrator")
+        raise UpstreamError(
+            "LiteLLM's answer about the user is not an object; ask your administrator"
+        )
     own = data.get("user_info", data)
     user_id = own.get("user_id") if isinstance(own, dict) else None
     if not isinstance(user_id, str) or not user_id:
@@ -637,6 +639,6 @@ def _object(data: Any, *, unfinished: str = LOOK_FIRST) -> Json:
     """Return the object that a write was answered with."""
     if not isinstance(data, dict):
         raise UpstreamError(
-            "LiteLLM's answer is no object; ask your administrator"
+            "LiteLLM's answer is not an object; ask your administrator"
         ).unfinished_with(unfinished)
     return data

@@ -74,7 +74,7 @@ class KnownVersion:
         try:
             version = self._ask()
         except UpstreamError as exc:
-            log.debug("LiteLLM's version can't be asked for: %s", exc)
+            log.debug("LiteLLM's version can't be read: %s", exc)
             version = None
         if version is not None and is_too_old(version) is not None:
             self._version, kept = version, KEPT

@@ -32,7 +32,7 @@ class ExternalTokenVerifier:
     Args:
         entries: The entries.
         plugin_id: The id of this plugin, which an entry's restrictions must name.
-        key_set: Makes a key set of a URL and the name of the setting that has the URL.
+        key_set: Returns the key set at a URL; takes the name of the setting with the URL, too.
         clock: Returns the Unix time in seconds.
     """
 

@@ -1,6 +1,6 @@
 """Public keys of token issuers, fetched when needed and kept.
 
-An unknown key id makes the set be fetched again, as in Backstage, so that new keys are accepted at
+For an unknown key id the set is fetched again, as in Backstage, so that new keys are accepted at
 once. Since clients can invent key ids, there are at most ``MAX_RELOADS`` such fetches in
 ``RELOAD_WINDOW`` seconds.
 """
@@ -53,7 +53,7 @@ def select(keys: Sequence[PublicKey], token: UnverifiedToken) -> PublicKey:
     """
     kid = token.header.get("kid")
     if kid is not None and not isinstance(kid, str):
-        raise TokenError("its kid is no text")
+        raise TokenError("its kid is not a string")
     fitting = [key for key in keys if kid in {None, key.kid} and key.fits(token.alg)]
     if not fitting:
         raise UnknownKey("it is signed with a key that its issuer does not publish")
@@ -183,7 +183,7 @@ class KeySet:
 def _public_keys(document: Any) -> tuple[PublicKey, ...]:
     members = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(members, list) or not all(isinstance(key, Mapping) for key in members):
-        raise KeyFormatError("it is no JSON Web Key Set")
+        raise KeyFormatError("it is not a JSON Web Key Set")
     keys = []
     for member in members:
         try:

@@ -20,7 +20,7 @@ from gevent.server import StreamServer
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.ggevent import GeventWorker
 
-# Seconds for a new connection to send its first request, after the worker is told to end.
+# Seconds for a new connection to send its first request, after the worker receives SIGTERM.
 # gunicorn closes its listening sockets up to one second after that.
 LAST_CONNECTIONS = 1.5
 
