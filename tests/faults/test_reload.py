@@ -124,8 +124,8 @@ def test_usr2_starts_a_master_that_serves_the_metrics_when_the_one_before_has_en
 ) -> None:
     server.process.send_signal(signal.SIGHUP)  # after which the environment is passed on
     wait_for(lambda: "The configuration was read again" in server.log)
+    wait_for(lambda: server.requests_counted() > 0)
     counted = server.requests_counted()
-    assert counted > 0
     server.configure("second")
     server.process.send_signal(signal.SIGUSR2)
     pid_file = server.folder / "pid.2"
