@@ -1,6 +1,6 @@
 """Backstage's catalog and permission APIs, and public key sets.
 
-All fail closed: where there is no proper answer they raise
+All fail closed: without a valid answer they raise
 :class:`~litellm_plugin.errors.BackstageUnavailable`, and nothing is allowed.
 """
 
@@ -100,7 +100,8 @@ class Catalog:
         data = _decoded(answer)
         if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
             raise BackstageUnavailable(
-                "The Backstage catalog answered with no entity", advice="ask your administrator"
+                "The Backstage catalog's answer is not an entity",
+                advice="ask your administrator",
             )
         return _entity(data)
 
@@ -132,7 +133,7 @@ class Catalog:
             items = data.get("items") if isinstance(data, dict) else None
             if not isinstance(items, list):
                 raise BackstageUnavailable(
-                    "The Backstage catalog answered with no entities",
+                    "The Backstage catalog's answer is not a list of entities",
                     advice="ask your administrator",
                 )
             yield from items
@@ -171,7 +172,7 @@ class Catalog:
         ]
         if len(found) != len(rows):
             raise BackstageUnavailable(
-                "The Backstage catalog answered with no list of users",
+                "The Backstage catalog's answer is not a list of users",
                 advice="ask your administrator",
             )
         return found
@@ -223,13 +224,12 @@ class Permissions:
         self._url = discovery.base_url("permission") + "/authorize"
 
     def allowed(self, name: str, action: str, token: str) -> bool:
-        """Tell whether the user whom ``token`` names has a permission.
+        """Tell whether the token's user has a permission.
 
         Args:
             name: Such as ``litellm.key.create``.
             action: Its ``action`` attribute: create, read, update or delete.
-            token: A user token, or a plugin token on behalf of the user. Backstage
-                refuses services here.
+            token: A user token, or a plugin token on behalf of a user. Backstage refuses others.
 
         Raises:
             BackstageUnavailable: The API did not answer with a decision.
@@ -266,7 +266,8 @@ class Permissions:
                 if answered == id_:
                     return bool(result == "ALLOW")
         raise BackstageUnavailable(
-            "The Backstage permission API gave no decision", advice="ask your administrator"
+            "The Backstage permission API's answer is not a decision",
+            advice="ask your administrator",
         )
 
 
@@ -277,7 +278,7 @@ def key_set(upstream: Upstream, url: str) -> Any:
         BackstageUnavailable: There is none, or no answer.
     """
     if url.startswith(("http+srv://", "https+srv://")):
-        # A target in discovery.endpoints that only Backstage can resolve.
+        # Only Backstage resolves such a target of discovery.endpoints.
         raise BackstageUnavailable(
             "a DNS service record is not resolved; give the plugin an external target, too"
         )

@@ -332,7 +332,7 @@ class TestErrors:
 
         error = error_of(client, name)
 
-        assert error.message.startswith("LiteLLM's answer is no object")
+        assert error.message.startswith("LiteLLM's answer is not an object")
         assert error.unfinished
 
     def test_a_refused_master_key_is_told_to_the_operator_by_its_setting(
@@ -409,7 +409,7 @@ class TestEitherAccount:
         requests_mock.get(BASE + path, text=json.dumps(body))
 
         assert error_of(client, method).text == (
-            "LiteLLM's answer about the user is no object; ask your administrator"
+            "LiteLLM's answer about the user is not an object; ask your administrator"
         )
 
 
