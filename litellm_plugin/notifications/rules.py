@@ -68,10 +68,12 @@ class Notice:
 
     @property
     def mark(self) -> str:
-        """The threshold as the store has it, such as ``budget-80`` or ``expiry-168h``."""
+        """The threshold as the store has it, such as ``budget-80`` or ``expiry-7d``."""
         if self.kind == BUDGET:
             return f"budget-{self.threshold:g}"
-        return f"expiry-{self.threshold / 3600:g}h"
+        sizes = {"d": 86_400, "h": 3600, "s": 1}
+        unit = next(unit for unit, size in sizes.items() if self.threshold % size == 0)
+        return f"expiry-{self.threshold / sizes[unit]:.0f}{unit}"
 
     @property
     def period(self) -> str:

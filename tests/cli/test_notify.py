@@ -135,7 +135,7 @@ def test_the_owner_of_a_user_a_key_and_a_team_is_warned(
     assert [(each["to"], each["threshold"]) for each in told["notices"]] == [
         (CAROL, "budget-80"),
         (ALICE, "budget-100"),
-        (ALICE, "expiry-168h"),
+        (ALICE, "expiry-7d"),
     ]
     titles = shown(installation)
     assert titles[CAROL] == ["LiteLLM: 80 % of the budget of carol@example.com is spent"]
@@ -186,12 +186,12 @@ def test_a_key_is_warned_about_once_for_each_end(litellm: StandIn, notify: Notif
         return [each["threshold"] for each in notify("--apply")["notices"]]
 
     end_of(litellm, days=6)
-    assert sent() == ["expiry-168h"]
+    assert sent() == ["expiry-7d"]
     assert sent() == []
     end_of(litellm, days=5)  # somebody has changed its end
-    assert sent() == ["expiry-168h"]
+    assert sent() == ["expiry-7d"]
     end_of(litellm, hours=20)
-    assert sent() == ["expiry-24h"]
+    assert sent() == ["expiry-1d"]
     litellm.litellm.store.keys[KEY]["blocked"] = True
     end_of(litellm, hours=19)
     assert sent() == []

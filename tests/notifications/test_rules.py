@@ -98,10 +98,10 @@ def test_the_period_is_the_time_of_the_renewal(reset_at: Any, period: str) -> No
     ("after", "found"),
     [
         ({"days": 8}, []),
-        ({"days": 7}, [("expiry-168h", "normal")]),
-        ({"days": 2}, [("expiry-168h", "normal")]),
-        ({"hours": 24}, [("expiry-24h", "high")]),
-        ({"seconds": 1}, [("expiry-24h", "high")]),
+        ({"days": 7}, [("expiry-7d", "normal")]),
+        ({"days": 2}, [("expiry-7d", "normal")]),
+        ({"hours": 24}, [("expiry-1d", "high")]),
+        ({"seconds": 1}, [("expiry-1d", "high")]),
         ({"seconds": 0}, []),
         ({"days": -1}, []),
     ],
@@ -117,7 +117,7 @@ def test_the_shortest_time_before_the_end_of_a_key(
     [
         (timedelta(hours=1), []),
         (timedelta(days=1), []),
-        (timedelta(days=1, seconds=1), ["expiry-24h"]),
+        (timedelta(days=1, seconds=1), ["expiry-1d"]),
     ],
 )
 def test_a_key_made_for_a_short_time_is_not_warned_about_at_once(
@@ -131,7 +131,7 @@ def test_a_key_made_for_a_short_time_is_not_warned_about_at_once(
 def test_a_key_may_be_due_two_notices() -> None:
     row = key(expires=(NOW + timedelta(hours=3)).isoformat(), spend=1, max_budget=1)
     found = key_notices(row, THRESHOLDS, SPANS, NOW, SHOWN)
-    assert [notice.mark for notice in found] == ["budget-100", "expiry-24h"]
+    assert [notice.mark for notice in found] == ["budget-100", "expiry-1d"]
     # They replace each other's older ones, not each other.
     assert len({notice.payload(JANE)["scope"] for notice in found}) == 2
     assert key_notices({**row, "blocked": True}, THRESHOLDS, SPANS, NOW, SHOWN) == []
