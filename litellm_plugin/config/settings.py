@@ -638,6 +638,18 @@ class Webhook(StrictSection):
     url: v.UrlWithQuery = key("gets each notice as JSON, by POST", secret=True)
     secret: v.WebhookSecret = key("signs the notices, as Standard Webhooks does", secret=True)
 
+    def secrets(self) -> Iterator[str]:
+        """Yield the secrets, in each form in which they may appear in a text."""
+        yield self.secret
+        yield self.secret.removeprefix("whsec_")
+        yield self.url
+        # Some services know their clients by a long path or query. A short path, such as
+        # /litellm, is in many texts.
+        parts = urlsplit(self.url)
+        target = f"{parts.path}?{parts.query}".rstrip("?")
+        if len(target) >= LONG_TARGET:
+            yield target
+
 
 @dataclass(frozen=True, slots=True)
 class Notifications(StrictSection):
@@ -751,16 +763,7 @@ class Settings(LiteLLM):
                 case JwksAccess():
                     pass
         if self.notifications.webhook is not None:
-            webhook = self.notifications.webhook
-            yield webhook.secret
-            yield webhook.secret.removeprefix("whsec_")
-            yield webhook.url
-            # Some services know their clients by a long path or query. A short path, such as
-            # /litellm, is in many texts.
-            parts = urlsplit(webhook.url)
-            target = f"{parts.path}?{parts.query}".rstrip("?")
-            if len(target) >= LONG_TARGET:
-                yield target
+            yield from self.notifications.webhook.secrets()
         if self.database.password is not None:
             yield self.database.password
         if self.cache.connection is not None:
