@@ -38,7 +38,7 @@ from litellm_plugin.store import notices as store
 NOW = partial(datetime.now, UTC)
 KEPT = timedelta(days=30)  # how long a record outlives the budget's period, which may end late
 
-TO_SEND, SENT, NOT_SENT, NOBODY = "to send", "sent", "failed", "no recipient"
+DUE, SENT, NOT_SENT, NOBODY = "due", "sent", "failed", "no_recipient"
 
 
 @click.command()
@@ -86,7 +86,7 @@ def _check(settings: Settings) -> None:
 def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:
     plugin, settings = running.plugin, running.plugin.settings
     counts = running.run.counts
-    counts.update(dict.fromkeys((TO_SEND, SENT, NOT_SENT, NOBODY), 0))
+    counts.update(dict.fromkeys((DUE, SENT, NOT_SENT, NOBODY), 0))
 
     def before_page(what: str) -> None:
         running.tell(f"notify: reading {what} ...")
@@ -99,7 +99,7 @@ def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:
     sender = Sender(plugin.notifications, _webhook(settings))
     found = []
     for number, delivery in enumerate(deliveries, 1):
-        state, error = TO_SEND, None
+        state, error = DUE, None
         if delivery.to is None:
             state = NOBODY
         elif apply:
@@ -150,7 +150,7 @@ def _print(page: Page, found: list[dict[str, Any]], *, apply: bool) -> None:
         return
     rows = [
         (
-            each["state"],
+            each["state"].replace("_", " "),
             each["to"] or "-",
             each["threshold"],
             each["title"] + (f"\n> {each['error']}" if each["error"] else ""),

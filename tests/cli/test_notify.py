@@ -126,12 +126,12 @@ def test_the_owner_of_a_user_a_key_and_a_team_is_warned(
     spend(litellm, "carol@example.com", 8)
     end_of(litellm, days=5)
     litellm.litellm.store.teams[TEAM]["spend"] = 60.0
-    assert notify()["counts"] == {"to send": 3, "sent": 0, "failed": 0, "no recipient": 0}
+    assert notify()["counts"] == {"due": 3, "sent": 0, "failed": 0, "no_recipient": 0}
     assert shown(installation) == {}  # it was only listed
 
     told = notify("--apply")
 
-    assert told["counts"] == {"to send": 0, "sent": 3, "failed": 0, "no recipient": 0}
+    assert told["counts"] == {"due": 0, "sent": 3, "failed": 0, "no_recipient": 0}
     assert [(each["to"], each["threshold"]) for each in told["notices"]] == [
         (CAROL, "budget-80"),
         (ALICE, "budget-100"),
@@ -154,7 +154,7 @@ def test_a_table_is_printed(installation: Installation, litellm: StandIn) -> Non
     assert "No notice is due" in installation.run("notify").stdout
     spend(litellm, "carol@example.com", 8)
     page = installation.run("notify").stdout
-    assert re.search(rf"to send +{CAROL} +budget-80 +LiteLLM: 80 % of the ", page)
+    assert re.search(rf"due +{CAROL} +budget-80 +LiteLLM: 80 % of the ", page)
     assert "Nothing was sent; --apply sends the notices." in page
 
 
@@ -205,7 +205,7 @@ def test_a_notice_without_a_recipient_is_listed_and_tried_again(
     spend(litellm, "4711", 1)
     for _ in range(2):
         (told,) = notify("--apply")["notices"]
-        assert (told["to"], told["state"]) == (None, "no recipient")
+        assert (told["to"], told["state"]) == (None, "no_recipient")
     litellm.litellm.store.users["4711"]["metadata"] = {"backstage_entity": CAROL}
     assert notify("--apply")["counts"]["sent"] == 1
     assert list(shown(installation)) == [CAROL]

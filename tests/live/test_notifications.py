@@ -149,7 +149,7 @@ def test_a_person_sees_the_newest_notice_once(
 ) -> None:
     notify, erin = Notify(deploy, tmp_path, service.url), reads("erin")
     spend(litellm, account, 8.5)
-    assert notify(about=account) == [(ERIN, "budget-80", "to send")]
+    assert notify(about=account) == [(ERIN, "budget-80", "due")]
     assert notices_of(erin, account) == []
 
     assert notify("--apply", about=account) == [(ERIN, "budget-80", "sent")]
