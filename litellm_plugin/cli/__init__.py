@@ -1,6 +1,7 @@
 """The ``litellm-plugin`` command: a module for each subcommand.
 
-They read the service's configuration and use its clients. All but ``sandbox`` only read.
+They read the service's configuration and use its clients. All but ``sandbox``, and jobs with
+``--apply``, only read.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from litellm_plugin.cli.terminal import (
 )
 from litellm_plugin.clients.webhook import Webhook
 from litellm_plugin.clock import stamp
-from litellm_plugin.config.settings import Settings
+from litellm_plugin.config.settings import Notifications, Settings
 from litellm_plugin.notifications.delivery import (
     Delivery,
     NotSent,
@@ -55,8 +55,7 @@ def notify(files: Sequence[Path], *, apply: bool, as_json: bool) -> None:
     Ends with status 0 if every notice was sent, 1 if one was not, 2 if the configuration is faulty
     or notices are switched off, and 75 if another process runs the job.
     """
-    if apply:
-        _check(settings_of(files))
+    _check(settings_of(files).notifications, apply=apply)
     with job("notify", files, dry_run=not apply) as running:
         found = _run(running, apply=apply)
     counts = dict(running.run.counts)
@@ -68,12 +67,11 @@ def notify(files: Sequence[Path], *, apply: bool, as_json: bool) -> None:
         sys.exit(FAILED)
 
 
-def _check(settings: Settings) -> None:
-    wanted = settings.notifications
+def _check(settings: Notifications, *, apply: bool) -> None:
     missing = None
-    if not wanted.enabled:
+    if apply and not settings.enabled:
         missing = "litellm.notifications.enabled is false: no notice is sent."
-    elif not wanted.backstage and wanted.webhook is None:
+    elif not settings.backstage and settings.webhook is None:
         missing = (
             "litellm.notifications.backstage is false and there is no webhook: notices have "
             "nowhere to go."
