@@ -1,4 +1,4 @@
-"""Backstage's catalog and permission APIs, and public key sets.
+"""Backstage's catalog, permission and notifications APIs, and public key sets.
 
 All fail closed: without a valid answer they raise
 :class:`~litellm_plugin.errors.BackstageUnavailable`, and nothing is allowed.
@@ -268,6 +268,42 @@ class Permissions:
         raise BackstageUnavailable(
             "The Backstage permission API's answer is not a decision",
             advice="ask your administrator",
+        )
+
+
+class Notifications:
+    """The notifications API, which shows notices to people and may pass them on by e-mail.
+
+    Args:
+        upstream: Backstage.
+        discovery: Has the API's URL.
+        token: Returns the bearer token of this service.
+    """
+
+    def __init__(self, upstream: Upstream, discovery: Discovery, token: Callable[[], str]) -> None:
+        self._upstream = upstream
+        self._url = discovery.base_url("notifications") + "/notifications"
+        self._token = token
+
+    def send(self, ref: str, payload: Mapping[str, str]) -> None:
+        """Send a notification to one person.
+
+        https://backstage.io/docs/notifications/usage
+
+        Args:
+            ref: Full entity ref of a user.
+            payload: ``title`` and, if wanted, ``description``, ``link``, ``severity``, ``topic``
+                and ``scope``. A notification replaces the person's older one of that scope.
+
+        Raises:
+            BackstageUnavailable: The API did not take it.
+        """
+        _ask(
+            self._upstream,
+            "POST",
+            self._url,
+            headers={"Authorization": f"Bearer {self._token()}"},
+            body={"recipients": {"type": "entity", "entityRef": ref}, "payload": payload},
         )
 
 

@@ -198,7 +198,7 @@ class Upstream:
             method: HTTP method. Only a GET is retried: anything else may have been acted on.
             url: Absolute URL, its path percent-encoded.
             params: Query; a space becomes ``%20``, because LiteLLM takes ``+`` literally.
-            body: Sent as JSON unless None.
+            body: Sent as JSON unless None; bytes are sent as they are.
             headers: Request headers, the credentials among them.
             again: The statuses after which a GET is retried.
             logs_failure: Whether a warning is logged where there is no answer.
@@ -252,7 +252,8 @@ class Upstream:
             if params:
                 request.url += f"?{urlencode(params, quote_via=quote, safe='')}"
             request.prepare_headers({**_HEADERS, **request_id.headers(), **headers})
-            request.prepare_body(None, None, json=body)
+            content = body if isinstance(body, bytes) else None
+            request.prepare_body(content, None, json=None if content else body)
             if "Authorization" not in headers:  # netrc and a password in the URL would replace it
                 request.prepare_auth(get_netrc_auth(url) if self._trust_environment else None, url)
         except _FAILURES as exc:

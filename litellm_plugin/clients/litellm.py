@@ -250,6 +250,19 @@ class LiteLLM:
         )
         return _part(data, "keys"), _page_count(data)
 
+    def team_rows(self, page: int = 1) -> tuple[list[Json], int]:
+        """Return a page of all teams, as :meth:`users` does; with members, without keys."""
+        data = self._get(
+            "/v2/team/list",
+            {
+                "page": str(page),
+                "page_size": str(PART_SIZE),
+                "sort_by": "created_at",
+                "sort_order": "asc",
+            },
+        )
+        return _part(data, "teams"), _page_count(data)
+
     def delete_user(self, user_id: str) -> None:
         """Delete a user with their keys and memberships."""
         self._post("/user/delete", {"user_ids": [user_id]})

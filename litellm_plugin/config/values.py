@@ -290,6 +290,14 @@ def base64_bytes(value: Any) -> bytes:
     raise ValueError
 
 
+def webhook_secret(value: Any) -> str:
+    """Check a secret of Standard Webhooks: ``whsec_`` and the base64 of 24 to 64 bytes."""
+    prefix, mark, encoded = text(value).partition("whsec_")
+    if prefix or not mark or not 24 <= len(base64.b64decode(encoded, validate=True)) <= 64:
+        raise ValueError
+    return text(value)
+
+
 def texts(value: Any) -> tuple[str, ...]:
     """Convert a list of strings to a tuple."""
     if not isinstance(value, list):
@@ -432,6 +440,9 @@ Address = Annotated[tuple[str, int], Value(address, "host:port or [IPv6 address]
 File = Annotated[Path, Value(file, "path", **_STRING)]
 ExistingFile = Annotated[Path, Value(existing_file, "path", **_STRING)]
 Base64 = Annotated[bytes, Value(base64_bytes, "base64", **_STRING)]
+WebhookSecret = Annotated[
+    str, Value(webhook_secret, "whsec_ and the base64 of 24 to 64 bytes", **_STRING)
+]
 Texts = Annotated[tuple[str, ...], Value(texts, "list of strings", **_STRINGS)]
 TextOrTexts = Annotated[tuple[str, ...], Value(text_or_texts, _SOME_STRINGS, **_ONE_OR_MORE)]
 HeaderNames = Annotated[tuple[str, ...], Value(header_names, _SOME_STRINGS, **_ONE_OR_MORE)]

@@ -70,6 +70,11 @@ CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
         "/key/list?return_full_object=true&page=3&size=100&sort_by=created_at&sort_order=asc",
         None,
     ),
+    "team_rows": (
+        (3,),
+        "/v2/team/list?page=3&page_size=100&sort_by=created_at&sort_order=asc",
+        None,
+    ),
     "delete_user": (("bob",), "/user/delete", {"user_ids": ["bob"]}),
     "model_info": ((), "/model/info", None),
     "model_names": ((), "/models", None),
@@ -154,7 +159,7 @@ class TestWhatIsSent:
     def test_path_query_body_and_key(
         self, client: LiteLLM, requests_mock: Mocker, name: str
     ) -> None:
-        requests_mock.register_uri(ANY, ANY, json={"users": [], "keys": []})
+        requests_mock.register_uri(ANY, ANY, json={"users": [], "keys": [], "teams": []})
 
         call(client, name)
 

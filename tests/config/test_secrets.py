@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from litellm_plugin.config import ConfigError, load_settings, yaml12
+from litellm_plugin.config.settings import Webhook
 from litellm_plugin.config.yaml12 import Value
 from tests.config import example
 from tests.config.conftest import Load, Write
@@ -144,3 +145,18 @@ def test_settings_do_not_show_their_secrets(load: Load) -> None:
     assert settings.service.backstage_token == f"{SECRET}-backstage"
     assert len(settings.external_access) == 2
     assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("path", "hidden"),
+    [
+        ("/litellm", False),  # part of many texts
+        ("/services/T0123/B0123/hunter2hunter2", True),
+        ("/hook?sig=hunter2hunter2hunter2", True),
+    ],
+)
+def test_a_long_path_of_a_webhook_is_a_secret(path: str, hidden: bool) -> None:
+    webhook = Webhook(f"https://hooks.example.com{path}", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    secrets = set(webhook.secrets())
+    assert (path in secrets) is hidden
+    assert secrets >= {webhook.url, webhook.secret, "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
