@@ -20,6 +20,7 @@ from litellm_plugin.cli.checks import (
     litellm,
     references,
     run,
+    store,
     surroundings,
 )
 from litellm_plugin.cli.terminal import (
@@ -75,6 +76,8 @@ CHECKS: tuple[Check[World], ...] = (
     Check("models", "Models", references.models, needs=("master-key",)),
     Check("objects", "Vector stores, MCP", references.objects, needs=("master-key",)),
     Check("shared-cache", "Shared cache", surroundings.shared_cache),
+    Check("store", "Store", store.works),
+    Check("replicas", "Store of replicas", store.replicas),
     Check("clocks", "Clocks", surroundings.clocks, after=("litellm", "backstage")),
     Check("ingress", "Through the ingress", surroundings.ingress, after=("plugin-key",)),
 )
