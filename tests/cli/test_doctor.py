@@ -435,7 +435,8 @@ def test_where_nothing_is_wrong_nothing_is_blamed(installation: Installation) ->
     outcome = installation.doctor()
     told = [check for check in outcome.told["checks"] if check["status"] != "ok"]
     # Which nobody asked for.
-    assert [check["id"] for check in told] == ["notifications", "shared-cache", "ingress"]
+    ids = ["notifications", "shared-cache", "store", "replicas", "ingress"]
+    assert [check["id"] for check in told] == ids
     assert outcome.result.exit_code == 0
     assert outcome.told["ok"] is True
 
