@@ -288,10 +288,7 @@ class Users:
         return self._cache.read(
             ("keys", reader, account.user_id),
             (keys_tag(account.asked), TEAMS),
-            lambda: [
-                shapes.picked(row, shapes.KEY_FIELDS)
-                for row in self._litellm.keys_of(account.user_id)
-            ],
+            lambda: [shapes.key_row(row) for row in self._litellm.keys_of(account.user_id)],
             fresh=fresh,
             seconds=self._cache.account_seconds,
             weight=len,
