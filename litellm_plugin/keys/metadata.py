@@ -13,7 +13,7 @@ from typing import Any
 
 from litellm_plugin import fields
 from litellm_plugin.errors import BadRequest
-from litellm_plugin.shapes import ROTATION, Json, as_object
+from litellm_plugin.shapes import ROTATION, Json, as_object, present
 
 # Prefixes of the fields in which this service records who created a key, and how keys were rotated
 # (``shapes.ROTATION``); dropped from requests.
@@ -140,11 +140,7 @@ class Mark:
             {"alias": None, "expires": None, **replaced} if isinstance(replaced, dict) else None,
         )
 
-    def as_json(self, *, delivered: bool = False) -> Json:
-        """Return the mark of a new key for its metadata."""
-        return {
-            "replaces": list(self.replaces),
-            "alias": self.alias,
-            "request": self.request,
-            "delivered": delivered,
-        }
+    def as_json(self) -> Json:
+        """Return the mark for a key's metadata."""
+        known = present(alias=self.alias, request=self.request, replaced=self.replaced)
+        return {"replaces": list(self.replaces), "delivered": self.delivered, **known}

@@ -18,7 +18,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -279,33 +279,16 @@ class Rotations:
             )
 
     def _replace(self, owner: Owner, old: Json, asked: Rotation, gone: Callable[[], bool]) -> Json:
-        policy, mark, before = owner.policy(), Mark.of(old), Mark.of(old).replaced
-        alias = before["alias"] if before else old.get("key_alias") or None
+        """Create the new key, hand it out, and let the old one end."""
+        earlier, before, policy = Mark.of(old).replaces, Mark.of(old).replaced, owner.policy()
         new = Mark(
-            replaces=(asked.token, *mark.replaces)[:MAX_REMEMBERED],
-            alias=alias,
+            replaces=(asked.token, *earlier)[:MAX_REMEMBERED],
+            alias=before["alias"] if before else old.get("key_alias") or None,
             request=asked.request,
         )
-        metadata = {**as_object(old.get("metadata")), ROTATION: new.as_json()}
-        key = {
-            **present(**{name: old.get(name) for name in COPIED}),
-            **present(
-                organization_id=old.get("organization_id") or old.get("org_id"),
-                duration=_lifetime(old, before),
-                key_alias=alias and _named(alias, f"rotation-{asked.token[:12]}"),
-            ),
-            "user_id": owner.account.user_id,
-            "key_type": self._allowed_type(old),
-            "metadata": metadata,
-        }
-        owner.check(key)
-        if self._settings.team_required and not key.get("team_id"):
-            raise RotationRefused("The key is in no team, and keys must be in one: make a new key")
-        key = policy.capped(key, self._policies.groups_of)
-        if self._settings.allow_unlimited_budget is False and key.get("max_budget") is None:
-            raise RotationRefused(
-                "The key has no budget, and keys must have one: give it a max_budget first"
-            )
+        key = self._request(owner, old, new, policy)
+        mark = replace(new, delivered=True).as_json()
+        metadata = {**key["metadata"], **owner.created_by, ROTATION: mark}
 
         def is_old(row: Json) -> bool:
             return row.get("token") == asked.token
@@ -323,21 +306,20 @@ class Rotations:
                 self._keys.take_back(made)
                 raise HungUp
             try:
-                # The new key's metadata is that of the answer: _create has added the creator.
-                sent = {**as_object(made.get("metadata")), ROTATION: new.as_json(delivered=True)}
                 self._carry_spend(token, old, made)
-                self._litellm.update_key({"key": token, "metadata": sent})
-            except UpstreamError:
+                self._litellm.update_key({"key": token, "metadata": metadata})
+            except UpstreamError as exc:
                 self._keys.take_back(made)
-                raise
-            answer = {**made, "spend": old.get("spend"), "metadata": sent}
-            rotated: Json = {"token": asked.token, "expires": old.get("expires")}
-            rotated["key_alias"] = old.get("key_alias")
-            answer["rotated"] = rotated
+                raise UpstreamError(
+                    f"{exc.message.rstrip('.')}. The new key is removed, and the old one is as it"
+                    " was. Try again."
+                ) from exc
+            rotated = {name: old.get(name) for name in ("token", "key_alias", "expires")}
+            answer = {**made, "spend": old.get("spend"), "metadata": metadata, "rotated": rotated}
             try:
-                rotated |= self._retire(old, alias, asked.grace)
-                self._rename(token, alias)
-                answer["key_alias"] = alias
+                rotated |= self._retire(old, new.alias, asked.grace)
+                self._rename(token, new.alias)
+                answer["key_alias"] = new.alias
             except UpstreamError as exc:
                 log.error("a rotation is not complete: %s (%s)", journal.key_id(token), exc)
                 answer["hint"] = (
@@ -345,6 +327,35 @@ class Rotations:
                     " should. Send the same request again to complete that."
                 )
             return answer
+
+    def _request(self, owner: Owner, old: Json, new: Mark, policy: Policy) -> Json:
+        """Return the fields of ``/key/generate`` for the new key.
+
+        Raises:
+            Forbidden: The owner may not have such a key.
+            RotationRefused: Keys must be in a team or have a budget, and this one is not or has
+                none.
+        """
+        key = {
+            **present(**{name: old.get(name) for name in COPIED}),
+            **present(
+                organization_id=old.get("organization_id") or old.get("org_id"),
+                duration=_lifetime(old),
+                key_alias=new.alias and _temporary(new),
+            ),
+            "user_id": owner.account.user_id,
+            "key_type": self._allowed_type(old),
+            "metadata": {**as_object(old.get("metadata")), ROTATION: new.as_json()},
+        }
+        owner.check(key)
+        if self._settings.team_required and not key.get("team_id"):
+            raise RotationRefused("The key is in no team, and keys must be in one: make a new key")
+        key = policy.capped(key, self._policies.groups_of)
+        if self._settings.allow_unlimited_budget is False and key.get("max_budget") is None:
+            raise RotationRefused(
+                "The key has no budget, and keys must have one: give it a max_budget first"
+            )
+        return key
 
     def _carry_spend(self, token: str, old: Json, made: Json) -> None:
         """Set the new key's spend where LiteLLM has not taken it at creation."""
@@ -354,11 +365,11 @@ class Rotations:
 
     def _finish(self, new: Json, old: Json | None, grace: str) -> None:
         """Complete the last step of a rotation."""
-        alias = Mark.of(new).alias
+        mark = Mark.of(new)
         if old is not None and Mark.of(old).replaced is None:
-            self._retire(old, alias, grace)
-        if new.get("key_alias") == _named(alias or "", f"rotation-{Mark.of(new).replaces[0][:12]}"):
-            self._rename(str(new["token"]), alias)
+            self._retire(old, mark.alias, grace)
+        if new.get("key_alias") == _temporary(mark):
+            self._rename(str(new["token"]), mark.alias)
 
     def _retire(self, old: Json, alias: str | None, grace: str) -> Json:
         """Let the old key expire and free its alias; delete it at once without a grace.
@@ -376,10 +387,8 @@ class Rotations:
             return {"expires": _text(now)}
         mark = Mark.of(old)
         replaced = mark.replaced or {"alias": alias, "expires": old.get("expires")}
-        metadata = {
-            **as_object(old.get("metadata")),
-            ROTATION: {**mark.as_json(delivered=mark.delivered), "replaced": replaced},
-        }
+        kept = replace(mark, replaced=replaced).as_json()
+        metadata = {**as_object(old.get("metadata")), ROTATION: kept}
         change: Json = {"key": token, "metadata": metadata}
         if expires is None or expires > now + left:
             expires = now + left
@@ -426,17 +435,23 @@ def _type_of(row: Json) -> str | None:
     return _TYPES.get(tuple(map(str, routes))) if isinstance(routes, list | tuple) else None
 
 
-def _lifetime(old: Json, before: Mapping[str, Any] | None) -> str | None:
+def _lifetime(old: Json) -> str | None:
     """Return the duration that the old key was given; None for no expiry.
 
-    A key that was rotated before has had its expiry shortened; ``before`` has the original one.
+    Of a key that was rotated before, the expiry was shortened, and its mark has the one before.
     """
+    before = Mark.of(old).replaced
     expires = moment(before["expires"] if before else old.get("expires"))
     created = moment(old.get("created_at"))
     if expires is None or created is None:
         return None
     seconds = max(round((expires - created).total_seconds()), 1)
     return f"{seconds}s" if seconds < 10**9 else f"{seconds // 86_400}d"
+
+
+def _temporary(new: Mark) -> str:
+    """Return the alias of a new key until the old one has given its own up."""
+    return _named(new.alias or "", f"rotation-{new.replaces[0][:12]}")
 
 
 def _named(alias: str, suffix: str) -> str:

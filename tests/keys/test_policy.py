@@ -393,10 +393,10 @@ def test_what_several_policies_allow_together_each_allows(what: str, data: st.Da
     for end in ends:
         outlives = any(member.outlives(end, NOW) for member in members)
         assert together.outlives(end, NOW) is outlives
-    # What the configuration asks for, cut down.
-    configured: Json = {name: asked[name] for name in ("duration", "max_budget") if name in asked}
-    if not _refused(lambda: together.capped(configured, groups_of)):
-        cut = together.capped(configured, groups_of)
+    # What the configuration asks for, or a key that is rotated has, cut down.
+    wanted: Json = {name: value for name, value in asked.items() if value is not None}
+    if not _refused(lambda: together.capped(wanted, groups_of)):
+        cut = together.capped(wanted, groups_of)
         assert not one_refuses(lambda member: member.new_key(cut, groups_of))
 
 

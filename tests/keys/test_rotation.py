@@ -19,6 +19,7 @@ from litellm_plugin.config.settings import KeyGeneration, KeyPolicy, Settings
 from litellm_plugin.keys import undelivered
 from litellm_plugin.sandbox.store import token_of
 from tests.cache.world import Call, FailsError, Hook, World
+from tests.fakes import Policy
 from tests.fakes.network import dropped
 from tests.tokens import TokenFactory
 
@@ -387,6 +388,23 @@ def test_a_key_none_of_whose_models_is_allowed_is_refused(world: World) -> None:
     assert list(keys(world)) == [OLD]
 
 
+@pytest.mark.parametrize("denied", ["litellm.key.create", "litellm.key.manage"])
+def test_both_permissions_are_needed(world: World, denied: str) -> None:
+    world.backstage.policy = Policy(f"{denied}@bob")
+    answer = rotate(world)
+    assert answer.status_code == 403
+    assert answer.get_json() == {"error": f'Access denied: missing permission "{denied}"'}
+    assert list(keys(world)) == [OLD]
+
+
+def test_a_service_rotates_the_key_of_a_user_that_it_names(world: World) -> None:
+    path = f"/keys/{OLD}/rotate"
+    assert world.ask("static", "POST", path, json={}).status_code == 403
+    assert world.ask("static", "POST", f"{path}?user_id=alice@example.com").status_code == 403
+    assert world.ask("static", "POST", f"{path}?user_id={BOB}", json={}).status_code == 200
+    assert only_other(world, OLD)["user_id"] == BOB
+
+
 # -- counted as one ------------------------------------------------------------
 
 
@@ -603,7 +621,8 @@ def test_where_it_can_not_be_recorded_the_new_key_is_removed(
     before = dict(keys(world)[OLD])
     setattr(world.litellm, when, on("/key/update", 1, fails(error)))
     answer = rotate(world, request="abc")
-    assert answer.status_code >= 400
+    assert answer.status_code == 500
+    assert "The new key is removed, and the old one is as it was" in answer.get_json()["error"]
     assert keys(world) == {OLD: before}
     mended(world)
     assert rotate(world, request="abc").status_code == 200
