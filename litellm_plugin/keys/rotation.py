@@ -312,7 +312,8 @@ class Rotations:
                 self._keys.take_back(made)
                 raise UpstreamError(
                     f"{exc.message.rstrip('.')}. The new key is removed, and the old one is as it"
-                    " was. Try again."
+                    " was. Try again.",
+                    answered=exc.answered,
                 ) from exc
             rotated = {name: old.get(name) for name in ("token", "key_alias", "expires")}
             answer = {**made, "spend": old.get("spend"), "metadata": metadata, "rotated": rotated}
