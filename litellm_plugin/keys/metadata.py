@@ -116,8 +116,8 @@ class Mark:
         alias: The alias that passes on to this key.
         request: Digest of the request's ``Idempotency-Key``, if any.
         delivered: Whether the key's secret was handed out.
-        replaced: ``alias`` and ``expires`` of this key from before it was rotated; None for a key
-            that was not.
+        replaced: ``alias`` and ``expires`` of this key from before it was rotated, and ``until``,
+            the end of its grace; None for a key that was not.
     """
 
     replaces: tuple[str, ...] = ()
@@ -137,7 +137,9 @@ class Mark:
             alias if isinstance(alias, str) else None,
             request if isinstance(request, str) else None,
             kept.get("delivered") is True,
-            {"alias": None, "expires": None, **replaced} if isinstance(replaced, dict) else None,
+            dict.fromkeys(("alias", "expires", "until")) | replaced
+            if isinstance(replaced, dict)
+            else None,
         )
 
     def as_json(self) -> Json:

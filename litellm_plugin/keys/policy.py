@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +24,7 @@ from litellm_plugin.shapes import Json, present
 
 EVERYBODY = "everybody"
 
+CLOCK_SKEW = timedelta(minutes=1)
 MAX_NAMED = 20  # models that an error message lists
 
 T = TypeVar("T")
@@ -176,8 +177,7 @@ class Policy:
         if self.duration is None:
             return False
         end = moment(expires)
-        # Allow a minute of clock skew.
-        most = (seconds(self.duration.value) or 0) + 60
+        most = (seconds(self.duration.value) or 0) + CLOCK_SKEW.total_seconds()
         return end is None or (end - now).total_seconds() > most
 
     # -- parts ---------------------------------------------------------------
@@ -320,17 +320,19 @@ def combined(policies: Iterable[Policy]) -> Policy:
 def counted(keys: Iterable[Mapping[str, Any]], now: datetime) -> list[Mapping[str, Any]]:
     """Return the keys that count as active.
 
-    Of a key that was rotated and its active successor only the successor counts. The key before
-    those counts again, so that repeated rotations don't add up.
+    Of a rotated key within its grace and its active successor only the successor counts. The key
+    before those counts again, so that repeated rotations don't add up.
     """
     active = [key for key in keys if is_active(key, now)]
-    succeeded = {Mark.of(key).replaces[:1] for key in active}
-    return [key for key in active if not is_succeeded(key, succeeded)]
+    successors = [Mark.of(key).replaces[:1] for key in active]
+    return [key for key in active if not (is_ending(key) and (key.get("token"),) in successors)]
 
 
-def is_succeeded(key: Mapping[str, Any], succeeded: Collection[tuple[str, ...]]) -> bool:
-    """Tell whether a key was rotated and its hash is one of ``succeeded``, each in a tuple."""
-    return Mark.of(key).replaced is not None and (str(key.get("token")),) in succeeded
+def is_ending(key: Mapping[str, Any]) -> bool:
+    """Tell whether a key was rotated, and expires when its grace ends."""
+    replaced = Mark.of(key).replaced
+    expires, until = moment(key.get("expires")), moment(replaced and replaced["until"])
+    return expires is not None and until is not None and expires <= until + CLOCK_SKEW
 
 
 def is_active(key: Mapping[str, Any], now: datetime) -> bool:

@@ -31,7 +31,7 @@ from litellm_plugin.clock import Clock
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
 from litellm_plugin.errors import BadRequest, Busy, Conflict, Forbidden, HungUp, UpstreamError
 from litellm_plugin.keys.metadata import Mark
-from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, moment
+from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending, moment
 from litellm_plugin.observability import journal
 from litellm_plugin.shapes import ROTATION, as_object, present
 from litellm_plugin.teams.membership import NOT_A_MEMBER, Teams
@@ -45,7 +45,6 @@ DEFAULT_GRACE = "24h"
 MAX_GRACE = "7d"
 MAX_REMEMBERED = 10  # hashes of earlier keys that a key's metadata names
 MAX_ALIAS = 220  # characters of an alias before a suffix; LiteLLM may allow 255 in all
-CLOCK_SKEW = timedelta(minutes=1)
 
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 
@@ -247,7 +246,7 @@ class Rotations:
         for row in successors:
             if row not in handed_out:
                 # Its secret was never sent: the worker was killed, or LiteLLM failed.
-                self._litellm.delete_key(str(row["token"]))
+                self._keys.take_back(row)
         if not handed_out:
             return
         for row in handed_out:
@@ -367,7 +366,7 @@ class Rotations:
     def _finish(self, new: Json, old: Json | None, grace: str) -> None:
         """Complete the last step of a rotation."""
         mark = Mark.of(new)
-        if old is not None and Mark.of(old).replaced is None:
+        if old is not None and not is_ending(old):
             self._retire(old, mark.alias, grace)
         if new.get("key_alias") == _temporary(mark):
             self._rename(str(new["token"]), mark.alias)
@@ -386,21 +385,22 @@ class Rotations:
         if not left:
             self._litellm.delete_key(token)
             return {"expires": _text(now)}
-        mark = Mark.of(old)
-        replaced = mark.replaced or {"alias": alias, "expires": old.get("expires")}
-        kept = replace(mark, replaced=replaced).as_json()
-        metadata = {**as_object(old.get("metadata")), ROTATION: kept}
-        change: Json = {"key": token, "metadata": metadata}
+        change: Json = {"key": token}
         if expires is None or expires > now + left:
             expires = now + left
             change["duration"] = grace
+        mark = Mark.of(old)
+        before = mark.replaced or {"alias": alias, "expires": old.get("expires")}
+        replaced = {**before, "until": _text(expires)}
+        kept = replace(mark, replaced=replaced).as_json()
+        change["metadata"] = {**as_object(old.get("metadata")), ROTATION: kept}
         day = f"rotated-{now:%Y-%m-%d}"
         names = [_named(alias, day), _named(alias, f"{day}-{token[:8]}")] if alias else [None]
         answer, name = self._renamed(change, names)
         ends = moment(as_object(answer).get("expires"))
-        if ends is None or ends > expires + CLOCK_SKEW:
+        if not is_ending({**change, "expires": as_object(answer).get("expires")}):
             raise UpstreamError("LiteLLM did not take the old key's duration")
-        return {"expires": _text(ends), **present(key_alias=name)}
+        return {"expires": _text(ends or expires), **present(key_alias=name)}
 
     def _renamed(self, change: Json, names: Sequence[str | None]) -> tuple[Any, str | None]:
         """Send a change with the first of ``names`` that no other key has; returns both."""

@@ -17,7 +17,7 @@ from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
 from litellm_plugin.errors import BadRequest, Busy, Forbidden, HungUp, PluginError, UpstreamError
 from litellm_plugin.keys.metadata import Mark
-from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_succeeded
+from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending
 from litellm_plugin.keys.requests import KeyFields, refuse_unlimited
 from litellm_plugin.keys.rotation import Rotations
 from litellm_plugin.keys.undelivered import AFTERWARDS, UndeliveredKey, UndeliveredKeys
@@ -367,7 +367,8 @@ class Keys:
         policy = self._policy_of(key)
         change = policy.change(change, key.row, self._policies.groups_of)
         expired = key.row.get("blocked") is not True and not is_active(key.row, self._now())
-        revives = "duration" in change and expired
+        # A rotated key does not count until it ends, unless it is to live longer.
+        revives = "duration" in change and (expired or Mark.of(key.row).replaced is not None)
         with self._reviving(key, policy) if revives else self._changing(key):
             changed = self._litellm.update_key({**change, "key": key.token})
             if "duration" in change and isinstance(changed, dict) and "expires" in changed:
@@ -421,13 +422,13 @@ class Keys:
 
     def _reviving(self, key: OwnedKey, policy: Policy) -> AbstractContextManager[None]:
         """Hold the owner's lock while a blocked or expired key becomes active."""
-        before = {Mark.of(key.row).replaces[:1]}
-        return self._adding_active_key(
-            policy,
-            key.account,
-            key.owner.name,
-            but=lambda row: row.get("token") == key.token or is_succeeded(row, before),
-        )
+        before = Mark.of(key.row).replaces[:1]
+
+        def uncounted(row: Json) -> bool:
+            token = row.get("token")
+            return token == key.token or (is_ending(row) and (token,) == before)
+
+        return self._adding_active_key(policy, key.account, key.owner.name, but=uncounted)
 
 
 @dataclass(frozen=True, slots=True)

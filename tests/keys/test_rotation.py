@@ -428,6 +428,17 @@ def test_both_count_as_one_until_the_grace_ends(world: World) -> None:
     assert world.ask("bob", "POST", "/keys/generate", json=generate).status_code == 200
 
 
+@pytest.mark.parametrize("key_policy", [KeyPolicy(max_active_keys=2)])
+def test_an_old_key_that_is_to_live_longer_counts(world: World) -> None:
+    generate, longer = {"alias": "another"}, {"duration": "30d"}
+    rotate(world)
+    assert world.ask("bob", "POST", f"/keys/{OLD}/update", json=longer).status_code == 200
+    assert world.ask("bob", "POST", "/keys/generate", json=generate).status_code == 403
+    assert world.ask("bob", "POST", f"/keys/{OLD}/update", json={"duration": "1h"}).is_json
+    assert world.ask("bob", "POST", "/keys/generate", json=generate).status_code == 200
+    assert world.ask("bob", "POST", f"/keys/{OLD}/update", json=longer).status_code == 403
+
+
 @pytest.mark.parametrize("key_policy", [KeyPolicy(max_active_keys=1)])
 def test_nobody_writes_the_mark_of_a_rotation(world: World) -> None:
     keys(world).clear()
@@ -639,7 +650,10 @@ def test_a_renamed_key_whose_name_is_taken_gets_another(world: World) -> None:
 def test_an_old_key_that_litellm_does_not_end_is_told_of(world: World) -> None:
     with ignoring(world, "/key/update", "duration"):
         told = rotate(world).get_json()
-    assert "hint" in told
+        assert "hint" in told
+        assert rotate(world).status_code == 500
+    assert rotate(world).status_code == 409
+    assert near(life_left(keys(world)[OLD]), DAY)
 
 
 def test_the_journal_has_both_keys(world: World, caplog: pytest.LogCaptureFixture) -> None:
