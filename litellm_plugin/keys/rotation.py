@@ -52,12 +52,12 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 # that the new key has what is left.
 COPIED = (
     *("models", "team_id", "max_budget", "spend", "budget_duration", "tpm_limit", "rpm_limit"),
-    "max_parallel_requests",
+    *("max_parallel_requests", "budget_id"),
 )
 # Restrictions that only an administrator of LiteLLM can set; a new key would be without them.
 NOT_COPIED = (
     *("agent_id", "aliases", "allowed_cache_controls", "access_group_ids", "auto_rotate"),
-    *("budget_fallbacks", "budget_id", "budget_limits", "config", "model_max_budget"),
+    *("budget_fallbacks", "budget_limits", "config", "model_max_budget"),
     *("object_permission_id", "permissions", "policies", "project_id", "router_settings"),
     "tpd_limit",
 )
@@ -324,7 +324,7 @@ class Rotations:
                 log.error("a rotation is not complete: %s (%s)", journal.key_id(token), exc)
                 answer["hint"] = (
                     "The new key works, but LiteLLM did not end and rename the old one as it"
-                    " should. Send the same request again to complete that."
+                    " should. Send the same request again to complete that, or delete the old key."
                 )
             return answer
 
@@ -366,7 +366,7 @@ class Rotations:
     def _finish(self, new: Json, old: Json | None, grace: str) -> None:
         """Complete the last step of a rotation."""
         mark = Mark.of(new)
-        if old is not None and not is_ending(old):
+        if old is not None and Mark.of(old).replaced is None:
             self._retire(old, mark.alias, grace)
         if new.get("key_alias") == _temporary(mark):
             self._rename(str(new["token"]), mark.alias)
