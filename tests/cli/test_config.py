@@ -103,7 +103,7 @@ def test_faults_are_all_told_and_end_it_with_2(files: list[Path]) -> None:
     told = check(*files)
     assert told["problems"] == [
         "litellm.masterKey: missing (null in over.yaml)",
-        "litellm.bridge.enabled: got string in over.yaml, wanted boolean",
+        'litellm.bridge.enabled: got "x" in over.yaml, wanted boolean',
         "litellm.service.pluginID: no such key; did you mean pluginId?",
     ]
     assert told["unread"] == [{"key": "litellm.service.pluginID", "meant": "pluginId"}]

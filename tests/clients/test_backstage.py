@@ -317,7 +317,7 @@ class TestPermissions:
         with pytest.raises(BackstageUnavailable) as caught:
             ask(permissions)
 
-        assert caught.value.message == error
+        assert caught.value.text == error
 
 
 class TestKeySets:

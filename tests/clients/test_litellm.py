@@ -308,7 +308,7 @@ class TestErrors:
         assert error.unfinished
         # Of keys it is told by who looks for them.
         sentence = {"generate_key": "", "create_user": "the next visit finds it"}
-        assert sentence.get(name, "look before you try again") in error.message
+        assert sentence.get(name, "look before you try again") in error.text
         assert len(requests_mock.request_history) == 1
 
     @pytest.mark.parametrize("name", ALONE)
@@ -332,7 +332,7 @@ class TestErrors:
 
         error = error_of(client, name)
 
-        assert error.message.startswith("LiteLLM's answer is no object")
+        assert error.message.startswith("LiteLLM's answer is not an object")
         assert error.unfinished
 
     def test_a_refused_master_key_is_told_to_the_operator_by_its_setting(
@@ -408,8 +408,8 @@ class TestEitherAccount:
     ) -> None:
         requests_mock.get(BASE + path, text=json.dumps(body))
 
-        assert error_of(client, method).message == (
-            "LiteLLM's answer about the user is no object; ask your administrator"
+        assert error_of(client, method).text == (
+            "LiteLLM's answer about the user is not an object; ask your administrator"
         )
 
 

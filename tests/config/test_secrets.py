@@ -1,4 +1,4 @@
-"""No value of the configuration gets into an error, a log line or a repr."""
+"""No secret of the configuration gets into an error, a log line or a repr."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def document(write: Write) -> Document:
 
 
 @pytest.mark.parametrize("secret", SECRETS, ids=json.dumps)
-def test_no_problem_and_no_warning_quotes_a_value(
+def test_no_problem_and_no_warning_quotes_what_may_be_a_secret(
     document: Document, caplog: pytest.LogCaptureFixture, secret: Value
 ) -> None:
     paths = document(in_all_places(DOCUMENT, secret))
