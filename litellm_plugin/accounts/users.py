@@ -328,9 +328,7 @@ class Users:
         return self._cache.read(
             ("keys", reader, user_id),
             (keys_tag(asked), TEAMS),
-            lambda: [
-                shapes.picked(row, shapes.KEY_FIELDS) for row in self._litellm.keys_of(user_id)
-            ],
+            lambda: [shapes.key_row(row) for row in self._litellm.keys_of(user_id)],
             fresh=fresh,
             seconds=self._cache.account_seconds,
             weight=len,

@@ -62,7 +62,10 @@ _USER_V2_FIELDS = (
     "model_max_budget",
 )
 _TEAM_FIELDS = (*_LIMITS, "team_alias", "blocked", "max_parallel_requests")
-_KEY_FIELDS = (*_LIMITS, "key_alias", "user_id", "team_id", "blocked", "max_parallel_requests")
+_KEY_FIELDS = (
+    *(*_LIMITS, "key_alias", "user_id", "team_id", "blocked", "max_parallel_requests"),
+    "spend",
+)
 _TIMES = ("created_at", "updated_at", "settings_updated_at", "deleted_at", "budget_reset_at")
 _NO_ID = "Value error, Either user id or user email must be provided"
 _NOT_IN_BLOCK = (

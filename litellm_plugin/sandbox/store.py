@@ -255,7 +255,7 @@ def seconds(duration: str) -> int:
     Raises:
         ValueError: ``duration`` is invalid; the message is LiteLLM's.
     """
-    match = re.fullmatch(r"(\d{1,6})([a-z]+)", duration)
+    match = re.fullmatch(r"(\d{1,9})([a-z]+)", duration)
     if match is None:
         raise ValueError("Invalid duration format")
     if match[2] not in _UNITS:
