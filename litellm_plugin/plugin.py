@@ -15,6 +15,7 @@ import litellm_plugin
 from litellm_plugin.access import Access
 from litellm_plugin.accounts.caller import Caller, not_reserved, own_id
 from litellm_plugin.accounts.directory import Directory
+from litellm_plugin.accounts.leavers import Leavers
 from litellm_plugin.accounts.ownership import AccountOwners
 from litellm_plugin.accounts.users import Users
 from litellm_plugin.cache.cache import Cache
@@ -156,12 +157,15 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     reports = Reports(cache, now)
     directory = Directory(catalog, cache, settings.user_id_domain)
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
-    users = Users(litellm, cache, reports, settings, owners, now)
+    store = _store(settings) if settings.uses_store else None
+    leavers = _leavers(store, directory) if store and settings.offboarding.enabled else None
+    users = Users(litellm, cache, reports, settings, owners, now, leavers)
     teams = Teams(litellm, cache, reports, users, access, settings.display)
     models = Models(litellm, cache)
     policies = KeyPolicies(settings, directory, models)
     undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
-    keys = Keys(litellm, cache, users, teams, settings.key_generation, policies, undelivered, now)
+    generation = settings.key_generation
+    keys = Keys(litellm, cache, users, teams, generation, policies, undelivered, now, leavers)
 
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
     parts = Plugin(
@@ -183,7 +187,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),
         readiness=_readiness(settings, verifier, litellm_probe, cache),
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
-        store=_store(settings) if settings.uses_store else None,
+        store=store,
     )
     logs.add_filters()  # every module has been imported by now
     return parts
@@ -216,6 +220,11 @@ def _store(settings: Settings) -> Store:
     database = importlib.import_module("litellm_plugin.store.database")
     store: Store = database.Store(settings.database)
     return store
+
+
+def _leavers(store: Store, directory: Directory) -> Leavers:
+    table = importlib.import_module("litellm_plugin.store.leavers")
+    return Leavers(table.LeaverTable(store), directory)
 
 
 def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:
