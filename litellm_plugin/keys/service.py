@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litellm_plugin.accounts.caller import Caller
+from litellm_plugin.accounts.leavers import Leavers
 from litellm_plugin.accounts.users import Users, keys_tag
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients import deadline
@@ -46,6 +47,7 @@ class Keys:
         policies: KeyPolicies,
         undelivered: UndeliveredKeys,
         now: Clock,
+        leavers: Leavers | None = None,
     ) -> None:
         self.fields = KeyFields(settings, budget_filled=policies.limits_budget)
         self._litellm = litellm
@@ -57,6 +59,7 @@ class Keys:
         self._undelivered = undelivered
         self._now = now
         self.rotations = Rotations(self, litellm, cache, users, teams, settings, policies, now)
+        self._leavers = leavers  # None: offboarding is off
 
     def generate(self, key: Json, caller: Caller) -> Json:
         """Create a key for the caller; a first visit provisions the caller.
@@ -283,6 +286,7 @@ class Keys:
         reader: str,
         *,
         but: Callable[[Json], bool] = lambda _: False,
+        to_leavers: bool = False,
     ) -> Iterator[None]:
         """Hold the owner's lock while a key becomes active, so that ``maxActiveKeys`` holds.
 
@@ -291,12 +295,16 @@ class Keys:
             owner: The owner's account or LiteLLM id; keys without an owner are not counted.
             reader: As for ``Users.account_of``.
             but: Tells which keys do not count.
+            to_leavers: Whether the owner may be a leaver.
 
         Raises:
-            Forbidden: As many keys as allowed are active.
+            Forbidden: As many keys as allowed are active, or the owner is a leaver.
             Busy: Other requests hold the lock.
         """
         user_id = owner.asked if isinstance(owner, Account) else owner
+        if self._leavers is not None and user_id and not to_leavers:
+            real = owner.user_id if isinstance(owner, Account) else user_id
+            self._leavers.refuse_key(user_id, real)
         with ExitStack() as held:
             if policy.active_keys and user_id:
                 lock = self._cache.lock(f"active keys of {user_id}", on_all_hosts=True)
@@ -394,7 +402,7 @@ class Keys:
         """Undo :meth:`block`.
 
         Raises:
-            Forbidden: As many keys as allowed are active.
+            Forbidden: As many keys as allowed are active, or the owner is a leaver.
         """
         with self._reviving(key, self._policy_of(key)):
             self._litellm.unblock_key(key.token)
@@ -421,14 +429,24 @@ class Keys:
         return self._cache.invalidating(keys_tag(key.account.asked))
 
     def _reviving(self, key: OwnedKey, policy: Policy) -> AbstractContextManager[None]:
-        """Hold the owner's lock while a blocked or expired key becomes active."""
+        """Hold the owner's lock while a blocked or expired key becomes active.
+
+        Of the callers only a service whose token is not restricted may do so for a leaver.
+        """
+        service = key.owner.service
         before = Mark.of(key.row).replaces[:1]
 
         def uncounted(row: Json) -> bool:
             token = row.get("token")
             return token == key.token or (is_ending(row) and (token,) == before)
 
-        return self._adding_active_key(policy, key.account, key.owner.name, but=uncounted)
+        return self._adding_active_key(
+            policy,
+            key.account,
+            key.owner.name,
+            but=uncounted,
+            to_leavers=service is not None and service.restrictions is None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,15 @@ class Store:
         self.record("created", USERS, user_id, fields)
         return user
 
+    def delete_user(self, user_id: str) -> None:
+        """Delete a user, with keys and memberships."""
+        user = self.users[user_id]
+        for team_id in list(user["teams"]):
+            self.remove_member(team_id, user_id)
+        self.delete_keys([key["token"] for key in self.keys_of(user_id=user_id)])
+        del self.users[user_id]
+        self.record("deleted", USERS, user_id, {}, user)
+
     # -- keys ----------------------------------------------------------------
 
     def add_key(
