@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ class Store:
         self._engines: dict[int, Engine] = {}  # by process, which can't share connections
         self._migrated = False
         self._locks: dict[str, threading.Lock] = {}
+        # A database in memory has one connection, and so one transaction at a time.
+        alone = database.client != "pg" and database.file is None
+        self._turn = threading.RLock() if alone else nullcontext()
 
     @property
     def shared(self) -> bool:
@@ -133,7 +136,7 @@ class Store:
                 self.migrate()
             except DatabaseError as exc:
                 raise StoreUnavailable(str(exc)) from exc
-        with self._mapped(), self._engine().connect() as connection:
+        with self._turn, self._mapped(), self._engine().connect() as connection:
             connection.execution_options(litellm_begin=begin)
             with connection.begin():
                 yield connection
