@@ -10,6 +10,7 @@ import logging
 import click
 
 from litellm_plugin import __version__
+from litellm_plugin.cli.audit import audit
 from litellm_plugin.cli.config import config
 from litellm_plugin.cli.doctor import doctor
 from litellm_plugin.cli.sandbox import sandbox
@@ -31,5 +32,5 @@ def main(*, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (config, doctor, token, whoami, sandbox):
+for command in (config, doctor, token, whoami, audit, sandbox):
     main.add_command(command)

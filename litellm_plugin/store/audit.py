@@ -311,6 +311,19 @@ class AuditEvents:
                 return
             after = rows[-1].sequence
 
+    def last_sequence(self, chain: str) -> int:
+        """Return the number of the last event that the row of a chain tells of."""
+        with self._store.read() as connection:
+            query = select(_chain.last_sequence).where(_chain.chain == chain)
+            return connection.scalar(query) or 0
+
+    def event(self, chain: str, sequence: int) -> Row[Any] | None:
+        """Return an event by its place in its chain."""
+        with self._store.read() as connection:
+            return connection.execute(
+                select(audit_events).where(_event.chain == chain, _event.sequence == sequence)
+            ).first()
+
     def all(self, wanted: Filter) -> Iterator[Row[Any]]:
         """Yield events, oldest first, a batch at a time."""
         after: tuple[str, int] = ("", -1)
