@@ -55,7 +55,7 @@ def stored(entry: Mapping[str, Any], change: Change) -> AuditEvent:
         table = next((name for name, id_ in _IDS.items() if meta.get(id_)), "")
     denied = entry["status"] == "failed" and not change.uncertain
     action = _ACTIONS.get(words[-1], "updated")
-    if change.before is not None and change.after == {}:
+    if change.before and change.after == {}:
         action = "deleted"
     before, after = change.before, change.after
     if after is None:

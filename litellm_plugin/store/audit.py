@@ -296,16 +296,13 @@ class AuditEvents:
 
     def of_chain(self, chain: str) -> Iterator[Row[Any]]:
         """Yield the events of a chain in its order, a batch at a time."""
-        after = -1
+        after: int | None = None
         while True:
-            query = (
-                select(audit_events)
-                .where(_event.chain == chain, _event.sequence > after)
-                .order_by(_event.sequence)
-                .limit(AT_ONCE)
-            )
+            query = select(audit_events).where(_event.chain == chain)
+            if after is not None:
+                query = query.where(_event.sequence > after)
             with self._store.read() as connection:
-                rows = list(connection.execute(query))
+                rows = list(connection.execute(query.order_by(_event.sequence).limit(AT_ONCE)))
             yield from rows
             if len(rows) < AT_ONCE:
                 return
