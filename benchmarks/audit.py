@@ -38,6 +38,7 @@ from litellm_plugin.config.database import Database
 from litellm_plugin.observability.journal import Change
 from litellm_plugin.store.audit import AuditEvents
 from litellm_plugin.store.database import Store
+from litellm_plugin.store.tables import audit_events
 
 DAYS = 400
 PEOPLE = 2000
@@ -102,8 +103,8 @@ def postgres() -> Iterator[Database]:
 
     data = str(folder / "data")
     call(str(programs / "initdb"), "-D", data, "-U", "litellm", "-A", "trust", "-E", "UTF8")
-    options = f"-k {folder} -c listen_addresses='' -c shared_buffers=512MB -c max_wal_size=4GB"
-    options += " -c maintenance_work_mem=512MB"
+    options = f"-k {folder} -c listen_addresses='' -c fsync=off -c shared_buffers=512MB"
+    options += " -c maintenance_work_mem=512MB -c max_wal_size=4GB"
     server = str(programs / "pg_ctl")
     call(server, "-D", data, "-l", str(folder / "log"), "-o", options, "-w", "start")
     try:
@@ -118,20 +119,25 @@ def fill(store: Store, rows: int) -> None:
     pg = store.shared
     if pg:
         series = f"generate_series(1, {rows}) as n"
-        at = f"(timestamp '{FIRST_DAY}' + (n * {DAYS} * 86400.0 / {rows}) * interval '1 second')"
+        at = f"(timestamp '{FIRST_DAY}' + n * {DAYS * 86400 / rows} * interval '1 second')"
         at = f'to_char({at}, \'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\')'
     else:
         series = (
             "(with recursive s(n) as (select 1 union all select n + 1 from s"
             f" where n < {rows}) select n from s)"
         )
-        at = f"strftime('%Y-%m-%dT%H:%M:%fZ', '{FIRST_DAY}', (n * {DAYS} * 86400.0 / {rows})"
+        at = f"strftime('%Y-%m-%dT%H:%M:%fZ', '{FIRST_DAY}', (n * {DAYS * 86400 / rows})"
         at += " || ' seconds')"
     columns = {"at": at, **COLUMNS, **REST}
     by = "substr(at, 1, 10), action, table_name, denied"
+    indexes = [index for index in audit_events.indexes if index.name]
     with store.write() as connection:
         # exec_driver_sql takes the colons of JSON and of times as they are.
         run = connection.exec_driver_sql
+        for index in indexes:
+            index.drop(connection)
+        if pg:
+            run("alter table audit_events set unlogged")
         run(
             f"insert into audit_events ({', '.join(columns)})"
             f" select {', '.join(columns.values())} from {series}".replace("%", "%%" if pg else "%")
@@ -141,6 +147,8 @@ def fill(store: Store, rows: int) -> None:
                 "insert into audit_counts (changed_by, day, action, table_name, denied, events)"
                 f" select {whose}, {by}, count(*) from audit_events group by {grouped}"
             )
+        for index in indexes:
+            index.create(connection)
     if pg:
         with store._engine().connect() as connection:  # noqa: SLF001
             connection.execution_options(isolation_level="AUTOCOMMIT")
