@@ -20,7 +20,7 @@ from litellm_plugin.accounts.users import Users
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.counters import Counters, in_redis
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.clients.backstage import Catalog, Permissions, key_set
+from litellm_plugin.clients.backstage import Catalog, Notifications, Permissions, key_set
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.clients.litellm_version import KnownVersion
@@ -83,6 +83,7 @@ class Plugin:
     opencode: OpencodeKeys
     readiness: Readiness
     rate_limits: RateLimits
+    notifications: Notifications
     store: Store | None  # None: nothing is on that needs it
     audit_writer: AuditWriter | None  # None: litellm.audit.store is off, as for the next one
     audit_reader: AuditReader | None
@@ -152,7 +153,10 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     tokens = PluginTokens(plugin_keys, service.plugin_id)
     fetch = partial(key_set, backstage)
     verifier = Authenticator(settings, fetch, plugin_keys)
-    catalog = Catalog(backstage, settings.discovery, _catalog_token(settings, tokens))
+    catalog = Catalog(backstage, settings.discovery, _service_token(settings, tokens, "catalog"))
+    notifications = Notifications(
+        backstage, settings.discovery, _service_token(settings, tokens, "notifications")
+    )
     permissions = Permissions(backstage, settings.discovery)
     litellm_probe = _litellm(settings, probe=True)
     litellm = _litellm(settings, KnownVersion(litellm_probe.version))
@@ -190,8 +194,9 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         bridge=Bridge(settings, users, keys, directory, now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),
-        readiness=_readiness(settings, verifier, litellm_probe, cache),
+        readiness=_readiness(settings, verifier, litellm_probe, cache, store),
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
+        notifications=notifications,
         store=store,
         audit_writer=writer,
         audit_reader=reader,
@@ -207,6 +212,8 @@ def check_installed(settings: Settings) -> None:
         ConfigError: A package is missing.
     """
     _redis(settings)
+    if settings.uses_store:
+        _store(settings)
 
 
 def cache_fault(settings: Settings) -> Exception | None:
@@ -223,8 +230,19 @@ def cache_fault(settings: Settings) -> Exception | None:
 
 
 def _store(settings: Settings) -> Store:
+    """Return the store, which has no connection yet.
+
+    Raises:
+        ConfigError: The package psycopg is not installed.
+    """
     # Imported here, as SQLAlchemy takes memory that most installations need not spend.
     database = importlib.import_module("litellm_plugin.store.database")
+    if settings.database.client == "pg":
+        try:
+            importlib.import_module("litellm_plugin.store.postgres")
+        except ImportError as exc:
+            wanted = "needs the Python package psycopg; install litellm-plugin[postgres]"
+            raise ConfigError([f"backend.database.client: pg {wanted}"]) from exc
     store: Store = database.Store(settings.database)
     return store
 
@@ -235,7 +253,8 @@ def _audit(
     if store is None or not settings.audit.store:
         return None, None
     events = importlib.import_module("litellm_plugin.store.audit").AuditEvents(store)
-    writer = importlib.import_module("litellm_plugin.audit.writer").AuditWriter(events, now)
+    writing = importlib.import_module("litellm_plugin.audit.writer")
+    writer = writing.AuditWriter(events, now, settings.audit.retention)
     reader = importlib.import_module("litellm_plugin.audit.reader").AuditReader(litellm, writer)
     return writer, reader
 
@@ -250,9 +269,9 @@ def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:
     return upstream(settings, "Backstage", where, at_once, probe=probe)
 
 
-def _catalog_token(settings: Settings, tokens: PluginTokens) -> Callable[[], str]:
+def _service_token(settings: Settings, tokens: PluginTokens, audience: str) -> Callable[[], str]:
     static = settings.service.backstage_token
-    return partial(tokens.issue, "catalog") if static is None else lambda: static
+    return partial(tokens.issue, audience) if static is None else lambda: static
 
 
 def _litellm(
@@ -263,12 +282,19 @@ def _litellm(
 
 
 def _readiness(
-    settings: Settings, verifier: Authenticator, litellm: LiteLLM, cache: Cache
+    settings: Settings,
+    verifier: Authenticator,
+    litellm: LiteLLM,
+    cache: Cache,
+    store: Store | None,
 ) -> Readiness:
     fetch = partial(key_set, _backstage(settings, probe=True))
     others: dict[str, Check] = {}
     if settings.cache.connection is not None:
         others[settings.cache.store] = lambda: cache.stamps("readiness") is not None
+    if store is not None:
+        runs = importlib.import_module("litellm_plugin.store.runs")
+        others["store"] = partial(runs.publish, store)
     return Readiness(
         {"backstage": partial(verifier.reaches_backstage, fetch), "litellm": litellm.works},
         others,

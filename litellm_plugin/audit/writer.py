@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
 import platform
 import re
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 from litellm_plugin.clock import Clock, stamp
@@ -26,6 +29,8 @@ MOST = 10_000  # events in memory; those that come while there are so many are o
 BATCH = 500  # events of one transaction
 PAUSE = 0.05  # seconds between transactions, so that events gather in between
 RETRY = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds until the next try while the store is unavailable
+
+EXPIRING = 86_400.0  # seconds between deletions of what is older than the retention
 
 OURS = "litellm-plugin"  # changed_by of events that no person and no service caused
 DENIED = "denied"
@@ -115,11 +120,13 @@ class AuditWriter:
     Args:
         events: The events of the store.
         now: The clock.
+        retention: Seconds after which events are deleted, by the thread, once a day.
     """
 
-    def __init__(self, events: AuditEvents, now: Clock) -> None:
+    def __init__(self, events: AuditEvents, now: Clock, retention: float = math.inf) -> None:
         self.events = events
         self._now = now
+        self._retention = retention
         self._guard = threading.Lock()
         self._queue: _Queue | None = None
 
@@ -195,16 +202,29 @@ class AuditWriter:
         metrics.audit_events("lost", 1)
 
     def _run(self, queue: _Queue) -> None:
-        failures = 0
+        failures, expired = 0, -math.inf
         while not queue.closed:
             with queue.changed:
                 while not (queue.waiting or queue.batch or queue.closed):
                     queue.changed.wait()
             with queue.writing:
                 failures = 0 if self._write(queue) else failures + 1
+            if not failures and time.monotonic() - expired > EXPIRING:
+                expired = time.monotonic()
+                self._expire()
             pause = RETRY[min(failures, len(RETRY)) - 1] if failures else PAUSE
             with queue.changed:
                 queue.changed.wait_for(lambda: queue.closed, pause)
+
+    def _expire(self) -> None:
+        """Delete what is older than the retention."""
+        if self._retention == math.inf:
+            return
+        moment = self._now() - timedelta(seconds=self._retention)
+        try:
+            self.events.expire(stamp(lambda: moment))
+        except Exception as exc:  # StoreUnavailable, or a fault that must not stop the writer
+            log.warning("old audit events can't be deleted, which is tried again tomorrow: %s", exc)
 
     def _write(self, queue: _Queue) -> bool:
         """Write one batch; return whether the store took it."""

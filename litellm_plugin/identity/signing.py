@@ -2,7 +2,7 @@
 
 Backstage fetches the public keys from the plugin's URL. So all workers and replicas must sign with
 a key that each of them publishes: a configured one (``backend.auth.pluginKeyStore``, whose first
-key signs while all are published), or one in a file, which is made once for each host.
+key signs while all are published), or one in a file, which each host creates once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from litellm_plugin.config.settings import Settings, StaticPluginKey
+from litellm_plugin.config.state import state_folder
 from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.jwt import KeyFormatError, PrivateKey, PublicKey
 from litellm_plugin.identity.principal import UserPrincipal
@@ -51,7 +52,7 @@ class PluginKeys:
 
     @classmethod
     def load(cls, settings: Settings, environ: Mapping[str, str] = os.environ) -> PluginKeys:
-        """Read the keys as :meth:`existing` does, and make this host's key if there is none.
+        """Read the keys as :meth:`existing` does, and create this host's key if there is none.
 
         Raises:
             KeyStoreError: A key can't be read or stored, or other users could read it.
@@ -195,23 +196,20 @@ def _from_pem(read: Callable[..., _Key], path: Path, key: StaticPluginKey, setti
 
 
 def key_file(settings: Settings, environ: Mapping[str, str]) -> Path:
-    """Return the path of the key that this host makes for itself.
+    """Return the path of this host's own key.
 
     Raises:
         KeyStoreError: No path is configured, and this user has no home folder.
     """
     if settings.service.key_file is not None:
         return settings.service.key_file
-    state = Path(environ.get("XDG_STATE_HOME", ""))
-    try:
-        # By the XDG specification a relative path is ignored.
-        base = state if state.is_absolute() else Path.home() / ".local" / "state"
-    except RuntimeError as exc:
+    folder = state_folder(environ)
+    if folder is None:
         raise KeyStoreError(
             "litellm.service.keyFile: missing, and this user has no home folder to keep "
             "the plugin key in"
-        ) from exc
-    return base / "litellm-plugin" / "plugin-key.json"
+        )
+    return folder / "plugin-key.json"
 
 
 def _check_folder(folder: Path) -> None:

@@ -33,7 +33,7 @@ from litellm_plugin.store.tables import audit_chains, audit_counts, audit_events
 GENESIS = "0" * 64  # in place of the hash before the first event
 EVERYBODY = ""  # changed_by of the counts of all events
 AT_ONCE = 1000  # events that are read at a time, where all are read
-DELETED_AT_ONCE = 5000  # events of one transaction, which other processes wait for on SQLite
+DELETED_AT_ONCE = 1000  # events of one transaction, which other processes wait for on SQLite
 
 _event, _chain, _count = audit_events.c, audit_chains.c, audit_counts.c
 _HASHED = (
@@ -163,6 +163,12 @@ class AuditEvents:
                 _add_counts(connection, _numbers(rows))
         return last
 
+    def expire(self, before: str) -> None:
+        """Call :meth:`prune`, unless another process does so now."""
+        with self._store.lock("audit-retention") as held:
+            if held:
+                self.prune(before)
+
     def prune(self, before: str) -> int:
         """Delete the events of each chain up to the first one that is not older than ``before``.
 
@@ -180,8 +186,8 @@ class AuditEvents:
             while some := self._prune_some(chain, before):
                 deleted += some
         with self._store.write() as connection:
-            empty = _chain.first_sequence > _chain.last_sequence
-            connection.execute(delete(audit_chains).where(_chain.ended_at < before, empty))
+            left = select(_event.id).where(_event.chain == _chain.chain).exists()
+            connection.execute(delete(audit_chains).where(_chain.ended_at < before, ~left))
             connection.execute(delete(audit_counts).where(_count.events <= 0))
         return deleted
 

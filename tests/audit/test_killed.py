@@ -19,7 +19,7 @@ from litellm_plugin.cli.audit import _verified
 from litellm_plugin.config.database import Database
 from litellm_plugin.store.audit import AuditEvents, Filter
 from litellm_plugin.store.database import Store
-from tests import audit_postgres
+from tests import postgres
 from tests.deployed import REPO, end, free_port, gunicorn
 
 pytestmark = pytest.mark.deep
@@ -33,8 +33,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     if request.param == "better-sqlite3":
         yield Database(file=tmp_path / "store.db")
         return
-    with audit_postgres.running() as database:
-        yield database
+    with postgres.running() as server:
+        yield server.database()
 
 
 def _until(true: Callable[[], Any]) -> None:

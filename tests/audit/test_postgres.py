@@ -16,7 +16,7 @@ from litellm_plugin.cli.audit import _verified
 from litellm_plugin.observability.journal import Change
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Filter, Head
 from litellm_plugin.store.database import Store
-from tests import audit_postgres
+from tests import postgres
 
 pytestmark = pytest.mark.deep
 
@@ -27,8 +27,8 @@ PEOPLE = ("user:default/alice", "user:default/bob", "")
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Store]:
-    with audit_postgres.running() as database:
-        store = Store(database)
+    with postgres.running() as server:
+        store = Store(server.database())
         yield store
         store.close()
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import pytest
 from sqlalchemy import Connection, text
 
 from litellm_plugin.audit import writer as writing
+from litellm_plugin.audit.writer import stored
+from litellm_plugin.observability.journal import Change
+from litellm_plugin.store.audit import Head
 from litellm_plugin.store.database import Store, StoreUnavailable
 from tests.audit.conftest import Audited
 from tests.standin import KEY
@@ -177,3 +181,28 @@ def test_a_forked_process_has_a_chain_of_its_own(audited: Audited) -> None:
     _block(audited)
     assert audited.writer.flush()
     assert len(_chains(audited)) == 2
+
+
+def test_what_is_older_than_the_retention_is_deleted(
+    audited: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expired = threading.Event()
+    expire = type(audited.writer.events).expire
+
+    def told(events: Any, before: str) -> None:
+        expire(events, before)
+        expired.set()
+
+    monkeypatch.setattr(type(audited.writer.events), "expire", told)
+    old = replace(stored(*_noted()), at="2024-11-30T12:00:00.000Z")
+    audited.writer.events.append(Head("old", "host", "2024"), [old], ended_at="2024-12-01")
+    assert [row["changed_by"] for row in audited.rows()] == ["litellm-plugin"]
+    _block(audited)
+    assert expired.wait(30)
+    assert [row["changed_by"] for row in audited.rows()] == ["user:default/alice"]
+    assert [chain["chain"] == "old" for chain in _chains(audited)] == [False]
+
+
+def _noted() -> tuple[dict[str, Any], Change]:
+    entry = {"eventId": "key-create", "status": "succeeded", "timestamp": "", "meta": {}}
+    return entry, Change("hash", None, {"key_alias": "old"})
