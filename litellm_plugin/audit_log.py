@@ -1,4 +1,7 @@
-"""LiteLLM's audit log, and the preview of provisioning, both for the audit group."""
+"""LiteLLM's audit log, and the preview of provisioning, both for the audit group.
+
+Where ``litellm.audit.store`` is on, :mod:`litellm_plugin.audit.reader` answers instead.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ from litellm_plugin.config.settings import Provisioning
 from litellm_plugin.errors import BadRequest, UpstreamError
 from litellm_plugin.shapes import present
 
-FILTERS = ("start_date", "end_date", "action", "table_name", "changed_by")
+TIMES = ("start_date", "end_date")
+EQUAL = ("action", "table_name", "changed_by")
+FILTERS = (*TIMES, *EQUAL)
 PAGE_SIZE = 25
 MAX_PAGE_SIZE = 100  # LiteLLM's
+TOO_MANY = f"page_size must be at most {MAX_PAGE_SIZE}"
 NO_ROLES = "No litellm.provisioning.roles configured — every group receives the base defaults."
 
 
@@ -23,9 +29,9 @@ def page(litellm: LiteLLM, query: Mapping[str, str]) -> Any:
     Raises:
         BadRequest: ``page`` or ``page_size`` is not a positive number, or LiteLLM refused a value.
     """
-    asked = {"page_size": _positive("page_size", query.get("page_size") or str(PAGE_SIZE))}
+    asked = {"page_size": positive("page_size", query.get("page_size") or str(PAGE_SIZE))}
     if query.get("page"):
-        asked["page"] = _positive("page", query["page"])
+        asked["page"] = positive("page", query["page"])
     asked |= {name: query[name] for name in FILTERS if query.get(name)}
     try:
         return litellm.audit_log(asked)
@@ -59,21 +65,29 @@ def preview(provisioning: Provisioning, group: str) -> Json:
 def _fault(asked: Mapping[str, str]) -> str | None:
     """Return the error about a value that LiteLLM 1.106 refuses; None where all are valid."""
     if int(asked["page_size"]) > MAX_PAGE_SIZE:
-        return f"page_size must be at most {MAX_PAGE_SIZE}"
-    for name in ("start_date", "end_date"):
-        if name in asked and not _is_time(asked[name]):
-            return f"{name} must be a time with its offset, such as 2026-11-01T00:00:00Z"
+        return TOO_MANY
+    for name in TIMES:
+        if name in asked and (fault := time_fault(name, asked[name])):
+            return fault
     return None
 
 
-def _is_time(text: str) -> bool:
+def time_fault(name: str, text: str) -> str | None:
+    """Return the error about a text that is no time with an offset; None for a time."""
     try:
-        return datetime.fromisoformat(text).tzinfo is not None
+        if datetime.fromisoformat(text).tzinfo is not None:
+            return None
     except ValueError:
-        return False
+        pass
+    return f"{name} must be a time with its offset, such as 2026-11-01T00:00:00Z"
 
 
-def _positive(name: str, value: str) -> str:
+def positive(name: str, value: str) -> str:
+    """Return the digits of a whole number from 1.
+
+    Raises:
+        BadRequest: The value is no such number.
+    """
     if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) > 0):
         raise BadRequest(f"{name} must be a whole number from 1")
     return value

@@ -25,6 +25,7 @@ from litellm_plugin.clients.backstage import Catalog, Notifications, Permissions
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.clients.litellm_version import KnownVersion
+from litellm_plugin.clock import Clock
 from litellm_plugin.config import ConfigError
 from litellm_plugin.config.settings import (
     ACCOUNT_SECONDS,
@@ -44,7 +45,7 @@ from litellm_plugin.keys.policy import KeyPolicies
 from litellm_plugin.keys.service import Keys
 from litellm_plugin.keys.undelivered import UndeliveredKeys
 from litellm_plugin.models import Models
-from litellm_plugin.observability import logs, metrics
+from litellm_plugin.observability import journal, logs, metrics
 from litellm_plugin.observability.readiness import Check, Readiness
 from litellm_plugin.rate_limits import RateLimits
 from litellm_plugin.redaction import register_secrets
@@ -53,6 +54,8 @@ from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports
 
 if TYPE_CHECKING:
+    from litellm_plugin.audit.reader import AuditReader
+    from litellm_plugin.audit.writer import AuditWriter
     from litellm_plugin.store.database import Store
 
 BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn_conf.py gives a worker without gevent
@@ -83,6 +86,8 @@ class Plugin:
     rate_limits: RateLimits
     notifications: Notifications
     store: Store | None  # None: nothing is on that needs it
+    audit_writer: AuditWriter | None  # None: litellm.audit.store is off, as for the next one
+    audit_reader: AuditReader | None
 
     def caller(self, principal: Principal, asked: str | None) -> Caller:
         """Return the caller behind a principal.
@@ -171,6 +176,9 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     generation = settings.key_generation
     keys = Keys(litellm, cache, users, teams, generation, policies, undelivered, now, leavers)
 
+    writer, reader = _audit(settings, store, litellm, now)
+    journal.sink = None if writer is None else writer.add
+
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
     parts = Plugin(
         settings=settings,
@@ -193,6 +201,8 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
         notifications=notifications,
         store=store,
+        audit_writer=writer,
+        audit_reader=reader,
     )
     logs.add_filters()  # every module has been imported by now
     return parts
@@ -243,6 +253,18 @@ def _store(settings: Settings) -> Store:
 def _leavers(store: Store, directory: Directory) -> Leavers:
     table = importlib.import_module("litellm_plugin.store.leavers")
     return Leavers(table.LeaverTable(store), directory)
+
+
+def _audit(
+    settings: Settings, store: Store | None, litellm: LiteLLM, now: Clock
+) -> tuple[AuditWriter, AuditReader] | tuple[None, None]:
+    if store is None or not settings.audit.store:
+        return None, None
+    events = importlib.import_module("litellm_plugin.store.audit").AuditEvents(store)
+    writing = importlib.import_module("litellm_plugin.audit.writer")
+    writer = writing.AuditWriter(events, now, settings.audit.retention)
+    reader = importlib.import_module("litellm_plugin.audit.reader").AuditReader(litellm, writer)
+    return writer, reader
 
 
 def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:

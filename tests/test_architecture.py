@@ -17,6 +17,7 @@ LAYERS = (
     ("factory", "__init__"),
     ("routes",),
     ("plugin",),
+    ("audit",),
     ("keys", "teams", "audit_log", "notifications"),
     ("accounts", "usage", "access"),
     ("models", "rate_limits"),

@@ -478,16 +478,17 @@ class Users:
     ) -> Account:
         user = self._new_user(user_id, person)
         told = {"userId": user_id, "entityRef": person.source, "role": user.get("user_role")}
+        made = journal.change(user_id, None, user)
         try:
             self._litellm.create_user(user)
         except UpstreamError as exc:
             account = self._existing(user_id, owner, asking, exc)
             metrics.first_visit("failed" if account is None else "existed")
             if account is None:
-                journal.record(journal.USER_PROVISION, told, exc)
+                journal.record(journal.USER_PROVISION, told, exc, made)
                 raise ProvisioningFailed(exc) from exc
             return account
-        journal.record(journal.USER_PROVISION, told)
+        journal.record(journal.USER_PROVISION, told, change=made)
         metrics.first_visit("created")
         log.info("provisioned %s for %s", user_id, person.source)
         self._confirm(user)

@@ -11,6 +11,7 @@ import logging
 import click
 
 from litellm_plugin import __version__
+from litellm_plugin.cli.audit import audit
 from litellm_plugin.cli.config import config
 from litellm_plugin.cli.doctor import doctor
 from litellm_plugin.cli.jobs import jobs
@@ -35,5 +36,5 @@ def main(*, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (config, doctor, token, whoami, notify, offboard, jobs, sandbox):
+for command in (config, doctor, token, whoami, audit, notify, offboard, jobs, sandbox):
     main.add_command(command)

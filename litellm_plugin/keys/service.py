@@ -234,6 +234,7 @@ class Keys:
     def _create(self, key: Json, created_by: Json, policy: Policy, tag: str) -> Json:
         metadata = {**(key.get("metadata") or {}), **created_by}
         journal.note(userId=key.get("user_id"), keyAlias=key.get("key_alias"))
+        journal.changed(None, None, key)
         key_type = key.get("key_type") or LLM_API
         try:
             with deadline.keeping(AFTERWARDS):
@@ -248,6 +249,7 @@ class Keys:
         token = made.get("token") or made.get("key")
         if isinstance(token, str):
             journal.note(keyId=journal.key_id(token))
+            journal.changed(journal.key_hash(token), None, {**key, "expires": made.get("expires")})
         if policy.outlives(made.get("expires"), self._now()):
             return {**made, "expires": self._shortened(made, key["duration"], policy)}
         return made
@@ -378,8 +380,10 @@ class Keys:
         # A rotated key does not count until it ends, unless it is to live longer.
         revives = "duration" in change and (expired or Mark.of(key.row).replaced is not None)
         with self._reviving(key, policy) if revives else self._changing(key):
+            key.will_be(change)
             changed = self._litellm.update_key({**change, "key": key.token})
             if "duration" in change and isinstance(changed, dict) and "expires" in changed:
+                key.will_be({**change, "expires": changed["expires"]})
                 self._refuse_longer(key, changed["expires"], policy)
             return changed
 
@@ -390,12 +394,14 @@ class Keys:
             return
         if policy.outlives(key.row.get("expires"), now):
             raise LivesTooLong("as it did before")
+        key.will_be({})
         self._litellm.delete_key(key.token)
         raise LivesTooLong("so the key was deleted")
 
     def block(self, key: OwnedKey) -> None:
         """Block a key at once."""
         with self._changing(key):
+            key.will_be({"blocked": True})
             self._litellm.block_key(key.token)
 
     def unblock(self, key: OwnedKey) -> None:
@@ -405,6 +411,7 @@ class Keys:
             Forbidden: As many keys as allowed are active, or the owner is a leaver.
         """
         with self._reviving(key, self._policy_of(key)):
+            key.will_be({"blocked": False})
             self._litellm.unblock_key(key.token)
 
     def reset_spend(self, key: OwnedKey) -> None:
@@ -415,11 +422,13 @@ class Keys:
         """
         self._policy_of(key).refuse_reset()
         with self._changing(key):
+            key.will_be({"spend": 0})
             self._litellm.reset_key_spend(key.token)
 
     def delete(self, key: OwnedKey) -> None:
         """Delete a key for good."""
         with self._changing(key):
+            key.will_be({})
             self._litellm.delete_key(key.token)
 
     def _policy_of(self, key: OwnedKey) -> Policy:
@@ -458,6 +467,10 @@ class OwnedKey:
     account: Account
     row: Json
 
+    def will_be(self, change: Json) -> None:
+        """Add a change that LiteLLM is asked for to the audit event; empty: it is deleted."""
+        journal.changed(journal.key_hash(self.token), self.row, change)
+
 
 class NoKey(PluginError):
     """LiteLLM created a key and did not return its secret."""
@@ -469,6 +482,7 @@ class LivesTooLong(PluginError):
     """LiteLLM lets a key live longer than requested, and longer than the limit."""
 
     status = 502
+    unfinished = True  # the key was made or changed, which the audit event shows
 
     def __init__(self, consequence: str) -> None:
         super().__init__(

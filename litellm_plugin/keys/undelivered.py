@@ -98,6 +98,10 @@ class UndeliveredKey:
         asked_at = self.metadata.get(ASKED_AT)
         return {"userId": self.user_id, "keyAlias": self.alias, "askedAt": asked_at, **known}
 
+    def audit_row(self) -> Json:
+        """Return what is known of the key, under LiteLLM's names."""
+        return {"key_alias": self.alias, "user_id": self.user_id, "metadata": self.metadata}
+
     def __str__(self) -> str:
         name = "without a name" if self.alias is None else repr(self.alias)
         at = self.metadata.get(ASKED_AT, "just now")
@@ -178,12 +182,14 @@ class UndeliveredKeys:
         with self._cache.invalidating(key.tag):
             self._litellm.delete_key(token)
         log.warning("removed an undelivered key: %s", key)
-        journal.record(journal.UNDELIVERED, key.audit_fields(token))
+        lost = journal.change(token, key.audit_row(), {})
+        journal.record(journal.UNDELIVERED, key.audit_fields(token), change=lost)
 
     def _report(self, key: UndeliveredKey, why: UpstreamError, token: str | None = None) -> None:
         """Log and audit that the operator has to delete the key."""
         log.error("delete it in LiteLLM, if it is there: %s (%s)", key, why)
-        journal.record(journal.UNDELIVERED, key.audit_fields(token), why)
+        lost = journal.change(token, key.audit_row(), {})
+        journal.record(journal.UNDELIVERED, key.audit_fields(token), why, lost)
 
     # -- in the background ---------------------------------------------------
 

@@ -5,6 +5,8 @@ Fields have the names of Backstage's auditor
 
 An event is a record of the logger ``litellm_plugin.audit``: its message is the line, its
 attribute ``audit`` the same as an object. Without any logging handler it goes to standard error.
+
+A :data:`Sink` gets each event after the log did, with what the event changed at LiteLLM.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
@@ -31,6 +33,16 @@ MAX_SEARCHED = 64 * MAX_TEXT  # characters that are searched for secrets, before
 MAX_ITEMS = 20  # of a list or an object
 MAX_DEPTH = 4
 KEY_DIGITS = 12  # of a key's hash: enough to find the key in LiteLLM, too few to use it
+
+# Fields of LiteLLM's rows that may be in a change: neither secrets nor masked secrets.
+CHANGED = frozenset(
+    {
+        *("key_alias", "team_alias", "user_alias", "user_id", "user_email", "user_role", "team_id"),
+        *("models", "max_budget", "budget_duration", "duration", "expires", "key_type"),
+        *("tpm_limit", "rpm_limit", "max_parallel_requests", "blocked", "spend", "metadata"),
+        *("object_permission", "member", "max_budget_in_team", "teams"),
+    }
+)
 
 log = logging.getLogger("litellm_plugin.audit")
 if log.level == logging.NOTSET:
@@ -59,10 +71,39 @@ OFFBOARD_DELETE = Event("offboard-user-delete", "high")
 DENIALS: Mapping[int, Event] = {401: AUTHENTICATE, 403: AUTHORIZE, 429: RATE_LIMIT}
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an event changed at LiteLLM, for a :data:`Sink`; not in the log.
+
+    Attributes:
+        object_id: Hash of the key, id of the team or user; None: not known.
+        before: The fields before the change; None where the object is new.
+        after: The fields after the change; empty where the object is deleted.
+        uncertain: Whether LiteLLM was asked for the change and did not answer.
+    """
+
+    object_id: str | None = None
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    uncertain: bool = False
+
+
+Sink = Callable[[Mapping[str, Any], Change], None]
+
+# Of events outside of requests: that of the application that was made last.
+sink: Sink | None = None
+
+
 class AuditedRequest(Protocol):
     """The request under way, for the audit fields that all its events have."""
 
     notes: dict[str, Any]  # for the "meta" of the request's own event, added by note()
+    change: Change  # of the request's own event, set by changed()
+
+    @property
+    def sink(self) -> Sink | None:
+        """Where the request's events go besides the log."""
+        ...
 
     def audit_fields(self) -> dict[str, Any]:
         """Return the fields ``plugin``, ``actor`` and ``request``, and ``requestId`` if known."""
@@ -81,12 +122,15 @@ class Command:
         plugin: The plugin id.
         name: Such as ``litellm-plugin:offboard``.
         levels: Log level of each severity, as ``backend.auditor`` has them.
+        sink: Where the events go besides the log.
     """
 
     plugin: str
     name: str
     levels: Mapping[str, int]
+    sink: Sink | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    change: Change = Change()
 
     def audit_fields(self) -> dict[str, Any]:
         """Return the fields ``plugin`` and ``actor``."""
@@ -117,7 +161,43 @@ def note(**facts: Any) -> None:
         request.notes.update(facts)
 
 
-def record(event: Event, meta: Mapping[str, Any], error: Exception | None = None) -> None:
+def changed(
+    object_id: str | None,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+) -> None:
+    """Add what the request under way changes at LiteLLM to its event.
+
+    Args:
+        object_id: As in :class:`Change`.
+        before: LiteLLM's row before the change; None where the object is new.
+        after: The fields that change; empty where the object is deleted, None where nothing does.
+    """
+    request = _request.get()
+    if request is not None:
+        request.change = change(object_id, before, after)
+
+
+def change(
+    object_id: str | None, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None
+) -> Change:
+    """Return a change with the fields of :data:`CHANGED` that differ; see :func:`changed`."""
+    if after is None:
+        return Change(object_id)
+    if before is None:
+        return Change(object_id, None, _shown(after))
+    if not after:
+        return Change(object_id, _shown(before), {})
+    old, new = _differing(before, {name: after[name] for name in after if name in CHANGED})
+    return Change(object_id, old, new)
+
+
+def record(
+    event: Event,
+    meta: Mapping[str, Any],
+    error: Exception | None = None,
+    change: Change | None = None,
+) -> None:
     """Write an audit event, with the fields of the request under way, if any.
 
     ``error`` is the failure; None for a success.
@@ -143,13 +223,43 @@ def record(event: Event, meta: Mapping[str, Any], error: Exception | None = None
     elif log.isEnabledFor(level):
         with suppress(OSError, ValueError):  # standard error may be closed
             print(line, file=sys.stderr, flush=True)  # noqa: T201 - no logging is set up
+    receive = request.sink if request is not None else sink
+    if receive is not None:
+        change = change or Change()
+        before, after = _safe(change.before), _safe(change.after)
+        uncertain = getattr(error, "unfinished", False)
+        receive(entry, replace(change, before=before, after=after, uncertain=uncertain))
 
 
 def key_id(token: str) -> str:
     """Return a key's id in the journal, the first digits of its hash, from hash or secret."""
+    return key_hash(token)[:KEY_DIGITS]
+
+
+def key_hash(token: str) -> str:
+    """Return a key's hash, from hash or secret."""
     if not re.fullmatch(r"[0-9A-Fa-f]{64}", token):
         token = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-    return token[:KEY_DIGITS].lower()
+    return token.lower()
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in row if name in CHANGED and row[name] is not None}
+
+
+def _differing(
+    before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the members of both that differ; of objects in them only those that differ."""
+    old: dict[str, Any] = {}
+    new: dict[str, Any] = {}
+    for name, value in after.items():
+        was = before.get(name)
+        if isinstance(value, Mapping) and isinstance(was, Mapping):
+            old[name], new[name] = _differing(was, value)
+        elif value != was:
+            old[name], new[name] = was, value
+    return old, new
 
 
 def _safe(value: Any, depth: int = 0) -> Any:

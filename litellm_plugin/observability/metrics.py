@@ -68,6 +68,11 @@ TOKEN_FAILURES = Counter(
     ("kind",),
 )
 RATE_LIMITED = Counter("litellm_plugin_rate_limited", "Requests refused by a rate limit.")
+AUDIT_EVENTS = Counter(
+    "litellm_plugin_audit_events",
+    "Audit events: stored, or lost: only in the log, as the database was unavailable for too long.",
+    ("result",),
+)
 # Not "job", which is a label of Prometheus's own.
 JOB_SUCCESS = Gauge(
     "litellm_plugin_job_last_success_timestamp_seconds",
@@ -103,6 +108,7 @@ def started(version: str) -> None:
         (PROVISIONING, ("created", "existed", "failed")),
         (DENIALS, REASONS),
         (TOKEN_FAILURES, KINDS),
+        (AUDIT_EVENTS, ("stored", "lost")),
     ):
         for value in values:
             counter.labels(value)
@@ -132,6 +138,11 @@ def cache_read(kind: str, result: str) -> None:
 def first_visit(result: str) -> None:
     """Count a first visit: ``created``, ``existed`` or ``failed``."""
     PROVISIONING.labels(result).inc()
+
+
+def audit_events(result: str, number: int) -> None:
+    """Count audit events that were ``stored``, or ``lost``."""
+    AUDIT_EVENTS.labels(result).inc(number)
 
 
 def refused(error: PluginError) -> None:

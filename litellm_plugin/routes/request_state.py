@@ -14,7 +14,7 @@ from litellm_plugin.accounts.caller import Caller
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.observability import journal
-from litellm_plugin.observability.journal import Event, Severity
+from litellm_plugin.observability.journal import Change, Event, Severity, Sink
 from litellm_plugin.observability.request_id import REQUEST_ID
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.routes.address import client_address
@@ -49,6 +49,13 @@ class RequestState:
     body: Any = None
     error: Exception | None = None
     notes: dict[str, Any] = field(default_factory=dict)  # audit fields that services add
+    change: Change = field(default_factory=Change)
+
+    @property
+    def sink(self) -> Sink | None:
+        """Where audit events go besides the log: ``litellm.audit.store``."""
+        writer = self.plugin.audit_writer
+        return None if writer is None else writer.add
 
     def level(self, severity: Severity) -> int:
         """Return the log level of an audit event, by ``backend.auditor``."""
@@ -93,7 +100,8 @@ class RequestState:
         if error is None and status >= 400:
             error = RuntimeError(response.status)
         asked = _asked_for(self.body) if self.event else {}
-        journal.record(event, {"statusCode": status, **asked, **self.notes}, error)
+        meta = {"statusCode": status, **asked, **self.notes}
+        journal.record(event, meta, error, self.change)
 
 
 def state() -> RequestState:

@@ -46,6 +46,8 @@ def audit_log() -> Any:
     caller = current_caller()
     plugin.access.auditor(caller, "Audit log")
     plugin.access.require(caller, Permission.AUDIT_READ)
+    if plugin.audit_reader is not None:
+        return plugin.audit_reader.page(queries())
     return page(plugin.litellm, queries())
 
 

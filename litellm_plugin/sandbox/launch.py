@@ -21,6 +21,7 @@ from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from litellm_plugin.config import load_settings
+from litellm_plugin.config.database import Database
 from litellm_plugin.config.settings import Cache, Settings, StaticAccess
 from litellm_plugin.factory import create_app
 from litellm_plugin.sandbox import people
@@ -116,12 +117,15 @@ def running(
                     f"${{{name}}} into the configuration, so that a free port is used"
                 )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="litellm-sandbox-")))
-        settings = _with_own_key(settings, folder)
+        settings = _with_own_state(settings, folder)
         front = stack.enter_context(_service_socket(host, port))
         url = f"{_url(front)}/api/litellm"
         files = [*(path.absolute() for path in config), _overlay(settings, url, folder)]
         sandbox = _furnished(settings, url, folder, files)
         service = create_app(settings)
+        plugin = service.extensions["litellm_plugin"]
+        stack.callback(plugin.store.close)
+        stack.callback(plugin.audit_writer.close)
         service.register_blueprint(
             pages(sandbox.backstage, sandbox.today, demo and demo.absolute())
         )
@@ -253,10 +257,15 @@ def _serving(sock: socket.socket, app: Flask) -> Iterator[None]:
 # -- contents ------------------------------------------------------------------
 
 
-def _with_own_key(settings: Settings, folder: Path) -> Settings:
-    """Replace the user's state folder and Redis, which may be those of a real service."""
+def _with_own_state(settings: Settings, folder: Path) -> Settings:
+    """Replace the user's state folder, database and Redis, which may be those of a real service.
+
+    Audit events are stored, so that the audit log names people.
+    """
     service = replace(settings.service, key_file=folder / "plugin-key.json")
-    return replace(settings, service=service, cache=Cache())
+    audit = replace(settings.audit, store=True)
+    database = Database(file=folder / f"{service.plugin_id}.sqlite")
+    return replace(settings, service=service, audit=audit, database=database, cache=Cache())
 
 
 def _overlay(settings: Settings, url: str, folder: Path) -> Path:
@@ -266,10 +275,13 @@ def _overlay(settings: Settings, url: str, folder: Path) -> Path:
     litellm = {
         "baseUrl": settings.base_url,
         "service": {"keyFile": key_file, "backstageUrl": backstage},
+        "audit": {"store": True},
     }
+    database = {"client": "better-sqlite3", "connection": {"directory": str(folder)}}
     endpoints = [{"target": url, "plugins": [plugin_id]}]
     file = folder / "app-config.sandbox.yaml"
-    file.write_text(json.dumps({"litellm": litellm, "discovery": {"endpoints": endpoints}}))
+    overlay = {"litellm": litellm, "discovery": {"endpoints": endpoints}}
+    file.write_text(json.dumps({**overlay, "backend": {"database": database}}))
     return file
 
 

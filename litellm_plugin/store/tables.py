@@ -52,9 +52,10 @@ audit_events = Table(
     Column("updated_values", JSON),
     Column("event", JSON, nullable=False),  # the line of the journal
     UniqueConstraint("chain", "sequence"),
-    Index(None, "at", "id"),
-    Index(None, "changed_by", "at", "id"),
-    Index(None, "table_name", "at", "id"),
+    # "denied" is in them so that pages are counted without reading the rows.
+    Index(None, "at", "id", "denied"),
+    Index(None, "changed_by", "at", "id", "denied"),
+    Index(None, "table_name", "at", "id", "denied"),
     Index(None, "action", "at", "id"),
 )
 
@@ -69,12 +70,17 @@ audit_chains = Table(
     Column("last_sequence", _NUMBER, nullable=False),
     Column("last_hash", String(64), nullable=False),
     Column("lost", _NUMBER, nullable=False),  # events that are only in the log
+    # The oldest event that retention has kept, and the hash of the one before it.
+    Column("first_sequence", _NUMBER, nullable=False),
+    Column("first_previous", String(64), nullable=False),
 )
 
-# Numbers of audit events by day, so that totals need not count the events.
+# Numbers of audit events by day, so that totals need not count the events: of each person, and
+# with changed_by "" of all of them.
 audit_counts = Table(
     "audit_counts",
     metadata,
+    Column("changed_by", Text, primary_key=True),
     Column("day", String(10), primary_key=True),
     Column("action", String(32), primary_key=True),
     Column("table_name", String(64), primary_key=True),

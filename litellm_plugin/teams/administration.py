@@ -204,9 +204,11 @@ class TeamAdmin:
             with self._cache.invalidating(TEAMS):
                 return self._litellm.create_team({**team, "metadata": owned})
 
+        journal.changed(None, None, team)
         same = (user.entity_ref, json.dumps(team, sort_keys=True))
         made = self._flights.share(same, make, repeat=False)
         journal.note(teamId=made.get("team_id"))
+        journal.changed(made.get("team_id"), None, team)
         return self._shown(made)
 
     def update(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
@@ -246,6 +248,7 @@ class TeamAdmin:
                 f"Team {team.team_id} is referenced by litellm.provisioning config; deleting it"
                 " will break user provisioning. Re-send with ?force=true to override."
             )
+        journal.changed(team.team_id, team.row, {})
         with self._cache.invalidating(TEAMS):
             self._litellm.delete_team(team.team_id)
 
@@ -270,6 +273,8 @@ class TeamAdmin:
         journal.note(memberId=owner.own_id)
         account = self._users.account_of(owner, lambda: profile, reader=team.by.entity_ref)
         journal.note(memberId=account.asked)
+        joined = {"member": account.asked, "max_budget_in_team": budget}
+        journal.changed(team.team_id, {}, joined)
         with self._cache.invalidating(TEAMS):
             self._litellm.add_member(team.team_id, account.asked, budget)
         return self._again(team)
@@ -280,6 +285,7 @@ class TeamAdmin:
         user_id = member if member in team.member_ids else self._member_id(team, member)
         not_reserved(user_id, self._settings)
         journal.note(memberId=user_id)
+        journal.changed(team.team_id, {"member": user_id}, {"member": None})
         with self._cache.invalidating(TEAMS):
             self._litellm.remove_member(team.team_id, user_id)
         return self._again(team)
@@ -338,6 +344,7 @@ class TeamAdmin:
             "updated_at_iso": stamp(self._now),
             "updated_by_backstage_user": team.by.entity_ref,
         }
+        journal.changed(team.team_id, team.row, change)
         change = {"team_id": team.team_id, **change, "metadata": metadata}
         with self._cache.invalidating(TEAMS):
             answer = self._litellm.update_team(change).get("data")

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 from werkzeug.wrappers import Response
 
 from litellm_plugin.sandbox.launch import Sandbox
@@ -211,7 +212,32 @@ def test_only_an_admin_has_the_audit_log(page: Page, sandbox: Sandbox) -> None:
         page.get_by_label(field).click()
         page.get_by_role("option", name=option, exact=True).click()
     row(page, "created").first.wait_for(state="hidden")
-    row(page, key["token"][:20]).get_by_text("blocked").wait_for()
+    # LiteLLM's own log knows the master key only; ours names bob.
+    row(page, "user:default/bob").get_by_text("blocked").wait_for()
+    by = page.get_by_label("Changed by")
+    by.fill("user:default/bob")
+    row(page, "default_user_id").first.wait_for(state="hidden")
+    row(page, "user:default/bob").filter(has_text=key["token"][:20]).wait_for()
+    page.get_by_text("1\N{EN DASH}1 of 1").wait_for()
+    by.fill("user:default/nobody")
+    row(page, "user:default/bob").wait_for(state="hidden")
+
+
+def test_the_audit_log_has_pages(page: Page, sandbox: Sandbox) -> None:
+    key = only(sandbox.litellm.store.keys, "key_alias", "bob-laptop")
+    as_bob = {"Authorization": f"Bearer {sandbox.tokens[BOB]}"}
+    for _ in range(13):
+        for change in ("block", "unblock"):
+            url = f"{sandbox.url}/keys/{key['token']}/{change}"
+            assert requests.post(url, headers=as_bob, timeout=30).status_code == 200
+    sign_in(page, "alice", "audit")
+    page.get_by_label("Changed by").fill("user:default/bob")
+    page.get_by_text("26 events").wait_for()
+    page.get_by_text("1\N{EN DASH}25 of 26").wait_for()
+    page.get_by_label("Next page").click()
+    page.get_by_text("26\N{EN DASH}26 of 26").wait_for()
+    row(page, "user:default/bob").get_by_text("blocked").wait_for()
+    assert row(page, "user:default/bob").count() == 1
 
 
 # -- refusals, and upstreams that are away -------------------------------------

@@ -22,6 +22,7 @@ from tests.deploy.ingress import Ingress, needs_nginx
 from tests.live.kinds import Deploy, Told
 from tests.live.rigs import LITELLM_PORT, MASTER_KEY, SHARED, BackstageRig, LiteLLMRig
 from tests.live.service import MOUNT, Service
+from tests.live.web import Client, json_of
 
 WALK = SHARED / "frontend" / "e2e"
 LIMIT = 900.0  # seconds; the first walk on a new machine installs a browser and builds the page
@@ -121,3 +122,15 @@ def test_the_page_works_without_team_management(
     summary = _walk(plain.url, tmp_path / "walk", "--only", "arrange|sign in|teams:|plain user")
     assert _failures(summary) == []
     told(f"{summary['passed']} steps in the browser without team management")
+
+
+def test_the_audit_tab_works_on_an_open_source_litellm(
+    deploy: Deploy, backstage: BackstageRig, tmp_path: Path, told: Told
+) -> None:
+    stored = deploy("walk-audit", "  audit:\n    store: true\n", env={"WEB_CONCURRENCY": "1"})
+    steps = "arrange|sign in|keys: (generate|edit|block|unblock)$|audit:"
+    summary = _walk(stored.url, tmp_path / "walk", "--only", steps)
+    assert _failures(summary) == []
+    log = json_of(Client(stored.url, backstage.sign_in("alice")).get("/audit", page_size="100"))
+    assert {"created", "blocked", "unblocked"} <= {row["action"] for row in log["audit_logs"]}
+    told(f"{summary['passed']} steps in the browser with the audit log of {log['total']} events")

@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 
 from litellm_plugin.clock import stamp
 from litellm_plugin.config.database import Database
-from litellm_plugin.store import housekeeping
+from litellm_plugin.store import audit, housekeeping
 from litellm_plugin.store.database import Store
 from litellm_plugin.store.tables import audit_chains, audit_counts, audit_events
 
@@ -34,6 +34,7 @@ def before(days: float) -> str:
 def add(store: Store, chain: str, *days: float, ended: float | None = None) -> None:
     """Add a chain with an event for each of ``days`` before now."""
     values: dict[str, Any] = {"chain": chain, "last_sequence": 0, "last_hash": "", "lost": 0}
+    values |= {"first_sequence": 1, "first_previous": ""}
     with store.write() as connection:
         connection.execute(
             insert(audit_chains).values(
@@ -74,7 +75,7 @@ def prune(store: Store, days: float = 400) -> int:
 def test_old_events_are_deleted_from_the_beginning_of_each_chain(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(housekeeping, "BATCH", 2)
+    monkeypatch.setattr(audit, "DELETED_AT_ONCE", 2)
     add(store, "a", 500, 450, 420, 399, 1)
     add(store, "b", 2, 1)
     assert prune(store) == 3
@@ -104,6 +105,7 @@ def test_totals_stay_those_of_the_events(store: Store) -> None:
         for day, events in rows:
             connection.execute(
                 insert(audit_counts).values(
+                    changed_by="",
                     day=before(day)[:10],
                     action="created",
                     table_name="keys",

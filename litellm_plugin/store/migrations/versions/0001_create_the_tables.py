@@ -28,16 +28,21 @@ def upgrade() -> None:
         sa.Column("last_sequence", NUMBER, nullable=False),
         sa.Column("last_hash", sa.String(length=64), nullable=False),
         sa.Column("lost", NUMBER, nullable=False),
+        sa.Column("first_sequence", NUMBER, nullable=False),
+        sa.Column("first_previous", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("chain", name="pk_audit_chains"),
     )
     op.create_table(
         "audit_counts",
+        sa.Column("changed_by", sa.Text(), nullable=False),
         sa.Column("day", sa.String(length=10), nullable=False),
         sa.Column("action", sa.String(length=32), nullable=False),
         sa.Column("table_name", sa.String(length=64), nullable=False),
         sa.Column("denied", sa.Boolean(), nullable=False),
         sa.Column("events", NUMBER, nullable=False),
-        sa.PrimaryKeyConstraint("day", "action", "table_name", "denied", name="pk_audit_counts"),
+        sa.PrimaryKeyConstraint(
+            "changed_by", "day", "action", "table_name", "denied", name="pk_audit_counts"
+        ),
     )
     op.create_table(
         "audit_events",
@@ -59,9 +64,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("chain", "sequence", name="uq_audit_events_chain_sequence"),
     )
     op.create_index("ix_audit_events_action_at_id", "audit_events", ["action", "at", "id"])
-    op.create_index("ix_audit_events_at_id", "audit_events", ["at", "id"])
-    op.create_index("ix_audit_events_changed_by_at_id", "audit_events", ["changed_by", "at", "id"])
-    op.create_index("ix_audit_events_table_name_at_id", "audit_events", ["table_name", "at", "id"])
+    for first in (["at"], ["changed_by", "at"], ["table_name", "at"]):
+        columns = [*first, "id", "denied"]
+        op.create_index(f"ix_audit_events_{'_'.join(columns)}", "audit_events", columns)
     op.create_table(
         "grants",
         sa.Column("user_id", sa.String(length=512), nullable=False),

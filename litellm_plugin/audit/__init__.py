@@ -1,0 +1,1 @@
+"""Audit events in the store (``litellm.audit.store``): the writer and the pages."""

@@ -1,0 +1,280 @@
+"""``GET /audit`` from the store, merged with the rows of LiteLLM's own audit log."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from litellm_plugin.audit.writer import DENIED, AuditWriter
+from litellm_plugin.audit_log import (
+    EQUAL,
+    MAX_PAGE_SIZE,
+    PAGE_SIZE,
+    TIMES,
+    TOO_MANY,
+    positive,
+    time_fault,
+)
+from litellm_plugin.clients.litellm import Json, LiteLLM
+from litellm_plugin.errors import BadRequest, UpstreamError
+from litellm_plugin.store.audit import Filter
+from litellm_plugin.store.database import StoreUnavailable
+
+CHUNK = MAX_PAGE_SIZE  # rows of LiteLLM that are read at a time
+ORDERS = ("desc", "asc")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The parameters of a request."""
+
+    page: int
+    page_size: int
+    wanted: Filter
+    newest_first: bool
+
+    @property
+    def offset(self) -> int:
+        return (self.page - 1) * self.page_size
+
+
+class AuditReader:
+    """Reads pages of the audit log: our events and LiteLLM's, by time.
+
+    Args:
+        litellm: The client.
+        writer: Writes our events; those it has queued are written before a page is read.
+    """
+
+    def __init__(self, litellm: LiteLLM, writer: AuditWriter) -> None:
+        self._litellm = litellm
+        self._writer = writer
+        self._events = writer.events
+
+    def page(self, query: Mapping[str, str]) -> Json:
+        """Return a page, by ``page``, ``page_size``, the filters, ``sort_order`` and ``include``.
+
+        Where LiteLLM or the store is unavailable, the other's rows are returned, and ``missing``
+        says so. For the rows of one page LiteLLM is asked once where it has no rows or the page is
+        within its first 100 rows, else at most 3 times and once for each doubling of its number
+        of pages of 100 rows.
+
+        Raises:
+            BadRequest: A parameter is wrong.
+            UpstreamError: LiteLLM and the store are unavailable.
+        """
+        asked = _asked(query)
+        missing: list[str] = []
+        if not self._writer.failing:
+            self._writer.flush()
+        try:
+            days = self._events.days(asked.wanted)
+        except StoreUnavailable as exc:
+            days = {}
+            missing.append(f"The events of this service are missing: {exc}")
+        ours = _Ours(self, asked, days)
+        theirs = _Theirs(self._litellm, asked)
+        try:
+            rows = _merged(ours, theirs, asked)
+        except UpstreamError as exc:
+            if missing:
+                raise
+            missing.append(f"The entries of LiteLLM's own log are missing: {exc}")
+            theirs.total = 0
+            rows = ours.rows(asked.offset, asked.page_size)
+        total = ours.total + theirs.total
+        answer: Json = {
+            "audit_logs": rows,
+            "total": total,
+            "page": asked.page,
+            "page_size": asked.page_size,
+            "total_pages": -(-total // asked.page_size),
+        }
+        return {**answer, "missing": " ".join(missing)} if missing else answer
+
+
+class _Ours:
+    """The events of the store that a request asks for."""
+
+    def __init__(self, reader: AuditReader, asked: _Asked, days: dict[str, int]) -> None:
+        self._events = reader._events  # noqa: SLF001
+        self._asked = asked
+        self._days = days
+        self.total = sum(days.values())
+
+    def rows(self, offset: int, limit: int) -> list[Json]:
+        rows = self._events.page(
+            self._asked.wanted,
+            self._days,
+            offset=offset,
+            limit=limit,
+            newest_first=self._asked.newest_first,
+        )
+        return [_row(row) for row in rows]
+
+    def before(self, at: str) -> int:
+        """Return how many of them come before LiteLLM's row of the time ``at``."""
+        if self.total == 0:
+            return 0
+        wanted = self._asked.wanted
+        if self._asked.newest_first:
+            wanted = replace(wanted, start=max(wanted.start or "", at))
+        else:
+            wanted = replace(wanted, end=at if wanted.end is None else min(wanted.end, at))
+        return sum(self._events.days(wanted).values())
+
+
+class _Theirs:
+    """The rows of LiteLLM's audit log that a request asks for, in its order.
+
+    Attributes:
+        total: How many there are.
+    """
+
+    def __init__(self, litellm: LiteLLM, asked: _Asked) -> None:
+        self._litellm = litellm
+        wanted = asked.wanted
+        # LiteLLM's default order is the newest first.
+        query = {} if asked.newest_first else {"sort_order": "asc"}
+        named = {
+            "start_date": wanted.start,
+            "end_date": wanted.end,
+            "action": wanted.action,
+            "table_name": wanted.table_name,
+            "changed_by": wanted.changed_by,
+        }
+        self._query = query | {name: value for name, value in named.items() if value is not None}
+        self._chunks: dict[int, list[Json]] = {}
+        self.total = 0
+
+    def first(self, number: int) -> list[Json]:
+        """Return the first rows, at most ``number`` and :data:`CHUNK`; sets :attr:`total`."""
+        rows = self._read(1, min(number, CHUNK))
+        if number >= CHUNK:
+            self._chunks[0] = rows
+        return rows
+
+    def row(self, index: int) -> Json:
+        """Return the row with this index."""
+        return self._chunk(index // CHUNK)[index % CHUNK]
+
+    def _chunk(self, number: int) -> list[Json]:
+        if number not in self._chunks:
+            rows = self._read(number + 1, CHUNK)
+            if len(rows) < min(CHUNK, self.total - number * CHUNK):
+                raise UpstreamError("LiteLLM's audit log changed while it was read; try again")
+            self._chunks[number] = rows
+        return self._chunks[number]
+
+    def _read(self, page: int, page_size: int) -> list[Json]:
+        query = {**self._query, "page": str(page), "page_size": str(page_size)}
+        try:
+            answer = self._litellm.audit_log(query)
+        except UpstreamError as exc:
+            if exc.answered != 404:
+                raise
+            answer = {"audit_logs": [], "total": 0}  # a LiteLLM without this route
+        rows = answer.get("audit_logs") if isinstance(answer, dict) else None
+        total = answer.get("total") if isinstance(answer, dict) else None
+        if not isinstance(rows, list) or not isinstance(total, int):
+            raise UpstreamError("LiteLLM's audit log can't be read")
+        self.total = total
+        return rows
+
+
+def _merged(ours: _Ours, theirs: _Theirs, asked: _Asked) -> list[Json]:
+    """Return the rows of the page: at equal times our events come first."""
+    end = asked.offset + asked.page_size
+    first = theirs.first(end)
+    if theirs.total == 0:
+        return ours.rows(asked.offset, asked.page_size)
+    if end <= len(first) or theirs.total <= len(first):
+        row: Callable[[int], Json] = first.__getitem__
+    else:
+        row = theirs.row
+    # Of the rows before the page, so many are LiteLLM's. At least what our events can't fill.
+    low = max(0, asked.offset - ours.total)
+    high = min(asked.offset, theirs.total)
+    before = bisect_left(
+        range(high),
+        asked.offset,
+        lo=min(low, high),
+        key=lambda index: index + ours.before(_time(row(index))),
+    )
+    mine = ours.rows(asked.offset - before, asked.page_size)
+    stop = min(before + asked.page_size, theirs.total)
+    foreign = [row(index) for index in range(before, stop)]
+    rows = sorted([*mine, *foreign], key=_time, reverse=asked.newest_first)
+    return rows[: asked.page_size]
+
+
+def _row(event: Any) -> Json:
+    """Return an event in the shape of LiteLLM's rows."""
+    return {
+        "id": f"{event.chain}-{event.sequence}",
+        "updated_at": event.at.replace("Z", "000Z"),  # LiteLLM writes six digits
+        "changed_by": event.changed_by,
+        "changed_by_api_key": "",
+        "action": event.action,
+        "table_name": event.table_name,
+        "object_id": event.object_id,
+        "before_value": event.before_value,
+        "updated_values": event.updated_values,
+    }
+
+
+def _time(row: Json) -> str:
+    """Return a row's time in the form of our events.
+
+    Raises:
+        UpstreamError: LiteLLM's row has no time.
+    """
+    try:
+        return _stamp(datetime.fromisoformat(row["updated_at"]))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise UpstreamError("LiteLLM's audit log has an entry without a time") from exc
+
+
+def _stamp(moment: datetime) -> str:
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def _asked(query: Mapping[str, str]) -> _Asked:
+    page_size = int(positive("page_size", query.get("page_size") or str(PAGE_SIZE)))
+    if page_size > MAX_PAGE_SIZE:
+        raise BadRequest(TOO_MANY)
+    if query.get("include") not in {None, "", DENIED}:
+        raise BadRequest(f"include must be {DENIED}, or left out")
+    order = query.get("sort_order") or ORDERS[0]
+    if order not in ORDERS:
+        raise BadRequest("sort_order must be desc or asc")
+    if query.get("sort_by") not in {None, "", "updated_at"}:
+        raise BadRequest("sort_by must be updated_at")
+    times = {name: _moment(name, query[name]) for name in TIMES if query.get(name)}
+    start, end = times.get("start_date"), times.get("end_date")
+    if start is not None:
+        # Of a part of a millisecond, no event is later.
+        start += timedelta(microseconds=-start.microsecond % 1000)
+    wanted = Filter(
+        **{name: query[name] for name in EQUAL if query.get(name)},
+        start=None if start is None else _stamp(start),
+        end=None if end is None else _stamp(end),
+        denied=query.get("include") == DENIED,
+    )
+    page = int(positive("page", query.get("page") or "1"))
+    return _Asked(page, page_size, wanted, order == "desc")
+
+
+def _moment(name: str, text: str) -> datetime:
+    fault = time_fault(name, text)
+    if fault is not None:
+        raise BadRequest(fault)
+    with suppress(OverflowError):
+        return datetime.fromisoformat(text).astimezone(UTC)
+    raise BadRequest(f"{name} must be a time of the years 1 to 9999")

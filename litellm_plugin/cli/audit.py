@@ -1,0 +1,293 @@
+"""``audit``: verifies and exports the audit events of the store. It changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from litellm_plugin import fields
+from litellm_plugin.cli.terminal import (
+    FAILED,
+    FAULTY,
+    config_option,
+    json_option,
+    print_json,
+    settings_of,
+)
+from litellm_plugin.redaction import redact
+from litellm_plugin.store.audit import GENESIS, AuditEvents, Filter, digest
+from litellm_plugin.store.database import Store, StoreUnavailable
+
+COLUMNS = (
+    *("id", "updated_at", "changed_by", "action", "table_name", "object_id"),
+    *("before_value", "updated_values", "chain", "sequence", "hash"),
+)
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet calculates a cell that begins with one
+
+
+@click.group()
+def audit() -> None:
+    """Verify or export the audit events of litellm.audit.store."""
+
+
+@dataclass
+class _Verdict:
+    """What ``verify`` found."""
+
+    events: int = 0
+    chains: int = 0
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    heads: dict[str, dict[str, Any]] = field(default_factory=dict)  # by chain
+
+
+@audit.command()
+@click.option(
+    "--save-heads",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the last hash of each chain to FILE, to be kept elsewhere.",
+)
+@click.option(
+    "--heads",
+    "kept",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Compare with the hashes that --save-heads wrote before.",
+)
+@config_option
+@json_option
+def verify(
+    files: Sequence[Path], save_heads: Path | None, kept: Path | None, *, as_json: bool
+) -> None:
+    """Look for events that are missing, changed, inserted or reordered.
+
+    Each process of the service writes a chain of events, each with the hash of the one before.
+    Whoever can write the database can make a whole new chain; --heads notices that, for the
+    events that were there when --save-heads wrote the file.
+
+    Ends with status 1 if a fault is found.
+    """
+    with _events(files) as events:
+        verdict = _verified(events)
+        if kept is not None:
+            _compare(verdict, events, _read_heads(kept))
+    if save_heads is not None:
+        save_heads.write_text(json.dumps(verdict.heads, indent=1) + "\n")
+    if as_json:
+        print_json(
+            {
+                "events": verdict.events,
+                "chains": verdict.chains,
+                "faults": verdict.faults,
+                "notes": verdict.notes,
+            }
+        )
+    else:
+        for text in (*verdict.notes, *verdict.faults):
+            click.echo(text)
+        outcome = f"{len(verdict.faults)} faults" if verdict.faults else "no fault"
+        click.echo(f"{verdict.events} events of {verdict.chains} chains: {outcome}")
+    if verdict.faults:
+        sys.exit(FAILED)
+
+
+@audit.command()
+@click.option("--since", required=True, metavar="7d|DATE", help="The oldest event.")
+@click.option("--until", metavar="7d|DATE", help="The newest event; default: now.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv"]),
+    default="jsonl",
+    show_default=True,
+    help="jsonl has the line of the log, too.",
+)
+@click.option("--include", type=click.Choice(["denied"]), help="Denied requests, too.")
+@config_option
+def export(
+    files: Sequence[Path], since: str, until: str | None, form: str, include: str | None
+) -> None:
+    """Print audit events, oldest first.
+
+    In CSV, a cell that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    wanted = Filter(
+        start=_moment("--since", since),
+        end=None if until is None else _moment("--until", until),
+        denied=include is not None,
+    )
+    write = _csv if form == "csv" else _jsonl
+    with _events(files) as events:
+        write(_exported(row) for row in events.all(wanted))
+
+
+@contextmanager
+def _events(files: Sequence[Path]) -> Iterator[AuditEvents]:
+    """Yield the events of the configured store; end the command with 1 where it is unavailable."""
+    settings = settings_of(files)
+    database = settings.database
+    if database.client != "pg" and database.file is None:
+        click.echo(
+            "The store is in the memory of the service's processes, where no command can read it:"
+            " see backend.database.",
+            err=True,
+        )
+        sys.exit(FAULTY)
+    store = Store(database)
+    try:
+        yield AuditEvents(store)
+    except StoreUnavailable as exc:
+        click.echo(f"The audit events can't be read: {redact(str(exc))}", err=True)
+        sys.exit(FAILED)
+    finally:
+        store.close()
+
+
+# -- verify --------------------------------------------------------------------
+
+
+def _verified(events: AuditEvents) -> _Verdict:
+    verdict = _Verdict()
+    # Read before the events: a running process may append some meanwhile.
+    for head in events.heads():
+        verdict.chains += 1
+        verdict.heads[head.chain] = {"sequence": head.last_sequence, "hash": head.last_hash}
+        _verify_chain(verdict, head, events)
+    for chain in events.chains_without_row():
+        verdict.faults.append(f"chain {chain}: inserted: it has events, and no row in audit_chains")
+    return verdict
+
+
+def _verify_chain(verdict: _Verdict, head: Any, events: AuditEvents) -> None:
+    name = f"chain {head.chain} of {head.host}"
+    sequence, previous = head.first_sequence - 1, head.first_previous
+    if head.first_sequence == 1 and previous != GENESIS:
+        verdict.faults.append(f"{name}: its beginning was changed")
+    for row in events.of_chain(head.chain):
+        verdict.events += 1
+        fault = _fault(row, sequence, previous)
+        if row.sequence == head.last_sequence and row.hash != head.last_hash:
+            fault = "not the one that was written"
+        if fault is not None:
+            verdict.faults.append(f"{name}, event {row.sequence}: {fault}")
+        sequence, previous = row.sequence, row.hash
+    if sequence < head.last_sequence:
+        missing = f"events {sequence + 1} to {head.last_sequence} are missing at the end"
+        verdict.faults.append(f"{name}: {missing}")
+    elif sequence > events.last_sequence(head.chain):
+        verdict.faults.append(f"{name}: events were inserted at the end")
+    if head.ended_at is None:
+        verdict.notes.append(
+            f"{name}: not closed: its process runs, or was killed. If killed, events after"
+            f" {sequence} may be in the log only."
+        )
+    if head.lost:
+        verdict.notes.append(f"{name}: {head.lost} events are in the log only: the store was away")
+
+
+def _fault(row: Any, sequence: int, previous: str) -> str | None:
+    """Return what is wrong with an event that comes after ``sequence``."""
+    if row.hash != digest(row.chain, row.sequence, row.previous, dict(row._mapping)):  # noqa: SLF001
+        return "changed"
+    if row.sequence <= sequence:
+        return "inserted"
+    if row.sequence != sequence + 1:
+        return f"events {sequence + 1} to {row.sequence - 1} before it are missing"
+    return None if row.previous == previous else "does not follow the one before"
+
+
+def _compare(verdict: _Verdict, events: AuditEvents, kept: dict[str, Any]) -> None:
+    """Compare chains with the ends that they had before."""
+    rows = {head.chain: head for head in events.heads()}
+    for chain, was in kept.items():
+        head = rows.get(chain)
+        if head is None:
+            verdict.notes.append(
+                f"chain {chain}: is not there any more; right if all its events are older than"
+                " litellm.audit.retention"
+            )
+        elif was["sequence"] >= head.first_sequence:
+            found = events.event(chain, was["sequence"])
+            if found is None or found.hash != was["hash"]:
+                verdict.faults.append(
+                    f"chain {chain}, event {was['sequence']}: is not the one of --heads"
+                )
+
+
+def _read_heads(file: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(file.read_text())
+        return {
+            chain: {"sequence": int(was["sequence"]), "hash": was["hash"]}
+            for chain, was in kept.items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise click.BadParameter(
+            f"{file} is no file that --save-heads wrote", param_hint="--heads"
+        ) from None
+
+
+# -- export --------------------------------------------------------------------
+
+
+def _moment(option: str, text: str) -> str:
+    """Return a time as stored, from one with or without offset, a day, or a time span ago."""
+    span = fields.seconds(text)
+    try:
+        if span is not None:
+            moment = datetime.now(UTC) - timedelta(seconds=span)
+        else:
+            moment = datetime.fromisoformat(text)
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        at = moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} is neither a time span such as 7d nor a date such as 2026-11-30",
+            param_hint=option,
+        ) from None
+    return at.replace("+00:00", "Z")
+
+
+def _exported(row: Any) -> dict[str, Any]:
+    return {
+        "id": f"{row.chain}-{row.sequence}",
+        "updated_at": row.at,
+        **{name: getattr(row, name) for name in (*COLUMNS[2:], "event")},
+    }
+
+
+def _jsonl(rows: Iterator[dict[str, Any]]) -> None:
+    for row in rows:
+        click.echo(json.dumps(row, separators=(",", ":")))
+
+
+def _csv(rows: Iterator[dict[str, Any]]) -> None:
+    line = io.StringIO()
+    writer = csv.writer(line)
+    put: Callable[[Sequence[Any]], Any] = writer.writerow
+
+    def echo(cells: Sequence[Any]) -> None:
+        line.seek(0)
+        line.truncate()
+        put(cells)
+        click.echo(line.getvalue(), nl=False)
+
+    echo(COLUMNS)
+    for row in rows:
+        echo([_cell(row[name]) for name in COLUMNS])
+
+
+def _cell(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"'{text}" if text.startswith(FORMULA) else text

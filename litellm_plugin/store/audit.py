@@ -1,0 +1,398 @@
+"""Audit events in the store: chains of events, pages, totals and their retention.
+
+Each process that writes has a chain: an event holds the hash of the chain's event before it. Its
+row in ``audit_chains`` has the last hash, so that a missing end is noticed too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from litellm_plugin.store.database import Store
+from litellm_plugin.store.tables import audit_chains, audit_counts, audit_events
+
+GENESIS = "0" * 64  # in place of the hash before the first event
+EVERYBODY = ""  # changed_by of the counts of all events
+AT_ONCE = 1000  # events that are read at a time, where all are read
+DELETED_AT_ONCE = 1000  # events of one transaction, which other processes wait for on SQLite
+
+_event, _chain, _count = audit_events.c, audit_chains.c, audit_counts.c
+_HASHED = (
+    *("at", "action", "table_name", "object_id", "changed_by", "denied"),
+    *("before_value", "updated_values", "event"),
+)
+_COUNTED = ("day", "action", "table_name", "denied")
+_LAST_OF_DAY = "T23:59:59.999Z"
+_FIRST_OF_DAY = "T00:00:00.000Z"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """An event, as it is stored; see :data:`~litellm_plugin.store.tables.audit_events`."""
+
+    at: str
+    action: str
+    table_name: str
+    object_id: str
+    changed_by: str
+    denied: bool
+    before_value: Any
+    updated_values: Any
+    event: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a chain: its last event.
+
+    Attributes:
+        chain: Random id of the process that writes the chain.
+        host: The process's host.
+        started_at: When the process wrote its first event.
+        sequence: Number of the last event; 0 before the first.
+        hash: Hash of the last event.
+        lost: Events that were dropped while the store could not be written.
+    """
+
+    chain: str
+    host: str
+    started_at: str
+    sequence: int = 0
+    hash: str = GENESIS
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events to read; None stands for all.
+
+    ``start`` and ``end`` are included, in the form of ``audit_events.at``.
+    """
+
+    action: str | None = None
+    table_name: str | None = None
+    changed_by: str | None = None
+    start: str | None = None
+    end: str | None = None
+    denied: bool = False  # whether denied events are included
+
+
+def digest(chain: str, sequence: int, previous: str, event: Mapping[str, Any]) -> str:
+    """Return the hash of an event: SHA-256 of its columns, and of the hash before it."""
+    text = json.dumps(
+        [chain, sequence, previous, *(event[name] for name in _HASHED)],
+        sort_keys=True,
+        separators=(",", ":"),
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class AuditEvents:
+    """Reads and writes the audit events of a store.
+
+    Each method raises ``StoreUnavailable`` where the database can't be used.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # -- writing -------------------------------------------------------------
+
+    def append(self, head: Head, events: Sequence[AuditEvent], ended_at: str | None = None) -> Head:
+        """Append events to a chain; return its new end.
+
+        The same call again changes nothing, in case the answer to the first was lost.
+
+        Args:
+            head: The end that the last call returned, with ``lost`` as it is now.
+            events: Oldest first.
+            ended_at: When the process ended; None while it runs.
+        """
+        rows: list[dict[str, Any]] = []
+        last = head
+        for each in events:
+            values = {name: getattr(each, name) for name in _HASHED}
+            own = digest(head.chain, last.sequence + 1, last.hash, values)
+            place = {"chain": head.chain, "sequence": last.sequence + 1, "previous": last.hash}
+            rows.append({**place, "hash": own, **values})
+            last = replace(last, sequence=last.sequence + 1, hash=own)
+        with self._store.write() as connection:
+            stored = connection.scalar(
+                select(_chain.last_sequence).where(_chain.chain == head.chain)
+            )
+            state = {
+                "last_sequence": last.sequence,
+                "last_hash": last.hash,
+                "lost": last.lost,
+                "ended_at": ended_at,
+            }
+            if stored is None:
+                opened = {
+                    "chain": head.chain,
+                    "host": head.host,
+                    "started_at": head.started_at,
+                    "first_sequence": 1,
+                    "first_previous": GENESIS,
+                }
+                connection.execute(insert(audit_chains).values(**opened, **state))
+            else:
+                connection.execute(
+                    update(audit_chains).where(_chain.chain == head.chain).values(**state)
+                )
+            if rows and stored != last.sequence:
+                connection.execute(insert(audit_events), rows)
+                _add_counts(connection, _numbers(rows))
+        return last
+
+    def expire(self, before: str) -> None:
+        """Call :meth:`prune`, unless another process does so now."""
+        with self._store.lock("audit-retention") as held:
+            if held:
+                self.prune(before)
+
+    def prune(self, before: str) -> int:
+        """Delete the events of each chain up to the first one that is not older than ``before``.
+
+        The chain's row keeps where it begins now, so that it can still be verified. Chains that
+        have ended, and have no event left, are deleted.
+
+        Returns:
+            The number of deleted events.
+        """
+        with self._store.read() as connection:
+            query = select(_event.chain).where(_event.at < before).distinct()
+            chains = list(connection.execute(query).scalars())
+        deleted = 0
+        for chain in chains:
+            while some := self._prune_some(chain, before):
+                deleted += some
+        with self._store.write() as connection:
+            left = select(_event.id).where(_event.chain == _chain.chain).exists()
+            connection.execute(delete(audit_chains).where(_chain.ended_at < before, ~left))
+            connection.execute(delete(audit_counts).where(_count.events <= 0))
+        return deleted
+
+    def _prune_some(self, chain: str, before: str) -> int:
+        of_chain = _event.chain == chain
+        with self._store.write() as connection:
+            kept = connection.scalar(
+                select(func.min(_event.sequence)).where(of_chain, _event.at >= before)
+            )
+            oldest = connection.scalar(select(func.min(_event.sequence)).where(of_chain))
+            if oldest is None or oldest == kept:
+                return 0
+            end = oldest + DELETED_AT_ONCE if kept is None else min(kept, oldest + DELETED_AT_ONCE)
+            newest = connection.execute(
+                select(_event.sequence, _event.hash)
+                .where(of_chain, _event.sequence < end)
+                .order_by(_event.sequence.desc())
+                .limit(1)
+            ).one()
+            old = and_(of_chain, _event.sequence <= newest.sequence)
+            day = func.substr(_event.at, 1, 10)
+            by = (_event.changed_by, day, _event.action, _event.table_name, _event.denied)
+            numbers: Counter[tuple[Any, ...]] = Counter()
+            for person, *group, number in connection.execute(
+                select(*by, func.count()).where(old).group_by(*by)
+            ):
+                for whose in {person, EVERYBODY}:
+                    numbers[(whose, *group)] -= number
+            _add_counts(connection, numbers)
+            deleted = connection.execute(delete(audit_events).where(old)).rowcount
+            connection.execute(
+                update(audit_chains)
+                .where(_chain.chain == chain)
+                .values(first_sequence=newest.sequence + 1, first_previous=newest.hash)
+            )
+        return deleted
+
+    # -- pages ---------------------------------------------------------------
+
+    def days(self, wanted: Filter) -> dict[str, int]:
+        """Return the number of events of each day, newest day first; days without are left out."""
+        query = select(_count.day, func.sum(_count.events)).where(
+            _count.changed_by == (wanted.changed_by or EVERYBODY),
+            *_equal(_count, wanted),
+        )
+        first, last = (wanted.start or "")[:10], (wanted.end or "")[:10]
+        if first:
+            query = query.where(_count.day >= first)
+        if last:
+            query = query.where(_count.day <= last)
+        query = query.group_by(_count.day).order_by(_count.day.desc())
+        with self._store.read() as connection:
+            days = {day: int(number) for day, number in connection.execute(query)}
+            for edge in {first, last} & days.keys():
+                # Only a part of the first and of the last day is wanted.
+                part = _limited(wanted, edge)
+                if part != _limited(replace(wanted, start=None, end=None), edge):
+                    counted = select(func.count()).select_from(audit_events).where(*_where(part))
+                    days[edge] = connection.scalar(counted) or 0
+        return {day: number for day, number in days.items() if number}
+
+    def page(
+        self,
+        wanted: Filter,
+        days: Mapping[str, int],
+        *,
+        offset: int,
+        limit: int,
+        newest_first: bool = True,
+    ) -> list[Row[Any]]:
+        """Return events by time.
+
+        Args:
+            wanted: Which events.
+            days: What :meth:`days` returned for ``wanted``: whole days are skipped by it.
+            offset: Events to skip.
+            limit: Events to return.
+            newest_first: Whether the newest event comes first.
+        """
+        for day in sorted(days, reverse=newest_first):
+            if offset < days[day]:
+                break
+            offset -= days[day]
+        else:
+            return []
+        if newest_first:
+            wanted = replace(wanted, end=_limited(wanted, day).end)
+            order = [_event.at.desc(), _event.id.desc()]
+        else:
+            wanted = replace(wanted, start=_limited(wanted, day).start)
+            order = [_event.at.asc(), _event.id.asc()]
+        ids = select(_event.id).where(*_where(wanted)).order_by(*order).offset(offset).limit(limit)
+        with self._store.read() as connection:
+            return list(
+                connection.execute(select(audit_events).where(_event.id.in_(ids)).order_by(*order))
+            )
+
+    # -- whole chains --------------------------------------------------------
+
+    def heads(self) -> list[Row[Any]]:
+        """Return the row of each chain, oldest first."""
+        with self._store.read() as connection:
+            query = select(audit_chains).order_by(_chain.started_at, _chain.chain)
+            return list(connection.execute(query))
+
+    def chains_without_row(self) -> list[str]:
+        """Return ids of chains that have events and no row."""
+        known = select(_chain.chain)
+        with self._store.read() as connection:
+            query = select(_event.chain).where(_event.chain.not_in(known)).distinct()
+            return list(connection.execute(query).scalars())
+
+    def of_chain(self, chain: str) -> Iterator[Row[Any]]:
+        """Yield the events of a chain in its order, a batch at a time."""
+        after: int | None = None
+        while True:
+            query = select(audit_events).where(_event.chain == chain)
+            if after is not None:
+                query = query.where(_event.sequence > after)
+            with self._store.read() as connection:
+                rows = list(connection.execute(query.order_by(_event.sequence).limit(AT_ONCE)))
+            yield from rows
+            if len(rows) < AT_ONCE:
+                return
+            after = rows[-1].sequence
+
+    def last_sequence(self, chain: str) -> int:
+        """Return the number of the last event that the row of a chain tells of."""
+        with self._store.read() as connection:
+            query = select(_chain.last_sequence).where(_chain.chain == chain)
+            return connection.scalar(query) or 0
+
+    def event(self, chain: str, sequence: int) -> Row[Any] | None:
+        """Return an event by its place in its chain."""
+        with self._store.read() as connection:
+            return connection.execute(
+                select(audit_events).where(_event.chain == chain, _event.sequence == sequence)
+            ).first()
+
+    def all(self, wanted: Filter) -> Iterator[Row[Any]]:
+        """Yield events, oldest first, a batch at a time."""
+        after: tuple[str, int] = ("", -1)
+        while True:
+            query = (
+                select(audit_events)
+                .where(*_where(wanted), tuple_(_event.at, _event.id) > after)
+                .order_by(_event.at, _event.id)
+                .limit(AT_ONCE)
+            )
+            with self._store.read() as connection:
+                rows = list(connection.execute(query))
+            yield from rows
+            if len(rows) < AT_ONCE:
+                return
+            after = (rows[-1].at, rows[-1].id)
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]]) -> Counter[tuple[Any, ...]]:
+    numbers: Counter[tuple[Any, ...]] = Counter()
+    for row in rows:
+        group = (row["at"][:10], row["action"], row["table_name"], row["denied"])
+        for whose in {row["changed_by"], EVERYBODY}:
+            numbers[(whose, *group)] += 1
+    return numbers
+
+
+def _add_counts(connection: Connection, numbers: Mapping[tuple[Any, ...], int]) -> None:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(audit_counts)
+    statement = statement.on_conflict_do_update(
+        index_elements=("changed_by", *_COUNTED),
+        set_={"events": _count.events + statement.excluded.events},
+    )
+    # In one order for all processes, so that two of them never wait for each other.
+    connection.execute(
+        statement,
+        [
+            dict(zip(("changed_by", *_COUNTED, "events"), (*group, number), strict=True))
+            for group, number in sorted(numbers.items())
+        ],
+    )
+
+
+def _limited(wanted: Filter, day: str) -> Filter:
+    """Return the part of a filter that is within a day."""
+    start = max(wanted.start or "", day + _FIRST_OF_DAY)
+    end = min(wanted.end or "9", day + _LAST_OF_DAY)
+    return replace(wanted, start=start, end=end)
+
+
+def _equal(columns: Any, wanted: Filter) -> list[ColumnElement[bool]]:
+    conditions = [] if wanted.denied else [columns.denied.is_(False)]
+    if wanted.action is not None:
+        conditions.append(columns.action == wanted.action)
+    if wanted.table_name is not None:
+        conditions.append(columns.table_name == wanted.table_name)
+    return conditions
+
+
+def _where(wanted: Filter) -> list[ColumnElement[bool]]:
+    conditions = _equal(_event, wanted)
+    if wanted.changed_by is not None:
+        conditions.append(_event.changed_by == wanted.changed_by)
+    if wanted.start is not None:
+        conditions.append(_event.at >= wanted.start)
+    if wanted.end is not None:
+        conditions.append(_event.at <= wanted.end)
+    return conditions

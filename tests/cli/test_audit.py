@@ -1,0 +1,228 @@
+"""``audit``: tampering is found, and what is exported can't be run by a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import text
+
+from litellm_plugin.cli import main
+from litellm_plugin.config.database import Database
+from litellm_plugin.config.settings import Settings
+from litellm_plugin.store import audit as events_module
+from litellm_plugin.store.audit import AuditEvent, AuditEvents, Head
+from litellm_plugin.store.database import Store
+
+COMMANDS = sys.modules["litellm_plugin.cli.audit"]  # the package's attribute is the command
+ENDED = "2026-11-29T12:00:00.000Z"
+
+
+def _event(number: int, **values: Any) -> AuditEvent:
+    event: dict[str, Any] = {
+        "at": f"2026-11-{1 + number:02d}T12:00:00.000Z",
+        "action": "updated",
+        "table_name": "LiteLLM_TeamTable",
+        "object_id": f"team-{number}",
+        "changed_by": "user:default/alice",
+        "denied": False,
+        "before_value": {"max_budget": 10.1},
+        "updated_values": {"max_budget": 1e-7, "team_alias": "Grüße \U0001f600"},
+        "event": {"eventId": "team-update"},
+    }
+    return AuditEvent(**{**event, **values})
+
+
+class Installed:
+    """A store with events, as a command finds it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.events = AuditEvents(store)
+
+    def write(self, chain: str, numbers: range, *, closed: bool = True) -> Head:
+        head = self.events.append(
+            Head(chain, "host-1", "2026-11-01T00:00:00.000Z"), [_event(each) for each in numbers]
+        )
+        return self.events.append(head, [], ended_at=ENDED) if closed else head
+
+    def sql(self, statement: str) -> None:
+        with self.store.write() as connection:
+            connection.execute(text(statement))
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(main, ["audit", *arguments], catch_exceptions=False)
+
+    def faults(self, *arguments: str) -> list[str]:
+        result = self.run("verify", "--json", *arguments)
+        faults: list[str] = json.loads(result.stdout)["faults"]
+        assert result.exit_code == (1 if faults else 0)
+        return faults
+
+
+@pytest.fixture
+def installed(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
+    settings = replace(settings, database=Database(file=tmp_path / "store.db"))
+    monkeypatch.setattr(COMMANDS, "settings_of", lambda _files: settings)
+    return Installed(Store(settings.database))
+
+
+def test_what_nobody_touched_holds(installed: Installed) -> None:
+    installed.write("aaaa", range(5))
+    installed.write("bbbb", range(3))
+    assert installed.faults() == []
+    result = installed.run("verify")
+    assert result.stdout == "8 events of 2 chains: no fault\n"
+
+
+SWAPPED = "CASE sequence WHEN 2 THEN -3 WHEN 3 THEN -2 END WHERE sequence IN (2, 3)"
+OTHERS = "CASE sequence WHEN 2 THEN 'team-2' ELSE 'team-1' END"
+COLUMNS = (
+    "sequence, previous, hash, at, action, table_name, object_id, changed_by, denied,"
+    " before_value, updated_values, event"
+)
+INSERT = f"INSERT INTO audit_events (id, chain, {COLUMNS}) SELECT 99,"
+FOURTH = "(SELECT hash FROM audit_events WHERE sequence = 4)"
+DROP, EVENT, CHAIN = (
+    "DELETE FROM audit_events",
+    "UPDATE audit_events SET",
+    "UPDATE audit_chains SET",
+)
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        (f"{DROP} WHERE sequence = 3", "event 4: events 3 to 3 before it are missing"),
+        (f"{DROP} WHERE sequence = 1", "event 2: events 1 to 1 before it are missing"),
+        (f"{DROP} WHERE sequence >= 4", "events 4 to 5 are missing at the end"),
+        (DROP, "events 1 to 5 are missing at the end"),
+        (f"{EVENT} changed_by = 'x' WHERE sequence = 2", "event 2: changed"),
+        (f"{EVENT} updated_values = '{{}}' WHERE sequence = 5", "event 5: changed"),
+        (f"{EVENT} denied = 1 WHERE sequence = 1", "event 1: changed"),
+        (f"{EVENT} at = '2026-11-09T12:00:00.000Z' WHERE sequence = 1", "event 1: changed"),
+        (f"{EVENT} previous = hash WHERE sequence = 2", "event 2: changed"),
+        (f"{EVENT} sequence = {SWAPPED}", "event -3: changed"),
+        (f"{EVENT} object_id = {OTHERS} WHERE sequence IN (2, 3)", "event 3: changed"),
+        (f"{INSERT} 'cccc', {COLUMNS} FROM audit_events LIMIT 1", "chain cccc: inserted"),
+        (f"{CHAIN} last_hash = first_previous", "event 5: not the one that was written"),
+        (f"{CHAIN} last_sequence = 4, last_hash = {FOURTH}", "inserted at the end"),
+        (f"{CHAIN} first_previous = last_hash", "its beginning was changed"),
+    ],
+)
+def test_tampering_is_found(installed: Installed, statement: str, told: str) -> None:
+    installed.write("aaaa", range(5))
+    installed.sql(statement)
+    assert told in "\n".join(installed.faults())
+
+
+def test_an_end_that_is_cut_off_everywhere_needs_the_heads(
+    installed: Installed, tmp_path: Path
+) -> None:
+    installed.write("aaaa", range(5))
+    heads = tmp_path / "heads.json"
+    assert installed.run("verify", "--save-heads", str(heads)).exit_code == 0
+    assert installed.faults("--heads", str(heads)) == []
+    installed.sql("DELETE FROM audit_events WHERE sequence = 5")
+    installed.sql(
+        "UPDATE audit_chains SET last_sequence = 4,"
+        " last_hash = (SELECT hash FROM audit_events WHERE sequence = 4)"
+    )
+    assert installed.faults() == []
+    assert "event 5: is not the one of --heads" in installed.faults("--heads", str(heads))[0]
+
+
+def test_a_chain_that_was_not_closed_is_named(installed: Installed) -> None:
+    installed.write("aaaa", range(3), closed=False)
+    result = installed.run("verify")
+    assert result.exit_code == 0
+    assert "chain aaaa of host-1: not closed" in result.stdout
+    assert "events after 3 may be in the log only" in result.stdout
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_what_retention_deletes_leaves_chains_that_hold(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(events_module, "DELETED_AT_ONCE", at_once)
+    installed.write("aaaa", range(6))
+    installed.write("bbbb", range(2), closed=False)
+    installed.write("cccc", range(2))
+    assert installed.events.prune("2026-11-04T12:00:00.000Z") == 7
+    assert installed.faults() == []
+    days = installed.events.days(events_module.Filter())
+    assert days == {f"2026-11-0{day}": 1 for day in (6, 5, 4)}
+    # The chain that has ended has nothing left to verify.
+    assert installed.events.prune("2026-11-30T12:00:00.000Z") == 3
+    assert [head.chain for head in installed.events.heads()] == ["bbbb"]
+    assert installed.faults() == []
+    assert installed.events.days(events_module.Filter()) == {}
+
+
+def test_jsonl_has_every_event_of_the_time(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events_module, "AT_ONCE", 2)
+    installed.write("aaaa", range(6))
+    result = installed.run("export", "--since", "2026-11-02", "--until", "2026-11-05T12:00:00Z")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["object_id"] for row in rows] == ["team-1", "team-2", "team-3", "team-4"]
+    assert rows[0]["event"] == {"eventId": "team-update"}
+    assert rows[0]["id"] == "aaaa-2"
+    assert rows[0]["updated_values"]["team_alias"] == "Grüße \U0001f600"
+
+
+def test_denied_requests_are_exported_where_they_are_asked_for(installed: Installed) -> None:
+    installed.events.append(Head("aaaa", "h", ENDED), [_event(1, action="denied", denied=True)])
+    assert installed.run("export", "--since", "9999d").stdout == ""
+    result = installed.run("export", "--since", "9999d", "--include", "denied")
+    assert json.loads(result.stdout)["action"] == "denied"
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
+def test_no_cell_is_a_formula(installed: Installed, name: str) -> None:
+    installed.events.append(Head("aaaa", "h", ENDED), [_event(1, object_id=name, changed_by="a,b")])
+    result = installed.run("export", "--since", "2026-11-01", "--format", "csv")
+    (row,) = csv.DictReader(io.StringIO(result.stdout, newline=""))
+    assert row["object_id"] == f"'{name}"
+    assert row["changed_by"] == "a,b"
+    assert json.loads(row["before_value"]) == {"max_budget": 10.1}
+
+
+@pytest.mark.parametrize("since", ["soon", "7", "2026-13-01", ""])
+def test_a_time_that_is_none_is_named(installed: Installed, since: str) -> None:
+    result = installed.run("export", "--since", since)
+    assert result.exit_code == 2
+    assert "neither a time span such as 7d nor a date" in result.output
+
+
+def test_a_file_without_heads_is_named(installed: Installed, tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_text("[1]")
+    result = installed.run("verify", "--heads", str(file))
+    assert (result.exit_code, "--save-heads wrote" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("command", [("verify",), ("export", "--since", "7d")])
+def test_a_store_that_can_not_be_read_is_told(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    installed: Installed,
+    command: tuple[str, ...],
+) -> None:
+    configured = [settings]
+    monkeypatch.setattr(COMMANDS, "settings_of", lambda _files: configured[-1])
+    result = installed.run(*command)
+    assert (result.exit_code, "in the memory of the service" in result.output) == (2, True)
+    (tmp_path / "file").touch()
+    configured.append(replace(settings, database=Database(file=tmp_path / "file" / "store.db")))
+    result = installed.run(*command)
+    assert (result.exit_code, "can't be read" in result.output) == (1, True)
