@@ -131,6 +131,13 @@ def test_an_expired_key_is_not_extended(office: Office) -> None:
     office.refused("carol", "POST", f"/keys/{TOKEN}/update", {"duration": "10d"})
 
 
+@pytest.mark.parametrize("who", ["carol", bridge()])
+def test_a_key_that_an_administrator_unblocked_is_not_rotated(office: Office, who: str) -> None:
+    office.key.update(blocked=False)
+    path = f"/keys/{TOKEN}/rotate"
+    office.refused(who, "POST", path if who == "carol" else f"/bridge{path}")
+
+
 def test_the_bridge_makes_no_key(office: Office) -> None:
     office.refused(bridge(), "POST", "/bridge/keys", {"alias": "cli"})
 
