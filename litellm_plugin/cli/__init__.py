@@ -1,6 +1,7 @@
 """The ``litellm-plugin`` command: a module for each subcommand.
 
-They read the service's configuration and use its clients. All but ``sandbox`` only read.
+They read the service's configuration and use its clients. All but ``sandbox``, and jobs with
+``--apply``, only read.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from litellm_plugin import __version__
 from litellm_plugin.cli.config import config
 from litellm_plugin.cli.doctor import doctor
 from litellm_plugin.cli.jobs import jobs
+from litellm_plugin.cli.notify import notify
 from litellm_plugin.cli.sandbox import sandbox
 from litellm_plugin.cli.token import token
 from litellm_plugin.cli.whoami import whoami
@@ -32,5 +34,5 @@ def main(*, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (config, doctor, token, whoami, jobs, sandbox):
+for command in (config, doctor, token, whoami, notify, jobs, sandbox):
     main.add_command(command)

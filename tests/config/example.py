@@ -18,7 +18,7 @@ ENVIRON = {
     "POSTGRES_CA": "a-certificate",
     "POSTGRES_CERTIFICATE": "a-certificate",
     "POSTGRES_KEY": "a-private-key",
-    "WEBHOOK_SECRET": "a-webhook-secret",
+    "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "BACKEND_SECRET": "c2VjcmV0",
 }
 FILES = ("keys/litellm.pub.pem", "keys/litellm.pem", "keys/company-ca.pem")

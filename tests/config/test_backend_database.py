@@ -182,8 +182,8 @@ def test_a_user_without_a_home_folder_has_to_name_one(
 
 
 UNUSABLE = [
-    ({"client": "mysql2", "connection": {}}, "client: got another string"),
-    ({"client": "embedded-postgres", "connection": {}}, "client: got another string"),
+    ({"client": "mysql2", "connection": {}}, 'client: got "mysql2"'),
+    ({"client": "embedded-postgres", "connection": {}}, 'client: got "embedded-postgres"'),
     ({"connection": HOST}, "client: missing"),
     ({"client": "pg"}, "connection: missing"),
     ({"client": "pg", "connection": 5}, "connection: got number"),
@@ -191,12 +191,12 @@ UNUSABLE = [
     ({"client": "pg", "connection": "postgres://db:x/"}, "connection: got another string"),
     (
         {"client": "pg", "connection": {"type": "cloudsql", "instance": "a:b:c"}},
-        "connection.type: got another string",
+        'connection.type: got "cloudsql"',
     ),
-    ({"client": "pg", "connection": HOST | {"port": "x"}}, "connection.port: got string"),
+    ({"client": "pg", "connection": HOST | {"port": "x"}}, 'connection.port: got "x"'),
     (
         {"client": "pg", "connection": HOST, "plugin": {"litellm": {"client": "mysql2"}}},
-        "plugin.litellm.client: got another string",
+        "plugin.litellm.client: got a string (not shown)",
     ),
     (
         {"client": "pg", "connection": HOST, "plugin": {"litellm": {"connection": "hunter2"}}},
@@ -204,7 +204,7 @@ UNUSABLE = [
     ),
     (
         {"client": "better-sqlite3", "connection": "x", "pluginDivisionMode": "schema"},
-        "pluginDivisionMode: got another string",
+        'pluginDivisionMode: got "schema"',
     ),
     ({"client": "pg", "connection": HOST, "prefix": "x" * 60}, "prefix: got a longer name"),
 ]
