@@ -301,6 +301,8 @@ class Rotations:
                 keyAlias=old.get("key_alias"),
                 newKeyId=journal.key_id(token),
             )
+            successor = {"replaced_by": journal.key_hash(token)}
+            journal.changed(journal.key_hash(asked.token), old, successor)
             if gone():
                 self._keys.take_back(made)
                 raise HungUp
@@ -318,6 +320,7 @@ class Rotations:
             answer = {**made, "spend": old.get("spend"), "metadata": metadata, "rotated": rotated}
             try:
                 rotated |= self._retire(old, new.alias, asked.grace)
+                journal.changed(journal.key_hash(asked.token), old, {**rotated, **successor})
                 self._rename(token, new.alias)
                 answer["key_alias"] = new.alias
             except UpstreamError as exc:

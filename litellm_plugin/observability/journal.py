@@ -40,7 +40,7 @@ CHANGED = frozenset(
         *("key_alias", "team_alias", "user_alias", "user_id", "user_email", "user_role", "team_id"),
         *("models", "max_budget", "budget_duration", "duration", "expires", "key_type"),
         *("tpm_limit", "rpm_limit", "max_parallel_requests", "blocked", "spend", "metadata"),
-        *("object_permission", "member", "max_budget_in_team", "teams"),
+        *("object_permission", "member", "max_budget_in_team", "teams", "replaced_by"),
     }
 )
 
