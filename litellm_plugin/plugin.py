@@ -15,6 +15,7 @@ import litellm_plugin
 from litellm_plugin.access import Access
 from litellm_plugin.accounts.caller import Caller, not_reserved, own_id
 from litellm_plugin.accounts.directory import Directory
+from litellm_plugin.accounts.leavers import Leavers
 from litellm_plugin.accounts.ownership import AccountOwners
 from litellm_plugin.accounts.users import Users
 from litellm_plugin.cache.cache import Cache
@@ -165,14 +166,16 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     reports = Reports(cache, now)
     directory = Directory(catalog, cache, settings.user_id_domain)
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
-    users = Users(litellm, cache, reports, settings, owners, now)
+    store = _store(settings) if settings.uses_store else None
+    leavers = _leavers(store, directory) if store and settings.offboarding.enabled else None
+    users = Users(litellm, cache, reports, settings, owners, now, leavers)
     teams = Teams(litellm, cache, reports, users, access, settings.display)
     models = Models(litellm, cache)
     policies = KeyPolicies(settings, directory, models)
     undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
-    keys = Keys(litellm, cache, users, teams, settings.key_generation, policies, undelivered, now)
+    generation = settings.key_generation
+    keys = Keys(litellm, cache, users, teams, generation, policies, undelivered, now, leavers)
 
-    store = _store(settings) if settings.uses_store else None
     writer, reader = _audit(settings, store, litellm, now)
     journal.sink = None if writer is None else writer.add
 
@@ -257,6 +260,11 @@ def _audit(
     writer = writing.AuditWriter(events, now, settings.audit.retention)
     reader = importlib.import_module("litellm_plugin.audit.reader").AuditReader(litellm, writer)
     return writer, reader
+
+
+def _leavers(store: Store, directory: Directory) -> Leavers:
+    table = importlib.import_module("litellm_plugin.store.leavers")
+    return Leavers(table.LeaverTable(store), directory)
 
 
 def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:

@@ -44,6 +44,7 @@ _ACTIONS = {
     "delete": "deleted",
     "block": "blocked",
     "unblock": "unblocked",
+    "rotate": "rotated",
 }
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # in PostgreSQL or UTF-8
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
@@ -41,6 +41,7 @@ CHANGED = frozenset(
         *("models", "max_budget", "budget_duration", "duration", "expires", "key_type"),
         *("tpm_limit", "rpm_limit", "max_parallel_requests", "blocked", "spend", "metadata"),
         *("object_permission", "member", "max_budget_in_team", "teams"),
+        "new_key",  # id of the key that a rotation made
     }
 )
 
@@ -63,6 +64,9 @@ AUTHORIZE = Event("authorize", "low")  # the frontend also requests what its use
 RATE_LIMIT = Event("rate-limit")
 USER_PROVISION = Event("user-provision")
 UNDELIVERED = Event("undelivered-key-delete", "high")
+OFFBOARD_BLOCK = Event("offboard-key-block")
+OFFBOARD_UNBLOCK = Event("offboard-key-unblock")
+OFFBOARD_DELETE = Event("offboard-user-delete", "high")
 
 # Events of refused reads, by status.
 DENIALS: Mapping[int, Event] = {401: AUTHENTICATE, 403: AUTHORIZE, 429: RATE_LIMIT}
@@ -109,6 +113,36 @@ class AuditedRequest(Protocol):
     def level(self, severity: Severity) -> int:
         """Return the level to log an event at."""
         ...
+
+
+@dataclass(slots=True)
+class Command:
+    """A command that changes something, as the actor of its audit events.
+
+    Attributes:
+        plugin: The plugin id.
+        name: Such as ``litellm-plugin:offboard``.
+        levels: Log level of each severity, as ``backend.auditor`` has them.
+    """
+
+    plugin: str
+    name: str
+    levels: Mapping[str, int]
+    notes: dict[str, Any] = field(default_factory=dict)
+    change: Change = field(default_factory=Change)
+
+    @property
+    def sink(self) -> Sink | None:
+        """Where the events go besides the log."""
+        return sink
+
+    def audit_fields(self) -> dict[str, Any]:
+        """Return the fields ``plugin`` and ``actor``."""
+        return {"plugin": self.plugin, "actor": {"actorId": self.name}}
+
+    def level(self, severity: Severity) -> int:
+        """Return the level to log an event at."""
+        return self.levels[severity]
 
 
 _request: ContextVar[AuditedRequest | None] = ContextVar("litellm_plugin.journal", default=None)

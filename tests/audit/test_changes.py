@@ -31,7 +31,7 @@ def test_each_change_names_its_author_and_its_object(
     row = audited.rows()[0]
     by = "bridge:alice" if "keycloak" in operation.schemes else ALICE
     assert row["changed_by"] == by
-    assert row["action"] in {"created", "updated", "deleted", "blocked", "unblocked"}
+    assert row["action"] in {*("created", "updated", "deleted", "blocked", "unblocked", "rotated")}
     if "{token}" in operation.path:
         assert (row["table_name"], row["object_id"]) == (KEYS, KEY)
     if "{team_id}" in operation.path:
