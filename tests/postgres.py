@@ -48,6 +48,17 @@ class Postgres:
         """End it, and all connections."""
         self._run("pg_ctl", "stop", "--wait", "-m", "immediate")
 
+    def encrypt(self, certificate: str, key: str) -> None:
+        """Let it speak TLS, with a certificate and its private key in PEM."""
+        for name, text in (("server.crt", certificate), ("server.key", key)):
+            path = self._folder / "data" / name
+            path.write_text(text)
+            path.chmod(0o600)
+            owner = (self._folder / "data").stat()
+            os.chown(path, owner.st_uid, owner.st_gid)
+        self.execute("ALTER SYSTEM SET ssl = on")
+        self.execute("SELECT pg_reload_conf()")
+
     def execute(self, statement: str, database: str = OWNER) -> list[Any]:
         """Execute a statement as superuser; return the rows."""
         with psycopg.connect(**self._address(OWNER), dbname=database, autocommit=True) as found:

@@ -22,7 +22,7 @@ from litellm_plugin.store import migrate, sqlite
 
 log = logging.getLogger(__name__)
 
-RETRY = 5.0  # seconds after a failed connection in which no other one is tried
+RETRY = 5.0  # seconds after a failed connection to PostgreSQL in which no other one is tried
 
 
 class StoreUnavailable(Exception):
@@ -207,8 +207,9 @@ class Store:
                 raise StoreUnavailable(self._failed(str(exc))) from exc
 
     def _failed(self, fault: str) -> str:
-        # Or each request would wait for a connection to a server that is away.
-        self._fault, self._retry_at = fault, time.monotonic() + RETRY
+        if self.shared:
+            # Or each request would wait for a connection to a server that is away.
+            self._fault, self._retry_at = fault, time.monotonic() + RETRY
         return fault
 
     @contextmanager

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from litellm_plugin import jobs
 from litellm_plugin.cli import main
 from litellm_plugin.cli.checks import Result, Status, store
+from litellm_plugin.cli.terminal import MASK
 from litellm_plugin.cli.world import World
 from litellm_plugin.config import load_settings
 from litellm_plugin.config.database import Database
@@ -140,3 +141,12 @@ def test_doctor_warns_of_replicas_without_postgresql(
         block = {"client": "pg", "connection": "postgresql://db"}
     settings = load_settings([written(tmp_path, block, **backend)], {})
     assert store.replicas(World(settings, [])).status is status
+
+
+def test_config_check_shows_where_the_store_is_without_its_password(tmp_path: Path) -> None:
+    url = "postgresql://litellm:hunter2-of-tests@db:5433/x?sslmode=require"
+    path = written(tmp_path, {"client": "pg", "connection": url})
+    arguments = ["config", "check", "--config", str(path)]
+    shown = CliRunner().invoke(main, arguments, env={"COLUMNS": "300"}).stdout
+    assert f"postgresql://{MASK}@db:5433/x?{MASK}" in shown
+    assert "hunter2" not in shown

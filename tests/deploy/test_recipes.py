@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,13 @@ from litellm_plugin.config import load_settings
 DEPLOY = Path(__file__).parents[2] / "deploy"
 BASE = DEPLOY / "kubernetes" / "base"
 REDIS = DEPLOY / "kubernetes" / "redis"
-SECRETS = {"LITELLM_MASTER_KEY": "sk-somebodys", "REDIS_URL": "redis://:secret@redis:6379/0"}
+JOBS = DEPLOY / "kubernetes" / "jobs"
+SYSTEMD = DEPLOY / "systemd"
+SECRETS = {
+    "LITELLM_MASTER_KEY": "sk-somebodys",
+    "REDIS_URL": "redis://:secret@redis:6379/0",
+    "POSTGRES_PASSWORD": "a-secret-of-postgres",
+}
 
 
 @pytest.fixture
@@ -44,22 +51,32 @@ def test_the_configurations_are_read_without_a_word(
     assert alone.service.trusted_proxies == 1
     assert alone.cache.connection is None
     assert shared.cache.connection == SECRETS["REDIS_URL"]
+    stored = load_settings([config, JOBS / "app-config.jobs.yaml"], SECRETS)
     assert len(shared.plugin_keys) == 1
+    assert stored.uses_store
+    assert stored.database.password == SECRETS["POSTGRES_PASSWORD"]
+    assert not stored.provisioning.sync.applies
     assert caplog.messages == []
 
 
-def _of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the last object of each kind that kustomize makes of a folder."""
+def _all(folder: Path) -> list[dict[str, Any]]:
+    """Return all objects that kustomize makes of a folder."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not installed")
     made = subprocess.run(
         [kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=True
     )
-    return {found["kind"]: found for found in yaml.safe_load_all(made.stdout)}
+    return list(yaml.safe_load_all(made.stdout))
 
 
-@pytest.mark.parametrize("folder", [BASE, REDIS], ids=lambda folder: folder.name)
+def _of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the service's object of each kind."""
+    own = [made for made in _all(folder) if made["metadata"]["name"] == "litellm-plugin"]
+    return {made["kind"]: made for made in own}
+
+
+@pytest.mark.parametrize("folder", [BASE, REDIS, JOBS], ids=lambda folder: folder.name)
 def test_the_pods_run_as_the_image_lets_them(folder: Path) -> None:
     objects = _of(folder)
     spec = objects["Deployment"]["spec"]
@@ -88,10 +105,10 @@ def _dockerfile() -> str:
     return (DEPLOY / "docker" / "Dockerfile").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("folder", [BASE, REDIS], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [BASE, REDIS, JOBS], ids=lambda folder: folder.name)
 def test_kubernetes_knows_every_field(folder: Path) -> None:
     validate = pytest.importorskip("kubernetes_validate").validate
-    for found in _of(folder).values():
+    for found in _all(folder):
         assert validate(found, "1.34", strict=True)
 
 
@@ -105,15 +122,56 @@ def test_the_dockerfile_is_found_to_be_in_order() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+def test_the_jobs_run_as_the_service_does() -> None:
+    pod = _of(JOBS)["Deployment"]["spec"]["template"]["spec"]
+    jobs = [made for made in _all(JOBS) if made["kind"] == "CronJob"]
+    assert [job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"]
+            for job in jobs] == [["notify"], ["offboard"], ["sync"]]  # fmt: skip
+    for job in jobs:
+        template = job["spec"]["jobTemplate"]["spec"]["template"]
+        found = template["spec"]
+        for name in ("securityContext", "serviceAccountName", "automountServiceAccountToken"):
+            assert found[name] == pod[name]
+        (container,), (service,) = found["containers"], pod["containers"]
+        for name in ("image", "securityContext"):
+            assert container[name] == service[name]
+        assert {one["name"] for one in container["env"]} == {one["name"] for one in service["env"]}
+        assert {volume["name"] for volume in found["volumes"]} == {
+            mount["name"] for mount in container["volumeMounts"]
+        }
+        assert job["spec"]["concurrencyPolicy"] == "Forbid"
+        # Or the service would send requests to these pods.
+        selector = _of(JOBS)["Service"]["spec"]["selector"]
+        assert not selector.items() <= template["metadata"]["labels"].items()
+
+
+def test_systemd_understands_the_units(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not installed")
-    unit = tmp_path / "litellm-plugin.service"
-    text = (DEPLOY / "systemd" / "litellm-plugin.service").read_text(encoding="utf-8")
-    # It wants the program to be there.
-    unit.write_text(text.replace("/opt/litellm-plugin/bin/gunicorn", "/bin/true"))
+    units = sorted(SYSTEMD.iterdir())
+    for unit in units:
+        text = unit.read_text(encoding="utf-8")
+        # It wants the programs to be there.
+        text = re.sub(r"/opt/litellm-plugin/bin/[a-z-]+", "/bin/true", text)
+        (tmp_path / unit.name).write_text(text)
+    names = [unit.name.replace("@", "@sync") for unit in units]
     done = subprocess.run(
-        [analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+        [analyze, "verify", "--man=no", *names],
+        cwd=tmp_path,
+        env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_a_job_of_systemd_is_as_hardened_as_the_service() -> None:
+    def hardened(name: str) -> set[str]:
+        text = (SYSTEMD / name).read_text(encoding="utf-8")
+        return {line for line in text.partition("DynamicUser=yes")[2].splitlines() if "=" in line}
+
+    service, job = hardened("litellm-plugin.service"), hardened("litellm-plugin-job@.service")
+    assert service - job == {"WantedBy=multi-user.target"}
+    assert job <= service

@@ -19,7 +19,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 FAMILIES = (
     *(metrics.REQUESTS, metrics.UPSTREAM, metrics.CIRCUITS_OPEN, metrics.CACHE),
     *(metrics.PROVISIONING, metrics.DENIALS, metrics.TOKEN_FAILURES, metrics.RATE_LIMITED),
-    *(metrics.BUILD, metrics.READY),
+    *(metrics.BUILD, metrics.READY, metrics.JOB_SUCCESS, metrics.JOB_FAILURE),
 )
 TARGETS = {"job", "instance", "le"}  # what Prometheus and histograms add
 

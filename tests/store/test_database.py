@@ -145,7 +145,7 @@ def test_loss_of_the_file_is_one_kind_of_error(file: Path, content: bytes) -> No
 
 
 def test_a_store_that_is_away_at_the_start_is_used_later(
-    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.parent.write_text("a file where the folder is to be")
     store = Store(Database(file=file))
@@ -154,11 +154,28 @@ def test_a_store_that_is_away_at_the_start_is_used_later(
     (message,) = caplog.messages
     assert "is tried again when it is needed" in message
     file.parent.unlink()
-    with pytest.raises(StoreUnavailable), store.read():
-        pytest.fail("it is not tried at once, so that requests don't wait")
-    monkeypatch.setattr("litellm_plugin.store.database.time.monotonic", lambda: float("inf"))
     assert ids(store) == []
     store.close()
+
+
+def test_a_server_that_is_away_is_left_alone_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(Database(client="pg", host="127.0.0.1", port=9, user="x", database="x"))
+    with pytest.raises(StoreUnavailable, match="refused"), store.read():
+        pass
+    tries: list[int] = []
+
+    def migrate() -> None:
+        tries.append(1)
+        raise DatabaseError("tried")
+
+    monkeypatch.setattr(store, "migrate", migrate)
+    with pytest.raises(StoreUnavailable, match="refused"), store.read():
+        pytest.fail("it is not tried at once, so that requests don't wait")
+    assert tries == []
+    monkeypatch.setattr("litellm_plugin.store.database.time.monotonic", lambda: float("inf"))
+    with pytest.raises(StoreUnavailable, match="tried"), store.read():
+        pass
+    assert tries == [1]
 
 
 def test_a_write_waits_for_another_ones(store: Store, file: Path) -> None:

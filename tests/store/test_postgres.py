@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from sqlalchemy import func, insert, select, text
 
 from litellm_plugin import jobs
 from litellm_plugin.config.database import Database, DatabaseError
 from litellm_plugin.store.database import Store, StoreUnavailable
 from litellm_plugin.store.tables import adopted
+from tests.config.conftest import Load
 from tests.postgres import PASSWORD, Postgres, running
 from tests.store.test_database import ROW, add, differences, ids
 
@@ -97,30 +106,96 @@ def test_a_wrong_password_is_not_quoted(postgres: Postgres) -> None:
     assert "hunter2" not in f"{raised.value!r} {raised.value.__cause__!r} {database!r}"
 
 
+def certificate(name: str) -> tuple[str, str]:
+    """Return a certificate for a host that signs itself, and its private key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "PostgreSQL of tests")])
+    host = x509.SubjectAlternativeName([x509.DNSName(name)])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(host, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(
+        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return signed.public_bytes(pem).decode(), private.decode()
+
+
+@pytest.mark.parametrize("kind", ["object", "url"])
+def test_the_certificate_of_the_server_is_checked_as_backstage_does(
+    load: Load, tmp_path: Path, kind: str
+) -> None:
+    with running() as server:
+        (right, key), (wrong, _) = certificate("localhost"), certificate("localhost")
+        server.encrypt(right, key)
+        server.execute("CREATE DATABASE backstage_plugin_litellm")
+
+        def connects(ssl: dict[str, Any], host: str = "localhost") -> bool | None:
+            """Return whether the connection is encrypted; None where there is none."""
+            url = server.url().replace("127.0.0.1", host)
+            connection: Any = {"connectionString": url, "ssl": ssl}
+            if kind == "url":
+                (tmp_path / "ca.pem").write_text(ssl.get("ca", ""))
+                query = f"sslrootcert={tmp_path}/ca.pem" if "ca" in ssl else "sslmode=require"
+                connection = f"{url}?{'sslmode=no-verify' if len(ssl) == 2 else query}"
+            block = {"client": "pg", "connection": connection}
+            written = {"litellm": {"audit": {"store": True}}, "backend": {"database": block}}
+            with opened(load(json.dumps(written)).database) as store:
+                try:
+                    with store.read() as connection:
+                        own = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+                        return bool(connection.scalar(text(own)))
+                except StoreUnavailable:
+                    return None
+
+        assert connects({"ca": right})
+        assert connects({"ca": wrong}) is None
+        assert connects({"ca": right}, host="127.0.0.1") is None, "it is another host's"
+        assert connects({}) is None, "no CA of the system has signed it"
+        assert connects({"ca": wrong, "rejectUnauthorized": False})
+
+
 PROGRAM = """
-import os, sys
+import sys
+from pathlib import Path
 from litellm_plugin.config.database import Database
 from litellm_plugin.store.database import Store
-from sqlalchemy import insert
-from litellm_plugin.store.tables import adopted
-database = Database(client="pg", host="127.0.0.1", port={port}, user="postgres",
-                    password={password!r}, database={name!r}, schema="s")
-store = Store(database)
+store = Store({database!r})
+print("ready", flush=True)
 sys.stdin.read()
 store.migrate()
 store.close()
 """
 
 
-def test_two_replicas_that_start_at_once_migrate_once(postgres: Postgres) -> None:
-    database = postgres.database(schema="s")
-    program = PROGRAM.format(port=postgres.port, password=PASSWORD, name=database.database)
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+def test_replicas_that_start_at_once_migrate_once(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    database = Database(file=tmp_path / "store.sqlite")
+    told = repr(database).replace("PosixPath", "Path")
+    if kind == "postgresql":
+        postgres: Postgres = request.getfixturevalue("postgres")
+        database = postgres.database(schema="s")
+        told = repr(database).replace("user=", f"password={PASSWORD!r}, user=")
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", program], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-c", PROGRAM.replace("{database!r}", told)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-        for _ in range(3)
+        for _ in range(4)
     ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
     for process in started:
         assert process.stdin is not None
         process.stdin.close()
