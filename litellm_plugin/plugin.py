@@ -250,11 +250,6 @@ def _store(settings: Settings) -> Store:
     return store
 
 
-def _leavers(store: Store, directory: Directory) -> Leavers:
-    table = importlib.import_module("litellm_plugin.store.leavers")
-    return Leavers(table.LeaverTable(store), directory)
-
-
 def _audit(
     settings: Settings, store: Store | None, litellm: LiteLLM, now: Clock
 ) -> tuple[AuditWriter, AuditReader] | tuple[None, None]:
@@ -265,6 +260,11 @@ def _audit(
     writer = writing.AuditWriter(events, now, settings.audit.retention)
     reader = importlib.import_module("litellm_plugin.audit.reader").AuditReader(litellm, writer)
     return writer, reader
+
+
+def _leavers(store: Store, directory: Directory) -> Leavers:
+    table = importlib.import_module("litellm_plugin.store.leavers")
+    return Leavers(table.LeaverTable(store), directory)
 
 
 def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:

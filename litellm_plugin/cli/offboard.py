@@ -22,10 +22,10 @@ from litellm_plugin.cli.terminal import (
     print_json,
 )
 from litellm_plugin.clock import stamp
+from litellm_plugin.config.settings import Settings
 from litellm_plugin.config.values import seconds
 from litellm_plugin.jobs import NOW
 from litellm_plugin.observability import journal
-from litellm_plugin.plugin import Plugin
 from litellm_plugin.store.leavers import LeaverTable
 
 NAME = "offboard"
@@ -97,7 +97,7 @@ def offboard(
             if told["refused"] is not None:
                 raise _RefusedRun
             if apply:
-                with _audited(under_way.plugin):
+                with _audited(under_way.plugin.settings):
                     work.carry_out(plan, under_way.tell)
                 told["failures"] = work.failures
     except _RefusedRun:
@@ -155,16 +155,12 @@ def _planned(
 
 
 @contextmanager
-def _audited(plugin: Plugin) -> Iterator[None]:
+def _audited(settings: Settings) -> Iterator[None]:
     """Write audit events as this command's, to standard error too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     actor = f"litellm-plugin:{NAME}"
-    settings, writer = plugin.settings, plugin.audit_writer
-    sink = writer.add if writer is not None else None
-    token = journal.begin(
-        journal.Command(settings.service.plugin_id, actor, settings.audit_levels, sink)
-    )
+    token = journal.begin(journal.Command(settings.service.plugin_id, actor, settings.audit_levels))
     journal.log.addHandler(handler)
     try:
         yield

@@ -343,6 +343,7 @@ class Keys:
         if row is None:
             raise self.foreign_key()
         journal.note(userId=account.user_id, keyAlias=row.get("key_alias"))
+        journal.changed(journal.key_hash(token))
         return OwnedKey(token, caller, account, row)
 
     @staticmethod

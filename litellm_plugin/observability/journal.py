@@ -122,15 +122,18 @@ class Command:
         plugin: The plugin id.
         name: Such as ``litellm-plugin:offboard``.
         levels: Log level of each severity, as ``backend.auditor`` has them.
-        sink: Where the events go besides the log.
     """
 
     plugin: str
     name: str
     levels: Mapping[str, int]
-    sink: Sink | None = None
     notes: dict[str, Any] = field(default_factory=dict)
-    change: Change = Change()
+    change: Change = field(default_factory=Change)
+
+    @property
+    def sink(self) -> Sink | None:
+        """Where the events go besides the log."""
+        return sink
 
     def audit_fields(self) -> dict[str, Any]:
         """Return the fields ``plugin`` and ``actor``."""

@@ -11,12 +11,12 @@ from sqlalchemy import insert, select
 
 from litellm_plugin.clock import stamp
 from litellm_plugin.config.database import Database
-from litellm_plugin.store import audit, housekeeping
+from litellm_plugin.store import audit
+from litellm_plugin.store.audit import AuditEvents
 from litellm_plugin.store.database import Store
 from litellm_plugin.store.tables import audit_chains, audit_counts, audit_events
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
-DAY = 86_400.0
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def kept(store: Store, chain: str) -> list[int]:
 
 
 def prune(store: Store, days: float = 400) -> int:
-    return housekeeping.prune(store, days * DAY, lambda: NOW)
+    return AuditEvents(store).prune(before(days))
 
 
 def test_old_events_are_deleted_from_the_beginning_of_each_chain(
