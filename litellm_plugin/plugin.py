@@ -52,6 +52,8 @@ from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports
 
 if TYPE_CHECKING:
+    from litellm_plugin.accounts.sync import Sync
+    from litellm_plugin.accounts.visits import Visits
     from litellm_plugin.store.database import Store
 
 BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn_conf.py gives a worker without gevent
@@ -81,6 +83,8 @@ class Plugin:
     readiness: Readiness
     rate_limits: RateLimits
     store: Store | None  # None: nothing is on that needs it
+    sync: Sync | None  # None: accounts do not follow their roles
+    visits: Visits | None  # as sync
 
     def caller(self, principal: Principal, asked: str | None) -> Caller:
         """Return the caller behind a principal.
@@ -156,9 +160,16 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     reports = Reports(cache, now)
     directory = Directory(catalog, cache, settings.user_id_domain)
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
-    users = Users(litellm, cache, reports, settings, owners, now)
-    teams = Teams(litellm, cache, reports, users, access, settings.display)
     models = Models(litellm, cache)
+    store = _store(settings) if settings.uses_store else None
+    sync = visits = None
+    if store is not None and settings.provisioning.sync.enabled:
+        grants = _imported("store.grants").Grants(store, now)
+        sync = _imported("accounts.sync").Sync(settings, litellm, cache, directory, models, grants)
+        interval = settings.provisioning.sync.visit_interval
+        visits = _imported("accounts.visits").Visits(sync, interval)
+    users = Users(litellm, cache, reports, settings, owners, now, visits)
+    teams = Teams(litellm, cache, reports, users, access, settings.display)
     policies = KeyPolicies(settings, directory, models)
     undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
     keys = Keys(litellm, cache, users, teams, settings.key_generation, policies, undelivered, now)
@@ -183,7 +194,9 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),
         readiness=_readiness(settings, verifier, litellm_probe, cache),
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
-        store=_store(settings) if settings.uses_store else None,
+        store=store,
+        sync=sync,
+        visits=visits,
     )
     logs.add_filters()  # every module has been imported by now
     return parts
@@ -212,10 +225,13 @@ def cache_fault(settings: Settings) -> Exception | None:
 
 
 def _store(settings: Settings) -> Store:
-    # Imported here, as SQLAlchemy takes memory that most installations need not spend.
-    database = importlib.import_module("litellm_plugin.store.database")
-    store: Store = database.Store(settings.database)
+    store: Store = _imported("store.database").Store(settings.database)
     return store
+
+
+def _imported(name: str) -> ModuleType:
+    # Imported where needed, as SQLAlchemy takes memory that most installations need not spend.
+    return importlib.import_module(f"litellm_plugin.{name}")
 
 
 def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from litellm_plugin import fields, shapes
 from litellm_plugin.accounts.caller import Caller, not_reserved
@@ -84,6 +84,22 @@ class _Asking:
     stale: Callable[[float], None] | None = None
 
 
+class Visits(Protocol):
+    """Keeps accounts as the roles of their owners grant them; none of it raises."""
+
+    def creating(self, user_id: str, ref: str, groups: frozenset[str]) -> None:
+        """Record what an account is about to be created with."""
+        ...
+
+    def created(self, account: Account | None, user_id: str) -> None:
+        """Record what an account was created with; None: it was not created."""
+        ...
+
+    def visited(self, account: Account) -> None:
+        """Have an account compared with its owner's role; returns at once."""
+        ...
+
+
 class ProvisioningFailed(PluginError):
     """LiteLLM did not create the user."""
 
@@ -114,8 +130,10 @@ class Users:
         settings: Settings,
         owners: AccountOwners,
         now: Clock,
+        visits: Visits | None = None,
     ) -> None:
         self._owners = owners
+        self._visits = visits  # None: accounts stay as the first visit made them
         self._adopted: set[str] = set()  # ids whose account this worker has found by e-mail
         self._litellm = litellm
         self._cache = cache
@@ -170,7 +188,7 @@ class Users:
         owner, before = owner_of(caller), self._cache.stamps(user_tag(user_id))
         account = self._look_up(user_id, asking)
         if account is not None:
-            return self._owners.confirmed(owner, account)
+            return self._visited(owner, self._owners.confirmed(owner, account))
         if owner is None and not for_service:
             raise self._not_found(SERVICE_CREATES_NOBODY)
         return self._first_visit(user_id, owner, lambda: profile_of(caller), asking, before)
@@ -189,8 +207,13 @@ class Users:
         asking, before = _Asking(reader, fresh=fresh), self._cache.stamps(user_tag(owner.own_id))
         account = self._look_up(owner.own_id, asking)
         if account is not None:
-            return self._owners.confirmed(owner, account)
+            return self._visited(owner, self._owners.confirmed(owner, account))
         return self._first_visit(owner.own_id, owner, profile, asking, before)
+
+    def _visited(self, owner: Owner | None, account: Account) -> Account:
+        if owner is not None and self._visits is not None:
+            self._visits.visited(account)
+        return account
 
     def refuse_other(self, owner: Owner, reader: str) -> None:
         """Refuse to act on the account with the owner's id where it may be another person's.
@@ -223,7 +246,7 @@ class Users:
         looked = self._looks_by_email(user_id)
         account = self._by_email(owner, asking) if owner is not None and looked else None
         if account is not None:
-            return account
+            return self._visited(owner, account)
         if not self._provisioning.enabled:
             raise self._not_found(
                 "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
@@ -435,9 +458,13 @@ class Users:
     ) -> Account:
         user = self._new_user(user_id, person)
         told = {"userId": user_id, "entityRef": person.source, "role": user.get("user_role")}
+        if self._visits is not None:
+            self._visits.creating(user_id, person.source, person.groups)
         try:
             self._litellm.create_user(user)
         except UpstreamError as exc:
+            if self._visits is not None and not exc.unfinished:
+                self._visits.created(None, user_id)
             account = self._existing(user_id, owner, asking, exc)
             metrics.first_visit("failed" if account is None else "existed")
             if account is None:
@@ -456,6 +483,8 @@ class Users:
             raise self._not_found(
                 "Provisioning attempted but returned no user — check LiteLLM logs"
             )
+        if self._visits is not None:
+            self._visits.created(account, user_id)
         return account
 
     def _existing(

@@ -50,6 +50,7 @@ AUTHENTICATE = Event("authenticate")
 AUTHORIZE = Event("authorize", "low")  # the frontend also requests what its user may not see
 RATE_LIMIT = Event("rate-limit")
 USER_PROVISION = Event("user-provision")
+USER_SYNC = Event("user-sync")
 UNDELIVERED = Event("undelivered-key-delete", "high")
 
 # Events of refused reads, by status.
