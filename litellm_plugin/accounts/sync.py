@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from litellm_plugin.accounts.caller import litellm_id
 from litellm_plugin.accounts.directory import Directory, Person
 from litellm_plugin.accounts.known_owners import MISSING, NoOwnerError, account_owner
-from litellm_plugin.accounts.ownership import same_email
+from litellm_plugin.accounts.ownership import is_email, owner_fields, same_email
 from litellm_plugin.accounts.three_way import (
     ALL_MODELS,
     CHANGE,
@@ -36,6 +37,7 @@ from litellm_plugin.models import WORDS, Models, allows
 from litellm_plugin.observability import journal
 from litellm_plugin.observability.journal import Severity
 from litellm_plugin.redaction import redact
+from litellm_plugin.shapes import picked
 from litellm_plugin.store.database import StoreUnavailable
 from litellm_plugin.store.grants import CREATED, TAKEN_IN, Grant, Grants
 
@@ -92,6 +94,16 @@ class Outcome:
     def by_hand(self) -> bool:
         """Whether a value stays that was set by hand."""
         return any(each.action != CHANGE for each in self.differences)
+
+    @property
+    def notable(self) -> bool:
+        """Whether there is anything to tell of the account."""
+        return bool(self.differences or self.keys or self.errors or self.taken_in)
+
+
+def without_owner(account: Account, error: NoOwnerError) -> Outcome:
+    """Return the outcome for an account whose owner is not known."""
+    return Outcome(account.user_id, error.ref, error.status, errors=error.reasons)
 
 
 @dataclass
@@ -166,6 +178,22 @@ class Sync:
 
     # -- comparisons ---------------------------------------------------------
 
+    @staticmethod
+    def slim(account: Account) -> Account:
+        """Drop the fields of a user's row that no comparison needs."""
+        needed = picked(account.info, (*SCALARS, "user_email"))
+        return replace(account, info={**needed, **owner_fields(account.info)})
+
+    def account_of(self, ref: str) -> Account | None:
+        """Return the account with a person's id or, where there is none, the person's e-mail."""
+        account = self._litellm.account(litellm_id(ref, self._settings.user_id_domain))
+        entity = None if account else self._directory.entity(ref)
+        if entity is None or not is_email(entity.email):
+            return account
+        rows = self._litellm.users_with_email(str(entity.email))
+        same = [row for row in rows if same_email(row.get("user_email"), entity.email)]
+        return self._litellm.account(str(same[0].get("user_id"))) if len(same) == 1 else None
+
     def is_only_account(self, person: Person, email: str) -> bool:
         """Ask LiteLLM whether no account has a person's id, and only one the e-mail."""
         if self._litellm.account(person.user_id) is not None:
@@ -182,11 +210,15 @@ class Sync:
         account = self._litellm.account(user_id)
         if account is None:
             return None
+        return self.check(account, apply=self._provisioning.sync.applies)
+
+    def check(self, account: Account, **options: Any) -> Outcome:
+        """Find the owner of an account, and :meth:`settle` it; raises as :meth:`visit`."""
         try:
             person = account_owner(account, self._directory, self.is_only_account, self._settings)
         except NoOwnerError as exc:
-            return Outcome(user_id, exc.ref, exc.status, errors=exc.reasons)
-        return self.settle(person, account, apply=self._provisioning.sync.applies)
+            return without_owner(account, exc)
+        return self.settle(person, account, **options)
 
     def plan(self, person: Person, account: Account, grant: Grant | None) -> Plan:
         """Compare an account with the role of its owner; writes nothing."""
@@ -196,6 +228,23 @@ class Sync:
         granted = {**role} if grant is None else grant.granted
         pending = None if grant is None else grant.pending
         return compare(granted, pending, account_values(account), role, self._watched)
+
+    def examine(
+        self, person: Person, account: Account, grant: Grant | None, **options: Any
+    ) -> Outcome:
+        """Do what :meth:`settle` does, where there is something to do or to record.
+
+        Args:
+            person: The owner.
+            account: The account.
+            grant: The account's grant, if any; read again before a write.
+            options: As for :meth:`settle`.
+        """
+        if grant is not None and not grant.pending and grant.entity_ref == person.ref:
+            plan = self.plan(person, account, grant)
+            if not plan.writes and plan.granted == grant.granted:
+                return Outcome(account.user_id, person.ref, UNCHANGED, plan.differences)
+        return self.settle(person, account, **options)
 
     def settle(
         self,

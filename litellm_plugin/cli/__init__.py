@@ -1,6 +1,7 @@
 """The ``litellm-plugin`` command: a module for each subcommand.
 
-They read the service's configuration and use its clients. All but ``sandbox`` only read.
+They read the service's configuration and use its clients. All but ``sandbox`` and
+``sync`` only read.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from litellm_plugin import __version__
 from litellm_plugin.cli.config import config
 from litellm_plugin.cli.doctor import doctor
 from litellm_plugin.cli.sandbox import sandbox
+from litellm_plugin.cli.sync import sync
 from litellm_plugin.cli.token import token
 from litellm_plugin.cli.whoami import whoami
 
@@ -31,5 +33,5 @@ def main(*, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (config, doctor, token, whoami, sandbox):
+for command in (config, doctor, token, whoami, sync, sandbox):
     main.add_command(command)

@@ -219,6 +219,12 @@ class LiteLLM:
             )
         return _listed(data, "users")
 
+    def accounts(self, page: int = 1) -> tuple[list[Account], int]:
+        """Return a page of all users, as :meth:`users` does, and the number of pages."""
+        rows, pages = self.users(page)
+        listed = [_account(str(row.get("user_id")), row) for row in rows]
+        return [account for account in listed if account is not None], pages
+
     def users(self, page: int = 1) -> tuple[list[Json], int]:
         """Return a page of all users, :data:`PART_SIZE` rows, the oldest first, without keys.
 

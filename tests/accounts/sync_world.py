@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -39,6 +39,9 @@ TEAMS = ("team-guests", "team-ml", "team-plain", "team-other")
 GROUPS = ("group:default/power", "group:default/plain", "group:default/none")
 
 
+W = TypeVar("W", bound="World")
+
+
 class Killed(BaseException):
     """The process is gone: no handler of exceptions runs on."""
 
@@ -68,7 +71,7 @@ class World:
             self.litellm.store.models.append({"model_name": model, "model_info": {}})
         self.network = Network(self, self.backstage)
         self.plugin: Plugin = build(settings)
-        self.backstage.discovers("litellm", lambda: self.plugin.plugin_keys.public_jwks())
+        self.backstage.discovers("litellm", self.plugin.plugin_keys.public_jwks)
 
     def answer(self, asked: Asked) -> Reply:
         """Answer as LiteLLM, unless the process is killed meanwhile."""
@@ -137,9 +140,9 @@ def with_sync(settings: Settings, **options: Any) -> Settings:
 
 
 @contextmanager
-def world(settings: Settings, tokens: TokenFactory) -> Iterator[World]:
+def world(settings: Settings, tokens: TokenFactory, kind: type[W]) -> Iterator[W]:
     """Make a world, with settings of :func:`with_sync`."""
-    made = World(settings, tokens)
+    made = kind(settings, tokens)
     with pytest.MonkeyPatch.context() as patch:
         made.network.install(patch)
         patch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)

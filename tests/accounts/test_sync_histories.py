@@ -43,7 +43,7 @@ STEPS = st.lists(
 
 @pytest.fixture(scope="module")
 def changing(apps: Apps, tokens: TokenFactory) -> Iterator[World]:
-    with world(with_sync(apps.settings()), tokens) as made:
+    with world(with_sync(apps.settings()), tokens, World) as made:
         yield made
 
 

@@ -17,7 +17,7 @@ BIN = Path(sys.executable).parent
 
 
 def test_every_command_has_help() -> None:
-    assert sorted(main.commands) == ["config", "doctor", "sandbox", "token", "whoami"]
+    assert sorted(main.commands) == ["config", "doctor", "sandbox", "sync", "token", "whoami"]
     for path in ([], ["config"], ["config", "check"], *([name] for name in main.commands)):
         result = CliRunner().invoke(main, [*path, "--help"])
         assert result.exit_code == 0
