@@ -10,13 +10,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from litellm_plugin.accounts.caller import litellm_id
 from litellm_plugin.accounts.directory import Directory, Person
 from litellm_plugin.accounts.known_owners import MISSING, NoOwnerError, account_owner
-from litellm_plugin.accounts.ownership import is_email, owner_fields, same_email
+from litellm_plugin.accounts.ownership import is_email, made_for, owner_fields, same_email
 from litellm_plugin.accounts.three_way import (
     ALL_MODELS,
     CHANGE,
@@ -32,7 +32,7 @@ from litellm_plugin.accounts.users import TEAMS, keys_tag, user_tag
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.errors import UpstreamError
+from litellm_plugin.errors import PluginError, UpstreamError
 from litellm_plugin.models import WORDS, Models, allows
 from litellm_plugin.observability import journal
 from litellm_plugin.observability.journal import Severity
@@ -44,6 +44,7 @@ from litellm_plugin.store.grants import CREATED, TAKEN_IN, Grant, Grants
 log = logging.getLogger(__name__)
 
 ACTOR = "litellm-plugin:sync"  # in audit events
+MAX_MEMBERS = 100  # of a group, that a preview compares
 PAUSE = 0.1  # seconds between two attempts to acquire an account's lock
 
 # What became of an account.
@@ -288,6 +289,31 @@ class Sync:
                 tuple(keys),
                 taken_in=grant is None,
             )
+
+    def preview(self, group: str) -> Json:
+        """Return what a comparison would change for the members of a group; writes nothing.
+
+        Accounts that the service finds by e-mail are left out, and so are members beyond
+        :data:`MAX_MEMBERS`. Where LiteLLM, the catalog or the store is away, ``unavailable`` says
+        so in place of the changes.
+        """
+        told: Json = {"mode": self._provisioning.sync.mode}
+        try:
+            members = self._directory.members(group)
+            people = {person.user_id: person for person in members[:MAX_MEMBERS]}
+            accounts = self._litellm.accounts_of(list(people))
+            changes = [
+                {"user": people[account.asked].ref, "user_id": account.user_id, **asdict(each)}
+                for account in accounts
+                if made_for(account) in {None, people[account.asked].ref}
+                for each in self.plan(
+                    people[account.asked], account, self.grants.of(account.user_id)
+                ).differences
+            ]
+        except (PluginError, StoreUnavailable) as exc:
+            return {**told, "unavailable": redact(str(exc))}
+        counts = {"members": len(members), "compared": len(accounts)}
+        return {**told, **counts, "changes": changes}
 
     def note_differences(self, outcome: Outcome) -> None:
         """Write the differences of an account to the log and the audit journal."""

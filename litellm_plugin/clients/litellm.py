@@ -188,6 +188,11 @@ class LiteLLM:
                 return None
         return self.whole_account(user_id)
 
+    def accounts_of(self, user_ids: Sequence[str]) -> list[Account]:
+        """Look users up as :meth:`account` does; those that LiteLLM does not have are left out."""
+        found = self._side_by_side(self.account, user_ids)
+        return [account for account in found if account is not None]
+
     def whole_account(self, user_id: str) -> Account | None:
         """Look a user up as :meth:`account` does, by ``/user/info``, LiteLLM's dearest read.
 

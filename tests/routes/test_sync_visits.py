@@ -165,6 +165,46 @@ def test_a_service_that_asks_about_a_user_compares_nothing(
     assert site.grant(BOB) is None
 
 
+def _preview(site: Site, headers: Headers, group: str) -> Any:
+    answer = site.open_page(headers, f"/provisioning/preview?group={group}")
+    assert answer.status_code == 200
+    return answer.json["sync"]
+
+
+@pytest.mark.parametrize("options", [{"mode": "report"}])
+def test_a_preview_shows_what_would_change_for_a_group(
+    site: Site, bob: Headers, alice: Headers
+) -> None:
+    site.open_page(bob)
+    site.person("alice", "litellm-admins")
+    site.person("bob", "plain")
+    site.person("kim", "plain")  # who has no account
+    written = len(site.writes)
+    told = _preview(site, alice, "group:default/plain")
+    assert (told["mode"], told["members"], told["compared"]) == ("report", 2, 1)
+    assert told["changes"][0] == {
+        "user": "user:default/bob",
+        "user_id": BOB,
+        "field": "models",
+        "granted": [],
+        "now": [],
+        "role": ["gpt-4o-mini"],
+        "action": "change",
+    }
+    assert {each["field"] for each in told["changes"]} == {
+        *("models", "user_role", "team team-guests", "team team-plain")
+    }
+    assert len(site.writes) == written
+    assert _preview(site, alice, "group:default/none")["changes"] == []
+
+
+def test_a_preview_without_litellm_says_so(site: Site, bob: Headers, alice: Headers) -> None:
+    site.person("alice", "litellm-admins")
+    site.host.failures[""] = 500
+    told = _preview(site, alice, "group:default/litellm-admins")
+    assert told.keys() == {"mode", "unavailable"}
+
+
 def test_without_sync_there_is_no_store(apps: Apps) -> None:
     plugin: Plugin = apps.app().extensions["litellm_plugin"]
     assert (plugin.store, plugin.sync, plugin.visits) == (None, None, None)
