@@ -73,6 +73,7 @@ CHECKS: tuple[Check[World], ...] = (
     Check("user-ids", "User ids", references.user_ids, needs=("catalog-token",)),
     Check("teams", "Teams", references.teams, needs=("master-key",)),
     Check("models", "Models", references.models, needs=("master-key",)),
+    Check("group-sync", "Group sync", references.sync, needs=("master-key",)),
     Check("objects", "Vector stores, MCP", references.objects, needs=("master-key",)),
     Check("shared-cache", "Shared cache", surroundings.shared_cache),
     Check("clocks", "Clocks", surroundings.clocks, after=("litellm", "backstage")),

@@ -389,7 +389,7 @@ def test_where_nothing_is_wrong_nothing_is_blamed(installation: Installation) ->
     outcome = installation.doctor()
     told = [check for check in outcome.told["checks"] if check["status"] != "ok"]
     # Which nobody asked for.
-    assert [check["id"] for check in told] == ["shared-cache", "ingress"]
+    assert [check["id"] for check in told] == ["group-sync", "shared-cache", "ingress"]
     assert outcome.result.exit_code == 0
     assert outcome.told["ok"] is True
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from litellm_plugin.config.database import Database
-from litellm_plugin.store.database import Store
+from litellm_plugin.store.database import Store, StoreUnavailable
 from tests.cli.installation import Installation
 from tests.fakes.network import connection_refused
 from tests.standin import TEAM, StandIn
@@ -169,3 +169,15 @@ def test_it_is_off_by_default(installation: Installation) -> None:
 
 def test_dry_run_and_apply_exclude_each_other(ready: Installation) -> None:
     assert ready.run("sync", "--dry-run", "--apply").exit_code == 2
+
+
+def test_the_doctor_checks_it(
+    ready: Installation, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ready.doctor()["group-sync"]["found"] == "mode report; the grants of 2 accounts are recorded"
+
+    def away(*_: Any) -> Any:
+        raise StoreUnavailable("SQLite store.sqlite: disk I/O error")
+
+    monkeypatch.setattr(store, "read", away)
+    assert ready.doctor()["group-sync"]["status"] == "failed"
