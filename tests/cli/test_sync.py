@@ -174,7 +174,10 @@ def test_dry_run_and_apply_exclude_each_other(ready: Installation) -> None:
 def test_the_doctor_checks_it(
     ready: Installation, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ready.doctor()["group-sync"]["found"] == "mode report; the grants of 2 accounts are recorded"
+    assert (
+        ready.doctor()["group-sync"]["found"]
+        == "mode report; the grants of 2 accounts are recorded"
+    )
 
     def away(*_: Any) -> Any:
         raise StoreUnavailable("SQLite store.sqlite: disk I/O error")
