@@ -463,9 +463,11 @@ class Users:
         try:
             self._litellm.create_user(user)
         except UpstreamError as exc:
-            if self._visits is not None and not exc.unfinished:
-                self._visits.created(None, user_id)
             account = self._existing(user_id, owner, asking, exc)
+            # Another worker may have created the same account, or LiteLLM this one.
+            made = exc.unfinished or (account is not None and account.user_id == user_id)
+            if self._visits is not None and not made:
+                self._visits.created(None, user_id)
             metrics.first_visit("failed" if account is None else "existed")
             if account is None:
                 journal.record(journal.USER_PROVISION, told, exc)
