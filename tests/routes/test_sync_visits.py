@@ -12,7 +12,7 @@ from litellm_plugin import create_app
 from litellm_plugin.observability import logs
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.store.database import StoreUnavailable
-from tests.accounts.sync_world import World, with_sync, world
+from tests.accounts.sync_world import Killed, World, with_sync, world
 from tests.apps import Apps
 from tests.client import PluginClient
 from tests.tokens import TokenFactory
@@ -154,6 +154,21 @@ def test_an_account_that_litellm_refuses_to_create_leaves_no_grant(
     site.host.failures["/user/new"] = 400
     assert site.open_page(bob).status_code == 400
     assert site.grant(BOB) is None
+
+
+@pytest.mark.parametrize("options", [{"visit_interval": 0.0}])
+@pytest.mark.parametrize("fuse", range(11))
+def test_a_first_visit_that_is_killed_loses_no_grant(site: Site, bob: Headers, fuse: int) -> None:
+    site.fuse = fuse
+    with pytest.raises(Killed):
+        site.client.get("/user/info", headers=bob)
+    site.fuse = None
+    site.person("bob", "plain")
+    site.open_page(bob)
+    site.open_page(bob)
+    user = site.user(BOB)
+    assert (user["models"], user["teams"]) == (["gpt-4o-mini"], ["team-plain"])
+    assert user["user_role"] == "internal_user_viewer"
 
 
 def test_a_service_that_asks_about_a_user_compares_nothing(
