@@ -149,8 +149,9 @@ class Sync:
         self._directory = directory
         self._models = models
         self.grants = grants
-        roles = (self._provisioning.defaults, *map(self._applied, self._provisioning.roles))
-        self._watched = frozenset(team for gets in roles for team in gets.teams)
+        defaults = self._provisioning.defaults
+        roles = [role.applied_to(defaults) for role in self._provisioning.roles]
+        self._watched = frozenset(team for gets in (defaults, *roles) for team in gets.teams)
 
     # -- first visits --------------------------------------------------------
 
@@ -506,9 +507,6 @@ class Sync:
                     yield held
                     return
             time.sleep(PAUSE)
-
-    def _applied(self, role: Any) -> Any:
-        return role.applied_to(self._provisioning.defaults)
 
 
 def _tried(pace: Callable[[], None], write: Callable[..., Any], *arguments: Any) -> Iterator[str]:
