@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from prometheus_client import start_http_server
+
 from litellm_plugin.observability import request_id
-from litellm_plugin.server import metrics_exporter as exporter
 from litellm_plugin.wsgi import load, spans
 
 
@@ -26,7 +27,8 @@ def main() -> None:
     app = load(arguments.config, logs_as="text")
     metrics_bind = app.extensions["litellm_plugin"].settings.service.metrics_bind
     if metrics_bind is not None:
-        exporter.serve(*metrics_bind)
+        host, port = metrics_bind
+        start_http_server(port, host)
     if request_id.has_spans():
         spans().export()
     app.run(arguments.host, arguments.port, threaded=True)

@@ -692,7 +692,7 @@ def soak(given: argparse.Namespace, folder: Path) -> tuple[Json, str, Verdict]:
         verdict.check(MASTER_KEY not in log, "the master key is not in the log")
         tracebacks = log.count("Traceback (most recent call last)")
         verdict.check(not tracebacks, f"{tracebacks} tracebacks in the log")
-        found = re.findall(r"removed, as nobody has its secret: key ", log)
+        found = re.findall(r"removed an undelivered key: key ", log)
         kinds = Counter(each.what for each in done)
         summary = (
             f"{lasted / 60:.1f} minutes at {len(done) / lasted:.1f} requests a second, half of"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 Clock = Callable[[], datetime]  # returns the present time, in UTC
 
@@ -11,3 +12,12 @@ Clock = Callable[[], datetime]  # returns the present time, in UTC
 def stamp(now: Clock) -> str:
     """Return the present time as in LiteLLM's metadata, ``2026-11-27T12:00:00.000Z``."""
     return now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment(text: Any) -> datetime | None:
+    """Return LiteLLM's ``text`` as a time with a zone; None where it is no time."""
+    try:
+        found = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found

@@ -14,14 +14,26 @@ from litellm_plugin.redaction import redact
 
 
 class PluginError(Exception):
-    """A request that can't be served; the base class of all errors with a response."""
+    """A request that can't be served; the base class of all errors with a response.
+
+    Attributes:
+        message: What is wrong, for clients, logs, audit events and operators.
+        advice: What the user should do, for clients only.
+        fields: Further fields of the JSON body.
+    """
 
     status = 500
 
-    def __init__(self, message: str, **fields: Any) -> None:
+    def __init__(self, message: str, *, advice: str = "", **fields: Any) -> None:
         super().__init__(redact(message))  # what logs and tracebacks show
         self.message = message
+        self.advice = advice
         self.fields = fields
+
+    @property
+    def text(self) -> str:
+        """The message and the advice."""
+        return f"{self.message}; {self.advice}" if self.advice else self.message
 
     def body(self, method: str, url: str) -> dict[str, Any]:  # noqa: ARG002 - for subclasses
         """Return the JSON body.
@@ -30,7 +42,7 @@ class PluginError(Exception):
             method: The request's HTTP method.
             url: Its path and query below the plugin's mount.
         """
-        return {"error": redact(self.message), **self.fields}
+        return {"error": redact(self.text), **self.fields}
 
 
 class BadRequest(PluginError):
@@ -90,7 +102,9 @@ class HungUp(PluginError):
     status = 499  # as in the log of nginx
 
     def __init__(self) -> None:
-        super().__init__("You hung up before the key was made, so it was removed again")
+        super().__init__(
+            "The client closed the connection before the answer, so the new key was removed"
+        )
 
 
 class PayloadTooLarge(PluginError):
@@ -137,7 +151,7 @@ class BackstageError(PluginError):
     def body(self, method: str, url: str) -> dict[str, Any]:
         """Return Backstage's error body: ``error``, ``request`` and ``response``."""
         return {
-            "error": {"name": self.name, "message": self.message, **self.fields},
+            "error": {"name": self.name, "message": self.text, **self.fields},
             "request": {"method": method, "url": redact(url, hashes=False)},
             "response": {"statusCode": self.status},
         }
@@ -156,7 +170,7 @@ class Unauthenticated(BackstageError):
 
 
 class NotVerifiable(Unauthenticated):
-    """The credentials can't be checked, because the keys for that can't be read."""
+    """The credentials can't be checked, because their key set can't be read."""
 
 
 class NotAllowed(BackstageError):
@@ -189,11 +203,12 @@ class UpstreamError(PluginError):
         self,
         message: str,
         *,
+        advice: str = "",
         answered: int | None = None,
         param: str | None = None,
         no_such_route: bool = False,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, advice=advice)
         self.answered = answered
         self.param = param
         self.no_such_route = no_such_route
@@ -204,10 +219,14 @@ class UpstreamError(PluginError):
         """Return the same error of a write that LiteLLM may have acted on.
 
         Args:
-            sentence: What became of the write and what to do; added to the message.
+            sentence: What became of the write and what to do; added to the text.
         """
-        message = f"{self.message.rstrip('.')}. {sentence}" if sentence else self.message
-        error = UpstreamError(message, answered=self.answered, param=self.param)
+        message, advice = self.message, self.advice
+        if sentence and advice:
+            advice = f"{advice}. {sentence}"
+        elif sentence:
+            message = f"{message.rstrip('.')}. {sentence}"
+        error = UpstreamError(message, advice=advice, answered=self.answered, param=self.param)
         error.unfinished = True
         return error
 
@@ -248,6 +267,6 @@ class BackstageUnavailable(PluginError):
 
     status = 503
 
-    def __init__(self, message: str, *, answered: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, advice: str = "", answered: int | None = None) -> None:
+        super().__init__(message, advice=advice)
         self.answered = answered

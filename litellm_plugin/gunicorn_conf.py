@@ -123,15 +123,23 @@ def pre_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicorn
     gc.freeze()
 
 
-def pre_request(worker: Any, req: Any) -> None:  # noqa: ARG001 - gunicorn's names
-    """Close the connection after a request whose body was not read to its end.
+def pre_request(worker: Any, req: Any) -> None:
+    """Decide when the headers are made, and once, whether the connection ends with the answer.
 
-    gunicorn would take the rest of the body for the next request, and answer it.
+    The connection ends if the worker is stopping; gunicorn decides that before it calls the
+    application, so a worker that is stopped meanwhile would lose the client's next request. It ends
+    if the body was not read to its end, too: gunicorn 23 takes the rest of a body that could not be
+    read for the next request, and later versions read on, however long the rest is.
     """
-    if getattr(req.body.reader, "length", None) == 0:
-        return  # there is no body, as in most requests
     wanted = req.should_close
-    req.should_close = lambda: wanted() or not _read_whole(req.body)
+    decided: list[bool] = []
+
+    def should_close() -> bool:
+        if not decided:
+            decided.append(wanted() or not worker.alive or not _read_whole(req.body))
+        return decided[0]
+
+    req.should_close = should_close
 
 
 def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:  # noqa: ARG001
@@ -154,8 +162,8 @@ def post_worker_init(worker: Any) -> None:
     if plugin is not None:
         # At the start the first worker's warning is enough for all of them.
         level = logging.DEBUG if 1 < worker.age <= worker.cfg.workers else logging.WARNING
-        prepare = plugin.authenticator.prepare
-        Thread(target=prepare, args=(level,), name="keys", daemon=True).start()
+        prefetch = plugin.authenticator.user_keys.prefetch
+        Thread(target=prefetch, args=(level,), name="keys", daemon=True).start()
 
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's names

@@ -20,7 +20,7 @@ from litellm_plugin.accounts.users import Users
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.cache.counters import Counters, in_redis
 from litellm_plugin.cache.sealed import Seal
-from litellm_plugin.clients.backstage import Catalog, Permissions, key_set
+from litellm_plugin.clients.backstage import Catalog, Notifications, Permissions, key_set
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.clients.litellm_version import KnownVersion
@@ -82,6 +82,7 @@ class Plugin:
     opencode: OpencodeKeys
     readiness: Readiness
     rate_limits: RateLimits
+    notifications: Notifications
     store: Store | None  # None: nothing is on that needs it
     sync: Sync | None  # None: accounts do not follow their roles
     visits: Visits | None  # as sync
@@ -151,7 +152,10 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     tokens = PluginTokens(plugin_keys, service.plugin_id)
     fetch = partial(key_set, backstage)
     verifier = Authenticator(settings, fetch, plugin_keys)
-    catalog = Catalog(backstage, settings.discovery, _catalog_token(settings, tokens))
+    catalog = Catalog(backstage, settings.discovery, _service_token(settings, tokens, "catalog"))
+    notifications = Notifications(
+        backstage, settings.discovery, _service_token(settings, tokens, "notifications")
+    )
     permissions = Permissions(backstage, settings.discovery)
     litellm_probe = _litellm(settings, probe=True)
     litellm = _litellm(settings, KnownVersion(litellm_probe.version))
@@ -194,6 +198,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),
         readiness=_readiness(settings, verifier, litellm_probe, cache),
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
+        notifications=notifications,
         store=store,
         sync=sync,
         visits=visits,
@@ -244,9 +249,9 @@ def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:
     return upstream(settings, "Backstage", where, at_once, probe=probe)
 
 
-def _catalog_token(settings: Settings, tokens: PluginTokens) -> Callable[[], str]:
+def _service_token(settings: Settings, tokens: PluginTokens, audience: str) -> Callable[[], str]:
     static = settings.service.backstage_token
-    return partial(tokens.issue, "catalog") if static is None else lambda: static
+    return partial(tokens.issue, audience) if static is None else lambda: static
 
 
 def _litellm(

@@ -46,9 +46,28 @@ USER_FIELDS = (
 )
 
 
-def user_info(user_id: str, info: Json, team_ids: list[str], *, can_view_audit: bool) -> Json:
-    """Return ``GET /user/info``; fields that are null in LiteLLM's row are absent."""
+def user_info(
+    user_id: str,
+    info: Json,
+    team_ids: list[str],
+    *,
+    can_view_audit: bool,
+    soft_share: float | None = None,
+) -> Json:
+    """Return ``GET /user/info``; fields that are null in LiteLLM's row are absent.
+
+    Args:
+        user_id: LiteLLM id.
+        info: LiteLLM's row.
+        team_ids: The ids of the user's teams.
+        can_view_audit: Whether the user is in the audit group.
+        soft_share: The share of the budget, from 0 to 1, that is returned as ``soft_limit`` where
+            the row has none, as LiteLLM's rows do; None returns none.
+    """
     fields = present(**picked(info, USER_FIELDS))
+    budget = amount(fields.get("max_budget"))
+    if soft_share is not None and budget > 0:
+        fields.setdefault("soft_limit", round(soft_share * budget, 6))
     if not isinstance(fields.get("models", []), list):
         fields["models"] = []
     return {"user_id": user_id, **fields, "teams": team_ids, "can_view_audit": can_view_audit}
@@ -131,7 +150,7 @@ def without_budget(answer: Json) -> Json:
 
     Amounts of its members are left out too. A team without any amount is returned unchanged.
     """
-    spend = _amount(answer.get("spend"))
+    spend = amount(answer.get("spend"))
     given = {
         name: value
         for name, value in answer.items()
@@ -145,7 +164,7 @@ def without_budget(answer: Json) -> Json:
         ratio = 0.0
     else:
         # A budget of 0 counts as spent.
-        ratio = min(max(spend / _amount(budget), 0), 1) if _amount(budget) > 0 else 1.0
+        ratio = min(max(spend / amount(budget), 0), 1) if amount(budget) > 0 else 1.0
     return {
         **shown,
         "spend": 0,
@@ -175,7 +194,7 @@ def _tells_dollars(name: str) -> bool:
     )
 
 
-def _amount(value: Any) -> float:
+def amount(value: Any) -> float:
     """Return an amount, which LiteLLM may send as text; 0 for anything else."""
     if isinstance(value, bool):
         return 0.0

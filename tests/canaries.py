@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from werkzeug.test import TestResponse
@@ -115,7 +116,7 @@ class Watch:
             if enabled(self, record.levelno):
                 handle(self, record)
 
-        def making(error: PluginError, message: str, **fields: object) -> None:
+        def making(error: PluginError, message: str, **fields: Any) -> None:
             made(error, message, **fields)
             watch.look(f"error {type(error).__name__}", f"{error}\n{error!r}")
 

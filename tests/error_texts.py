@@ -45,8 +45,8 @@ def _subclasses(kind: type) -> Iterator[type]:
 def _texts(tree: ast.AST, names: set[str], known: dict[str, Any]) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
-            case ast.Call(func=ast.Name(id=name), args=[text, *_]) if name in names:
-                yield from _words(text, known)
+            case ast.Call(func=ast.Name(id=name)) if name in names:
+                yield from _of_call(node, known)
             case ast.ClassDef(name=name, body=body) if name in names:
                 yield from _of_class(body, known)
 
@@ -55,11 +55,22 @@ def _of_class(body: list[ast.stmt], known: dict[str, Any]) -> Iterator[str]:
     """Yield the default of ``message``, and the text that the class gives to its base."""
     for node in ast.walk(ast.Module(body, [])):
         match node:
-            case ast.Call(func=ast.Attribute(attr="__init__"), args=[text, *_]):
-                yield from _words(text, known)
+            case ast.Call(func=ast.Attribute(attr="__init__"), args=[_, *_]):
+                yield from _of_call(node, known)
             case ast.FunctionDef(name="__init__", args=arguments):
                 for default in arguments.defaults:
                     yield from _words(default, known)
+
+
+def _of_call(call: ast.Call, known: dict[str, Any]) -> Iterator[str]:
+    """Yield the text of an error, with its advice if that is written out."""
+    advice = ""
+    for word in call.keywords:
+        match word:
+            case ast.keyword(arg="advice", value=ast.Constant(value=str(words))):
+                advice = f"; {words}"
+    for text in call.args[:1]:
+        yield from (words + advice for words in _words(text, known))
 
 
 def _words(node: ast.expr, known: dict[str, Any]) -> Iterator[str]:

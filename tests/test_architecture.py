@@ -17,7 +17,7 @@ LAYERS = (
     ("factory", "__init__"),
     ("routes",),
     ("plugin",),
-    ("keys", "teams", "audit_log"),
+    ("keys", "teams", "audit_log", "notifications"),
     ("accounts", "usage", "access"),
     ("models", "rate_limits"),
     ("identity",),

@@ -80,8 +80,8 @@ class ReservedId(Conflict):
 
     def __init__(self) -> None:
         super().__init__(
-            "This LiteLLM user id is reserved: it is nobody's account; ask your administrator for"
-            " another",
+            "This LiteLLM user id is reserved: it is nobody's account",
+            advice="ask your administrator for another",
             hint="It is that of LiteLLM's own administrator, or one of"
             " litellm.service.reservedUserIds. A person needs another name in the catalog, or"
             " litellm.userIdDomain has to be set; a service has to name another user_id.",

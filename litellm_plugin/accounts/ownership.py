@@ -27,23 +27,21 @@ _RECORD = ("backstage_entity", "backstage_email")  # of the metadata that provis
 
 MAX_LOGGED = 10_000  # accounts
 
-SHARED = "This LiteLLM account may be somebody else's; ask an administrator of LiteLLM whose it is"
+SHARED = "This LiteLLM account may belong to another person"
 SHARED_HINT = (
-    "Several people of the catalog come to the same LiteLLM id, and it is not known whose it is."
-    " An administrator of LiteLLM can tell: the entity ref of the person belongs into the"
-    ' metadata of the LiteLLM user, as "backstage_entity".'
+    "The account was made for another person, or several people in the catalog have its id. To"
+    ' name the owner, an administrator of LiteLLM sets "backstage_entity" in the metadata of the'
+    " LiteLLM user to the owner's entity ref."
 )
-TAKEN = (
-    "Your e-mail address belongs to a LiteLLM account that can't be used for you; ask an"
-    " administrator of LiteLLM"
-)
+TAKEN = "The LiteLLM account with your e-mail address can't be used for you"
 
 
 class IdentityRefused(Conflict):
     """An account may be another person's than the caller's."""
 
     def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message, hint=hint, provisioning=True)
+        advice = "ask an administrator of LiteLLM"
+        super().__init__(message, advice=advice, hint=hint, provisioning=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +82,8 @@ def _taken(owner: Owner, ids: list[str], why: str) -> IdentityRefused:
         owner.ref,
         why,
     )
-    hint = f"{why} An administrator of LiteLLM can create the user {owner.own_id} for you."
-    return IdentityRefused(TAKEN, hint)
+    help_ = f"An administrator of LiteLLM can create the user {owner.own_id} without that address."
+    return IdentityRefused(TAKEN, f"{why} {help_}")
 
 
 class AccountOwners:
@@ -146,7 +144,7 @@ class AccountOwners:
             shared = any(person.ref != owner.ref for person in people)
         if shared:
             refs = ", ".join(sorted(person.ref for person in people))
-            self._warn(owner, owner.own_id, f"its id is that of {refs}")
+            self._warn(owner, owner.own_id, f"in the catalog its id belongs to {refs}")
             raise IdentityRefused(SHARED, SHARED_HINT)
 
     def by_email(self, owner: Owner, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -161,11 +159,11 @@ class AccountOwners:
         ids = [str(row.get("user_id")) for row in rows]
         people = self._directory.with_email(owner.email() or "")
         if [person.ref for person in people] != [owner.ref]:
-            raise _taken(owner, ids, "The catalog does not have it for one person alone.")
+            raise _taken(owner, ids, "The catalog does not show that only you have that address.")
         if len(rows) > 1:
-            raise _taken(owner, ids, "Several LiteLLM accounts have it.")
+            raise _taken(owner, ids, "Several LiteLLM accounts have that address.")
         if any(person.ref != owner.ref for person in self._directory.of_id(ids[0])):
-            raise _taken(owner, ids, "The id of that account is that of somebody else.")
+            raise _taken(owner, ids, "Its id is the LiteLLM id of another person in the catalog.")
         return ids[0]
 
     def accept(self, owner: Owner, account: Account) -> Account:
@@ -175,7 +173,7 @@ class AccountOwners:
             IdentityRefused: The account was created for another person.
         """
         if made_for(account) not in {None, owner.ref}:
-            raise _taken(owner, [account.user_id], "That account was made for another.")
+            raise _taken(owner, [account.user_id], "It was made for another person.")
         return account
 
     def _warn(self, owner: Owner, user_id: str, doubt: str) -> None:
@@ -187,7 +185,7 @@ class AccountOwners:
             self._logged.clear()
         self._logged.add(name)
         log.warning(
-            "the LiteLLM account %r is not certain to be that of %s%s: %s",
+            "the LiteLLM account %r may belong to another person than %s%s: %s",
             user_id,
             owner.ref,
             " (bridge)" if owner.login else "",
@@ -268,11 +266,11 @@ def _other_email(
     known = [recorded] if recorded else [account.info.get("user_email")] if certain else []
     known = [email for email in known if isinstance(email, str) and (certain or "@" in email)]
     if not known:
-        return "it does not tell for which e-mail it was made" if certain else None
+        return "it has no e-mail address" if certain else None
     own = [name for name in mine() if certain or "@" in name]
     if not own or any(same_email(name, email) for name in own for email in known):
         return None
-    return "it was made for another e-mail"
+    return "it was made for another e-mail address"
 
 
 def _record(account: Account) -> Mapping[str, Any]:

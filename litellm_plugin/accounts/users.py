@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import LLM_API, Settings
 from litellm_plugin.errors import Forbidden, NotFound, PluginError, UpstreamError
 from litellm_plugin.observability import journal, metrics
+from litellm_plugin.observability.request_id import with_context
 from litellm_plugin.redaction import redact
 from litellm_plugin.shapes import present
 from litellm_plugin.usage.periods import Reports
@@ -40,6 +42,8 @@ SERVICE_CREATES_NOBODY = (
 
 # TTL in seconds of a look-up from e-mail to LiteLLM id; the account is checked on each use.
 BY_EMAIL = 300.0
+
+KEYS_AHEAD = 32  # reads of keys under way at once while their account is read
 
 TEAMS = "teams"  # cache tag of entries that depend on any team
 
@@ -77,11 +81,13 @@ class _Asking:
         reader: The caller's name; part of the cache key, so that callers share no entries.
         fresh: Use no cached answer, because a write depends on the account.
         stale: As for ``Cache.read``.
+        keys_too: Whether to read the user's keys at the same time, if the account is not cached.
     """
 
     reader: str
     fresh: bool = False
     stale: Callable[[float], None] | None = None
+    keys_too: bool = False
 
 
 class Visits(Protocol):
@@ -114,7 +120,7 @@ class ProvisioningFailed(PluginError):
 
     def body(self, method: str, url: str) -> dict[str, Any]:
         """Return ``error``, ``hint`` and ``provisioning``."""
-        text = redact(self.cause.message)[:MAX_HINT] or "unknown error"
+        text = redact(self.cause.text)[:MAX_HINT] or "unknown error"
         hint = f"LiteLLM upstream {self.cause.answered or 'error'}: {text}"
         return {**super().body(method, url), "hint": hint, "provisioning": True}
 
@@ -141,6 +147,8 @@ class Users:
         self._settings = settings
         self._provisioning = settings.provisioning
         self._now = now
+        # Its threads start with the first use, so a worker forked before has its own.
+        self._keys_ahead = ThreadPoolExecutor(KEYS_AHEAD, thread_name_prefix="keys")
 
     def find(self, caller: Caller, *, fresh: bool = False) -> Account | None:
         """Return the caller's account, or None; creates no user.
@@ -167,13 +175,21 @@ class Users:
         """Return an account by LiteLLM id, read fresh, or None; creates no user."""
         return self._look_up(user_id, _Asking(reader, fresh=True))
 
-    def account(self, caller: Caller, *, fresh: bool = False, for_service: bool = False) -> Account:
+    def account(
+        self,
+        caller: Caller,
+        *,
+        fresh: bool = False,
+        for_service: bool = False,
+        keys_too: bool = False,
+    ) -> Account:
         """Return the caller's account, created on the first visit.
 
         Args:
             caller: The owner.
             fresh: As for :meth:`find`.
             for_service: Whether to create the user that a service names, too.
+            keys_too: Whether :meth:`keys` is called next: both are read at the same time.
 
         Raises:
             IdentityRefused: The account may be another person's.
@@ -184,8 +200,11 @@ class Users:
         user_id = caller.litellm_id
         if not user_id:
             raise self._not_found("No user identity could be resolved from the request.")
-        asking = _Asking(caller.name, fresh=fresh, stale=caller.note_stale)
-        owner, before = owner_of(caller), self._cache.stamps(user_tag(user_id))
+        owner = owner_of(caller)
+        # Without a cache, keys() would have to read again.
+        keys_too = keys_too and owner is not None and self._cache.seconds > 0
+        asking = _Asking(caller.name, fresh, caller.note_stale, keys_too)
+        before = self._cache.stamps(user_tag(user_id))
         account = self._look_up(user_id, asking)
         if account is not None:
             return self._visited(owner, self._owners.confirmed(owner, account))
@@ -279,10 +298,20 @@ class Users:
         Raises:
             ReservedId: LiteLLM returns an account with a reserved id.
         """
+
+        def load() -> Account | None:
+            if asking.keys_too:
+                # This read only fills the cache. Once the account is confirmed, keys() takes the
+                # result from there, or joins this read, or asks again where it has failed.
+                self._keys_ahead.submit(
+                    with_context(partial(self._keys, user_id, user_id)), asking.reader
+                )
+            return _slim(self._litellm.account(user_id))
+
         account: Account | None = self._cache.read(
             ("account", asking.reader, user_id),
             (user_tag(user_id), TEAMS),
-            lambda: _slim(self._litellm.account(user_id)),
+            load,
             fresh=asking.fresh,
             seconds=self._cache.account_seconds,
             weight=lambda account: 1 + len(account.team_ids) if account else 1,
@@ -308,12 +337,22 @@ class Users:
             fresh: As for :meth:`find`.
             stale: As for ``Cache.read``.
         """
+        return self._keys(account.user_id, account.asked, reader, fresh=fresh, stale=stale)
+
+    def _keys(
+        self,
+        user_id: str,
+        asked: str,
+        reader: str,
+        *,
+        fresh: bool = False,
+        stale: Callable[[float], None] | None = None,
+    ) -> list[Json]:
         return self._cache.read(
-            ("keys", reader, account.user_id),
-            (keys_tag(account.asked), TEAMS),
+            ("keys", reader, user_id),
+            (keys_tag(asked), TEAMS),
             lambda: [
-                shapes.picked(row, shapes.KEY_FIELDS)
-                for row in self._litellm.keys_of(account.user_id)
+                shapes.picked(row, shapes.KEY_FIELDS) for row in self._litellm.keys_of(user_id)
             ],
             fresh=fresh,
             seconds=self._cache.account_seconds,

@@ -1,1 +1,1 @@
-"""What is remembered for a few seconds, and how a write makes it forgotten."""
+"""The read-through cache and its invalidation; locks, and counters of rate limits."""

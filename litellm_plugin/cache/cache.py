@@ -91,7 +91,7 @@ class Cache:
         Concurrent reads of the same key share one call of ``load``.
 
         Args:
-            key: What is read, and for whom; the first part is the label in the metrics.
+            key: What is read, and for which caller; the first part is the label in the metrics.
             tags: What the value depends on, by which :meth:`invalidate` invalidates it.
             load: Reads from the upstream.
             seconds: TTL of this entry, if another one than the cache's.
@@ -112,7 +112,7 @@ class Cache:
             return kept
         led = False
 
-        def ask() -> T:
+        def lead() -> T:
             nonlocal led
             led = True
             metrics.cache_read(kind, "miss")
@@ -125,7 +125,7 @@ class Cache:
 
         try:
             # A read that begins after a write has other stamps, and joins no earlier read.
-            value = self._flights.share((name, seen, fresh), ask)
+            value = self._flights.share((name, seen, fresh), lead)
         except UpstreamError as exc:
             if entry is None or stale is None or not exc.down:
                 raise

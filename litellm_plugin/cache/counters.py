@@ -33,7 +33,8 @@ class Counters:
         self, shared: Storage | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self._shared = FixedWindowRateLimiter(shared) if shared is not None else None
-        self._own: FixedWindowRateLimiter | None = None  # made after the fork: it has a thread
+        # Made by the first request, as it starts a thread, which must be after the fork.
+        self._own: FixedWindowRateLimiter | None = None
         self._breaker = CircuitBreaker("Redis", "each worker counts rate limits alone", failures=1)
         self._clock = clock
         self._lock = threading.Lock()

@@ -117,9 +117,9 @@ class RedisTier:
         Raises:
             TierUnavailableError: Redis does not answer; so do the methods below.
         """
-        with self._asking():
-            *noted, sealed = self._read([*self._notes(tags), self._name("entry", name)])
-            return sealed, self._agreed(tags, here, noted)
+        with self._guarded():
+            *found, sealed = self._read([*self._stamp_names(tags), self._name("entry", name)])
+            return sealed, self._agreed(tags, here, found)
 
     def open(self, name: str, sealed: bytes, seen: Seen) -> Entry | None:
         """Return the entry that was sealed; None where it is not valid for these stamps."""
@@ -133,21 +133,21 @@ class RedisTier:
         stored = self._name("entry", name)
         data = self._seal.close(stored, entry)
         if data is not None:
-            with self._asking():
+            with self._guarded():
                 self._redis.set(stored, data, px=max(round(entry.seconds * 1000), 1))
 
     def stamps(self, tags: tuple[str, ...]) -> Stamps:
         """Return the present stamps of ``tags``."""
         here = self._here.of(tags)
-        with self._asking():
-            return self._agreed(tags, here, self._read(self._notes(tags)) if tags else [])
+        with self._guarded():
+            return self._agreed(tags, here, self._read(self._stamp_names(tags)) if tags else [])
 
     def invalidate(self, tags: tuple[str, ...]) -> None:
         """Give each tag a new stamp, after it got one in this host's memory.
 
         The circuit breaker does not prevent it, as other hosts may be able to reach Redis.
         """
-        with self._asking(insist=True):
+        with self._guarded(insist=True):
             self._renew(tags, tags)
 
     @contextmanager
@@ -159,28 +159,28 @@ class RedisTier:
         """
         lock = Lock(self._redis, self._name("lock", name), timeout=LOCK_SECONDS, sleep=POLL)
         held: bool | None = None
-        with suppress(TierUnavailableError), self._asking():
+        with suppress(TierUnavailableError), self._guarded():
             held = lock.acquire(blocking_timeout=max(patience, 0))
         try:
             yield held
         finally:
             if held:
                 # It may have expired, or Redis be down; then it is released in LOCK_SECONDS.
-                with suppress(LockError, TierUnavailableError), self._asking():
+                with suppress(LockError, TierUnavailableError), self._guarded():
                     lock.release()
 
     # -- stamps ----------------------------------------------------------------
 
-    def _notes(self, tags: Sequence[str]) -> list[str]:
+    def _stamp_names(self, tags: Sequence[str]) -> list[str]:
         """Return the names of the tags' stamps, then of the stamps that Redis received."""
         return [*(self._name("stamp", tag) for tag in tags), *map(self._received, tags)]
 
     def _received(self, tag: str) -> str:
-        return self._name(f"told:{self._here.id}", tag)
+        return self._name(f"received:{self._here.id}", tag)
 
-    def _agreed(self, tags: Sequence[str], here: Stamps, noted: Sequence[bytes | None]) -> Stamps:
-        """Return the stamps in ``noted``, renewed where Redis missed a write."""
-        present, received = noted[: len(tags)], noted[len(tags) :]
+    def _agreed(self, tags: Sequence[str], here: Stamps, found: Sequence[bytes | None]) -> Stamps:
+        """Return the present stamps of tags, renewed where Redis missed a write."""
+        present, received = found[: len(tags)], found[len(tags) :]
         behind = [
             tag
             for tag, ours, theirs in zip(tags, here, received, strict=True)
@@ -213,7 +213,7 @@ class RedisTier:
         return cast("list[bytes | None]", self._redis.mget(names))
 
     @contextmanager
-    def _asking(self, *, insist: bool = False) -> Iterator[None]:
+    def _guarded(self, *, insist: bool = False) -> Iterator[None]:
         """Raise TierUnavailableError for failures in the block, and while the breaker is open."""
         if not insist and not self._breaker.admits():
             raise TierUnavailableError("Redis did not answer a moment ago")

@@ -36,7 +36,7 @@ class SingleFlight:
         attributes of the leader's.
 
         Args:
-            key: What is asked for.
+            key: Identifies the call.
             call: Makes the call.
             repeat: Whether a follower makes the call again where the leader ran out of time or
                 was killed; False for a write, which may have been acted on.

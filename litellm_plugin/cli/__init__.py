@@ -1,7 +1,7 @@
 """The ``litellm-plugin`` command: a module for each subcommand.
 
-They read the service's configuration and use its clients. All but ``sandbox`` and
-``sync`` only read.
+They read the service's configuration and use its clients. All but ``sandbox``, and jobs that
+apply changes, only read.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import click
 from litellm_plugin import __version__
 from litellm_plugin.cli.config import config
 from litellm_plugin.cli.doctor import doctor
+from litellm_plugin.cli.notify import notify
 from litellm_plugin.cli.sandbox import sandbox
 from litellm_plugin.cli.sync import sync
 from litellm_plugin.cli.token import token
@@ -33,5 +34,5 @@ def main(*, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (config, doctor, token, whoami, sync, sandbox):
+for command in (config, doctor, token, whoami, notify, sync, sandbox):
     main.add_command(command)

@@ -75,7 +75,7 @@ def schema() -> None:
 
 
 def _faults_at_start(settings: Settings) -> list[str]:
-    """Return the faults that end the service's start although every key is valid."""
+    """Return the faults that make the start fail although every key is valid."""
     problems = []
     try:
         PluginKeys.existing(settings)
@@ -86,15 +86,6 @@ def _faults_at_start(settings: Settings) -> list[str]:
     except ConfigError as exc:
         problems += exc.problems
     return problems
-
-
-def _lines(reading: Reading) -> list[Line]:
-    # A key that an entry of a list leaves out has no default.
-    return [
-        _line(key, reading.tree)
-        for key in reading.keys
-        if key.value is not None or not any(isinstance(part, int) for part in key.path)
-    ]
 
 
 def _line(key: Key, tree: Tree) -> Line:
@@ -122,18 +113,20 @@ def _masked(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 
-def _variables() -> list[str]:
-    return sorted(
-        name for name, text in os.environ.items() if name.startswith("APP_CONFIG_") and text
-    )
-
-
 def _as_json(paths: Sequence[Path], reading: Reading, problems: Sequence[str]) -> dict[str, Any]:
+    variables = [
+        name for name, text in os.environ.items() if name.startswith("APP_CONFIG_") and text
+    ]
     return {
         "ok": not problems,
         "files": [str(path.absolute()) for path in paths],
-        "variables": _variables(),
-        "settings": _lines(reading),
+        "variables": sorted(variables),
+        "settings": [
+            _line(key, reading.tree)
+            for key in reading.keys
+            # A key that an entry of a list leaves out has no default.
+            if key.value is not None or not any(isinstance(part, int) for part in key.path)
+        ],
         "problems": problems,
         "warnings": reading.warnings,
         "unread": [

@@ -18,6 +18,7 @@ from litellm_plugin.cli.checks import (
     Status,
     backstage,
     litellm,
+    notifications,
     references,
     run,
     surroundings,
@@ -41,7 +42,7 @@ from litellm_plugin.plugin import check_installed
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"  # where systemd's LoadCredential puts files
 
-CHECKS: tuple[Check[World], ...] = (
+CHECKS: tuple[Check, ...] = (
     Check("configuration", "Configuration", surroundings.configuration),
     Check("litellm", "LiteLLM answers", litellm.answers),
     Check("litellm-version", "LiteLLM's version", litellm.version, needs=("litellm", "master-key")),
@@ -51,12 +52,7 @@ CHECKS: tuple[Check[World], ...] = (
     Check("user-keys", "Keys of user tokens", backstage.user_keys, needs=("backstage",)),
     Check("other-keys", "Keys of other issuers", backstage.other_keys),
     Check("plugin-key", "Our plugin key", backstage.plugin_key),
-    Check(
-        "finds-us",
-        "Backstage finds us",
-        backstage.finds_us,
-        needs=("backstage", "plugin-key"),
-    ),
+    Check("finds-us", "Backstage finds us", backstage.finds_us, needs=("backstage", "plugin-key")),
     Check(
         "catalog-token",
         "Our token: catalog",
@@ -75,6 +71,7 @@ CHECKS: tuple[Check[World], ...] = (
     Check("models", "Models", references.models, needs=("master-key",)),
     Check("group-sync", "Group sync", references.sync, needs=("master-key",)),
     Check("objects", "Vector stores, MCP", references.objects, needs=("master-key",)),
+    Check("notifications", "Notifications", notifications.notifications, needs=("catalog-token",)),
     Check("shared-cache", "Shared cache", surroundings.shared_cache),
     Check("clocks", "Clocks", surroundings.clocks, after=("litellm", "backstage")),
     Check("ingress", "Through the ingress", surroundings.ingress, after=("plugin-key",)),
@@ -164,11 +161,7 @@ def _end_faulty(problems: Sequence[str], remedy: str, *, as_json: bool) -> NoRet
         check.id: Result(Status.SKIPPED, "The configuration is faulty", because=("configuration",))
         for check in CHECKS
     }
-    results["configuration"] = Result(
-        Status.FAILED,
-        "\n".join(problems),
-        remedy,
-    )
+    results["configuration"] = Result(Status.FAILED, "\n".join(problems), remedy)
     if as_json:
         print_json(_as_json(results))
     else:

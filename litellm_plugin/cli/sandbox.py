@@ -28,7 +28,7 @@ from litellm_plugin.sandbox.people import BOB
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Loopback address.")
 @click.option(
     "--port",
     type=int,
@@ -61,7 +61,7 @@ def sandbox(
             sys.stdout.flush()
             threading.Event().wait()
     except KeyboardInterrupt:
-        click.echo("\nThe sandbox is gone.", err=as_json)
+        click.echo("\nThe sandbox has ended.", err=as_json)
     except (SandboxRefusedError, ConfigError, KeyStoreError) as exc:
         problems = "\n  ".join(str(exc).splitlines())
         click.echo(f"The sandbox does not start:\n  {problems}", err=True)

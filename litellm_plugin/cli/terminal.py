@@ -29,7 +29,7 @@ from litellm_plugin.redaction import redact
 
 FAILED, FAULTY = 1, 2  # exit statuses: something failed; the configuration is faulty
 
-MASK = "********"  # the same for each secret, so that it does not tell the length
+MASK = "********"  # the same for each secret, so that the length is not shown
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 

@@ -189,7 +189,7 @@ def _refuse(settings: Settings, reading: Reading, exc: PluginError, notes: Seque
     about, inside = reading, cause is not None and cause.in_obo
     if inside:
         about = _unverified(settings, reading.claims["obo"])
-    refusal, remedy = _refusal(settings, about, exc, cause)
+    refusal, remedy = _fault(settings, about, cause) if cause else _refusal(settings, about, exc)
     if inside:
         refusal = f"About the user's token inside (obo): {refusal}"
     if reading.no_token is not None:
@@ -219,7 +219,7 @@ def _read_bridge(plugin: Plugin, text: str, reading: Reading, keys: str) -> None
     except PluginError as exc:
         cause = exc.__cause__
         reading.refusal = (
-            _reason(cause, reading)
+            _fault(plugin.settings, reading, cause)[0]
             if isinstance(cause, TokenError)
             else _sentence(exc.fields.get("hint", exc.message))
         )
@@ -245,66 +245,60 @@ def _who(principal: Principal) -> str:
 # -- why a token is refused -----------------------------------------------------------
 
 
-def _refusal(
-    settings: Settings, reading: Reading, exc: PluginError, cause: TokenError | None
-) -> tuple[str, str]:
-    """Return why a token is refused, and a remedy.
-
-    Args:
-        settings: The service's settings.
-        reading: The token, or the user token inside a plugin token, if that is refused.
-        exc: The refusal.
-        cause: The fault of the token itself, if that is the reason.
-    """
+def _refusal(settings: Settings, reading: Reading, exc: PluginError) -> tuple[str, str]:
+    """Return why a token is refused without a fault of its own, and a remedy."""
     plugin_id, typ = settings.service.plugin_id, reading.header.get("typ")
+    if exc.status == 403:
+        remedy = (
+            f"Give its entry in backend.auth.externalAccess an accessRestriction for {plugin_id}."
+        )
+    elif typ == LIMITED_TYP:
+        remedy = "Use the user's token itself; limited ones count inside plugin tokens only."
+    elif typ in (USER_TYP, PLUGIN_TYP):
+        remedy = "Get a new one from Backstage."
+    else:
+        remedy = (
+            "It is neither a user's nor a plugin's token, and none of the "
+            f"{len(settings.external_access)} entries of backend.auth.externalAccess accepts it."
+        )
+    return _sentence(redact(exc.message)), remedy
+
+
+def _fault(settings: Settings, reading: Reading, cause: TokenError) -> tuple[str, str]:
+    """Return the fault of a token, and a remedy."""
+    now, claims, keys = time.time(), reading.claims, reading.keys
+    other_key = (
+        "It is of another Backstage, or its key was replaced: sign in again, or correct "
+        "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints."
+    )
     match cause:
-        case None if exc.status == 403:
-            entry = "Give its entry in backend.auth.externalAccess"
-            remedy = f"{entry} an accessRestriction for {plugin_id}."
-        case None if typ == LIMITED_TYP:
-            remedy = "Use the user's token itself; limited ones count inside plugin tokens only."
-        case None if typ in (USER_TYP, PLUGIN_TYP):
-            remedy = "Get a new one from Backstage."
-        case None:
-            number = len(settings.external_access)
-            remedy = (
-                "It is neither a user's nor a plugin's token, and none of the "
-                f"{number} entries of backend.auth.externalAccess accepts it."
-            )
         case OtherAudience():
-            named = ", ".join(sorted(audiences(reading.claims))) or "(none)"
+            plugin_id, named = settings.service.plugin_id, ", ".join(sorted(audiences(claims)))
             return (
-                f"It is for the plugin {named}, and this service is {plugin_id}.",
+                f"It is for the plugin {named or '(none)'}, and this service is {plugin_id}.",
                 f"The caller needs a token for {plugin_id}; or correct litellm.service.pluginId.",
             )
         case Expired():
-            remedy = "Get a new one; Backstage's live an hour. If it is new, compare the clocks."
-        case NotYetValid():
-            remedy = "Compare the clocks of this host and the issuer."
-        case NoKeysError():
-            remedy = "Check that this host can reach the key set (litellm-plugin doctor)."
-        case _:
-            remedy = (
-                "It is of another Backstage, or its key was replaced: sign in again, or correct "
-                "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints."
+            return (
+                f"It expired {_ago(now - claims['exp'])} ago.",
+                "Get a new one; Backstage's live an hour. If it is new, compare the clocks.",
             )
-    return _sentence(redact(exc.message)) if cause is None else _reason(cause, reading), remedy
-
-
-def _reason(cause: TokenError, reading: Reading) -> str:
-    now, claims, keys = time.time(), reading.claims, reading.keys
-    match cause:
-        case Expired():
-            return f"It expired {_ago(now - claims['exp'])} ago."
         case NotYetValid():
-            return f"It becomes valid in {_ago(claims['nbf'] - now)}."
+            return (
+                f"It becomes valid in {_ago(claims['nbf'] - now)}.",
+                "Compare the clocks of this host and the issuer.",
+            )
         case NoKeysError():
-            return f"The keys that verify it can't be read: {keys}."
+            return (
+                f"The keys that verify it can't be read: {keys}.",
+                "Check that this host can reach the key set (litellm-plugin doctor).",
+            )
         case UnknownKey():
-            return f"It is signed by a key that {keys} does not publish."
+            return f"It is signed by a key that {keys} does not publish.", other_key
         case BadSignature():
-            return f"Its signature is not that of the key that {keys} publishes under its kid."
-    return _sentence(str(cause))
+            same = f"the key that {keys} publishes under its kid"
+            return f"Its signature is not that of {same}.", other_key
+    return _sentence(str(cause)), other_key
 
 
 def _sentence(text: str) -> str:

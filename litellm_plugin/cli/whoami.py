@@ -29,7 +29,6 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import BackstageUnavailable, Conflict, PluginError
 from litellm_plugin.identity.principal import UserPrincipal
 from litellm_plugin.plugin import Plugin
-from litellm_plugin.redaction import redact
 
 # Fields of a LiteLLM user that limit spending and calls.
 _LIMITS = ("max_budget", "budget_duration", "budget_reset_at", "models", "tpm_limit", "rpm_limit")
@@ -98,7 +97,7 @@ def _found(plugin: Plugin, settings: Settings, ref: str) -> dict[str, Any]:
             meant = close(ref.removeprefix(short), known)
             found["errors"].append(f"{ref} is not in the catalog{meant}.")
     except PluginError as exc:
-        found["errors"].append(f"The catalog failed: {_for_operators(exc)}")
+        found["errors"].append(f"The catalog failed: {exc}; run litellm-plugin doctor")
         found["audit"] = found["team_admin"] = None  # not known
     try:
         not_reserved(user_id, settings)
@@ -108,19 +107,13 @@ def _found(plugin: Plugin, settings: Settings, ref: str) -> dict[str, Any]:
         if account is None and entity is not None:
             found["first_visit"] = _first_visit(plugin, caller)
     except Conflict as exc:
-        found["refused"] = f"{redact(exc.message)}. {exc.fields.get('hint', '')}"
+        found["refused"] = f"{exc}. {exc.fields.get('hint', '')}"
     except PluginError as exc:
         if not isinstance(exc, BackstageUnavailable):
-            found["errors"].append(f"LiteLLM failed: {_for_operators(exc)}")
+            found["errors"].append(f"LiteLLM failed: {exc}; run litellm-plugin doctor")
         elif not found["errors"]:
-            found["errors"].append(f"The catalog failed: {_for_operators(exc)}")
+            found["errors"].append(f"The catalog failed: {exc}; run litellm-plugin doctor")
     return found
-
-
-def _for_operators(exc: PluginError) -> str:
-    # The errors of routes send their readers to the person who reads this.
-    text = redact(exc.message).removesuffix("; ask your administrator").rstrip(" -")
-    return f"{text}; run litellm-plugin doctor"
 
 
 def _by_litellm(account: Account) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""The ways out: LiteLLM and Backstage over HTTP."""
+"""HTTP clients of LiteLLM and Backstage."""

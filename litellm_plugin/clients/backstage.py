@@ -1,6 +1,6 @@
-"""Backstage's catalog and permission APIs, and public key sets.
+"""Backstage's catalog, permission and notifications APIs, and public key sets.
 
-All fail closed: where there is no proper answer they raise
+All fail closed: without a valid answer they raise
 :class:`~litellm_plugin.errors.BackstageUnavailable`, and nothing is allowed.
 """
 
@@ -100,7 +100,8 @@ class Catalog:
         data = _decoded(answer)
         if not isinstance(data, dict) or not isinstance(data.get("kind"), str):
             raise BackstageUnavailable(
-                "The Backstage catalog answered with no entity; ask your administrator"
+                "The Backstage catalog's answer is not an entity",
+                advice="ask your administrator",
             )
         return _entity(data)
 
@@ -132,7 +133,8 @@ class Catalog:
             items = data.get("items") if isinstance(data, dict) else None
             if not isinstance(items, list):
                 raise BackstageUnavailable(
-                    "The Backstage catalog answered with no entities; ask your administrator"
+                    "The Backstage catalog's answer is not a list of entities",
+                    advice="ask your administrator",
                 )
             yield from items
             page = data.get("pageInfo")
@@ -170,7 +172,8 @@ class Catalog:
         ]
         if len(found) != len(rows):
             raise BackstageUnavailable(
-                "The Backstage catalog answered with no list of users; ask your administrator"
+                "The Backstage catalog's answer is not a list of users",
+                advice="ask your administrator",
             )
         return found
 
@@ -221,13 +224,12 @@ class Permissions:
         self._url = discovery.base_url("permission") + "/authorize"
 
     def allowed(self, name: str, action: str, token: str) -> bool:
-        """Tell whether the user whom ``token`` names has a permission.
+        """Tell whether the token's user has a permission.
 
         Args:
             name: Such as ``litellm.key.create``.
             action: Its ``action`` attribute: create, read, update or delete.
-            token: A user token, or a plugin token on behalf of the user. Backstage
-                refuses services here.
+            token: A user token, or a plugin token on behalf of a user. Backstage refuses others.
 
         Raises:
             BackstageUnavailable: The API did not answer with a decision.
@@ -246,7 +248,8 @@ class Permissions:
             # A missing API is answered with an empty body.
             if not answer.body:
                 raise BackstageUnavailable(
-                    "Backstage has no permission API here (404); ask your administrator",
+                    "Backstage has no permission API here (404)",
+                    advice="ask your administrator",
                     answered=404,
                 )
             log.warning(
@@ -254,14 +257,53 @@ class Permissions:
                 redact(answer.text)[:MAX_LOGGED],
             )
             raise BackstageUnavailable(
-                "Backstage does not know this sign-in any more; reload the page", answered=404
+                "Backstage does not know this sign-in any more",
+                advice="reload the page",
+                answered=404,
             )
         match _decoded(answer):
             case {"items": [{"id": str(answered), "result": "ALLOW" | "DENY" as result}]}:
                 if answered == id_:
                     return bool(result == "ALLOW")
         raise BackstageUnavailable(
-            "The Backstage permission API gave no decision; ask your administrator"
+            "The Backstage permission API's answer is not a decision",
+            advice="ask your administrator",
+        )
+
+
+class Notifications:
+    """The notifications API, which shows notices to people and may pass them on by e-mail.
+
+    Args:
+        upstream: Backstage.
+        discovery: Has the API's URL.
+        token: Returns the bearer token of this service.
+    """
+
+    def __init__(self, upstream: Upstream, discovery: Discovery, token: Callable[[], str]) -> None:
+        self._upstream = upstream
+        self._url = discovery.base_url("notifications") + "/notifications"
+        self._token = token
+
+    def send(self, ref: str, payload: Mapping[str, str]) -> None:
+        """Send a notification to one person.
+
+        https://backstage.io/docs/notifications/usage
+
+        Args:
+            ref: Full entity ref of a user.
+            payload: ``title`` and, if wanted, ``description``, ``link``, ``severity``, ``topic``
+                and ``scope``. A notification replaces the person's older one of that scope.
+
+        Raises:
+            BackstageUnavailable: The API did not take it.
+        """
+        _ask(
+            self._upstream,
+            "POST",
+            self._url,
+            headers={"Authorization": f"Bearer {self._token()}"},
+            body={"recipients": {"type": "entity", "entityRef": ref}, "payload": payload},
         )
 
 
@@ -272,7 +314,7 @@ def key_set(upstream: Upstream, url: str) -> Any:
         BackstageUnavailable: There is none, or no answer.
     """
     if url.startswith(("http+srv://", "https+srv://")):
-        # A target in discovery.endpoints that only Backstage can resolve.
+        # Only Backstage resolves such a target of discovery.endpoints.
         raise BackstageUnavailable(
             "a DNS service record is not resolved; give the plugin an external target, too"
         )
@@ -304,17 +346,17 @@ def _ask(
     if not answer.ok and answer.status != expected:
         text = redact(answer.text)[:MAX_LOGGED]
         refused = headers is not None and answer.status in {401, 403}
-        advice = TOKEN_ADVICE if refused else ""
-        log.warning("%s %s answered %d: %s%s", method, url, answer.status, text, advice)
+        hint = TOKEN_ADVICE if refused else ""
+        log.warning("%s %s answered %d: %s%s", method, url, answer.status, text, hint)
+        advice = "ask your administrator"
         if refused:
-            what = f"does not accept this service's token ({answer.status}); ask"
+            what = f"does not accept this service's token ({answer.status})"
         elif answer.status < 500:
-            what = f"answers {answer.status} where an API is expected; ask"
+            what = f"answers {answer.status} where an API is expected"
         else:
-            what = f"failed ({answer.status}); try again in a minute, or ask"
-        raise BackstageUnavailable(
-            f"{upstream.name} {what} your administrator", answered=answer.status
-        )
+            what = f"failed ({answer.status})"
+            advice = "try again in a minute, or ask your administrator"
+        raise BackstageUnavailable(f"{upstream.name} {what}", advice=advice, answered=answer.status)
     return answer
 
 
@@ -323,7 +365,7 @@ def _decoded(answer: Answer) -> Any:
         return answer.json()
     except ValueError as exc:
         raise BackstageUnavailable(
-            "Backstage's answer is not valid JSON; ask your administrator"
+            "Backstage's answer is not valid JSON", advice="ask your administrator"
         ) from exc
 
 

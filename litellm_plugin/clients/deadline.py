@@ -1,7 +1,7 @@
 """The deadline of the request that is being served, which all its calls share.
 
-It is a context variable, so that it follows the request's work into other threads. Work in the
-background has no deadline.
+It is a context variable, so that threads which work for the request can inherit it. Work without
+a request has no deadline.
 """
 
 from __future__ import annotations

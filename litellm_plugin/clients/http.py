@@ -1,4 +1,4 @@
-"""The only way out: one pooled ``requests`` session per upstream.
+"""Calls of upstreams over HTTP: one pooled ``requests`` session for each upstream.
 
 ``requests`` sends. Added here is what it does not have: one deadline for a whole call, reads
 that are retried, a circuit breaker for each host, answers of a bounded size, and pooled
@@ -43,13 +43,13 @@ from litellm_plugin.redaction import redact
 log = logging.getLogger(__name__)
 
 POOL_SIZE = 64  # connections to one host that are kept
-# Discovery may put the plugin's id, which a token names, into the host; else there are a few.
+# Discovery may put a plugin id into the host name, and clients can invent plugin ids in tokens.
 MOST_HOSTS = 64
-UNLIMITED = 1 << 20  # calls at the same time
-PATIENCE = 2.0  # seconds to wait until fewer than ``at_once`` calls are under way
+UNLIMITED = 1 << 20  # calls under way at once
+PATIENCE = 2.0  # seconds to wait while ``at_once`` calls are under way
 READ_ATTEMPTS = 4
 FIRST_PAUSE = 0.05  # seconds before the second attempt; doubled for each further one
-NOBODY_THERE = frozenset({502, 503, 504})  # statuses of a host that is down, or of its proxy
+UNAVAILABLE = frozenset({502, 503, 504})  # from a host that is down, or its reverse proxy
 MAX_BODY_BYTES = 64 * 1024 * 1024
 # Uvicorn and Node close a connection that was idle for 5 seconds. A POST that is sent meanwhile
 # can't be repeated, so older ones are not used.
@@ -64,13 +64,13 @@ _BROKEN = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 
 
 class NoAnswerError(Exception):
-    """The upstream could not be reached, was silent, or broke off.
+    """The upstream could not be reached, did not answer in time, or broke the connection off.
 
     Attributes:
-        sent: Whether the upstream may have got the request, and acted on it.
+        sent: Whether the upstream may have received the request, and acted on it.
         retryable: Whether another attempt may succeed: a connection was refused, or broke.
         down: Whether the circuit breaker counts it as a failure of the upstream.
-        advice: What the operator may look at, and the cause; empty where there is none.
+        advice: What the operator should check, and the cause, for the log; may be empty.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class NoAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an upstream answered.
+    """The answer of an upstream.
 
     Attributes:
         status: HTTP status.
@@ -129,12 +129,12 @@ class Answer:
 
 
 class Upstream:
-    """One service that is asked over HTTP. Safe to share between threads.
+    """A service that is called over HTTP. Safe to share between threads.
 
     Args:
         name: For messages, such as ``LiteLLM``.
         setting: The setting that has its address, for the operator's log.
-        at_once: How many threads may be asking at the same time; None: any number.
+        at_once: How many calls may be under way at once; None: any number.
         timeouts: Limits of each call, in seconds, within the deadline of the request that
             is served. Names are resolved by the system, which has limits of its own.
         attempts: How often a GET is tried.
@@ -189,7 +189,7 @@ class Upstream:
         params: Mapping[str, str] | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
-        again: Container[int] = NOBODY_THERE,
+        again: Container[int] = UNAVAILABLE,
         logs_failure: bool = True,
     ) -> Answer:
         """Send a request, and read the whole answer.
@@ -198,7 +198,7 @@ class Upstream:
             method: HTTP method. Only a GET is retried: anything else may have been acted on.
             url: Absolute URL, its path percent-encoded.
             params: Query; a space becomes ``%20``, because LiteLLM takes ``+`` literally.
-            body: Sent as JSON unless None.
+            body: Sent as JSON unless None; bytes are sent as they are.
             headers: Request headers, the credentials among them.
             again: The statuses after which a GET is retried.
             logs_failure: Whether a warning is logged where there is no answer.
@@ -219,7 +219,7 @@ class Upstream:
                 breaker.failed()
             raise
         if breaker is not None:
-            (breaker.failed if answer.status in NOBODY_THERE else breaker.succeeded)()
+            (breaker.failed if answer.status in UNAVAILABLE else breaker.succeeded)()
         return answer
 
     def _breaker(self, url: str) -> CircuitBreaker:
@@ -243,8 +243,8 @@ class Upstream:
         body: Any,
         headers: Mapping[str, str],
     ) -> requests.PreparedRequest:
-        # Session.prepare_request() merges settings that there are none of, and PreparedRequest
-        # .prepare() parses the same addresses again and again: both take longer than sending.
+        # Session.prepare_request() merges settings of the session, which has none, and
+        # PreparedRequest.prepare() parses each URL again: both take longer than sending.
         request = requests.PreparedRequest()
         try:
             request.prepare_method(method)
@@ -252,7 +252,8 @@ class Upstream:
             if params:
                 request.url += f"?{urlencode(params, quote_via=quote, safe='')}"
             request.prepare_headers({**_HEADERS, **request_id.headers(), **headers})
-            request.prepare_body(None, None, json=body)
+            content = body if isinstance(body, bytes) else None
+            request.prepare_body(content, None, json=None if content else body)
             if "Authorization" not in headers:  # netrc and a password in the URL would replace it
                 request.prepare_auth(get_netrc_auth(url) if self._trust_environment else None, url)
         except _FAILURES as exc:
@@ -280,9 +281,9 @@ class Upstream:
             self._open()
         patience = min(PATIENCE, deadline.left())
         if patience <= 0:
-            raise NoAnswerError(f"There was no time left to ask {self.name}", sent=False)
+            raise NoAnswerError(f"There was no time left to call {self.name}", sent=False)
         if not self._places.acquire(timeout=patience):
-            raise NoAnswerError(f"{self.name} is asked too much at once", sent=False)
+            raise NoAnswerError(f"Too many calls to {self.name} are under way", sent=False)
         began, status = time.perf_counter(), None
         limits = self._timeouts
         budget = min(limits.total, deadline.left())
@@ -300,7 +301,7 @@ class Upstream:
             status = answer.status
             return answer
         except _FAILURES as exc:
-            # A request that came with little time left says nothing about the upstream.
+            # A time-out of a call that had little time left says nothing about the upstream.
             fair = not _is_late(exc) or budget >= limits.total / 2
             raise self._no_answer(exc, sent=call.sent, fair=fair) from exc
         finally:
@@ -312,7 +313,7 @@ class Upstream:
         timeout = (call.within(call.connect), call.within(call.read))
         with self._session.send(request, timeout=timeout, allow_redirects=False) as response:
             if response.status_code < 200:
-                # The real answer is still to come, and must not become the next call's.
+                # The real answer is still to come; the next call would read it as its own.
                 raise NoAnswerError(f"{self.name} broke off", sent=True)
             content = bytearray()
             for chunk in response.iter_content(64 * 1024):
@@ -367,7 +368,7 @@ class _Session(requests.Session):
 
 @dataclass(slots=True)
 class _Call:
-    """Limits and progress of the call that this thread makes, for its connection.
+    """Limits and progress of this thread's call, which its connection reads and sets.
 
     Attributes:
         deadline: End of the whole call, on the monotonic clock.
@@ -383,7 +384,7 @@ class _Call:
     connect: float
     read: float
     reuse: bool = True
-    sent: bool = True  # for all we know, until a connection of ours is to be used
+    sent: bool = True  # assumed until a connection below is used, which sets it
     reused: bool = False
     answered: bool = False
 
@@ -397,10 +398,10 @@ _call: ContextVar[_Call] = ContextVar("call")
 
 
 class _TimedReader(io.RawIOBase):
-    """A socket's reading side that stops at the deadline of the whole call.
+    """The reading side of a socket; it stops at the deadline of the whole call.
 
-    A socket's own time-out limits each silence, so an upstream that sends a byte now and then,
-    in its headers too, could hold a thread for ever.
+    A socket's own time-out limits each read, so an upstream that sends a byte now and then could
+    hold a thread for ever, even within its headers.
 
     Attributes:
         ended: Whether the other side has closed the connection.
@@ -486,6 +487,6 @@ class _Adapter(HTTPAdapter):
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         pool.ConnectionCls = _TIMED.get(pool.ConnectionCls, pool.ConnectionCls)
-        # Those to a SOCKS proxy are none of ours, and do not tell whether they have sent anything.
+        # urllib3's connection to a SOCKS proxy does not record whether it has sent anything.
         _call.get().sent = not issubclass(pool.ConnectionCls, _HTTPConnection)
         return pool

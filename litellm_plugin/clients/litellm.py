@@ -1,4 +1,4 @@
-"""LiteLLM's management API, asked with the master key.
+"""LiteLLM's management API, called with the master key.
 
 Paths and shapes as observed on LiteLLM 1.106; its own documentation is at
 https://docs.litellm.ai/docs/proxy/virtual_keys. Every method may raise
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from litellm_plugin.clients.error_texts import sentence
-from litellm_plugin.clients.http import NOBODY_THERE, Answer, NoAnswerError, Upstream
+from litellm_plugin.clients.http import UNAVAILABLE, Answer, NoAnswerError, Upstream
 from litellm_plugin.clients.litellm_version import KnownVersion
 from litellm_plugin.errors import UpstreamError, UsageUnavailable
 from litellm_plugin.observability.request_id import with_context
@@ -27,18 +27,18 @@ log = logging.getLogger(__name__)
 Json = dict[str, Any]
 
 ANY_FAULT = range(500, 600)
-ADMIN_ID = "default_user_id"  # whom LiteLLM takes the holder of the master key for
+ADMIN_ID = "default_user_id"  # the user id that LiteLLM gives to calls with the master key
 
 PAGE_SIZE = 1000  # rows; LiteLLM's own limit
 MAX_PAGES = 100
-MAX_KEYS = 1000  # that an aggregated answer may name; LiteLLM's own limit
+MAX_KEYS = 1000  # named in an aggregated answer; LiteLLM's own limit
 PART_SIZE = 100  # users, keys or teams of one page; LiteLLM's own limit
-MAX_KEY_PAGES = 5  # of one user; from there on one /user/info costs LiteLLM less
-WITHOUT_V2 = 300.0  # seconds until a LiteLLM without /v2/user/info is asked for it again
+MAX_KEY_PAGES = 5  # of one user; for more pages, one /user/info costs LiteLLM less
+WITHOUT_V2 = 300.0  # seconds until /v2/user/info is tried again where LiteLLM lacks it
 MAX_TEXT = 10_000  # characters of an error's text
-SIDE_BY_SIDE = 8  # calls under way at once for one process's fan-outs
+SIDE_BY_SIDE = 8  # calls under way at once, in one process, for lists of teams and pages
 
-LOOK_FIRST = "It may have done what was asked all the same: look before you try again."
+LOOK_FIRST = "LiteLLM may have done it all the same: look before you try again."
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -69,11 +69,11 @@ class LiteLLM:
     """A client of one LiteLLM proxy.
 
     Args:
-        upstream: The way out.
+        upstream: Sends the requests.
         base_url: The proxy's address, without a trailing slash.
-        master_key: The proxy admin's key; it goes nowhere but into the header.
-        version: LiteLLM's version, so that one that is too old is not asked for a user's usage;
-            None: the version is not looked at.
+        master_key: The proxy admin's key; it is sent in the Authorization header only.
+        version: LiteLLM's version, by which the usage of a user is refused where LiteLLM is too
+            old to select one user; None: not checked.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class LiteLLM:
         self._headers = {"Authorization": f"Bearer {master_key}", "Accept": "application/json"}
         # Its threads start with the first use, so a worker forked before has its own.
         self._workers = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="litellm")
-        self._v2_from = 0.0  # time.monotonic() from which /v2/user/info is asked for
+        self._v2_from = 0.0  # time.monotonic() from which /v2/user/info is tried
 
     # -- the proxy itself ----------------------------------------------------
 
     def works(self) -> bool:
-        """Tell whether LiteLLM is up, and has its database; asked without the master key."""
+        """Tell whether LiteLLM is up and has its database; sent without the master key."""
         try:
             answer = self._upstream.request("GET", f"{self._base_url}/health/readiness")
             status = answer.json()
@@ -108,12 +108,12 @@ class LiteLLM:
         return answer.status < 500 and database != "Not connected"
 
     def version(self, *, document: bool = False) -> str | None:
-        """Return LiteLLM's version, such as ``1.106.2``; None where it does not tell.
+        """Return LiteLLM's version, such as ``1.106.2``; None where LiteLLM does not name it.
 
         Args:
-            document: Whether to look into its OpenAPI document too, which has megabytes.
+            document: Whether to read its OpenAPI document too, which has megabytes.
         """
-        # Newer versions tell it in the details only, those before 1.106 in the plain readiness.
+        # Newer versions have it in the details only, those before 1.106 in the plain readiness.
         paths = ["/health/readiness/details", "/health/readiness"]
         if document:
             paths.append("/openapi.json")
@@ -131,7 +131,7 @@ class LiteLLM:
         return None
 
     def license(self) -> Json | None:
-        """Return what licence the proxy has; None where LiteLLM does not tell.
+        """Return the proxy's licence; None where LiteLLM has no such route.
 
         ``{has_license, license_type, expiration_date, …}``; ``license_type`` is ``community``
         without one.
@@ -144,15 +144,15 @@ class LiteLLM:
             raise
 
     def own_key(self) -> Json | None:
-        """Return what LiteLLM knows of the key that asks; None for the master key itself.
+        """Return LiteLLM's row of the configured key; None if it is the master key itself.
 
         Raises:
-            UpstreamError: ``answered`` 401 means that the key is not accepted.
+            UpstreamError: ``answered`` is 401 where the key is not accepted.
         """
         try:
             data = _object(self._get("/key/info"))
         except UpstreamError as exc:
-            if exc.answered == 404:  # it is in the proxy's settings, not in its database
+            if exc.answered == 404:  # the master key is in the proxy's settings, not its database
                 return None
             raise
         return _object(data.get("info"))
@@ -194,7 +194,7 @@ class LiteLLM:
         return [account for account in found if account is not None]
 
     def whole_account(self, user_id: str) -> Account | None:
-        """Look a user up as :meth:`account` does, by ``/user/info``, LiteLLM's dearest read.
+        """Look a user up by ``/user/info``, LiteLLM's slowest read; else as :meth:`account`.
 
         ``info`` has the user's ``keys`` and ``organization_memberships``, too.
         """
@@ -220,7 +220,7 @@ class LiteLLM:
         data = _object(self._get("/user/list", query))
         if data.get("total_pages", 1) not in {0, 1}:
             raise UpstreamError(
-                "LiteLLM has too many users of such an e-mail; ask your administrator"
+                "LiteLLM has too many users of such an e-mail", advice="ask your administrator"
             )
         return _listed(data, "users")
 
@@ -261,13 +261,28 @@ class LiteLLM:
         )
         return _part(data, "keys"), _page_count(data)
 
+    def team_rows(self, page: int = 1) -> tuple[list[Json], int]:
+        """Return a page of all teams, as :meth:`users` does; with members, without keys."""
+        data = self._get(
+            "/v2/team/list",
+            {
+                "page": str(page),
+                "page_size": str(PART_SIZE),
+                "sort_by": "created_at",
+                "sort_order": "asc",
+            },
+        )
+        return _part(data, "teams"), _page_count(data)
+
     def delete_user(self, user_id: str) -> None:
         """Delete a user with their keys and memberships."""
         self._post("/user/delete", {"user_ids": [user_id]})
 
     def create_user(self, user: Json) -> None:
-        """Create a user; ``auto_create_key`` must be false, or LiteLLM makes a key too."""
-        self._post("/user/new", user, unfinished="If it made the user, the next visit finds it.")
+        """Create a user; ``auto_create_key`` must be false, or LiteLLM creates a key too."""
+        self._post(
+            "/user/new", user, unfinished="If LiteLLM created the user, the next visit finds it."
+        )
 
     def update_user(self, user: Json) -> None:
         """Change a user. An unknown ``user_id`` is created by this, too."""
@@ -279,7 +294,7 @@ class LiteLLM:
         """List all virtual keys of a user, secrets masked, the oldest first.
 
         Args:
-            user_id: LiteLLM id as LiteLLM has it, :attr:`Account.user_id`; "" would be everybody.
+            user_id: :attr:`Account.user_id`; for "" LiteLLM would list the keys of all users.
         """
         query = {
             "user_id": user_id,
@@ -298,15 +313,15 @@ class LiteLLM:
         return _part(self._get("/user/info", {"user_id": user_id}), "keys")
 
     def generate_key(self, key: Json) -> Json:
-        """Make a virtual key; the answer's ``key`` is the secret, told this once."""
+        """Create a virtual key; ``key`` in the answer is the secret, in no later answer."""
         return _object(self._post("/key/generate", key, unfinished=""), unfinished="")
 
     def newest_keys(self, user_id: str | None, alias: str | None) -> list[Json]:
-        """List the newest keys of a user, or of that name, secrets masked: 100 at most."""
+        """List the newest keys of a user, with an alias or both; 100 at most, secrets masked."""
         query = {"return_full_object": "true", "size": "100", "page": "1"}
         named = {"user_id": user_id, "key_alias": alias}
         query |= {name: value for name, value in named.items() if value}
-        # Versions that know no order have the newest last, or anywhere.
+        # Versions that can't sort list the newest last, or in any order.
         query |= {"sort_by": "created_at", "sort_order": "desc"}
         return _listed(self._get("/key/list", query), "keys")
 
@@ -353,12 +368,12 @@ class LiteLLM:
         """Return ``/team/info`` as it is: ``{team_id, team_info, …}``, or a bare team row.
 
         Raises:
-            UpstreamError: ``answered`` 404 means that there is no such team.
+            UpstreamError: ``answered`` is 404 where there is no such team.
         """
         return self._get("/team/info", {"team_id": team_id}, again=ANY_FAULT)
 
     def teams(self, team_ids: Sequence[str]) -> list[tuple[str, Any]]:
-        """Return each team's id and ``/team/info``; those that can't be had are left out."""
+        """Return each team's id and ``/team/info``; teams that can't be read are left out."""
 
         def read(team_id: str) -> tuple[str, Any] | None:
             try:
@@ -370,9 +385,9 @@ class LiteLLM:
         return [team for team in self._side_by_side(read, team_ids) if team is not None]
 
     def teams_of(self, user_id: str) -> list[Json]:
-        """List those of a user's teams whose rows tell all that ``/team/info`` tells.
+        """List those of a user's teams whose rows are as complete as ``/team/info``.
 
-        None of them where LiteLLM does not have ``/v2/team/list``, or has no such user there.
+        The list is empty where LiteLLM has no ``/v2/team/list``, or no such user.
         """
         query = {"user_id": user_id, "page_size": str(PART_SIZE)}
         try:
@@ -400,7 +415,7 @@ class LiteLLM:
         self._post("/team/delete", {"team_ids": [team_id]})
 
     def add_member(self, team_id: str, user_id: str, max_budget: float | None) -> None:
-        """Add a user to a team, with a budget of their own in USD unless None."""
+        """Add a user to a team; ``max_budget`` is the user's own budget there, in USD."""
         body: Json = {"team_id": team_id, "member": {"user_id": user_id, "role": "user"}}
         if max_budget is not None:
             body["max_budget_in_team"] = max_budget
@@ -440,7 +455,7 @@ class LiteLLM:
 
         Raises:
             UsageUnavailable: There are more than :data:`MAX_PAGES` pages, or LiteLLM is too old
-                to tell one user's.
+                to select one user.
         """
         query = {"start_date": start, "end_date": end}
         if user_id is not None:
@@ -450,19 +465,19 @@ class LiteLLM:
         return self._activity("/user/daily/activity", query)
 
     def team_activity(self, team_id: str, start: str, end: str) -> list[Any]:
-        """Return a team's daily activity, complete, as :meth:`user_activity` does.
+        """Return the daily activity of a team, in pages as :meth:`user_activity`.
 
         Raises:
-            UsageUnavailable: There are too many pages, or LiteLLM can't be asked about the team.
+            UsageUnavailable: There are too many pages, or the id has a comma.
         """
         if "," in team_id:
-            # LiteLLM would take it for several teams, and tell about each.
+            # LiteLLM would return the usage of several teams.
             raise UsageUnavailable("LiteLLM can't tell the usage of a team with a comma in its id")
         query = {"start_date": start, "end_date": end, "team_ids": team_id}
         return self._activity("/team/daily/activity", query)
 
     def audit_log(self, query: Mapping[str, str]) -> Any:
-        """Return a page of the audit log, as LiteLLM has it."""
+        """Return a page of the audit log, unchanged."""
         return self._get("/audit", query)
 
     def _activity(self, path: str, query: Mapping[str, str]) -> list[Any]:
@@ -502,9 +517,9 @@ class LiteLLM:
             except UpstreamError as exc:
                 if exc.answered != 404 and "not found" not in exc.message.lower():
                     raise
-                # Of the first page this means no usage, of another one that the rest is missing.
+                # For the first page this means no usage; here the rest of the usage is missing.
                 raise UsageUnavailable(
-                    f"LiteLLM told page 1 of {pages} of the usage, and not page {number}:"
+                    f"LiteLLM returned page 1 of {pages} of the usage, but not page {number}:"
                     f" {exc.message.rstrip('.')}. Try again."
                 ) from exc
 
@@ -518,14 +533,14 @@ class LiteLLM:
         pages = self._side_by_side(lambda n: self._get(path, {**query, "page": str(n)}), numbers)
         return [row for page in (first, *pages) for row in _part(page, name)]
 
-    # -- the way out ---------------------------------------------------------
+    # -- requests ------------------------------------------------------------
 
     def _get(
         self,
         path: str,
         query: Mapping[str, str] | None = None,
         *,
-        again: Container[int] = NOBODY_THERE,
+        again: Container[int] = UNAVAILABLE,
     ) -> Any:
         try:
             answer = self._upstream.request(
@@ -536,7 +551,7 @@ class LiteLLM:
         return self._decoded(answer)
 
     def _post(self, path: str, body: Json, *, unfinished: str = LOOK_FIRST) -> Any:
-        """Write; ``unfinished`` is for the user where LiteLLM may have acted without an answer."""
+        """Send a write; ``unfinished`` is added to an error after which LiteLLM may have acted."""
         try:
             answer = self._upstream.request(
                 "POST", self._base_url + path, body=body, headers=self._headers
@@ -547,12 +562,12 @@ class LiteLLM:
         try:
             return self._decoded(answer)
         except UpstreamError as exc:
-            # Only LiteLLM's own 404 allows another way to write; a reverse proxy's forbids one.
-            exc.no_such_route = exc.no_such_route and _says(answer)
-            # 2xx without sense, or the word of a proxy that has heard no more than we have.
-            # LiteLLM's own errors are about what it has not done.
-            unsaid = answer.status in {502, 503} and not _says(answer)
-            if answer.ok or answer.status == 504 or unsaid:
+            own = _is_own_error(answer)
+            # After a reverse proxy's 404, no other route may be tried.
+            exc.no_such_route = exc.no_such_route and own
+            # LiteLLM may have acted where its answer can't be read, or a reverse proxy got none.
+            # It has not acted where it returns an error of its own.
+            if answer.ok or answer.status == 504 or (answer.status in {502, 503} and not own):
                 raise exc.unfinished_with(unfinished) from exc
             raise
 
@@ -566,7 +581,7 @@ class LiteLLM:
             data = answer.json()
         except ValueError as exc:
             raise UpstreamError(
-                "LiteLLM's answer is not valid JSON; ask your administrator"
+                "LiteLLM's answer is not valid JSON", advice="ask your administrator"
             ) from exc
         if isinstance(data, dict) and isinstance(data.get("error"), dict):
             raise upstream_error(answer)
@@ -579,10 +594,10 @@ class LiteLLM:
 
 
 def upstream_error(answer: Answer) -> UpstreamError:
-    """Read any of LiteLLM's error bodies.
+    """Return the error of an answer with an error, whichever shape its body has.
 
-    The message is the sentence in it. Where there is none it is the status, with the
-    text of a body that is no JSON, such as a reverse proxy's.
+    The message is the sentence in the body, else the status, with the text of a body that is not
+    JSON, such as a reverse proxy's.
     """
     said = f"LiteLLM API error: {answer.status} {answer.reason}"
     try:
@@ -605,8 +620,8 @@ def upstream_error(answer: Answer) -> UpstreamError:
     )
 
 
-def _says(answer: Answer) -> bool:
-    """Tell whether an error's body is LiteLLM's own, and not of what stands in front of it."""
+def _is_own_error(answer: Answer) -> bool:
+    """Tell whether an error's body is LiteLLM's own, and not a reverse proxy's."""
     try:
         body = answer.json()
     except ValueError:
@@ -615,7 +630,7 @@ def _says(answer: Answer) -> bool:
 
 
 def _keys_cut(data: Any) -> bool:
-    # The aggregated answer names so many keys at most, and says how many there are.
+    # The aggregated answer has the greatest number of keys in it, and the number of all keys.
     metadata = data.get("metadata") if isinstance(data, dict) else None
     if not isinstance(metadata, dict):
         return False
@@ -627,12 +642,14 @@ def _account(asked: str, data: Any) -> Account | None:
     """Read a user's row, or ``/user/info``: ``{user_info, keys, teams}``.
 
     Returns:
-        None where LiteLLM does not know the user: several versions say so with a
-        ``user_info`` without ``user_id``, whatever else is there: spend, keys and teams of
-        an id without a user.
+        None where LiteLLM has no such user. Several versions then answer with a ``user_info``
+        without ``user_id``, beside spend, keys and teams of the id.
     """
     if not isinstance(data, dict):
-        raise UpstreamError("LiteLLM's answer about the user is no object; ask your administrator")
+        raise UpstreamError(
+            "LiteLLM's answer about the user is not an object",
+            advice="ask your administrator",
+        )
     own = data.get("user_info", data)
     user_id = own.get("user_id") if isinstance(own, dict) else None
     if not isinstance(user_id, str) or not user_id:
@@ -648,9 +665,9 @@ def _account(asked: str, data: Any) -> Account | None:
 
 
 def _is_whole(team: Json) -> bool:
-    """Tell whether a team's row tells all that ``/team/info`` tells.
+    """Tell whether a row of ``/v2/team/list`` is as complete as ``/team/info``.
 
-    Of a team's object permissions ``/v2/team/list`` tells their id alone.
+    Of object permissions it has the id alone.
     """
     return isinstance(team.get("team_id"), str) and (
         team.get("object_permission") is not None
@@ -664,10 +681,12 @@ def _page_count(page: Any) -> int:
 
 
 def _part(page: Any, name: str) -> list[Json]:
-    """Return the rows of one page; a page without them is no empty one."""
+    """Return the rows of one page; a page without a list is an error, and not an empty page."""
     rows = page.get(name) if isinstance(page, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UpstreamError(f"LiteLLM's answer has no list of {name}; ask your administrator")
+        raise UpstreamError(
+            f"LiteLLM's answer has no list of {name}", advice="ask your administrator"
+        )
     return rows
 
 
@@ -682,6 +701,7 @@ def _object(data: Any, *, unfinished: str = LOOK_FIRST) -> Json:
     """Return the object that a write was answered with."""
     if not isinstance(data, dict):
         raise UpstreamError(
-            "LiteLLM's answer is no object; ask your administrator"
+            "LiteLLM's answer is not an object",
+            advice="ask your administrator",
         ).unfinished_with(unfinished)
     return data

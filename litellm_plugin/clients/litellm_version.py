@@ -1,4 +1,4 @@
-"""The version of the LiteLLM that answers, and the oldest one that is supported."""
+"""LiteLLM's version, and the oldest one that is supported."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from litellm_plugin.errors import UpstreamError, UsageUnavailable
 
 log = logging.getLogger(__name__)
 
-OLDEST = "1.81.14"  # older ones ignore the user_id of daily activity: all users' usage is in it
-KEPT = 300.0  # seconds until the version is asked for again
-UNKNOWN_KEPT = 60.0  # the same for an unknown one
+OLDEST = "1.81.14"  # older ones ignore the user_id of daily activity, and return all users' usage
+KEPT = 300.0  # TTL in seconds of a version
+UNKNOWN_KEPT = 60.0  # TTL in seconds where the version is unknown
 
 _NUMBERS = re.compile(r"v?(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
 
@@ -61,12 +61,12 @@ class KnownVersion:
         Raises:
             UsageUnavailable: LiteLLM is older than :data:`OLDEST`.
         """
-        if self._timer() >= self._until:  # requests that come together may all ask: it costs little
+        if self._timer() >= self._until:  # concurrent requests may all ask, which costs little
             self._refresh()
         version = self._version
         if version is not None and is_too_old(version):
             raise UsageUnavailable(
-                f"LiteLLM {version} can't tell one person's usage from everybody's. "
+                f"LiteLLM {version} would return the usage of all users instead of one user's. "
                 f"Update LiteLLM to {OLDEST} or newer."
             )
 
@@ -74,15 +74,15 @@ class KnownVersion:
         try:
             version = self._ask()
         except UpstreamError as exc:
-            log.debug("LiteLLM's version can't be asked for: %s", exc)
+            log.debug("LiteLLM's version can't be read: %s", exc)
             version = None
         if version is not None and is_too_old(version) is not None:
             self._version, kept = version, KEPT
         else:
             kept = UNKNOWN_KEPT
             log.warning(
-                "LiteLLM's version is unknown (%s) and taken for %s or newer, so that usage can be "
-                "read; litellm-plugin doctor looks closer",
+                "LiteLLM's version is unknown (%s). It is assumed to be %s or newer, so that usage "
+                "can be read; run litellm-plugin doctor to check it",
                 version or self._version or "not named",
                 OLDEST,
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from litellm_plugin.config.report import ConfigError, Report, deepest, dotted
+from litellm_plugin.config.report import ConfigError, KeyPath, Report, deepest, dotted
 from litellm_plugin.config.schema import (
     AppConfig,
     Key,
@@ -24,6 +24,9 @@ from litellm_plugin.config.settings import LiteLLM, Settings
 from litellm_plugin.config.sources import Tree, read_tree
 from litellm_plugin.config.values import is_service_record, kind
 
+# Texts that a report may quote. Others may be secrets, or URLs with a password.
+_QUOTABLE = re.compile(r"[A-Za-z0-9_ $./:,+-]{1,60}")
+_NO_BRACES = re.compile(r"\$([A-Z_][A-Z0-9_]+)\b")
 _ENTITY_REF = re.compile(r"[a-z][a-z0-9.-]*:[^\s/:A-Z]+/[^\s/A-Z]+")
 _DOMAIN = re.compile(r"[^\s@/]+")
 _BACKSTAGE_URL = ("litellm", "service", "backstageUrl")
@@ -38,9 +41,9 @@ class Reading:
         settings: None if there are problems.
         keys: Every key that this service reads, set or not.
         tree: The values, each with its origin.
-        problems: One line each, without values.
-        warnings: One line each, without values.
-        strays: Unknown keys below ``litellm``.
+        problems: One line each, without secrets.
+        warnings: One line each, without secrets.
+        strays: Unknown keys below ``litellm``, and misspelt keys of Backstage.
     """
 
     settings: Settings | None
@@ -76,11 +79,12 @@ def read_configuration(paths: Sequence[Path], environ: Mapping[str, str]) -> Rea
     keys = [item for item in found if isinstance(item, Key)]
     strays = [item for item in found if isinstance(item, Stray)]
     strays = [stray for stray in strays if stray.forbidden or _is_ours(stray, tree)]
-    config = _checked(tree, strays, report)
+    config = _checked(tree, keys, strays, report)
     if tree.at(*_BACKSTAGE_URL) is None and tree.at(*_BASE_URL) is None:
         report.missing(_BASE_URL, deepest(_BASE_URL, tree.left_out))
     for key in keys:
         _judge_left_out(key, tree, report)
+        _judge_variables(key, tree, report)
     for stray in strays:
         hint = f"; did you mean {stray.meant}?" if stray.meant else ""
         if stray.forbidden:
@@ -90,14 +94,16 @@ def read_configuration(paths: Sequence[Path], environ: Mapping[str, str]) -> Rea
     settings = config.settings() if config else None
     if config and settings:
         _judge_discovery(settings, report)
-        for path, text in _oddities(config, settings, tree):
+        for path, text in _warnings(config, settings, tree):
             report.warn((path,), text)
     return Reading(
         None if report.problems else settings, keys, tree, report.problems, report.warnings, strays
     )
 
 
-def _checked(tree: Tree, strays: Sequence[Stray], report: Report) -> AppConfig | None:
+def _checked(
+    tree: Tree, keys: Sequence[Key], strays: Sequence[Stray], report: Report
+) -> AppConfig | None:
     try:
         return model().validate_python({"litellm": {}, **tree.data})
     except ValidationError as exc:
@@ -109,26 +115,41 @@ def _checked(tree: Tree, strays: Sequence[Stray], report: Report) -> AppConfig |
         # Pydantic puts the form of a value that it has tried, such as <object>, into the path.
         path = tuple(part for part in error["loc"] if str(part)[:1] != "<") + at
         text = context.get("text", error["type"])
-        value = tree.at(*path) if at else error["input"]
+        value = tree.at(*path)
         if text == "missing" or (at == ("type",) and value is None):
             report.missing(path, deepest(path, tree.left_out) or misspelt.get(path))
         elif error["type"] == "fault":
             report.problem(path, text)
-        elif error["type"] != "unexpected_keyword_argument":  # that is one of strays
+        elif error["type"] != "unexpected_keyword_argument":  # else an unknown key
             wanted = "list of objects" if error["type"] == "tuple_type" else "object"
-            got = context.get("got") or (
-                "another string" if at and isinstance(value, str) else kind(value)
-            )
+            got = context.get("got")
+            if not got and "wanted" in context:
+                got = _shown(value, context.get("word"), path, keys, tree)
             origins = tree.origins_of(path)  # none of an object without members
             where = f" in {origins[-1]}" if origins else ""
-            report.problem(path, f"got {got}{where}, wanted {context.get('wanted', wanted)}")
+            wanted = context.get("wanted", wanted)
+            report.problem(path, f"got {got or kind(value)}{where}, wanted {wanted}")
     return None
 
 
-def _is_ours(stray: Stray, tree: Tree) -> bool:
-    """Tell whether an unknown key is this service's, or a key of Backstage's that is misspelt.
+def _shown(value: Any, word: str | None, path: KeyPath, keys: Sequence[Key], tree: Tree) -> str:
+    """Return a wrong value, or its wrong ``word``, in quotes; of a secret only the source."""
+    if word is None and (not isinstance(value, str) or not value):
+        return kind(value)
+    inside = (source for place, source in tree.filled.items() if place[: len(path)] == path)
+    if source := deepest(path, tree.filled) or next(inside, None):
+        return f"a string from {source}"
+    texts = value if isinstance(value, list) else [value]
+    schema = next((key.schema for key in keys if path[: len(key.path)] == key.path), None)
+    if schema is None or schema.get("writeOnly") or not all(map(_QUOTABLE.fullmatch, texts)):
+        return "a string (not shown)"
+    return f'"{word or value}"'
 
-    A ``permision`` that nobody notices would leave Backstage's permission policy unasked.
+
+def _is_ours(stray: Stray, tree: Tree) -> bool:
+    """Tell whether an unknown key is below ``litellm``, or a misspelt key of Backstage.
+
+    With a misspelt ``permission`` the service would not ask Backstage's permission policy.
     """
     if stray.path[0] == "litellm":
         return True
@@ -136,7 +157,7 @@ def _is_ours(stray: Stray, tree: Tree) -> bool:
 
 
 def _judge_left_out(key: Key, tree: Tree, report: Report) -> None:
-    """Report limits and entries of lists that are written but missing."""
+    """Report limits, and entries of lists, that are left out."""
     reason = deepest(key.path, tree.left_out)
     if key.value is None and key.schema.get("limits") and reason:
         report.missing(key.path, reason)
@@ -144,11 +165,22 @@ def _judge_left_out(key: Key, tree: Tree, report: Report) -> None:
     if lost and key.value == [] and key.schema.get("emptyIsAll"):
         report.problem(
             key.path,
-            f"got only entries that are left out in {tree.origins_of(key.path)[-1]}, "
-            "wanted one that is not, as an empty list means everything",
+            f"every entry is left out in {tree.origins_of(key.path)[-1]}; an empty list would "
+            "allow everything",
         )
     for reason in lost:
-        report.warn(key.path, f"an entry is left out, {reason}")
+        report.warn(key.path, f"an entry is left out: {reason}")
+
+
+def _judge_variables(key: Key, tree: Tree, report: Report) -> None:
+    """Warn about variables without braces, which Backstage does not replace."""
+    values = key.value if isinstance(key.value, list) else [key.value]
+    for index, value in enumerate(values):
+        found = _NO_BRACES.search(value) if isinstance(value, str) else None
+        if found and deepest((*key.path, index), tree.filled) is None:
+            name = "NAME" if key.schema.get("writeOnly") else found[1]
+            text = f"${name} is used as it is written; write ${{{name}}} for the variable's value"
+            report.warn(key.path, text)
 
 
 def _judge_discovery(settings: Settings, report: Report) -> None:
@@ -166,12 +198,12 @@ def _judge_discovery(settings: Settings, report: Report) -> None:
             )
 
 
-def _oddities(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tuple[str, str]]:
-    """Yield settings that may not work as meant: a key and the text of a warning."""
-    yield from _odd_groups(config.litellm)
+def _warnings(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tuple[str, str]]:
+    """Yield warnings about valid settings that may not work as intended: key and text."""
+    yield from _group_warnings(config.litellm)
     domain = config.litellm.user_id_domain
     if domain is not None and not _DOMAIN.fullmatch(domain):
-        text = "no domain such as example.com; user ids end with @ and this"
+        text = "not a domain such as example.com; LiteLLM user ids end with @ and this value"
         yield "litellm.userIdDomain", text
     if tree.at("litellm", "teamAdmin") is not None and not settings.team_management:
         yield "litellm.teamAdmin", "without effect; it needs a group, and permission.enabled"
@@ -182,7 +214,7 @@ def _oddities(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tup
         text = "not honoured; every request still needs credentials"
         yield "backend.auth.dangerouslyDisableDefaultAuthPolicy", text
     if settings.cors and not settings.cors.origins:
-        yield "backend.cors.origin", "missing; no other origin is let in"
+        yield "backend.cors.origin", "missing; no other origin is allowed"
     cache: Any = tree.at("backend", "cache") or {}
     if key := unsupported(cache):
         yield dotted(("backend", "cache", *key)), "not supported; memory takes its place"
@@ -190,7 +222,7 @@ def _oddities(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tup
         yield "backend.cache.connection", "of its options only url is used"
 
 
-def _odd_groups(litellm: LiteLLM) -> Iterator[tuple[str, str]]:
+def _group_warnings(litellm: LiteLLM) -> Iterator[tuple[str, str]]:
     groups = {
         "audit.group": litellm.audit.group,
         "teamAdmin.group": litellm.team_admin.group,
@@ -200,7 +232,7 @@ def _odd_groups(litellm: LiteLLM) -> Iterator[tuple[str, str]]:
         groups[f"provisioning.roles[{index}].group"] = role.group
     for key, group in groups.items():
         if group == "":
-            yield f"litellm.{key}", "missing; nobody has this role"
+            yield f"litellm.{key}", "missing; no user is a member"
         elif group and not _ENTITY_REF.fullmatch(group):
             text = "not written as group:namespace/name in lower case: it has no members"
             yield f"litellm.{key}", text

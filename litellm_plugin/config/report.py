@@ -32,7 +32,7 @@ class ConfigError(Exception):
     """The configuration is missing something or has errors.
 
     Attributes:
-        problems: One line each, with key, file and type, and without the value.
+        problems: One line each, with key, file and value, and without secrets.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ class Report:
         self._add(f"{source}: {text}")
 
     def warn(self, path: KeyPath, text: str) -> None:
-        """Add and log a warning about the key at ``path``; ``text`` must not quote the value."""
+        """Add and log a warning about the key at ``path``; ``text`` must not quote a secret."""
         line = redact(f"{dotted(path)}: {text}")
         _logger.warning("%s", line)
         self.warnings.append(line)
@@ -84,5 +84,5 @@ class Report:
         return list(self._lines)
 
     def _add(self, line: str) -> None:
-        # No line has a value in it. Redacted are secrets that were written as a key.
+        # Secrets are redacted in case that one is written as a key.
         self._lines[redact(line)] = None

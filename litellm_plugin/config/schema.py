@@ -103,7 +103,7 @@ class _OldKey(Section):
 
 def _first_signs(keys: tuple[StaticPluginKey, ...]) -> tuple[StaticPluginKey, ...]:
     if not keys:
-        raise v.fault("empty; the first key is to sign")
+        raise v.fault("empty; the first key signs")
     if keys[0].private_key_file is None:
         raise v.fault("missing", at=(0, "privateKeyFile"))
     return keys

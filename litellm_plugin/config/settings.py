@@ -37,6 +37,8 @@ SHARED_STORES = ("redis", "valkey")
 _OTHER_STORES = ("memory", "none", "memcache", "infinispan")  # of Backstage, past and present
 
 
+LONG_TARGET = 24  # characters of a webhook's path and query that may be a secret
+
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _RATE = re.compile(r"([1-9][0-9]{0,8}) ?(?:/|per) ?(second|minute|hour|day)")
 
@@ -633,23 +635,44 @@ class Offboarding(StrictSection):
 class Webhook(StrictSection):
     """``litellm.notifications.webhook``."""
 
-    url: v.UrlWithQuery = key("gets each notice as JSON, by POST")
-    secret: v.Header = key("signs the body by HMAC-SHA256", secret=True)
+    url: v.UrlWithQuery = key("gets each notice as JSON, by POST", secret=True)
+    secret: v.WebhookSecret = key("signs the notices, as Standard Webhooks does", secret=True)
+
+    def secrets(self) -> Iterator[str]:
+        """Yield the secrets, in each form in which they may appear in a text."""
+        yield self.secret
+        yield self.secret.removeprefix("whsec_")
+        yield self.url
+        # Some services know their clients by a long path or query. A short path, such as
+        # /litellm, is in many texts.
+        parts = urlsplit(self.url)
+        target = f"{parts.path}?{parts.query}".rstrip("?")
+        if len(target) >= LONG_TARGET:
+            yield target
 
 
 @dataclass(frozen=True, slots=True)
 class Notifications(StrictSection):
     """``litellm.notifications``: warnings before a budget or a key ends."""
 
-    enabled: v.Flag = key("used by litellm-plugin notify", False)
+    enabled: v.Flag = key("let litellm-plugin notify --apply send notices", False)
     budget_thresholds: Annotated[
         tuple[float, ...], v.Value(v.percentages, "list of numbers from 1 to 100", type="array")
-    ] = key("percent of a budget", (80.0, 100.0), default=[80, 100])
+    ] = key("percent of a budget at which a notice is sent", (80.0, 100.0), default=[80, 100])
     key_expiry: Annotated[
         tuple[float, ...], v.Value(v.spans, "list of durations like 7d", type="array")
-    ] = key("times before the end of a key", (604_800.0, 86_400.0), default=["7d", "1d"])
-    backstage: v.Flag = key("send notices to Backstage's notifications", True)
+    ] = key(
+        "times before the end of a key at which a notice is sent",
+        (604_800.0, 86_400.0),
+        default=["7d", "1d"],
+    )
+    backstage: v.Flag = key("send notices to people, by Backstage's notifications", True)
     webhook: Webhook | None = key("", None)
+
+    @property
+    def soft_share(self) -> float | None:
+        """The lowest threshold, as a share of the budget from 0 to 1; None where none is sent."""
+        return min(self.budget_thresholds, default=0.0) / 100 or None if self.enabled else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -740,7 +763,7 @@ class Settings(LiteLLM):
                 case JwksAccess():
                     pass
         if self.notifications.webhook is not None:
-            yield self.notifications.webhook.secret
+            yield from self.notifications.webhook.secrets()
         if self.database.password is not None:
             yield self.database.password
         if self.cache.connection is not None:

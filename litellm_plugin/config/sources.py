@@ -57,11 +57,11 @@ class Tree:
 
     Attributes:
         data: The merged configuration.
-        origins: For each value that is no object, the file that it is written in, or ``env``.
-        filled: For a value from a variable or an included file, its source, such as ``${X}``,
-            ``default of ${X}`` or ``$file name``.
+        origins: The file of each value that is not an object, or ``env``.
+        filled: For a value, other than an object, from a variable or an included file: its
+            source, such as ``${X}``, ``default of ${X}`` or ``$file name``.
         left_out: Keys that are written but missing from ``data``, and the reason.
-        lost: Lists of which entries are missing, and the reason for each entry.
+        lost: For each list with entries that are left out, the reason for each of these entries.
     """
 
     def __init__(self) -> None:
@@ -167,13 +167,13 @@ def _read_environment(
 
 def _nest(data: dict[str, Value], parts: list[str], value: Value) -> None:
     if not all(_KEY_PART.fullmatch(part) for part in parts):
-        raise ValueError("no key of the configuration can be named like that")
+        raise ValueError("not the name of a configuration key")
     if value is None:
-        raise ValueError("null has no meaning here; leave the variable out, or empty")
+        raise ValueError("null is not allowed; leave the variable out, or empty")
     for depth, part in enumerate(parts[:-1], start=1):
         below = data.setdefault(part, {})
         if not isinstance(below, dict):
-            raise ValueError(f"{_PREFIX}{'_'.join(parts[:depth])} is set, and is no object")
+            raise ValueError(f"{_PREFIX}{'_'.join(parts[:depth])} has a value that is no object")
         data = below
     if parts[-1] in data:
         raise ValueError("another variable sets this key already")
@@ -347,7 +347,7 @@ class _Layer:
             raise _IncludeError(f"{keyword} in {place.name} stands beside other keys")
         written = raw[keyword]
         if not isinstance(written, str):
-            raise _IncludeError(f"{keyword} in {place.name} wants a string")
+            raise _IncludeError(f"{keyword} in {place.name} must be a string")
         target, _ = substitute(written, self._environ)
         if isinstance(target, Dropped):
             raise _IncludeError(f"{keyword} in {place.name}: {target.reason}")
@@ -362,7 +362,9 @@ class _Layer:
             if keyword == "$file":
                 filled = "$file" if "${" in written else f"$file {written}"
                 return _text_of(place.folder / target).rstrip(), place, filled
-            return *self._data_of(target, place, shown), None
+            found, at = self._data_of(target, place, shown)
+            filled = "$include" if "${" in written else f"$include {written}"
+            return found, at, None if isinstance(found, dict) else filled
         except _Unreadable as exc:
             raise _IncludeError(f"{shown} {exc}; looked in {place.folder}") from None
 
@@ -370,7 +372,7 @@ class _Layer:
         name, _, inside = target.partition("#")
         file = place.folder / name
         if file.suffix not in _PARSED:
-            raise _IncludeError(f"{shown} wants a file named .yaml, .yml or .json")
+            raise _IncludeError(f"{shown} must name a .yaml, .yml or .json file")
         step = (file, inside)
         if step in place.includes:
             raise _IncludeError(f"{shown} includes itself")
@@ -380,14 +382,14 @@ class _Layer:
         except YamlError as exc:
             raise _IncludeError(f"{shown}: {exc}") from None
         except json.JSONDecodeError as exc:
-            raise _IncludeError(f"{shown}: line {exc.lineno}: no JSON") from None
+            raise _IncludeError(f"{shown}: line {exc.lineno}: not JSON") from None
         except (ValueError, RecursionError):
-            raise _IncludeError(f"{shown}: no JSON") from None
+            raise _IncludeError(f"{shown}: not JSON") from None
         found: Value | Dropped = value
         for part in inside.split(".") if inside else ():
             if not isinstance(found, dict):
-                raise _IncludeError(f"{shown}: there is no object on the way to that path")
-            found = found.get(part, Dropped(f"{shown} gives nothing"))
+                raise _IncludeError(f"{shown}: the path leads through a value that is no object")
+            found = found.get(part, Dropped(f"{shown} has no value"))
         if isinstance(found, str):
             found, _ = substitute(found, self._environ)
         return found, _Place(file.name, file.parent, (*place.includes, step))

@@ -35,15 +35,20 @@ _NOT_IN_URLS = re.compile(r"[\s\x00-\x1f\x7f\\]")
 _PLUGIN_ID = re.compile(r"\{\{\s*pluginId\s*\}\}")
 
 
-def wrong(wanted: str, got: str | None = None, at: KeyPath = ()) -> PydanticCustomError:
+def wrong(
+    wanted: str, got: str | None = None, at: KeyPath = (), word: str | None = None
+) -> PydanticCustomError:
     """Return the error for a value that is not as wanted.
 
     Args:
         wanted: Description of valid values.
-        got: Description of the value, without quoting it; None for the name of its type.
+        got: Description of the value, without quoting it; None to quote a string that is no
+            secret, and to name the type of other values.
         at: Path of the wrong part inside the value.
+        word: The wrong part of a string or list, to quote instead of all of it.
     """
-    return PydanticCustomError("wrong", "{wanted}", {"wanted": wanted, "got": got, "at": at})
+    context = {"wanted": wanted, "got": got, "at": at, "word": word}
+    return PydanticCustomError("wrong", "{wanted}", context)
 
 
 def fault(text: str, at: KeyPath = ()) -> PydanticCustomError:
@@ -79,8 +84,7 @@ class Value:
         except PydanticCustomError:
             raise
         except ValueError:
-            is_text = self.keywords.get("type") == "string" and isinstance(value, str) and value
-            raise wrong(self.words, "another string" if is_text else None) from None
+            raise wrong(self.words) from None
 
     def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
         # Given as metadata because a __get_pydantic_json_schema__ would override the schema of
@@ -260,7 +264,7 @@ def file(value: Any) -> Path:
     """
     path = _path(value)
     if path.exists() and not path.is_file():
-        raise wrong("a file", "the path of something else")
+        raise wrong("the path of a file")
     return path
 
 
@@ -269,7 +273,7 @@ def existing_file(value: Any) -> Path:
     path = _path(value)
     if path.is_file():
         return path
-    raise wrong(f"the path of a file; a relative one begins at {Path.cwd()}", "no file")
+    raise wrong(f"the path of a file that exists; a relative one begins at {Path.cwd()}")
 
 
 def _path(value: Any) -> Path:
@@ -284,6 +288,14 @@ def base64_bytes(value: Any) -> bytes:
     if found := base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True):
         return found
     raise ValueError
+
+
+def webhook_secret(value: Any) -> str:
+    """Check a secret of Standard Webhooks: ``whsec_`` and the base64 of 24 to 64 bytes."""
+    prefix, mark, encoded = text(value).partition("whsec_")
+    if prefix or not mark or not 24 <= len(base64.b64decode(encoded, validate=True)) <= 64:
+        raise ValueError
+    return text(value)
 
 
 def texts(value: Any) -> tuple[str, ...]:
@@ -330,7 +342,7 @@ def anything(value: Any) -> dict[str, Any]:
 def some(value: Any) -> Any:
     """Refuse an empty list, where a list limits something."""
     if value == []:
-        raise wrong("something; leave the key out if there is to be no limit", "nothing")
+        raise wrong("at least one entry; leave the key out for no limit", "no entry")
     return value
 
 
@@ -363,9 +375,10 @@ def some_of(*choices: str) -> AfterValidator:
     """Return the check that all of several strings are among ``choices``."""
 
     def check(found: tuple[str, ...]) -> tuple[str, ...]:
-        if set(found) <= set(choices):
-            return found
-        raise wrong(f"only {either(choices)}", "another string")
+        for word in found:
+            if word not in choices:
+                raise wrong(f"only {either(choices)}", word=word)
+        return found
 
     return AfterValidator(check)
 
@@ -427,6 +440,9 @@ Address = Annotated[tuple[str, int], Value(address, "host:port or [IPv6 address]
 File = Annotated[Path, Value(file, "path", **_STRING)]
 ExistingFile = Annotated[Path, Value(existing_file, "path", **_STRING)]
 Base64 = Annotated[bytes, Value(base64_bytes, "base64", **_STRING)]
+WebhookSecret = Annotated[
+    str, Value(webhook_secret, "whsec_ and the base64 of 24 to 64 bytes", **_STRING)
+]
 Texts = Annotated[tuple[str, ...], Value(texts, "list of strings", **_STRINGS)]
 TextOrTexts = Annotated[tuple[str, ...], Value(text_or_texts, _SOME_STRINGS, **_ONE_OR_MORE)]
 HeaderNames = Annotated[tuple[str, ...], Value(header_names, _SOME_STRINGS, **_ONE_OR_MORE)]

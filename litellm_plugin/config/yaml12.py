@@ -65,7 +65,7 @@ def _scalar(loader: _CoreLoader, node: yaml.ScalarNode) -> Value:
     text = loader.construct_scalar(node)
     kind = node.tag.removeprefix(_TAG)
     if not _SCALARS[node.tag].match(text):
-        raise _error(node, f"not what its tag says, {kind}")
+        raise _error(node, f"not of the type that its tag names, {kind}")
     match kind:
         case "null":
             return None
@@ -142,8 +142,8 @@ def load(text: str) -> Value:
     """
     if other := _OTHER_BREAKS.search(text):
         raise YamlError(
-            f"U+{ord(other.group()):04X} is a line break to some and not to others: "
-            'write it as an escape, in "double quotes"',
+            f"U+{ord(other.group()):04X} is a line break in YAML 1.1 only: "
+            'write it as an escape in "double quotes"',
             line=text.count("\n", 0, other.start()) + 1,
         )
     # The error is raised outside of the handlers, because a traceback would show PyYAML's

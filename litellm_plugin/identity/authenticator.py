@@ -10,7 +10,6 @@ tried as another kind.
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +38,9 @@ class Authenticator:
         own_keys: The service's own keys.
         clock: Returns the Unix time in seconds.
         timer: Returns a monotonic time in seconds, for the age of keys.
+
+    Attributes:
+        user_keys: The keys that Backstage signs user tokens with.
     """
 
     def __init__(
@@ -53,8 +55,8 @@ class Authenticator:
             return KeySet(url, fetch, setting=setting, timer=timer)
 
         discovery, plugin_id = settings.discovery, settings.service.plugin_id
-        self._user_keys = key_set(user_keys_url(discovery))
-        self._users = UserTokenVerifier(self._user_keys, clock)
+        self.user_keys = key_set(user_keys_url(discovery))
+        self._users = UserTokenVerifier(self.user_keys, clock)
         self._plugins = PluginTokenVerifier(
             plugin_id,
             own_keys.published,
@@ -64,14 +66,10 @@ class Authenticator:
         )
         self._external = ExternalTokenVerifier(settings.external_access, plugin_id, key_set, clock)
 
-    def load_user_keys(self, level: int = logging.WARNING) -> bool:
-        """Fetch the keys of user tokens, as :meth:`KeySet.load` does."""
-        return self._user_keys.load(level)
-
     def reaches_backstage(self, fetch: Fetch) -> bool:
         """Tell whether the keys of user tokens can be fetched now, or just were."""
         try:
-            return self._user_keys.load() or bool(fetch(self._user_keys.url))
+            return self.user_keys.load() or bool(fetch(self.user_keys.url))
         except (NoKeysError, BackstageUnavailable):
             return False
 

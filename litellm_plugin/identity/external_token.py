@@ -32,7 +32,7 @@ class ExternalTokenVerifier:
     Args:
         entries: The entries.
         plugin_id: The id of this plugin, which an entry's restrictions must name.
-        key_set: Makes a key set of a URL and the name of the setting that has the URL.
+        key_set: Returns the key set at a URL; takes the name of the setting with the URL, too.
         clock: Returns the Unix time in seconds.
     """
 
@@ -87,10 +87,16 @@ def _check_of(
         case StaticAccess():
             return partial(_static_subject, entry, _digest(entry.token))
         case LegacyAccess():
-            return partial(_legacy_subject, entry, SharedSecret.from_bytes(entry.secret), clock)
+            secret = SharedSecret.from_bytes(entry.secret)
+            return _check_of_token(partial(_legacy_subject, entry, secret, clock))
         case JwksAccess():
             keys = key_set(entry.url, "the url of backend.auth.externalAccess")
-            return partial(_jwks_subject, entry, keys, clock)
+            return _check_of_token(partial(_jwks_subject, entry, keys, clock))
+
+
+def _check_of_token(subject_of: Callable[[UnverifiedToken], str | None]) -> _Check:
+    """Return a check that a credential which is not a JSON Web Token never matches."""
+    return lambda _credential, token: None if token is None else subject_of(token)
 
 
 def _static_subject(
@@ -105,14 +111,8 @@ def _digest(credential: str) -> bytes:
 
 
 def _legacy_subject(
-    entry: LegacyAccess,
-    secret: SharedSecret,
-    clock: Callable[[], float],
-    _credential: str,
-    token: UnverifiedToken | None,
+    entry: LegacyAccess, secret: SharedSecret, clock: Callable[[], float], token: UnverifiedToken
 ) -> str | None:
-    if token is None:
-        return None
     try:
         claims = secret.verify(token)
     except TokenError:
@@ -128,14 +128,8 @@ def _legacy_subject(
 
 
 def _jwks_subject(
-    entry: JwksAccess,
-    keys: KeySet,
-    clock: Callable[[], float],
-    _credential: str,
-    token: UnverifiedToken | None,
+    entry: JwksAccess, keys: KeySet, clock: Callable[[], float], token: UnverifiedToken
 ) -> str | None:
-    if token is None:
-        return None
     try:
         claims = token.unverified_claims
         if entry.issuers and claims.get("iss") not in entry.issuers:

@@ -1,6 +1,6 @@
 """Public keys of token issuers, fetched when needed and kept.
 
-An unknown key id makes the set be fetched again, as in Backstage, so that new keys are accepted at
+For an unknown key id the set is fetched again, as in Backstage, so that new keys are accepted at
 once. Since clients can invent key ids, there are at most ``MAX_RELOADS`` such fetches in
 ``RELOAD_WINDOW`` seconds.
 """
@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -52,7 +53,7 @@ def select(keys: Sequence[PublicKey], token: UnverifiedToken) -> PublicKey:
     """
     kid = token.header.get("kid")
     if kid is not None and not isinstance(kid, str):
-        raise TokenError("its kid is no text")
+        raise TokenError("its kid is not a string")
     fitting = [key for key in keys if kid in {None, key.kid} and key.fits(token.alg)]
     if not fitting:
         raise UnknownKey("it is signed with a key that its issuer does not publish")
@@ -109,8 +110,13 @@ class KeySet:
                 raise
         return select(self._keys or (), token)
 
-    def load(self, level: int = logging.WARNING) -> bool:
-        """Fetch the keys, where they are missing or too old; a failure is logged at ``level``.
+    def prefetch(self, level: int) -> None:
+        """Fetch the keys before the first token comes; a failure is logged at ``level``."""
+        with suppress(PluginError, KeyFormatError):
+            self._read(level)
+
+    def load(self) -> bool:
+        """Fetch the keys, where they are missing or too old.
 
         Returns:
             Whether they were fetched, successfully or not.
@@ -118,7 +124,7 @@ class KeySet:
         Raises:
             NoKeysError: The set has never been read, and can't be read now.
         """
-        fetched = self._is_due() and self._fetch_once(level=level)
+        fetched = self._is_due() and self._fetch_once()
         if self._keys is None:
             raise NoKeysError("the keys to check it with can't be read")
         return fetched
@@ -134,13 +140,13 @@ class KeySet:
             self._due = now + COOL_DOWN
             return True
 
-    def _fetch_once(self, *, reload: bool = False, level: int = logging.WARNING) -> bool:
+    def _fetch_once(self, *, reload: bool = False) -> bool:
         """Fetch the set or share the fetch under way; return whether there was a fetch."""
 
         def fetch() -> bool:
             if reload and not self._may_reload():
                 return False
-            self._read(level)
+            self._read()
             return True
 
         try:
@@ -156,7 +162,7 @@ class KeySet:
             self._reloads.append(now)
             return True
 
-    def _read(self, level: int) -> None:
+    def _read(self, level: int = logging.WARNING) -> None:
         try:
             keys = _public_keys(self._fetch(self.url))
         except (PluginError, KeyFormatError) as exc:
@@ -177,7 +183,7 @@ class KeySet:
 def _public_keys(document: Any) -> tuple[PublicKey, ...]:
     members = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(members, list) or not all(isinstance(key, Mapping) for key in members):
-        raise KeyFormatError("it is no JSON Web Key Set")
+        raise KeyFormatError("it is not a JSON Web Key Set")
     keys = []
     for member in members:
         try:

@@ -52,7 +52,7 @@ class PluginTokenVerifier:
     Args:
         plugin_id: The id of this plugin, which ``aud`` must name.
         own_keys: The keys of this plugin's own tokens.
-        key_set: Makes the key set of another plugin, by its id.
+        key_set: Returns a new key set of another plugin, by its id.
         users: Verifies the user token inside (``obo``).
         clock: Returns the Unix time in seconds.
     """

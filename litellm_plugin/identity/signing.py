@@ -2,7 +2,7 @@
 
 Backstage fetches the public keys from the plugin's URL. So all workers and replicas must sign with
 a key that each of them publishes: a configured one (``backend.auth.pluginKeyStore``, whose first
-key signs while all are published), or one in a file, which is made once for each host.
+key signs while all are published), or one in a file, which each host creates once.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PluginKeys:
 
     @classmethod
     def load(cls, settings: Settings, environ: Mapping[str, str] = os.environ) -> PluginKeys:
-        """Read the keys as :meth:`existing` does, and make this host's key if there is none.
+        """Read the keys as :meth:`existing` does, and create this host's key if there is none.
 
         Raises:
             KeyStoreError: A key can't be read or stored, or other users could read it.
@@ -195,7 +195,7 @@ def _from_pem(read: Callable[..., _Key], path: Path, key: StaticPluginKey, setti
 
 
 def key_file(settings: Settings, environ: Mapping[str, str]) -> Path:
-    """Return the path of the key that this host makes for itself.
+    """Return the path of this host's own key.
 
     Raises:
         KeyStoreError: No path is configured, and this user has no home folder.

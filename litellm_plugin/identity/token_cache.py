@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from cachetools import LRUCache
 
 from litellm_plugin.identity.authenticator import Authenticator
-from litellm_plugin.identity.key_sets import NoKeysError
 from litellm_plugin.identity.principal import Principal, UserPrincipal
 
 MAX_TOKENS = 8192
@@ -24,22 +21,21 @@ class TokenCache:
 
     The key is the digest of the whole header. An entry expires after ``seconds``, at most a minute,
     or with its token. Tokens of services are verified each time, since they need not expire.
+
+    Attributes:
+        user_keys: As of ``Authenticator``.
     """
 
     def __init__(
         self, authenticator: Authenticator, seconds: float, clock: Callable[[], float] = time.time
     ) -> None:
+        self.user_keys = authenticator.user_keys
         self._authenticator = authenticator
         self._seconds = min(seconds, MAX_SECONDS)
         self._clock = clock
         self._lock = threading.Lock()
         # A value is the principal, the time of verification, and the time of expiry.
         self._verified: LRUCache[bytes, tuple[UserPrincipal, float, float]] = LRUCache(MAX_TOKENS)
-
-    def prepare(self, level: int = logging.WARNING) -> None:
-        """Fetch the keys that user tokens are verified with; a failure is logged at ``level``."""
-        with suppress(NoKeysError):
-            self._authenticator.load_user_keys(level)
 
     def authenticate(
         self, authorization: str | None, suspect: Callable[[], bool] = lambda: False

@@ -58,7 +58,7 @@ class UserTokenVerifier:
     def verify(
         self, token: UnverifiedToken, *, allow_limited: bool, actor: str | None = None
     ) -> UserPrincipal:
-        """Return the user whom ``token`` names.
+        """Return the token's user.
 
         Args:
             token: A token for which :func:`is_user_token` holds.

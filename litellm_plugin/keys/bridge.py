@@ -79,9 +79,9 @@ class Bridge:
         try:
             return self._users.account_of(owner, profile, reader=_reader(person), fresh=fresh)
         except ProvisioningFailed as exc:
-            raise PluginError(exc.cause.message) from exc
+            raise PluginError(exc.cause.message, advice=exc.cause.advice) from exc
         except UpstreamError as exc:
-            raise PluginError(exc.message) from exc
+            raise PluginError(exc.message, advice=exc.advice) from exc
         except NotFound as exc:
             if self._settings.provisioning.enabled:
                 raise PluginError(exc.message, **exc.fields) from exc
@@ -93,7 +93,7 @@ class Bridge:
         try:
             return self._users.keys(account, _reader(person))
         except UpstreamError as exc:
-            raise PluginError(exc.message) from exc
+            raise PluginError(exc.message, advice=exc.advice) from exc
 
     def generate(self, person: BridgeIdentity, body: Mapping[str, Any]) -> Json:
         """Create a key; returns LiteLLM's answer, with the secret in ``key``.

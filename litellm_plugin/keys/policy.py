@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import reduce
 from typing import Any, Generic, TypeVar
 
 from litellm_plugin.accounts.caller import Caller
 from litellm_plugin.accounts.directory import Directory
+from litellm_plugin.clock import moment
 from litellm_plugin.config.settings import KeyPolicy, Provisioning, Settings
 from litellm_plugin.errors import BadRequest, Forbidden
 from litellm_plugin.fields import is_number, seconds, shortest
@@ -151,7 +152,7 @@ class Policy:
         """Tell whether a key with LiteLLM's ``expires`` lives longer than allowed."""
         if self.duration is None:
             return False
-        end = _moment(expires)
+        end = moment(expires)
         # Allow a minute of clock skew.
         most = (seconds(self.duration.value) or 0) + 60
         return end is None or (end - now).total_seconds() > most
@@ -302,7 +303,7 @@ def is_active(key: Mapping[str, Any], now: datetime) -> bool:
         return False
     if key.get("expires") is None:
         return True
-    end = _moment(key["expires"])
+    end = moment(key["expires"])
     return end is None or end > now
 
 
@@ -381,12 +382,3 @@ def _is_at_most(value: Any, limit: float) -> bool:
 
 def _usd(amount: float) -> str:
     return f"{amount:.15g} USD"
-
-
-def _moment(text: Any) -> datetime | None:
-    """Return LiteLLM's ``text`` as a time with a zone; None where it is no time."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

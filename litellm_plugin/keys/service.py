@@ -217,7 +217,7 @@ class Keys:
         """
         token = made.get("token") or made.get("token_id") or made.get("key")
         if not isinstance(token, str):
-            raise UpstreamError("LiteLLM's answer names no key; ask your administrator")
+            raise UpstreamError("LiteLLM's answer names no key", advice="ask your administrator")
         failure: UpstreamError | None = None
         expires = None
         try:

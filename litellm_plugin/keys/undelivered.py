@@ -138,7 +138,7 @@ class UndeliveredKeys:
         Returns:
             A message for the owner: what became of the key and what to do.
         """
-        log.warning("LiteLLM may have made a key that nobody got the secret of: %s", key)
+        log.warning("LiteLLM may have made a key whose secret was not delivered: %s", key)
         outcome = self._look(key) if self._looking else Outcome.UNABLE
         if outcome is Outcome.REMOVED:
             return REMOVED
@@ -177,7 +177,7 @@ class UndeliveredKeys:
     def _delete(self, token: str, key: UndeliveredKey) -> None:
         with self._cache.invalidating(key.tag):
             self._litellm.delete_key(token)
-        log.warning("removed, as nobody has its secret: %s", key)
+        log.warning("removed an undelivered key: %s", key)
         journal.record(journal.UNDELIVERED, key.audit_fields(token))
 
     def _report(self, key: UndeliveredKey, why: UpstreamError, token: str | None = None) -> None:

@@ -93,7 +93,9 @@ def dates() -> Iterator[tuple[str, str]]:
             raise BadRequest("start_date and end_date must be days, YYYY-MM-DD") from exc
         # 401 and 403 are about the master key, 429 about its rate limit.
         if exc.down or exc.answered in {401, 403, 422, 429}:
-            raise UsageUnavailable(f"LiteLLM can't be asked for the usage: {exc.message}") from exc
+            raise UsageUnavailable(
+                f"LiteLLM can't be asked for the usage: {exc.message}", advice=exc.advice
+            ) from exc
         raise
 
 

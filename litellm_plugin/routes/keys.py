@@ -23,7 +23,7 @@ REFUSED = frozenset({400})
 @routes.get("/keys")
 def list_keys() -> list[dict[str, Any]]:
     caller = current_caller()
-    account = plugin.users.account(caller)
+    account = plugin.users.account(caller, keys_too=True)
     keys = plugin.users.keys(account, caller.name, stale=caller.note_stale)
     return [shapes.virtual_key(row) for row in keys]
 

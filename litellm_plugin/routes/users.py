@@ -15,7 +15,13 @@ def user_info() -> dict[str, Any]:
     caller = current_caller()
     account = plugin.users.account(caller, for_service=True)
     audits = plugin.access.may_view_audit(caller)
-    return shapes.user_info(account.user_id, account.info, account.team_ids, can_view_audit=audits)
+    return shapes.user_info(
+        account.user_id,
+        account.info,
+        account.team_ids,
+        can_view_audit=audits,
+        soft_share=plugin.settings.notifications.soft_share,
+    )
 
 
 @routes.get("/models")

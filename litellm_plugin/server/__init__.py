@@ -1,1 +1,1 @@
-"""gunicorn: its worker, its access log, and the address of the metrics."""
+"""The worker and the access log of gunicorn; the address of the metrics."""

@@ -1,8 +1,7 @@
-"""Serves the metrics at an address of their own.
+"""Serves the metrics of gunicorn's workers at an address of their own.
 
-A single process uses a thread (:func:`serve`). For gunicorn's workers this file runs as a program
-(:func:`start`) that reads the workers' metric files, so that it answers even when all workers are
-busy. It imports nothing of the package.
+This file runs as a program (:func:`start`) that reads the workers' metric files, so that it
+answers even when all workers are busy. It imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -14,25 +13,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from socketserver import ThreadingMixIn
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
 
 PAUSE = 0.5  # seconds between two attempts to listen at an address
-
-
-def serve(host: str, port: int) -> None:
-    """Serve this process's metrics from a thread, until the process ends.
-
-    Raises:
-        OSError: The address is not free or not allowed.
-    """
-    start_http_server(port, host)
+SILENCE = 10.0  # seconds until a silent client is disconnected; prometheus_client has no limit
 
 
 def start(host: str, port: int, folder: str, *, wait: bool = False) -> None:
@@ -44,54 +30,27 @@ def start(host: str, port: int, folder: str, *, wait: bool = False) -> None:
     Raises:
         OSError: The address is not allowed; or it is in use, without ``wait``.
     """
-    with _listener(host, port, wait=wait) as listener:
-        # The program's standard input ends when this process and its children have ended. Not
-        # by subprocess: gevent's version watches children, as gunicorn does.
-        ending, _ = os.pipe()
-        if listener is not None:
-            listener.set_inheritable(True)
-        descriptor = str(listener.fileno()) if listener is not None else ""
-        os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-P", __file__, folder, host, str(port), descriptor],
-            os.environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, ending, 0)],
-        )
-        os.close(ending)
-
-
-@contextmanager
-def _listener(host: str, port: int, *, wait: bool) -> Iterator[socket.socket | None]:
-    """Listen at an address; yields None where it is in use and ``wait`` is true."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The program listens at the address itself; here a faulty one ends gunicorn's start.
     try:
-        listener = socket.create_server((host, port), family=family)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
     except OSError as exc:
         if not wait or exc.errno != errno.EADDRINUSE:
             raise
-        yield None
-        return
-    with listener:
-        yield listener
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-    def server_bind(self) -> None:
-        self.server_name, self.server_port = self.socket.getsockname()[:2]
-        self.setup_environ()
-
-
-class _Quiet(WSGIRequestHandler):
-    timeout = 10  # seconds until a silent client is disconnected
-
-    def log_message(self, *_args: Any) -> None:
-        pass
+    # The program's standard input ends when this process and its children have ended. Not by
+    # subprocess: gevent's version watches children, as gunicorn does.
+    ending, _ = os.pipe()
+    os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-P", __file__, folder, host, str(port)],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, ending, 0)],
+    )
+    os.close(ending)
 
 
 def main() -> None:
-    """Serve as the arguments say: folder, host, port, descriptor of a listening socket or ""."""
+    """Serve as the arguments say: folder, host, port."""
     # Ctrl-C in a terminal also reaches this program, which must end after its parent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_serve, args=sys.argv[1:], daemon=True).start()
@@ -99,27 +58,17 @@ def main() -> None:
         pass
 
 
-def _serve(folder: str, host: str, port: str, descriptor: str) -> None:
+def _serve(folder: str, host: str, port: str) -> None:
+    socket.setdefaulttimeout(SILENCE)
     registry = CollectorRegistry()
     MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-    server = _Server(("", 0), _Quiet, bind_and_activate=False)
-    server.socket.close()
-    if descriptor:
-        server.socket = socket.socket(fileno=int(descriptor))
-    else:
-        server.socket = _awaited(host, int(port))
-    server.server_bind()
-    server.set_app(make_wsgi_app(registry))
-    server.serve_forever()
-
-
-def _awaited(host: str, port: int) -> socket.socket:
-    """Wait until an address is free; return a socket that listens at it."""
     while True:
-        with _listener(host, port, wait=True) as listener:
-            if listener is not None:
-                return listener.dup()
-        time.sleep(PAUSE)
+        try:
+            start_http_server(int(port), host, registry)
+        except OSError:  # in use, by a master that is about to end
+            time.sleep(PAUSE)
+        else:
+            return
 
 
 if __name__ == "__main__":

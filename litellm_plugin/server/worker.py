@@ -20,7 +20,7 @@ from gevent.server import StreamServer
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.ggevent import GeventWorker
 
-# Seconds for a new connection to send its first request, after the worker is told to end.
+# Seconds for a new connection to send its first request, after the worker receives SIGTERM.
 # gunicorn closes its listening sockets up to one second after that.
 LAST_CONNECTIONS = 1.5
 
@@ -133,7 +133,6 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
         if has_body:
             req.body.reader = _TimedBody(req.body.reader)
         sock.settimeout(ANSWER_SECONDS)
-        self._decide_connection(req)
         try:
             super().handle_request(listener_name, req, sock, addr)
         except StopIteration:
@@ -141,26 +140,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # it has no types
                 # Closing with unread data would reset the connection, and the answer be lost.
                 _linger(sock)
             raise
-        finally:
-            # A reference cycle with the request, which would be left to the garbage collector.
-            req.__dict__.pop("should_close", None)
         sock.settimeout(None)
         gevent.sleep(0)
-
-    def _decide_connection(self, req: Any) -> None:
-        """Decide once, when the headers are made, whether the connection ends with the answer.
-
-        If the answer had no ``Connection: close``, the client's next request would be lost.
-        """
-        wanted = req.should_close
-        decided: list[bool] = []
-
-        def should_close() -> bool:
-            if not decided:
-                decided.append(wanted() or not self.alive)
-            return decided[0]
-
-        req.should_close = should_close
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Shut down gracefully: finish requests under way, and close idle connections.

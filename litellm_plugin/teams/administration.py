@@ -171,7 +171,8 @@ class TeamAdmin:
         }
         if unread := [id_ for id_ in bare if id_ not in objects]:
             raise UpstreamError(
-                f"LiteLLM did not return the objects of team {unread[0]}; ask your administrator"
+                f"LiteLLM did not return the objects of team {unread[0]}",
+                advice="ask your administrator",
             )
         for row in rows:
             if row.get("team_id") in objects:

@@ -106,7 +106,8 @@ class Teams:
             account = None if caller.service else self._users.find(caller)
         except UpstreamError as exc:
             raise UsageUnavailable(
-                f"LiteLLM can't tell who is a member of team {team_id}: {exc.message}"
+                f"LiteLLM can't tell who is a member of team {team_id}: {exc.message}",
+                advice=exc.advice,
             ) from exc
         member = account is not None and account.in_team(team_id)
         # A member may be a manager, too, and budgets may be hidden from only one of the two.
@@ -150,5 +151,5 @@ class Teams:
         except UpstreamError as exc:
             if exc.answered == 404:
                 return False
-            unknown = f"LiteLLM can't tell whose team {team_id} is: {exc.message}"
-            raise OwnerUnknown(unknown) from exc
+            unknown = f"LiteLLM can't tell which group owns team {team_id}: {exc.message}"
+            raise OwnerUnknown(unknown, advice=exc.advice) from exc

@@ -78,7 +78,16 @@ def test_the_chart_has_a_bar_for_each_day(page: Page) -> None:
     days = {title[:10] for title in chart.locator("rect title").all_text_contents()}
     assert len(days) == people.USAGE_DAYS
     page.locator("#usage-of").select_option("carol")
-    page.get_by_role("img", name="$0.00 in 30 days").wait_for()
+    page.get_by_text("No usage in 30 days.").wait_for()
+
+
+@pytest.mark.parametrize("path", ["/", "/sandbox/reference.html"])
+def test_no_page_is_wider_than_a_phone(page: Page, path: str) -> None:
+    page.set_viewport_size({"width": 320, "height": 640})
+    page.goto(path)
+    page.locator("li, summary").first.wait_for()
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
 
 
 def test_the_reference_describes_each_route(page: Page, sandbox: Sandbox) -> None:

@@ -17,7 +17,8 @@ BIN = Path(sys.executable).parent
 
 
 def test_every_command_has_help() -> None:
-    assert sorted(main.commands) == ["config", "doctor", "sandbox", "sync", "token", "whoami"]
+    commands = ["config", "doctor", "notify", "sandbox", "sync", "token", "whoami"]
+    assert sorted(main.commands) == commands
     for path in ([], ["config"], ["config", "check"], *([name] for name in main.commands)):
         result = CliRunner().invoke(main, [*path, "--help"])
         assert result.exit_code == 0

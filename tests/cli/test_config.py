@@ -19,7 +19,7 @@ from tests.config.conftest import write  # noqa: F401 - a fixture
 FULL = {
     **example.ENVIRON,
     "LITELLM_MASTER_KEY": "sk-a-master-key",
-    "WEBHOOK_SECRET": "a-webhook-secret",
+    "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "EXTERNAL_SECRET": "ZXh0ZXJuYWw=",  # base64, as it stands in the file
     "BACKEND_SECRET": "YmFja2VuZA==",
 }
@@ -103,7 +103,7 @@ def test_faults_are_all_told_and_end_it_with_2(files: list[Path]) -> None:
     told = check(*files)
     assert told["problems"] == [
         "litellm.masterKey: missing (null in over.yaml)",
-        "litellm.bridge.enabled: got string in over.yaml, wanted boolean",
+        'litellm.bridge.enabled: got "x" in over.yaml, wanted boolean',
         "litellm.service.pluginID: no such key; did you mean pluginId?",
     ]
     assert told["unread"] == [{"key": "litellm.service.pluginID", "meant": "pluginId"}]
@@ -162,7 +162,7 @@ def test_nothing_secret_is_shown_of_a_full_configuration(
     path.write_text(text)
     settings = load_settings([path], FULL)
     hidden = _secrets(settings) - {settings.cache.connection}
-    assert len(hidden) == 6
+    assert len(hidden) == 7
     result = CliRunner().invoke(main, _arguments(path, *form), env={**FULL, "COLUMNS": "200"})
     assert f"redis://{MASK}@redis.internal:6379/0" in result.stdout
     for secret in (hidden - {"external", "backend"}) | {*FULL.values(), ":password@"}:

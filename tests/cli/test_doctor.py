@@ -25,6 +25,8 @@ from tests.tokens import STATIC_TOKEN, SigningKey
 
 CATALOG = "/catalog/entities/by-name/user/default/litellm-plugin-doctor"
 USER_KEYS = "/auth/.well-known/jwks.json"
+NOTICES = "/notifications/notifications"
+HOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OUR_KEYS_AT_BACKSTAGE = "/litellm/.backstage/auth/v1/jwks.json"
 
 
@@ -69,6 +71,10 @@ def virtual_key(role: str | None) -> Break:
         answers("litellm", "/key/info", Reply(json={"key": "x", "info": info})),
         answers("litellm", "/v2/user/info", Reply(json=user)),
     )
+
+
+def notices(**settings: Any) -> Break:
+    return sets("litellm.notifications", {"enabled": True, **settings})
 
 
 def unknown_to_backstage(installation: Installation) -> None:
@@ -231,6 +237,12 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
         "it answers 404 with an empty body",
         "without /api",
     ),
+    "the catalog does not list its users": (
+        answers("backstage", "/catalog/entities/by-query", Reply(500, text="no database")),
+        ["catalog-token"],
+        "The catalog failed: Backstage failed (500).",
+        "See Backstage's log.",
+    ),
     "the catalog is broken": (
         answers(
             "backstage",
@@ -309,6 +321,40 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
         ["catalog-token"],
         "may not ask the catalog",
         "{plugin: catalog, permission: catalog.entity.read}",
+    ),
+    "the catalog alone accepts our token": (
+        both(notices(), answers("backstage", NOTICES, Reply(401))),
+        ["notifications"],
+        "refuses our plugin token (401), and the catalog accepts it",
+        "discovery.endpoints",
+    ),
+    "the static token may not notify": (
+        both(
+            notices(),
+            sets("litellm.service.backstageToken", STATIC_TOKEN),
+            answers("backstage", NOTICES, Reply(403)),
+        ),
+        ["notifications"],
+        "refuses litellm.service.backstageToken (403)",
+        "accessRestrictions",
+    ),
+    "Backstage has no notifications": (
+        both(notices(), answers("backstage", NOTICES, Reply(404))),
+        ["notifications"],
+        "is not Backstage's notifications API: it answers 404",
+        "@backstage/plugin-notifications-backend",
+    ),
+    "notices have nowhere to go": (
+        notices(backstage=False),
+        ["notifications"],
+        "nowhere to go",
+        "webhook",
+    ),
+    "the webhook's host is misspelt": (
+        notices(webhook={"url": f"http://{'x' * 64}.example/hook", "secret": HOOK_SECRET}),
+        ["notifications"],
+        "litellm.notifications.webhook.url: the name xxx",
+        "DNS",
     ),
     "Backstage has no permission backend": (
         answers("backstage", "/permission/authorize", Reply(404)),
@@ -389,7 +435,8 @@ def test_where_nothing_is_wrong_nothing_is_blamed(installation: Installation) ->
     outcome = installation.doctor()
     told = [check for check in outcome.told["checks"] if check["status"] != "ok"]
     # Which nobody asked for.
-    assert [check["id"] for check in told] == ["group-sync", "shared-cache", "ingress"]
+    asked = ["group-sync", "notifications", "shared-cache", "ingress"]
+    assert [check["id"] for check in told] == asked
     assert outcome.result.exit_code == 0
     assert outcome.told["ok"] is True
 
@@ -412,11 +459,24 @@ def test_the_right_cause_is_named(installation: Installation, name: str) -> None
     cause = outcome[next(iter(causes))]
     assert found in cause["found"]
     assert remedy in cause["remedy"]
+    assert "ask your administrator" not in outcome.result.stdout  # who reads this
     assert outcome.result.exit_code == 1
     # What depends on it is skipped for its sake, and for nothing else.
     for check in outcome.told["checks"]:
         because = set(check["because"])
         assert because <= set(causes) | outcome.with_status("skipped")
+
+
+def test_the_ways_of_notices_are_checked_and_nothing_is_sent(installation: Installation) -> None:
+    notices(webhook={"url": "http://127.0.0.1:9/hook", "secret": HOOK_SECRET})(installation)
+    check = installation.doctor()["notifications"]
+    assert check["status"] == "ok"
+    assert check["found"] == (
+        "http://127.0.0.1:7007/api/notifications accepts our token;"
+        " the webhook's host 127.0.0.1 has an address"
+    )
+    assert installation.fake.notices == {}
+    assert installation.network.strays == []
 
 
 @pytest.mark.parametrize(
@@ -539,7 +599,7 @@ def test_a_faulty_configuration_ends_it_with_2_and_every_problem(
     assert outcome.with_status("failed") == {"configuration"}
     assert outcome["configuration"]["found"].splitlines() == [
         "litellm.masterKey: missing",
-        "litellm.provisioning.defaults.maxBudget: got string in app-config.yaml, wanted number",
+        'litellm.provisioning.defaults.maxBudget: got "much" in app-config.yaml, wanted number',
     ]
     assert installation.litellm.asked == []
 
@@ -753,7 +813,7 @@ class TestTheIngress:
 
 class TestTheRunner:
     def test_skips_what_depends_on_what_is_not_well(self) -> None:
-        checks: list[Check[None]] = [
+        checks: list[Check] = [
             Check("c", "C", lambda _: ok(""), needs=("b",)),
             Check("b", "B", lambda _: ok(""), needs=("a",)),
             Check("a", "A", lambda _: failed("", "")),
@@ -769,7 +829,7 @@ class TestTheRunner:
         assert results["c"].because == ("b",)
 
     def test_a_check_that_breaks_off_is_one_failure(self) -> None:
-        checks: list[Check[None]] = [
+        checks: list[Check] = [
             Check("a", "A", lambda _: ok(str(1 // 0))),
             Check("b", "B", lambda _: ok("")),
         ]

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.installation import Installation
 from tests.fakes import connection_refused
+from tests.fakes.network import Reply
 
 
 def whoami(installation: Installation, user: str, *, status: int = 0) -> dict[str, Any]:
@@ -74,6 +75,10 @@ def test_what_can_t_be_told_is_no_answer(installation: Installation) -> None:
     assert told["first_visit"] is None
     installation.litellm.replies["*"] = connection_refused()
     assert len(whoami(installation, "carol", status=1)["errors"]) == 2
+    installation.backstage.replies["*"] = Reply(401)
+    (error, _) = whoami(installation, "carol", status=1)["errors"]
+    refused = "The catalog failed: Backstage does not accept this service's token (401)"
+    assert error == f"{refused}; run litellm-plugin doctor"
 
 
 def test_a_name_that_is_none(installation: Installation) -> None:

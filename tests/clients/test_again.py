@@ -168,7 +168,7 @@ class TestDeadline:
 
         for method in ("GET", "POST"):
             error = refusal(trying, server.url, method)
-            assert str(error) == "There was no time left to ask LiteLLM"
+            assert str(error) == "There was no time left to call LiteLLM"
             assert not error.sent
         assert server.received == []
 

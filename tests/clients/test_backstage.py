@@ -10,7 +10,14 @@ import pytest
 import requests
 from requests_mock import ANY, Mocker
 
-from litellm_plugin.clients.backstage import Catalog, Entity, Permissions, key_set, split_ref
+from litellm_plugin.clients.backstage import (
+    Catalog,
+    Entity,
+    Notifications,
+    Permissions,
+    key_set,
+    split_ref,
+)
 from litellm_plugin.clients.http import Upstream
 from litellm_plugin.config.settings import Discovery, DiscoveryEndpoint, Timeouts
 from litellm_plugin.errors import BackstageUnavailable
@@ -317,7 +324,7 @@ class TestPermissions:
         with pytest.raises(BackstageUnavailable) as caught:
             ask(permissions)
 
-        assert caught.value.message == error
+        assert caught.value.text == error
 
 
 class TestKeySets:
@@ -374,6 +381,43 @@ def id_of(asked: Any) -> str:
 def decided(result: str) -> Any:
     """Answer as the permission backend does."""
     return lambda asked, _: {"items": [{"id": id_of(asked), "result": result}]}
+
+
+# -- notifications ---------------------------------------------------------------
+
+NOTIFICATIONS = f"{URL}/api/notifications/notifications"
+
+
+@pytest.fixture
+def notifications(upstream: Upstream) -> Notifications:
+    return Notifications(upstream, Discovery(URL), lambda: "our-own-token")
+
+
+def test_a_notification_is_for_one_person(
+    notifications: Notifications, requests_mock: Mocker
+) -> None:
+    requests_mock.post(NOTIFICATIONS, json=[])
+    notifications.send("user:default/jane", {"title": "Hello"})
+    (asked,) = requests_mock.request_history
+    assert asked.headers["Authorization"] == "Bearer our-own-token"
+    assert asked.json() == {
+        "recipients": {"type": "entity", "entityRef": "user:default/jane"},
+        "payload": {"title": "Hello"},
+    }
+
+
+def test_a_notification_that_is_not_taken_is_an_error_and_not_sent_again(
+    notifications: Notifications, requests_mock: Mocker
+) -> None:
+    sent: list[dict[str, Any]] = [
+        {"status_code": status} for status in (302, 400, 401, 403, 404, 500, 503)
+    ]
+    sent.append({"exc": requests.ReadTimeout})
+    requests_mock.post(NOTIFICATIONS, sent)
+    for _ in sent:
+        with pytest.raises(BackstageUnavailable):
+            notifications.send("user:default/jane", {"title": "Hello"})
+    assert len(requests_mock.request_history) == len(sent)
 
 
 # -- users by a field ------------------------------------------------------------

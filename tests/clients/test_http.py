@@ -812,5 +812,5 @@ def test_only_so_many_ask_at_once_and_the_others_are_told_soon(
         go_on.set()
         assert first.result().ok
 
-    assert (str(error), error.sent) == ("Backstage is asked too much at once", False)
+    assert (str(error), error.sent) == ("Too many calls to Backstage are under way", False)
     assert upstream.request("GET", url).ok  # the place is free again

@@ -76,6 +76,11 @@ CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
         "/key/list?return_full_object=true&page=3&size=100&sort_by=created_at&sort_order=asc",
         None,
     ),
+    "team_rows": (
+        (3,),
+        "/v2/team/list?page=3&page_size=100&sort_by=created_at&sort_order=asc",
+        None,
+    ),
     "delete_user": (("bob",), "/user/delete", {"user_ids": ["bob"]}),
     "model_info": ((), "/model/info", None),
     "model_names": ((), "/models", None),
@@ -160,7 +165,7 @@ class TestWhatIsSent:
     def test_path_query_body_and_key(
         self, client: LiteLLM, requests_mock: Mocker, name: str
     ) -> None:
-        requests_mock.register_uri(ANY, ANY, json={"users": [], "keys": []})
+        requests_mock.register_uri(ANY, ANY, json={"users": [], "keys": [], "teams": []})
 
         call(client, name)
 
@@ -314,7 +319,7 @@ class TestErrors:
         assert error.unfinished
         # Of keys it is told by who looks for them.
         sentence = {"generate_key": "", "create_user": "the next visit finds it"}
-        assert sentence.get(name, "look before you try again") in error.message
+        assert sentence.get(name, "look before you try again") in error.text
         assert len(requests_mock.request_history) == 1
 
     @pytest.mark.parametrize("name", ALONE)
@@ -338,7 +343,7 @@ class TestErrors:
 
         error = error_of(client, name)
 
-        assert error.message.startswith("LiteLLM's answer is no object")
+        assert error.message.startswith("LiteLLM's answer is not an object")
         assert error.unfinished
 
     def test_a_refused_master_key_is_told_to_the_operator_by_its_setting(
@@ -414,8 +419,8 @@ class TestEitherAccount:
     ) -> None:
         requests_mock.get(BASE + path, text=json.dumps(body))
 
-        assert error_of(client, method).message == (
-            "LiteLLM's answer about the user is no object; ask your administrator"
+        assert error_of(client, method).text == (
+            "LiteLLM's answer about the user is not an object; ask your administrator"
         )
 
 

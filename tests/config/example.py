@@ -14,7 +14,7 @@ ENVIRON = {
     "BACKSTAGE_TOKEN": "a-backstage-token",
     "EXTERNAL_TOKEN": "an-external-token",
     "EXTERNAL_SECRET": "c2VjcmV0",
-    "WEBHOOK_SECRET": "a-webhook-secret",
+    "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "BACKEND_SECRET": "c2VjcmV0",
 }
 FILES = ("keys/litellm.pub.pem", "keys/litellm.pem")

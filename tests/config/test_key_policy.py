@@ -86,7 +86,6 @@ def test_a_limit_that_is_not_understood_ends_the_start(
     found = problems(where(policy))  # type: ignore[operator]
     key = policy.partition(":")[0]
     assert any(f"keyPolicy.{key}" in line for line in found), found
-    assert not any("lots" in line or "several" in line for line in found)
 
 
 @pytest.mark.parametrize("policy", ["5", "text", "[maxBudget]"])

@@ -173,10 +173,13 @@ def test_all_problems_are_told_in_one_go(write: Write) -> None:
         "litellm.baseUrl: got number in app-config.yaml, wanted string",
         "litellm.masterKey: missing",
         "litellm.userIdDomain: got empty string in app-config.yaml, wanted string",
-        "litellm.provisioning.defaults.maxBudget: got string in app-config.ci.yaml, wanted number",
+        'litellm.provisioning.defaults.maxBudget: got "ten" in app-config.ci.yaml, wanted number',
         "litellm.bridge: got string in app-config.yaml, wanted object",
         "backend.auth.keys[0]: got string in secrets.yaml, wanted object",
-        "permission.enabled: got string in env, wanted boolean",
+        (
+            "permission.enabled: got a string from APP_CONFIG_permission_enabled in env,"
+            " wanted boolean"
+        ),
         "backend.baseUrl: missing",
     ]
     assert str(raised.value) == "\n".join(raised.value.problems)
@@ -194,7 +197,7 @@ def test_files_and_keys_complain_together(write: Write, tmp_path: Path) -> None:
         f"litellm.baseUrl: $file nope in base.yaml does not exist; looked in {tmp_path}",
         "broken.yaml: line 3, column 1: found unexpected end of stream",
         f"{tmp_path}/missing.yaml: does not exist",
-        "APP_CONFIG_a__b: no key of the configuration can be named like that",
+        "APP_CONFIG_a__b: not the name of a configuration key",
         "litellm.audit.group: got number in base.yaml, wanted string",
     ], "nothing is called missing that an unreadable file may have"
 
@@ -236,40 +239,40 @@ def test_a_key_from_an_unset_variable_names_the_variable(
 @pytest.mark.parametrize(
     ("key", "value", "problem"),
     [
-        ("litellm.baseUrl", "litellm:4000", "got another string"),
+        ("litellm.baseUrl", "litellm:4000", 'got "litellm:4000"'),
         ("litellm.baseUrl", "http://me:hunter2@litellm", "got a URL with user or password"),
         ("litellm.baseUrl", "http://litellm?x=1", "got a URL with a query"),
         ("litellm.publicBaseUrl", "http://litellm#x", "got a URL with a fragment"),
-        ("litellm.masterKey", "sk-two words", "got another string"),
+        ("litellm.masterKey", "sk-two words", "got a string (not shown)"),
         ("litellm.masterKey", True, "got boolean"),
         ("litellm.userIdDomain", 5, "got number"),
-        ("litellm.provisioning.enabled", "maybe", "got string"),
+        ("litellm.provisioning.enabled", "maybe", 'got "maybe"'),
         ("litellm.provisioning.defaults", [], "got list"),
         ("litellm.provisioning.defaults.maxBudget", -1, "got a negative number"),
         ("litellm.provisioning.defaults.budgetDuration", "", "got empty string"),
-        ("litellm.provisioning.defaults.models", "gpt-4o", "got string"),
+        ("litellm.provisioning.defaults.models", "gpt-4o", 'got "gpt-4o"'),
         ("litellm.provisioning.defaults.tpmLimit", 0.5, "got a fraction"),
-        ("litellm.provisioning.defaults.metadata", "text", "got string"),
+        ("litellm.provisioning.defaults.metadata", "text", 'got "text"'),
         ("litellm.provisioning.roles", {}, "got object"),
         ("litellm.audit.group", ["group:default/x"], "got list"),
         ("litellm.teamAdmin.allowedModels", {"a": 1}, "got object"),
         ("litellm.teamAdmin.objectPermissions", True, "got boolean"),
-        ("litellm.bridge.issuer", "kc", "got another string"),
-        ("litellm.opencode.maxBudget", "50 USD", "got string"),
-        ("litellm.service.backstageToken", "a b", "got another string"),
-        ("litellm.service.pluginId", "a/b", "got another string"),
+        ("litellm.bridge.issuer", "kc", 'got "kc"'),
+        ("litellm.opencode.maxBudget", "50 USD", 'got "50 USD"'),
+        ("litellm.service.backstageToken", "a b", "got a string (not shown)"),
+        ("litellm.service.pluginId", "a/b", 'got "a/b"'),
         ("litellm.service.cacheSeconds", -1, "got a negative number"),
         ("litellm.service.rateLimits", 5, "got number"),
         ("litellm.service.rateLimits.writes", 5, "got number"),
-        ("litellm.service.rateLimits.writes", "0/minute", "got another string"),
-        ("litellm.service.rateLimits.serviceWrites", "5/week", "got another string"),
-        ("litellm.service.rateLimits.failedTokens", "-5/minute", "got another string"),
+        ("litellm.service.rateLimits.writes", "0/minute", 'got "0/minute"'),
+        ("litellm.service.rateLimits.serviceWrites", "5/week", 'got "5/week"'),
+        ("litellm.service.rateLimits.failedTokens", "-5/minute", 'got "-5/minute"'),
         ("litellm.service.timeouts.total", 0, "got 0"),
-        ("litellm.service.caFile", "nope.pem", "got no file"),
-        ("litellm.service.keyFile", ".", "got the path of something else"),
-        ("backend.baseUrl", "backstage", "got another string"),
+        ("litellm.service.caFile", "nope.pem", 'got "nope.pem"'),
+        ("litellm.service.keyFile", ".", 'got "."'),
+        ("backend.baseUrl", "backstage", 'got "backstage"'),
         ("backend.auth.externalAccess", {}, "got object"),
-        ("backend.auth.pluginKeyStore.type", "file", "got another string"),
+        ("backend.auth.pluginKeyStore.type", "file", 'got "file"'),
         ("backend.cors", True, "got boolean"),
         ("backend.cors.maxAge", 1.5, "got a fraction"),
         ("discovery.endpoints", "x", "got string"),
@@ -284,11 +287,56 @@ def test_a_wrong_value_names_key_file_got_and_wanted(
 
 
 @pytest.mark.parametrize(
+    "value",
+    ["http:/me:hunter2@litellm", "litellm/?key=hunter2", "hunter2\n", "x" * 61, "${LITELLM}"],
+)
+def test_a_value_that_may_be_a_secret_is_not_quoted(problems: Problems, value: str) -> None:
+    [line] = problems(at("litellm.baseUrl", value), environ={"LITELLM": "hunter2"})
+    got = "a string from ${LITELLM}" if "$" in value else "a string (not shown)"
+    assert line == f"litellm.baseUrl: got {got} in app-config.yaml, wanted http or https URL"
+
+
+@pytest.mark.parametrize("include", ["$file", "$include", "$env"])
+def test_an_included_value_is_not_quoted(problems: Problems, write: Write, include: str) -> None:
+    name = "TOKEN" if include == "$env" else "secret.yaml"
+    write("secret.yaml", "hunter2")
+    [line] = problems(at("litellm.baseUrl", {include: name}), environ={"TOKEN": "hunter2"})
+    assert line.startswith(f"litellm.baseUrl: got a string from {include} {name} in ")
+    [line] = problems(at("litellm.keyGeneration.keyTypes", ["${TOKEN}"]), environ={"TOKEN": "x"})
+    assert line.startswith("litellm.keyGeneration.keyTypes: got a string from ${TOKEN} in ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "warning"),
+    [
+        ("litellm.userIdDomain", "$DOMAIN", "$DOMAIN is used as it is written; write ${DOMAIN}"),
+        ("litellm.baseUrl", "http://$LITELLM_HOST:4000", "$LITELLM_HOST is used as"),
+        ("litellm.teamAdmin.allowedModels", ["gpt-4o", "$MODEL"], "$MODEL is used as"),
+        ("litellm.masterKey", "$HUNTER_2", "$NAME is used as it is written; write ${NAME}"),
+    ],
+)
+def test_a_variable_without_braces_is_warned_about(
+    load: Load, caplog: pytest.LogCaptureFixture, key: str, value: Any, warning: str
+) -> None:
+    load(at(key, value))
+    assert caplog.messages[0].startswith(f"{key}: {warning}")
+    assert "HUNTER" not in caplog.text
+
+
+@pytest.mark.parametrize("value", ["$5", "cost $", "$lower", "$${DOMAIN}", "${DOMAIN}"])
+def test_other_dollars_are_no_variables(
+    load: Load, caplog: pytest.LogCaptureFixture, value: str
+) -> None:
+    load(at("litellm.provisioning.defaults.models", [value]), environ={"DOMAIN": "$DOMAIN"})
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
     ("value", "problem"),
     [
         ({"group": 5}, ".group: got number in"),
         ("x", ": got string in app-config.yaml, wanted object"),
-        ({"group": "group:default/x", "maxBudget": "ten"}, ".maxBudget: got string in"),
+        ({"group": "group:default/x", "maxBudget": "ten"}, '.maxBudget: got "ten" in'),
         ({"group": "group:default/x", "models": [5]}, ".models[0]: got number in"),
         ({"group": "group:default/x", "models": [""]}, ".models[0]: got empty string in"),
         ({"group": "group:default/x", "metadata": []}, ".metadata: got list in"),
@@ -321,7 +369,7 @@ def test_a_value_from_an_include_is_blamed_on_the_included_file(
 ) -> None:
     write("limits.yaml", "defaults: {maxBudget: ten}")
     assert problems("litellm: {provisioning: {$include: limits.yaml}}") == [
-        "litellm.provisioning.defaults.maxBudget: got string in limits.yaml, wanted number"
+        'litellm.provisioning.defaults.maxBudget: got "ten" in limits.yaml, wanted number'
     ]
 
 
@@ -463,7 +511,7 @@ def test_a_role_without_a_group_is_nobodys(
     other = {"group": "group:default/x"}
     text = at("litellm.provisioning.roles", [{**role, "maxBudget": 1000}, other])
     assert [role.group for role in load(text).provisioning.roles] == ["group:default/x"]
-    assert caplog.messages == ["litellm.provisioning.roles[0].group: missing; nobody has this role"]
+    assert caplog.messages == ["litellm.provisioning.roles[0].group: missing; no user is a member"]
 
 
 def test_metadata_is_merged_over_files_and_roles_are_replaced(load: Load) -> None:
@@ -484,7 +532,7 @@ def test_a_list_of_models_that_unset_variables_empty_does_not_allow_every_model(
     fields: dict[str, Any] = {"models": ["${MODEL}"]}
     value = fields if place == "defaults" else [{"group": "group:default/x", **fields}]
     [line] = problems(at(f"litellm.provisioning.{place}", value))
-    assert "models: got only entries that are left out" in line
+    assert "models: every entry is left out" in line
 
 
 def test_a_list_that_loses_an_entry_to_an_unset_variable_is_warned_about(
@@ -493,7 +541,7 @@ def test_a_list_that_loses_an_entry_to_an_unset_variable_is_warned_about(
     settings = load(at("litellm.provisioning.defaults.models", ["gpt-4o", "${MODEL}"]))
     assert settings.provisioning.defaults.models == ("gpt-4o",)
     assert caplog.messages == [
-        "litellm.provisioning.defaults.models: an entry is left out, MODEL is not set"
+        "litellm.provisioning.defaults.models: an entry is left out: MODEL is not set"
     ]
 
 
@@ -514,7 +562,7 @@ def test_a_group_that_nobody_can_be_in_is_warned_about(
     ("text", "warning"),
     [
         ("litellm: {bridge: {enabled: true}}", "litellm.bridge.issuer: missing"),
-        ("litellm: {userIdDomain: '@example.com'}", "litellm.userIdDomain: no domain"),
+        ("litellm: {userIdDomain: '@example.com'}", "litellm.userIdDomain: not a domain"),
         ("litellm: {teamAdmin: {group: 'group:default/x'}}", "litellm.teamAdmin: without effect"),
         (
             "permission: {enabled: true}\nlitellm: {teamAdmin: {allowedModels: [a]}}",
@@ -551,7 +599,7 @@ def test_the_types_of_keys_are_those_that_a_caller_may_have(load: Load) -> None:
     assert types(["llm_api", "read_only", "default"]) == ("llm_api", "read_only", "default")
     for wrong in (["llm_api", "management"], ["Default"]):
         with pytest.raises(
-            ConfigError, match=r"keyTypes: got another string .* wanted only llm_api, r"
+            ConfigError, match=r'keyTypes: got "(management|Default)" .* wanted only llm_api, r'
         ):
             types(wrong)
 
@@ -600,10 +648,10 @@ def test_discovery_finds_what_backstage_finds(load: Load) -> None:
     [
         ({"plugins": ["catalog"]}, "target: missing"),
         ({"target": "http://x"}, "plugins: missing"),
-        ({"target": "ftp+srv://x", "plugins": []}, "target: got another string"),
-        ({"target": "http+srv://", "plugins": []}, "target: got another string"),
+        ({"target": "ftp+srv://x", "plugins": []}, 'target: got "ftp+srv://x"'),
+        ({"target": "http+srv://", "plugins": []}, 'target: got "http+srv://"'),
         ({"target": "http+srv://a@x", "plugins": []}, "target: got a URL with user"),
-        ({"target": {"internal": "x"}, "plugins": []}, "target.internal: got another string"),
+        ({"target": {"internal": "x"}, "plugins": []}, 'target.internal: got "x"'),
         ({"target": 5, "plugins": []}, "target: got number"),
     ],
 )
@@ -757,22 +805,22 @@ def test_access_can_be_restricted(
 @pytest.mark.parametrize(
     ("restrictions", "problem"),
     [
-        ([], "accessRestrictions: got nothing"),
+        ([], "accessRestrictions: got no entry"),
         ({}, "accessRestrictions: got object"),
         ("${UNSET}", "accessRestrictions: missing (UNSET is not set)"),
-        (["${UNSET}"], "accessRestrictions: got nothing"),
+        (["${UNSET}"], "accessRestrictions: got no entry"),
         (None, "accessRestrictions: missing (null in app-config.yaml)"),
         ({"$env": "UNSET"}, "accessRestrictions: missing (UNSET is not set)"),
         (
             {"$include": "app-config.yaml#nope"},
-            "accessRestrictions: missing ($include app-config.yaml#nope in app-config.yaml gives",
+            "accessRestrictions: missing ($include app-config.yaml#nope in app-config.yaml has",
         ),
         ({"$include": "nope.yaml"}, "accessRestrictions: $include nope.yaml in app-config.yaml"),
         ([{}], "accessRestrictions[0].plugin: missing"),
         ([{"plugin": "a"}, {"plugin": "a"}], "accessRestrictions[1].plugin: the same plugin"),
         ([{"plugin": "a", "permisson": "x"}], "accessRestrictions[0].permisson: no such key"),
-        ([{"plugin": "a", "permission": []}], "accessRestrictions[0].permission: got nothing"),
-        ([{"plugin": "a", "permission": " ,"}], "accessRestrictions[0].permission: got nothing"),
+        ([{"plugin": "a", "permission": []}], "accessRestrictions[0].permission: got no entry"),
+        ([{"plugin": "a", "permission": " ,"}], "accessRestrictions[0].permission: got no entry"),
         ([{"plugin": "a", "permission": 5}], "accessRestrictions[0].permission: got number"),
         (
             [{"plugin": "a", "permission": "${UNSET}"}],
@@ -788,7 +836,7 @@ def test_access_can_be_restricted(
         ),
         (
             [{"plugin": "a", "permissionAttribute": {"action": "write"}}],
-            "accessRestrictions[0].permissionAttribute.action: got another string",
+            'accessRestrictions[0].permissionAttribute.action: got "write"',
         ),
         (
             [{"plugin": "a", "permissionAttribute": {"name": "x", "action": "read"}}],
@@ -806,19 +854,19 @@ def test_a_restriction_that_restricts_nothing_never_becomes_full_access(
 @pytest.mark.parametrize(
     ("kind", "options", "problem"),
     [
-        ("static", {"token": "short12", "subject": "x"}, "token: got another string"),
-        ("static", {"token": "with a space", "subject": "x"}, "token: got another string"),
+        ("static", {"token": "short12", "subject": "x"}, "token: got a string (not shown)"),
+        ("static", {"token": "with a space", "subject": "x"}, "token: got a string (not shown)"),
         ("static", {"token": "long-enough"}, "subject: missing"),
-        ("static", {"token": "long-enough", "subject": "a b"}, "subject: got another string"),
+        ("static", {"token": "long-enough", "subject": "a b"}, 'subject: got "a b"'),
         ("static", {"token": "${UNSET}", "subject": "x"}, "token: missing (UNSET is not set)"),
-        ("legacy", {"secret": "not base64!", "subject": "x"}, "secret: got another string"),
+        ("legacy", {"secret": "not base64!", "subject": "x"}, "secret: got a string (not shown)"),
         ("legacy", {"subject": "x"}, "secret: missing"),
         ("jwks", {}, "url: missing"),
-        ("jwks", {"url": "issuer"}, "url: got another string"),
-        ("jwks", {"url": "https://x", "algorithm": "HS256"}, "algorithm: got another string"),
-        ("jwks", {"url": "https://x", "algorithm": "none"}, "algorithm: got another string"),
+        ("jwks", {"url": "issuer"}, 'url: got "issuer"'),
+        ("jwks", {"url": "https://x", "algorithm": "HS256"}, 'algorithm: got "HS256"'),
+        ("jwks", {"url": "https://x", "algorithm": "none"}, 'algorithm: got "none"'),
         ("jwks", {"url": "https://x", "audience": "${UNSET}"}, "audience: missing (UNSET is"),
-        ("jwks", {"url": "https://x", "issuer": []}, "issuer: got nothing"),
+        ("jwks", {"url": "https://x", "issuer": []}, "issuer: got no entry"),
         (
             "static",
             {"token": "long-enough", "subject": "x", "accessRestrictions": [{"plugin": "a"}]},
@@ -836,7 +884,7 @@ def test_an_access_entry_that_is_not_complete_is_a_problem(
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ({"type": "mtls", "options": {}}, ".type: got another string in app-config.yaml, wanted"),
+        ({"type": "mtls", "options": {}}, '.type: got "mtls" in app-config.yaml, wanted'),
         ({"type": 5, "options": {}}, ".type: got number in app-config.yaml, wanted static, legacy"),
         ({"options": {}}, ".type: missing"),
         ({"type": "${UNSET}", "options": {}}, ".type: missing (UNSET is not set)"),
@@ -886,8 +934,8 @@ def test_without_a_static_store_there_are_no_plugin_keys(load: Load, store: Any)
         ("x", ": got string"),
         ([{**SIGNING, "privateKeyFile": None}], "[0].privateKeyFile: missing"),
         ([{**SIGNING, "keyId": 5}], "[0].keyId: got number"),
-        ([{**SIGNING, "publicKeyFile": "nope.pem"}], "[0].publicKeyFile: got no file"),
-        ([{**SIGNING, "algorithm": "HS256"}], "[0].algorithm: got another string"),
+        ([{**SIGNING, "publicKeyFile": "nope.pem"}], '[0].publicKeyFile: got "nope.pem"'),
+        ([{**SIGNING, "algorithm": "HS256"}], '[0].algorithm: got "HS256"'),
         ([SIGNING, {"keyId": "k2"}], "[1].publicKeyFile: missing"),
     ],
 )

@@ -1,4 +1,4 @@
-"""No value of the configuration gets into an error, a log line or a repr."""
+"""No secret of the configuration gets into an error, a log line or a repr."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from litellm_plugin.config import ConfigError, load_settings, yaml12
+from litellm_plugin.config.settings import Webhook
 from litellm_plugin.config.yaml12 import Value
 from tests.config import example
 from tests.config.conftest import Load, Write
@@ -76,7 +77,7 @@ def document(write: Write) -> Document:
 
 
 @pytest.mark.parametrize("secret", SECRETS, ids=json.dumps)
-def test_no_problem_and_no_warning_quotes_a_value(
+def test_no_problem_and_no_warning_quotes_what_may_be_a_secret(
     document: Document, caplog: pytest.LogCaptureFixture, secret: Value
 ) -> None:
     paths = document(in_all_places(DOCUMENT, secret))
@@ -144,3 +145,18 @@ def test_settings_do_not_show_their_secrets(load: Load) -> None:
     assert settings.service.backstage_token == f"{SECRET}-backstage"
     assert len(settings.external_access) == 2
     assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("path", "hidden"),
+    [
+        ("/litellm", False),  # part of many texts
+        ("/services/T0123/B0123/hunter2hunter2", True),
+        ("/hook?sig=hunter2hunter2hunter2", True),
+    ],
+)
+def test_a_long_path_of_a_webhook_is_a_secret(path: str, hidden: bool) -> None:
+    webhook = Webhook(f"https://hooks.example.com{path}", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    secrets = set(webhook.secrets())
+    assert (path in secrets) is hidden
+    assert secrets >= {webhook.url, webhook.secret, "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}

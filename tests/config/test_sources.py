@@ -125,16 +125,16 @@ def test_includes_give_what_they_name(read: Read, include: str, value: Value) ->
     ("include", "problem"),
     [
         ("{$env: X, a: 1}", "$env in 0.yaml stands beside other keys"),
-        ("{$env: 5}", "$env in 0.yaml wants a string"),
+        ("{$env: 5}", "$env in 0.yaml must be a string"),
         ("{$env: '${UNSET}'}", "$env in 0.yaml: UNSET is not set"),
         ("{$file: nope.txt}", "$file nope.txt in 0.yaml does not exist; looked in {dir}"),
         ("{$file: sub}", "$file sub in 0.yaml can't be read (Is a directory); looked in {dir}"),
-        ("{$include: text.txt}", "$include text.txt in 0.yaml wants a file named .yaml, .yml or"),
+        ("{$include: text.txt}", "$include text.txt in 0.yaml must name a .yaml, .yml or"),
         ("{$include: nope.yaml#a}", "$include nope.yaml#a in 0.yaml does not exist"),
-        ("{$include: data.yaml#s.x}", "$include data.yaml#s.x in 0.yaml: there is no object"),
-        ("{$include: data.yaml#nope.x}", "$include data.yaml#nope.x in 0.yaml: there is no obj"),
+        ("{$include: data.yaml#s.x}", "$include data.yaml#s.x in 0.yaml: the path leads"),
+        ("{$include: data.yaml#nope.x}", "$include data.yaml#nope.x in 0.yaml: the path leads"),
         ("{$include: bad.yaml}", "$include bad.yaml in 0.yaml: line 2, column 1: the key 'a'"),
-        ("{$include: bad.json}", "$include bad.json in 0.yaml: line 2: no JSON"),
+        ("{$include: bad.json}", "$include bad.json in 0.yaml: line 2: not JSON"),
     ],
 )
 def test_an_include_that_fails_names_its_key_and_its_file(
@@ -230,13 +230,13 @@ def test_the_environment_sets_keys_last(
 @pytest.mark.parametrize(
     ("environ", "problem"),
     [
-        ({"APP_CONFIG_a__b": "1"}, "APP_CONFIG_a__b: no key of the configuration"),
-        ({"APP_CONFIG_": "1"}, "APP_CONFIG_: no key"),
-        ({"APP_CONFIG_1a": "1"}, "APP_CONFIG_1a: no key"),
+        ({"APP_CONFIG_a__b": "1"}, "APP_CONFIG_a__b: not the name of a"),
+        ({"APP_CONFIG_": "1"}, "APP_CONFIG_: not the name"),
+        ({"APP_CONFIG_1a": "1"}, "APP_CONFIG_1a: not the name"),
         ({"APP_CONFIG_a": "null"}, "APP_CONFIG_a: null"),
         (
             {"APP_CONFIG_a": "1", "APP_CONFIG_a_b": "2"},
-            "APP_CONFIG_a_b: APP_CONFIG_a is set, and is no object",
+            "APP_CONFIG_a_b: APP_CONFIG_a has a value that is no object",
         ),
         (
             {"APP_CONFIG_a_b": "2", "APP_CONFIG_a": "1"},

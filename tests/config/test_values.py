@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import math
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,30 @@ def test_base64_has_two_alphabets_and_needs_no_padding(text: str, secret: bytes)
 def test_what_is_no_base64(text: str) -> None:
     with pytest.raises(ValidationError):
         read(values.Base64, text)
+
+
+@pytest.mark.parametrize("length", [24, 32, 64])
+def test_a_secret_of_a_webhook(length: int) -> None:
+    secret = f"whsec_{base64.b64encode(bytes(length)).decode()}"
+    assert read(values.WebhookSecret, secret) == secret
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        base64.b64encode(bytes(32)).decode(),
+        f"whsec_{base64.b64encode(bytes(23)).decode()}",
+        f"whsec_{base64.b64encode(bytes(65)).decode()}",
+        f" whsec_{base64.b64encode(bytes(32)).decode()}",
+        f"whsec_{base64.b64encode(bytes(32)).decode()}\n",
+        f"whsec_{'A' * 31}",
+        "whsec_" + "é" * 32,
+        "whsec_",
+    ],
+)
+def test_what_is_no_secret_of_a_webhook(text: str) -> None:
+    with pytest.raises(ValidationError):
+        read(values.WebhookSecret, text)
 
 
 def test_paths_begin_at_the_working_directory(

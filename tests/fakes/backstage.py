@@ -207,6 +207,7 @@ class FakeBackstage:
             connection fails with.
         never_signed_in: Refs of users whose tokens hold and whom the auth plugin has no record
             of: the permission API answers 404.
+        notices: By person and scope, the payload of the notification that is shown.
         calls: What was asked, in order.
     """
 
@@ -216,6 +217,7 @@ class FakeBackstage:
         self.people = people or People.of()
         self.failures: dict[str, int | Exception] = {}
         self.never_signed_in: set[str] = set()
+        self.notices: dict[tuple[str, str], dict[str, Any]] = {}
         self.calls: list[BackstageCall] = []
         self._tokens = tokens
         self._key_sets = {
@@ -259,6 +261,8 @@ class FakeBackstage:
                 return self._query(asked)
             if (asked.method, plugin, path) == ("POST", "permission", "/authorize"):
                 return self._authorize(asked)
+            if (plugin, path) == ("notifications", "/notifications"):
+                return self._notify(asked)
         except _RefusedError as exc:
             error = {"name": exc.name, "message": str(exc)}
             return _error_body(exc.status, error, asked.method, path)
@@ -310,6 +314,22 @@ class FakeBackstage:
         except PolicyError as exc:
             raise _RefusedError(500, "Error", str(exc)) from exc
         return Reply(json={"items": decisions})
+
+    # -- notifications -------------------------------------------------------
+
+    def _notify(self, asked: Asked) -> Reply:
+        if isinstance(self._caller(asked, "notifications"), _User):
+            message = "This endpoint does not allow 'user' credentials"
+            raise _RefusedError(403, "NotAllowedError", message)
+        match asked.json:
+            case {
+                "recipients": {"type": "entity", "entityRef": str(ref)},
+                "payload": {"title": str(), "scope": str(scope)} as payload,
+            }:
+                self.notices[ref, scope] = payload
+                return Reply(json=[{"user": ref, "origin": "plugin:litellm", "payload": payload}])
+        message = "request/body must have required property 'recipients'"
+        raise _RefusedError(400, "InputError", message)
 
     def _ownership(self, user: _User) -> list[str]:
         return [user.ref, *self.people.groups(user.ref)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def test_prometheus_sees_that_litellm_is_left_alone_and_by_living_workers_only(
     with running(tmp_path / "rig", more=more) as rig:
         assert rig.ask(KEYS).status == 200
         _break(rig)
+        assert rig.settled(lambda: _listens(port))
         assert _left_alone(port) == 1
 
         rig.litellm.listen()
@@ -52,6 +54,11 @@ def _break(rig: Rig) -> None:
     rig.litellm.refuse()
     for _ in range(FAILURES):
         assert rig.ask(KEYS).status >= 500
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _metrics(port: int) -> list[str]:

@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 import requests
 
+from litellm_plugin.identity.jwt import parse
 from tests.deployed import REPO, end, free_port, gunicorn
+from tests.faults.proxy import Exchange
+from tests.faults.rig import Route, running
+from tests.identity.doubles import pem_files
+from tests.tokens import SigningKey
 
 pytestmark = pytest.mark.faults
 
@@ -119,8 +124,8 @@ def test_usr2_starts_a_master_that_serves_the_metrics_when_the_one_before_has_en
 ) -> None:
     server.process.send_signal(signal.SIGHUP)  # after which the environment is passed on
     wait_for(lambda: "The configuration was read again" in server.log)
+    wait_for(lambda: server.requests_counted() > 0)
     counted = server.requests_counted()
-    assert counted > 0
     server.configure("second")
     server.process.send_signal(signal.SIGUSR2)
     pid_file = server.folder / "pid.2"
@@ -138,3 +143,54 @@ def test_usr2_starts_a_master_that_serves_the_metrics_when_the_one_before_has_en
     finally:
         os.kill(after, signal.SIGTERM)
         wait_for(lambda: server.client() == "")
+
+
+def test_hup_takes_a_new_signing_key_in_two_steps(tmp_path: Path) -> None:
+    keys = {}
+    for kid in ("old", "new"):
+        pair = pem_files(tmp_path, SigningKey.ec(kid))
+        keys[kid] = {
+            "keyId": kid,
+            "publicKeyFile": str(pair.public_key_file),
+            "privateKeyFile": str(pair.private_key_file),
+        }
+
+    def line(*kids: str) -> str:
+        store = {"type": "static", "static": {"keys": [keys[kid] for kid in kids]}}
+        return f"  auth: {json.dumps({'pluginKeyStore': store})}"
+
+    signed_by: list[str] = []
+
+    def record(exchange: Exchange) -> None:
+        if exchange.asked.target.startswith("/api/catalog"):
+            token = parse(exchange.asked.headers["authorization"].removeprefix("Bearer "))
+            signed_by.append(token.header["kid"])
+        exchange.send(exchange.forward())
+
+    with running(tmp_path / "rig", cache=line("old")) as rig:
+        config = rig.folder / "app-config.yaml"
+        rig.backstage.spoil(record)
+
+        def published() -> list[str]:
+            answer = requests.get(f"{rig.url}/.backstage/auth/v1/jwks.json", timeout=ENOUGH)
+            return [key["kid"] for key in answer.json()["keys"]]
+
+        def signer() -> str:
+            """Return the key of a token that Backstage has accepted."""
+            assert rig.ask(Route("GET", "/teams/managed")).status == 200
+            return signed_by[-1]
+
+        def reload(before: str, after: str) -> None:
+            config.write_text(config.read_text().replace(before, after))
+            rig.process.send_signal(signal.SIGHUP)
+
+        assert (published(), signer()) == (["old"], "old")
+        reload(line("old"), line("old", "new"))
+        wait_for(lambda: published() == ["old", "new"])
+        assert signer() == "old"
+        reload(line("old", "new"), line("new", "old"))
+        wait_for(lambda: signer() == "new")
+        wait_for(lambda: published() == ["new", "old"])
+        reload(line("new", "old"), line("new"))
+        wait_for(lambda: published() == ["new"])
+        assert signer() == "new"

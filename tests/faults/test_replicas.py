@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -16,113 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
-import litellm_plugin.sandbox
 from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.launch import MASTER_KEY, Sandbox, running
 from tests.cache.redis_server import RedisServer, needs_redis
-from tests.deployed import free_port, gunicorn
+from tests.faults.replica import CONFIG, NOWHERE, PATIENCE, SERVICE_TOKEN, Replica
 
 pytestmark = [pytest.mark.faults, needs_redis]
 
-CONFIG = Path(litellm_plugin.sandbox.__file__).with_name("app-config.yaml")
-NOWHERE = {"LITELLM_BASE_URL": "http://127.0.0.1:0", "BACKSTAGE_URL": "http://127.0.0.1:0"}
-SERVICE_TOKEN = "static-token-for-the-catalog"
-
-PATIENCE = 60.0  # seconds, at most; a busy machine takes a while to start two of them
 MEETING = 0.3  # seconds that calls of LiteLLM wait for each other
 BOUND = 3.0  # seconds that a request may take while Redis is away
 
 Wsgi = Callable[..., Iterable[bytes]]
-
-
-class Replica:
-    """One gunicorn with two workers, and a home of its own.
-
-    Args:
-        folder: Its home.
-        redis: URL; None: there is none.
-        sandbox: Where LiteLLM and Backstage are.
-    """
-
-    def __init__(self, folder: Path, redis: str | None, sandbox: Sandbox) -> None:
-        folder.mkdir()
-        self._folder = folder
-        self._tokens = sandbox.tokens
-        address = f"127.0.0.1:{free_port()}"
-        self._url = f"http://{address}/api/litellm"
-        config = folder / "app-config.yaml"
-        cache = {"store": "redis", "connection": redis} if redis else {"store": "memory"}
-        config.write_text(
-            json.dumps(
-                {
-                    "backend": {"cache": cache},
-                    "litellm": {"service": {"cacheSeconds": 30, "backstageToken": SERVICE_TOKEN}},
-                }
-            )
-        )
-        environ = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder),
-            "TMPDIR": str(folder),
-            "WEB_CONCURRENCY": "2",
-            "LITELLM_PLUGIN_BIND": address,
-            "LITELLM_PLUGIN_CONFIG": f"{CONFIG},{config}",
-            "LITELLM_BASE_URL": sandbox.settings.base_url,
-            "BACKSTAGE_URL": sandbox.settings.discovery.backstage_url,
-        }
-        self._process = gunicorn(environ, folder / "log", new_session=True)
-
-    @property
-    def log(self) -> str:
-        return (self._folder / "log").read_text(errors="replace")
-
-    def wait(self) -> None:
-        """Wait until it answers."""
-        until = time.monotonic() + PATIENCE
-        while True:
-            assert self._process.poll() is None, self.log
-            assert time.monotonic() < until, self.log
-            try:
-                self.ask(people.BOB, "GET", "/health")
-            except requests.ConnectionError:
-                time.sleep(0.02)
-            else:
-                return
-
-    def terminate(self) -> None:
-        self._process.terminate()
-
-    def wait_until_gone(self) -> None:
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-
-    def ask(self, who: people.Person, method: str, path: str, body: Any = None) -> Any:
-        """Return what it answers, over a connection of its own: to any of its workers."""
-        with requests.Session() as session:
-            session.trust_env = False
-            answer = session.request(
-                method,
-                self._url + path,
-                json=body,
-                headers={"Authorization": f"Bearer {self._tokens[who]}"},
-                timeout=PATIENCE,
-            )
-        assert answer.status_code < 300, answer.text
-        return answer.json() if answer.content else None
-
-    def aliases(self) -> set[str]:
-        """Return the names of Bob's keys."""
-        return {key["key_alias"] for key in self.ask(people.BOB, "GET", "/keys")}
-
-    def make(self, alias: str) -> Any:
-        """Make a key for Bob."""
-        key = {"alias": alias, "models": ["gpt-4o-mini"], "duration": "7d", "max_budget": 5}
-        return self.ask(people.BOB, "POST", "/keys/generate", key)
 
 
 class Gate:
@@ -149,6 +51,11 @@ class Gate:
     @property
     def looked_up(self) -> int:
         return self.calls["GET /v2/user/info"]
+
+
+def caching(cache: dict[str, Any]) -> dict[str, Any]:
+    service = {"cacheSeconds": 30, "backstageToken": SERVICE_TOKEN}
+    return {"backend": {"cache": cache}, "litellm": {"service": service}}
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +91,8 @@ def litellm(sandbox: Sandbox) -> Gate:
 def replicas(
     folder: Path, redis: RedisServer, sandbox: Sandbox, litellm: Gate
 ) -> Iterator[tuple[Replica, Replica]]:
-    both = Replica(folder / "a", redis.url, sandbox), Replica(folder / "b", redis.url, sandbox)
+    config = caching({"store": "redis", "connection": redis.url})
+    both = Replica(folder / "a", sandbox, config), Replica(folder / "b", sandbox, config)
     try:
         for replica in both:
             replica.wait()
@@ -295,7 +203,7 @@ def test_redis_goes_away_and_comes_back(
 def test_without_redis_a_write_is_seen_through_every_worker_of_a_gunicorn(
     folder: Path, sandbox: Sandbox, litellm: Gate
 ) -> None:
-    replica = Replica(folder / "alone", None, sandbox)
+    replica = Replica(folder / "alone", sandbox, caching({"store": "memory"}))
     try:
         replica.wait()
         settled([replica], litellm)

@@ -91,10 +91,10 @@ def test_an_expiry_that_nobody_checks_is_noticed(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_value_that_is_quoted_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def kind(value: object) -> str:
+    def shown(value: object, *_: object) -> str:
         return f"{value!r}"
 
-    monkeypatch.setattr("litellm_plugin.config.load.kind", kind)
+    monkeypatch.setattr("litellm_plugin.config.load._shown", shown)
     with pytest.raises(AssertionError, match="a secret is quoted"):
         config.one_input(b"litellm: {service: {cacheSeconds: '${TOKEN}'}}")
 

@@ -239,14 +239,15 @@ class WatchedEvent(threading.Event):
         return super().wait(timeout)
 
 
-def test_a_failure_may_be_logged_at_another_level(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_prefetch_that_fails_is_logged_at_the_level_given(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def fetch(_: str) -> object:
         raise BackstageUnavailable("Backstage could not be reached")
 
     caplog.set_level(logging.DEBUG)
     for level in (logging.DEBUG, logging.WARNING):
-        with pytest.raises(NoKeysError):
-            KeySet("http://backstage/keys", fetch, setting="backend.baseUrl").load(level)
+        KeySet("http://backstage/keys", fetch, setting="backend.baseUrl").prefetch(level)
     assert [record.levelno for record in caplog.records] == [logging.DEBUG, logging.WARNING]
 
 

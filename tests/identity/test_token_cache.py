@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, cast
 
 import pytest
 
 from litellm_plugin.errors import Unauthenticated
 from litellm_plugin.identity.authenticator import Authenticator
-from litellm_plugin.identity.key_sets import NoKeysError
 from litellm_plugin.identity.principal import Principal, ServicePrincipal, UserPrincipal
 from litellm_plugin.identity.token_cache import MAX_SECONDS, TokenCache
 
@@ -21,11 +19,7 @@ class Verifier:
         self.asked: list[str | None] = []
         self.suspected: list[bool] = []
         self.answer: Principal | Exception = _user(expires_at=10_000)
-        self.prepared = 0
-
-    def load_user_keys(self, level: int = logging.WARNING) -> bool:
-        self.prepared += 1
-        raise NoKeysError("they can't be read")
+        self.user_keys = None
 
     def authenticate(self, authorization: str | None, *, suspect: bool) -> Principal:
         self.asked.append(authorization)
@@ -52,12 +46,6 @@ def now() -> list[float]:
 @pytest.fixture
 def tokens(verifier: Verifier, now: list[float]) -> TokenCache:
     return TokenCache(cast("Authenticator", verifier), 1e9, lambda: now[0])
-
-
-def test_keys_that_can_not_be_had_yet_are_no_fault(tokens: TokenCache, verifier: Verifier) -> None:
-    tokens.prepare()
-
-    assert verifier.prepared == 1
 
 
 def test_a_users_token_is_verified_once_a_minute(

@@ -1,4 +1,4 @@
-"""A key that LiteLLM made and nobody got is found and removed, or its owner is told."""
+"""An undelivered key is found and removed, or its owner gets a hint."""
 
 from __future__ import annotations
 
@@ -187,10 +187,7 @@ def test_while_litellm_is_down_it_is_looked_for_until_it_is_up(
     down.clear()
     wait_for_the_watcher()
     assert aliases(world) == []
-    assert (
-        "removed, as nobody has its secret: key 'ci' of bob@example.com, asked for at "
-        in caplog.text
-    )
+    assert "removed an undelivered key: key 'ci' of bob@example.com, asked for at " in caplog.text
 
 
 def test_one_that_is_made_late_is_removed(world: World) -> None:

@@ -150,11 +150,21 @@ def test_somebody_whom_neither_id_nor_email_finds_is_unknown_without_provisionin
     assert sum(call.path == "/user/list" for call in litellm.reads) == 1
 
 
+def test_keys_of_an_id_without_a_user_do_not_matter(
+    service: Service, litellm: FakeLiteLLM, bob: Headers
+) -> None:
+    litellm.get("/user/info", status=404, json={})
+    litellm.get("/user/list", json={"users": [], "total_pages": 0})
+    litellm.get("/key/list", status=500, json={})
+    answer = service(variant="no-provisioning").get("/keys", headers=bob)
+    assert answer.status_code == 404
+
+
 def test_who_has_an_account_of_their_own_costs_no_further_call(
     service: Service, known_bob: FakeLiteLLM, backstage: FakeBackstage, bob: Headers
 ) -> None:
     assert service().get("/keys", headers=bob).status_code == 200
-    assert [call.path for call in known_bob.calls] == ["/v2/user/info", "/key/list"]
+    assert sorted(call.path for call in known_bob.calls) == ["/key/list", "/v2/user/info"]
     assert backstage.asked_of("catalog") == []
 
 
@@ -355,8 +365,7 @@ def test_an_account_that_may_be_somebody_elses_is_refused_where_that_is_asked_fo
     assert answer.status_code == (200 if certain else 409)
     if not certain:
         assert answer.get_json()["error"] == (
-            "This LiteLLM account may be somebody else's; ask an administrator of LiteLLM whose it"
-            " is"
+            "This LiteLLM account may belong to another person; ask an administrator of LiteLLM"
         )
         assert "backstage_entity" in answer.get_json()["hint"]
     assert litellm.writes == []
@@ -445,3 +454,16 @@ def test_an_account_of_somebody_else_is_logged_once(
     (said,) = [line for line in caplog.messages if OTHER_BOB in line]
     assert "user:default/bob" in said
     assert BOB in said
+
+
+def test_keys_of_an_account_that_is_refused_are_never_in_an_answer(
+    service: Service, litellm: FakeLiteLLM, account: Any, bob: Headers
+) -> None:
+    """They may be in the cache, as they are read together with the account."""
+    row = {"user_id": BOB, "metadata": {"backstage_entity": OTHER_BOB}}
+    litellm.get("/user/info", query={"user_id": BOB}, json=account(BOB, user_info=row))
+    client = service(UNAMBIGUOUS, cache_seconds=3600)
+    for _ in range(3):
+        answer = client.get("/keys", headers=bob)
+        assert answer.status_code == 409
+        assert OWN_KEY not in answer.text

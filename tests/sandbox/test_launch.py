@@ -244,7 +244,7 @@ def test_it_runs_anywhere_and_ends_cleanly(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         told, complained = process.communicate(timeout=60)
     assert process.returncode == 0, complained
-    assert told.endswith("The sandbox is gone.\n")
+    assert told.endswith("The sandbox has ended.\n")
     assert "Traceback" not in complained
     assert list(tmp_path.iterdir()) == []
 

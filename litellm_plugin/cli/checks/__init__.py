@@ -12,14 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from enum import StrEnum
 from graphlib import TopologicalSorter
-from typing import Generic, TypeVar
+from typing import Any
 
 from litellm_plugin.errors import PluginError
 from litellm_plugin.redaction import redact
 
 log = logging.getLogger(__name__)
-
-W = TypeVar("W")
 
 
 class Status(StrEnum):
@@ -76,25 +74,25 @@ class CheckFailedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Check(Generic[W]):
+class Check:
     """A check, and its place in the order.
 
     Attributes:
         id: The name in ``--json``.
         title: The name in the text.
-        function: Runs the check.
+        function: Runs the check; gets the :class:`~litellm_plugin.cli.world.World`.
         needs: Ids of the checks that have to pass first (ok or warning).
         after: Ids of the checks that have to end first, with any result.
     """
 
     id: str
     title: str
-    function: Callable[[W], Result]
+    function: Callable[[Any], Result]
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
 
 
-def run(checks: Sequence[Check[W]], world: W) -> Iterator[tuple[Check[W], Result]]:
+def run(checks: Sequence[Check], world: Any) -> Iterator[tuple[Check, Result]]:
     """Run the checks in parallel, and yield each with its result when it ends."""
     by_id = {check.id: check for check in checks}
     order = TopologicalSorter({check.id: check.needs + check.after for check in checks})
@@ -112,9 +110,9 @@ def run(checks: Sequence[Check[W]], world: W) -> Iterator[tuple[Check[W], Result
 
 
 def _result_of(
-    check: Check[W],
-    world: W,
-    needs: Sequence[tuple[Check[W], Future[Result]]],
+    check: Check,
+    world: Any,
+    needs: Sequence[tuple[Check, Future[Result]]],
     after: Sequence[Future[Result]],
 ) -> Result:
     passed = {Status.OK, Status.WARNING}

@@ -19,14 +19,14 @@ from litellm_plugin.identity.signing import PluginTokens, key_file
 from litellm_plugin.identity.user_token import user_keys_url
 
 _WHERE = "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints"
-_NOBODY = "/entities/by-name/user/default/litellm-plugin-doctor"
+_UNKNOWN_USER = "/entities/by-name/user/default/litellm-plugin-doctor"
 _RESTRICTION = "{plugin: catalog, permission: catalog.entity.read}"
 
 
 def answers(world: World) -> Result:
     """Check that a Backstage backend answers at the catalog's URL."""
     url = world.settings.discovery.base_url("catalog")
-    answer = world.request("Backstage", url + _NOBODY, tells_time=True, setting=_WHERE)
+    answer = world.request("Backstage", url + _UNKNOWN_USER, tells_time=True, setting=_WHERE)
     error = _error_of(answer)
     if error is None:
         return _no_backend(url, answer, "catalog")

@@ -18,6 +18,7 @@ MAX_NAMED = 5  # faults listed before "and N more"
 
 # LiteLLM's special names, which are no models.
 _SPECIAL_MODELS = frozenset({"all-proxy-models", "all-team-models", "no-default-models"})
+_ALLOW_NOTHING = "Correct or remove the names: they allow nothing."
 
 
 def groups(world: World) -> Result:
@@ -50,13 +51,11 @@ def groups(world: World) -> Result:
         else:
             fault = f"is not in the catalog{close(full, known)}"
         wrong.append(f"{where}: {ref} {fault}")
-    if wrong:
-        return failed(
-            f"{_listed(wrong)}.",
-            "Write groups as group:namespace/name, in lower case, as the catalog has them; "
-            "another spelling has no members.",
-        )
-    return ok(f"{len(named)} named, all in the catalog")
+    remedy = (
+        "Write groups as group:namespace/name, in lower case, as the catalog has them; "
+        "another spelling has no members."
+    )
+    return _result(wrong, remedy, f"{len(named)} named, all in the catalog")
 
 
 def teams(world: World) -> Result:
@@ -73,13 +72,11 @@ def teams(world: World) -> Result:
         for team, where in named.items()
         if team not in known
     ]
-    if wrong:
-        return failed(
-            f"{_listed(wrong)}.",
-            "Name teams by their LiteLLM id, or make the team: LiteLLM silently creates users "
-            "without an unknown team.",
-        )
-    return ok(f"{len(named)} named, all in LiteLLM")
+    remedy = (
+        "Name teams by their LiteLLM id, or make the team: LiteLLM silently creates users "
+        "without an unknown team."
+    )
+    return _result(wrong, remedy, f"{len(named)} named, all in LiteLLM")
 
 
 def sync(world: World) -> Result:
@@ -121,16 +118,16 @@ def models(world: World) -> Result:
     def is_known(model: str) -> bool:
         return model in _SPECIAL_MODELS or "*" in model or model.startswith(prefixes)
 
-    wrong = _missing(given, names | access_groups, is_known)
-    if wrong:
-        return failed(
-            f"{_listed(wrong)}.",
+    right = f"{len({*given, *allowed, *allowed_groups})} named, all in LiteLLM"
+    if wrong := _missing(given, names | access_groups, is_known):
+        remedy = (
             "Write LiteLLM's model_name, or an access group of models; a user whose models do not "
-            "exist can call none.",
+            "exist can call none."
         )
+        return _result(wrong, remedy, right)
     wrong = _missing(allowed, names | access_groups, is_known)
     wrong += _missing(allowed_groups, access_groups, is_known)
-    return _allow_list(wrong, f"{len({*given, *allowed, *allowed_groups})} named, all in LiteLLM")
+    return _result(wrong, _ALLOW_NOTHING, right, warning)
 
 
 def objects(world: World) -> Result:
@@ -154,7 +151,8 @@ def objects(world: World) -> Result:
         wrong += _missing_objects(servers, rows)
         in_servers = {group for row in rows for group in row.groups}
         wrong += _missing(groups, in_servers, what="MCP server in ")
-    return _allow_list(wrong, f"{len(stores) + len(servers) + len(groups)} named, all there")
+    right = f"{len(stores) + len(servers) + len(groups)} named, all in LiteLLM"
+    return _result(wrong, _ALLOW_NOTHING, right, warning)
 
 
 def _missing_objects(named: Mapping[str, str], rows: list[team_objects.TeamObject]) -> list[str]:
@@ -235,14 +233,14 @@ def _missing(
     ]
 
 
-def _allow_list(wrong: list[str], right: str) -> Result:
-    if wrong:
-        return warning(f"{_listed(wrong)}.", "Correct or remove the names: they allow nothing.")
-    return ok(right)
+def _result(
+    wrong: list[str], remedy: str, right: str, bad: Callable[[str, str], Result] = failed
+) -> Result:
+    return bad(f"{_listed(wrong)}.", remedy) if wrong else ok(right)
 
 
 def close(name: str, known: Collection[str]) -> str:
-    """Return the question whether the nearest of ``known`` was meant; "" if none is near."""
+    """Return " (did you mean X?)" with the most similar of ``known``; "" if none is similar."""
     found = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {found[0]}?)" if found else ""
 

@@ -8,7 +8,7 @@ from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
 from litellm_plugin.cli.checks.backstage import key_ids, same_key
 from litellm_plugin.cli.checks.reasons import described, explained_redis, is_page, json_of
 from litellm_plugin.cli.world import World
-from litellm_plugin.clients.http import NOBODY_THERE, Answer
+from litellm_plugin.clients.http import UNAVAILABLE, Answer
 from litellm_plugin.identity.signing import PluginTokens
 from litellm_plugin.plugin import cache_fault
 
@@ -29,7 +29,7 @@ def shared_cache(world: World) -> Result:
     """Check that the Redis or Valkey of ``backend.cache`` answers, if configured."""
     cache = world.settings.cache
     if cache.connection is None:
-        return skipped("backend.cache is no redis or valkey: hosts share no cache")
+        return skipped("backend.cache is not redis or valkey: hosts do not share a cache")
     parts = urlsplit(cache.connection)
     where = f"{parts.hostname}:{parts.port or REDIS_PORT}{parts.path}"
     fault = cache_fault(world.settings)
@@ -117,7 +117,7 @@ def _with_token(world: World, url: str, token: str) -> Result:
 
 
 def _leads_elsewhere(url: str, answer: Answer) -> Result:
-    if answer.status in NOBODY_THERE:
+    if answer.status in UNAVAILABLE:
         return failed(
             f"{url} does not lead to this service at present: {described(answer)}.",
             "Check the ingress's target: that it runs, and that its address is right.",

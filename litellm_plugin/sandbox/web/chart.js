@@ -20,6 +20,7 @@ function rounded(amount) {
 
 // Returns a chart and its legend. `days` are dates; `usage` is the answer of GET /usage.
 export function chart(days, usage) {
+  if (!usage.api_requests) return [element('p', {}, `No usage in ${days.length} days.`)];
   const models = Object.keys(usage.usage_by_model).sort();
   const spent = Object.fromEntries(days.map(day => [day, 0]));
   for (const { date, spend } of usage.daily_usage) spent[date] = spend;

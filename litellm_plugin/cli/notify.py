@@ -1,0 +1,161 @@
+"""``notify``: warns people before a budget is spent or a key ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from litellm_plugin.cli.job import Job, job, print_table
+from litellm_plugin.cli.terminal import (
+    FAILED,
+    FAULTY,
+    Page,
+    config_option,
+    json_option,
+    print_json,
+    settings_of,
+)
+from litellm_plugin.clients.webhook import Webhook
+from litellm_plugin.clock import stamp
+from litellm_plugin.config.settings import Notifications, Settings
+from litellm_plugin.notifications.delivery import (
+    Delivery,
+    NotSent,
+    Sender,
+    due_notices,
+    open_deliveries,
+)
+from litellm_plugin.notifications.recipients import Recipients
+from litellm_plugin.plugin import upstream
+from litellm_plugin.store import notices as store
+
+NOW = partial(datetime.now, UTC)
+KEPT = timedelta(days=30)  # how long a record outlives the budget's period, which may end late
+
+DUE, SENT, NOT_SENT, NOBODY = "due", "sent", "failed", "no_recipient"
+
+
+@click.command()
+@config_option
+@click.option("--apply", is_flag=True, help="Send the notices. Without it they are only listed.")
+@json_option
+def notify(files: Sequence[Path], *, apply: bool, as_json: bool) -> None:
+    """Warn people before a budget is spent or a key ends.
+
+    Reads LiteLLM's users, teams and keys, and lists the notices that are due and were not sent
+    before. With --apply it sends them to Backstage's notifications and to the webhook of
+    litellm.notifications, and changes nothing at LiteLLM.
+
+    Ends with status 0 if every notice was sent, 1 if one was not, 2 if the configuration is faulty
+    or notices are switched off, and 75 if another process runs the job.
+    """
+    _check(settings_of(files).notifications, apply=apply)
+    with job("notify", files, dry_run=not apply) as running:
+        found = _run(running, apply=apply)
+    counts = dict(running.run.counts)
+    if as_json:
+        print_json({"applied": apply, "counts": counts, "notices": found})
+    else:
+        _print(Page(), found, apply=apply)
+    if counts[NOT_SENT]:
+        sys.exit(FAILED)
+
+
+def _check(settings: Notifications, *, apply: bool) -> None:
+    missing = None
+    if apply and not settings.enabled:
+        missing = "litellm.notifications.enabled is false: no notice is sent."
+    elif not settings.backstage and settings.webhook is None:
+        missing = (
+            "litellm.notifications.backstage is false and there is no webhook: notices have "
+            "nowhere to go."
+        )
+    if missing:
+        click.echo(missing, err=True)
+        sys.exit(FAULTY)
+
+
+def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:
+    plugin, settings = running.plugin, running.plugin.settings
+    counts = running.run.counts
+    counts.update(dict.fromkeys((DUE, SENT, NOT_SENT, NOBODY), 0))
+
+    def before_page(what: str) -> None:
+        running.tell(f"notify: reading {what} ...")
+        running.pace.wait()
+
+    running.tell("notify: reading the catalog ...")
+    recipients = Recipients(plugin.catalog.people(), settings, plugin.access.owns)
+    due = due_notices(plugin.litellm, recipients, settings.notifications, NOW(), before_page)
+    deliveries = open_deliveries(due, settings.notifications, running.store)
+    sender = Sender(plugin.notifications, _webhook(settings))
+    found = []
+    for number, delivery in enumerate(deliveries, 1):
+        state, error = DUE, None
+        if delivery.to is None:
+            state = NOBODY
+        elif apply:
+            running.tell(f"notify: notice {number} of {len(deliveries)} ...")
+            state, error = _send(running, sender, delivery)
+        counts[state] += 1
+        found.append(_shown(delivery, state, error))
+    if apply:
+        store.forget(running.store, stamp(lambda: NOW() - KEPT))
+    return found
+
+
+def _send(running: Job, sender: Sender, delivery: Delivery) -> tuple[str, str | None]:
+    try:
+        sender.send(delivery)
+    except NotSent as exc:
+        return NOT_SENT, str(exc)
+    store.record(running.store, delivery.record, stamp(NOW))
+    return SENT, None
+
+
+def _webhook(settings: Settings) -> Webhook | None:
+    webhook = settings.notifications.webhook
+    if webhook is None:
+        return None
+    client = upstream(settings, "The webhook", "litellm.notifications.webhook.url")
+    return Webhook(client, webhook.url, webhook.secret, NOW)
+
+
+def _shown(delivery: Delivery, state: str, error: str | None) -> dict[str, Any]:
+    notice = delivery.notice
+    return {
+        "to": delivery.to,
+        "subject": notice.subject,
+        "id": notice.shown_id,
+        "threshold": notice.mark,
+        "period": notice.period,
+        "severity": notice.severity,
+        "title": notice.title,
+        "state": state,
+        "error": error,
+    }
+
+
+def _print(page: Page, found: list[dict[str, Any]], *, apply: bool) -> None:
+    if not found:
+        page.line("No notice is due that was not sent before.")
+        return
+    rows = [
+        (
+            each["state"].replace("_", " "),
+            each["to"] or "-",
+            each["threshold"],
+            each["title"] + (f"\n> {each['error']}" if each["error"] else ""),
+        )
+        for each in found
+    ]
+    print_table(page, ("state", "to", "threshold", "notice"), rows)
+    if not apply:
+        page.line()
+        page.line("Nothing was sent; --apply sends the notices.")

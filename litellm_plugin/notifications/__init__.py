@@ -1,0 +1,1 @@
+"""Notices before a budget is spent or a key ends."""

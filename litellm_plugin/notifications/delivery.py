@@ -1,0 +1,151 @@
+"""Finds the notices that are due, and sends each one once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from litellm_plugin.clients.backstage import Notifications
+from litellm_plugin.clients.litellm import Json, LiteLLM
+from litellm_plugin.clients.webhook import Webhook, WebhookFailed
+from litellm_plugin.config.settings import Notifications as NotificationSettings
+from litellm_plugin.errors import BackstageUnavailable
+from litellm_plugin.notifications.recipients import Recipients
+from litellm_plugin.notifications.rules import TEAM, USER, Notice, budget_notice, key_notices
+from litellm_plugin.redaction import redact
+from litellm_plugin.store.database import Store
+from litellm_plugin.store.notices import SentNotice, sent_about
+
+WEBHOOK = "webhook"  # in the store, in place of a person
+
+MAX_ID = 512  # characters of an id that the store keeps
+
+# Failures in a row after which a channel is taken to be down, and not tried again in the run.
+MAX_FAILURES = 10
+
+
+class NotSent(Exception):
+    """A notice was not sent; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A notice for one recipient.
+
+    Attributes:
+        notice: The notice.
+        to: Entity ref of a person, or ``webhook``; None where nobody is known.
+    """
+
+    notice: Notice
+    to: str | None
+
+    @property
+    def record(self) -> SentNotice:
+        """What the store has of it."""
+        notice = self.notice
+        id_, to = notice.subject_id[:MAX_ID], self.to or ""
+        return SentNotice(notice.subject, id_, notice.mark, notice.period, to)
+
+
+def due_notices(
+    litellm: LiteLLM,
+    recipients: Recipients,
+    settings: NotificationSettings,
+    now: datetime,
+    before_page: Callable[[str], None],
+) -> Iterator[Notice]:
+    """Yield the notices that are due, whether they were sent before or not.
+
+    Reads the pages of LiteLLM's users, then of its teams, then of its keys.
+
+    Args:
+        litellm: The client.
+        recipients: Finds the people.
+        settings: The thresholds.
+        now: The present time.
+        before_page: Called before each page, with what is read.
+
+    Raises:
+        UpstreamError: LiteLLM failed.
+    """
+    thresholds = settings.budget_thresholds
+    for row in _rows(litellm.users, "user_id", lambda: before_page("users")):
+        if notice := budget_notice(USER, row, thresholds, recipients.of_user(row)):
+            yield notice
+    for row in _rows(litellm.team_rows, "team_id", lambda: before_page("teams")):
+        if notice := budget_notice(TEAM, row, thresholds, recipients.of_team(row)):
+            yield notice
+    for row in _rows(litellm.keys, "token", lambda: before_page("keys")):
+        audience = recipients.of_key(row)
+        yield from key_notices(row, thresholds, settings.key_expiry, now, audience)
+
+
+def _rows(
+    read: Callable[[int], tuple[list[Json], int]], id_: str, before_page: Callable[[], None]
+) -> Iterator[Json]:
+    """Yield the rows of all pages that have an id."""
+    page, pages = 1, 1
+    while page <= pages:
+        before_page()
+        rows, pages = read(page)
+        yield from (row for row in rows if isinstance(row.get(id_), str) and row[id_])
+        page += 1
+
+
+def open_deliveries(
+    notices: Iterable[Notice], settings: NotificationSettings, store: Store
+) -> list[Delivery]:
+    """Return the deliveries that were not made before, also those without a recipient.
+
+    Raises:
+        StoreUnavailable: The database can't be used.
+    """
+    wanted: list[Delivery] = []
+    for notice in notices:
+        people: Sequence[str | None] = sorted(notice.audience.people) or [None]
+        wanted += [Delivery(notice, to) for to in people if settings.backstage]
+        wanted += [Delivery(notice, WEBHOOK)] if settings.webhook else []
+    sent = sent_about(store, (delivery.record.subject_id for delivery in wanted))
+    return [delivery for delivery in wanted if delivery.record not in sent]
+
+
+class Sender:
+    """Sends notices to Backstage and the webhook.
+
+    Args:
+        notifications: Backstage's notifications API.
+        webhook: The webhook; None where none is configured.
+    """
+
+    def __init__(self, notifications: Notifications, webhook: Webhook | None) -> None:
+        self._notifications = notifications
+        self._webhook = webhook
+        self._failures = {True: 0, False: 0}  # in a row, of the webhook and of Backstage
+
+    def send(self, delivery: Delivery) -> None:
+        """Send a notice.
+
+        It may be sent twice: Backstage replaces the first one, which has the same scope, and the
+        webhook's receiver gets the same id again.
+
+        Raises:
+            NotSent: It was not taken, or the channel is down.
+        """
+        to_webhook = delivery.to == WEBHOOK
+        if self._failures[to_webhook] >= MAX_FAILURES:
+            raise NotSent(f"Not tried, after {MAX_FAILURES} failures in a row")
+        try:
+            self._send(delivery)
+        except (BackstageUnavailable, WebhookFailed) as exc:
+            self._failures[to_webhook] += 1
+            raise NotSent(redact(str(exc))) from exc
+        self._failures[to_webhook] = 0
+
+    def _send(self, delivery: Delivery) -> None:
+        notice = delivery.notice
+        if delivery.to == WEBHOOK and self._webhook is not None:
+            self._webhook.send(notice.event_id, notice.event())
+        elif delivery.to is not None:
+            self._notifications.send(delivery.to, notice.payload(delivery.to))

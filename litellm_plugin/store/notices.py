@@ -1,0 +1,70 @@
+"""Which notices were sent to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sqlalchemy import delete, insert, select
+
+from litellm_plugin.store.database import Store
+from litellm_plugin.store.tables import notices
+
+_AT_ONCE = 500  # ids in one query
+
+
+class SentNotice(NamedTuple):
+    """A notice that was sent.
+
+    Attributes:
+        subject: ``user``, ``key`` or ``team``.
+        subject_id: Its id at LiteLLM.
+        threshold: Such as ``budget-80``.
+        period: When the budget's period or the key ends, as text; or ``lifetime``.
+        recipient: Entity ref of a person, or ``webhook``.
+    """
+
+    subject: str
+    subject_id: str
+    threshold: str
+    period: str
+    recipient: str
+
+
+def sent_about(store: Store, subject_ids: Iterable[str]) -> set[SentNotice]:
+    """Return the notices that were sent about some users, keys or teams.
+
+    Raises:
+        StoreUnavailable: The database can't be used.
+    """
+    ids = sorted(set(subject_ids))
+    found: set[SentNotice] = set()
+    c = notices.c
+    wanted = select(c.subject, c.subject_id, c.threshold, c.period, c.recipient)
+    with store.read() as connection:
+        for start in range(0, len(ids), _AT_ONCE):
+            part = ids[start : start + _AT_ONCE]
+            rows = connection.execute(wanted.where(c.subject_id.in_(part)))
+            found.update(SentNotice(*row) for row in rows)
+    return found
+
+
+def record(store: Store, notice: SentNotice, at: str) -> None:
+    """Record that a notice was sent at a time, as ``clock.stamp`` writes it.
+
+    Raises:
+        StoreUnavailable: The database can't be used.
+    """
+    with store.write() as connection:
+        connection.execute(insert(notices).values(**notice._asdict(), sent_at=at))
+
+
+def forget(store: Store, before: str) -> None:
+    """Forget the notices whose period or key ended before a time.
+
+    Raises:
+        StoreUnavailable: The database can't be used.
+    """
+    # The period "lifetime" sorts after every time.
+    with store.write() as connection:
+        connection.execute(delete(notices).where(notices.c.period < before))

@@ -1,0 +1,76 @@
+"""How LiteLLM is read for notices: by pages, and never for one user alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from litellm_plugin.clients.litellm import LiteLLM
+from litellm_plugin.config.settings import Discovery, Notifications, Settings
+from litellm_plugin.errors import UpstreamError
+from litellm_plugin.notifications.delivery import due_notices
+from litellm_plugin.notifications.recipients import Recipients
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+SETTINGS = Settings(
+    base_url="http://litellm", master_key="sk-x", discovery=Discovery("http://backstage")
+)
+Page = list[Any]
+SPENT = {"spend": 1, "max_budget": 1}
+
+
+class Rows:
+    """A LiteLLM of pages, which notes what is asked and when a page is allowed."""
+
+    def __init__(self, users: list[Page], teams: list[Page], keys: list[Page]) -> None:
+        self.told: list[str] = []
+        self.users = self._reader("users", users)
+        self.team_rows = self._reader("teams", teams)
+        self.keys = self._reader("keys", keys)
+
+    def _reader(self, name: str, pages: list[Page]) -> Callable[[int], tuple[Page, int]]:
+        def read(page: int) -> tuple[Page, int]:
+            self.told.append(f"{name} {page}")
+            if page > len(pages):
+                return [], len(pages)  # of nothing LiteLLM has 0 pages
+            if pages[page - 1] == ["broken"]:
+                raise UpstreamError("LiteLLM broke off")
+            return pages[page - 1], len(pages)
+
+        return read
+
+    def due(self) -> list[str]:
+        recipients = Recipients((), SETTINGS, lambda _team: False)
+        litellm = cast(LiteLLM, self)
+        note = self.told.append
+        found = due_notices(litellm, recipients, Notifications(enabled=True), NOW, note)
+        return [notice.subject_id for notice in found]
+
+
+def test_each_page_is_read_once_and_waited_for() -> None:
+    users = [[{"user_id": "a", **SPENT}], [{"user_id": "b", **SPENT}]]
+    rows = Rows(users, [], [[{"token": "k", **SPENT}]])
+    assert rows.due() == ["a", "b", "k"]
+    assert rows.told == [
+        *("users", "users 1", "users", "users 2"),
+        *("teams", "teams 1"),
+        *("keys", "keys 1"),
+    ]
+
+
+def test_rows_without_an_id_are_left_out() -> None:
+    bad: list[dict[str, Any]] = [{}, {"user_id": None}, {"user_id": ""}, {"user_id": 5}]
+    users = [{**SPENT, **row} for row in bad]
+    rows = Rows([[*users, {"user_id": "a", **SPENT}]], [[{**SPENT}]], [[{**SPENT, "token": 5}]])
+    assert rows.due() == ["a"]
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_half_a_list_is_an_error(place: int) -> None:
+    lists: list[list[Page]] = [[[], []], [[], []], [[], []]]
+    lists[place][1] = ["broken"]
+    with pytest.raises(UpstreamError):
+        Rows(*lists).due()
