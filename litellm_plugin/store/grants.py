@@ -103,7 +103,7 @@ class Grants:
         Some accounts share a lock.
         """
         with self._store.lock(f"grant-{crc32(user_id.encode()) % LOCKS}") as held:
-            yield held
+            yield bool(held)
 
 
 _COLUMNS = select(
