@@ -54,6 +54,9 @@ def _built(settings: Settings | None) -> Plugin:
     if settings is None:
         settings = load_settings(default_paths(os.environ, Path.cwd()), os.environ)
     try:
-        return build(settings)
+        plugin = build(settings)
     except KeyStoreError as exc:
         raise ConfigError([str(exc)]) from exc
+    if plugin.store is not None:
+        plugin.store.prepare()  # before workers are forked
+    return plugin

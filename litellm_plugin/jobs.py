@@ -6,25 +6,26 @@ lock, and its row has a cursor: where the next run goes on if this one is killed
 
 from __future__ import annotations
 
-import platform
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import insert, select, update
-
 from litellm_plugin.clock import Clock, stamp
-from litellm_plugin.store.database import Store
-from litellm_plugin.store.tables import job_runs
+from litellm_plugin.errors import PluginError
+from litellm_plugin.redaction import redact
+from litellm_plugin.store import runs
+from litellm_plugin.store.database import Lock, Store, StoreUnavailable
+from litellm_plugin.store.runs import FAILED, KILLED, SUCCEEDED
 
 NOW = partial(datetime.now, UTC)
-RUNNING, SUCCEEDED, FAILED, KILLED = "running", "succeeded", "failed", "killed"
+LONGEST = 300  # characters of an error in a record
+CHECKED_EACH = 1.0  # seconds between two checks of the job's lock
 
 
 class JobIsRunning(Exception):
@@ -36,97 +37,99 @@ class Run:
     """A run of a job.
 
     Attributes:
-        id: The number of its row.
         job: Name of the job.
         dry_run: Whether the run only reports.
-        cursor: Where a run that was killed stopped; None at the beginning.
+        cursor: Where a run that was killed or failed stopped; None at the beginning.
         counts: What the run did, by word, such as ``changed``.
     """
 
-    id: int
     job: str
     dry_run: bool
-    cursor: str | None
+    cursor: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
-    _store: Store | None = None
+    _store: Store | None = None  # None: a dry run
+    _number: int = 0
+    _lock: Lock | None = None
 
     def checkpoint(self, cursor: str) -> None:
-        """Record that all up to ``cursor`` is done.
+        """Record that all up to ``cursor`` is done; a dry run records nothing.
 
         Raises:
-            StoreUnavailable: The database can't be used.
+            StoreUnavailable: The database can't be used, or the job's lock was lost.
         """
+        self.check()
         self.cursor = cursor
-        self._save(cursor=cursor, counts=dict(self.counts))
-
-    def _save(self, **values: Any) -> None:
         if self._store is not None:
-            with self._store.write() as connection:
-                connection.execute(
-                    update(job_runs).where(job_runs.c.id == self.id).values(**values)
-                )
+            runs.save(self._store, self._number, cursor=cursor, counts=dict(self.counts))
+
+    def check(self) -> None:
+        """Check that no other process may run the job.
+
+        Raises:
+            StoreUnavailable: The job's lock was lost.
+        """
+        if self._lock is not None:
+            self._lock.check()
 
 
 @contextmanager
 def run(store: Store, job: str, *, dry_run: bool, now: Clock = NOW) -> Iterator[Run]:
     """Run a job: hold its lock, and record the run.
 
-    A dry run changes nothing, needs no lock and begins at the beginning.
+    A dry run changes nothing, needs no lock, begins at the beginning, and is recorded when it has
+    ended, if the store can be written to.
 
     Raises:
         JobIsRunning: Another process runs the job.
         StoreUnavailable: The database can't be used.
     """
-    with store.lock(f"job-{job}") as held:
-        if not held and not dry_run:
+    if dry_run:
+        begun, started = Run(job, dry_run=True), stamp(now)
+        record = partial(runs.add, store, job, started_at=started)
+        with _recorded(begun, record, now):
+            yield begun
+        return
+    with store.lock(f"job-{job}") as lock:
+        if lock is None:
             raise JobIsRunning(job)
-        row = _begin(store, job, dry_run=dry_run, now=now)
-        try:
-            yield row
-        except BaseException as exc:
-            status = FAILED if isinstance(exc, Exception) else KILLED
-            # Only the kind: the text may name people or addresses.
-            row._save(status=status, error=type(exc).__name__, **_end(row, now))  # noqa: SLF001
-            raise
-        row._save(status=SUCCEEDED, **_end(row, now))  # noqa: SLF001
+        number, cursor = runs.begin(store, job, stamp(now))
+        begun = Run(job, dry_run, cursor, _store=store, _number=number, _lock=lock)
+        with _recorded(begun, partial(runs.save, store, number), now):
+            yield begun
+        runs.prune(store, job)
 
 
-def _end(row: Run, now: Clock) -> dict[str, Any]:
-    return {"ended_at": stamp(now), "counts": dict(row.counts)}
+@contextmanager
+def _recorded(begun: Run, record: Callable[..., None], now: Clock) -> Iterator[None]:
+    """Record how a run ends."""
+    try:
+        yield
+    except BaseException as exc:
+        # The store may be what failed; the next run finds a row that still counts as running.
+        with suppress(StoreUnavailable):
+            begun.check()  # without the lock, another run has marked this one as killed
+            record(status=_status(exc), error=_told(exc), **_end(begun, now))
+        raise
+    with suppress(StoreUnavailable) if begun.dry_run else nullcontext():
+        record(status=SUCCEEDED, **_end(begun, now))
 
 
-def _begin(store: Store, job: str, *, dry_run: bool, now: Clock) -> Run:
-    c = job_runs.c
-    with store.write() as connection:
-        cursor = None
-        if not dry_run:
-            # The lock is ours, so a run that still counts as running was killed.
-            connection.execute(
-                update(job_runs)
-                .where(c.job == job, c.status == RUNNING, ~c.dry_run)
-                .values(status=KILLED, ended_at=stamp(now))
-            )
-            last = connection.execute(
-                select(c.status, c.cursor)
-                .where(c.job == job, ~c.dry_run)
-                .order_by(c.id.desc())
-                .limit(1)
-            ).first()
-            cursor = last.cursor if last is not None and last.status != SUCCEEDED else None
-        number: int = connection.execute(
-            insert(job_runs)
-            .values(
-                job=job,
-                host=platform.node(),
-                started_at=stamp(now),
-                status=RUNNING,
-                dry_run=dry_run,
-                cursor=cursor,
-                counts={},
-            )
-            .returning(c.id)
-        ).scalar_one()
-    return Run(number, job, dry_run, cursor, _store=store)
+def _status(exc: BaseException) -> str:
+    if isinstance(exc, SystemExit):
+        return FAILED if exc.code else SUCCEEDED
+    return FAILED if isinstance(exc, Exception) else KILLED
+
+
+def _told(exc: BaseException) -> str | None:
+    if isinstance(exc, SystemExit) and not exc.code:
+        return None
+    # Another error's text may name people.
+    told = f": {exc}" if isinstance(exc, PluginError | StoreUnavailable) else ""
+    return redact(f"{type(exc).__name__}{told}")[:LONGEST]
+
+
+def _end(begun: Run, now: Clock) -> dict[str, Any]:
+    return {"ended_at": stamp(now), "counts": dict(begun.counts)}
 
 
 class Pace:
@@ -134,12 +137,15 @@ class Pace:
 
     Args:
         per_second: Calls per second at most.
+        check: Called before a call, at most once a second; its error stops the job.
     """
 
-    def __init__(self, per_second: float) -> None:
+    def __init__(self, per_second: float, check: Callable[[], None] = lambda: None) -> None:
         self._interval = 1 / per_second
         self._guard = threading.Lock()
         self._next = 0.0
+        self._check = check
+        self._checked = 0.0
 
     def wait(self) -> None:
         """Wait until the next call may be made."""
@@ -147,5 +153,10 @@ class Pace:
             now = time.monotonic()
             due = max(self._next, now)
             self._next = due + self._interval
+            checks = due >= self._checked + CHECKED_EACH
+            if checks:
+                self._checked = due
         if due > now:
             time.sleep(due - now)
+        if checks:
+            self._check()

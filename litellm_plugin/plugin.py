@@ -196,7 +196,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         bridge=Bridge(settings, users, keys, directory, now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),
-        readiness=_readiness(settings, verifier, litellm_probe, cache),
+        readiness=_readiness(settings, verifier, litellm_probe, cache, store),
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
         notifications=notifications,
         store=store,
@@ -214,6 +214,8 @@ def check_installed(settings: Settings) -> None:
         ConfigError: A package is missing.
     """
     _redis(settings)
+    if settings.uses_store:
+        _store(settings)
 
 
 def cache_fault(settings: Settings) -> Exception | None:
@@ -230,6 +232,17 @@ def cache_fault(settings: Settings) -> Exception | None:
 
 
 def _store(settings: Settings) -> Store:
+    """Return the store, which has no connection yet.
+
+    Raises:
+        ConfigError: The package psycopg is not installed.
+    """
+    if settings.database.client == "pg":
+        try:
+            _imported("store.postgres")
+        except ImportError as exc:
+            wanted = "needs the Python package psycopg; install litellm-plugin[postgres]"
+            raise ConfigError([f"backend.database.client: pg {wanted}"]) from exc
     store: Store = _imported("store.database").Store(settings.database)
     return store
 
@@ -262,12 +275,19 @@ def _litellm(
 
 
 def _readiness(
-    settings: Settings, verifier: Authenticator, litellm: LiteLLM, cache: Cache
+    settings: Settings,
+    verifier: Authenticator,
+    litellm: LiteLLM,
+    cache: Cache,
+    store: Store | None,
 ) -> Readiness:
     fetch = partial(key_set, _backstage(settings, probe=True))
     others: dict[str, Check] = {}
     if settings.cache.connection is not None:
         others[settings.cache.store] = lambda: cache.stamps("readiness") is not None
+    if store is not None:
+        runs = importlib.import_module("litellm_plugin.store.runs")
+        others["store"] = partial(runs.publish, store)
     return Readiness(
         {"backstage": partial(verifier.reaches_backstage, fetch), "litellm": litellm.works},
         others,

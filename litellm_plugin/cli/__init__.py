@@ -13,6 +13,7 @@ import click
 from litellm_plugin import __version__
 from litellm_plugin.cli.config import config
 from litellm_plugin.cli.doctor import doctor
+from litellm_plugin.cli.jobs import jobs
 from litellm_plugin.cli.notify import notify
 from litellm_plugin.cli.sandbox import sandbox
 from litellm_plugin.cli.sync import sync
@@ -34,5 +35,5 @@ def main(*, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (config, doctor, token, whoami, notify, sync, sandbox):
+for command in (config, doctor, token, whoami, notify, sync, jobs, sandbox):
     main.add_command(command)

@@ -93,7 +93,8 @@ def _line(key: Key, tree: Tree) -> Line:
     value: Any = key.value if is_set else key.schema.get("default")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if secret and is_set and not (isinstance(value, str) and value.startswith("redis")):
+    is_url = isinstance(value, str) and value.startswith(("redis", "postgres"))
+    if secret and is_set and not is_url:
         value = MASK
     return {
         "key": redact(dotted(key.path)),

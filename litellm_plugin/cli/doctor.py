@@ -21,6 +21,7 @@ from litellm_plugin.cli.checks import (
     notifications,
     references,
     run,
+    store,
     surroundings,
 )
 from litellm_plugin.cli.terminal import (
@@ -73,6 +74,8 @@ CHECKS: tuple[Check, ...] = (
     Check("objects", "Vector stores, MCP", references.objects, needs=("master-key",)),
     Check("notifications", "Notifications", notifications.notifications, needs=("catalog-token",)),
     Check("shared-cache", "Shared cache", surroundings.shared_cache),
+    Check("store", "Store", store.works),
+    Check("replicas", "Store of replicas", store.replicas),
     Check("clocks", "Clocks", surroundings.clocks, after=("litellm", "backstage")),
     Check("ingress", "Through the ingress", surroundings.ingress, after=("plugin-key",)),
 )

@@ -14,7 +14,6 @@ import click
 from litellm_plugin import jobs
 from litellm_plugin.cli.terminal import FAILED, Page, captured_log, settings_of
 from litellm_plugin.cli.world import read_only_plugin
-from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import PluginError
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.redaction import redact
@@ -58,17 +57,14 @@ def job(name: str, files: Sequence[Path], *, dry_run: bool) -> Iterator[Job]:
                 Page(err=True).progress(f"{name} ...") as tell,
                 jobs.run(store, name, dry_run=dry_run) as run,
             ):
-                yield Job(plugin, store, run, _pace(settings), tell)
+                pace = jobs.Pace(settings.service.jobs.per_second, run.check)
+                yield Job(plugin, store, run, pace, tell)
         except jobs.JobIsRunning:
             click.echo(f"Another process runs {name}.", err=True)
             sys.exit(IS_RUNNING)
         except (PluginError, StoreUnavailable) as exc:
             click.echo(f"{name} stopped: {redact(str(exc))}", err=True)
             sys.exit(FAILED)
-
-
-def _pace(settings: Settings) -> jobs.Pace:
-    return jobs.Pace(settings.service.jobs.per_second)
 
 
 def print_table(page: Page, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -1,11 +1,13 @@
-"""``backend.database``: where the store of this service is, by Backstage's convention."""
+"""The database of the store, as :mod:`litellm_plugin.config.backend_database` reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+FILE = "store.sqlite"  # in the state folder, where backend.database is missing
 
 
 class DatabaseError(Exception):
@@ -19,15 +21,19 @@ class Database:
     Attributes:
         client: ``pg`` or ``better-sqlite3``.
         file: The file of SQLite; None for one in memory.
-        host: Of PostgreSQL; as are the next four.
+        host: Of PostgreSQL; as are the next four. None is libpq's default, a Unix socket.
         port: By default libpq's.
         user: Name of the user that connects.
         password: The user's.
-        database: Name of the database.
+        database: Name of the database; by default that of the user.
         options: Parameters of libpq, such as ``sslmode``.
+        ca: Certificates to check the server's with, in PEM.
+        cert: Certificate of the client, in PEM.
+        private_key: Its private key, in PEM.
         schema: The schema with the tables; None for the database's own.
         role: The role to take on after connecting.
-        ensure_exists: Whether to create a database or schema that is missing.
+        ensure_exists: Whether to create a database that is missing.
+        ensure_schema: Whether to create a schema that is missing.
     """
 
     client: str = "better-sqlite3"
@@ -38,13 +44,25 @@ class Database:
     password: str | None = field(default=None, repr=False)
     database: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    ca: str | None = None
+    cert: str | None = None
+    private_key: str | None = field(default=None, repr=False)
     schema: str | None = None
     role: str | None = None
     ensure_exists: bool = True
+    ensure_schema: bool = True
 
     @property
     def name(self) -> str:
         """Name of the database for messages, without user and password."""
         if self.client != "pg":
             return f"SQLite {self.file or 'in memory'}"
-        return f"PostgreSQL {self.host}/{self.database}"
+        port = f":{self.port}" if self.port else ""
+        return f"PostgreSQL {self.host or 'localhost'}{port}/{self.database or ''}"
+
+    def secrets(self) -> Iterator[str]:
+        """Yield the secrets."""
+        if self.password:
+            yield self.password
+        if self.private_key:
+            yield self.private_key

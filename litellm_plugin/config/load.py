@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from litellm_plugin.config.database import FILE, Database
 from litellm_plugin.config.report import ConfigError, KeyPath, Report, deepest, dotted
 from litellm_plugin.config.schema import (
     AppConfig,
@@ -22,6 +23,7 @@ from litellm_plugin.config.schema import (
 )
 from litellm_plugin.config.settings import LiteLLM, Settings
 from litellm_plugin.config.sources import Tree, read_tree
+from litellm_plugin.config.state import state_folder
 from litellm_plugin.config.values import is_service_record, kind
 
 # Texts that a report may quote. Others may be secrets, or URLs with a password.
@@ -31,6 +33,7 @@ _ENTITY_REF = re.compile(r"[a-z][a-z0-9.-]*:[^\s/:A-Z]+/[^\s/A-Z]+")
 _DOMAIN = re.compile(r"[^\s@/]+")
 _BACKSTAGE_URL = ("litellm", "service", "backstageUrl")
 _BASE_URL = ("backend", "baseUrl")
+_DATABASE = ("backend", "database")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ def read_configuration(paths: Sequence[Path], environ: Mapping[str, str]) -> Rea
         elif stray.meant:
             report.warn(stray.path, f"not a key of this service{hint}")
     settings = config.settings() if config else None
+    if config and settings and settings.uses_store and config.backend.database is None:
+        settings = _with_file(settings, environ, report)
     if config and settings:
         _judge_discovery(settings, report)
         for path, text in _warnings(config, settings, tree):
@@ -99,6 +104,17 @@ def read_configuration(paths: Sequence[Path], environ: Mapping[str, str]) -> Rea
     return Reading(
         None if report.problems else settings, keys, tree, report.problems, report.warnings, strays
     )
+
+
+def _with_file(settings: Settings, environ: Mapping[str, str], report: Report) -> Settings:
+    """Return the settings with the store in a file beside that of the signing key."""
+    key_file = settings.service.key_file
+    folder = key_file.parent if key_file else state_folder(environ)
+    if folder is None:
+        text = "missing, and this user has no home folder to keep a file of SQLite in"
+        report.problem(_DATABASE, text)
+        return settings
+    return replace(settings, database=Database(file=folder / FILE))
 
 
 def _checked(
@@ -215,6 +231,8 @@ def _warnings(config: AppConfig, settings: Settings, tree: Tree) -> Iterator[tup
         yield "backend.auth.dangerouslyDisableDefaultAuthPolicy", text
     if settings.cors and not settings.cors.origins:
         yield "backend.cors.origin", "missing; no other origin is allowed"
+    if settings.uses_store and settings.database == Database():
+        yield "backend.database.connection", "in memory; what the store has is lost at the end"
     cache: Any = tree.at("backend", "cache") or {}
     if key := unsupported(cache):
         yield dotted(("backend", "cache", *key)), "not supported; memory takes its place"

@@ -9,9 +9,18 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Tag,
+    TypeAdapter,
+    ValidationInfo,
+)
 
 from litellm_plugin.config import values as v
+from litellm_plugin.config.backend_database import BackendDatabase
+from litellm_plugin.config.database import Database
 from litellm_plugin.config.report import KeyPath
 from litellm_plugin.config.settings import (
     SHARED_STORES,
@@ -205,6 +214,11 @@ class _Backend(Section):
         "litellm.service.cacheSeconds is the TTL. Other stores of Backstage count as memory.",
         Cache,
     )
+    database: BackendDatabase | None = key(
+        "The store, see docs/store.md. Only read where a feature needs it; without it the store is "
+        "a file of SQLite beside that of the signing key.",
+        None,
+    )
     cors: Annotated[Cors | None, BeforeValidator(lambda cors: None if cors is False else cors)] = (
         key(
             "Browsers that call the service directly from another origin.",
@@ -212,6 +226,27 @@ class _Backend(Section):
             also=[{"const": False}],
         )
     )
+
+
+def _database_in_use(backend: Any, info: ValidationInfo) -> Any:
+    """Drop what this service does not use of ``database``, as it need not be valid."""
+    if not isinstance(backend, dict) or not isinstance(backend.get("database"), dict):
+        return backend
+    litellm: LiteLLM | None = info.data.get("litellm")  # None: it is faulty
+    if litellm is None or not litellm.uses_store:
+        return {name: value for name, value in backend.items() if name != "database"}
+    database = backend["database"]
+    plugins = database.get("plugin")
+    if isinstance(plugins, dict):
+        name = litellm.service.plugin_id
+        database = {**database, "plugin": {name: plugins[name]} if name in plugins else {}}
+    return {**backend, "database": database}
+
+
+def _database_usable(backend: _Backend, info: ValidationInfo) -> _Backend:
+    if backend.database is not None:
+        backend.database.database(info.data["litellm"].service.plugin_id)
+    return backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +269,9 @@ class AppConfig(Section):
     """The configuration as it is written in ``app-config.yaml``."""
 
     litellm: LiteLLM = key()
-    backend: _Backend = key("", _Backend)
+    backend: Annotated[
+        _Backend, BeforeValidator(_database_in_use), AfterValidator(_database_usable)
+    ] = key("", _Backend)
     discovery: _Discovery = key("", _Discovery)
     permission: _Permission = key("", _Permission)
 
@@ -254,6 +291,9 @@ class AppConfig(Section):
             plugin_keys=store.static.keys if store.static else (),
             cors=backend.cors,
             cache=backend.cache,
+            database=(
+                backend.database.database(own.service.plugin_id) if backend.database else Database()
+            ),
             audit_levels={f.name: _LEVELS[getattr(levels, f.name)] for f in fields(levels)},
         )
 

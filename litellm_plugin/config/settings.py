@@ -715,6 +715,16 @@ class LiteLLM(Section):
         Service,
     )
 
+    @property
+    def uses_store(self) -> bool:
+        """Whether anything is on that needs the store."""
+        return (
+            self.audit.store
+            or self.provisioning.sync.enabled
+            or self.offboarding.enabled
+            or self.notifications.enabled
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(LiteLLM):
@@ -732,16 +742,6 @@ class Settings(LiteLLM):
     audit_levels: Mapping[str, int] = field(
         default_factory=lambda: dict.fromkeys(("low", "medium", "high", "critical"), logging.INFO)
     )
-
-    @property
-    def uses_store(self) -> bool:
-        """Whether anything is on that needs the store."""
-        return (
-            self.audit.store
-            or self.provisioning.sync.enabled
-            or self.offboarding.enabled
-            or self.notifications.enabled
-        )
 
     @property
     def team_management(self) -> bool:
@@ -764,8 +764,7 @@ class Settings(LiteLLM):
                     pass
         if self.notifications.webhook is not None:
             yield from self.notifications.webhook.secrets()
-        if self.database.password is not None:
-            yield self.database.password
+        yield from self.database.secrets()
         if self.cache.connection is not None:
             yield self.cache.connection
             yield unquote(urlsplit(self.cache.connection).password or "")

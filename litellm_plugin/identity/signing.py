@@ -19,6 +19,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from litellm_plugin.config.settings import Settings, StaticPluginKey
+from litellm_plugin.config.state import state_folder
 from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.jwt import KeyFormatError, PrivateKey, PublicKey
 from litellm_plugin.identity.principal import UserPrincipal
@@ -202,16 +203,13 @@ def key_file(settings: Settings, environ: Mapping[str, str]) -> Path:
     """
     if settings.service.key_file is not None:
         return settings.service.key_file
-    state = Path(environ.get("XDG_STATE_HOME", ""))
-    try:
-        # By the XDG specification a relative path is ignored.
-        base = state if state.is_absolute() else Path.home() / ".local" / "state"
-    except RuntimeError as exc:
+    folder = state_folder(environ)
+    if folder is None:
         raise KeyStoreError(
             "litellm.service.keyFile: missing, and this user has no home folder to keep "
             "the plugin key in"
-        ) from exc
-    return base / "litellm-plugin" / "plugin-key.json"
+        )
+    return folder / "plugin-key.json"
 
 
 def _check_folder(folder: Path) -> None:

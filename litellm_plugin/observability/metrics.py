@@ -9,6 +9,7 @@ prometheus_client keeps a file for each process there.
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from functools import cache
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -67,6 +68,19 @@ TOKEN_FAILURES = Counter(
     ("kind",),
 )
 RATE_LIMITED = Counter("litellm_plugin_rate_limited", "Requests refused by a rate limit.")
+# Not "job", which is a label of Prometheus's own.
+JOB_SUCCESS = Gauge(
+    "litellm_plugin_job_last_success_timestamp_seconds",
+    "When a job last succeeded, as the store has it; dry runs don't count.",
+    ("name",),
+    multiprocess_mode="max",
+)
+JOB_FAILURE = Gauge(
+    "litellm_plugin_job_last_failure_timestamp_seconds",
+    "When a run of a job last failed, or was found to be killed.",
+    ("name",),
+    multiprocess_mode="max",
+)
 BUILD = Gauge(
     "litellm_plugin_build_info",
     "1, and the version of the service.",
@@ -128,6 +142,12 @@ def refused(error: PluginError) -> None:
         TOKEN_FAILURES.labels(getattr(error, "kind", "other")).inc()
     elif error.status == 429:
         RATE_LIMITED.inc()
+
+
+def job_ended(job: str, at: str, *, succeeded: bool) -> None:
+    """Set when a run of a job last succeeded or failed, in UTC as ISO 8601."""
+    gauge = JOB_SUCCESS if succeeded else JOB_FAILURE
+    gauge.labels(job).set(datetime.fromisoformat(at).timestamp())
 
 
 def process_ended(pid: int) -> None:

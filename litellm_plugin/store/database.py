@@ -1,32 +1,64 @@
-"""The connection to the store's database, PostgreSQL or SQLite, and its migrations."""
+"""The store: transactions and locks in PostgreSQL or SQLite."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import StaticPool
 
 from litellm_plugin.config.database import Database, DatabaseError
-from litellm_plugin.store.migrate import upgrade
+from litellm_plugin.store import migrate, sqlite
 
-BUSY = 5.0  # seconds that a write to SQLite waits for another process's
-CONNECT = 5  # seconds until a connection to PostgreSQL is given up
-POOL = 4  # connections of one process to PostgreSQL
+log = logging.getLogger(__name__)
+
+RETRY = 5.0  # seconds after a failed connection in which no other one is tried
 
 
 class StoreUnavailable(Exception):
     """The database can't be used now; the message says why, without its password."""
+
+
+class Lock:
+    """A lock that is held.
+
+    Args:
+        connection: The connection to PostgreSQL that holds the lock; None for another kind of lock.
+        name: Name of the database, for messages.
+    """
+
+    def __init__(self, connection: Connection | None = None, name: str = "") -> None:
+        self._connection = connection
+        self._name = name
+        self._guard = threading.Lock()
+        self.lost = False
+
+    def check(self) -> None:
+        """Check that the lock is still held.
+
+        Raises:
+            StoreUnavailable: The connection was lost, and the lock with it.
+        """
+        if self._connection is None:
+            return
+        with self._guard:
+            if not self.lost:
+                try:
+                    self._connection.execute(text("SELECT 1"))
+                except SQLAlchemyError:
+                    self.lost = True
+            if self.lost:
+                raise StoreUnavailable(f"{self._name}: the lock was lost with its connection")
 
 
 class Store:
@@ -40,13 +72,21 @@ class Store:
         self.database = database
         self._guard = threading.Lock()
         self._engines: dict[int, Engine] = {}  # by process, which can't share connections
-        self._migrated = False
+        self._migrated: int | None = None  # the process that did so
+        self._retry_at = 0.0
+        self._fault = ""
+        # A database in memory has one connection, for one transaction at a time.
+        self._memory = threading.RLock()
         self._locks: dict[str, threading.Lock] = {}
 
     @property
     def shared(self) -> bool:
         """Whether several hosts can share the database."""
         return self.database.client == "pg"
+
+    @property
+    def _in_memory(self) -> bool:
+        return not self.shared and self.database.file is None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -71,13 +111,13 @@ class Store:
             yield connection
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[bool]:
+    def lock(self, name: str) -> Iterator[Lock | None]:
         """Hold a lock that all processes share, on all hosts where :attr:`shared`.
 
         The lock of a process that is killed is released.
 
         Yields:
-            Whether the lock is held; not, where another process holds it.
+            The lock; None where another process holds it.
 
         Raises:
             StoreUnavailable: The database can't be used.
@@ -85,39 +125,47 @@ class Store:
         if self.shared:
             with self._advisory_lock(name) as held:
                 yield held
-        elif self.database.file is None:
-            with self._guard:
-                lock = self._locks.setdefault(name, threading.Lock())
-            held = lock.acquire(blocking=False)
-            try:
-                yield held
-            finally:
-                if held:
-                    lock.release()
-        else:
-            file = FileLock(f"{self.database.file}.{name}.lock", timeout=0, mode=0o600)
-            try:
-                file.acquire()
-            except Timeout:
-                yield False
-                return
-            except OSError as exc:
-                raise StoreUnavailable(f"{file.lock_file}: {exc.strerror or exc}") from exc
-            try:
-                yield True
-            finally:
-                file.release()
+            return
+        with self._file_lock(name) if self.database.file else self._memory_lock(name) as held:
+            yield held
 
     def migrate(self) -> None:
         """Bring the tables to this version; only one process does so at a time.
 
         Raises:
             StoreUnavailable: The database can't be used.
-            DatabaseError: The database is that of a newer version of this service.
+            DatabaseError: The database is that of a newer version of this service, or is missing
+                and can't be created.
         """
-        with self._mapped():
-            upgrade(self._engine(), self.database)
-        self._migrated = True
+        with self._mapped(connecting=True):
+            if self.shared:
+                _postgres().create_missing(self.database)
+            with self._memory:
+                migrate.upgrade(self._engine(), self.database)
+        self._migrated = os.getpid()
+
+    def prepare(self) -> None:
+        """Migrate at the start of the service, or log why that is not possible now.
+
+        Ends without a connection, so that forked processes share none.
+        """
+        try:
+            self.migrate()
+        except (StoreUnavailable, DatabaseError) as exc:
+            log.warning("The store can't be used, and is tried again when it is needed: %s", exc)
+        if not self._in_memory:
+            self.close()
+
+    def versions(self) -> tuple[str | None, str]:
+        """Return the version of the tables, None where there are none, and this package's.
+
+        Changes nothing.
+
+        Raises:
+            StoreUnavailable: The database can't be used.
+        """
+        with self._mapped(), self._engine().begin() as connection:
+            return migrate.version(connection), migrate.newest()
 
     def close(self) -> None:
         """Close this process's connections."""
@@ -128,96 +176,128 @@ class Store:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:
-        if not self._migrated:
+        self._ready()
+        if self._in_memory:
+            with self._memory, self._begun(begin) as connection:
+                yield connection
+            return
+        with self._begun(begin) as connection:
+            yield connection
+
+    @contextmanager
+    def _begun(self, begin: str) -> Iterator[Connection]:
+        with self._mapped(connecting=True):
+            connection = self._engine().connect().execution_options(litellm_begin=begin)
+        with self._mapped(), connection, connection.begin():
+            yield connection
+
+    def _ready(self) -> None:
+        """Migrate if this has not been done.
+
+        Raises:
+            StoreUnavailable: The database can't be used, or could not be used just now.
+        """
+        if time.monotonic() < self._retry_at:
+            raise StoreUnavailable(self._fault)
+        migrated = self._migrated
+        if migrated is None or (self._in_memory and migrated != os.getpid()):
             try:
                 self.migrate()
             except DatabaseError as exc:
-                raise StoreUnavailable(str(exc)) from exc
-        with self._mapped(), self._engine().connect() as connection:
-            connection.execution_options(litellm_begin=begin)
-            with connection.begin():
-                yield connection
+                raise StoreUnavailable(self._failed(str(exc))) from exc
+
+    def _failed(self, fault: str) -> str:
+        # Or each request would wait for a connection to a server that is away.
+        self._fault, self._retry_at = fault, time.monotonic() + RETRY
+        return fault
 
     @contextmanager
-    def _mapped(self) -> Iterator[None]:
+    def _mapped(self, *, connecting: bool = False) -> Iterator[None]:
+        """Raise StoreUnavailable for the drivers' errors."""
         try:
             yield
-        except SQLAlchemyError as exc:
-            reason = str(getattr(exc, "orig", None) or exc).strip().splitlines()[0]
-            raise StoreUnavailable(f"{self.database.name}: {reason}") from exc
-        except OSError as exc:
-            raise StoreUnavailable(f"{self.database.name}: {exc.strerror or exc}") from exc
+        except Exception as exc:
+            reason = _reason(exc, connecting=connecting)
+            if reason is None:
+                raise
+            fault = f"{self.database.name}: {reason}"
+            raise StoreUnavailable(self._failed(fault) if connecting else fault) from exc
 
     @contextmanager
-    def _advisory_lock(self, name: str) -> Iterator[bool]:
+    def _advisory_lock(self, name: str) -> Iterator[Lock | None]:
         number = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), signed=True)
-        with self._mapped(), self._engine().connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            held = connection.scalar(text("SELECT pg_try_advisory_lock(:n)"), {"n": number})
+        self._ready()
+        with self._mapped(connecting=True):
+            connection = self._engine().connect().execution_options(isolation_level="AUTOCOMMIT")
+        with connection:
+            with self._mapped():
+                held = connection.scalar(text("SELECT pg_try_advisory_lock(:n)"), {"n": number})
+            if not held:
+                yield None
+                return
+            lock = Lock(connection, self.database.name)
             try:
-                yield bool(held)
+                yield lock
             finally:
-                if held:
-                    connection.execute(text("SELECT pg_advisory_unlock(:n)"), {"n": number})
+                with suppress(SQLAlchemyError):
+                    if not lock.lost:
+                        connection.execute(text("SELECT pg_advisory_unlock(:n)"), {"n": number})
+                    else:
+                        connection.invalidate()
+
+    @contextmanager
+    def _file_lock(self, name: str) -> Iterator[Lock | None]:
+        self._ready()
+        file = FileLock(f"{self.database.file}.{name}.lock", timeout=0, mode=0o600)
+        try:
+            file.acquire()
+        except Timeout:
+            yield None
+            return
+        except OSError as exc:
+            raise StoreUnavailable(f"{file.lock_file}: {exc.strerror or exc}") from exc
+        try:
+            yield Lock()
+        finally:
+            file.release()
+
+    @contextmanager
+    def _memory_lock(self, name: str) -> Iterator[Lock | None]:
+        with self._guard:
+            lock = self._locks.setdefault(name, threading.Lock())
+        if not lock.acquire(blocking=False):
+            yield None
+            return
+        try:
+            yield Lock()
+        finally:
+            lock.release()
 
     def _engine(self) -> Engine:
         with self._guard:
             pid = os.getpid()
             if pid not in self._engines:
                 # A parent's connections are closed by the parent alone.
+                for engine in self._engines.values():
+                    engine.dispose(close=False)
                 self._engines.clear()
-                self._engines[pid] = _engine(self.database)
+                made = _postgres().engine if self.shared else sqlite.engine
+                self._engines[pid] = made(self.database)
             return self._engines[pid]
 
 
-def _engine(database: Database) -> Engine:
-    if database.client == "pg":
-        return _postgres(database)
-    options: dict[str, Any] = {"connect_args": {"timeout": BUSY, "check_same_thread": False}}
-    if database.file is None:
-        engine = create_engine("sqlite://", poolclass=StaticPool, **options)
-    else:
-        _make_private(database.file)
-        engine = create_engine(URL.create("sqlite", database=str(database.file)), **options)
-
-    @event.listens_for(engine, "connect")
-    def connected(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # transactions begin below, as sqlite3 begins them late
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute("PRAGMA foreign_keys=ON")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        wanted = connection.get_execution_options().get("litellm_begin", "BEGIN")
-        connection.exec_driver_sql(wanted)
-
-    return engine
+def _postgres() -> Any:
+    # psycopg is an extra.
+    return importlib.import_module("litellm_plugin.store.postgres")
 
 
-def _postgres(database: Database) -> Engine:
-    if importlib.util.find_spec("psycopg") is None:
-        raise DatabaseError(
-            "backend.database.client: pg needs the package psycopg; install"
-            " litellm-plugin[postgres]"
-        )
-    return create_engine(
-        URL.create(
-            "postgresql+psycopg",
-            database.user,
-            database.password,
-            database.host,
-            database.port,
-            database.database,
-        ),
-        connect_args={"connect_timeout": CONNECT, **database.options},
-        pool_size=POOL,
-        pool_pre_ping=True,
-        pool_recycle=600,
-    )
-
-
-def _make_private(file: Path) -> None:
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not file.exists():
-        file.touch(mode=0o600)
+def _reason(exc: Exception, *, connecting: bool) -> str | None:
+    """Return what a driver's error says, in one line; None for another error."""
+    origin = getattr(exc, "orig", None) or exc
+    known = isinstance(exc, SQLAlchemyError | sqlite3.Error)
+    if known or type(origin).__module__.partition(".")[0] == "psycopg":
+        lines = str(origin).strip().splitlines()
+        return lines[0] if lines else type(origin).__name__
+    if connecting and isinstance(exc, OSError):
+        return exc.strerror or str(exc)
+    return None

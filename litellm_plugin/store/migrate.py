@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -18,31 +19,48 @@ LOCK = 4_713_000_015  # of PostgreSQL, for one process that migrates
 def upgrade(engine: Engine, database: Database) -> None:
     """Bring the tables to the newest version that this package knows.
 
+    Only one process does so at a time; others wait for it.
+
     Raises:
         DatabaseError: The tables are those of a newer version.
     """
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    newest = ScriptDirectory.from_config(config).get_current_head()
+    with engine.begin() as connection:
+        if version(connection) == newest():
+            return
     writing = engine.execution_options(litellm_begin="BEGIN IMMEDIATE")
     with writing.begin() as connection:
         if database.client == "pg":
             connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": LOCK})
-        if _version(connection) != newest:
-            _check_known(config, connection, database)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        found = version(connection)
+        if found == newest():
+            return
+        if found is not None and found not in _known():
+            raise DatabaseError(
+                f"{database.name}: its tables are of a newer version of this service ({found})."
+                " Run that version again, or restore a backup from before it."
+            )
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
 
 
-def _version(connection: Connection) -> str | None:
+def version(connection: Connection) -> str | None:
+    """Return the version of the tables; None where there are none."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _check_known(config: Config, connection: Connection, database: Database) -> None:
-    version = _version(connection)
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if version is not None and version not in known:
-        raise DatabaseError(
-            f"{database.name}: its tables are of a newer version of this service ({version})."
-            " Run that version again, or restore a backup from before it."
-        )
+@cache
+def newest() -> str:
+    """Return the newest version of the tables that this package knows."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+def _known() -> set[str]:
+    scripts = ScriptDirectory.from_config(_config())
+    return {script.revision for script in scripts.walk_revisions()}
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    return config

@@ -155,7 +155,7 @@ def test_nothing_secret_is_shown_of_a_full_configuration(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "keys").mkdir()
-    for name in (*example.FILES, "keys/company-ca.pem"):
+    for name in example.FILES:
         (tmp_path / name).write_text("")
     path = tmp_path / "app-config.yaml"
     text = example.everything_on().replace("store: memory", "store: redis")

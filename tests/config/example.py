@@ -14,10 +14,14 @@ ENVIRON = {
     "BACKSTAGE_TOKEN": "a-backstage-token",
     "EXTERNAL_TOKEN": "an-external-token",
     "EXTERNAL_SECRET": "c2VjcmV0",
+    "POSTGRES_PASSWORD": "a-database-password",
+    "POSTGRES_CA": "a-certificate",
+    "POSTGRES_CERTIFICATE": "a-certificate",
+    "POSTGRES_KEY": "a-private-key",
     "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "BACKEND_SECRET": "c2VjcmV0",
 }
-FILES = ("keys/litellm.pub.pem", "keys/litellm.pem")
+FILES = ("keys/litellm.pub.pem", "keys/litellm.pem", "keys/company-ca.pem")
 
 
 def everything_on() -> str:

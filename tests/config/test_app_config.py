@@ -16,13 +16,17 @@ from tests.config import example
 from tests.config.conftest import Load, Write
 
 # What the examples can't show beside another form of the same key.
-NOT_SHOWN = ("backend.auth.keys[].accessRestrictions[].", "backend.cache.connection.")
+NOT_SHOWN = (
+    "backend.auth.keys[].accessRestrictions[].",
+    "backend.cache.connection.",
+    "backend.database.connection",  # as a URL, or of another client
+)
 
 
 @pytest.fixture
 def full(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name in (*example.FILES, "keys/company-ca.pem"):
+    for name in example.FILES:
         write(name, "")
     return write("app-config.yaml", example.everything_on())
 

@@ -1,0 +1,86 @@
+"""``jobs``: lists the last runs of jobs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from litellm_plugin.cli.job import print_table
+from litellm_plugin.cli.terminal import (
+    FAILED,
+    Page,
+    captured_log,
+    config_option,
+    json_option,
+    print_json,
+    settings_of,
+)
+from litellm_plugin.plugin import check_installed
+from litellm_plugin.redaction import redact
+from litellm_plugin.store import runs
+from litellm_plugin.store.database import Store, StoreUnavailable
+
+
+@click.command()
+@config_option
+@click.option("--job", metavar="NAME", help="Only runs of this job, such as sync.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Number of runs."
+)
+@json_option
+def jobs(files: Sequence[Path], job: str | None, limit: int, *, as_json: bool) -> None:
+    """List the last runs of sync, offboard and notify, the newest first.
+
+    Only reads. Ends with status 1 if the store can't be read.
+    """
+    settings = settings_of(files)
+    if not settings.uses_store:
+        click.echo("No feature that is on has a store, so there are no runs.", err=True)
+        sys.exit(FAILED)
+    check_installed(settings)
+    with captured_log():
+        try:
+            found = runs.recent(Store(settings.database), job, limit)
+        except StoreUnavailable as exc:
+            click.echo(f"The store can't be read: {redact(str(exc))}", err=True)
+            sys.exit(FAILED)
+    if as_json:
+        print_json([_as_json(row) for row in found])
+    elif not found:
+        click.echo("No run is recorded.")
+    else:
+        head = ("job", "started", "seconds", "status", "dry run", "counts", "error")
+        print_table(Page(), head, [_cells(row) for row in found])
+
+
+def _as_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    left_out = {"id", "cursor"}
+    return {name: value for name, value in row.items() if name not in left_out} | {
+        "seconds": _seconds(row)
+    }
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    seconds = _seconds(row)
+    counts = ", ".join(f"{number} {word}" for word, number in row["counts"].items())
+    return (
+        row["job"],
+        row["started_at"],
+        "" if seconds is None else f"{seconds:.1f}",
+        row["status"],
+        "yes" if row["dry_run"] else "",
+        counts,
+        row["error"] or "",
+    )
+
+
+def _seconds(row: Mapping[str, Any]) -> float | None:
+    if row["ended_at"] is None:
+        return None
+    started, ended = map(datetime.fromisoformat, (row["started_at"], row["ended_at"]))
+    return round((ended - started).total_seconds(), 3)

@@ -1,0 +1,120 @@
+"""Records of runs of jobs."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from litellm_plugin.observability import metrics
+from litellm_plugin.store.database import Store, StoreUnavailable
+from litellm_plugin.store.tables import job_runs
+
+KEPT = 100  # runs of each job
+
+RUNNING, SUCCEEDED, FAILED, KILLED = "running", "succeeded", "failed", "killed"
+
+_c = job_runs.c
+
+
+def begin(store: Store, job: str, at: str) -> tuple[int, str | None]:
+    """Record the beginning of a run that holds the job's lock.
+
+    Args:
+        store: The store.
+        job: Name of the job.
+        at: The present time.
+
+    Returns:
+        The number of the run, and the cursor of the last run if that did not succeed.
+    """
+    with store.write() as connection:
+        # The lock is held, so a run that still counts as running was killed.
+        connection.execute(
+            update(job_runs)
+            .where(_c.job == job, _c.status == RUNNING)
+            .values(status=KILLED, ended_at=at)
+        )
+        last = connection.execute(
+            select(_c.status, _c.cursor)
+            .where(_c.job == job, ~_c.dry_run)
+            .order_by(_c.id.desc())
+            .limit(1)
+        ).first()
+        cursor = last.cursor if last is not None and last.status != SUCCEEDED else None
+        number = _insert(connection, job=job, started_at=at, status=RUNNING, cursor=cursor)
+    return number, cursor
+
+
+def save(store: Store, number: int, **values: Any) -> None:
+    """Change columns of a run."""
+    with store.write() as connection:
+        connection.execute(update(job_runs).where(_c.id == number).values(**values))
+
+
+def add(store: Store, job: str, **values: Any) -> None:
+    """Record a dry run that has ended."""
+    with store.write() as connection:
+        _insert(connection, job=job, dry_run=True, **values)
+
+
+def prune(store: Store, job: str) -> None:
+    """Delete old runs of a job: all but the last 100 and the last one that succeeded."""
+    with store.write() as connection:
+        own = select(_c.id).where(_c.job == job)
+        oldest = connection.scalar(own.order_by(_c.id.desc()).offset(KEPT - 1).limit(1))
+        if oldest is not None:
+            succeeded = own.where(_c.status == SUCCEEDED, ~_c.dry_run)
+            last = connection.scalar(succeeded.order_by(_c.id.desc()).limit(1)) or 0
+            connection.execute(delete(job_runs).where(_c.job == job, _c.id < oldest, _c.id != last))
+
+
+def recent(store: Store, job: str | None, limit: int) -> list[dict[str, Any]]:
+    """Return the last runs, of one job or of all, the newest first."""
+    wanted = select(job_runs).order_by(_c.id.desc()).limit(limit)
+    if job is not None:
+        wanted = wanted.where(_c.job == job)
+    with store.read() as connection:
+        return [dict(row) for row in connection.execute(wanted).mappings()]
+
+
+class _UndoneError(Exception):
+    pass
+
+
+def check_writable(store: Store) -> None:
+    """Write a row, and take it back.
+
+    Raises:
+        StoreUnavailable: That is not possible.
+    """
+    with suppress(_UndoneError), store.write() as connection:
+        _insert(connection, job="doctor", started_at="", status=RUNNING)
+        raise _UndoneError
+
+
+def publish(store: Store) -> bool:
+    """Set the metrics of jobs, and return whether the store can be used."""
+    ended = (
+        select(_c.job, _c.status, func.max(_c.ended_at))
+        .where(~_c.dry_run, _c.ended_at.is_not(None))
+        .group_by(_c.job, _c.status)
+    )
+    try:
+        with store.read() as connection:
+            rows = connection.execute(ended).all()
+    except StoreUnavailable:
+        return False
+    for job, status, at in rows:
+        metrics.job_ended(job, at, succeeded=status == SUCCEEDED)
+    return True
+
+
+def _insert(connection: Connection, **values: Any) -> int:
+    defaults: Mapping[str, Any] = {"host": platform.node(), "dry_run": False, "counts": {}}
+    row = insert(job_runs).values(**{**defaults, **values}).returning(_c.id)
+    number: int = connection.execute(row).scalar_one()
+    return number
