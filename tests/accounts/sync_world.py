@@ -158,3 +158,5 @@ def world(settings: Settings, tokens: TokenFactory, kind: type[W]) -> Iterator[W
 
         patch.setattr(Grants, "put", burning(Grants.put))
         yield made
+    assert made.plugin.store is not None
+    made.plugin.store.close()

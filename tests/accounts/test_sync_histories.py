@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from litellm_plugin.accounts.three_way import SCALARS, role_values
 from tests.accounts.sync_world import GROUPS, TEAMS, World, with_sync, world
 from tests.apps import Apps
+from tests.postgres import Postgres
 from tests.tokens import TokenFactory
 
 BY_HAND: dict[str, Any] = {  # values that no role grants
@@ -44,6 +46,13 @@ STEPS = st.lists(
 @pytest.fixture(scope="module")
 def changing(apps: Apps, tokens: TokenFactory) -> Iterator[World]:
     with world(with_sync(apps.settings()), tokens, World) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def on_postgres(apps: Apps, tokens: TokenFactory, postgres: Postgres) -> Iterator[World]:
+    settings = replace(with_sync(apps.settings()), database=postgres.database())
+    with world(settings, tokens, World) as made:
         yield made
 
 
@@ -161,10 +170,22 @@ class History:
         assert grant.pending is None
 
 
+@pytest.mark.deep
+@given(steps=STEPS)
+def test_grants_in_postgresql_have_the_same_history(
+    on_postgres: World, steps: list[tuple[str, Any]]
+) -> None:
+    _live_through(on_postgres, steps)
+
+
 @given(steps=STEPS)
 def test_what_is_set_by_hand_stays_and_all_else_is_the_roles(
     changing: World, steps: list[tuple[str, Any]]
 ) -> None:
+    _live_through(changing, steps)
+
+
+def _live_through(changing: World, steps: list[tuple[str, Any]]) -> None:
     history = History(changing)
     for name, argument in steps:
         step = getattr(history, name.replace(" ", "_"))

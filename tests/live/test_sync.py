@@ -1,4 +1,4 @@
-"""Accounts of the real LiteLLM follow the groups of the real catalog.
+"""Accounts of the real LiteLLM follow the groups of the real catalog; grants are in PostgreSQL.
 
 A Backstage of its own, on a free port, has a catalog in which people move.
 """
@@ -23,6 +23,7 @@ from tests.live.rigs import LITELLM_PORT, REPO, SHARED, STATIC_TOKEN, BackstageR
 from tests.live.service import Service
 from tests.live.test_first_visit import DEFAULTS, POWER_USERS
 from tests.live.web import Client, eventually, json_of
+from tests.postgres import OWNER, PASSWORD, Postgres
 
 POWER = "ai-power-users"
 MAX_STEPS = 30  # of one run for one person; each call to LiteLLM has two
@@ -33,8 +34,8 @@ CONFIG = """\
     sync: {{enabled: true, mode: apply, visitInterval: 1s, onExcessKeys: block}}
 backend:
   database:
-    client: better-sqlite3
-    connection: {{directory: {folder}}}
+    client: pg
+    connection: {connection}
 """
 
 
@@ -109,11 +110,11 @@ def site(
     deploy: Deploy,
     litellm: LiteLLMRig,
     org: Organisation,
-    tmp_path_factory: pytest.TempPathFactory,
+    postgres: Postgres,
 ) -> Service:
     """A service whose accounts follow the groups."""
-    folder = tmp_path_factory.mktemp("store")
-    config = CONFIG.format(token=STATIC_TOKEN, folder=folder)
+    at = {"host": "127.0.0.1", "port": postgres.port, "user": OWNER, "password": PASSWORD}
+    config = CONFIG.format(token=STATIC_TOKEN, connection=json.dumps(at))
     service: Service = deploy("sync", config, env={"BACKSTAGE_PORT": str(org.port)})
     return service
 
