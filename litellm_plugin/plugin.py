@@ -15,6 +15,7 @@ import litellm_plugin
 from litellm_plugin.access import Access
 from litellm_plugin.accounts.caller import Caller, not_reserved, own_id
 from litellm_plugin.accounts.directory import Directory
+from litellm_plugin.accounts.leavers import Leavers
 from litellm_plugin.accounts.ownership import AccountOwners
 from litellm_plugin.accounts.users import Users
 from litellm_plugin.cache.cache import Cache
@@ -164,19 +165,21 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     reports = Reports(cache, now)
     directory = Directory(catalog, cache, settings.user_id_domain)
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
-    models = Models(litellm, cache)
     store = _store(settings) if settings.uses_store else None
+    leavers = _leavers(store, directory) if store and settings.offboarding.enabled else None
+    models = Models(litellm, cache)
     sync = visits = None
     if store is not None and settings.provisioning.sync.enabled:
         grants = _imported("store.grants").Grants(store, now)
         sync = _imported("accounts.sync").Sync(settings, litellm, cache, directory, models, grants)
         interval = settings.provisioning.sync.visit_interval
         visits = _imported("accounts.visits").Visits(sync, interval)
-    users = Users(litellm, cache, reports, settings, owners, now, visits)
+    users = Users(litellm, cache, reports, settings, owners, now, leavers, visits)
     teams = Teams(litellm, cache, reports, users, access, settings.display)
     policies = KeyPolicies(settings, directory, models)
     undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
-    keys = Keys(litellm, cache, users, teams, settings.key_generation, policies, undelivered, now)
+    generation = settings.key_generation
+    keys = Keys(litellm, cache, users, teams, generation, policies, undelivered, now, leavers)
 
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
     parts = Plugin(
@@ -250,6 +253,11 @@ def _store(settings: Settings) -> Store:
 def _imported(name: str) -> ModuleType:
     # Imported where needed, as SQLAlchemy takes memory that most installations need not spend.
     return importlib.import_module(f"litellm_plugin.{name}")
+
+
+def _leavers(store: Store, directory: Directory) -> Leavers:
+    table = importlib.import_module("litellm_plugin.store.leavers")
+    return Leavers(table.LeaverTable(store), directory)
 
 
 def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:

@@ -88,6 +88,14 @@ KEY_FIELDS = (
     *_UNCHANGED_KEY_FIELDS,
 )
 
+ROTATION = "backstage_rotation"  # field of a key's metadata, see keys.metadata.Mark
+
+
+def key_row(row: Json) -> Json:
+    """Return the part of a key's row that is cached; of the metadata only ``ROTATION``."""
+    rotation = picked(as_object(row.get("metadata")), (ROTATION,))
+    return {**picked(row, KEY_FIELDS), **({"metadata": rotation} if rotation else {})}
+
 
 def virtual_key(row: Json) -> Json:
     """Return an entry of ``GET /keys``.

@@ -116,10 +116,11 @@ def not_reserved(user_id: str, settings: Settings) -> str:
 def is_reserved(user_id: str, settings: Settings) -> bool:
     """Tell whether a LiteLLM user id is reserved, ignoring letter case and outer blanks."""
     reserved = (ADMIN_ID, *settings.service.reserved_user_ids)
-    return _plain(user_id) in map(_plain, reserved)
+    return plain(user_id) in map(plain, reserved)
 
 
-def _plain(user_id: str) -> str:
+def plain(user_id: str) -> str:
+    """Return a LiteLLM user id as it is compared: without letter case and outer blanks."""
     # LiteLLM trims ids since 1.110, and its database may ignore letter case.
     return unicodedata.normalize("NFKC", user_id).strip().casefold()
 

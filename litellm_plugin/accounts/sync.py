@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from litellm_plugin.accounts.caller import litellm_id
@@ -35,7 +35,6 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import PluginError, UpstreamError
 from litellm_plugin.models import WORDS, Models, allows
 from litellm_plugin.observability import journal
-from litellm_plugin.observability.journal import Severity
 from litellm_plugin.redaction import redact
 from litellm_plugin.shapes import picked
 from litellm_plugin.store.database import StoreUnavailable
@@ -105,20 +104,6 @@ class Outcome:
 def without_owner(account: Account, error: NoOwnerError) -> Outcome:
     """Return the outcome for an account whose owner is not known."""
     return Outcome(account.user_id, error.ref, error.status, errors=error.reasons)
-
-
-@dataclass
-class _Audited:
-    """Audit fields of changes outside of a request."""
-
-    settings: Settings
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    def audit_fields(self) -> dict[str, Any]:
-        return {"plugin": self.settings.service.plugin_id, "actor": {"actorId": ACTOR}}
-
-    def level(self, severity: Severity) -> int:
-        return self.settings.audit_levels[severity]
 
 
 class Sync:
@@ -491,7 +476,8 @@ class Sync:
     def _record(
         self, user_id: str, ref: str | None, told: Json, error: Exception | None = None
     ) -> None:
-        token = journal.begin(_Audited(self._settings))
+        service, levels = self._settings.service, self._settings.audit_levels
+        token = journal.begin(journal.Command(service.plugin_id, ACTOR, levels))
         try:
             meta = {"userId": user_id, "entityRef": ref, **told}
             journal.record(journal.USER_SYNC, meta, error)

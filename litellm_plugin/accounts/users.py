@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from litellm_plugin import fields, shapes
 from litellm_plugin.accounts.caller import Caller, not_reserved
+from litellm_plugin.accounts.leavers import Leavers
 from litellm_plugin.accounts.ownership import (
     AccountOwners,
     Owner,
@@ -136,9 +137,11 @@ class Users:
         settings: Settings,
         owners: AccountOwners,
         now: Clock,
+        leavers: Leavers | None = None,
         visits: Visits | None = None,
     ) -> None:
         self._owners = owners
+        self._leavers = leavers  # None: offboarding is off
         self._visits = visits  # None: accounts stay as the first visit made them
         self._adopted: set[str] = set()  # ids whose account this worker has found by e-mail
         self._litellm = litellm
@@ -193,6 +196,7 @@ class Users:
 
         Raises:
             IdentityRefused: The account may be another person's.
+            HasLeft: The person is a leaver, and would get a new account.
             NotFound: There is no account, and none is created; or a service names no user.
             ProvisioningFailed: LiteLLM refused to create the user.
             BackstageUnavailable: The catalog can't be read, and the role depends on it.
@@ -270,6 +274,8 @@ class Users:
             raise self._not_found(
                 "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
             )
+        if self._leavers is not None:
+            self._leavers.refuse_account(user_id, owner)
         person = profile()
         # LiteLLM refuses only duplicates of the new user's e-mail, so look up the catalog's here.
         if (
@@ -351,9 +357,7 @@ class Users:
         return self._cache.read(
             ("keys", reader, user_id),
             (keys_tag(asked), TEAMS),
-            lambda: [
-                shapes.picked(row, shapes.KEY_FIELDS) for row in self._litellm.keys_of(user_id)
-            ],
+            lambda: [shapes.key_row(row) for row in self._litellm.keys_of(user_id)],
             fresh=fresh,
             seconds=self._cache.account_seconds,
             weight=len,

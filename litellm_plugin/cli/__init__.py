@@ -15,6 +15,7 @@ from litellm_plugin.cli.config import config
 from litellm_plugin.cli.doctor import doctor
 from litellm_plugin.cli.jobs import jobs
 from litellm_plugin.cli.notify import notify
+from litellm_plugin.cli.offboard import offboard
 from litellm_plugin.cli.sandbox import sandbox
 from litellm_plugin.cli.sync import sync
 from litellm_plugin.cli.token import token
@@ -35,5 +36,5 @@ def main(*, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (config, doctor, token, whoami, notify, sync, jobs, sandbox):
+for command in (config, doctor, token, whoami, notify, sync, offboard, jobs, sandbox):
     main.add_command(command)

@@ -68,6 +68,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check("groups", "Groups", references.groups, needs=("catalog-token",)),
     Check("user-ids", "User ids", references.user_ids, needs=("catalog-token",)),
+    Check("offboarding", "Offboarding", references.offboarding, needs=("catalog-token",)),
     Check("teams", "Teams", references.teams, needs=("master-key",)),
     Check("models", "Models", references.models, needs=("master-key",)),
     Check("group-sync", "Group sync", references.sync, needs=("master-key",)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from litellm_plugin.accounts.caller import own_id
@@ -14,6 +14,7 @@ from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import Forbidden, NotFound, PluginError, UpstreamError
 from litellm_plugin.identity.keycloak import BridgeIdentity
+from litellm_plugin.keys.rotation import Rotation
 from litellm_plugin.keys.service import Keys
 
 NO_USER = (
@@ -105,13 +106,29 @@ class Bridge:
         """
         key = self._keys.fields.new(body, named=False, service=False)
         account = self.account(person, fresh=True)
-        created_by = {
+        own, created_by = self._owner(person).own_id, self._created_by(account)
+        return self._keys.generate_for(account, key, created_by, own_id=own, reader=_reader(person))
+
+    def rotate(
+        self, person: BridgeIdentity, rotation: Rotation, *, gone: Callable[[], bool]
+    ) -> Json:
+        """Rotate one of a person's keys; as ``Rotations.rotate_for``."""
+        account = self.account(person, fresh=True)
+        return self._keys.rotations.rotate_for(
+            account,
+            rotation,
+            self._created_by(account),
+            own_id=self._owner(person).own_id,
+            reader=_reader(person),
+            gone=gone,
+        )
+
+    def _created_by(self, account: Account) -> Json:
+        return {
             "created_via": self._settings.bridge.client_id,
             "created_by": account.user_id,
             "created_at_iso": stamp(self._now),
         }
-        own = self._owner(person).own_id
-        return self._keys.generate_for(account, key, created_by, own_id=own, reader=_reader(person))
 
     def _groups(self, owner: Owner) -> frozenset[str]:
         """Return the person's groups in the catalog; none for an unknown or ambiguous id.

@@ -7,13 +7,16 @@ answers to an address. Callers may write none of these.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from litellm_plugin import fields
 from litellm_plugin.errors import BadRequest
-from litellm_plugin.shapes import Json
+from litellm_plugin.shapes import ROTATION, Json, as_object, present
 
-# Prefixes of the fields in which this service records who created a key; dropped from requests.
+# Prefixes of the fields in which this service records who created a key, and how keys were rotated
+# (``shapes.ROTATION``); dropped from requests.
 OWNERSHIP = ("created_by", "created_via", "created_at_iso", "backstage_")
 
 # Settings that LiteLLM 1.106 reads from a key's metadata: the lists LiteLLM_*MetadataFields*
@@ -101,3 +104,45 @@ def _refers(value: Any) -> bool:
     if isinstance(value, dict):
         return any(_refers(key) or _refers(item) for key, item in value.items())
     return isinstance(value, list) and any(map(_refers, value))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a key's metadata tells about rotations, in the field ``shapes.ROTATION``.
+
+    Attributes:
+        replaces: Hashes of the keys before this one, the last one first; () for a key that was
+            not made by a rotation.
+        alias: The alias that passes on to this key.
+        request: Digest of the request's ``Idempotency-Key``, if any.
+        delivered: Whether the key's secret was handed out.
+        replaced: ``alias`` and ``expires`` of this key from before it was rotated, and ``until``,
+            the end of its grace; None for a key that was not.
+    """
+
+    replaces: tuple[str, ...] = ()
+    alias: str | None = None
+    request: str | None = None
+    delivered: bool = False
+    replaced: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Mark:
+        """Read the mark of a key from LiteLLM's row."""
+        kept = as_object(as_object(row.get("metadata")).get(ROTATION))
+        replaces, replaced = kept.get("replaces"), kept.get("replaced")
+        alias, request = kept.get("alias"), kept.get("request")
+        return cls(
+            tuple(map(str, replaces)) if isinstance(replaces, list) else (),
+            alias if isinstance(alias, str) else None,
+            request if isinstance(request, str) else None,
+            kept.get("delivered") is True,
+            dict.fromkeys(("alias", "expires", "until")) | replaced
+            if isinstance(replaced, dict)
+            else None,
+        )
+
+    def as_json(self) -> Json:
+        """Return the mark for a key's metadata."""
+        known = present(alias=self.alias, request=self.request, replaced=self.replaced)
+        return {"replaces": list(self.replaces), "delivered": self.delivered, **known}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import reduce
 from typing import Any, Generic, TypeVar
 
@@ -19,11 +19,13 @@ from litellm_plugin.clock import moment
 from litellm_plugin.config.settings import KeyPolicy, Provisioning, Settings
 from litellm_plugin.errors import BadRequest, Forbidden
 from litellm_plugin.fields import is_number, seconds, shortest
+from litellm_plugin.keys.metadata import Mark
 from litellm_plugin.models import Models, allows
 from litellm_plugin.shapes import Json, present
 
 EVERYBODY = "everybody"
 
+CLOCK_SKEW = timedelta(minutes=1)
 MAX_NAMED = 20  # models that an error message lists
 
 T = TypeVar("T")
@@ -105,14 +107,37 @@ class Policy:
             self._refuse_raise(change["max_budget"], row)
         return {**change, **self._allowed_for_all(change)}
 
-    def capped(self, key: Json) -> Json:
-        """Reduce a request made from the configuration to the limits."""
+    def capped(self, key: Json, groups_of: GroupsOf) -> Json:
+        """Reduce a request that the owner did not write to the limits.
+
+        The request is made from the configuration, or from a key that is rotated.
+
+        Args:
+            key: Fields of LiteLLM's ``/key/generate``, without null.
+            groups_of: As for :meth:`new_key`.
+
+        Raises:
+            PolicyRefused: None of the models is allowed.
+        """
         cut = {**self._limits(), **key}
         if self.duration and not _is_within(cut["duration"], self.duration.value):
             cut["duration"] = self.duration.value
-        if self.budget and not _is_at_most(cut["max_budget"], self.budget.value):
-            cut["max_budget"] = self.budget.value
-        return {**cut, **self._allowed_for_all({"models": [], **cut})}
+        numbers = (("max_budget", self.budget), ("tpm_limit", self.tpm), ("rpm_limit", self.rpm))
+        for name, limit in numbers:
+            if limit and not _is_at_most(cut[name], limit.value):
+                cut[name] = limit.value
+        renewal = cut.get("budget_duration")
+        if self.renewal and renewal is not None and _renews_too_often(renewal, self.renewal):
+            cut["budget_duration"] = self.renewal.value
+        if self.models and cut["models"]:
+            cut["models"] = [
+                name
+                for name in cut["models"]
+                if all(_is_allowed(limit.value, name, groups_of) for limit in self.models)
+            ]
+            if not cut["models"]:
+                raise PolicyRefused(f"None of the key's models is allowed for {self._whom()}")
+        return {**cut, **self._allowed_for_all(cut)}
 
     def refuse_reset(self) -> None:
         """Refuse to reset a key's spend, which would allow its budget to be spent again.
@@ -139,7 +164,7 @@ class Policy:
         """
         if self.active_keys is None:
             return
-        active = sum(is_active(key, now) for key in keys)
+        active = len(counted(keys, now))
         if active >= self.active_keys.value:
             raise Forbidden(
                 f"At most {self.active_keys.value} active keys are allowed for"
@@ -153,8 +178,7 @@ class Policy:
         if self.duration is None:
             return False
         end = moment(expires)
-        # Allow a minute of clock skew.
-        most = (seconds(self.duration.value) or 0) + 60
+        most = (seconds(self.duration.value) or 0) + CLOCK_SKEW.total_seconds()
         return end is None or (end - now).total_seconds() > most
 
     # -- parts ---------------------------------------------------------------
@@ -175,9 +199,11 @@ class Policy:
         listed = dict.fromkeys(name for limit in self.models for name in limit.value)
         common = [name for name in listed if all(allows(each.value, name) for each in self.models)]
         if not common:
-            whom = " who are also ".join(dict.fromkeys(limit.whom for limit in self.models))
-            raise PolicyRefused(f"No model is allowed for {whom}")
+            raise PolicyRefused(f"No model is allowed for {self._whom()}")
         return {"models": common}
+
+    def _whom(self) -> str:
+        return " who are also ".join(dict.fromkeys(limit.whom for limit in self.models))
 
     def _refuse(self, given: Mapping[str, Any], groups_of: GroupsOf) -> None:
         """Refuse fields, of a new key or of a change, that exceed their limits."""
@@ -292,6 +318,24 @@ def combined(policies: Iterable[Policy]) -> Policy:
     return reduce(_both, policies, Policy())
 
 
+def counted(keys: Iterable[Mapping[str, Any]], now: datetime) -> list[Mapping[str, Any]]:
+    """Return the keys that count as active.
+
+    Of a rotated key within its grace and its active successor only the successor counts. The key
+    before those counts again, so that repeated rotations don't add up.
+    """
+    active = [key for key in keys if is_active(key, now)]
+    successors = [Mark.of(key).replaces[:1] for key in active]
+    return [key for key in active if not (is_ending(key) and (key.get("token"),) in successors)]
+
+
+def is_ending(key: Mapping[str, Any]) -> bool:
+    """Tell whether a key was rotated, and expires when its grace ends."""
+    replaced = Mark.of(key).replaced
+    expires, until = moment(key.get("expires")), moment(replaced and replaced["until"])
+    return expires is not None and until is not None and expires <= until + CLOCK_SKEW
+
+
 def is_active(key: Mapping[str, Any], now: datetime) -> bool:
     """Tell whether a key is neither expired nor blocked.
 
@@ -341,14 +385,21 @@ def _refuse_longer(duration: Any, limit: Limit[str]) -> None:
 
 
 def _refuse_renewal(duration: Any, limit: Limit[str | None]) -> None:
+    if not _renews_too_often(duration, limit):
+        return
     if limit.value is None:
         raise PolicyRefused(
             "budget_duration must be left out: the budget of a key is for its whole life,"
             f" for {limit.whom}"
         )
+    raise PolicyRefused(f"budget_duration must be at least {limit.value} for {limit.whom}")
+
+
+def _renews_too_often(duration: Any, limit: Limit[str | None]) -> bool:
+    if limit.value is None:
+        return True
     span, least = shortest(duration), shortest(limit.value)
-    if least and (span is None or span < least):
-        raise PolicyRefused(f"budget_duration must be at least {limit.value} for {limit.whom}")
+    return bool(least) and (span is None or span < (least or 0))
 
 
 def _refuse_higher(name: str, value: Any, limit: Limit[float] | Limit[int], unit: str = "") -> None:
@@ -363,12 +414,16 @@ def _refuse_other_models(
     names: Iterable[str], limit: Limit[tuple[str, ...]], groups_of: GroupsOf
 ) -> None:
     for name in names:
-        if not allows(limit.value, name) and not set(limit.value) & {*groups_of(name)}:
+        if not _is_allowed(limit.value, name, groups_of):
             listed = ", ".join(limit.value[:MAX_NAMED])
             more = ", …" if len(limit.value) > MAX_NAMED else ""
             raise PolicyRefused(
                 f'model "{name}" is not allowed: only {listed}{more} for {limit.whom}'
             )
+
+
+def _is_allowed(allowed: tuple[str, ...], name: str, groups_of: GroupsOf) -> bool:
+    return allows(allowed, name) or bool(set(allowed) & {*groups_of(name)})
 
 
 def _is_within(duration: Any, limit: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litellm_plugin.accounts.caller import Caller
+from litellm_plugin.accounts.leavers import Leavers
 from litellm_plugin.accounts.users import Users, keys_tag
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients import deadline
@@ -16,8 +17,10 @@ from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
 from litellm_plugin.errors import BadRequest, Busy, Forbidden, HungUp, PluginError, UpstreamError
-from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active
+from litellm_plugin.keys.metadata import Mark
+from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending
 from litellm_plugin.keys.requests import KeyFields, refuse_unlimited
+from litellm_plugin.keys.rotation import Rotations
 from litellm_plugin.keys.undelivered import AFTERWARDS, UndeliveredKey, UndeliveredKeys
 from litellm_plugin.observability import journal
 from litellm_plugin.shapes import as_object, present
@@ -31,6 +34,7 @@ class Keys:
 
     Attributes:
         fields: Reads requests; :meth:`generate` takes what ``fields.new`` returns.
+        rotations: Rotates keys.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Keys:
         policies: KeyPolicies,
         undelivered: UndeliveredKeys,
         now: Clock,
+        leavers: Leavers | None = None,
     ) -> None:
         self.fields = KeyFields(settings, budget_filled=policies.limits_budget)
         self._litellm = litellm
@@ -53,6 +58,8 @@ class Keys:
         self._policies = policies
         self._undelivered = undelivered
         self._now = now
+        self.rotations = Rotations(self, litellm, cache, users, teams, settings, policies, now)
+        self._leavers = leavers  # None: offboarding is off
 
     def generate(self, key: Json, caller: Caller) -> Json:
         """Create a key for the caller; a first visit provisions the caller.
@@ -76,13 +83,7 @@ class Keys:
         owner = account.asked if account is not None else key.get("user_id")
         policy = self._policies.of(caller, owner)
         key = self._within(policy, key)
-        entity = caller.entity
-        created_by = {
-            "created_by_backstage_user": caller.user.entity_ref if caller.user else "unknown",
-            **present(created_by_email=entity.email, created_by_display_name=entity.display_name),
-            "created_via": "backstage",
-            "created_at_iso": stamp(self._now),
-        }
+        created_by = self.created_by(caller)
         if account is not None:
             key = {**key, "user_id": owner}
         with self._adding_active_key(policy, account or owner, caller.name):
@@ -92,6 +93,16 @@ class Keys:
                 if key.get("team_id") and "Invalid duration format" in exc.message:
                     raise TeamDurationBroken(key["team_id"]) from exc
                 raise
+
+    def created_by(self, caller: Caller) -> Json:
+        """Return the metadata that records the creator of a key made now."""
+        entity = caller.entity
+        return {
+            "created_by_backstage_user": caller.user.entity_ref if caller.user else "unknown",
+            **present(created_by_email=entity.email, created_by_display_name=entity.display_name),
+            "created_via": "backstage",
+            "created_at_iso": stamp(self._now),
+        }
 
     def generate_for(
         self, account: Account, key: Json, created_by: Json, *, own_id: str, reader: str
@@ -150,21 +161,52 @@ class Keys:
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
         policy = self._policies.of(caller, account.asked)
-        key = {**policy.capped(key), "user_id": account.user_id}
+        key = {**policy.capped(key, self._policies.groups_of), "user_id": account.user_id}
 
         def is_old(row: Json) -> bool:
             return isinstance(row.get("token"), str) and replaced(row)
 
-        with self._adding_active_key(policy, account, caller.name, but=is_old):
-            made = self._create(key, created_by, policy, keys_tag(account.asked))
-            if not isinstance(made.get("key"), str) or not made["key"]:
-                self.take_back(made)
-                raise NoKey("LiteLLM returned no key material")
+        with self.adding(key, created_by, policy, account, caller.name, but=is_old) as made:
             if gone():
                 self.take_back(made)
                 raise HungUp
             self._delete_replaced([row["token"] for row in keys if is_old(row)])
             return made
+
+    @contextmanager
+    def adding(
+        self,
+        key: Json,
+        created_by: Json,
+        policy: Policy,
+        account: Account,
+        reader: str,
+        *,
+        but: Callable[[Json], bool],
+    ) -> Iterator[Json]:
+        """Create a key that replaces others, under the owner's lock.
+
+        Args:
+            key: Fields of ``/key/generate``, within the limits.
+            created_by: Metadata that records the creator.
+            policy: The owner's.
+            account: The owner's.
+            reader: As for ``Users.account_of``.
+            but: Tells which keys are replaced, and so do not count as active.
+
+        Yields:
+            LiteLLM's answer, with the secret in ``key``.
+
+        Raises:
+            Forbidden: As many keys as allowed are active.
+            NoKey: LiteLLM did not return the secret; the new key is deleted.
+        """
+        with self._adding_active_key(policy, account, reader, but=but):
+            made = self._create(key, created_by, policy, keys_tag(account.asked))
+            if not isinstance(made.get("key"), str) or not made["key"]:
+                self.take_back(made)
+                raise NoKey("LiteLLM returned no key material")
+            yield made
 
     def take_back(self, made: Json) -> None:
         """Delete a new key that can't be delivered; ``made`` is LiteLLM's answer."""
@@ -244,6 +286,7 @@ class Keys:
         reader: str,
         *,
         but: Callable[[Json], bool] = lambda _: False,
+        to_leavers: bool = False,
     ) -> Iterator[None]:
         """Hold the owner's lock while a key becomes active, so that ``maxActiveKeys`` holds.
 
@@ -252,12 +295,16 @@ class Keys:
             owner: The owner's account or LiteLLM id; keys without an owner are not counted.
             reader: As for ``Users.account_of``.
             but: Tells which keys do not count.
+            to_leavers: Whether the owner may be a leaver.
 
         Raises:
-            Forbidden: As many keys as allowed are active.
+            Forbidden: As many keys as allowed are active, or the owner is a leaver.
             Busy: Other requests hold the lock.
         """
         user_id = owner.asked if isinstance(owner, Account) else owner
+        if self._leavers is not None and user_id and not to_leavers:
+            real = owner.user_id if isinstance(owner, Account) else user_id
+            self._leavers.refuse_key(user_id, real)
         with ExitStack() as held:
             if policy.active_keys and user_id:
                 lock = self._cache.lock(f"active keys of {user_id}", on_all_hosts=True)
@@ -288,17 +335,32 @@ class Keys:
             Forbidden: The key is another user's or does not exist; the message does not tell
                 which.
         """
+        account = self.account_for_change(caller)
+        keys = self._users.keys(account, caller.name, fresh=True)
+        row = next((row for row in keys if _hash_of(row) == token), None)
+        if row is None:
+            raise self.foreign_key()
+        journal.note(userId=account.user_id, keyAlias=row.get("key_alias"))
+        return OwnedKey(token, caller, account, row)
+
+    @staticmethod
+    def foreign_key() -> Forbidden:
+        """Return the refusal of a key that is another user's or does not exist."""
+        return Forbidden("Access denied: key does not belong to the caller", reason="ownership")
+
+    def account_for_change(self, caller: Caller) -> Account:
+        """Return the account whose keys the caller may change, read fresh; creates no user.
+
+        Raises:
+            Forbidden: There is none.
+        """
         if not caller.litellm_id:
             unknown = "Cannot verify key ownership without an authenticated user"
             raise Forbidden(unknown, reason="ownership")
         account = self._users.find(caller, fresh=True)
-        keys = self._users.keys(account, caller.name, fresh=True) if account is not None else []
-        row = next((row for row in keys if _hash_of(row) == token), None)
-        if account is None or row is None:
-            foreign = "Access denied: key does not belong to the caller"
-            raise Forbidden(foreign, reason="ownership")
-        journal.note(userId=account.user_id, keyAlias=row.get("key_alias"))
-        return OwnedKey(token, caller, account, row)
+        if account is None:
+            raise self.foreign_key()
+        return account
 
     def update(self, key: OwnedKey, body: Mapping[str, Any]) -> Any:
         """Change a key by the body of ``POST /keys/:id/update``; returns LiteLLM's answer.
@@ -313,7 +375,8 @@ class Keys:
         policy = self._policy_of(key)
         change = policy.change(change, key.row, self._policies.groups_of)
         expired = key.row.get("blocked") is not True and not is_active(key.row, self._now())
-        revives = "duration" in change and expired
+        # A rotated key does not count until it ends, unless it is to live longer.
+        revives = "duration" in change and (expired or Mark.of(key.row).replaced is not None)
         with self._reviving(key, policy) if revives else self._changing(key):
             changed = self._litellm.update_key({**change, "key": key.token})
             if "duration" in change and isinstance(changed, dict) and "expires" in changed:
@@ -339,7 +402,7 @@ class Keys:
         """Undo :meth:`block`.
 
         Raises:
-            Forbidden: As many keys as allowed are active.
+            Forbidden: As many keys as allowed are active, or the owner is a leaver.
         """
         with self._reviving(key, self._policy_of(key)):
             self._litellm.unblock_key(key.token)
@@ -366,9 +429,23 @@ class Keys:
         return self._cache.invalidating(keys_tag(key.account.asked))
 
     def _reviving(self, key: OwnedKey, policy: Policy) -> AbstractContextManager[None]:
-        """Hold the owner's lock while a blocked or expired key becomes active."""
+        """Hold the owner's lock while a blocked or expired key becomes active.
+
+        Of the callers only a service whose token is not restricted may do so for a leaver.
+        """
+        service = key.owner.service
+        before = Mark.of(key.row).replaces[:1]
+
+        def uncounted(row: Json) -> bool:
+            token = row.get("token")
+            return token == key.token or (is_ending(row) and (token,) == before)
+
         return self._adding_active_key(
-            policy, key.account, key.owner.name, but=lambda row: row.get("token") == key.token
+            policy,
+            key.account,
+            key.owner.name,
+            but=uncounted,
+            to_leavers=service is not None and service.restrictions is None,
         )
 
 

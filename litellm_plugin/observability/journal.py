@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
@@ -52,6 +52,9 @@ RATE_LIMIT = Event("rate-limit")
 USER_PROVISION = Event("user-provision")
 USER_SYNC = Event("user-sync")
 UNDELIVERED = Event("undelivered-key-delete", "high")
+OFFBOARD_BLOCK = Event("offboard-key-block")
+OFFBOARD_UNBLOCK = Event("offboard-key-unblock")
+OFFBOARD_DELETE = Event("offboard-user-delete", "high")
 
 # Events of refused reads, by status.
 DENIALS: Mapping[int, Event] = {401: AUTHENTICATE, 403: AUTHORIZE, 429: RATE_LIMIT}
@@ -69,6 +72,30 @@ class AuditedRequest(Protocol):
     def level(self, severity: Severity) -> int:
         """Return the level to log an event at."""
         ...
+
+
+@dataclass(slots=True)
+class Command:
+    """A command that changes something, as the actor of its audit events.
+
+    Attributes:
+        plugin: The plugin id.
+        name: Such as ``litellm-plugin:offboard``.
+        levels: Log level of each severity, as ``backend.auditor`` has them.
+    """
+
+    plugin: str
+    name: str
+    levels: Mapping[str, int]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def audit_fields(self) -> dict[str, Any]:
+        """Return the fields ``plugin`` and ``actor``."""
+        return {"plugin": self.plugin, "actor": {"actorId": self.name}}
+
+    def level(self, severity: Severity) -> int:
+        """Return the level to log an event at."""
+        return self.levels[severity]
 
 
 _request: ContextVar[AuditedRequest | None] = ContextVar("litellm_plugin.journal", default=None)

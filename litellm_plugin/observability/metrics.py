@@ -19,7 +19,7 @@ from litellm_plugin.errors import Forbidden, NotAllowed, NotAuthenticated, Plugi
 
 REASONS = (
     *("permission", "group", "membership", "ownership", "ceiling"),
-    *("switched-off", "no-user", "token-restriction", "other"),
+    *("switched-off", "no-user", "token-restriction", "leaver", "other"),
 )
 KINDS = ("missing", "user", "plugin", "external", "bridge")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

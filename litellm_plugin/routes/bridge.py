@@ -14,8 +14,8 @@ from litellm_plugin import shapes
 from litellm_plugin.errors import NotFound
 from litellm_plugin.identity.keycloak import BridgeIdentity
 from litellm_plugin.observability.journal import Event
-from litellm_plugin.routes.inputs import body, set_actor
-from litellm_plugin.routes.keys import handed_over
+from litellm_plugin.routes.inputs import body, client_gone, set_actor
+from litellm_plugin.routes.keys import handed_over, rotation
 from litellm_plugin.routes.request_state import plugin
 from litellm_plugin.routes.responses import PublicResponse, json_response
 from litellm_plugin.routes.routing import routes
@@ -38,6 +38,16 @@ def list_bridge_keys() -> list[dict[str, Any]]:
 @routes.post("/bridge/keys", relays=True, event=Event("bridge-key-create"), exempt=True)
 def generate_bridge_key() -> dict[str, Any]:
     return handed_over(plugin.bridge.generate(_person(), body()))
+
+
+@routes.post(
+    "/bridge/keys/<litellm_id:token>/rotate",
+    relays=True,
+    event=Event("bridge-key-rotate"),
+    exempt=True,
+)
+def rotate_bridge_key(token: str) -> dict[str, Any]:
+    return plugin.bridge.rotate(_person(), rotation(token), gone=client_gone)
 
 
 @routes.get("/bridge/models", exempt=True)

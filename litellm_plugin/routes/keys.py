@@ -10,6 +10,7 @@ from litellm_plugin import shapes
 from litellm_plugin.access import Permission
 from litellm_plugin.errors import HungUp, NotFound
 from litellm_plugin.keys.opencode import callback
+from litellm_plugin.keys.rotation import Rotation
 from litellm_plugin.observability.journal import Event
 from litellm_plugin.routes.inputs import body, client_gone, current_caller, query
 from litellm_plugin.routes.request_state import plugin
@@ -53,6 +54,20 @@ def update_key(token: str) -> Any:
     caller = current_caller()
     plugin.access.require(caller, Permission.KEY_MANAGE)
     return plugin.keys.update(plugin.keys.owned(caller, token), body())
+
+
+@routes.post("/keys/<litellm_id:token>/rotate", relays=True, event=Event("key-rotate"))
+def rotate_key(token: str) -> dict[str, Any]:
+    caller = current_caller()
+    asked = rotation(token)
+    plugin.access.require(caller, Permission.KEY_MANAGE)
+    plugin.access.require(caller, Permission.KEY_CREATE)
+    return plugin.keys.rotations.rotate(caller, asked, gone=client_gone)
+
+
+def rotation(token: str) -> Rotation:
+    """Return the request for a new key in place of the one with the hash ``token``."""
+    return Rotation.read(token, body(), request.headers.get("Idempotency-Key"))
 
 
 @routes.post("/keys/<litellm_id:token>/block", relays=REFUSED, event=Event("key-block"))

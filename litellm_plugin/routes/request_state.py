@@ -28,7 +28,7 @@ FIELDS = frozenset(
         *("alias", "key_alias", "key_type", "team_alias", "team_id", "user_id"),
         *("models", "max_budget", "budget_duration", "duration", "tpm_limit", "rpm_limit"),
         *("blocked", "role", "userEntityRef", "maxBudgetInTeam", "expectedUpdatedAtIso"),
-        *("vector_stores", "mcp_servers"),
+        *("vector_stores", "mcp_servers", "grace"),
     }
 )
 PARAMETERS = frozenset({"user_id", "userEntityRef", "team", "force"})

@@ -62,7 +62,10 @@ _USER_V2_FIELDS = (
     "model_max_budget",
 )
 _TEAM_FIELDS = (*_LIMITS, "team_alias", "blocked", "max_parallel_requests")
-_KEY_FIELDS = (*_LIMITS, "key_alias", "user_id", "team_id", "blocked", "max_parallel_requests")
+_KEY_FIELDS = (
+    *(*_LIMITS, "key_alias", "user_id", "team_id", "blocked", "max_parallel_requests"),
+    "spend",
+)
 _TIMES = ("created_at", "updated_at", "settings_updated_at", "deleted_at", "budget_reset_at")
 _NO_ID = "Value error, Either user id or user email must be provided"
 _NOT_IN_BLOCK = (
@@ -111,6 +114,7 @@ class LiteLLMStandIn:
             ("GET", "/user/list", self.user_list),
             ("POST", "/user/new", self.user_new),
             ("POST", "/user/update", self.user_update),
+            ("POST", "/user/delete", self.user_delete),
             ("POST", "/key/generate", self.key_generate),
             ("POST", "/key/update", self.key_update),
             ("POST", "/key/block", self.key_block),
@@ -247,6 +251,16 @@ class LiteLLMStandIn:
         else:
             self.store.add_user(user_id, changes)
         return {"user_id": user_id, "data": self.store.users[user_id]}
+
+    def user_delete(self, body: Json) -> int:
+        """``POST /user/delete``, with keys and memberships."""
+        ids = body.get("user_ids") or []
+        for user_id in ids:
+            if user_id not in self.store.users:
+                raise detail(404, f"User not found, passed user_id={user_id}")
+        for user_id in ids:
+            self.store.delete_user(user_id)
+        return len(ids)
 
     # -- keys ----------------------------------------------------------------
 

@@ -55,7 +55,7 @@ def invalid(place: Iterable[str | int], kind: str, message: str) -> RefusedError
 
 
 _FIELDS: dict[Any, tuple[str, ...]] = {
-    float: ("max_budget", "max_budget_in_team", "reset_to"),
+    float: ("max_budget", "max_budget_in_team", "reset_to", "spend"),
     int: ("tpm_limit", "rpm_limit", "max_parallel_requests"),
     list[str]: ("models", "teams", "keys", "team_ids"),
     dict[str, Any]: ("metadata", "object_permission"),

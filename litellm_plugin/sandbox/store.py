@@ -117,6 +117,15 @@ class Store:
         self.record("created", USERS, user_id, fields)
         return user
 
+    def delete_user(self, user_id: str) -> None:
+        """Delete a user, with keys and memberships."""
+        user = self.users[user_id]
+        for team_id in list(user["teams"]):
+            self.remove_member(team_id, user_id)
+        self.delete_keys([key["token"] for key in self.keys_of(user_id=user_id)])
+        del self.users[user_id]
+        self.record("deleted", USERS, user_id, {}, user)
+
     # -- keys ----------------------------------------------------------------
 
     def add_key(
@@ -255,7 +264,7 @@ def seconds(duration: str) -> int:
     Raises:
         ValueError: ``duration`` is invalid; the message is LiteLLM's.
     """
-    match = re.fullmatch(r"(\d{1,6})([a-z]+)", duration)
+    match = re.fullmatch(r"(\d{1,9})([a-z]+)", duration)
     if match is None:
         raise ValueError("Invalid duration format")
     if match[2] not in _UNITS:

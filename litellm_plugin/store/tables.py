@@ -111,12 +111,18 @@ leavers = Table(
     "leavers",
     metadata,
     Column("user_id", String(512), primary_key=True),
+    Column("plain_id", String(512), nullable=False),  # the id without letter case, to compare
+    Column("email", Text),  # in lower case
     Column("entity_ref", Text, nullable=False),
     Column("missing_since", _TIME, nullable=False),
-    Column("runs_missing", Integer, nullable=False),
-    Column("blocked_at", _TIME),
+    Column("runs_missing", Integer, nullable=False),  # 0: came back, keys are being unblocked
+    Column("blocked_at", _TIME),  # when blocking began
+    Column("passes", Integer, nullable=False),  # how often all keys were gone through
+    Column("blocking", String(64)),  # hash of the key that is about to be blocked
     Column("blocked_keys", JSON, nullable=False),  # hashes of keys that offboarding blocked
     Column("deleted_at", _TIME),
+    Index(None, "plain_id"),
+    Index(None, "email"),
     Index(None, "entity_ref"),
 )
 

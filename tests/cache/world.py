@@ -168,12 +168,20 @@ class World:
         self.backstage.people = People(person(name, of) for name, of in groups.items())
 
     def ask(
-        self, who: str, method: str, target: str, *, worker: int = 0, json: Any = NOTHING
+        self,
+        who: str,
+        method: str,
+        target: str,
+        *,
+        worker: int = 0,
+        json: Any = NOTHING,
+        headers: Mapping[str, str] | None = None,
     ) -> TestResponse:
         """Send a request to a worker."""
         if who not in self._headers:
             self._headers[who] = {"Authorization": self._tokens.authorization(who) or ""}
-        return self.workers[worker].request(method, target, json=json, headers=self._headers[who])
+        sent = {**self._headers[who], **(headers or {})}
+        return self.workers[worker].request(method, target, json=json, headers=sent)
 
     def get(self, who: str, target: str, *, worker: int = 0) -> Any:
         """Return what a worker answers; it must be 200."""

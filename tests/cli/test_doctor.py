@@ -119,6 +119,11 @@ def two_bobs(installation: Installation) -> None:
     installation.fake.people = People.of()
 
 
+def no_people(installation: Installation) -> None:
+    installation.settings["offboarding"] = {"enabled": True}
+    installation.fake.people = People(installation.fake.people.of_kind("group"))
+
+
 def an_administrators_name(installation: Installation) -> None:
     people = installation.fake.people
     entities = [*people.of_kind("user"), *people.of_kind("group")]
@@ -422,6 +427,12 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
         "redis at 127.0.0.1:9: nothing listens there",
         "correct backend.cache.connection",
     ),
+    "the catalog has no people": (
+        no_people,
+        ["offboarding"],
+        "The catalog lists no people",
+        "catalog providers",
+    ),
     "two people share an account": (
         two_bobs,
         ["user-ids"],
@@ -435,7 +446,15 @@ def test_where_nothing_is_wrong_nothing_is_blamed(installation: Installation) ->
     outcome = installation.doctor()
     told = [check for check in outcome.told["checks"] if check["status"] != "ok"]
     # Which nobody asked for.
-    ids = ["group-sync", "notifications", "shared-cache", "store", "replicas", "ingress"]
+    ids = [
+        "offboarding",
+        "group-sync",
+        "notifications",
+        "shared-cache",
+        "store",
+        "replicas",
+        "ingress",
+    ]
     assert [check["id"] for check in told] == ids
     assert outcome.result.exit_code == 0
     assert outcome.told["ok"] is True

@@ -176,7 +176,7 @@ def test_without_limits_nothing_is_changed_or_asked() -> None:
     free = policy(KeyPolicy())
     assert free == Policy()
     assert free.new_key(asked, nobody) == free.change(asked, {}, nobody) == asked
-    assert free.capped(asked) == asked
+    assert free.capped(asked, nobody) == asked
     free.refuse_reset()
     free.refuse_more([{}] * 1000, NOW)
     assert not free.outlives(None, NOW)
@@ -393,10 +393,10 @@ def test_what_several_policies_allow_together_each_allows(what: str, data: st.Da
     for end in ends:
         outlives = any(member.outlives(end, NOW) for member in members)
         assert together.outlives(end, NOW) is outlives
-    # What the configuration asks for, cut down.
-    configured: Json = {name: asked[name] for name in ("duration", "max_budget") if name in asked}
-    if not _refused(lambda: together.capped(configured)):
-        cut = together.capped(configured)
+    # What the configuration asks for, or a key that is rotated has, cut down.
+    wanted: Json = {name: value for name, value in asked.items() if value is not None}
+    if not _refused(lambda: together.capped(wanted, groups_of)):
+        cut = together.capped(wanted, groups_of)
         assert not one_refuses(lambda member: member.new_key(cut, groups_of))
 
 
@@ -436,7 +436,7 @@ def test_who_may_be_several_people_has_the_limits_of_each() -> None:
 def test_what_the_configuration_asks_for_is_cut_down_to_the_limits(
     configured: Json, made: Json
 ) -> None:
-    assert policy().capped(configured) == {**FILLED, **made}
+    assert policy().capped(configured, groups_of) == {**FILLED, **made}
 
 
 def _in(**ahead: float) -> str:

@@ -126,6 +126,34 @@ def test_a_deleted_key_is_refused_by_the_proxy(
     told(f"{key.alias} was deleted, and is refused by the proxy")
 
 
+def test_a_rotated_key_works_until_the_grace_ends(
+    erin: Client, litellm: LiteLLMRig, new_key: NewKey, told: Told
+) -> None:
+    old = new_key(models=["gpt-4o-mini"], max_budget=5, budget_duration="30d", duration="30d")
+    json_of(litellm.complete(old.secret))
+    spent = eventually(lambda: litellm.key(old.token)["spend"])
+    path, sent = f"/keys/{old.token}/rotate", {"grace": "10s"}
+    again = {"Idempotency-Key": f'"{old.alias}"'}
+    new = json_of(erin.ask("POST", path, json=sent, headers=again))
+    json_of(litellm.complete(old.secret))
+    json_of(litellm.complete(new["key"]))
+    assert litellm.refuses_model(new["key"], "gpt-4o")
+    known, before = litellm.key(new["token"]), litellm.key(old.token)
+    assert known["key_alias"] == new["key_alias"] == old.alias
+    assert before["key_alias"] == new["rotated"]["key_alias"]
+    assert known["spend"] >= spent
+    for name in ("max_budget", "budget_duration", "budget_reset_at", "models", "allowed_routes"):
+        assert known[name] == before[name], name
+    assert json_of(erin.ask("POST", path, json=sent, headers=again), 409)["token"] == new["token"]
+    eventually(lambda: not litellm.complete(old.secret).ok)  # 1.81.14: not 401
+    assert "xpired" in litellm.complete(old.secret).text
+    json_of(litellm.complete(new["key"]))
+    last = json_of(erin.post(f"/keys/{new['token']}/rotate", {"grace": "0s"}))
+    assert litellm.complete(new["key"]).status_code == 401
+    json_of(litellm.complete(last["key"]))
+    told(f"{old.alias} was rotated twice; the old secrets end, and {spent:.6f} USD stay spent")
+
+
 @pytest.mark.parametrize(
     ("method", "action"),
     [
@@ -133,6 +161,7 @@ def test_a_deleted_key_is_refused_by_the_proxy(
         ("POST", "/block"),
         ("POST", "/unblock"),
         ("POST", "/reset_spend"),
+        ("POST", "/rotate"),
         ("DELETE", ""),
     ],
 )

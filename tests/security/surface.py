@@ -11,8 +11,10 @@ from urllib.parse import quote
 from flask import Flask
 from werkzeug.routing import Rule
 
+from litellm_plugin.routes.openapi import document
 from tests.client import MOUNT
 from tests.openapi import described
+from tests.rig import CALLERS
 
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -41,6 +43,11 @@ class Surface:
         """Whether it is asked with a token of Keycloak."""
         return self.rule.startswith("/bridge/")
 
+    @property
+    def caller(self) -> str:
+        """Somebody who may ask for it, as the contract names callers."""
+        return CALLERS["keycloak"] if self.bridged else CALLERS["user"]
+
     def path(self, ids: Mapping[str, str]) -> str:
         """Return its path with ids filled in, percent-encoded."""
         path = self.rule
@@ -64,14 +71,27 @@ def _surfaces(rules: Iterable[Rule]) -> Iterable[Surface]:
             yield Surface(method, rule.rule.removeprefix(MOUNT), frozenset(rule.arguments))
 
 
+def is_closed(surface: Surface) -> bool:
+    """Tell whether the document says that a route refuses any other field in its body."""
+    operation = document()["paths"][_place(surface)][surface.method.lower()]
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+    schema = document()["components"]["schemas"].get(name, {})
+    return schema.get("additionalProperties") is False
+
+
 def body_of(surface: Surface) -> tuple[frozenset[str], dict[str, Any]] | None:
     """Return the documented fields of a route's body, and an example; None: it takes none."""
-    document = described()
-    place = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", surface.rule).replace("/", "~1")
+    judge = described()
+    place = _place(surface).replace("/", "~1")
     operation = f"/paths/{place}/{surface.method.lower()}"
-    if "requestBody" not in document.at(operation):
+    if "requestBody" not in judge.at(operation):
         return None
-    content = document.resolved(f"{operation}/requestBody") + "/content/application~1json"
-    schema = document.at(document.resolved(f"{content}/schema"))
-    example = document.at(content).get("example") or schema.get("example") or {}
+    content = judge.resolved(f"{operation}/requestBody") + "/content/application~1json"
+    schema = judge.at(judge.resolved(f"{content}/schema"))
+    example = judge.at(content).get("example") or schema.get("example") or {}
     return frozenset(schema.get("properties", ())), example
+
+
+def _place(surface: Surface) -> str:
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", surface.rule)

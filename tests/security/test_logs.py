@@ -142,11 +142,17 @@ def test_every_logger_of_the_package_is_guarded(client: PluginClient) -> None:
     for module in pkgutil.walk_packages(litellm_plugin.__path__, f"{PACKAGE}."):
         if not module.name.startswith(others):
             importlib.import_module(module.name)
-    # That of the Redis store is there as soon as one is configured; those of gunicorn and of
-    # the command before anything is built.
-    late = {f"{PACKAGE}.{name}" for name in ("cache.redis", "access", "cli.checks")}
-    # Those of sync are there before the filters, where it is enabled.
-    late |= {f"{PACKAGE}.{name}" for name in ("accounts.sync", "accounts.visits")}
+    # Those of Redis, of the table of leavers and of sync are there as soon as they are configured;
+    # those of gunicorn and of the command before anything is built.
+    rooms = (
+        "cache.redis",
+        "store.leavers",
+        "access",
+        "cli.checks",
+        "accounts.sync",
+        "accounts.visits",
+    )
+    late = {f"{PACKAGE}.{name}" for name in rooms}
     assert names() - guarded <= late
 
 

@@ -193,6 +193,19 @@ def user_ids(world: World) -> Result:
     return ok(f"{len(owners)} users, {len(owners)} LiteLLM ids")
 
 
+def offboarding(world: World) -> Result:
+    """Check that the catalog lists people, if ``litellm.offboarding.enabled``."""
+    if not world.settings.offboarding.enabled:
+        return skipped("litellm.offboarding.enabled is false")
+    people = len(set(world.plugin.catalog.refs("user")))
+    if not people:
+        return failed(
+            "The catalog lists no people, so litellm-plugin offboard refuses to run.",
+            "Check Backstage's catalog providers, and that this service's token may read users.",
+        )
+    return ok(f"The catalog lists {people} people")
+
+
 def _roles(world: World) -> list[tuple[Role, str]]:
     """Return the roles of provisioning, each with its key."""
     roles = world.settings.provisioning.roles

@@ -90,15 +90,21 @@ def upgrade() -> None:
     op.create_table(
         "leavers",
         sa.Column("user_id", sa.String(length=512), nullable=False),
+        sa.Column("plain_id", sa.String(length=512), nullable=False),
+        sa.Column("email", sa.Text(), nullable=True),
         sa.Column("entity_ref", sa.Text(), nullable=False),
         sa.Column("missing_since", sa.String(length=24), nullable=False),
         sa.Column("runs_missing", sa.Integer(), nullable=False),
         sa.Column("blocked_at", sa.String(length=24), nullable=True),
+        sa.Column("passes", sa.Integer(), nullable=False),
+        sa.Column("blocking", sa.String(length=64), nullable=True),
         sa.Column("blocked_keys", sa.JSON(), nullable=False),
         sa.Column("deleted_at", sa.String(length=24), nullable=True),
         sa.PrimaryKeyConstraint("user_id", name="pk_leavers"),
     )
+    op.create_index("ix_leavers_email", "leavers", ["email"])
     op.create_index("ix_leavers_entity_ref", "leavers", ["entity_ref"])
+    op.create_index("ix_leavers_plain_id", "leavers", ["plain_id"])
     op.create_table(
         "notices",
         sa.Column("id", NUMBER, nullable=False),

@@ -1,0 +1,104 @@
+"""Refuses accounts and keys to leavers, people whom ``litellm-plugin offboard`` has shut out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from litellm_plugin.accounts.caller import plain
+from litellm_plugin.accounts.directory import Directory
+from litellm_plugin.accounts.ownership import Owner
+from litellm_plugin.errors import Busy, Forbidden
+
+HAS_LEFT = (
+    "Access denied: this person has left. The Backstage catalog does not have the person's entity"
+    " any more, so LiteLLM accounts and keys are closed; ask your administrator"
+)
+NOT_KNOWN = (
+    "The service can't tell whether this person has left: its database can't be read, and the"
+    " Backstage catalog has no such person. Try again in a minute, or ask your administrator"
+)
+
+
+class HasLeft(Forbidden):
+    """The owner of an account or key is a leaver."""
+
+    def __init__(self) -> None:
+        super().__init__(HAS_LEFT, reason="leaver")
+
+
+class LeaversUnknown(Busy):
+    """The table of leavers can't be read, and the catalog does not have the person."""
+
+    def __init__(self) -> None:
+        super().__init__(NOT_KNOWN)
+
+
+class _Row(Protocol):
+    @property
+    def entity_ref(self) -> str: ...
+
+
+class LeaverRows(Protocol):
+    """The table of leavers, as the service reads it."""
+
+    def shut_out_if_known(
+        self, ids: Collection[str], emails: Collection[str], ref: str
+    ) -> Sequence[_Row] | None:
+        """Return the rows of leavers who are shut out; None where they can't be read."""
+        ...
+
+
+class Leavers:
+    """Refuses what would give a leaver access again.
+
+    A person whose entity is in the catalog is never refused, whatever the table says: it is as
+    old as the last run. Where the table can't be read, the catalog alone decides.
+
+    Args:
+        rows: The table.
+        directory: Finds people in the catalog.
+    """
+
+    def __init__(self, rows: LeaverRows, directory: Directory) -> None:
+        self._rows = rows
+        self._directory = directory
+
+    def refuse_account(self, user_id: str, owner: Owner | None) -> None:
+        """Refuse to create an account for a leaver.
+
+        Args:
+            user_id: The LiteLLM id.
+            owner: The person; None where a service names the id.
+
+        Raises:
+            HasLeft: The person is a leaver.
+            LeaversUnknown: The table can't be read, and the catalog does not have the person.
+            BackstageUnavailable: The catalog can't be read, and the decision depends on it.
+        """
+        login = owner.login.names if owner is not None and owner.login is not None else ()
+        self._refuse([user_id], login, owner.ref if owner is not None else "")
+
+    def refuse_key(self, *user_ids: str) -> None:
+        """Refuse a new or unblocked key to a leaver; raises as :meth:`refuse_account`.
+
+        Args:
+            user_ids: The owner's LiteLLM id, or all ids that the owner is known by.
+        """
+        self._refuse(user_ids, (), "")
+
+    def _refuse(self, ids: Collection[str], names: Collection[str], ref: str) -> None:
+        rows = self._rows.shut_out_if_known(
+            {plain(name) for name in (*ids, *names)},
+            {name.strip().lower() for name in (*ids, *names) if "@" in name},
+            ref,
+        )
+        if rows is not None and not rows:
+            return
+        refs = dict.fromkeys([ref] if ref else [])
+        refs.update(dict.fromkeys(row.entity_ref for row in rows or ()))
+        if any(self._directory.entity(each) is not None for each in refs):
+            return
+        if any(self._directory.of_id(each) for each in ids):
+            return
+        raise LeaversUnknown if rows is None else HasLeft

@@ -1,0 +1,465 @@
+"""Rotation: a new key in place of an old one, which goes on working for a grace period.
+
+The new key's metadata names the old key (:class:`Mark`), so that a repeated request finds the
+rotation in LiteLLM, on every replica and after a restart. The steps, under the owner's lock:
+
+1. Create the new key, under a temporary alias made from the old key's hash. LiteLLM refuses a
+   second key with that alias.
+2. Delete the new key if the client is gone; else record in its metadata that it is handed out.
+3. Rename the old key and let it expire, then give its alias to the new key.
+
+After a failure or a kill before the record of step 2, nobody has the new secret: the next request
+deletes that key and begins anew. After it, the next request completes step 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from litellm_plugin import fields
+from litellm_plugin.accounts.caller import Caller
+from litellm_plugin.accounts.users import Users, keys_tag
+from litellm_plugin.cache.cache import Cache
+from litellm_plugin.clients.litellm import Account, Json, LiteLLM
+from litellm_plugin.clock import Clock, moment
+from litellm_plugin.config.settings import LLM_API, KeyGeneration
+from litellm_plugin.errors import BadRequest, Busy, Conflict, Forbidden, HungUp, UpstreamError
+from litellm_plugin.keys.metadata import Mark
+from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending
+from litellm_plugin.observability import journal
+from litellm_plugin.shapes import ROTATION, as_object, present
+from litellm_plugin.teams.membership import NOT_A_MEMBER, Teams
+
+if TYPE_CHECKING:
+    from litellm_plugin.keys.service import Keys
+
+log = logging.getLogger(__name__)
+
+DEFAULT_GRACE = "24h"
+MAX_GRACE = "7d"
+MAX_REMEMBERED = 10  # hashes of earlier keys that a key's metadata names
+MAX_ALIAS = 220  # characters of an alias before a suffix; LiteLLM may allow 255 in all
+
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
+
+# What a new key has of the old one, as it is in LiteLLM's row. The spend goes with max_budget, so
+# that the new key has what is left.
+COPIED = (
+    *("models", "team_id", "max_budget", "spend", "budget_duration", "tpm_limit", "rpm_limit"),
+    *("max_parallel_requests", "budget_id"),
+)
+# Restrictions that only an administrator of LiteLLM can set; a new key would be without them.
+NOT_COPIED = (
+    *("agent_id", "aliases", "allowed_cache_controls", "access_group_ids", "auto_rotate"),
+    *("budget_fallbacks", "budget_limits", "config", "model_max_budget"),
+    *("object_permission_id", "permissions", "policies", "project_id", "router_settings"),
+    "tpd_limit",
+)
+# LiteLLM's allowed_routes of each type of key.
+_TYPES = {
+    (): "default",
+    ("llm_api_routes",): LLM_API,
+    ("management_routes",): "management",
+    ("info_routes",): "read_only",
+}
+
+
+class RotationRefused(Conflict):
+    """The key can't be rotated as it is, or was rotated before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A request to rotate a key.
+
+    Attributes:
+        token: Hash of the old key.
+        grace: How long the old key goes on working, such as ``24h``.
+        request: Digest of the ``Idempotency-Key`` and of ``token``; None without that header.
+    """
+
+    token: str
+    grace: str
+    request: str | None
+
+    @classmethod
+    def read(
+        cls, token: str, body: Mapping[str, Any], idempotency_key: str | None = None
+    ) -> Rotation:
+        """Read a request.
+
+        Raises:
+            BadRequest: A field or the ``Idempotency-Key`` is wrong.
+        """
+        fields.only(body, ("grace",))
+        grace = DEFAULT_GRACE
+        if body.get("grace") is not None:
+            grace = fields.duration("grace", body["grace"])
+        if (fields.seconds(grace) or 0) > (fields.seconds(MAX_GRACE) or 0):
+            raise BadRequest(f"grace must be at most {MAX_GRACE}")
+        if idempotency_key is None:
+            return cls(token, grace, None)
+        if not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+            raise BadRequest("Idempotency-Key must be 1 to 255 printable ASCII characters")
+        digest = hashlib.sha256(f"{token}\n{idempotency_key}".encode()).hexdigest()
+        return cls(token, grace, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The owner of the keys, and what differs between Backstage and the bridge.
+
+    Attributes:
+        account: The owner's, read fresh.
+        reader: As for ``Users.account_of``.
+        policy: Returns the owner's key policy.
+        created_by: Metadata that records the creator.
+        check: Refuses a new key that the owner may not have; takes fields of ``/key/generate``.
+    """
+
+    account: Account
+    reader: str
+    policy: Callable[[], Policy]
+    created_by: Json
+    check: Callable[[Json], None]
+
+
+class Rotations:
+    """Rotates keys for their owners."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        litellm: LiteLLM,
+        cache: Cache,
+        users: Users,
+        teams: Teams,
+        settings: KeyGeneration,
+        policies: KeyPolicies,
+        now: Clock,
+    ) -> None:
+        self._keys = keys
+        self._litellm = litellm
+        self._cache = cache
+        self._users = users
+        self._teams = teams
+        self._settings = settings
+        self._policies = policies
+        self._now = now
+
+    def rotate(self, caller: Caller, asked: Rotation, *, gone: Callable[[], bool]) -> Json:
+        """Rotate a key of a caller with Backstage credentials; as :meth:`rotate_for`.
+
+        Raises:
+            Forbidden: The key is another user's or does not exist.
+        """
+        account = self._keys.account_for_change(caller)
+
+        def check(key: Json) -> None:
+            self._users.check_key_owner(caller, key, account if caller.user else None)
+            if key.get("team_id"):
+                self._teams.usable(key["team_id"], caller, account)
+
+        owner = Owner(
+            account,
+            caller.name,
+            lambda: self._policies.of(caller, account.asked),
+            self._keys.created_by(caller),
+            check,
+        )
+        return self._rotate(owner, asked, gone)
+
+    def rotate_for(
+        self,
+        account: Account,
+        asked: Rotation,
+        created_by: Json,
+        *,
+        own_id: str,
+        reader: str,
+        gone: Callable[[], bool],
+    ) -> Json:
+        """Rotate a key of an account whose owner is not signed in at Backstage.
+
+        Args:
+            account: The owner's.
+            asked: The request.
+            created_by: Metadata that records the creator.
+            own_id: The LiteLLM id derived from the owner's name.
+            reader: As for ``Users.account_of``.
+            gone: Tells whether the client has closed the connection.
+
+        Returns:
+            LiteLLM's answer about the new key, with the secret in ``key``; ``rotated`` has the
+            old key's ``token``, ``key_alias`` and the time ``expires`` at which it stops working
+            (None for never). ``hint`` says what could not be done to the old key.
+
+        Raises:
+            RotationRefused: The key was rotated before, is blocked or expired, or has a
+                restriction that a new key would not have.
+            Forbidden: The key is another user's or does not exist, or the owner may not make it.
+            HungUp: The client is gone; the new key is deleted, the old one as it was.
+            Busy: Another request rotates a key of this owner.
+        """
+
+        def check(key: Json) -> None:
+            if key.get("team_id") and not account.in_team(key["team_id"]):
+                raise Forbidden(NOT_A_MEMBER, reason="membership")
+            self._users.refuse_key_type(key, account)
+
+        owner = Owner(account, reader, lambda: self._policies.of_id(own_id), created_by, check)
+        return self._rotate(owner, asked, gone)
+
+    def _rotate(self, owner: Owner, asked: Rotation, gone: Callable[[], bool]) -> Json:
+        account = owner.account
+        lock = self._cache.lock(f"rotation of keys of {account.user_id}", on_all_hosts=True)
+        with lock as held, self._cache.invalidating(keys_tag(account.asked)):
+            if not held:
+                raise Busy(
+                    "Another key of this user is being rotated, or the service has no lock (its"
+                    " log says why). Try again in a moment."
+                )
+            rows = self._litellm.keys_of(account.user_id)
+            old = next((row for row in rows if row.get("token") == asked.token), None)
+            if old is not None:
+                journal.note(userId=account.user_id, keyAlias=old.get("key_alias"))
+            self._refuse_again(rows, old, asked)
+            if old is None:
+                raise self._keys.foreign_key()
+            self._refuse_unfit(old)
+            return self._replace(owner, old, asked, gone)
+
+    def _refuse_again(self, rows: Sequence[Json], old: Json | None, asked: Rotation) -> None:
+        """Complete a rotation of this key that was begun before, and say that it was done.
+
+        Raises:
+            RotationRefused: The key was rotated before.
+        """
+        successors = [row for row in rows if asked.token in Mark.of(row).replaces]
+        handed_out = [row for row in successors if Mark.of(row).delivered]
+        for row in successors:
+            if row not in handed_out:
+                # Its secret was never sent: the worker was killed, or LiteLLM failed.
+                self._keys.take_back(row)
+        if not handed_out:
+            return
+        for row in handed_out:
+            if Mark.of(row).replaces[0] == asked.token:
+                self._finish(row, old, asked.grace)
+        new = handed_out[-1]
+        same = asked.request is not None and Mark.of(new).request == asked.request
+        done = "This request was done before" if same else "This key was rotated before"
+        raise RotationRefused(
+            f"{done}, and the secret of the new key is told only once. If it is lost, delete the"
+            " new key and rotate the old one again, while the old one works.",
+            token=new.get("token"),
+            key_alias=new.get("key_alias"),
+        )
+
+    def _refuse_unfit(self, old: Json) -> None:
+        """Refuse to rotate a key that does not work, or that could not be copied whole."""
+        if old.get("blocked") is True:
+            raise RotationRefused("The key is blocked: unblock it before you rotate it")
+        if not is_active(old, self._now()):
+            raise RotationRefused("The key has expired: make a new one")
+        extra = [name for name in NOT_COPIED if old.get(name)]
+        if _type_of(old) is None:
+            extra.append("allowed_routes")
+        if extra:
+            raise RotationRefused(
+                f"An administrator of LiteLLM has restricted this key ({', '.join(sorted(extra))}),"
+                " and a new key would be without that: ask the administrator to replace it"
+            )
+
+    def _replace(self, owner: Owner, old: Json, asked: Rotation, gone: Callable[[], bool]) -> Json:
+        """Create the new key, hand it out, and let the old one end."""
+        earlier, before, policy = Mark.of(old).replaces, Mark.of(old).replaced, owner.policy()
+        new = Mark(
+            replaces=(asked.token, *earlier)[:MAX_REMEMBERED],
+            alias=before["alias"] if before else old.get("key_alias") or None,
+            request=asked.request,
+        )
+        key = self._request(owner, old, new, policy)
+        mark = replace(new, delivered=True).as_json()
+        metadata = {**key["metadata"], **owner.created_by, ROTATION: mark}
+
+        def is_old(row: Json) -> bool:
+            return row.get("token") == asked.token
+
+        with self._keys.adding(
+            key, owner.created_by, policy, owner.account, owner.reader, but=is_old
+        ) as made:
+            token = str(made.get("token") or made.get("token_id") or "")
+            journal.note(
+                keyId=journal.key_id(asked.token),
+                keyAlias=old.get("key_alias"),
+                newKeyId=journal.key_id(token),
+            )
+            if gone():
+                self._keys.take_back(made)
+                raise HungUp
+            try:
+                self._carry_spend(token, old, made)
+                self._litellm.update_key({"key": token, "metadata": metadata})
+            except UpstreamError as exc:
+                self._keys.take_back(made)
+                raise UpstreamError(
+                    f"{exc.message.rstrip('.')}. The new key is removed, and the old one is as it"
+                    " was. Try again.",
+                    answered=exc.answered,
+                ) from exc
+            rotated = {name: old.get(name) for name in ("token", "key_alias", "expires")}
+            answer = {**made, "spend": old.get("spend"), "metadata": metadata, "rotated": rotated}
+            try:
+                rotated |= self._retire(old, new.alias, asked.grace)
+                self._rename(token, new.alias)
+                answer["key_alias"] = new.alias
+            except UpstreamError as exc:
+                log.error("a rotation is not complete: %s (%s)", journal.key_id(token), exc)
+                answer["hint"] = (
+                    "The new key works, but LiteLLM did not end and rename the old one as it"
+                    " should. Send the same request again to complete that, or delete the old key."
+                )
+            return answer
+
+    def _request(self, owner: Owner, old: Json, new: Mark, policy: Policy) -> Json:
+        """Return the fields of ``/key/generate`` for the new key.
+
+        Raises:
+            Forbidden: The owner may not have such a key.
+            RotationRefused: Keys must be in a team or have a budget, and this one is not or has
+                none.
+        """
+        key = {
+            **present(**{name: old.get(name) for name in COPIED}),
+            **present(
+                organization_id=old.get("organization_id") or old.get("org_id"),
+                duration=_lifetime(old),
+                key_alias=new.alias and _temporary(new),
+            ),
+            "user_id": owner.account.user_id,
+            "key_type": self._allowed_type(old),
+            "metadata": {**as_object(old.get("metadata")), ROTATION: new.as_json()},
+        }
+        owner.check(key)
+        if self._settings.team_required and not key.get("team_id"):
+            raise RotationRefused("The key is in no team, and keys must be in one: make a new key")
+        key = policy.capped(key, self._policies.groups_of)
+        if self._settings.allow_unlimited_budget is False and key.get("max_budget") is None:
+            raise RotationRefused(
+                "The key has no budget, and keys must have one: give it a max_budget first"
+            )
+        return key
+
+    def _carry_spend(self, token: str, old: Json, made: Json) -> None:
+        """Set the new key's spend where LiteLLM has not taken it at creation."""
+        spent, taken = old.get("spend") or 0, made.get("spend") or 0
+        if spent > taken:
+            self._litellm.update_key({"key": token, "spend": spent})
+
+    def _finish(self, new: Json, old: Json | None, grace: str) -> None:
+        """Complete the last step of a rotation."""
+        mark = Mark.of(new)
+        if old is not None and Mark.of(old).replaced is None:
+            self._retire(old, mark.alias, grace)
+        if new.get("key_alias") == _temporary(mark):
+            self._rename(str(new["token"]), mark.alias)
+
+    def _retire(self, old: Json, alias: str | None, grace: str) -> Json:
+        """Let the old key expire and free its alias; delete it at once without a grace.
+
+        Returns:
+            ``expires`` and ``key_alias`` of the old key.
+
+        Raises:
+            UpstreamError: LiteLLM failed, or lets the key live longer.
+        """
+        token, now = str(old["token"]), self._now()
+        left, expires = timedelta(seconds=fields.seconds(grace) or 0), moment(old.get("expires"))
+        if not left:
+            self._litellm.delete_key(token)
+            return {"expires": _text(now)}
+        change: Json = {"key": token}
+        if expires is None or expires > now + left:
+            expires = now + left
+            change["duration"] = grace
+        mark = Mark.of(old)
+        before = mark.replaced or {"alias": alias, "expires": old.get("expires")}
+        replaced = {**before, "until": _text(expires)}
+        kept = replace(mark, replaced=replaced).as_json()
+        change["metadata"] = {**as_object(old.get("metadata")), ROTATION: kept}
+        day = f"rotated-{now:%Y-%m-%d}"
+        names = [_named(alias, day), _named(alias, f"{day}-{token[:8]}")] if alias else [None]
+        answer, name = self._renamed(change, names)
+        ends = moment(as_object(answer).get("expires"))
+        if not is_ending({**change, "expires": as_object(answer).get("expires")}):
+            raise UpstreamError("LiteLLM did not take the old key's duration")
+        return {"expires": _text(ends or expires), **present(key_alias=name)}
+
+    def _renamed(self, change: Json, names: Sequence[str | None]) -> tuple[Any, str | None]:
+        """Send a change with the first of ``names`` that no other key has; returns both."""
+        first, *others = names
+        try:
+            return self._litellm.update_key({**change, **present(key_alias=first)}), first
+        except UpstreamError as exc:
+            if not others or exc.answered != 400 or exc.param != "key_alias":
+                raise
+            return self._renamed(change, others)
+
+    def _rename(self, token: str, alias: str | None) -> None:
+        if alias:
+            self._litellm.update_key({"key": token, "key_alias": alias})
+
+    def _allowed_type(self, old: Json) -> str:
+        """Return the type of the new key.
+
+        Raises:
+            RotationRefused: The old key is of a type that new keys may not have.
+        """
+        kind = _type_of(old) or ""
+        if kind in {LLM_API, *self._settings.key_types}:
+            return kind
+        if kind == "default":  # it may call models, and management routes, too
+            return LLM_API
+        raise RotationRefused(f"New keys may not have the key_type {kind}: make a new key")
+
+
+def _type_of(row: Json) -> str | None:
+    """Return a key's type by its ``allowed_routes``; None where they are no type's."""
+    routes = row.get("allowed_routes") or ()
+    return _TYPES.get(tuple(map(str, routes))) if isinstance(routes, list | tuple) else None
+
+
+def _lifetime(old: Json) -> str | None:
+    """Return the duration that the old key was given; None for no expiry.
+
+    Of a key that was rotated before, the expiry was shortened, and its mark has the one before.
+    """
+    before = Mark.of(old).replaced
+    expires = moment(before["expires"] if before else old.get("expires"))
+    created = moment(old.get("created_at"))
+    if expires is None or created is None:
+        return None
+    seconds = max(round((expires - created).total_seconds()), 1)
+    return f"{seconds}s" if seconds < 10**9 else f"{seconds // 86_400}d"
+
+
+def _temporary(new: Mark) -> str:
+    """Return the alias of a new key until the old one has given its own up."""
+    return _named(new.alias or "", f"rotation-{new.replaces[0][:12]}")
+
+
+def _named(alias: str, suffix: str) -> str:
+    # LiteLLM can be configured to refuse blanks and most punctuation in aliases.
+    return f"{alias[:MAX_ALIAS]}.{suffix}"
+
+
+def _text(time: datetime) -> str:
+    text = time.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")

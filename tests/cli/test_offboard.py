@@ -1,0 +1,457 @@
+"""``offboard``: the keys of people who have left, by way of the real command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_plugin.config.database import Database
+from litellm_plugin.sandbox.store import token_of
+from litellm_plugin.store.database import Store
+from litellm_plugin.store.leavers import LeaverTable
+from tests.cli.installation import Installation
+from tests.fakes import People, connection_refused
+from tests.fakes.network import Reply
+
+START = datetime(2026, 11, 27, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def person(name: str, namespace: str = "default", email: str | None = None) -> dict[str, Any]:
+    profile = {} if email is None else {"email": email}
+    metadata = {"name": name, "namespace": namespace}
+    return {"kind": "User", "metadata": metadata, "spec": {"profile": profile}}
+
+
+@dataclass
+class Office:
+    """The command, the people of the catalog, and LiteLLM's accounts.
+
+    Attributes:
+        now: The time of the next run.
+    """
+
+    installation: Installation
+    database: Database
+    now: datetime = START
+    people: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def litellm(self) -> Any:
+        return self.installation.litellm.host.litellm  # type: ignore[attr-defined]
+
+    def hires(self, *names: str, **over: Any) -> None:
+        """Give people an entity, an account as provisioning makes it, and a key."""
+        for name in names:
+            self.people[name] = person(name)
+            user = {
+                "user_id": f"{name}@example.com",
+                "auto_create_key": False,
+                "metadata": {
+                    "provisioned_by": "backstage",
+                    "backstage_entity": f"user:default/{name}",
+                },
+            }
+            self.litellm.user_new({**user, **over})
+            self.makes_key(name)
+        self._publish()
+
+    def makes_key(self, name: str, alias: str = "laptop", **more: Any) -> str:
+        secret = f"sk-offboard-{name}-{alias}-0123456789"
+        named = {"key": secret, "key_alias": f"{name}-{alias}", "user_id": f"{name}@example.com"}
+        self.litellm.key_generate({**named, **more})
+        return token_of(secret)
+
+    def leaves(self, *names: str) -> None:
+        for name in names:
+            del self.people[name]
+        self._publish()
+
+    def returns(self, *names: str, **over: Any) -> None:
+        for name in names:
+            self.people[name] = {**person(name), **over}
+        self._publish()
+
+    def _publish(self) -> None:
+        self.installation.fake.people = People(self.people.values())
+
+    def run(self, *arguments: str, status: int = 0) -> dict[str, Any]:
+        result = self.installation.run("offboard", "--json", *arguments)
+        assert result.exit_code == status, result.output
+        told: dict[str, Any] = json.loads(result.stdout)
+        self.events = [
+            json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")
+        ]
+        return told
+
+    def page(self, *arguments: str) -> str:
+        return self.installation.run("offboard", *arguments, environ={"COLUMNS": "200"}).stdout
+
+    def twice(self, *arguments: str) -> dict[str, Any]:
+        """Run a first time, and after the grace a second time."""
+        self.run("--apply")
+        self.now += DAY
+        return self.run("--apply", *arguments)
+
+    def blocked(self) -> set[str]:
+        """Return the aliases of the blocked keys."""
+        return {key["key_alias"] for key in self.litellm.store.keys.values() if key["blocked"]}
+
+    @property
+    def table(self) -> LeaverTable:
+        return LeaverTable(Store(self.database))
+
+    def writes(self) -> list[str]:
+        return [each.path for each in self.installation.litellm.asked if each.method != "GET"]
+
+
+@pytest.fixture
+def office(installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
+    database = Database(file=tmp_path / "store.sqlite")
+    make = Store.__init__
+    monkeypatch.setattr(Store, "__init__", lambda self, _given: make(self, database))
+    office = Office(installation, database)
+    command = sys.modules["litellm_plugin.cli.offboard"]  # the package has the command by that name
+    monkeypatch.setattr(command, "NOW", lambda: office.now)
+    installation.settings["offboarding"] = {"enabled": True}
+    installation.settings["service"]["jobs"] = {"perSecond": 10_000}
+    office.litellm.store.reset()
+    office.hires("ann", "ben", "cleo", "dan", "eve")
+    return office
+
+
+def actions(told: dict[str, Any]) -> dict[str, str]:
+    return {
+        each["entity_ref"].removeprefix("user:default/"): each["action"] for each in told["leavers"]
+    }
+
+
+def test_a_dry_run_changes_and_records_nothing(office: Office) -> None:
+    office.leaves("ann")
+    for _ in range(3):
+        assert actions(office.run()) == {"ann": "missing"}
+        office.now += DAY
+    assert office.writes() == []
+    assert office.table.all() == {}
+
+
+def test_the_keys_of_a_person_who_is_missing_in_two_runs_are_blocked(office: Office) -> None:
+    office.makes_key("ann", "build")
+    office.leaves("ann")
+    assert actions(office.run("--apply")) == {"ann": "missing"}
+    assert office.blocked() == set()
+    office.now += DAY
+    assert actions(office.run()) == {"ann": "block"}  # what --apply would do
+    assert office.blocked() == set()
+    told = office.run("--apply")
+    assert office.blocked() == {"ann-laptop", "ann-build"}
+    assert told["counts"]["keys blocked"] == 2
+    assert {event["eventId"] for event in office.events} == {"offboard-key-block"}
+    assert office.events[0]["actor"] == {"actorId": "litellm-plugin:offboard"}
+    assert office.events[0]["meta"]["entityRef"] == "user:default/ann"
+
+
+def test_nobody_is_blocked_before_the_grace_is_over(office: Office) -> None:
+    office.leaves("ann")
+    for hours in (0, 12, 11):
+        office.now += timedelta(hours=hours)
+        assert actions(office.run("--apply")) == {"ann": "missing"}
+    assert actions(office.run("--apply", "--grace", "1h")) == {"ann": "block"}
+
+
+def test_one_run_is_not_enough_even_without_grace(office: Office) -> None:
+    office.leaves("ann")
+    assert actions(office.run("--apply", "--grace", "0")) == {"ann": "missing"}
+    assert actions(office.run("--apply", "--grace", "0")) == {"ann": "block"}
+
+
+def test_a_person_who_is_back_within_the_grace_begins_anew(office: Office) -> None:
+    office.leaves("ann")
+    office.run("--apply")
+    office.returns("ann")
+    assert actions(office.run("--apply")) == {"ann": "forget"}
+    office.leaves("ann")
+    office.now += DAY
+    assert actions(office.run("--apply")) == {"ann": "missing"}
+
+
+def test_a_person_who_comes_back_gets_exactly_the_blocked_keys_back(office: Office) -> None:
+    old = office.makes_key("ann", "old")
+    office.litellm.key_block({"key": old})
+    gone = office.makes_key("ann", "gone")
+    office.leaves("ann")
+    office.twice()
+    assert office.blocked() == {"ann-laptop", "ann-old", "ann-gone"}
+    office.litellm.key_delete({"keys": [gone]})
+    office.returns("ann")
+    told = office.run("--apply")
+    assert actions(told) == {"ann": "unblock"}
+    assert told["counts"]["keys unblocked"] == 1
+    assert office.blocked() == {"ann-old"}
+    assert office.table.all() == {}
+
+
+def test_a_key_that_an_administrator_unblocked_stays_unblocked(office: Office) -> None:
+    laptop = office.makes_key("ann", "handed-over")
+    office.leaves("ann")
+    office.twice()
+    office.litellm.key_unblock({"key": laptop})
+    for _ in range(3):
+        office.now += DAY
+        office.run("--apply")
+    assert office.blocked() == {"ann-laptop"}
+
+
+def test_a_key_that_an_administrator_made_later_is_left_alone(office: Office) -> None:
+    office.leaves("ann")
+    office.twice()
+    office.now += DAY
+    late = office.makes_key("ann", "later")
+    office.litellm.store.keys[late]["created_at"] = office.now.isoformat()
+    office.run("--apply")
+    assert office.blocked() == {"ann-laptop"}
+
+
+def test_a_key_whose_request_was_under_way_is_blocked_by_the_next_run(office: Office) -> None:
+    office.leaves("ann")
+    office.twice()
+    late = office.makes_key("ann", "under-way")
+    made = office.now + timedelta(seconds=5)
+    office.litellm.store.keys[late]["created_at"] = made.isoformat()
+    office.now += DAY
+    office.run("--apply")
+    assert office.blocked() == {"ann-laptop", "ann-under-way"}
+
+
+def test_a_team_s_keys_and_other_people_s_stay(office: Office) -> None:
+    office.litellm.team_new({"team_id": "t", "members_with_roles": []})
+    office.litellm.key_generate({"key_alias": "of the team", "team_id": "t"})
+    office.makes_key("ann", "in-team", team_id="t")
+    office.leaves("ann")
+    office.twice()
+    assert office.blocked() == {"ann-laptop", "ann-in-team"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"user_role": "proxy_admin"},
+        {"user_role": "proxy_admin_viewer"},
+        {"metadata": {}},
+        {"metadata": {"backstage_entity": "user:default/ann"}},
+        {"metadata": {"provisioned_by": "backstage", "backstage_entity": "ann@example.com"}},
+        {"metadata": {"provisioned_by": "backstage", "backstage_entity": "group:default/ann"}},
+        {"metadata": {"provisioned_by": "backstage", "backstage_entity": 7}},
+    ],
+)
+def test_accounts_that_are_left_alone(office: Office, changes: dict[str, Any]) -> None:
+    office.litellm.store.users["ann@example.com"].update(changes)
+    office.leaves("ann")
+    assert office.twice()["leavers"] == []
+    assert office.blocked() == set()
+
+
+def test_a_reserved_id_is_left_alone(office: Office) -> None:
+    office.installation.settings["service"]["reservedUserIds"] = ["Ann@example.com"]
+    office.leaves("ann")
+    assert office.twice()["leavers"] == []
+
+
+def test_an_account_with_a_role_in_an_organization_is_left_alone(office: Office) -> None:
+    office.leaves("ann")
+    office.run("--apply")
+    office.now += DAY
+    # /user/list does not tell the roles in organizations, /user/info does.
+    whole = office.litellm.user_info({"user_id": "ann@example.com"})
+    whole["user_info"]["organization_memberships"] = [{"user_role": "org_admin"}]
+    office.installation.litellm.replies["/user/info"] = Reply(json=whole)
+    office.run("--apply")
+    assert office.blocked() == set()
+    assert office.table.all() == {}
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [
+        person("ann", namespace="contractors"),  # the same LiteLLM id
+        person("ann.miller", email="Ann@Example.com"),  # renamed
+    ],
+)
+def test_a_person_who_was_moved_or_renamed_keeps_the_keys(
+    office: Office, entity: dict[str, Any]
+) -> None:
+    office.litellm.store.users["ann@example.com"]["user_email"] = "ann@example.com"
+    office.leaves("ann")
+    office.people["new"] = entity
+    office.returns()
+    assert office.twice()["leavers"] == []
+
+
+def test_an_entity_that_only_the_list_lacks_is_no_leaver(office: Office) -> None:
+    office.leaves("ann")
+    office.run("--apply")
+    office.now += DAY
+    by_query = office.installation.fake.answer
+    office.returns("ann")
+
+    def without_ann(asked: Any) -> Reply:
+        reply = by_query(asked)
+        if not asked.path.endswith("/by-query"):
+            return reply
+        rows = [row for row in reply.json["items"] if row["metadata"]["name"] != "ann"]
+        return Reply(json={**reply.json, "items": rows})
+
+    office.installation.backstage.host.answer = without_ann  # type: ignore[method-assign]
+    office.run("--apply")
+    assert office.blocked() == set()
+    assert office.table.all() == {}
+
+
+def test_an_account_that_was_given_to_another_person_is_forgotten(office: Office) -> None:
+    office.leaves("ann")
+    office.twice()
+    metadata = office.litellm.store.users["ann@example.com"]["metadata"]
+    metadata["backstage_entity"] = "user:default/ben"
+    assert actions(office.run("--apply")) == {"ann": "forget"}
+    assert office.blocked() == {"ann-laptop"}  # its new owner may unblock it
+    assert office.table.all() == {}
+
+
+# -- limits ------------------------------------------------------------------
+
+
+def test_an_empty_catalog_is_refused_whatever_is_forced(office: Office) -> None:
+    office.leaves("ann", "ben", "cleo", "dan", "eve")
+    for arguments in ((), ("--apply",), ("--apply", "--force", "0")):
+        told = office.run(*arguments, status=3)
+        assert "no people at all" in told["refused"]
+    assert office.table.all() == {}
+
+
+def test_a_catalog_of_fewer_than_half_is_refused(office: Office) -> None:
+    assert office.run("--apply")["people_before"] is None
+    office.leaves("ann", "ben", "cleo")
+    told = office.run("--apply", status=3)
+    assert "lists 2 people, and 5 in the last run" in told["refused"]
+    assert office.table.all() == {}
+    told = office.run("--apply", status=3)  # a refused run is none to compare with
+    assert told["people_before"] == 5
+    assert actions(office.run("--apply", "--force", "0")) == dict.fromkeys(
+        ("ann", "ben", "cleo"), "missing"
+    )
+    assert office.run("--apply")["people_before"] == 2
+
+
+def test_too_many_at_once_are_refused(office: Office) -> None:
+    names = [f"p{number:02}" for number in range(40)]
+    office.hires(*names)  # 45 accounts, of which 10 % are 4
+    office.leaves(*names[:5])
+    office.run("--apply")
+    office.now += DAY
+    told = office.run("--apply", status=3)
+    assert "5 of 45 accounts" in told["refused"]
+    assert "--force 5" in told["refused"]
+    assert office.blocked() == set()
+    assert "Refused: 5 of 45" in office.page("--apply")
+    told = office.run("--apply", "--force", "4", status=3)
+    assert "would block or delete 5" in told["refused"]
+    office.run("--apply", "--force", "5")
+    assert len(office.blocked()) == 5
+
+
+def test_three_may_always_go_and_max_share_counts(office: Office) -> None:
+    office.leaves("ann", "ben")
+    office.returns("x", "y", "z")  # people without accounts
+    office.twice()
+    assert office.blocked() == {"ann-laptop", "ben-laptop"}
+    office.installation.settings["offboarding"]["maxShare"] = 80
+    assert office.run()["limit"] == 4
+
+
+@pytest.mark.parametrize("upstream", ["backstage", "litellm"])
+def test_an_upstream_that_does_not_answer_ends_the_run(office: Office, upstream: str) -> None:
+    office.leaves("ann")
+    office.run("--apply")
+    office.now += DAY
+    getattr(office.installation, upstream).replies["*"] = connection_refused()
+    result = office.installation.run("offboard", "--apply")
+    assert result.exit_code == 1
+    assert "offboard stopped" in result.stderr
+    assert office.blocked() == set()
+
+
+def test_a_key_that_litellm_refuses_is_told_and_left_to_the_next_run(office: Office) -> None:
+    office.leaves("ann", "ben")
+    office.run("--apply")
+    office.now += DAY
+    office.installation.litellm.replies["/key/block"] = Reply(400, {"error": {"message": "no"}})
+    told = office.run("--apply", status=1)
+    assert set(told["failures"]) == {"ann@example.com", "ben@example.com"}
+    assert [event["status"] for event in office.events] == ["failed", "failed"]
+    office.installation.litellm.replies.clear()
+    assert office.run("--apply")["counts"]["keys blocked"] == 2
+    assert office.blocked() == {"ann-laptop", "ben-laptop"}
+
+
+# -- deletion ----------------------------------------------------------------
+
+
+def test_an_account_is_deleted_once_it_was_blocked_for_long_enough(office: Office) -> None:
+    office.leaves("ann")
+    office.twice("--delete-after", "30d")
+    office.now += 29 * DAY
+    assert actions(office.run("--apply", "--delete-after", "30d")) == {"ann": "finish blocking"}
+    office.now += DAY
+    assert actions(office.run("--apply")) == {"ann": "blocked"}
+    assert actions(office.run("--delete-after", "30d")) == {"ann": "delete"}
+    told = office.run("--apply", "--delete-after", "30d")
+    assert told["counts"]["accounts deleted"] == 1
+    assert "ann@example.com" not in office.litellm.store.users
+    assert [event["severityLevel"] for event in office.events] == ["high"]
+    assert office.table.all()["ann@example.com"].deleted_at == office.now
+    assert actions(office.run("--apply", "--delete-after", "30d")) == {"ann": "deleted"}
+    office.returns("ann")
+    assert actions(office.run("--apply")) == {"ann": "forget"}
+    assert office.table.all() == {}
+
+
+def test_an_account_that_an_administrator_deleted_stays_in_the_table(office: Office) -> None:
+    office.leaves("ann")
+    office.run("--apply")
+    office.litellm.user_delete({"user_ids": ["ann@example.com"]})
+    office.now += DAY
+    assert actions(office.run("--apply")) == {"ann": "deleted"}
+    assert office.table.all()["ann@example.com"].deleted_at is not None
+
+
+# -- output ------------------------------------------------------------------
+
+
+def test_the_page_says_what_is_to_be_done(office: Office) -> None:
+    office.leaves("ann")
+    page = office.page()
+    assert "ann@example.com" in page
+    assert "the first run after 2026-11-28T12:00:00.000Z blocks the keys" in page
+    assert "Run with --apply" in page
+    office.twice()
+    assert "blocked" in office.page()
+    office.installation.settings["offboarding"]["enabled"] = False
+    assert "litellm.offboarding.enabled is false" in office.page()
+
+
+@pytest.mark.parametrize("option", [("--grace", "soon"), ("--delete-after", "3"), ("--force", "x")])
+def test_a_wrong_option_ends_with_status_2(office: Office, option: tuple[str, str]) -> None:
+    assert office.installation.run("offboard", *option).exit_code == 2
+
+
+def test_only_one_process_runs_the_job(office: Office) -> None:
+    store = Store(office.database)
+    with store.lock("job-offboard"):
+        assert office.installation.run("offboard", "--apply").exit_code == 75
+        assert office.installation.run("offboard").exit_code == 0

@@ -1,0 +1,289 @@
+"""People leave the catalog of the real Backstage, and their keys end at the real LiteLLM.
+
+A Backstage of its own, on a free port, has a catalog that people leave.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deployed import free_port
+from tests.faults.proxy import Exchange, Proxy
+from tests.live.kinds import Deploy, Told
+from tests.live.rigs import LITELLM_PORT, REPO, SHARED, STATIC_TOKEN, BackstageRig, LiteLLMRig, run
+from tests.live.service import Service
+from tests.live.web import Client, eventually, json_of
+
+PEOPLE = ("off-ann", "off-ben")
+MAX_STEPS = 60  # of one run; each call to LiteLLM has two
+NO_GRACE = ("--apply", "--grace", "0")
+
+CONFIG = """\
+    backstageToken: {token}
+  offboarding: {{enabled: true}}
+backend:
+  database:
+    client: better-sqlite3
+    connection: {{directory: {folder}}}
+"""
+
+
+class Town(BackstageRig):
+    """A Backstage whose people come and go."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._file = folder / "people.yaml"
+        extra = folder / "app-config.people.yaml"
+        catalog = {
+            "locations": [{"type": "file", "target": str(self._file)}],
+            "orphanStrategy": "delete",
+            "processingInterval": {"seconds": 1},
+        }
+        extra.write_text(json.dumps({"catalog": catalog}))
+        self._env |= {"BACKSTAGE_PORT": str(self.port), "BACKSTAGE_CONFIG_EXTRA": str(extra)}
+        del self._env["LITELLM_FLASK_URL"]  # so it has the npm plugin, which nobody asks
+        self._present = set(PEOPLE)
+        self._write()
+
+    def down(self) -> None:
+        run(self._folder / "down", env=self._env)
+
+    def leaves(self, name: str) -> None:
+        """Take a person out of the catalog, and wait until the catalog has no such entity."""
+        self._present.discard(name)
+        self._arrives(name, 404)
+
+    def returns(self, name: str) -> None:
+        """Put a person back into the catalog."""
+        self._present.add(name)
+        self._arrives(name, 200)
+
+    def _arrives(self, name: str, status: int) -> None:
+        self._write()
+        catalog = Client(self.url, STATIC_TOKEN)
+        path = f"/api/catalog/entities/by-name/user/default/{name}"
+
+        def arrived() -> bool:
+            catalog.post("/api/catalog/refresh", {"entityRef": "user:default/alice"})
+            return catalog.get(path).status_code == status
+
+        eventually(arrived, within=90)
+
+    def _write(self) -> None:
+        people = [
+            {
+                "apiVersion": "backstage.io/v1alpha1",
+                "kind": "User",
+                "metadata": {"name": name},
+                "spec": {"memberOf": ["platform"]},
+            }
+            for name in sorted(self._present)
+        ]
+        text = (SHARED / "backstage" / "catalog" / "org.yaml").read_text()
+        self._file.write_text("\n---\n".join([text, *map(json.dumps, people)]))
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    rig = Town(tmp_path_factory.mktemp("town"))
+    rig.up()
+    yield rig
+    rig.down()
+
+
+@pytest.fixture(scope="module")
+def site(
+    deploy: Deploy, litellm: LiteLLMRig, town: Town, tmp_path_factory: pytest.TempPathFactory
+) -> Service:
+    """A service that keeps leavers out."""
+    folder = tmp_path_factory.mktemp("store")
+    config = CONFIG.format(token=STATIC_TOKEN, folder=folder)
+    service: Service = deploy("offboarding", config, env={"BACKSTAGE_PORT": str(town.port)})
+    return service
+
+
+def _start(site: Service, *arguments: str, **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "litellm_plugin", "offboard", "--json", *arguments],
+        cwd=REPO,
+        env={**site.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _offboard(site: Service, *arguments: str) -> dict[str, Any]:
+    process = _start(site, *arguments)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    return dict(json.loads(out))
+
+
+def _actions(told: dict[str, Any]) -> dict[str, str]:
+    return {each["user_id"].partition("@")[0]: each["action"] for each in told["leavers"]}
+
+
+def _new_key(person: Client, alias: str) -> dict[str, Any]:
+    made = json_of(person.post("/keys/generate", {"alias": alias, "max_budget": 1}))
+    return {"secret": made["key"], "token": made.get("token") or made["token_id"]}
+
+
+def _works(litellm: LiteLLMRig, secret: str) -> bool:
+    return litellm.complete(secret).status_code == 200
+
+
+def test_a_person_leaves_and_comes_back(
+    site: Service, town: Town, litellm: LiteLLMRig, told: Told
+) -> None:
+    ann = Client(site.url, town.sign_in("off-ann"))
+    laptop, old = _new_key(ann, "off-ann-laptop"), _new_key(ann, "off-ann-old")
+    json_of(ann.post(f"/keys/{old['token']}/block"))
+    assert _works(litellm, laptop["secret"])
+
+    town.leaves("off-ann")
+    assert _actions(_offboard(site, "--grace", "0")) == {"off-ann": "missing"}
+    assert _actions(_offboard(site, *NO_GRACE)) == {"off-ann": "missing"}
+    assert _works(litellm, laptop["secret"])
+    assert _actions(_offboard(site, *NO_GRACE)) == {"off-ann": "block"}
+    refused = litellm.complete(laptop["secret"])
+    assert refused.status_code == 401
+    assert "blocked" in refused.text
+    told("the key of a person who had left the catalog was 401 at LiteLLM after the second run")
+
+    # The token of the person has not expired.
+    assert ann.post(f"/keys/{laptop['token']}/unblock").status_code == 403
+    assert ann.post("/keys/generate", {"alias": "off-x", "max_budget": 1}).status_code == 403
+    assert len(json_of(ann.get("/keys"))) == 2
+    assert litellm.complete(laptop["secret"]).status_code == 401
+
+    town.returns("off-ann")
+    assert _actions(_offboard(site, *NO_GRACE)) == {"off-ann": "unblock"}
+    assert _works(litellm, laptop["secret"])
+    assert litellm.key(old["token"])["blocked"] is True
+    told("back in the catalog, the person's key worked again, and a key blocked by hand did not")
+
+
+def test_an_account_is_deleted_and_not_made_again(
+    site: Service, town: Town, litellm: LiteLLMRig, told: Told
+) -> None:
+    ben = Client(site.url, town.sign_in("off-ben"))
+    key = _new_key(ben, "off-ben-laptop")
+    town.leaves("off-ben")
+    for _ in range(2):
+        _offboard(site, *NO_GRACE)
+    deleted = _offboard(site, *NO_GRACE, "--delete-after", "0")
+    assert _actions(deleted) == {"off-ben": "delete"}
+    assert litellm.user("off-ben@example.com") is None
+    assert litellm.deleted(key["token"])
+    service = Client(site.url, STATIC_TOKEN)
+    for asked in (
+        ben.get("/user/info"),
+        ben.post("/keys/generate", {"alias": "off-y", "max_budget": 1}),
+        service.get("/user/info", user_id="off-ben@example.com"),
+    ):
+        assert asked.status_code == 403
+    assert litellm.user("off-ben@example.com") is None
+    town.returns("off-ben")
+    assert json_of(ben.get("/keys")) == []
+    told(
+        "a deleted account was not made again by an old token nor by a service, until the person"
+        " was back in the catalog"
+    )
+
+
+def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(
+    site: Service, town: Town, litellm: LiteLLMRig, told: Told
+) -> None:
+    proxy = Proxy(LITELLM_PORT)
+    kills = 0
+    try:
+        for leaves in (True, False):
+            for step in range(MAX_STEPS):
+                account = _Account(litellm, f"off-killed-{step}-{leaves}".lower())
+                _offboard(site, *NO_GRACE)  # the first run to see the entity missing
+                if not leaves:
+                    _offboard(site, *NO_GRACE)
+                    account.returns()
+                status = _killed_at(step, proxy, site)
+                kills += status == -signal.SIGKILL
+                _offboard(site, *NO_GRACE)
+                assert account.blocked == ({0, 1, 2} if leaves else {2}), f"killed at step {step}"
+                account.returns()
+                _offboard(site, *NO_GRACE)
+                assert account.blocked == {2}, f"back, after step {step}"
+                account.delete()
+                if status == 0:
+                    break
+    finally:
+        proxy.stop()
+    assert kills >= 12
+    told(f"offboard was killed at each of {kills} steps, and the next run finished it")
+
+
+class _Account:
+    """An account that provisioning could have made, with three keys; the last is blocked by hand.
+
+    The catalog has never had its owner: Backstage takes half a minute to forget an entity.
+    """
+
+    def __init__(self, litellm: LiteLLMRig, name: str) -> None:
+        self._litellm, self._id = litellm, f"{name}@example.com"
+        metadata = {"provisioned_by": "backstage", "backstage_entity": f"user:default/{name}"}
+        self._post("/user/new", metadata=metadata, auto_create_key=False)
+        self._keys = [self._post("/key/generate")["token_id"] for _ in range(3)]
+        json_of(litellm.admin.post("/key/block", {"key": self._keys[2]}))
+
+    def returns(self) -> None:
+        """Let the owner be a person of the catalog, by e-mail."""
+        self._post("/user/update", user_email="bob@example.com")
+
+    def delete(self) -> None:
+        json_of(self._litellm.admin.post("/user/delete", {"user_ids": [self._id]}))
+
+    @property
+    def blocked(self) -> set[int]:
+        """Numbers of the blocked keys."""
+        keys = enumerate(self._keys)
+        return {number for number, token in keys if self._litellm.key(token)["blocked"] is True}
+
+    def _post(self, path: str, **body: Any) -> dict[str, Any]:
+        return dict(json_of(self._litellm.admin.post(path, {"user_id": self._id, **body})))
+
+
+def _killed_at(step: int, proxy: Proxy, site: Service) -> int:
+    """Run offboard, and kill it before or after LiteLLM acts on a call; returns the status."""
+    left = step
+    process: subprocess.Popen[str] | None = None
+
+    def burn() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0 and process is not None and process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def fault(exchange: Exchange) -> None:
+        burn()
+        if left < 0:
+            return
+        answer = exchange.forward()
+        burn()
+        exchange.send(answer)
+
+    proxy.spoil(fault)
+    process = _start(site, *NO_GRACE, LITELLM_BASE_URL=proxy.url)
+    process.communicate(timeout=120)
+    return process.returncode
