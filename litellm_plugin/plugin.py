@@ -54,6 +54,8 @@ from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports
 
 if TYPE_CHECKING:
+    from litellm_plugin.accounts.sync import Sync
+    from litellm_plugin.accounts.visits import Visits
     from litellm_plugin.audit.reader import AuditReader
     from litellm_plugin.audit.writer import AuditWriter
     from litellm_plugin.store.database import Store
@@ -88,6 +90,8 @@ class Plugin:
     store: Store | None  # None: nothing is on that needs it
     audit_writer: AuditWriter | None  # None: litellm.audit.store is off, as for the next one
     audit_reader: AuditReader | None
+    sync: Sync | None  # None: accounts do not follow their roles
+    visits: Visits | None  # as sync
 
     def caller(self, principal: Principal, asked: str | None) -> Caller:
         """Return the caller behind a principal.
@@ -168,9 +172,15 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
     store = _store(settings) if settings.uses_store else None
     leavers = _leavers(store, directory) if store and settings.offboarding.enabled else None
-    users = Users(litellm, cache, reports, settings, owners, now, leavers)
-    teams = Teams(litellm, cache, reports, users, access, settings.display)
     models = Models(litellm, cache)
+    sync = visits = None
+    if store is not None and settings.provisioning.sync.enabled:
+        grants = _imported("store.grants").Grants(store, now)
+        sync = _imported("accounts.sync").Sync(settings, litellm, cache, directory, models, grants)
+        interval = settings.provisioning.sync.visit_interval
+        visits = _imported("accounts.visits").Visits(sync, interval)
+    users = Users(litellm, cache, reports, settings, owners, now, leavers, visits)
+    teams = Teams(litellm, cache, reports, users, access, settings.display)
     policies = KeyPolicies(settings, directory, models)
     undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
     generation = settings.key_generation
@@ -203,6 +213,8 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         store=store,
         audit_writer=writer,
         audit_reader=reader,
+        sync=sync,
+        visits=visits,
     )
     logs.add_filters()  # every module has been imported by now
     return parts
@@ -238,16 +250,19 @@ def _store(settings: Settings) -> Store:
     Raises:
         ConfigError: The package psycopg is not installed.
     """
-    # Imported here, as SQLAlchemy takes memory that most installations need not spend.
-    database = importlib.import_module("litellm_plugin.store.database")
     if settings.database.client == "pg":
         try:
-            importlib.import_module("litellm_plugin.store.postgres")
+            _imported("store.postgres")
         except ImportError as exc:
             wanted = "needs the Python package psycopg; install litellm-plugin[postgres]"
             raise ConfigError([f"backend.database.client: pg {wanted}"]) from exc
-    store: Store = database.Store(settings.database)
+    store: Store = _imported("store.database").Store(settings.database)
     return store
+
+
+def _imported(name: str) -> ModuleType:
+    # Imported where needed, as SQLAlchemy takes memory that most installations need not spend.
+    return importlib.import_module(f"litellm_plugin.{name}")
 
 
 def _audit(
@@ -255,10 +270,10 @@ def _audit(
 ) -> tuple[AuditWriter, AuditReader] | tuple[None, None]:
     if store is None or not settings.audit.store:
         return None, None
-    events = importlib.import_module("litellm_plugin.store.audit").AuditEvents(store)
-    writing = importlib.import_module("litellm_plugin.audit.writer")
+    events = _imported("store.audit").AuditEvents(store)
+    writing = _imported("audit.writer")
     writer = writing.AuditWriter(events, now, settings.audit.retention)
-    reader = importlib.import_module("litellm_plugin.audit.reader").AuditReader(litellm, writer)
+    reader = _imported("audit.reader").AuditReader(litellm, writer)
     return writer, reader
 
 

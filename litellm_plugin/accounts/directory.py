@@ -72,6 +72,14 @@ class Directory:
         """
         return self._found("spec.profile.email", [email])
 
+    def members(self, group: str) -> list[Person]:
+        """Return the direct members of a group, given its full entity ref.
+
+        Raises:
+            BackstageUnavailable: The catalog can't be read.
+        """
+        return self._found("relations.memberOf", [group])
+
     def _found(self, field: str, values: list[str]) -> list[Person]:
         def read() -> list[tuple[str, list[str]]]:
             found = self._catalog.users(field, values)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from litellm_plugin import fields, shapes
 from litellm_plugin.accounts.caller import Caller, not_reserved
@@ -91,6 +91,22 @@ class _Asking:
     keys_too: bool = False
 
 
+class Visits(Protocol):
+    """Keeps accounts as the roles of their owners grant them; none of it raises."""
+
+    def creating(self, user_id: str, ref: str, groups: frozenset[str]) -> None:
+        """Record what an account is about to be created with."""
+        ...
+
+    def created(self, account: Account | None, user_id: str) -> None:
+        """Record what an account was created with; None: it was not created."""
+        ...
+
+    def visited(self, account: Account) -> None:
+        """Have an account compared with its owner's role; returns at once."""
+        ...
+
+
 class ProvisioningFailed(PluginError):
     """LiteLLM did not create the user."""
 
@@ -122,9 +138,11 @@ class Users:
         owners: AccountOwners,
         now: Clock,
         leavers: Leavers | None = None,
+        visits: Visits | None = None,
     ) -> None:
         self._owners = owners
         self._leavers = leavers  # None: offboarding is off
+        self._visits = visits  # None: accounts stay as the first visit made them
         self._adopted: set[str] = set()  # ids whose account this worker has found by e-mail
         self._litellm = litellm
         self._cache = cache
@@ -193,7 +211,7 @@ class Users:
         before = self._cache.stamps(user_tag(user_id))
         account = self._look_up(user_id, asking)
         if account is not None:
-            return self._owners.confirmed(owner, account)
+            return self._visited(owner, self._owners.confirmed(owner, account))
         if owner is None and not for_service:
             raise self._not_found(SERVICE_CREATES_NOBODY)
         return self._first_visit(user_id, owner, lambda: profile_of(caller), asking, before)
@@ -212,8 +230,13 @@ class Users:
         asking, before = _Asking(reader, fresh=fresh), self._cache.stamps(user_tag(owner.own_id))
         account = self._look_up(owner.own_id, asking)
         if account is not None:
-            return self._owners.confirmed(owner, account)
+            return self._visited(owner, self._owners.confirmed(owner, account))
         return self._first_visit(owner.own_id, owner, profile, asking, before)
+
+    def _visited(self, owner: Owner | None, account: Account) -> Account:
+        if owner is not None and self._visits is not None:
+            self._visits.visited(account)
+        return account
 
     def refuse_other(self, owner: Owner, reader: str) -> None:
         """Refuse to act on the account with the owner's id where it may be another person's.
@@ -246,7 +269,7 @@ class Users:
         looked = self._looks_by_email(user_id)
         account = self._by_email(owner, asking) if owner is not None and looked else None
         if account is not None:
-            return account
+            return self._visited(owner, account)
         if not self._provisioning.enabled:
             raise self._not_found(
                 "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
@@ -478,17 +501,23 @@ class Users:
     ) -> Account:
         user = self._new_user(user_id, person)
         told = {"userId": user_id, "entityRef": person.source, "role": user.get("user_role")}
-        made = journal.change(user_id, None, user)
+        change = journal.change(user_id, None, user)
+        if self._visits is not None:
+            self._visits.creating(user_id, person.source, person.groups)
         try:
             self._litellm.create_user(user)
         except UpstreamError as exc:
             account = self._existing(user_id, owner, asking, exc)
+            # Another worker may have created the same account, or LiteLLM this one.
+            made = exc.unfinished or (account is not None and account.user_id == user_id)
+            if self._visits is not None and not made:
+                self._visits.created(None, user_id)
             metrics.first_visit("failed" if account is None else "existed")
             if account is None:
-                journal.record(journal.USER_PROVISION, told, exc, made)
+                journal.record(journal.USER_PROVISION, told, exc, change)
                 raise ProvisioningFailed(exc) from exc
             return account
-        journal.record(journal.USER_PROVISION, told, change=made)
+        journal.record(journal.USER_PROVISION, told, change=change)
         metrics.first_visit("created")
         log.info("provisioned %s for %s", user_id, person.source)
         self._confirm(user)
@@ -500,6 +529,8 @@ class Users:
             raise self._not_found(
                 "Provisioning attempted but returned no user — check LiteLLM logs"
             )
+        if self._visits is not None:
+            self._visits.created(account, user_id)
         return account
 
     def _existing(

@@ -1,7 +1,7 @@
 """The ``litellm-plugin`` command: a module for each subcommand.
 
-They read the service's configuration and use its clients. All but ``sandbox``, and jobs with
-``--apply``, only read.
+They read the service's configuration and use its clients. All but ``sandbox``, and jobs that
+apply changes, only read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from litellm_plugin.cli.jobs import jobs
 from litellm_plugin.cli.notify import notify
 from litellm_plugin.cli.offboard import offboard
 from litellm_plugin.cli.sandbox import sandbox
+from litellm_plugin.cli.sync import sync
 from litellm_plugin.cli.token import token
 from litellm_plugin.cli.whoami import whoami
 
@@ -36,5 +37,5 @@ def main(*, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (config, doctor, token, whoami, audit, notify, offboard, jobs, sandbox):
+for command in (config, doctor, token, whoami, audit, sync, offboard, notify, jobs, sandbox):
     main.add_command(command)

@@ -71,6 +71,7 @@ CHECKS: tuple[Check, ...] = (
     Check("offboarding", "Offboarding", references.offboarding, needs=("catalog-token",)),
     Check("teams", "Teams", references.teams, needs=("master-key",)),
     Check("models", "Models", references.models, needs=("master-key",)),
+    Check("group-sync", "Group sync", references.sync, needs=("master-key",)),
     Check("objects", "Vector stores, MCP", references.objects, needs=("master-key",)),
     Check("notifications", "Notifications", notifications.notifications, needs=("catalog-token",)),
     Check("shared-cache", "Shared cache", surroundings.shared_cache),

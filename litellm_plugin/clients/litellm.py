@@ -188,6 +188,11 @@ class LiteLLM:
                 return None
         return self.whole_account(user_id)
 
+    def accounts_of(self, user_ids: Sequence[str]) -> list[Account]:
+        """Look users up as :meth:`account` does; those that LiteLLM does not have are left out."""
+        found = self._side_by_side(self.account, user_ids)
+        return [account for account in found if account is not None]
+
     def whole_account(self, user_id: str) -> Account | None:
         """Look a user up by ``/user/info``, LiteLLM's slowest read; else as :meth:`account`.
 
@@ -218,6 +223,12 @@ class LiteLLM:
                 "LiteLLM has too many users of such an e-mail", advice="ask your administrator"
             )
         return _listed(data, "users")
+
+    def accounts(self, page: int = 1) -> tuple[list[Account], int]:
+        """Return a page of all users, as :meth:`users` does, and the number of pages."""
+        rows, pages = self.users(page)
+        listed = [_account(str(row.get("user_id")), row) for row in rows]
+        return [account for account in listed if account is not None], pages
 
     def users(self, page: int = 1) -> tuple[list[Json], int]:
         """Return a page of all users, :data:`PART_SIZE` rows, the oldest first, without keys.

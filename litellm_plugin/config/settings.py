@@ -207,7 +207,7 @@ class Provisioning(Section):
         "the defaults, and its metadata is merged with theirs",
         (),
     )
-    sync: Sync = key("Changes what roles grant after the first visit, too.", Sync)
+    sync: Sync = key("Access that follows the groups; see docs/sync.md.", Sync)
 
     def role_for(self, groups: frozenset[str]) -> Role | None:
         """Return the first role whose group is among ``groups`` (entity refs)."""

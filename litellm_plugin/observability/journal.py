@@ -62,6 +62,7 @@ AUTHENTICATE = Event("authenticate")
 AUTHORIZE = Event("authorize", "low")  # the frontend also requests what its user may not see
 RATE_LIMIT = Event("rate-limit")
 USER_PROVISION = Event("user-provision")
+USER_SYNC = Event("user-sync")
 UNDELIVERED = Event("undelivered-key-delete", "high")
 OFFBOARD_BLOCK = Event("offboard-key-block")
 OFFBOARD_UNBLOCK = Event("offboard-key-unblock")

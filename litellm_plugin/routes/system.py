@@ -57,4 +57,5 @@ def preview_provisioning() -> dict[str, Any]:
     group = query("group").strip()
     if not group:
         raise BadRequest("group query parameter is required (e.g. group=group:default/ai-platform)")
-    return preview(plugin.settings.provisioning, group)
+    shown = preview(plugin.settings.provisioning, group)
+    return shown if plugin.sync is None else {**shown, "sync": plugin.sync.preview(group)}

@@ -243,6 +243,8 @@ class LiteLLMStandIn:
             raise invalid(["body"], "value_error", _NO_ID)
         _check_user(given)
         user_id, changes = given["user_id"], _taken(given, _USER_FIELDS, "user")
+        if not changes.get("models", True):
+            del changes["models"]  # as if it were not there
         if user_id in self.store.users:
             self.store.change(self.store.users[user_id], changes)
             self.store.record("updated", USERS, user_id, changes)

@@ -96,7 +96,9 @@ grants = Table(
     Column("entity_ref", Text),  # None: not known
     Column("origin", String(16), nullable=False),  # created, or taken-in from before
     Column("granted", JSON, nullable=False),  # by field: the value that was written last
-    Column("pending", JSON),  # by field: values about to be written; None: no write under way
+    Column(
+        "pending", JSON(none_as_null=True)
+    ),  # by field: values about to be written; None: no write under way
     Column("checked_at", _TIME, nullable=False),
 )
 

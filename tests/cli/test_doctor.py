@@ -446,7 +446,15 @@ def test_where_nothing_is_wrong_nothing_is_blamed(installation: Installation) ->
     outcome = installation.doctor()
     told = [check for check in outcome.told["checks"] if check["status"] != "ok"]
     # Which nobody asked for.
-    ids = ["offboarding", "notifications", "shared-cache", "store", "replicas", "ingress"]
+    ids = [
+        "offboarding",
+        "group-sync",
+        "notifications",
+        "shared-cache",
+        "store",
+        "replicas",
+        "ingress",
+    ]
     assert [check["id"] for check in told] == ids
     assert outcome.result.exit_code == 0
     assert outcome.told["ok"] is True

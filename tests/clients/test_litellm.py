@@ -65,6 +65,12 @@ CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
         "/user/list?page=3&page_size=100&sort_by=created_at&sort_order=asc",
         None,
     ),
+    "accounts": (
+        (3,),
+        "/user/list?page=3&page_size=100&sort_by=created_at&sort_order=asc",
+        None,
+    ),
+    "accounts_of": ((["bob"],), "/v2/user/info?user_id=bob", None),
     "keys": (
         (3,),
         "/key/list?return_full_object=true&page=3&size=100&sort_by=created_at&sort_order=asc",
@@ -416,6 +422,25 @@ class TestEitherAccount:
         assert error_of(client, method).text == (
             "LiteLLM's answer about the user is not an object; ask your administrator"
         )
+
+
+class TestAccounts:
+    def test_a_page_of_users_is_a_page_of_accounts(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        row = {"user_id": "bob", "max_budget": 10, "tpm_limit": None, "teams": ["t1"]}
+        requests_mock.get(f"{BASE}/user/list", json={"users": [row], "total_pages": 7})
+        (account,), pages = client.accounts(2)
+        assert (account.user_id, account.team_ids, pages) == ("bob", ["t1"], 7)
+        assert account.info["max_budget"] == 10
+
+    def test_users_whom_litellm_does_not_have_are_left_out(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        requests_mock.get(f"{BASE}/v2/user/info?user_id=bob", json={"user_id": "bob"})
+        unknown = {"error": {"message": "User not found: eve"}}
+        requests_mock.get(f"{BASE}/v2/user/info?user_id=eve", status_code=404, json=unknown)
+        assert [account.user_id for account in client.accounts_of(["eve", "bob"])] == ["bob"]
 
 
 def rows_of(*ids: str, pages: int = 1) -> dict[str, Any]:

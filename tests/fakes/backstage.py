@@ -51,7 +51,7 @@ class People:
         return [
             entity
             for entity in self._entities.values()
-            if all(str(_member(entity, name)).lower() in any_ for name, any_ in wanted.items())
+            if all(not any_.isdisjoint(_values(entity, name)) for name, any_ in wanted.items())
         ]
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
@@ -62,6 +62,13 @@ class People:
         """Return the refs of the groups a user is a direct member of."""
         entity = self.entity(ref) or {"relations": []}
         return [relation["targetRef"] for relation in entity["relations"]]
+
+
+def _values(entity: Any, field: str) -> set[str]:
+    """Return the values of a field that a filter compares, in lower case."""
+    if field == "relations.memberOf":
+        return {relation["targetRef"] for relation in entity["relations"]}
+    return {str(_member(entity, field)).lower()}
 
 
 def _member(entity: Any, path: str) -> Any:

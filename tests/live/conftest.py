@@ -37,6 +37,9 @@ from tests.live.kinds import Caller, Deploy, Person, Policy, Told
 from tests.live.rigs import SHARED, BackstageRig, LiteLLMRig
 from tests.live.service import Service
 from tests.live.web import Client
+from tests.postgres import postgres
+
+__all__ = ["postgres"]
 
 _TOLD: list[str] = []
 

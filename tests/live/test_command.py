@@ -54,6 +54,7 @@ def test_the_doctor_finds_what_is_wrong_and_nothing_else(command: Command, told:
         "user-ids": "failed",
         "objects": "warning",
         "ingress": "skipped",
+        "group-sync": "skipped",
         "notifications": "skipped",
         "shared-cache": "skipped",
         "store": "skipped",

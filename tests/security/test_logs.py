@@ -142,9 +142,12 @@ def test_every_logger_of_the_package_is_guarded(client: PluginClient) -> None:
     for module in pkgutil.walk_packages(litellm_plugin.__path__, f"{PACKAGE}."):
         if not module.name.startswith(others):
             importlib.import_module(module.name)
-    # Those of Redis and of the store are there as soon as one is configured; those of gunicorn and
-    # of the command before anything is built.
-    rooms = ("cache.redis", "store.leavers", "audit.writer", "access", "cli.checks")
+    # Those of Redis and of what the store is for are there as soon as they are configured; those of
+    # gunicorn and of the command before anything is built.
+    rooms = (
+        *("cache.redis", "store.leavers", "audit.writer", "accounts.sync", "accounts.visits"),
+        *("access", "cli.checks"),
+    )
     late = {f"{PACKAGE}.{name}" for name in rooms}
     assert names() - guarded <= late
 

@@ -11,6 +11,7 @@ from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.config.settings import UNAMBIGUOUS, Role
+from litellm_plugin.store.database import StoreUnavailable
 from litellm_plugin.teams import objects as team_objects
 
 MAX_NAMED = 5  # faults listed before "and N more"
@@ -76,6 +77,20 @@ def teams(world: World) -> Result:
         "without an unknown team."
     )
     return _result(wrong, remedy, f"{len(named)} named, all in LiteLLM")
+
+
+def sync(world: World) -> Result:
+    """Check that accounts can be compared with their roles, if that is enabled."""
+    found = world.plugin.sync
+    if found is None:
+        return skipped("litellm.provisioning.sync is off: roles are given on the first visit only")
+    try:
+        recorded = len(found.grants.all())
+    except StoreUnavailable as exc:
+        return failed(f"{exc}.", "Check backend.database; until it is back no account is compared.")
+    world.plugin.litellm.accounts()
+    mode = world.settings.provisioning.sync.mode
+    return ok(f"mode {mode}; the grants of {recorded} accounts are recorded")
 
 
 def models(world: World) -> Result:

@@ -1,0 +1,103 @@
+"""Compares the accounts of visitors with their roles, in the background of the requests."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from typing import TypeVar
+
+from litellm_plugin.accounts.sync import CHANGED, REFUSED, Sync
+from litellm_plugin.accounts.three_way import Difference
+from litellm_plugin.clients.litellm import Account
+from litellm_plugin.errors import PluginError
+from litellm_plugin.store.database import StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_WAITING = 1000  # accounts; further ones are compared on a later visit
+MAX_KNOWN = 10_000  # accounts whose last comparison this process remembers
+
+
+class Visits:
+    """Compares each visitor's account once in an interval, over all processes.
+
+    One thread of this process does so, while there is something to do; a request neither waits
+    for it nor fails with it.
+
+    Args:
+        sync: Compares an account.
+        interval: Seconds from one comparison of an account to the next.
+    """
+
+    def __init__(self, sync: Sync, interval: float) -> None:
+        self._sync = sync
+        self._interval = interval
+        self._guard = threading.Lock()
+        self._seen: OrderedDict[str, float] = OrderedDict()  # time.monotonic() of the comparison
+        self._reported: OrderedDict[str, tuple[Difference, ...]] = OrderedDict()
+        self._waiting: deque[str] = deque()
+        self._thread: threading.Thread | None = None
+
+    def creating(self, user_id: str, ref: str, groups: frozenset[str]) -> None:
+        """Record what an account is about to be created with."""
+        self._sync.creating(user_id, ref, groups)
+
+    def created(self, account: Account | None, user_id: str) -> None:
+        """Record what an account was created with; None: it was not created."""
+        self._sync.created(account, user_id)
+
+    def visited(self, account: Account) -> None:
+        """Have an account compared, unless that was done a short time ago; returns at once."""
+        user_id, now = account.user_id, time.monotonic()
+        with self._guard:
+            if now - self._seen.get(user_id, -self._interval) < self._interval:
+                return
+            if len(self._waiting) >= MAX_WAITING:
+                return
+            _put(self._seen, user_id, now)
+            self._waiting.append(user_id)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
+                self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until nothing is left to compare."""
+        while (thread := self._thread) is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._guard:
+                if not self._waiting:
+                    self._thread = None
+                    return
+                user_id = self._waiting.popleft()
+            try:
+                self._compare(user_id)
+            except (PluginError, StoreUnavailable) as exc:
+                log.warning("%s could not be compared with its role: %s", user_id, exc)
+            except Exception:
+                log.exception("%s could not be compared with its role", user_id)
+
+    def _compare(self, user_id: str) -> None:
+        if not self._sync.grants.due(user_id, self._interval):
+            return
+        outcome = self._sync.visit(user_id)
+        if outcome is None:
+            return
+        if outcome.status in {CHANGED, REFUSED}:
+            log.info("%s: %s %s", user_id, outcome.status, "; ".join(outcome.errors))
+        elif outcome.differences and self._reported.get(user_id) != outcome.differences:
+            _put(self._reported, user_id, outcome.differences)
+            self._sync.note_differences(outcome)
+
+
+def _put(known: OrderedDict[str, T], user_id: str, value: T) -> None:
+    known[user_id] = value
+    known.move_to_end(user_id)
+    if len(known) > MAX_KNOWN:
+        known.popitem(last=False)

@@ -1,0 +1,111 @@
+"""What provisioning granted to LiteLLM users: a row for each account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from typing import Any
+from zlib import crc32
+
+from sqlalchemy import delete, insert, select, update
+
+from litellm_plugin.clock import Clock, stamp
+from litellm_plugin.store.database import Store
+from litellm_plugin.store.tables import grants
+
+CREATED, TAKEN_IN = "created", "taken-in"  # origins of a row
+LOCKS = 64  # accounts share so many locks, since SQLite has a file for each
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What was granted to an account.
+
+    Attributes:
+        user_id: LiteLLM's id.
+        entity_ref: Whose account it is; None: not known.
+        origin: :data:`CREATED` by provisioning, or :data:`TAKEN_IN` as it was.
+        granted: By field, the value that was granted.
+        pending: Values about to be written; None: no write is under way or was interrupted.
+    """
+
+    user_id: str
+    entity_ref: str | None
+    origin: str
+    granted: Json
+    pending: Json | None = None
+
+
+class Grants:
+    """Reads and records grants. Every method may raise ``StoreUnavailable``."""
+
+    def __init__(self, store: Store, now: Clock) -> None:
+        self._store = store
+        self._now = now
+
+    def of(self, user_id: str) -> Grant | None:
+        """Return the grant of an account, or None."""
+        with self._store.read() as connection:
+            row = connection.execute(_COLUMNS.where(grants.c.user_id == user_id)).first()
+        return None if row is None else Grant(*row)
+
+    def all(self) -> dict[str, Grant]:
+        """Return all grants by LiteLLM's user id."""
+        with self._store.read() as connection:
+            return {row.user_id: Grant(*row) for row in connection.execute(_COLUMNS)}
+
+    def put(self, grant: Grant) -> None:
+        """Record a grant, in place of the account's earlier one."""
+        values = {
+            "entity_ref": grant.entity_ref,
+            "origin": grant.origin,
+            "granted": grant.granted,
+            "pending": grant.pending,
+            "checked_at": stamp(self._now),
+        }
+        with self._store.write() as connection:
+            same = grants.c.user_id == grant.user_id
+            if not connection.execute(update(grants).where(same).values(**values)).rowcount:
+                connection.execute(insert(grants).values(user_id=grant.user_id, **values))
+
+    def forget(self, user_id: str) -> None:
+        """Delete the grant of an account."""
+        with self._store.write() as connection:
+            connection.execute(delete(grants).where(grants.c.user_id == user_id))
+
+    def due(self, user_id: str, interval: float) -> bool:
+        """Claim the next comparison of an account, for one of all processes.
+
+        Args:
+            user_id: LiteLLM's id.
+            interval: Seconds from one comparison to the next.
+
+        Returns:
+            Whether this process has to compare: nobody has since ``interval`` seconds.
+        """
+        before = self._now().astimezone(UTC) - timedelta(seconds=interval)
+        with self._store.write() as connection:
+            same = grants.c.user_id == user_id
+            late = same & (grants.c.checked_at <= stamp(lambda: before))
+            change = update(grants).where(late).values(checked_at=stamp(self._now))
+            if connection.execute(change).rowcount:
+                return True
+            return connection.execute(select(grants.c.user_id).where(same)).first() is None
+
+    @contextmanager
+    def lock(self, user_id: str) -> Iterator[bool]:
+        """Hold the lock under which an account is compared and changed; yields whether it is held.
+
+        Some accounts share a lock.
+        """
+        with self._store.lock(f"grant-{crc32(user_id.encode()) % LOCKS}") as held:
+            yield bool(held)
+
+
+_COLUMNS = select(
+    grants.c.user_id, grants.c.entity_ref, grants.c.origin, grants.c.granted, grants.c.pending
+)

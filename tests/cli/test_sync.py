@@ -1,0 +1,186 @@
+"""``sync`` shows what would change, changes it where it should, and can be run again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_plugin.config.database import Database
+from litellm_plugin.store.database import Store, StoreUnavailable
+from tests.cli.installation import Installation
+from tests.fakes.network import connection_refused
+from tests.standin import TEAM, StandIn
+
+ALICE = "alice@example.com"
+CAROL = "carol@example.com"
+POWER = "group:default/ai-power-users"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The store of each run of the command."""
+    kept = Store(Database(file=tmp_path / "store.sqlite"))
+    monkeypatch.setattr("litellm_plugin.plugin._store", lambda _settings: kept)
+    return kept
+
+
+@pytest.fixture
+def ready(installation: Installation, store: Store) -> Installation:
+    """An installation with sync in mode report, where carol has an account as from a first visit.
+
+    alice and jane have accounts; the catalog does not have jane.
+    """
+    installation.settings["provisioning"]["sync"] = {"enabled": True}
+    installation.settings["service"]["jobs"] = {"perSecond": 100_000}
+    _litellm(installation).user_new(
+        {
+            "user_id": CAROL,
+            "auto_create_key": False,
+            "max_budget": 10,
+            "budget_duration": "30d",
+            "models": ["gpt-4o-mini"],
+            "teams": [TEAM],
+            "user_role": "internal_user",
+            "metadata": {"backstage_entity": "user:default/carol"},
+        }
+    )
+    assert installation.run("sync").exit_code == 0
+    return installation
+
+
+def _litellm(installation: Installation) -> Any:
+    assert isinstance(installation.litellm.host, StandIn)
+    return installation.litellm.host.litellm
+
+
+def _writes(installation: Installation) -> list[str]:
+    return [asked.path for asked in installation.litellm.asked if asked.method != "GET"]
+
+
+def _row(installation: Installation, user_id: str) -> Any:
+    return _litellm(installation).store.users[user_id]
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _grant_more(installation: Installation) -> None:
+    """Let carol's role grant more than it did."""
+    installation.settings["provisioning"]["roles"] = [
+        {"group": POWER, "models": ["gpt-4o-mini"], "maxBudget": 100}
+    ]
+
+
+def test_a_dry_run_shows_the_differences_and_changes_nothing(ready: Installation) -> None:
+    _grant_more(ready)
+    _litellm(ready).user_update({"user_id": ALICE, "max_budget": 5})
+    result = ready.run("sync")
+    assert result.exit_code == 0
+    text = _words(result.stdout)
+    assert "user:default/carol max_budget 10 10 100 would be changed" in text
+    assert "user:default/alice max_budget 10 5 10 set by hand:" in text
+    assert "Accounts: 3 checked, 1 would be changed" in text
+    assert "--apply changes it" in result.stdout
+    assert _writes(ready) == []
+
+
+def test_apply_removes_the_differences_once(ready: Installation) -> None:
+    _grant_more(ready)
+    first = ready.run("sync", "--apply", "--json")
+    assert first.exit_code == 0
+    told = json.loads(first.stdout)
+    assert told["applied"] is True
+    assert told["counts"]["changed"] == 1
+    assert _row(ready, CAROL)["max_budget"] == 100
+    assert _writes(ready) == ["/user/update"]
+    again = json.loads(ready.run("sync", "--apply", "--json").stdout)
+    assert again["counts"]["changed"] == 0
+    assert _writes(ready) == ["/user/update"]
+
+
+def test_mode_apply_is_the_default_where_configured(ready: Installation) -> None:
+    _grant_more(ready)
+    ready.settings["provisioning"]["sync"]["mode"] = "apply"
+    assert ready.run("sync", "--dry-run").exit_code == 0
+    assert _writes(ready) == []
+    assert ready.run("sync").exit_code == 0
+    assert _writes(ready) == ["/user/update"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "checked"),
+    [
+        ("--user", "user:default/carol", 1),
+        ("--user", "user:default/Carol", 1),
+        ("--group", POWER, 1),
+        ("--group", "group:default/litellm-admins", 1),
+        ("--group", "group:default/nobody", 0),
+    ],
+)
+def test_some_people_only(ready: Installation, option: str, value: str, checked: int) -> None:
+    told = json.loads(ready.run("sync", option, value, "--json").stdout)
+    assert told["counts"]["checked"] == checked
+
+
+def test_a_person_without_an_account_is_named(ready: Installation) -> None:
+    result = ready.run("sync", "--user", "user:default/dave")
+    assert result.exit_code == 1
+    assert "no account of user:default/dave" in result.stderr
+
+
+def test_users_are_read_by_pages_and_unchanged_accounts_cost_no_call(ready: Installation) -> None:
+    ready.litellm.asked.clear()
+    told = json.loads(ready.run("sync", "--apply", "--json").stdout)
+    assert told["counts"]["checked"] == 3
+    assert told["counts"]["missing"] + told["counts"]["nobody"] == 1
+    assert [asked.path for asked in ready.litellm.asked] == ["/user/list"]
+
+
+def test_a_refusal_is_shown_and_ends_with_status_1(ready: Installation) -> None:
+    ready.settings["provisioning"]["defaults"]["teams"] = [TEAM, "team-missing"]
+    result = ready.run("sync", "--apply", "--user", "user:default/carol")
+    assert result.exit_code == 1
+    text = _words(result.stdout)
+    assert "carol@example.com: refused: Team doesn't exist" in text
+    assert "1 refused by LiteLLM" in text
+
+
+def test_an_upstream_that_is_away_ends_with_status_1(ready: Installation) -> None:
+    ready.litellm.replies["*"] = connection_refused()
+    result = ready.run("sync")
+    assert result.exit_code == 1
+    assert "sync stopped: LiteLLM" in result.stderr
+
+
+def test_another_run_ends_with_status_75(ready: Installation, store: Store) -> None:
+    with store.lock("job-sync"):
+        assert ready.run("sync", "--apply").exit_code == 75
+
+
+def test_it_is_off_by_default(installation: Installation) -> None:
+    result = installation.run("sync")
+    assert result.exit_code == 2
+    assert "litellm.provisioning.sync.enabled is false" in result.stderr
+
+
+def test_dry_run_and_apply_exclude_each_other(ready: Installation) -> None:
+    assert ready.run("sync", "--dry-run", "--apply").exit_code == 2
+
+
+def test_the_doctor_checks_it(
+    ready: Installation, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        ready.doctor()["group-sync"]["found"]
+        == "mode report; the grants of 2 accounts are recorded"
+    )
+
+    def away(*_: Any) -> Any:
+        raise StoreUnavailable("SQLite store.sqlite: disk I/O error")
+
+    monkeypatch.setattr(store, "read", away)
+    assert ready.doctor()["group-sync"]["status"] == "failed"
