@@ -106,7 +106,7 @@ def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:
         counts[state] += 1
         found.append(_shown(delivery, state, error))
     if apply:
-        store.forget(running.store, stamp(lambda: NOW() - KEPT))
+        store.prune(running.store, stamp(lambda: NOW() - KEPT))
     return found
 
 

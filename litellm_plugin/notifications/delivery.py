@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,7 +35,7 @@ class Delivery:
 
     Attributes:
         notice: The notice.
-        to: Entity ref of a person, or ``webhook``; None where nobody is known.
+        to: Entity ref of a person, or ``webhook``; None if the notice has no recipient.
     """
 
     notice: Notice
@@ -43,7 +43,7 @@ class Delivery:
 
     @property
     def record(self) -> SentNotice:
-        """What the store has of it."""
+        """The row of the store that records the delivery."""
         notice = self.notice
         id_, to = notice.subject_id[:MAX_ID], self.to or ""
         return SentNotice(notice.subject, id_, notice.mark, notice.period, to)
@@ -102,13 +102,15 @@ def open_deliveries(
     Raises:
         StoreUnavailable: The database can't be used.
     """
-    wanted: list[Delivery] = []
+    wanted: dict[SentNotice, Delivery] = {}  # LiteLLM has a row on two pages if one is inserted
     for notice in notices:
-        people: Sequence[str | None] = sorted(notice.audience.people) or [None]
-        wanted += [Delivery(notice, to) for to in people if settings.backstage]
-        wanted += [Delivery(notice, WEBHOOK)] if settings.webhook else []
-    sent = sent_about(store, (delivery.record.subject_id for delivery in wanted))
-    return [delivery for delivery in wanted if delivery.record not in sent]
+        people: list[str | None] = [*sorted(notice.audience.people)] or [None]
+        recipients = (people if settings.backstage else []) + [WEBHOOK] * bool(settings.webhook)
+        for to in recipients:
+            delivery = Delivery(notice, to)
+            wanted.setdefault(delivery.record, delivery)
+    sent = sent_about(store, (record.subject_id for record in wanted))
+    return [delivery for record, delivery in wanted.items() if record not in sent]
 
 
 class Sender:

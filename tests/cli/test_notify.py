@@ -179,6 +179,10 @@ def test_a_notice_is_sent_once_for_each_threshold_and_period(
     assert sent() == []
     spend(litellm, "carol@example.com", 8.5)
     assert sent() == ["budget-80"]
+    # LiteLLM has not renewed the budget for years.
+    spend(litellm, "carol@example.com", 8.5, budget_reset_at="2020-01-01T00:00:00Z")
+    assert sent() == ["budget-80"]
+    assert sent() == []
 
 
 def test_a_key_is_warned_about_once_for_each_end(litellm: StandIn, notify: Notify) -> None:
@@ -390,7 +394,7 @@ def test_what_is_switched_off_sends_nothing(
     assert shown(installation) == {}
 
 
-def test_the_records_of_past_periods_are_forgotten(
+def test_old_records_of_past_periods_are_deleted(
     litellm: StandIn, store: Store, notify: Notify
 ) -> None:
     rows = [
@@ -398,7 +402,7 @@ def test_the_records_of_past_periods_are_forgotten(
         for period in ("2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "lifetime")
     ]
     for row in rows:
-        notices.record(store, row, "2026-11-30T00:00:00.000Z")
+        notices.record(store, row, "2020-01-01T00:00:00.000Z")
     notify()
     assert notices.sent_about(store, ["carol@example.com"]) == set(rows)
     notify("--apply")

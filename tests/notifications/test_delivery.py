@@ -9,10 +9,12 @@ from typing import Any, cast
 import pytest
 
 from litellm_plugin.clients.litellm import LiteLLM
+from litellm_plugin.config.database import Database
 from litellm_plugin.config.settings import Discovery, Notifications, Settings
 from litellm_plugin.errors import UpstreamError
-from litellm_plugin.notifications.delivery import due_notices
+from litellm_plugin.notifications.delivery import due_notices, open_deliveries
 from litellm_plugin.notifications.recipients import Recipients
+from litellm_plugin.store.database import Store
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 SETTINGS = Settings(
@@ -59,6 +61,15 @@ def test_each_page_is_read_once_and_waited_for() -> None:
         *("teams", "teams 1"),
         *("keys", "keys 1"),
     ]
+
+
+def test_a_row_on_two_pages_is_one_delivery() -> None:
+    row = {"user_id": "a", **SPENT}
+    recipients = Recipients((), SETTINGS, lambda _team: False)
+    litellm = cast(LiteLLM, Rows([[row], [row]], [], []))
+    settings = Notifications(enabled=True)
+    found = due_notices(litellm, recipients, settings, NOW, lambda _what: None)
+    assert len(open_deliveries(found, settings, Store(Database()))) == 1
 
 
 def test_rows_without_an_id_are_left_out() -> None:
