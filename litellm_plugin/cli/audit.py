@@ -24,6 +24,7 @@ from litellm_plugin.cli.terminal import (
     print_json,
     settings_of,
 )
+from litellm_plugin.clock import iso
 from litellm_plugin.redaction import redact
 from litellm_plugin.store.audit import GENESIS, AuditEvents, Filter, digest
 from litellm_plugin.store.database import Store, StoreUnavailable
@@ -242,7 +243,7 @@ def _read_heads(file: Path) -> dict[str, Any]:
 
 
 def _moment(option: str, text: str) -> str:
-    """Return a time as stored, from one with or without offset, a day, or a time span ago."""
+    """Return the stored form of a time; ``text`` is a time span ago, a day, or a time."""
     span = fields.seconds(text)
     try:
         if span is not None:
@@ -250,13 +251,12 @@ def _moment(option: str, text: str) -> str:
         else:
             moment = datetime.fromisoformat(text)
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        at = moment.astimezone(UTC).isoformat(timespec="milliseconds")
+        return iso(moment)
     except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r} is neither a time span such as 7d nor a date such as 2026-11-30",
             param_hint=option,
         ) from None
-    return at.replace("+00:00", "Z")
 
 
 def _exported(row: Any) -> dict[str, Any]:

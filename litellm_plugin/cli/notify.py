@@ -22,7 +22,7 @@ from litellm_plugin.cli.terminal import (
     settings_of,
 )
 from litellm_plugin.clients.webhook import Webhook
-from litellm_plugin.clock import stamp
+from litellm_plugin.clock import iso, stamp
 from litellm_plugin.config.settings import Notifications, Settings
 from litellm_plugin.notifications.delivery import (
     Delivery,
@@ -106,7 +106,7 @@ def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:
         counts[state] += 1
         found.append(_shown(delivery, state, error))
     if apply:
-        store.prune(running.store, stamp(lambda: NOW() - KEPT))
+        store.prune(running.store, iso(NOW() - KEPT))
     return found
 
 

@@ -19,7 +19,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from litellm_plugin import fields
@@ -27,7 +27,7 @@ from litellm_plugin.accounts.caller import Caller
 from litellm_plugin.accounts.users import Users, keys_tag
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
-from litellm_plugin.clock import Clock, moment
+from litellm_plugin.clock import Clock, iso, moment
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
 from litellm_plugin.errors import BadRequest, Busy, Conflict, Forbidden, HungUp, UpstreamError
 from litellm_plugin.keys.metadata import Mark
@@ -387,14 +387,14 @@ class Rotations:
         left, expires = timedelta(seconds=fields.seconds(grace) or 0), moment(old.get("expires"))
         if not left:
             self._litellm.delete_key(token)
-            return {"expires": _text(now)}
+            return {"expires": iso(now)}
         change: Json = {"key": token}
         if expires is None or expires > now + left:
             expires = now + left
             change["duration"] = grace
         mark = Mark.of(old)
         before = mark.replaced or {"alias": alias, "expires": old.get("expires")}
-        replaced = {**before, "until": _text(expires)}
+        replaced = {**before, "until": iso(expires)}
         kept = replace(mark, replaced=replaced).as_json()
         change["metadata"] = {**as_object(old.get("metadata")), ROTATION: kept}
         day = f"rotated-{now:%Y-%m-%d}"
@@ -403,7 +403,7 @@ class Rotations:
         ends = moment(as_object(answer).get("expires"))
         if not is_ending({**change, "expires": as_object(answer).get("expires")}):
             raise UpstreamError("LiteLLM did not take the old key's duration")
-        return {"expires": _text(ends or expires), **present(key_alias=name)}
+        return {"expires": iso(ends or expires), **present(key_alias=name)}
 
     def _renamed(self, change: Json, names: Sequence[str | None]) -> tuple[Any, str | None]:
         """Send a change with the first of ``names`` that no other key has; returns both."""
@@ -461,8 +461,3 @@ def _temporary(new: Mark) -> str:
 def _named(alias: str, suffix: str) -> str:
     # LiteLLM can be configured to refuse blanks and most punctuation in aliases.
     return f"{alias[:MAX_ALIAS]}.{suffix}"
-
-
-def _text(time: datetime) -> str:
-    text = time.astimezone(UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")

@@ -163,21 +163,19 @@ class AuditEvents:
                 _add_counts(connection, _numbers(rows))
         return last
 
-    def expire(self, before: str) -> None:
-        """Call :meth:`prune`, unless another process does so now."""
-        with self._store.lock("audit-retention") as held:
-            if held:
-                self.prune(before)
-
     def prune(self, before: str) -> int:
-        """Delete the events of each chain up to the first one that is not older than ``before``.
+        """Delete events older than a time, from the beginning of each chain.
 
-        The chain's row keeps where it begins now, so that it can still be verified. Chains that
-        have ended, and have no event left, are deleted.
+        The chain's row records where the chain begins now, so that it can still be verified.
+        Chains that have ended and have no event left are deleted.
 
         Returns:
-            The number of deleted events.
+            The number of deleted events; 0 while another process prunes.
         """
+        with self._store.lock("audit-retention") as held:
+            return self._prune(before) if held else 0
+
+    def _prune(self, before: str) -> int:
         with self._store.read() as connection:
             query = select(_event.chain).where(_event.at < before).distinct()
             chains = list(connection.execute(query).scalars())

@@ -160,7 +160,7 @@ def _reader(ours: list[datetime], theirs: list[datetime]) -> tuple[AuditReader, 
     events = AuditEvents(Store(Database()))
     events.append(Head("chain", "host", "x"), [_event(moment) for moment in ours])
     litellm = FakeLiteLLM(theirs)
-    writer = AuditWriter(events, lambda: START)
+    writer = AuditWriter(events, lambda: START, 0)
     return AuditReader(litellm, writer), litellm  # type: ignore[arg-type]
 
 
