@@ -112,5 +112,6 @@ def publish(store: Store) -> bool:
 
 
 def _insert(connection: Connection, **values: Any) -> int:
-    number: int = connection.execute(insert(job_runs).values(**values)).inserted_primary_key[0]
+    row = insert(job_runs).values(**values).returning(_c.id)
+    number: int = connection.execute(row).scalar_one()
     return number
