@@ -19,10 +19,8 @@ from litellm_plugin.store.notices import SentNotice, sent_about
 
 WEBHOOK = "webhook"  # in the store, in place of a person
 
-MAX_ID = 512  # characters of an id that the store keeps
-
-# Failures in a row after which a channel is taken to be down, and not tried again in the run.
-MAX_FAILURES = 10
+MAX_ID = 512  # characters of an id in the store
+MAX_FAILURES = 10  # failures in a row after which a run no longer uses a channel
 
 
 class NotSent(Exception):
@@ -56,7 +54,7 @@ def due_notices(
     now: datetime,
     before_page: Callable[[str], None],
 ) -> Iterator[Notice]:
-    """Yield the notices that are due, whether they were sent before or not.
+    """Yield the notices that are due, including those that were sent before.
 
     Reads the pages of LiteLLM's users, then of its teams, then of its keys.
 
@@ -65,7 +63,7 @@ def due_notices(
         recipients: Finds the people.
         settings: The thresholds.
         now: The present time.
-        before_page: Called before each page, with what is read.
+        before_page: Called before each page, with ``users``, ``teams`` or ``keys``.
 
     Raises:
         UpstreamError: LiteLLM failed.
@@ -97,7 +95,7 @@ def _rows(
 def open_deliveries(
     notices: Iterable[Notice], settings: NotificationSettings, store: Store
 ) -> list[Delivery]:
-    """Return the deliveries that were not made before, also those without a recipient.
+    """Return the deliveries that were not made before, including those without a recipient.
 
     Raises:
         StoreUnavailable: The database can't be used.
@@ -129,15 +127,15 @@ class Sender:
     def send(self, delivery: Delivery) -> None:
         """Send a notice.
 
-        It may be sent twice: Backstage replaces the first one, which has the same scope, and the
-        webhook's receiver gets the same id again.
+        If a notice is sent twice, Backstage replaces the first one, which has the same scope, and
+        the webhook's receiver gets the same id again.
 
         Raises:
-            NotSent: It was not taken, or the channel is down.
+            NotSent: The channel refused the notice, or has failed too often in this run.
         """
         to_webhook = delivery.to == WEBHOOK
         if self._failures[to_webhook] >= MAX_FAILURES:
-            raise NotSent(f"Not tried, after {MAX_FAILURES} failures in a row")
+            raise NotSent(f"Not tried after {MAX_FAILURES} failures in a row")
         try:
             self._send(delivery)
         except (BackstageUnavailable, WebhookFailed) as exc:

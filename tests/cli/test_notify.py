@@ -302,7 +302,7 @@ def test_what_nobody_takes_is_not_tried_for_ever(
     told = notify("--apply", status=1)
     assert told["counts"]["failed"] == 15
     assert len(installation.fake.asked_of("notifications")) == 10
-    assert told["notices"][-1]["error"] == "Not tried, after 10 failures in a row"
+    assert told["notices"][-1]["error"] == "Not tried after 10 failures in a row"
     installation.fake.failures.clear()
     assert notify("--apply")["counts"]["sent"] == 15
 
