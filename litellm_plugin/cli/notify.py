@@ -104,6 +104,7 @@ def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:
             state = NO_RECIPIENT
         elif apply:
             running.tell(f"notify: notice {number} of {len(deliveries)} ...")
+            running.run.check()  # without the lock, another process may send the same notice
             state, error = _send(running, sender, delivery)
         counts[state] += 1
         found.append(_shown(delivery, state, error))

@@ -122,7 +122,7 @@ class Sender:
     def __init__(self, notifications: Notifications, webhook: Webhook | None) -> None:
         self._notifications = notifications
         self._webhook = webhook
-        self._failures = {True: 0, False: 0}  # in a row, of the webhook and of Backstage
+        self._failures = {True: 0, False: 0}  # in a row; True: of the webhook, False: of Backstage
 
     def send(self, delivery: Delivery) -> None:
         """Send a notice.
@@ -133,19 +133,16 @@ class Sender:
         Raises:
             NotSent: The channel refused the notice, or has failed too often in this run.
         """
-        to_webhook = delivery.to == WEBHOOK
+        notice, to = delivery.notice, delivery.to
+        to_webhook = to == WEBHOOK
         if self._failures[to_webhook] >= MAX_FAILURES:
             raise NotSent(f"Not tried after {MAX_FAILURES} failures in a row")
         try:
-            self._send(delivery)
+            if to_webhook and self._webhook is not None:
+                self._webhook.send(notice.event_id, notice.event())
+            elif to is not None:
+                self._notifications.send(to, notice.payload(to))
         except (BackstageUnavailable, WebhookFailed) as exc:
             self._failures[to_webhook] += 1
             raise NotSent(redact(str(exc))) from exc
         self._failures[to_webhook] = 0
-
-    def _send(self, delivery: Delivery) -> None:
-        notice = delivery.notice
-        if delivery.to == WEBHOOK and self._webhook is not None:
-            self._webhook.send(notice.event_id, notice.event())
-        elif delivery.to is not None:
-            self._notifications.send(delivery.to, notice.payload(delivery.to))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from litellm_plugin.config.database import Database
+from litellm_plugin.jobs import Run
 from litellm_plugin.store import notices
 from litellm_plugin.store.database import Store, StoreUnavailable
 from tests.cli.installation import Installation
@@ -339,6 +340,23 @@ def test_a_run_that_is_killed_is_finished_by_the_next_one(
     repeated = recorded in {1, 3}  # the second and the fourth delivery are the webhook's
     assert len(hook.events) == 2 + repeated
     assert len({event_id for event_id, _ in hook.events}) == 2
+
+
+def test_a_run_whose_lock_is_lost_sends_no_more(
+    installation: Installation, litellm: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = []
+
+    def check(_run: Run) -> None:
+        checks.append(None)
+        if len(checks) > 1:  # the first one is before the first page of LiteLLM
+            raise StoreUnavailable("the lock was lost with its connection")
+
+    spend(litellm, "carol@example.com", 9)
+    monkeypatch.setattr(Run, "check", check)
+    result = installation.run("notify", "--apply")
+    assert result.stderr == "notify stopped: the lock was lost with its connection\n"
+    assert shown(installation) == {}
 
 
 def test_a_store_that_fails_ends_the_run(
