@@ -46,8 +46,7 @@ class Run:
     dry_run: bool
     cursor: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
-    _store: Store | None = None  # None: a dry run
-    _number: int = 0
+    _save: Callable[..., None] | None = None  # changes columns of the run's row; None: a dry run
     _lock: Lock | None = None
 
     def checkpoint(self, cursor: str) -> None:
@@ -58,8 +57,8 @@ class Run:
         """
         self.check()
         self.cursor = cursor
-        if self._store is not None:
-            runs.save(self._store, self._number, cursor=cursor, counts=dict(self.counts))
+        if self._save is not None:
+            self._save(cursor=cursor, counts=dict(self.counts))
 
     def check(self) -> None:
         """Check that the job's lock is held, so that no other process runs the job.
@@ -83,17 +82,17 @@ def run(store: Store, job: str, *, dry_run: bool, now: Clock = NOW) -> Iterator[
         StoreUnavailable: The database can't be used.
     """
     if dry_run:
-        begun, started = Run(job, dry_run=True), stamp(now)
-        record = partial(runs.add, store, job, started_at=started)
-        with _recorded(begun, record, now):
+        begun = Run(job, dry_run)
+        with _recorded(begun, partial(runs.add, store, job, started_at=stamp(now)), now):
             yield begun
         return
     with store.lock(f"job-{job}") as lock:
         if lock is None:
             raise JobIsRunning(job)
         number, cursor = runs.begin(store, job, stamp(now))
-        begun = Run(job, dry_run, cursor, _store=store, _number=number, _lock=lock)
-        with _recorded(begun, partial(runs.save, store, number), now):
+        save = partial(runs.save, store, number)
+        begun = Run(job, dry_run, cursor, _save=save, _lock=lock)
+        with _recorded(begun, save, now):
             yield begun
         runs.prune(store, job)
 

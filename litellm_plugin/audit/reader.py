@@ -22,6 +22,7 @@ from litellm_plugin.audit_log import (
 from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.clock import iso
 from litellm_plugin.errors import BadRequest, UpstreamError
+from litellm_plugin.shapes import present
 from litellm_plugin.store.audit import AuditEvents, Filter
 from litellm_plugin.store.database import StoreUnavailable
 
@@ -138,16 +139,14 @@ class _Theirs:
     def __init__(self, litellm: LiteLLM, asked: _Asked) -> None:
         self._litellm = litellm
         wanted = asked.wanted
-        # LiteLLM's default order is the newest first.
-        query = {} if asked.newest_first else {"sort_order": "asc"}
-        named = {
-            "start_date": wanted.start,
-            "end_date": wanted.end,
-            "action": wanted.action,
-            "table_name": wanted.table_name,
-            "changed_by": wanted.changed_by,
-        }
-        self._query = query | {name: value for name, value in named.items() if value is not None}
+        self._query = present(
+            start_date=wanted.start,
+            end_date=wanted.end,
+            action=wanted.action,
+            table_name=wanted.table_name,
+            changed_by=wanted.changed_by,
+            sort_order=None if asked.newest_first else "asc",  # LiteLLM's default is desc
+        )
         self._chunks: dict[int, list[Json]] = {}
         self.total = 0
 

@@ -102,7 +102,6 @@ class _Queue:
         writing: Held while a batch is written.
         changed: Held while ``waiting`` or ``lost`` changes; notifies the thread.
         fault: Why the last write failed; None: it did not.
-        started: Whether the thread was started.
         closed: Whether the process ends.
     """
 
@@ -114,7 +113,6 @@ class _Queue:
     writing: threading.Lock = field(default_factory=threading.Lock)
     changed: threading.Condition = field(default_factory=threading.Condition)  # re-entrant
     fault: str | None = None
-    started: bool = False
     closed: bool = False
 
 
@@ -151,14 +149,9 @@ class AuditWriter:
                 self._drop(queue, entry["timestamp"])
                 return
             queue.waiting.append(event)
-            start, queue.started = not (queue.started or queue.closed), True
             if len(queue.waiting) == 1:
                 queue.changed.notify()
-        if start:
-            atexit.register(self.close)
-            run = threading.Thread(target=self._run, args=(queue,), name="audit", daemon=True)
-            run.start()
-        elif queue.closed:
+        if queue.closed:
             self.close()  # the process ends, and its thread has ended
 
     @property
@@ -197,14 +190,14 @@ class AuditWriter:
             log.warning("the chain of audit events can't be closed: %s", exc)
 
     def _own(self) -> _Queue:
-        """Return this process's queue: a fork has none of its parent's events."""
-        queue, pid = self._queue, os.getpid()
-        if queue is None or queue.pid != pid:
-            with self._guard:
-                queue = self._queue
-                if queue is None or queue.pid != pid:
-                    head = Head(secrets.token_hex(8), platform.node(), stamp(self._now))
-                    queue = self._queue = _Queue(pid, head)
+        """Return this process's queue; a forked process gets an empty one and its own thread."""
+        with self._guard:
+            queue, pid = self._queue, os.getpid()
+            if queue is None or queue.pid != pid:
+                head = Head(secrets.token_hex(8), platform.node(), stamp(self._now))
+                queue = self._queue = _Queue(pid, head)
+                atexit.register(self.close)
+                threading.Thread(target=self._run, args=(queue,), name="audit", daemon=True).start()
         return queue
 
     def _drop(self, queue: _Queue, at: str) -> None:
