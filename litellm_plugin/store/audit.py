@@ -293,8 +293,8 @@ class AuditEvents:
 
     def heads(self) -> list[Row[Any]]:
         """Return the row of each chain, oldest first."""
+        query = select(audit_chains).order_by(_chain.started_at, _chain.chain)
         with self._store.read() as connection:
-            query = select(audit_chains).order_by(_chain.started_at, _chain.chain)
             return list(connection.execute(query))
 
     def chains_without_row(self) -> list[str]:

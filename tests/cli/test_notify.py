@@ -345,7 +345,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next_one(
 def test_a_run_whose_lock_is_lost_sends_no_more(
     installation: Installation, litellm: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checks = []
+    checks: list[None] = []
 
     def check(_run: Run) -> None:
         checks.append(None)
