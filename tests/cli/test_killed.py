@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from litellm_plugin.store import tables
 from tests import killed
 from tests.cli.installation import Installation
 from tests.fakes import Asked, People, Reply
@@ -32,6 +33,7 @@ TRIES = 100  # while PostgreSQL does not know yet that the process which held th
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PLAIN, POWER = "group:default/plain", "group:default/power"
 NAME = "backstage_plugin_litellm"
+TABLES = [*tables.metadata.tables]
 ROLES = [
     {"group": PLAIN, "maxBudget": 10, "models": ["gpt-4o", "gpt-4o-mini"], "teams": ["team-old"]},
     {"group": POWER, "maxBudget": 100, "models": ["gpt-4o-mini"], "teams": ["team-new"]},
@@ -126,14 +128,16 @@ class World:
     def keep(self) -> None:
         """Remember how everything is."""
         self._kept = self._now()
-        self._server.execute(f"CREATE DATABASE kept TEMPLATE {NAME}")
+        copies = (f"CREATE TABLE kept.{table} AS TABLE {table}" for table in TABLES)
+        self._server.execute("; ".join(["CREATE SCHEMA kept", *copies]), NAME)
 
     def restore(self) -> None:
         """Put everything back to how it was."""
         rows, self.backstage.notices, self.hook.ids = deepcopy(self._kept)
         vars(self.litellm.store).update(rows)
-        self._server.execute(f"DROP DATABASE {NAME} WITH (FORCE)")
-        self._server.execute(f"CREATE DATABASE {NAME} TEMPLATE kept")
+        # Much faster than a new database.
+        copies = (f"INSERT INTO {table} TABLE kept.{table}" for table in TABLES)
+        self._server.execute("; ".join([f"TRUNCATE {', '.join(TABLES)}", *copies]), NAME)
 
     def _now(self) -> Any:
         store = vars(self.litellm.store)
@@ -206,8 +210,7 @@ class _BelowApi:
 def world(installation: Installation, postgres: Postgres, tmp_path: Path) -> Iterator[World]:
     with ExitStack() as stack:
         yield World(installation, postgres, tmp_path, stack)
-        for name in (NAME, "kept"):
-            postgres.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        postgres.execute(f"DROP DATABASE {NAME} WITH (FORCE)")
 
 
 def test_sync(world: World) -> None:
