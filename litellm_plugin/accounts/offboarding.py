@@ -8,15 +8,16 @@ asked, so that a run that was killed is finished by the next one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from litellm_plugin.accounts.caller import is_reserved, litellm_id, plain
+from litellm_plugin.accounts.caller import is_reserved, plain
+from litellm_plugin.accounts.directory import AllPeople
 from litellm_plugin.accounts.ownership import is_administrator, made_for
-from litellm_plugin.clients.backstage import Catalog, Entity, split_ref
+from litellm_plugin.clients.backstage import Catalog, split_ref
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock
 from litellm_plugin.config.settings import Settings
@@ -55,37 +56,6 @@ class Candidate:
     entity_ref: str
     emails: frozenset[str] = frozenset()
     keys: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class People:
-    """The people of the catalog, by all that ties an account to a person."""
-
-    refs: frozenset[str]
-    ids: frozenset[str]  # LiteLLM ids, as ``plain`` returns them
-    emails: frozenset[str]
-
-    @classmethod
-    def of(cls, people: Iterable[tuple[str, Entity]], domain: str | None) -> People:
-        """Read what ``Catalog.people`` yields; ``domain`` is ``litellm.userIdDomain``."""
-        found = dict(people)
-        return cls(
-            frozenset(found),
-            frozenset(plain(litellm_id(ref, domain)) for ref in found),
-            frozenset(_email(each.email) for each in found.values() if each.email),
-        )
-
-    def have(self, owner: Candidate) -> bool:
-        """Tell whether an account's owner is one of them: by entity, LiteLLM id or e-mail.
-
-        People who were renamed or moved to another namespace, and people who share a LiteLLM id,
-        keep their accounts.
-        """
-        return (
-            owner.entity_ref in self.refs
-            or plain(owner.user_id) in self.ids
-            or not self.emails.isdisjoint(owner.emails)
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +130,7 @@ def candidate(row: Json, settings: Settings) -> Candidate | None:
 def make_plan(
     candidates: Mapping[str, Candidate],
     listed: frozenset[str],
-    people: People,
+    people: AllPeople,
     known: Mapping[str, Leaver],
     now: datetime,
     grace: timedelta,
@@ -186,13 +156,26 @@ def make_plan(
         who, row, account = everybody[user_id], known.get(user_id), candidates.get(user_id)
         if row is not None and _is_anothers(row, account, listed):
             steps.append(Step(Action.FORGET, row))
-        elif not people.have(who):
+        elif not _in_catalog(who, people):
             seen = _seen_missing(row, who, now)
             steps.append(_missing(seen, account, now, grace, delete_after))
         elif row is not None:
             recorded = len(_recorded(row))
             steps.append(Step(Action.RESTORE if recorded else Action.FORGET, row, recorded))
-    return Plan(len(candidates), len(people.refs), tuple(steps))
+    return Plan(len(candidates), len(people), tuple(steps))
+
+
+def _in_catalog(account: Candidate, people: AllPeople) -> bool:
+    """Tell whether the catalog has the account's owner: by entity ref, LiteLLM id or e-mail.
+
+    So people who were renamed or moved to another namespace, and people who share a LiteLLM id,
+    keep their accounts.
+    """
+    return (
+        people.entity(account.entity_ref) is not None
+        or bool(people.of_id(account.user_id))
+        or any(people.with_email(email) for email in account.emails)
+    )
 
 
 def _is_anothers(row: Leaver, account: Candidate | None, listed: frozenset[str]) -> bool:
@@ -312,7 +295,7 @@ class Offboarding:
             UpstreamError: LiteLLM's users can't be read.
             StoreUnavailable: The table can't be read.
         """
-        people = People.of(self.catalog.people(), self.settings.user_id_domain)
+        people = AllPeople(self.catalog.people(), self.settings.user_id_domain)
         rows = self._users()
         found = [candidate(row, self.settings) for row in rows]
         return make_plan(
@@ -335,7 +318,7 @@ class Offboarding:
             page += 1
         return rows
 
-    def carry_out(self, plan: Plan, tell: Callable[[str], None] = lambda _text: None) -> None:
+    def apply(self, plan: Plan, tell: Callable[[str], None] = lambda _text: None) -> None:
         """Do what a plan says, people who are back first.
 
         An account that LiteLLM refuses is left for the next run, and is in :attr:`failures`.

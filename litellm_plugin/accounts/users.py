@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from litellm_plugin import fields, shapes
 from litellm_plugin.accounts.caller import Caller, not_reserved
@@ -30,6 +30,9 @@ from litellm_plugin.observability.request_id import with_context
 from litellm_plugin.redaction import redact
 from litellm_plugin.shapes import present
 from litellm_plugin.usage.periods import Reports
+
+if TYPE_CHECKING:  # imports SQLAlchemy, which only some configurations need
+    from litellm_plugin.accounts.visits import Visits
 
 log = logging.getLogger(__name__)
 
@@ -89,22 +92,6 @@ class _Asking:
     fresh: bool = False
     stale: Callable[[float], None] | None = None
     keys_too: bool = False
-
-
-class Visits(Protocol):
-    """Keeps accounts as the roles of their owners grant them; none of it raises."""
-
-    def creating(self, user_id: str, ref: str, groups: frozenset[str]) -> None:
-        """Record what an account is about to be created with."""
-        ...
-
-    def created(self, account: Account | None, user_id: str) -> None:
-        """Record what an account was created with; None: it was not created."""
-        ...
-
-    def visited(self, account: Account) -> None:
-        """Have an account compared with its owner's role; returns at once."""
-        ...
 
 
 class ProvisioningFailed(PluginError):
@@ -503,7 +490,7 @@ class Users:
         told = {"userId": user_id, "entityRef": person.source, "role": user.get("user_role")}
         change = journal.change(user_id, None, user)
         if self._visits is not None:
-            self._visits.creating(user_id, person.source, person.groups)
+            self._visits.sync.creating(user_id, person.source, person.groups)
         try:
             self._litellm.create_user(user)
         except UpstreamError as exc:
@@ -511,7 +498,7 @@ class Users:
             # Another worker may have created the same account, or LiteLLM this one.
             made = exc.unfinished or (account is not None and account.user_id == user_id)
             if self._visits is not None and not made:
-                self._visits.created(None, user_id)
+                self._visits.sync.created(None, user_id)
             metrics.first_visit("failed" if account is None else "existed")
             if account is None:
                 journal.record(journal.USER_PROVISION, told, exc, change)
@@ -530,7 +517,7 @@ class Users:
                 "Provisioning attempted but returned no user — check LiteLLM logs"
             )
         if self._visits is not None:
-            self._visits.created(account, user_id)
+            self._visits.sync.created(account, user_id)
         return account
 
     def _existing(

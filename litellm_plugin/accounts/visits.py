@@ -34,21 +34,13 @@ class Visits:
     """
 
     def __init__(self, sync: Sync, interval: float) -> None:
-        self._sync = sync
+        self.sync = sync
         self._interval = interval
         self._guard = threading.Lock()
         self._seen: OrderedDict[str, float] = OrderedDict()  # time.monotonic() of the comparison
         self._reported: OrderedDict[str, tuple[Difference, ...]] = OrderedDict()
         self._waiting: deque[str] = deque()
         self._thread: threading.Thread | None = None
-
-    def creating(self, user_id: str, ref: str, groups: frozenset[str]) -> None:
-        """Record what an account is about to be created with."""
-        self._sync.creating(user_id, ref, groups)
-
-    def created(self, account: Account | None, user_id: str) -> None:
-        """Record what an account was created with; None: it was not created."""
-        self._sync.created(account, user_id)
 
     def visited(self, account: Account) -> None:
         """Have an account compared, unless that was done a short time ago; returns at once."""
@@ -84,16 +76,16 @@ class Visits:
                 log.exception("%s could not be compared with its role", user_id)
 
     def _compare(self, user_id: str) -> None:
-        if not self._sync.grants.due(user_id, self._interval):
+        if not self.sync.grants.due(user_id, self._interval):
             return
-        outcome = self._sync.visit(user_id)
+        outcome = self.sync.visit(user_id)
         if outcome is None:
             return
         if outcome.status in {CHANGED, REFUSED}:
             log.info("%s: %s %s", user_id, outcome.status, "; ".join(outcome.errors))
         elif outcome.differences and self._reported.get(user_id) != outcome.differences:
             _put(self._reported, user_id, outcome.differences)
-            self._sync.note_differences(outcome)
+            self.sync.note_differences(outcome)
 
 
 def _put(known: OrderedDict[str, T], user_id: str, value: T) -> None:

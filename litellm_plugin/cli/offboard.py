@@ -98,7 +98,7 @@ def offboard(
                 raise _RefusedRun
             if apply:
                 with _audited(under_way.plugin.settings):
-                    work.carry_out(plan, under_way.tell)
+                    work.apply(plan, under_way.tell)
                 told["failures"] = work.failures
     except _RefusedRun:
         pass

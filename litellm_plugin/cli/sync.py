@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import click
 
-from litellm_plugin.accounts.directory import Person
-from litellm_plugin.accounts.known_owners import UNCLEAR, Everybody, NoOwnerError, account_owner
+from litellm_plugin.accounts.directory import AllPeople, Person
+from litellm_plugin.accounts.known_owners import UNCLEAR, NoOwnerError, account_owner
 from litellm_plugin.accounts.sync import (
     BUSY,
     CHANGED,
@@ -125,7 +125,7 @@ def _of_all(under_way: Job, found: Sync, group: str | None, *, applies: bool) ->
     """Compare the pages of LiteLLM's user list with the pages of the catalog."""
     plugin, pace = under_way.plugin, under_way.pace.wait
     domain = plugin.settings.user_id_domain
-    people = Everybody(plugin.catalog.people(), domain)
+    people = AllPeople(plugin.catalog.people(), domain)
     accounts: dict[str, Account] = {}
     page, pages = 1, 1
     while page <= pages:

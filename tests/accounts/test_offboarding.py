@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from litellm_plugin.accounts.directory import AllPeople
 from litellm_plugin.accounts.offboarding import (
     Action,
     Candidate,
     Offboarding,
-    People,
     Plan,
     Step,
     make_plan,
@@ -144,7 +144,7 @@ class World:
             lambda: None,
             lambda: self.now,
         )
-        work.carry_out(work.plan(GRACE, delete_after))
+        work.apply(work.plan(GRACE, delete_after))
 
     @property
     def table(self) -> dict[str, tuple[Any, ...]]:
@@ -313,7 +313,7 @@ def test_what_is_done_about_a_missing_entity(
     ann = Candidate("ann@example.com", "user:default/ann")
     accounts = {ann.user_id: ann} if listed else {}
     known = {ann.user_id: row} if row is not None else {}
-    people = People.of([("user:default/zoe", Entity("User"))], "example.com")
+    people = AllPeople([("user:default/zoe", Entity("User"))], "example.com")
     plan = make_plan(accounts, frozenset(accounts), people, known, START, GRACE, delete_after)
     assert [step.action for step in plan.steps] == [action]
 
