@@ -78,7 +78,7 @@ class Visits:
     def _compare(self, user_id: str) -> None:
         if not self.sync.grants.due(user_id, self._interval):
             return
-        outcome = self.sync.visit(user_id)
+        outcome = self.sync.compare_visitor(user_id)
         if outcome is None:
             return
         if outcome.status in {CHANGED, REFUSED}:
