@@ -126,10 +126,12 @@ class Users:
         now: Clock,
         leavers: Leavers | None = None,
         visits: Visits | None = None,
+        record_adopted: Callable[[str, str, str], None] | None = None,
     ) -> None:
         self._owners = owners
         self._leavers = leavers  # None: offboarding is off
         self._visits = visits  # None: accounts stay as the first visit made them
+        self._record_adopted = record_adopted  # None: there is no store
         self._adopted: set[str] = set()  # ids whose account this worker has found by e-mail
         self._litellm = litellm
         self._cache = cache
@@ -464,8 +466,11 @@ class Users:
             return None
         if len(self._adopted) >= MAX_ADOPTED:
             self._adopted.clear()
+        accepted = self._owners.accept(owner, account)
+        if self._record_adopted is not None and owner.own_id not in self._adopted:
+            self._record_adopted(owner.own_id, account.user_id, owner.ref)
         self._adopted.add(owner.own_id)
-        return self._owners.accept(owner, account)
+        return accepted
 
     def usage(self, caller: Caller, start: str, end: str) -> Json:
         """Return the caller's usage of the days ``start`` to ``end``, both included.

@@ -34,6 +34,7 @@ from litellm_plugin.notifications.delivery import (
 from litellm_plugin.notifications.recipients import Recipients
 from litellm_plugin.plugin import upstream
 from litellm_plugin.store import notices as store
+from litellm_plugin.store.adopted import AdoptedAccounts
 
 NOW = partial(datetime.now, UTC)
 KEPT = timedelta(days=30)  # how long a record outlives the budget's period, which may end late
@@ -91,7 +92,8 @@ def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:
         running.pace.wait()
 
     running.tell("notify: reading the catalog ...")
-    recipients = Recipients(plugin.catalog.people(), settings, plugin.access.owns)
+    adopted = AdoptedAccounts(running.store, NOW).owners()
+    recipients = Recipients(plugin.catalog.people(), settings, plugin.access.owns, adopted)
     due = due_notices(plugin.litellm, recipients, settings.notifications, NOW(), before_page)
     deliveries = open_deliveries(due, settings.notifications, running.store)
     sender = Sender(plugin.notifications, _webhook(settings))

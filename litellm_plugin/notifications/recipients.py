@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from litellm_plugin.accounts.caller import is_reserved, litellm_id
 from litellm_plugin.clients.backstage import Entity, split_ref
@@ -19,6 +19,7 @@ class Recipients:
         people: Full entity ref, in lower case, and entity of every user of the catalog.
         settings: ``litellm.userIdDomain``, ``teamAdmin`` and ``display``.
         owns: Tells whether the team admins' group owns a team, as ``Access.owns`` does.
+        adopted: Entity refs of owners by the ids of accounts that were found by e-mail.
     """
 
     def __init__(
@@ -26,9 +27,11 @@ class Recipients:
         people: Iterable[tuple[str, Entity]],
         settings: Settings,
         owns: Callable[[Json], bool],
+        adopted: Mapping[str, str],
     ) -> None:
         self._settings = settings
         self._owns = owns
+        self._adopted = adopted
         self._refs: set[str] = set()
         self._managers: set[str] = set()
         self._by_id: defaultdict[str, list[str]] = defaultdict(list)
@@ -43,14 +46,15 @@ class Recipients:
     def of_user(self, row: Json) -> Audience:
         """Return the person whom a LiteLLM user belongs to, and remember the person.
 
-        That is the person for whom provisioning made the user, else the only person of the
-        catalog with such an id.
+        That is the person for whom provisioning created the user, else the person who was found
+        to own the account by e-mail, else the only person of the catalog with such an id.
         """
         user_id = row["user_id"]
         recorded = as_object(row.get("metadata")).get("backstage_entity")
         parts = split_ref(recorded) if isinstance(recorded, str) else None
         if parts is None:
-            ref = self._of_id(user_id)
+            owner = self._adopted.get(user_id)
+            ref = owner if owner in self._refs else self._of_id(user_id)
         else:
             # Whoever has the same id now is another person.
             named = f"{parts[0]}:{parts[1]}/{parts[2]}".lower()

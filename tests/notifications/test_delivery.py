@@ -43,7 +43,7 @@ class Rows:
         return read
 
     def due(self) -> list[str]:
-        recipients = Recipients((), SETTINGS, lambda _team: False)
+        recipients = Recipients((), SETTINGS, lambda _team: False, {})
         litellm = cast(LiteLLM, self)
         note = self.told.append
         found = due_notices(litellm, recipients, Notifications(enabled=True), NOW, note)
