@@ -31,7 +31,7 @@ class Leaver:
         email: The owner's e-mail, in lower case.
         blocked_at: When blocking of the keys began.
         passes: How often a run has gone through all keys since then.
-        blocking: Hash of the key that is about to be blocked.
+        blocking: Hash of the key that is being blocked or unblocked.
         blocked_keys: Hashes of the keys that offboarding has blocked.
         deleted_at: When the account was deleted, or found to be deleted.
     """

@@ -103,6 +103,7 @@ class World:
     def _set(self, token: str, *, blocked: bool, calls: list[str]) -> None:
         (keys,) = [keys for keys in self.keys.values() if token in keys]
         assert keys[token] is not blocked, f"{token} was changed twice"
+        del keys[token]  # PostgreSQL may list a changed row last
         keys[token] = blocked
         calls.append(token)
 
@@ -223,6 +224,27 @@ def test_a_run_that_unblocks_may_be_killed_at_any_step(settings: Settings) -> No
     assert sorted(whole.unblocked) == ["a1", "a3", "b1"]
     assert whole.keys["ann@example.com"] == {"a1": False, "a2": True, "a3": False}
     assert whole.rows == {}
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("step", range(1, 8))
+def test_a_person_who_leaves_again_while_keys_are_unblocked_keeps_no_key(
+    settings: Settings, step: int, done: bool
+) -> None:
+    left = blocked_world(settings)
+    left.present |= {"ann", "ben"}
+    left.steps, left.kill_at, left.done_when_killed = 0, step, done
+    with pytest.raises(KilledError):
+        left.run(settings)
+    left.kill_at = None
+    left.present -= {"ann", "ben"}
+    for _ in range(3):
+        left.now += GRACE
+        left.run(settings)
+    assert all(all(left.keys[f"{name}@example.com"].values()) for name in ("ann", "ben"))
+    left.present |= {"ann", "ben"}
+    left.run(settings)
+    assert left.keys == world().keys
 
 
 def test_a_run_that_deletes_may_be_killed_at_any_step(settings: Settings) -> None:
