@@ -5,25 +5,18 @@ A Backstage of its own, on a free port, has a catalog that people leave.
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.deployed import free_port
-from tests.faults.proxy import Exchange, Proxy
+from tests.faults.proxy import Proxy
 from tests.live.kinds import Deploy, Told
-from tests.live.rigs import LITELLM_PORT, REPO, SHARED, STATIC_TOKEN, BackstageRig, LiteLLMRig, run
+from tests.live.rigs import LITELLM_PORT, STATIC_TOKEN, LiteLLMRig, Organisation
 from tests.live.service import Service
-from tests.live.web import Client, eventually, json_of
+from tests.live.web import Client, json_of
 
-PEOPLE = ("off-ann", "off-ben")
 MAX_STEPS = 60  # of one run; each call to LiteLLM has two
 NO_GRACE = ("--apply", "--grace", "0")
 
@@ -37,67 +30,11 @@ backend:
 """
 
 
-class Town(BackstageRig):
-    """A Backstage whose people come and go."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__("")
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._file = folder / "people.yaml"
-        extra = folder / "app-config.people.yaml"
-        catalog = {
-            "locations": [{"type": "file", "target": str(self._file)}],
-            "orphanStrategy": "delete",
-            "processingInterval": {"seconds": 1},
-        }
-        extra.write_text(json.dumps({"catalog": catalog}))
-        self._env |= {"BACKSTAGE_PORT": str(self.port), "BACKSTAGE_CONFIG_EXTRA": str(extra)}
-        del self._env["LITELLM_FLASK_URL"]  # so it has the npm plugin, which nobody asks
-        self._present = set(PEOPLE)
-        self._write()
-
-    def down(self) -> None:
-        run(self._folder / "down", env=self._env)
-
-    def leaves(self, name: str) -> None:
-        """Take a person out of the catalog, and wait until the catalog has no such entity."""
-        self._present.discard(name)
-        self._arrives(name, 404)
-
-    def returns(self, name: str) -> None:
-        """Put a person back into the catalog."""
-        self._present.add(name)
-        self._arrives(name, 200)
-
-    def _arrives(self, name: str, status: int) -> None:
-        self._write()
-        catalog = Client(self.url, STATIC_TOKEN)
-        path = f"/api/catalog/entities/by-name/user/default/{name}"
-
-        def arrived() -> bool:
-            catalog.post("/api/catalog/refresh", {"entityRef": "user:default/alice"})
-            return catalog.get(path).status_code == status
-
-        eventually(arrived, within=90)
-
-    def _write(self) -> None:
-        people = [
-            {
-                "apiVersion": "backstage.io/v1alpha1",
-                "kind": "User",
-                "metadata": {"name": name},
-                "spec": {"memberOf": ["platform"]},
-            }
-            for name in sorted(self._present)
-        ]
-        text = (SHARED / "backstage" / "catalog" / "org.yaml").read_text()
-        self._file.write_text("\n---\n".join([text, *map(json.dumps, people)]))
-
-
 @pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    rig = Town(tmp_path_factory.mktemp("town"))
+def org(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Organisation]:
+    rig = Organisation(tmp_path_factory.mktemp("organisation"))
+    for name in ("off-ann", "off-ben"):
+        rig.has(name, "platform")
     rig.up()
     yield rig
     rig.down()
@@ -105,31 +42,17 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
 
 @pytest.fixture(scope="module")
 def site(
-    deploy: Deploy, litellm: LiteLLMRig, town: Town, tmp_path_factory: pytest.TempPathFactory
+    deploy: Deploy, litellm: LiteLLMRig, org: Organisation, tmp_path_factory: pytest.TempPathFactory
 ) -> Service:
     """A service that keeps leavers out."""
     folder = tmp_path_factory.mktemp("store")
     config = CONFIG.format(token=STATIC_TOKEN, folder=folder)
-    service: Service = deploy("offboarding", config, env={"BACKSTAGE_PORT": str(town.port)})
+    service: Service = deploy("offboarding", config, env={"BACKSTAGE_PORT": str(org.port)})
     return service
 
 
-def _start(site: Service, *arguments: str, **env: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "litellm_plugin", "offboard", "--json", *arguments],
-        cwd=REPO,
-        env={**site.environ, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def _offboard(site: Service, *arguments: str) -> dict[str, Any]:
-    process = _start(site, *arguments)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, out + err
-    return dict(json.loads(out))
+    return site.succeeds("offboard", *arguments)
 
 
 def _actions(told: dict[str, Any]) -> dict[str, str]:
@@ -146,14 +69,14 @@ def _works(litellm: LiteLLMRig, secret: str) -> bool:
 
 
 def test_a_person_leaves_and_comes_back(
-    site: Service, town: Town, litellm: LiteLLMRig, told: Told
+    site: Service, org: Organisation, litellm: LiteLLMRig, told: Told
 ) -> None:
-    ann = Client(site.url, town.sign_in("off-ann"))
+    ann = Client(site.url, org.sign_in("off-ann"))
     laptop, old = _new_key(ann, "off-ann-laptop"), _new_key(ann, "off-ann-old")
     json_of(ann.post(f"/keys/{old['token']}/block"))
     assert _works(litellm, laptop["secret"])
 
-    town.leaves("off-ann")
+    org.loses("off-ann")
     assert _actions(_offboard(site, "--grace", "0")) == {"off-ann": "missing"}
     assert _actions(_offboard(site, *NO_GRACE)) == {"off-ann": "missing"}
     assert _works(litellm, laptop["secret"])
@@ -169,7 +92,7 @@ def test_a_person_leaves_and_comes_back(
     assert len(json_of(ann.get("/keys"))) == 2
     assert litellm.complete(laptop["secret"]).status_code == 401
 
-    town.returns("off-ann")
+    org.has("off-ann", "platform")
     assert _actions(_offboard(site, *NO_GRACE)) == {"off-ann": "unblock"}
     assert _works(litellm, laptop["secret"])
     assert litellm.key(old["token"])["blocked"] is True
@@ -177,11 +100,11 @@ def test_a_person_leaves_and_comes_back(
 
 
 def test_an_account_is_deleted_and_not_made_again(
-    site: Service, town: Town, litellm: LiteLLMRig, told: Told
+    site: Service, org: Organisation, litellm: LiteLLMRig, told: Told
 ) -> None:
-    ben = Client(site.url, town.sign_in("off-ben"))
+    ben = Client(site.url, org.sign_in("off-ben"))
     key = _new_key(ben, "off-ben-laptop")
-    town.leaves("off-ben")
+    org.loses("off-ben")
     for _ in range(2):
         _offboard(site, *NO_GRACE)
     deleted = _offboard(site, *NO_GRACE, "--delete-after", "0")
@@ -196,7 +119,7 @@ def test_an_account_is_deleted_and_not_made_again(
     ):
         assert asked.status_code == 403
     assert litellm.user("off-ben@example.com") is None
-    town.returns("off-ben")
+    org.has("off-ben", "platform")
     assert json_of(ben.get("/keys")) == []
     told(
         "a deleted account was not made again by an old token nor by a service, until the person"
@@ -205,7 +128,7 @@ def test_an_account_is_deleted_and_not_made_again(
 
 
 def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(
-    site: Service, town: Town, litellm: LiteLLMRig, told: Told
+    site: Service, org: Organisation, litellm: LiteLLMRig, told: Told
 ) -> None:
     proxy = Proxy(LITELLM_PORT)
     kills = 0
@@ -217,7 +140,7 @@ def test_a_run_that_is_killed_at_any_step_is_finished_by_the_next(
                 if not leaves:
                     _offboard(site, *NO_GRACE)
                     account.returns()
-                status = _killed_at(step, proxy, site)
+                status = site.killed_at(step, proxy, "offboard", *NO_GRACE)
                 kills += status == -signal.SIGKILL
                 _offboard(site, *NO_GRACE)
                 assert account.blocked == ({0, 1, 2} if leaves else {2}), f"killed at step {step}"
@@ -261,29 +184,3 @@ class _Account:
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
         return dict(json_of(self._litellm.admin.post(path, {"user_id": self._id, **body})))
-
-
-def _killed_at(step: int, proxy: Proxy, site: Service) -> int:
-    """Run offboard, and kill it before or after LiteLLM acts on a call; returns the status."""
-    left = step
-    process: subprocess.Popen[str] | None = None
-
-    def burn() -> None:
-        nonlocal left
-        left -= 1
-        if left < 0 and process is not None and process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-
-    def fault(exchange: Exchange) -> None:
-        burn()
-        if left < 0:
-            return
-        answer = exchange.forward()
-        burn()
-        exchange.send(answer)
-
-    proxy.spoil(fault)
-    process = _start(site, *NO_GRACE, LITELLM_BASE_URL=proxy.url)
-    process.communicate(timeout=120)
-    return process.returncode
