@@ -287,13 +287,11 @@ class Sync:
 
     def note_differences(self, outcome: Outcome) -> None:
         """Write the differences of an account to the log and the audit journal."""
-        told = [
-            {"field": each.field, "now": each.now, "role": each.role, "action": each.action}
-            for each in outcome.differences
-        ]
-        log.info("%s is not as its role grants it: %s", outcome.user_id, told)
-        event = journal.USER_SYNC_REPORT
-        self._record(event, outcome.user_id, outcome.entity_ref, {"differences": told})
+        names = ("field", "now", "role", "action")
+        differences = [picked(asdict(each), names) for each in outcome.differences]
+        log.info("%s is not as its role grants it: %s", outcome.user_id, differences)
+        meta = {"differences": differences}
+        self._record(journal.USER_SYNC_REPORT, outcome.user_id, outcome.entity_ref, meta)
 
     # -- writes --------------------------------------------------------------
 
@@ -460,29 +458,26 @@ class Sync:
         ]
         if not (names or keys or errors):
             return
-        told: Json = {
-            "before": {name: before[name] for name in names},
-            "after": {name: after[name] for name in names},
-        }
+        meta: Json = {"before": picked(before, names), "after": picked(after, names)}
         if keys:
-            told["keys"] = [{"keyId": each.key, "action": each.action} for each in keys]
+            meta["keys"] = [{"keyId": each.key, "action": each.action} for each in keys]
         error = RuntimeError("; ".join(errors)) if errors else None
-        change = journal.change(user_id, told["before"], told["after"] or None)
-        self._record(journal.USER_SYNC, user_id, ref, told, error, change)
+        change = journal.change(user_id, meta["before"], meta["after"] or None)
+        self._record(journal.USER_SYNC, user_id, ref, meta, error, change)
 
     def _record(
         self,
         event: journal.Event,
         user_id: str,
         ref: str | None,
-        told: Json,
+        meta: Json,
         error: Exception | None = None,
         change: journal.Change | None = None,
     ) -> None:
         service, levels = self._settings.service, self._settings.audit_levels
         token = journal.begin(journal.Command(service.plugin_id, ACTOR, levels))
         try:
-            meta = {"userId": user_id, "entityRef": ref, **told}
+            meta = {"userId": user_id, "entityRef": ref, **meta}
             journal.record(event, meta, error, change)
         finally:
             journal.end(token)

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 MAX_ADOPTED = 10_000
 LLM_API_ONLY = "key_type must be llm_api for an administrator of LiteLLM"
-MAX_HINT = 500  # characters of LiteLLM's text that a hint repeats
+MAX_HINT = 500  # characters of LiteLLM's text in a hint
 SERVICE_CREATES_NOBODY = (
     "A service creates nobody here: GET /user/info?user_id= does, and so does the user's first"
     " visit, where litellm.provisioning.enabled is true"
@@ -130,7 +130,7 @@ class Users:
     ) -> None:
         self._owners = owners
         self._leavers = leavers  # None: offboarding is off
-        self._visits = visits  # None: accounts stay as the first visit made them
+        self._visits = visits  # None: group sync is off
         self._record_adopted = record_adopted  # None: there is no store
         self._adopted: set[str] = set()  # ids whose account this worker has found by e-mail
         self._litellm = litellm

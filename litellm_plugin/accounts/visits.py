@@ -1,4 +1,4 @@
-"""Compares the accounts of visitors with their roles, in the background of the requests."""
+"""Compares the accounts of visitors with their roles, in a background thread."""
 
 from __future__ import annotations
 
@@ -23,14 +23,10 @@ MAX_KNOWN = 10_000  # accounts whose last comparison this process remembers
 
 
 class Visits:
-    """Compares each visitor's account once in an interval, over all processes.
+    """Compares each visitor's account once in ``interval`` seconds, over all processes.
 
-    One thread of this process does so, while there is something to do; a request neither waits
-    for it nor fails with it.
-
-    Args:
-        sync: Compares an account.
-        interval: Seconds from one comparison of an account to the next.
+    A thread compares, and ends when no account waits. Requests neither wait for it nor fail with
+    it.
     """
 
     def __init__(self, sync: Sync, interval: float) -> None:
@@ -43,7 +39,7 @@ class Visits:
         self._thread: threading.Thread | None = None
 
     def visited(self, account: Account) -> None:
-        """Have an account compared, unless that was done a short time ago; returns at once."""
+        """Queue an account for comparison, unless this process queued it in the last interval."""
         user_id, now = account.user_id, time.monotonic()
         with self._guard:
             if now - self._seen.get(user_id, -self._interval) < self._interval:
@@ -57,7 +53,7 @@ class Visits:
                 self._thread.start()
 
     def wait(self) -> None:
-        """Wait until nothing is left to compare."""
+        """Wait until no account is queued; for tests."""
         while (thread := self._thread) is not None:
             thread.join()
 
