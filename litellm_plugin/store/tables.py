@@ -126,7 +126,7 @@ leavers = Table(
     Column("runs_missing", Integer, nullable=False),  # 0: came back, keys are being unblocked
     Column("blocked_at", _TIME),  # when blocking began
     Column("passes", Integer, nullable=False),  # how often all keys were gone through
-    Column("blocking", String(64)),  # hash of the key that is about to be blocked
+    Column("blocking", String(64)),  # hash of the key that is being blocked or unblocked
     Column("blocked_keys", JSON, nullable=False),  # hashes of keys that offboarding blocked
     Column("deleted_at", _TIME),
     Index(None, "plain_id"),
