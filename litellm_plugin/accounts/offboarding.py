@@ -40,6 +40,7 @@ class Action(StrEnum):
     GONE = "deleted"  # LiteLLM does not have the account any more
     RESTORE = "unblock"  # the entity is back
     FORGET = "forget"  # the entity is back, or the account is another person's; nothing to unblock
+    LEAVE = "leave blocked"  # another person may have the name now; the row is forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +65,18 @@ class People:
     refs: frozenset[str]
     ids: frozenset[str]  # LiteLLM ids, as ``plain`` returns them
     emails: frozenset[str]
+    email_of: Mapping[str, str] = field(default_factory=dict)  # by entity ref
 
     @classmethod
     def of(cls, people: Iterable[tuple[str, Entity]], domain: str | None) -> People:
         """Read what ``Catalog.people`` yields; ``domain`` is ``litellm.userIdDomain``."""
         found = dict(people)
+        email_of = {ref: _email(each.email) for ref, each in found.items() if each.email}
         return cls(
             frozenset(found),
             frozenset(plain(litellm_id(ref, domain)) for ref in found),
-            frozenset(_email(each.email) for each in found.values() if each.email),
+            frozenset(email_of.values()),
+            email_of,
         )
 
     def have(self, owner: Candidate) -> bool:
@@ -86,6 +90,17 @@ class People:
             or plain(owner.user_id) in self.ids
             or not self.emails.isdisjoint(owner.emails)
         )
+
+    def have_back(self, owner: Candidate) -> bool:
+        """Tell whether a leaver is back: by e-mail, or by entity where an e-mail is not known.
+
+        The leaver knows the secrets of the blocked keys. So a new person who got the leaver's
+        user name, in whatever namespace, must not bring them back to life.
+        """
+        if not self.emails.isdisjoint(owner.emails):
+            return True
+        unknown = not owner.emails or owner.entity_ref not in self.email_of
+        return owner.entity_ref in self.refs and unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +206,8 @@ def make_plan(
             steps.append(_missing(seen, account, now, grace, delete_after))
         elif row is not None:
             recorded = len(_recorded(row))
-            steps.append(Step(Action.RESTORE if recorded else Action.FORGET, row, recorded))
+            back = Action.RESTORE if people.have_back(who) else Action.LEAVE
+            steps.append(Step(back if recorded else Action.FORGET, row, recorded))
     return Plan(len(candidates), len(people.refs), tuple(steps))
 
 
@@ -345,11 +361,12 @@ class Offboarding:
             UpstreamError: LiteLLM does not answer any more.
             StoreUnavailable: The table can't be written.
         """
-        unchanged = (Action.RESTORE, Action.FORGET)
+        forgotten = (Action.FORGET, Action.LEAVE)
+        unchanged = (Action.RESTORE, *forgotten)
         # In one transaction, so that a run is counted for all of them or for none.
         self.table.save(
             [step.leaver for step in plan.steps if step.action not in unchanged],
-            forget=[step.leaver.user_id for step in plan.of(Action.FORGET)],
+            forget=[step.leaver.user_id for step in plan.of(*forgotten)],
         )
         actions = {
             Action.RESTORE: self._restore,
@@ -378,12 +395,22 @@ class Offboarding:
             self._block(row)
 
     def _is_missing(self, row: Leaver) -> bool:
-        """Ask the catalog for the entity itself; the list may have left it out."""
-        if self.catalog.entity(row.entity_ref) is None:
+        """Ask the catalog for the person; the list may have left the entity out."""
+        if self.catalog.entity(row.entity_ref) is None and not self._is_renamed(row):
             return True
         if not row.shut_out and not _recorded(row):
             self.table.save([], forget=[row.user_id])
         return False
+
+    def _is_renamed(self, row: Leaver) -> bool:
+        """Ask the catalog for entities with the leaver's LiteLLM id or e-mail."""
+        who = Candidate(row.user_id, row.entity_ref, frozenset(filter(None, [row.email])))
+        names = {row.user_id, row.user_id.rpartition("@")[0]} - {""}
+        found = [
+            *self.catalog.users("metadata.name", sorted(names)),
+            *self.catalog.users("spec.profile.email", sorted(who.emails)),
+        ]
+        return People.of(found, self.settings.user_id_domain).have(who)
 
     def _block(self, row: Leaver) -> None:
         account = self._account(row)

@@ -313,6 +313,77 @@ def test_an_entity_that_only_the_list_lacks_is_no_leaver(office: Office) -> None
     assert office.table.all() == {}
 
 
+@pytest.mark.parametrize(
+    "entity",
+    [
+        person("ann", namespace="contractors"),  # the same LiteLLM id
+        person("ann.miller", email="Ann@Example.com"),  # renamed
+    ],
+)
+def test_a_renamed_person_whom_only_the_list_lacks_is_no_leaver(
+    office: Office, entity: dict[str, Any]
+) -> None:
+    office.litellm.store.users["ann@example.com"]["user_email"] = "ann@example.com"
+    office.leaves("ann")
+    office.run("--apply")
+    office.now += DAY
+    by_query = office.installation.fake.answer
+    office.people["new"] = entity
+    office.returns()
+    name = entity["metadata"]["name"]
+
+    def without_ann(asked: Any) -> Reply:
+        reply = by_query(asked)
+        if not asked.path.endswith("/by-query"):
+            return reply
+        rows = [row for row in reply.json["items"] if row["metadata"]["name"] != name]
+        return Reply(json={**reply.json, "items": rows})
+
+    office.installation.backstage.host.answer = without_ann  # type: ignore[method-assign]
+    office.run("--apply")
+    assert office.blocked() == set()
+    assert office.table.all() == {}
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [
+        person("ann", email="ann.smith@example.com"),  # the user name was given away
+        person("ann", namespace="contractors"),  # somebody there has the same LiteLLM id
+        person("ann", namespace="contractors", email="ann.smith@example.com"),
+    ],
+)
+def test_another_person_does_not_bring_a_leaver_s_keys_back_to_life(
+    office: Office, entity: dict[str, Any]
+) -> None:
+    office.litellm.store.users["ann@example.com"]["user_email"] = "ann@example.com"
+    office.leaves("ann")
+    office.twice()
+    office.people["new"] = entity
+    office.returns()
+    assert actions(office.run("--apply")) == {"ann": "leave blocked"}
+    assert office.blocked() == {"ann-laptop"}  # the leaver knows its secret
+    assert office.table.all() == {}
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [
+        person("ann"),
+        person("ann", email="Ann@example.com"),
+        person("ann.miller", namespace="contractors", email="ann@example.com"),
+    ],
+)
+def test_the_person_brings_the_keys_back_to_life(office: Office, entity: dict[str, Any]) -> None:
+    office.litellm.store.users["ann@example.com"]["user_email"] = "ann@example.com"
+    office.leaves("ann")
+    office.twice()
+    office.people["new"] = entity
+    office.returns()
+    assert actions(office.run("--apply")) == {"ann": "unblock"}
+    assert office.blocked() == set()
+
+
 def test_an_account_that_was_given_to_another_person_is_forgotten(office: Office) -> None:
     office.leaves("ann")
     office.twice()
