@@ -495,17 +495,21 @@ class Offboarding:
     ) -> None:
         """Change something at LiteLLM, and record it; what is not there any more is no failure."""
         meta: dict[str, Any] = {"userId": row.user_id, "entityRef": row.entity_ref}
-        if event is not journal.OFFBOARD_DELETE:
+        if event is journal.OFFBOARD_DELETE:
+            change = journal.change(argument, {"user_id": argument}, {})
+        else:
             meta["keyId"] = journal.key_id(argument)
+            blocks = event is journal.OFFBOARD_BLOCK
+            change = journal.change(argument, {"blocked": not blocks}, {"blocked": blocks})
         self.pace()
         try:
             call(argument)
         except UpstreamError as exc:
             if exc.answered == 404 and not exc.no_such_route:
                 return
-            journal.record(event, meta, exc)
+            journal.record(event, meta, exc, change)
             raise
-        journal.record(event, meta)
+        journal.record(event, meta, change=change)
         if event is journal.OFFBOARD_BLOCK:
             self.counts["keys blocked"] += 1
         elif event is journal.OFFBOARD_UNBLOCK:

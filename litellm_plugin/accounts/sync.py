@@ -308,7 +308,8 @@ class Sync:
             for each in outcome.differences
         ]
         log.info("%s is not as its role grants it: %s", outcome.user_id, told)
-        self._record(outcome.user_id, outcome.entity_ref, {"differences": told, "applied": False})
+        event = journal.USER_SYNC_REPORT
+        self._record(event, outcome.user_id, outcome.entity_ref, {"differences": told})
 
     # -- writes --------------------------------------------------------------
 
@@ -471,16 +472,24 @@ class Sync:
         }
         if keys:
             told["keys"] = [{"keyId": each.key, "action": each.action} for each in keys]
-        self._record(user_id, ref, told, RuntimeError("; ".join(errors)) if errors else None)
+        error = RuntimeError("; ".join(errors)) if errors else None
+        change = journal.change(user_id, told["before"], told["after"] or None)
+        self._record(journal.USER_SYNC, user_id, ref, told, error, change)
 
     def _record(
-        self, user_id: str, ref: str | None, told: Json, error: Exception | None = None
+        self,
+        event: journal.Event,
+        user_id: str,
+        ref: str | None,
+        told: Json,
+        error: Exception | None = None,
+        change: journal.Change | None = None,
     ) -> None:
         service, levels = self._settings.service, self._settings.audit_levels
         token = journal.begin(journal.Command(service.plugin_id, ACTOR, levels))
         try:
             meta = {"userId": user_id, "entityRef": ref, **told}
-            journal.record(journal.USER_SYNC, meta, error)
+            journal.record(event, meta, error, change)
         finally:
             journal.end(token)
 

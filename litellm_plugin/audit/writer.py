@@ -45,6 +45,7 @@ _ACTIONS = {
     "block": "blocked",
     "unblock": "unblocked",
     "rotate": "rotated",
+    "report": "reported",
 }
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # in PostgreSQL or UTF-8
 

@@ -63,6 +63,7 @@ AUTHORIZE = Event("authorize", "low")  # the frontend also requests what its use
 RATE_LIMIT = Event("rate-limit")
 USER_PROVISION = Event("user-provision")
 USER_SYNC = Event("user-sync")
+USER_SYNC_REPORT = Event("user-sync-report", "low")  # a difference that stays
 UNDELIVERED = Event("undelivered-key-delete", "high")
 OFFBOARD_BLOCK = Event("offboard-key-block")
 OFFBOARD_UNBLOCK = Event("offboard-key-unblock")

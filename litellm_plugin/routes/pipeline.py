@@ -43,6 +43,7 @@ class Pipeline:
         """Register the handlers on a blueprint."""
         blueprint.before_request(self.before)
         blueprint.after_request(self.after)
+        blueprint.teardown_request(self.end)
 
     def before(self) -> Response | None:
         """Authenticate, check the path, count a change, read the body; answer CORS preflights."""
@@ -76,8 +77,6 @@ class Pipeline:
             return answer
         response = secured(answer)
         state.write_audit_event(response)
-        if state.journal_token is not None:
-            journal.end(state.journal_token)
         if state.caller is not None and state.caller.stale_seconds is not None:
             response.headers["X-Stale-Seconds"] = str(int(state.caller.stale_seconds))
         if self._cross_origin is not None:
@@ -89,6 +88,14 @@ class Pipeline:
         metrics.answered(request.method, name, response.status_code, seconds)
         request_id.end()
         return response
+
+    @staticmethod
+    def end(_: BaseException | None) -> None:
+        """End the request's audit context, also where the thread was stopped within the view."""
+        state: RequestState | None = request.environ.get(STATE)
+        if state is not None and state.journal_token is not None:
+            journal.end(state.journal_token)
+            state.journal_token = None
 
     def _path(self, environ: WSGIEnvironment) -> str:
         """Return the path below the mount, as the client sent it.

@@ -526,3 +526,17 @@ def test_only_one_process_runs_the_job(office: Office) -> None:
     with store.lock("job-offboard"):
         assert office.installation.run("offboard", "--apply").exit_code == 75
         assert office.installation.run("offboard").exit_code == 0
+
+
+def test_the_database_keeps_what_is_blocked_and_deleted(office: Office) -> None:
+    office.installation.settings["audit"] = {"store": True}
+    office.leaves("ann")
+    office.twice()
+    office.now += DAY
+    office.run("--apply", "--delete-after", "1s")
+    exported = office.installation.run("audit", "export", "--since", "1d").stdout
+    rows = [json.loads(line) for line in exported.splitlines()]
+    assert {row["changed_by"] for row in rows} == {"litellm-plugin:offboard"}
+    key = token_of("sk-offboard-ann-laptop-0123456789")
+    told = {row["action"]: (row["object_id"], row["updated_values"]) for row in rows}
+    assert told == {"blocked": (key, {"blocked": True}), "deleted": ("ann@example.com", {})}

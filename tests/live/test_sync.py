@@ -19,7 +19,7 @@ import pytest
 from tests.deployed import free_port
 from tests.faults.proxy import Exchange, Proxy
 from tests.live.kinds import Deploy, Told
-from tests.live.rigs import LITELLM_PORT, REPO, SHARED, STATIC_TOKEN, BackstageRig, LiteLLMRig, run
+from tests.live.rigs import LITELLM_PORT, REPO, SHARED, STATIC_TOKEN, BackstageRig, LiteLLMRig
 from tests.live.service import Service
 from tests.live.test_first_visit import DEFAULTS, POWER_USERS
 from tests.live.web import Client, eventually, json_of
@@ -53,11 +53,9 @@ class Organisation(BackstageRig):
         locations = [{"type": "file", "target": str(self._file)}]
         extra.write_text(json.dumps({"catalog": {"locations": locations}}))
         self._env |= {"BACKSTAGE_PORT": str(port), "BACKSTAGE_CONFIG_EXTRA": str(extra)}
+        self._env["KEYCLOAK_PORT"] = str(free_port())  # which ends with this Backstage
         del self._env["LITELLM_FLASK_URL"]  # so it has the npm plugin, which nobody asks
         self._write()
-
-    def down(self) -> None:
-        run(self._folder / "down", env=self._env)
 
     def has(self, name: str, *groups: str) -> None:
         """Have a person in the catalog, as direct member of these groups."""

@@ -111,7 +111,7 @@ def test_in_mode_report_differences_are_logged_once(
     assert len(site.writes) == written
     said = [r.message for r in caplog.records if "is not as its role grants it" in r.message]
     assert len(said) == 1
-    events = [r.message for r in caplog.records if '"eventId":"user-sync"' in r.message]
+    events = [r.message for r in caplog.records if '"eventId":"user-sync-report"' in r.message]
     assert len(events) == 1
 
 
