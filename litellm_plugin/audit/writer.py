@@ -11,7 +11,7 @@ import re
 import secrets
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -29,6 +29,10 @@ MOST = 10_000  # events in memory; those that come while there are so many are o
 BATCH = 500  # events of one transaction
 PAUSE = 0.05  # seconds between transactions, so that events gather in between
 RETRY = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds until the next try while the store is unavailable
+
+# Denied requests of one actor in a minute that are stored; all without valid credentials are one
+# actor. A flood of them must neither fill the database nor the memory that changes wait in.
+MOST_DENIED = 60
 
 EXPIRING = 86_400.0  # seconds between deletions of what is older than the retention
 
@@ -60,7 +64,7 @@ def stored(entry: Mapping[str, Any], change: Change) -> AuditEvent:
     table = next((_TABLES[word] for word in words if word in _TABLES), "")
     if not table:
         table = next((name for name, id_ in _IDS.items() if meta.get(id_)), "")
-    denied = entry["status"] == "failed" and not change.uncertain
+    denied = _is_denied(entry, change)
     action = _ACTIONS.get(words[-1], "updated")
     if change.before and change.after == {}:
         action = "deleted"
@@ -76,7 +80,7 @@ def stored(entry: Mapping[str, Any], change: Change) -> AuditEvent:
         action=DENIED if denied else action,
         table_name=table,
         object_id=_text(change.object_id or meta.get(_IDS.get(table, "")) or "", 1024),
-        changed_by=_text((entry.get("actor") or {"actorId": OURS}).get("actorId") or "", 512),
+        changed_by=_actor(entry),
         denied=denied,
         before_value=before,
         updated_values=after,
@@ -84,8 +88,55 @@ def stored(entry: Mapping[str, Any], change: Change) -> AuditEvent:
     )
 
 
+def _actor(entry: Mapping[str, Any]) -> str:
+    """Return who caused an event; "" without valid credentials."""
+    return _text((entry.get("actor") or {"actorId": OURS}).get("actorId") or "", 512)
+
+
+def _is_denied(entry: Mapping[str, Any], change: Change) -> bool:
+    return entry["status"] == "failed" and not change.uncertain
+
+
 def _text(value: Any, most: int) -> str:
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", str(value))[:most]
+
+
+@dataclass
+class _Denials:
+    """The denied requests of one minute, by actor.
+
+    Attributes:
+        minute: Such as ``2026-11-27T12:00``.
+        seen: All of them.
+        left_out: Number, and time of the first and last, of those that are not stored.
+    """
+
+    minute: str = ""
+    seen: Counter[str] = field(default_factory=Counter)
+    left_out: tuple[int, str, str] | None = None
+
+    def is_too_many(self, actor: str, at: str, *, full: bool) -> bool:
+        """Count a denied request; return whether it is left out. ``full``: there is no room."""
+        self.seen[actor] += 1
+        if self.seen[actor] <= MOST_DENIED and not full:
+            return False
+        number, first, _ = self.left_out or (0, at, at)
+        self.left_out = (number + 1, first, at)
+        return True
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return the event that stands for those that are left out; None where all are stored."""
+        if self.left_out is None:
+            return None
+        number, first, last = self.left_out
+        actors = {who or "invalid credentials": times for who, times in self.seen.most_common(10)}
+        return {
+            "timestamp": last,
+            "eventId": "denied-requests-left-out",
+            "status": "failed",
+            "meta": {"events": number, "first": first, "last": last, "actors": actors},
+            "error": {"message": "Too many denied requests in a minute; the log has all of them"},
+        }
 
 
 @dataclass
@@ -97,6 +148,7 @@ class _Queue:
         waiting: Events that were not taken for a batch yet, oldest first.
         batch: Events that are being written: always the same ones until they are stored.
         lost: Number, and time of the first and last, of events dropped since the last batch.
+        denials: The denied requests of the present minute.
         writing: Held while a batch is written.
         changed: Wakes the thread up.
     """
@@ -106,6 +158,7 @@ class _Queue:
     waiting: deque[tuple[Mapping[str, Any], Change]] = field(default_factory=deque)
     batch: list[AuditEvent] = field(default_factory=list)
     lost: tuple[int, str, str] | None = None
+    denials: _Denials = field(default_factory=_Denials)
     writing: threading.Lock = field(default_factory=threading.Lock)
     changed: threading.Condition = field(default_factory=threading.Condition)
     fault: str | None = None
@@ -136,12 +189,19 @@ class AuditWriter:
         """Queue an event of the journal; a :data:`~litellm_plugin.observability.journal.Sink`."""
         queue = self._own()
         with queue.changed:
+            idle = not queue.waiting
+            self._sum_up(queue, entry["timestamp"][:16])
+            full = len(queue.waiting) >= MOST // 2
+            # An event of a command has no request.
+            denied = "request" in entry and _is_denied(entry, change)
+            if denied and queue.denials.is_too_many(_actor(entry), entry["timestamp"], full=full):
+                return
             if len(queue.waiting) >= MOST:
                 self._drop(queue, entry["timestamp"])
                 return
             queue.waiting.append((entry, change))
             start, queue.started = not (queue.started or queue.closed), True
-            if len(queue.waiting) == 1:
+            if idle:
                 queue.changed.notify()
         if start:
             atexit.register(self.close)
@@ -156,14 +216,19 @@ class AuditWriter:
         return self._queue is not None and self._queue.fault is not None
 
     def flush(self) -> bool:
-        """Write what this process has queued; return whether all of it is stored."""
+        """Write what this process has queued; return whether all of it is stored.
+
+        Events that are queued meanwhile are not waited for.
+        """
         queue = self._queue
         if queue is None or queue.pid != os.getpid():
             return True
+        batches = len(queue.waiting) // BATCH + 2  # with the one that is being written
         with queue.writing:
-            while queue.waiting or queue.batch or queue.lost:
+            while batches and (queue.waiting or queue.batch or queue.lost):
                 if not self._write(queue):
                     return False
+                batches -= 1
         return True
 
     def close(self) -> None:
@@ -174,6 +239,7 @@ class AuditWriter:
             return
         with queue.changed:
             queue.closed = True
+            self._sum_up(queue)
             queue.changed.notify()
         if not self.flush():
             left = len(queue.waiting) + len(queue.batch)
@@ -195,6 +261,15 @@ class AuditWriter:
                     head = Head(secrets.token_hex(8), platform.node(), stamp(self._now))
                     queue = self._queue = _Queue(pid, head)
         return queue
+
+    def _sum_up(self, queue: _Queue, minute: str = "") -> None:
+        """Queue the summary of denied requests, unless it is still the same minute."""
+        if queue.denials.minute == minute:
+            return
+        summary = queue.denials.summary()
+        if summary is not None:
+            queue.waiting.append((summary, Change()))
+        queue.denials = _Denials(minute)
 
     def _drop(self, queue: _Queue, at: str) -> None:
         number, first, _ = queue.lost or (0, at, at)
