@@ -26,6 +26,7 @@ from litellm_plugin.redaction import redact
 from litellm_plugin.store.leavers import Leaver, LeaverTable
 
 MIN_SHARE = 3  # accounts that a run may always block or delete
+MAX_LOOKS = 10  # at an account, while keys are made faster than they are blocked
 UNDER_WAY = timedelta(seconds=60)  # how long a request for a key may be under way
 
 
@@ -413,20 +414,42 @@ class Offboarding:
         return People.of(found, self.settings.user_id_domain).have(who)
 
     def _block(self, row: Leaver) -> None:
-        account = self._account(row)
-        if account is None:
+        """Block all keys; in the first pass, until a look at the account finds none to block.
+
+        A key that is not blocked yet may make others at LiteLLM, faster than they are blocked.
+        """
+        for _ in range(MAX_LOOKS):
+            looked_at = self.now()
+            account = self._account(row)
+            if account is None:
+                return
+            row, blocked = self._block_keys(row, _keys(account))
+            if row.passes > 0:
+                break
+            if not blocked:
+                row = replace(row, blocked_at=looked_at)
+                break
+        else:
+            self.counts["failed"] += 1
+            self.failures[row.user_id] = "keys are made while they are blocked; run it again"
             return
-        for key in _keys(account):
+        self._save(row, blocking=None, passes=row.passes + 1)
+
+    def _block_keys(self, row: Leaver, keys: Iterable[Json]) -> tuple[Leaver, bool]:
+        """Block the keys that are due; return the row, and whether there were any."""
+        any_due = False
+        for key in keys:
             token = key["token"]
             if key.get("blocked") is True:
                 if token == row.blocking:  # by the run that was killed
                     row = self._save(row, blocking=None, blocked_keys=_recorded(row))
             elif self._is_due(row, key):
+                any_due = True
                 # With the hash in the table, who comes back gets the key back.
                 row = self._save(row, blocking=token)
                 self._call(journal.OFFBOARD_BLOCK, row, self.litellm.block_key, token)
                 row = self._save(row, blocking=None, blocked_keys=_recorded(row))
-        self._save(row, blocking=None, passes=row.passes + 1)
+        return row, any_due
 
     def _is_due(self, row: Leaver, key: Json) -> bool:
         """Tell whether a key that is not blocked is to be blocked.

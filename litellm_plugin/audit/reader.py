@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from litellm_plugin import fields
 from litellm_plugin.audit.writer import DENIED, AuditWriter
 from litellm_plugin.audit_log import (
     EQUAL,
@@ -262,7 +263,8 @@ def _asked(query: Mapping[str, str]) -> _Asked:
         # Of a part of a millisecond, no event is later.
         start += timedelta(microseconds=-start.microsecond % 1000)
     wanted = Filter(
-        **{name: query[name] for name in EQUAL if query.get(name)},
+        # PostgreSQL, which holds no NUL, would refuse it as if it were away.
+        **{name: fields.text(name, query[name]) for name in EQUAL if query.get(name)},
         start=None if start is None else _stamp(start),
         end=None if end is None else _stamp(end),
         denied=query.get("include") == DENIED,

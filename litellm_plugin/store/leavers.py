@@ -29,7 +29,8 @@ class Leaver:
         runs_missing: How many runs have seen it missing; 0: the entity is back, and the keys are
             being unblocked.
         email: The owner's e-mail, in lower case.
-        blocked_at: When blocking of the keys began.
+        blocked_at: When blocking of the keys began; after the first pass, when a run last saw the
+            keys and found none left to block.
         passes: How often a run has gone through all keys since then.
         blocking: Hash of the key that is about to be blocked.
         blocked_keys: Hashes of the keys that offboarding has blocked.
