@@ -181,7 +181,8 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         sync = _imported("accounts.sync").Sync(settings, litellm, cache, directory, models, grants)
         interval = settings.provisioning.sync.visit_interval
         visits = _imported("accounts.visits").Visits(sync, interval)
-    users = Users(litellm, cache, reports, settings, owners, now, leavers, visits)
+    adopted = _imported("store.adopted").AdoptedAccounts(store, now).record if store else None
+    users = Users(litellm, cache, reports, settings, owners, now, leavers, visits, adopted)
     teams = Teams(litellm, cache, reports, users, access, settings.display)
     policies = KeyPolicies(settings, directory, models)
     undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)

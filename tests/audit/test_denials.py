@@ -48,12 +48,12 @@ def test_requests_without_credentials_do_not_fill_the_store(by_hand: Audited) ->
     by_hand.writer.close()  # which stores the summary, as the next minute does
     rows = stored(by_hand)
     # The requests may have been sent in two minutes.
-    assert writing.MOST_DENIED < len(rows) <= 2 * writing.MOST_DENIED + 2
+    assert writing.MAX_DENIED < len(rows) <= 2 * writing.MAX_DENIED + 2
     assert {row[0] for row in rows} == {"denied"}
 
 
 def test_an_event_tells_of_those_that_are_left_out(by_hand: Audited) -> None:
-    for _ in range(writing.MOST_DENIED + 5):
+    for _ in range(writing.MAX_DENIED + 5):
         by_hand.writer.add(event(0), Change())
     by_hand.writer.add(event(0, "user:default/alice"), Change())  # as many of each actor
     by_hand.writer.add(event(1), Change())
@@ -71,7 +71,7 @@ def test_an_event_tells_of_those_that_are_left_out(by_hand: Audited) -> None:
     assert summary["events"] == 5
     assert summary["first"] == summary["last"] == MINUTE.format(0)
     assert summary["actors"] == {
-        "invalid credentials": writing.MOST_DENIED + 5,
+        "invalid credentials": writing.MAX_DENIED + 5,
         "user:default/alice": 1,
     }
 
@@ -79,7 +79,7 @@ def test_an_event_tells_of_those_that_are_left_out(by_hand: Audited) -> None:
 def test_changes_keep_their_place_while_the_store_is_away(
     by_hand: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "MOST", 20)
+    monkeypatch.setattr(writing, "MAX_WAITING", 20)
     for number in range(100):
         by_hand.writer.add(event(0, f"user:default/mallory-{number}"), Change())
     for _ in range(9):
@@ -92,11 +92,11 @@ def test_changes_keep_their_place_while_the_store_is_away(
 
 
 def test_events_of_commands_are_all_stored(by_hand: Audited) -> None:
-    for _ in range(writing.MOST_DENIED + 5):
+    for _ in range(writing.MAX_DENIED + 5):
         failed = event(0, "litellm-plugin:offboard")
         del failed["request"]
         by_hand.writer.add(failed, Change())
-    assert len(stored(by_hand)) == writing.MOST_DENIED + 5
+    assert len(stored(by_hand)) == writing.MAX_DENIED + 5
 
 
 def test_a_page_is_not_kept_waiting_by_events_that_keep_coming(

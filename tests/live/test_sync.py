@@ -5,6 +5,7 @@ A Backstage of its own, on a free port, has a catalog in which people move.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -26,7 +27,7 @@ from tests.live.web import Client, eventually, json_of
 from tests.postgres import OWNER, PASSWORD, Postgres
 
 POWER = "ai-power-users"
-MAX_STEPS = 30  # of one run for one person; each call to LiteLLM has two
+KILLED_AT = (3, 7, 11)  # steps of a run for one person; each call to LiteLLM has two
 
 CONFIG = """\
     backstageToken: {token}
@@ -216,29 +217,24 @@ def test_keys_beyond_the_new_models_are_narrowed_or_blocked(
     told("a key of two models kept the allowed one; a key without an allowed model was blocked")
 
 
-def test_a_run_that_is_killed_at_any_step_is_repaired_by_the_next(
+def test_a_run_that_is_killed_is_repaired_by_the_next(
     site: Service, org: Organisation, litellm: LiteLLMRig, told: Told
 ) -> None:
+    # tests/cli/test_killed.py has all the steps.
     _visit(site, org, "sync-killed")
-    roles = {"platform": DEFAULTS, POWER: POWER_USERS}
     proxy = Proxy(LITELLM_PORT)
     person = ("--apply", "--user", "user:default/sync-killed")
-    killed = 0
+    turns = itertools.cycle([(POWER, POWER_USERS), ("platform", DEFAULTS)])
     try:
-        for step in range(MAX_STEPS):
-            group = (POWER, "platform")[step % 2]
+        for step, (group, role) in zip(KILLED_AT, turns, strict=False):
             org.has("sync-killed", group)
-            status = _killed_at(step, proxy, site, *person)
-            killed += status == -signal.SIGKILL
+            assert _killed_at(step, proxy, site, *person) == -signal.SIGKILL
             _synced(site, *person)
-            assert _has(litellm, "sync-killed", roles[group]), f"killed at step {step}"
-            if status == 0:
-                break
+            assert _has(litellm, "sync-killed", role), f"killed at step {step}"
         assert _synced(site, *person)["counts"]["changed"] == 0
     finally:
         proxy.stop()
-    assert killed >= 8
-    told(f"sync was killed at each of {killed} steps of a change, and the next run repaired it")
+    told(f"sync was killed at the steps {KILLED_AT} of a change, and the next run repaired it")
 
 
 def _killed_at(step: int, proxy: Proxy, site: Service, *arguments: str) -> int:

@@ -31,7 +31,9 @@ PEOPLE = {
 
 def recipients(settings: Settings = SETTINGS) -> Recipients:
     people = ((ref, Entity("User", groups)) for ref, groups in PEOPLE.items())
-    return Recipients(people, settings, lambda team: team["metadata"]["owning_group"] == GROUP)
+    adopted = {"4712": "user:default/jane", "4713": "user:default/left"}
+    owns = lambda team: team["metadata"]["owning_group"] == GROUP  # noqa: E731
+    return Recipients(people, settings, owns, adopted)
 
 
 def team(*members: tuple[str, str], owner: str | None = GROUP) -> dict[str, Any]:
@@ -56,6 +58,9 @@ def team(*members: tuple[str, str], owner: str | None = GROUP) -> dict[str, Any]
         # The bridge records the LiteLLM id.
         ("jane@example.com", {"backstage_entity": "jane"}, "user:default/jane"),
         ("4711", {}, None),
+        # Accounts that were found by e-mail; the owner of one has left.
+        ("4712", {}, "user:default/jane"),
+        ("4713", {}, None),
         ("jane@elsewhere.org", {}, None),
         ("default_user_id", {}, None),
     ],

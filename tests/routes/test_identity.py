@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import pytest
 from flask import Flask
 
 from litellm_plugin import create_app
-from litellm_plugin.config.settings import ORIGINAL, UNAMBIGUOUS
+from litellm_plugin.config.database import Database
+from litellm_plugin.config.settings import ORIGINAL, UNAMBIGUOUS, Notifications
+from litellm_plugin.store.adopted import AdoptedAccounts
+from litellm_plugin.store.database import Store
 from tests.apps import Apps
 from tests.client import PluginClient
 from tests.fakes import FakeBackstage, FakeLiteLLM, Network, People
@@ -94,6 +99,25 @@ def test_an_account_with_the_callers_email_is_theirs_on_every_route(
     assert client.post("/bridge/keys", json={"alias": "cli"}, headers=bridge).status_code == 200
     made = [call.body["user_id"] for call in litellm.writes if call.path == "/key/generate"]
     assert made == [SSO] * 3
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_the_database_records_an_account_that_was_found_by_email(
+    apps: Apps,
+    client_of: Callable[[Flask], PluginClient],
+    sso: Json,
+    bob: Headers,
+    tmp_path: Path,
+    away: bool,
+) -> None:
+    database = Database(file=tmp_path if away else tmp_path / "store.sqlite")  # a folder is no file
+    notifications = Notifications(enabled=True)
+    settings = replace(apps.settings("full"), database=database, notifications=notifications)
+    client = client_of(create_app(settings))
+    assert client.get("/user/info", headers=bob).get_json()["user_id"] == SSO
+    if not away:
+        owners = AdoptedAccounts(Store(database), partial(datetime.now, UTC)).owners()
+        assert owners == {SSO: "user:default/bob"}
 
 
 def test_a_key_is_found_to_be_theirs_without_a_page_before(
