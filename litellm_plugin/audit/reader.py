@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from litellm_plugin import fields
 from litellm_plugin.audit.writer import DENIED, AuditWriter
 from litellm_plugin.audit_log import (
     EQUAL,
@@ -257,7 +258,8 @@ def _asked(query: Mapping[str, str]) -> _Asked:
         # Rounded up to a millisecond, the precision of stored times.
         start += timedelta(microseconds=-start.microsecond % 1000)
     wanted = Filter(
-        **{name: query[name] for name in EQUAL if query.get(name)},
+        # PostgreSQL, which stores no NUL, would refuse it as if it were unavailable.
+        **{name: fields.text(name, query[name]) for name in EQUAL if query.get(name)},
         start=None if start is None else iso(start),
         end=None if end is None else iso(end),
         denied=query.get("include") == DENIED,

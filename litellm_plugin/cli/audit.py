@@ -34,6 +34,7 @@ COLUMNS = (
     *("id", "updated_at", "changed_by", "action", "table_name", "object_id"),
     *("before_value", "updated_values", "chain", "sequence", "hash"),
 )
+LONGEST = 1e10  # seconds of a retention: 317 years, before which no event was written
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet calculates
 
 
@@ -83,7 +84,9 @@ def verify(
     with _events(files) as events:
         verdict = _verified(events)
         if kept is not None:
-            _compare(verdict, events, _read_heads(kept))
+            retention = min(settings_of(files).audit.retention, LONGEST)
+            oldest = (datetime.now(UTC) - timedelta(seconds=retention)).isoformat()
+            _compare(verdict, events, _read_heads(kept), oldest)
     if save_heads is not None:
         save_heads.write_text(json.dumps(verdict.heads, indent=1) + "\n")
     if as_json:
@@ -178,6 +181,7 @@ def _verify_chain(verdict: _Verdict, head: Any, events: AuditEvents) -> None:
         if fault is not None:
             verdict.faults.append(f"{name}, event {row.sequence}: {fault}")
         sequence, previous = row.sequence, row.hash
+        verdict.heads[head.chain]["at"] = row.at
     if sequence < head.last_sequence:
         missing = f"events {sequence + 1} to {head.last_sequence} are missing at the end"
         verdict.faults.append(f"{name}: {missing}")
@@ -205,29 +209,36 @@ def _fault(row: Any, sequence: int, previous: str) -> str | None:
     return None if row.previous == previous else "has not the hash of the one before"
 
 
-def _compare(verdict: _Verdict, events: AuditEvents, kept: dict[str, Any]) -> None:
-    """Compare chains with the last hashes that --save-heads wrote."""
+def _compare(verdict: _Verdict, events: AuditEvents, kept: dict[str, Any], oldest: str) -> None:
+    """Compare chains with the last hashes that --save-heads wrote.
+
+    ``oldest`` is the time before which retention deletes events.
+    """
     rows = {head.chain: head for head in events.heads()}
     for chain, was in kept.items():
-        head = rows.get(chain)
-        if head is None:
+        head, sequence = rows.get(chain), was["sequence"]
+        if head is not None and sequence >= head.first_sequence:
+            found = events.event(chain, sequence)
+            if found is None or found.hash != was["hash"]:
+                verdict.faults.append(f"chain {chain}, event {sequence}: differs from --heads")
+        elif was["at"] >= oldest:
+            verdict.faults.append(
+                f"chain {chain}, event {sequence}: was deleted, and is not older than"
+                " litellm.audit.retention"
+            )
+        elif head is None:
             verdict.notes.append(
                 f"chain {chain}: missing. That is right if all its events are older than"
                 " litellm.audit.retention."
             )
-        elif was["sequence"] >= head.first_sequence:
-            found = events.event(chain, was["sequence"])
-            if found is None or found.hash != was["hash"]:
-                verdict.faults.append(
-                    f"chain {chain}, event {was['sequence']}: differs from --heads"
-                )
 
 
 def _read_heads(file: Path) -> dict[str, Any]:
     try:
         kept = json.loads(file.read_text())
         return {
-            chain: {"sequence": int(was["sequence"]), "hash": was["hash"]}
+            # A head without a time is of a chain that had no event left.
+            chain: {"sequence": int(was["sequence"]), "hash": was["hash"], "at": was.get("at", "")}
             for chain, was in kept.items()
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -65,6 +65,9 @@ def job(name: str, files: Sequence[Path], *, dry_run: bool) -> Iterator[Job]:
         except (PluginError, StoreUnavailable) as exc:
             click.echo(f"{name} stopped: {redact(str(exc))}", err=True)
             sys.exit(FAILED)
+        finally:
+            if plugin.audit_writer is not None:
+                plugin.audit_writer.flush()
 
 
 def print_table(page: Page, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

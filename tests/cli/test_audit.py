@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -137,6 +138,36 @@ def test_an_end_that_is_cut_off_everywhere_needs_the_heads(
     )
     assert installed.faults() == []
     assert "event 5: differs from --heads" in installed.faults("--heads", str(heads))[0]
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "DELETE FROM audit_chains WHERE chain = 'aaaa'",
+        "UPDATE audit_chains SET first_sequence = 4 WHERE chain = 'aaaa'",
+    ],
+)
+def test_a_deleted_chain_is_no_work_of_retention(
+    installed: Installed, tmp_path: Path, hidden: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed.write("aaaa", range(3))
+    installed.write("bbbb", range(3))
+    heads = tmp_path / "heads.json"
+    assert installed.run("verify", "--save-heads", str(heads)).exit_code == 0
+    installed.sql("DELETE FROM audit_events WHERE chain = 'aaaa'")
+    installed.sql(hidden)
+    assert installed.faults() == []
+    settings = COMMANDS.settings_of(())
+
+    def retain(seconds: float) -> None:
+        kept = replace(settings, audit=replace(settings.audit, retention=seconds))
+        monkeypatch.setattr(COMMANDS, "settings_of", lambda _files: kept)
+
+    retain(math.inf)
+    (fault,) = installed.faults("--heads", str(heads))
+    assert fault.startswith("chain aaaa, event 3: was deleted, and is not older")
+    retain(1.0)  # the events were older
+    assert installed.faults("--heads", str(heads)) == []
 
 
 def test_a_chain_that_was_not_closed_is_named(installed: Installed) -> None:
