@@ -6,11 +6,12 @@ outside; behind the proxies the sandbox's stand-ins, which keep what they are to
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,7 +293,13 @@ class Rig:
 
 @contextmanager
 def running(
-    folder: Path, *, more: str = "cacheSeconds: 0", cache: str = "", backstage_down: bool = False
+    folder: Path,
+    *,
+    more: str = "cacheSeconds: 0",
+    cache: str = "",
+    over: Mapping[str, Any] | None = None,
+    backstage_down: bool = False,
+    served: str = "app:app",
 ) -> Iterator[Rig]:
     """Run a deployment.
 
@@ -300,7 +307,9 @@ def running(
         folder: For its files; made where it is not there.
         more: A line below ``litellm.service``.
         cache: Lines below ``backend``.
+        over: Merged over the configuration.
         backstage_down: Whether Backstage is to be mended later.
+        served: What gunicorn serves.
     """
     folder.mkdir(exist_ok=True)
     clock = Clock()
@@ -331,7 +340,9 @@ def running(
                 more=more,
             )
         )
-        process = stack.enter_context(_gunicorn(folder, config, port))
+        overlay = folder / "app-config.over.yaml"
+        overlay.write_text(json.dumps(over or {}))
+        process = stack.enter_context(_gunicorn(folder, f"{config},{overlay}", port, served))
         rig = Rig(
             url,
             folder,
@@ -364,16 +375,18 @@ def furnish(litellm: LiteLLMStandIn) -> None:
 
 
 @contextmanager
-def _gunicorn(folder: Path, config: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _gunicorn(
+    folder: Path, config: str, port: int, served: str
+) -> Iterator[subprocess.Popen[bytes]]:
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "LITELLM_PLUGIN_BIND": f"127.0.0.1:{port}",
-        "LITELLM_PLUGIN_CONFIG": str(config),
+        "LITELLM_PLUGIN_CONFIG": config,
         "WEB_CONCURRENCY": "1",
     }
-    process = gunicorn(env, folder / "log")
+    process = gunicorn(env, folder / "log", served)
     try:
         deadline = time.monotonic() + STARTING
         while not _up(port):
