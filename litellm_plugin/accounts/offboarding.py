@@ -28,6 +28,11 @@ from litellm_plugin.store.leavers import Leaver, LeaverTable
 
 MIN_SHARE = 3  # accounts that a run may always block or delete
 MAX_LOOKS = 10  # at an account, while keys are created faster than they are blocked
+COUNTED = {
+    journal.OFFBOARD_BLOCK: "keys blocked",
+    journal.OFFBOARD_UNBLOCK: "keys unblocked",
+    journal.OFFBOARD_DELETE: "accounts deleted",
+}
 UNDER_WAY = timedelta(seconds=60)  # how long a request for a new key may take
 
 
@@ -444,7 +449,6 @@ class Offboarding:
         if self._is_missing(row) and self._account(row) is not None:
             self._call(journal.OFFBOARD_DELETE, row, self.litellm.delete_user, row.user_id)
             self._deleted(row)
-            self.counts["accounts deleted"] += 1
 
     def _account(self, row: Leaver) -> Account | None:
         """Read the account and its keys; None if it is deleted, or has another owner now."""
@@ -506,10 +510,7 @@ class Offboarding:
             journal.record(event, meta, exc, change)
             raise
         journal.record(event, meta, change=change)
-        if event is journal.OFFBOARD_BLOCK:
-            self.counts["keys blocked"] += 1
-        elif event is journal.OFFBOARD_UNBLOCK:
-            self.counts["keys unblocked"] += 1
+        self.counts[COUNTED[event]] += 1
 
     def _save(self, row: Leaver, **changes: Any) -> Leaver:
         row = replace(row, **changes)

@@ -90,25 +90,25 @@ def offboard(
     """
     report: dict[str, Any] = {}
     try:
-        with job(NAME, files, dry_run=not apply) as under_way:
-            plugin = under_way.plugin
+        with job(NAME, files, dry_run=not apply) as running:
+            plugin = running.plugin
             offboarding = Offboarding(
                 plugin.litellm,
                 plugin.catalog,
-                LeaverTable(under_way.store),
+                LeaverTable(running.store),
                 plugin.settings,
-                under_way.pace.wait,
+                running.pace.wait,
                 NOW,
-                under_way.run.counts,
+                running.run.counts,
             )
             default = timedelta(seconds=plugin.settings.offboarding.grace)
             plan = offboarding.plan(default if grace is None else grace, delete_after)
-            report = _report(under_way, offboarding, plan, force)
+            report = _report(running, offboarding, plan, force)
             if report["refused"] is not None:
                 raise _RefusedRun
             if apply:
                 with _audited(plugin.settings):
-                    offboarding.apply(plan, under_way.tell)
+                    offboarding.apply(plan, running.tell)
     except _RefusedRun:
         pass
     finally:
@@ -121,10 +121,10 @@ def offboard(
 
 
 def _report(
-    under_way: Job, offboarding: Offboarding, plan: Plan, force: int | None
+    running: Job, offboarding: Offboarding, plan: Plan, force: int | None
 ) -> dict[str, Any]:
     """Return what ``--json`` prints; ``counts`` and ``failures`` are filled by the run."""
-    settings, run = under_way.plugin.settings.offboarding, under_way.run
+    settings, run = running.plugin.settings.offboarding, running.run
     before = offboarding.table.people_of_last_run(NAME)
     # The next run compares its number of people with this one.
     run.counts.update({"people": plan.people, "accounts": plan.accounts})

@@ -90,13 +90,13 @@ def sync(
         click.echo(OFF, err=True)
         sys.exit(FAULTY)
     applies = apply or (configured.applies and not dry_run)
-    with job("sync", files, dry_run=not applies) as under_way:
+    with job("sync", files, dry_run=not applies) as running:
         outcomes = []
-        for outcome in _outcomes(under_way, ref, group, applies=applies):
+        for outcome in _outcomes(running, ref, group, applies=applies):
             outcomes.append(outcome)
-            under_way.run.counts.update(_counted(outcome))
-            under_way.tell(f"sync ... {len(outcomes)} accounts checked")
-        counts = dict(under_way.run.counts)
+            running.run.counts.update(_counted(outcome))
+            running.tell(f"sync ... {len(outcomes)} accounts checked")
+        counts = dict(running.run.counts)
     if as_json:
         print_json(
             {
@@ -112,15 +112,15 @@ def sync(
 
 
 def _outcomes(
-    under_way: Job, ref: str | None, group: str | None, *, applies: bool
+    running: Job, ref: str | None, group: str | None, *, applies: bool
 ) -> Iterator[Outcome]:
-    sync = cast("Sync", under_way.plugin.sync)  # not None, as it is enabled
-    sync.pace, sync.patience = under_way.pace.wait, PATIENCE
+    sync = cast("Sync", running.plugin.sync)  # not None, as it is enabled
+    sync.pace, sync.patience = running.pace.wait, PATIENCE
     owner: Callable[[Account], Person] = sync.owner
     grants: dict[str, Grant] = {}
     if ref is None:
-        accounts = _all_accounts(under_way, sync)
-        owner, grants = _owners(under_way, accounts), sync.grants.all()
+        accounts = _all_accounts(running, sync)
+        owner, grants = _owners(running, accounts), sync.grants.all()
     elif account := sync.account_of(ref.lower()):
         accounts = {account.user_id: account}
     else:
@@ -140,23 +140,23 @@ def _outcomes(
             yield sync.compare(person, account, apply=applies, known=known)
 
 
-def _all_accounts(under_way: Job, sync: Sync) -> dict[str, Account]:
+def _all_accounts(running: Job, sync: Sync) -> dict[str, Account]:
     accounts: dict[str, Account] = {}
     page, pages = 1, 1
     while page <= pages:
-        under_way.pace.wait()
-        rows, pages = under_way.plugin.litellm.accounts(page)
+        running.pace.wait()
+        rows, pages = running.plugin.litellm.accounts(page)
         # If a user is deleted meanwhile, a page may lack another one; the next run has that user.
         accounts |= {row.user_id: sync.slim(row) for row in rows}
-        under_way.tell(f"sync ... page {page} of {pages} of LiteLLM's users")
+        running.tell(f"sync ... page {page} of {pages} of LiteLLM's users")
         page += 1
     return accounts
 
 
-def _owners(under_way: Job, accounts: Mapping[str, Account]) -> Callable[[Account], Person]:
+def _owners(running: Job, accounts: Mapping[str, Account]) -> Callable[[Account], Person]:
     """Return a function as ``Sync.owner``, which asks neither the catalog nor LiteLLM again."""
-    settings = under_way.plugin.settings
-    people = AllPeople(under_way.plugin.catalog.people(), settings.user_id_domain)
+    settings = running.plugin.settings
+    people = AllPeople(running.plugin.catalog.people(), settings.user_id_domain)
     emails = Counter(str(each.info.get("user_email")).strip().lower() for each in accounts.values())
 
     def is_only(person: Person, email: str) -> bool:
