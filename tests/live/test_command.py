@@ -74,7 +74,7 @@ def test_the_doctor_checks_what_is_switched_on(command: Command, postgres: Postg
         "litellm_offboarding_enabled": "true",
         "litellm_notifications_enabled": "true",
         "litellm_audit_store": "true",
-        "backend_database": json.dumps({"client": "pg", "connection": at}),
+        "backend_database": json.dumps({"client": "pg", "prefix": "doctor_", "connection": at}),
     }
     env = {f"APP_CONFIG_{name}": value for name, value in wanted.items()}
     assert command.json("sync", "--dry-run", env=env)[0] == 0  # makes the tables
