@@ -151,7 +151,7 @@ def _measured(url: str, folder: Path, title: str, now: datetime) -> None:
             lambda: now,
             record.counts,
         )
-        work.carry_out(work.plan(GRACE, None))
+        work.apply(work.plan(GRACE, None))
     seconds = time.perf_counter() - started
     with urlopen(f"{url}/calls") as answer:
         calls: dict[str, int] = json.load(answer)

@@ -1,6 +1,6 @@
 """LiteLLM's audit log, and the preview of provisioning, both for the audit group.
 
-Where ``litellm.audit.store`` is on, :mod:`litellm_plugin.audit.reader` answers instead.
+With ``litellm.audit.store``, :mod:`litellm_plugin.audit.reader` returns the pages instead.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def page(litellm: LiteLLM, query: Mapping[str, str]) -> Any:
     try:
         return litellm.audit_log(asked)
     except UpstreamError as exc:
-        # LiteLLM decides what is valid, so values are only judged after a refusal.
+        # LiteLLM decides what is valid, so values are checked only after a refusal.
         if exc.answered is not None and (fault := _fault(asked)):
             raise BadRequest(fault) from exc
         raise
 
 
 def preview(provisioning: Provisioning, group: str) -> Json:
-    """Return the account that a user with ``group`` as only group would get on a first visit."""
+    """Return the account that the first visit of a user with this group alone would create."""
     role = provisioning.role_for(frozenset({group}))
     gets = provisioning.for_groups(frozenset({group}))
     return {
@@ -73,7 +73,7 @@ def _fault(asked: Mapping[str, str]) -> str | None:
 
 
 def time_fault(name: str, text: str) -> str | None:
-    """Return the error about a text that is no time with an offset; None for a time."""
+    """Return the error for a text that is no time with an offset; None for a valid time."""
     try:
         if datetime.fromisoformat(text).tzinfo is not None:
             return None
@@ -83,10 +83,10 @@ def time_fault(name: str, text: str) -> str | None:
 
 
 def positive(name: str, value: str) -> str:
-    """Return the digits of a whole number from 1.
+    """Check that a text is a whole number from 1, and return it.
 
     Raises:
-        BadRequest: The value is no such number.
+        BadRequest: The text is no such number.
     """
     if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) > 0):
         raise BadRequest(f"{name} must be a whole number from 1")

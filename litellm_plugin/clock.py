@@ -10,8 +10,17 @@ Clock = Callable[[], datetime]  # returns the present time, in UTC
 
 
 def stamp(now: Clock) -> str:
-    """Return the present time as in LiteLLM's metadata, ``2026-11-27T12:00:00.000Z``."""
-    return now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Return the present time as :func:`iso` does."""
+    return iso(now())
+
+
+def iso(time: datetime) -> str:
+    """Return a time with a zone as UTC text such as ``2026-11-27T12:00:00.000Z``.
+
+    Raises:
+        OverflowError: In UTC, the time is outside of the years 1 to 9999.
+    """
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def moment(text: Any) -> datetime | None:

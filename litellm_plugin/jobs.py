@@ -1,7 +1,7 @@
 """Runs of jobs: one at a time over all replicas, recorded in the store, resumable.
 
 A job is a command such as ``litellm-plugin sync`` that goes through many accounts. Its run holds a
-lock, and its row has a cursor: where the next run goes on if this one is killed.
+lock, and records a cursor: where the next run goes on if this one is killed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.errors import PluginError
@@ -24,8 +23,8 @@ from litellm_plugin.store.database import Lock, Store, StoreUnavailable
 from litellm_plugin.store.runs import FAILED, KILLED, SUCCEEDED
 
 NOW = partial(datetime.now, UTC)
-LONGEST = 300  # characters of an error in a record
-CHECKED_EACH = 1.0  # seconds between two checks of the job's lock
+MAX_ERROR = 300  # characters of an error in a record
+CHECK_INTERVAL = 1.0  # seconds between two checks of the job's lock
 
 
 class JobIsRunning(Exception):
@@ -40,30 +39,29 @@ class Run:
         job: Name of the job.
         dry_run: Whether the run only reports.
         cursor: Where a run that was killed or failed stopped; None at the beginning.
-        counts: What the run did, by word, such as ``changed``.
+        counts: Numbers to report, by a word such as ``changed``.
     """
 
     job: str
     dry_run: bool
     cursor: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
-    _store: Store | None = None  # None: a dry run
-    _number: int = 0
+    _save: Callable[..., None] | None = None  # changes columns of the run's row; None: a dry run
     _lock: Lock | None = None
 
     def checkpoint(self, cursor: str) -> None:
-        """Record that all up to ``cursor`` is done; a dry run records nothing.
+        """Record that all accounts up to ``cursor`` are done; a dry run records nothing.
 
         Raises:
             StoreUnavailable: The database can't be used, or the job's lock was lost.
         """
         self.check()
         self.cursor = cursor
-        if self._store is not None:
-            runs.save(self._store, self._number, cursor=cursor, counts=dict(self.counts))
+        if self._save is not None:
+            self._save(cursor=cursor, counts=dict(self.counts))
 
     def check(self) -> None:
-        """Check that no other process may run the job.
+        """Check that the job's lock is held, so that no other process runs the job.
 
         Raises:
             StoreUnavailable: The job's lock was lost.
@@ -76,25 +74,25 @@ class Run:
 def run(store: Store, job: str, *, dry_run: bool, now: Clock = NOW) -> Iterator[Run]:
     """Run a job: hold its lock, and record the run.
 
-    A dry run changes nothing, needs no lock, begins at the beginning, and is recorded when it has
-    ended, if the store can be written to.
+    A dry run takes no lock and ignores the cursor. It is recorded at its end, if the store can be
+    written to.
 
     Raises:
         JobIsRunning: Another process runs the job.
         StoreUnavailable: The database can't be used.
     """
     if dry_run:
-        begun, started = Run(job, dry_run=True), stamp(now)
-        record = partial(runs.add, store, job, started_at=started)
-        with _recorded(begun, record, now):
+        begun = Run(job, dry_run)
+        with _recorded(begun, partial(runs.add, store, job, started_at=stamp(now)), now):
             yield begun
         return
     with store.lock(f"job-{job}") as lock:
         if lock is None:
             raise JobIsRunning(job)
         number, cursor = runs.begin(store, job, stamp(now))
-        begun = Run(job, dry_run, cursor, _store=store, _number=number, _lock=lock)
-        with _recorded(begun, partial(runs.save, store, number), now):
+        save = partial(runs.save, store, number)
+        begun = Run(job, dry_run, cursor, _save=save, _lock=lock)
+        with _recorded(begun, save, now):
             yield begun
         runs.prune(store, job)
 
@@ -102,38 +100,34 @@ def run(store: Store, job: str, *, dry_run: bool, now: Clock = NOW) -> Iterator[
 @contextmanager
 def _recorded(begun: Run, record: Callable[..., None], now: Clock) -> Iterator[None]:
     """Record how a run ends."""
+
+    def end(status: str, error: str | None = None) -> None:
+        record(status=status, error=error, ended_at=stamp(now), counts=dict(begun.counts))
+
     try:
         yield
     except BaseException as exc:
-        # The store may be what failed; the next run finds a row that still counts as running.
+        # If the store has failed, the row still has the status "running"; the next run mends it.
         with suppress(StoreUnavailable):
             begun.check()  # without the lock, another run has marked this one as killed
-            record(status=_status(exc), error=_told(exc), **_end(begun, now))
+            end(*_outcome(exc))
         raise
     with suppress(StoreUnavailable) if begun.dry_run else nullcontext():
-        record(status=SUCCEEDED, **_end(begun, now))
+        end(SUCCEEDED)
 
 
-def _status(exc: BaseException) -> str:
-    if isinstance(exc, SystemExit):
-        return FAILED if exc.code else SUCCEEDED
-    return FAILED if isinstance(exc, Exception) else KILLED
-
-
-def _told(exc: BaseException) -> str | None:
+def _outcome(exc: BaseException) -> tuple[str, str | None]:
+    """Return the status and the error of a run that ended with an exception."""
     if isinstance(exc, SystemExit) and not exc.code:
-        return None
-    # Another error's text may name people.
-    told = f": {exc}" if isinstance(exc, PluginError | StoreUnavailable) else ""
-    return redact(f"{type(exc).__name__}{told}")[:LONGEST]
-
-
-def _end(begun: Run, now: Clock) -> dict[str, Any]:
-    return {"ended_at": stamp(now), "counts": dict(begun.counts)}
+        return SUCCEEDED, None
+    # The text of other errors may name people.
+    text = f": {exc}" if isinstance(exc, PluginError | StoreUnavailable) else ""
+    status = FAILED if isinstance(exc, Exception | SystemExit) else KILLED
+    return status, redact(f"{type(exc).__name__}{text}")[:MAX_ERROR]
 
 
 class Pace:
-    """Lets calls through at a bounded rate.
+    """Limits the rate of calls.
 
     Args:
         per_second: Calls per second at most.
@@ -153,7 +147,7 @@ class Pace:
             now = time.monotonic()
             due = max(self._next, now)
             self._next = due + self._interval
-            checks = due >= self._checked + CHECKED_EACH
+            checks = due >= self._checked + CHECK_INTERVAL
             if checks:
                 self._checked = due
         if due > now:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from litellm_plugin.accounts.caller import litellm_id
+from litellm_plugin.accounts.caller import litellm_id, plain
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.backstage import Catalog, Entity
 
@@ -89,3 +91,39 @@ class Directory:
         return [
             Person(ref, litellm_id(ref, self._domain), frozenset(groups)) for ref, groups in rows
         ]
+
+
+class AllPeople:
+    """The catalog's users, all read at once; has the look-ups of :class:`Directory`.
+
+    Ids and e-mails are compared as ``plain`` returns them.
+
+    Args:
+        people: Entity refs and entities, as ``Catalog.people`` yields them.
+        domain: ``litellm.userIdDomain``.
+    """
+
+    def __init__(self, people: Iterable[tuple[str, Entity]], domain: str | None) -> None:
+        self._entities = dict(people)
+        self._by_id: dict[str, list[Person]] = defaultdict(list)
+        self._by_email: dict[str, list[Person]] = defaultdict(list)
+        for ref, entity in self._entities.items():
+            person = Person(ref, litellm_id(ref, domain), entity.groups)
+            self._by_id[plain(person.user_id)].append(person)
+            if entity.email:
+                self._by_email[plain(entity.email)].append(person)
+
+    def __len__(self) -> int:
+        return len(self._entities)
+
+    def entity(self, ref: str) -> Entity | None:
+        """Return an entity, or None."""
+        return self._entities.get(ref)
+
+    def of_id(self, user_id: str) -> list[Person]:
+        """Return the users whose derived LiteLLM id is ``user_id``."""
+        return self._by_id.get(plain(user_id), [])
+
+    def with_email(self, email: str) -> list[Person]:
+        """Return the users with that e-mail."""
+        return self._by_email.get(plain(email), [])

@@ -1,14 +1,17 @@
-"""Refuses accounts and keys to leavers, people whom ``litellm-plugin offboard`` has shut out."""
+"""Refuses accounts and keys to leavers: people whose keys ``litellm-plugin offboard`` blocked."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from litellm_plugin.accounts.caller import plain
 from litellm_plugin.accounts.directory import Directory
 from litellm_plugin.accounts.ownership import Owner
 from litellm_plugin.errors import Busy, Forbidden
+
+if TYPE_CHECKING:  # imports SQLAlchemy, which only some configurations need
+    from litellm_plugin.store.leavers import LeaverTable
 
 HAS_LEFT = (
     "Access denied: this person has left. The Backstage catalog does not have the person's entity"
@@ -34,34 +37,15 @@ class LeaversUnknown(Busy):
         super().__init__(NOT_KNOWN)
 
 
-class _Row(Protocol):
-    @property
-    def entity_ref(self) -> str: ...
-
-
-class LeaverRows(Protocol):
-    """The table of leavers, as the service reads it."""
-
-    def shut_out_if_known(
-        self, ids: Collection[str], emails: Collection[str], ref: str
-    ) -> Sequence[_Row] | None:
-        """Return the rows of leavers who are shut out; None where they can't be read."""
-        ...
-
-
 class Leavers:
     """Refuses what would give a leaver access again.
 
-    A person whose entity is in the catalog is never refused, whatever the table says: it is as
-    old as the last run. Where the table can't be read, the catalog alone decides.
-
-    Args:
-        rows: The table.
-        directory: Finds people in the catalog.
+    A person whose entity is in the catalog is never refused, since the table is as old as the
+    last run of ``offboard``. Where the table can't be read, the catalog alone decides.
     """
 
-    def __init__(self, rows: LeaverRows, directory: Directory) -> None:
-        self._rows = rows
+    def __init__(self, table: LeaverTable, directory: Directory) -> None:
+        self._table = table
         self._directory = directory
 
     def refuse_account(self, user_id: str, owner: Owner | None) -> None:
@@ -69,7 +53,7 @@ class Leavers:
 
         Args:
             user_id: The LiteLLM id.
-            owner: The person; None where a service names the id.
+            owner: The person; None if a service names the id.
 
         Raises:
             HasLeft: The person is a leaver.
@@ -83,12 +67,12 @@ class Leavers:
         """Refuse a new or unblocked key to a leaver; raises as :meth:`refuse_account`.
 
         Args:
-            user_ids: The owner's LiteLLM id, or all ids that the owner is known by.
+            user_ids: The owner's LiteLLM ids: the derived one, and that of the account found.
         """
         self._refuse(user_ids, (), "")
 
     def _refuse(self, ids: Collection[str], names: Collection[str], ref: str) -> None:
-        rows = self._rows.shut_out_if_known(
+        rows = self._table.shut_out_if_known(
             {plain(name) for name in (*ids, *names)},
             {name.strip().lower() for name in (*ids, *names) if "@" in name},
             ref,

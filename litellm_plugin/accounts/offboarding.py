@@ -1,24 +1,25 @@
-"""Offboarding: blocks the keys of people who have left the catalog, and later their accounts.
+"""Offboarding: blocks the keys of people who have left the catalog, and later deletes the accounts.
 
-:func:`make_plan` decides by the catalog, LiteLLM's users and the table of leavers; it is pure.
-:class:`Offboarding` carries a plan out. What it is about to do is in the table before LiteLLM is
-asked, so that a run that was killed is finished by the next one.
+:func:`make_plan`, a pure function, decides by the catalog, LiteLLM's users and the table of
+leavers. :class:`Offboarding` applies a plan. It records each change in the table before it asks
+LiteLLM for it, so that the next run continues one that was killed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from litellm_plugin.accounts.caller import is_reserved, litellm_id, plain
+from litellm_plugin.accounts.caller import is_reserved, plain
+from litellm_plugin.accounts.directory import AllPeople
 from litellm_plugin.accounts.ownership import is_administrator, made_for
-from litellm_plugin.clients.backstage import Catalog, Entity, split_ref
+from litellm_plugin.clients.backstage import Catalog, split_ref
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
-from litellm_plugin.clock import Clock
+from litellm_plugin.clock import Clock, moment
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.observability import journal
@@ -26,20 +27,20 @@ from litellm_plugin.redaction import redact
 from litellm_plugin.store.leavers import Leaver, LeaverTable
 
 MIN_SHARE = 3  # accounts that a run may always block or delete
-UNDER_WAY = timedelta(seconds=60)  # how long a request for a key may be under way
+UNDER_WAY = timedelta(seconds=60)  # how long a request for a new key may take
 
 
 class Action(StrEnum):
-    """What a run does about an account."""
+    """What a run does with an account."""
 
-    WAIT = "missing"  # the entity is missing, and not long enough
+    WAIT = "missing"  # the entity is missing, but not for long enough
     BLOCK = "block"
-    FINISH = "finish blocking"  # of an earlier run that did not end, or keys made meanwhile
+    FINISH = "finish blocking"  # an earlier run was interrupted, or keys were created meanwhile
     BLOCKED = "blocked"  # by an earlier run
     DELETE = "delete"
     GONE = "deleted"  # LiteLLM does not have the account any more
     RESTORE = "unblock"  # the entity is back
-    FORGET = "forget"  # the entity is back, or the account is another person's; nothing to unblock
+    FORGET = "forget"  # delete the row: the entity is back and no key to unblock, or a new owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Candidate:
     """An account that provisioning made for a user of the catalog.
 
     Attributes:
-        emails: LiteLLM's e-mail and that of provisioning, in lower case.
-        keys: Number of its keys; None where LiteLLM does not tell.
+        emails: E-mails of LiteLLM's row and of provisioning's metadata, in lower case.
+        keys: Number of the account's keys; None if LiteLLM leaves it out.
     """
 
     user_id: str
@@ -58,43 +59,12 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class People:
-    """The people of the catalog, by all that ties an account to a person."""
-
-    refs: frozenset[str]
-    ids: frozenset[str]  # LiteLLM ids, as ``plain`` returns them
-    emails: frozenset[str]
-
-    @classmethod
-    def of(cls, people: Iterable[tuple[str, Entity]], domain: str | None) -> People:
-        """Read what ``Catalog.people`` yields; ``domain`` is ``litellm.userIdDomain``."""
-        found = dict(people)
-        return cls(
-            frozenset(found),
-            frozenset(plain(litellm_id(ref, domain)) for ref in found),
-            frozenset(_email(each.email) for each in found.values() if each.email),
-        )
-
-    def have(self, owner: Candidate) -> bool:
-        """Tell whether an account's owner is one of them: by entity, LiteLLM id or e-mail.
-
-        People who were renamed or moved to another namespace, and people who share a LiteLLM id,
-        keep their accounts.
-        """
-        return (
-            owner.entity_ref in self.refs
-            or plain(owner.user_id) in self.ids
-            or not self.emails.isdisjoint(owner.emails)
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
-    """What a run does about one account, and why.
+    """What a run does with one account.
 
     Attributes:
-        leaver: The row of the table, as it is after this run has seen the catalog.
-        due: When keys are blocked, or the account is deleted, at the earliest.
+        leaver: The row of the table, updated by what this run has seen in the catalog.
+        due: Earliest time to block the keys or, of a blocked account, to delete it.
     """
 
     action: Action
@@ -110,7 +80,7 @@ class Plan:
     Attributes:
         accounts: Number of accounts that provisioning made for users of the catalog.
         people: Number of people in the catalog.
-        steps: One for each account that is concerned.
+        steps: One step for each account of a leaver, or of a person who is back.
     """
 
     accounts: int
@@ -118,7 +88,7 @@ class Plan:
     steps: tuple[Step, ...] = ()
 
     def of(self, *actions: Action) -> list[Step]:
-        """Return the steps with one of some actions."""
+        """Return the steps with one of these actions."""
         return [step for step in self.steps if step.action in actions]
 
     @property
@@ -134,8 +104,8 @@ class Plan:
 def candidate(row: Json, settings: Settings) -> Candidate | None:
     """Read a row of ``/user/list``; None for an account that offboarding leaves alone.
 
-    These are accounts that provisioning did not make, or made for no entity (such as those of the
-    bridge and of services), administrators of LiteLLM, and reserved ids.
+    Offboarding leaves alone: accounts that provisioning did not make, or made without an entity
+    ref (for the bridge or a service), administrators of LiteLLM, and reserved ids.
     """
     user_id, metadata = row.get("user_id"), row.get("metadata")
     if not isinstance(user_id, str) or not user_id or is_reserved(user_id, settings):
@@ -152,7 +122,7 @@ def candidate(row: Json, settings: Settings) -> Candidate | None:
     return Candidate(
         user_id,
         f"user:{parts[1]}/{parts[2]}",
-        frozenset(_email(each) for each in emails if isinstance(each, str) and "@" in each),
+        frozenset(each.strip().lower() for each in emails if isinstance(each, str) and "@" in each),
         count if isinstance(count, int) else None,
     )
 
@@ -160,7 +130,7 @@ def candidate(row: Json, settings: Settings) -> Candidate | None:
 def make_plan(
     candidates: Mapping[str, Candidate],
     listed: frozenset[str],
-    people: People,
+    people: AllPeople,
     known: Mapping[str, Leaver],
     now: datetime,
     grace: timedelta,
@@ -169,50 +139,63 @@ def make_plan(
     """Decide what a run does.
 
     Args:
-        candidates: The accounts that offboarding may act on, by user id.
+        candidates: The accounts that offboarding may change, by user id.
         listed: Ids of all accounts that LiteLLM lists.
-        people: The catalog's.
+        people: The catalog's users.
         known: The table of leavers.
         now: The present time.
         grace: How long an entity has to be missing.
-        delete_after: How long an account stays blocked before it is deleted; None: for ever.
+        delete_after: How long an account stays blocked before it is deleted; None: forever.
     """
-    everybody = {
+    accounts = {
         row.user_id: Candidate(row.user_id, row.entity_ref, frozenset(filter(None, [row.email])))
         for row in known.values()
     } | dict(candidates)
     steps = []
-    for user_id in sorted(everybody):
-        who, row, account = everybody[user_id], known.get(user_id), candidates.get(user_id)
-        if row is not None and _is_anothers(row, account, listed):
+    for user_id, account in sorted(accounts.items()):
+        row, listed_account = known.get(user_id), candidates.get(user_id)
+        if row is not None and _has_new_owner(row, listed_account, listed):
             steps.append(Step(Action.FORGET, row))
-        elif not people.have(who):
-            seen = _seen_missing(row, who, now)
-            steps.append(_missing(seen, account, now, grace, delete_after))
+        elif not _in_catalog(account, people):
+            seen = _seen_missing(row, account, now)
+            steps.append(_missing(seen, listed_account, now, grace, delete_after))
         elif row is not None:
             recorded = len(_recorded(row))
             steps.append(Step(Action.RESTORE if recorded else Action.FORGET, row, recorded))
-    return Plan(len(candidates), len(people.refs), tuple(steps))
+    return Plan(len(candidates), len(people), tuple(steps))
 
 
-def _is_anothers(row: Leaver, account: Candidate | None, listed: frozenset[str]) -> bool:
-    """Tell whether administrators have given the account to another person, or taken it over."""
+def _in_catalog(account: Candidate, people: AllPeople) -> bool:
+    """Tell whether the catalog has the account's owner: by entity ref, LiteLLM id or e-mail.
+
+    So people who were renamed or moved to another namespace, and people who share a LiteLLM id,
+    keep their accounts.
+    """
+    return (
+        people.entity(account.entity_ref) is not None
+        or bool(people.of_id(account.user_id))
+        or any(people.with_email(email) for email in account.emails)
+    )
+
+
+def _has_new_owner(row: Leaver, account: Candidate | None, listed: frozenset[str]) -> bool:
+    """Tell whether an administrator gave the account to another person, or to no person."""
     if account is None:
         return row.user_id in listed
     return account.entity_ref != row.entity_ref
 
 
 def _recorded(row: Leaver) -> tuple[str, ...]:
-    """Return the hashes of the keys that offboarding has blocked, or was about to block."""
+    """Return the hashes of the keys that offboarding blocked, or may have blocked."""
     return tuple(dict.fromkeys((*row.blocked_keys, *filter(None, [row.blocking]))))
 
 
-def _seen_missing(row: Leaver | None, who: Candidate, now: datetime) -> Leaver:
+def _seen_missing(row: Leaver | None, account: Candidate, now: datetime) -> Leaver:
     """Return the row after a run that has seen the entity missing."""
-    email = next(iter(sorted(who.emails)), None)
+    email = min(account.emails, default=None)
     if row is None:
-        return Leaver(who.user_id, plain(who.user_id), who.entity_ref, now, 1, email)
-    if row.runs_missing == 0:  # was back, and left again before all keys were unblocked
+        return Leaver(account.user_id, plain(account.user_id), account.entity_ref, now, 1, email)
+    if row.runs_missing == 0:  # came back, and left again before all keys were unblocked
         return replace(row, missing_since=now, runs_missing=1)
     return replace(row, runs_missing=row.runs_missing + 1, email=email or row.email)
 
@@ -228,7 +211,7 @@ def _missing(
     is_due = row.runs_missing >= 2 and now >= due
     if account is None:
         return Step(Action.GONE if is_due or row.shut_out else Action.WAIT, row, 0, due)
-    if row.deleted_at is not None:  # and made again, by an administrator of LiteLLM
+    if row.deleted_at is not None:  # an administrator has created the account again
         row = replace(row, blocked_at=None, passes=0, blocked_keys=(), deleted_at=None)
     if row.blocked_at is None:
         return Step(Action.BLOCK if is_due else Action.WAIT, row, account.keys, due)
@@ -242,11 +225,11 @@ def _missing(
 
 
 def refusal(plan: Plan, before: int | None, max_share: float, force: int | None) -> str | None:
-    """Return why a plan must not be carried out, and what to do; None where it may be.
+    """Return why a plan must not be applied, and what to do; None if it may be applied.
 
     Args:
         plan: The plan.
-        before: Number of people that the last successful run has seen; None: no run yet.
+        before: Number of people in the catalog in the last successful run; None: no run yet.
         max_share: ``litellm.offboarding.maxShare``, in percent.
         force: The number of ``--force``.
     """
@@ -280,19 +263,19 @@ def refusal(plan: Plan, before: int | None, max_share: float, force: int | None)
 
 @dataclass
 class Offboarding:
-    """Carries plans out.
+    """Makes and applies plans.
 
     Args:
         litellm: The client.
-        catalog: The catalog's, asked again before an account is blocked or deleted.
+        catalog: Asked for the entity again before an account is blocked or deleted.
         table: The table of leavers.
         settings: All settings.
         pace: Called before each call to LiteLLM.
         now: Returns the present time.
 
     Attributes:
-        counts: What was done, by word.
-        failures: For each account that LiteLLM failed for, why.
+        counts: Numbers of changes, such as ``keys blocked``.
+        failures: LiteLLM's refusals, by user id.
     """
 
     litellm: LiteLLM
@@ -305,18 +288,22 @@ class Offboarding:
     failures: dict[str, str] = field(default_factory=dict)
 
     def plan(self, grace: timedelta, delete_after: timedelta | None) -> Plan:
-        """Read the catalog, LiteLLM's users and the table, and decide.
+        """Read the catalog, LiteLLM's users and the table, and decide; changes nothing.
 
         Raises:
-            BackstageUnavailable: The catalog can't be read.
-            UpstreamError: LiteLLM's users can't be read.
-            StoreUnavailable: The table can't be read.
+            BackstageUnavailable, UpstreamError, StoreUnavailable: One of them can't be read.
         """
-        people = People.of(self.catalog.people(), self.settings.user_id_domain)
-        rows = self._users()
-        found = [candidate(row, self.settings) for row in rows]
+        people = AllPeople(self.catalog.people(), self.settings.user_id_domain)
+        rows: list[Json] = []
+        page, pages = 1, 1
+        while page <= pages:
+            self.pace()
+            found, pages = self.litellm.users(page)
+            rows += found
+            page += 1
+        candidates = filter(None, (candidate(row, self.settings) for row in rows))
         return make_plan(
-            {each.user_id: each for each in found if each is not None},
+            {each.user_id: each for each in candidates},
             frozenset(str(row.get("user_id")) for row in rows),
             people,
             self.table.all(),
@@ -325,28 +312,18 @@ class Offboarding:
             delete_after,
         )
 
-    def _users(self) -> list[Json]:
-        rows: list[Json] = []
-        page, pages = 1, 1
-        while page <= pages:
-            self.pace()
-            found, pages = self.litellm.users(page)
-            rows += found
-            page += 1
-        return rows
+    def apply(self, plan: Plan, tell: Callable[[str], None] = lambda _text: None) -> None:
+        """Apply a plan, people who are back first.
 
-    def carry_out(self, plan: Plan, tell: Callable[[str], None] = lambda _text: None) -> None:
-        """Do what a plan says, people who are back first.
-
-        An account that LiteLLM refuses is left for the next run, and is in :attr:`failures`.
+        If LiteLLM refuses a change of an account, the next run continues there; the refusal is in
+        :attr:`failures`.
 
         Raises:
-            BackstageUnavailable: The catalog does not answer any more.
-            UpstreamError: LiteLLM does not answer any more.
+            BackstageUnavailable, UpstreamError: The catalog or LiteLLM does not answer any more.
             StoreUnavailable: The table can't be written.
         """
         unchanged = (Action.RESTORE, Action.FORGET)
-        # In one transaction, so that a run is counted for all of them or for none.
+        # In one transaction, so that the run counts for all rows or for none.
         self.table.save(
             [step.leaver for step in plan.steps if step.action not in unchanged],
             forget=[step.leaver.user_id for step in plan.of(Action.FORGET)],
@@ -372,8 +349,8 @@ class Offboarding:
 
     def _begin(self, row: Leaver) -> None:
         if self._is_missing(row):
-            row = replace(row, blocked_at=self.now(), passes=0)
-            self.table.save([row])  # from now on the service makes no key for this account
+            # From now on the service creates no key for this account.
+            row = self._save(row, blocked_at=self.now(), passes=0)
             self.counts["accounts blocked"] += 1
             self._block(row)
 
@@ -382,36 +359,37 @@ class Offboarding:
         if self.catalog.entity(row.entity_ref) is None:
             return True
         if not row.shut_out and not _recorded(row):
-            self.table.save([], forget=[row.user_id])
+            self._forget(row)
         return False
 
     def _block(self, row: Leaver) -> None:
         account = self._account(row)
         if account is None:
             return
-        for key in _keys(account):
+        # First the key of the interrupted run, as its hash is replaced below.
+        for key in sorted(_keys(account), key=lambda key: key["token"] != row.blocking):
             token = key["token"]
             if key.get("blocked") is True:
-                if token == row.blocking:  # by the run that was killed
+                if token == row.blocking:
                     row = self._save(row, blocking=None, blocked_keys=_recorded(row))
-            elif self._is_due(row, key):
-                # With the hash in the table, who comes back gets the key back.
+            elif self._to_block(row, key):
+                # Recorded before, so that the key is unblocked if the person comes back.
                 row = self._save(row, blocking=token)
                 self._call(journal.OFFBOARD_BLOCK, row, self.litellm.block_key, token)
                 row = self._save(row, blocking=None, blocked_keys=_recorded(row))
         self._save(row, blocking=None, passes=row.passes + 1)
 
-    def _is_due(self, row: Leaver, key: Json) -> bool:
-        """Tell whether a key that is not blocked is to be blocked.
+    def _to_block(self, row: Leaver, key: Json) -> bool:
+        """Tell whether to block a key that is not blocked.
 
-        A key that offboarding has blocked before was unblocked by an administrator, and stays
-        so; and so do keys that were made long after all keys had been blocked.
+        A key that offboarding blocked before was unblocked by an administrator, and stays
+        unblocked. So does a key that was created long after all keys had been blocked.
         """
         if key["token"] in row.blocked_keys or row.blocked_at is None:
             return False
         if row.passes == 0:
             return True
-        made = _moment(key.get("created_at"))
+        made = moment(key.get("created_at"))
         return made is not None and row.blocked_at <= made <= row.blocked_at + UNDER_WAY
 
     def _delete(self, row: Leaver) -> None:
@@ -421,7 +399,7 @@ class Offboarding:
             self.counts["accounts deleted"] += 1
 
     def _account(self, row: Leaver) -> Account | None:
-        """Return the account as it is now, with its keys; None where it is not the leaver's."""
+        """Read the account and its keys; None if it is deleted, or has another owner now."""
         self.pace()
         account = self.litellm.whole_account(row.user_id)
         if account is None:
@@ -429,7 +407,7 @@ class Offboarding:
             return None
         now = candidate({**account.info, "user_id": account.user_id}, self.settings)
         if now is None or now.entity_ref != row.entity_ref:
-            self.table.save([], forget=[row.user_id])
+            self._forget(row)
             return None
         return account
 
@@ -441,32 +419,29 @@ class Offboarding:
                 self._deleted(row)
 
     def _deleted(self, row: Leaver) -> None:
-        # The row stays, so that nobody makes the account again while the entity is missing.
+        # With this row the service does not create the account again.
         self._save(row, deleted_at=self.now(), blocking=None, blocked_keys=())
 
     def _restore(self, row: Leaver) -> None:
         row = self._save(row, runs_missing=0, blocked_at=None, passes=0)
         self.pace()
         account = self.litellm.whole_account(row.user_id)
-        blocked = (
-            {key["token"] for key in _keys(account) if key.get("blocked") is True}
-            if account is not None
-            else set()
-        )
-        for token in _recorded(row):
+        keys = [] if account is None else _keys(account)
+        blocked = {key["token"] for key in keys if key.get("blocked") is True}
+        for token in sorted(_recorded(row), key=lambda token: token != row.blocking):
+            # If this run is killed and the person leaves again, a key in `blocking` is blocked
+            # again; one in `blocked_keys` would count as unblocked by an administrator.
+            others = tuple(each for each in row.blocked_keys if each != token)
+            row = self._save(row, blocking=token, blocked_keys=others)
             if token in blocked:
                 self._call(journal.OFFBOARD_UNBLOCK, row, self.litellm.unblock_key, token)
-            left = tuple(each for each in row.blocked_keys if each != token)
-            row = self._save(
-                row, blocked_keys=left, blocking=None if row.blocking == token else row.blocking
-            )
-        self.table.save([], forget=[row.user_id])
+        self._forget(row)
         self.counts["accounts restored"] += 1
 
     def _call(
         self, event: journal.Event, row: Leaver, call: Callable[[str], None], argument: str
     ) -> None:
-        """Change something at LiteLLM, and record it; what is not there any more is no failure."""
+        """Change LiteLLM, and write an audit event. A missing key or user (404) is no failure."""
         meta: dict[str, Any] = {"userId": row.user_id, "entityRef": row.entity_ref}
         if event is journal.OFFBOARD_DELETE:
             change = journal.change(argument, {"user_id": argument}, {})
@@ -493,6 +468,9 @@ class Offboarding:
         self.table.save([row])
         return row
 
+    def _forget(self, row: Leaver) -> None:
+        self.table.save([], forget=[row.user_id])
+
 
 def _keys(account: Account) -> list[Json]:
     rows = account.info.get("keys")
@@ -503,15 +481,3 @@ def _keys(account: Account) -> list[Json]:
         and isinstance(row.get("token"), str)
         and row.get("user_id") in {None, account.user_id}
     ]
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        return None
-    return moment if moment.tzinfo is not None else None
-
-
-def _email(text: str) -> str:
-    return text.strip().lower()

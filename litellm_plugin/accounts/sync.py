@@ -1,7 +1,7 @@
-"""Continuous group sync: what a role grants follows the groups of its user.
+"""Group sync: accounts follow the roles that their owners have by their groups in the catalog.
 
-Before a write to LiteLLM the values are recorded as pending, and afterwards as granted, so that a
-run that is killed in between is continued by the next one.
+Before a write to LiteLLM the values are recorded as pending, and afterwards as granted, so that the
+next run continues one that was killed in between.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from litellm_plugin.accounts.caller import litellm_id
 from litellm_plugin.accounts.directory import Directory, Person
-from litellm_plugin.accounts.known_owners import MISSING, NoOwnerError, account_owner
+from litellm_plugin.accounts.known_owners import MISSING, UNCLEAR, NoOwnerError, account_owner
 from litellm_plugin.accounts.ownership import is_email, made_for, owner_fields, same_email
 from litellm_plugin.accounts.three_way import (
     ALL_MODELS,
@@ -25,7 +25,7 @@ from litellm_plugin.accounts.three_way import (
     Plan,
     account_values,
     as_pending,
-    compare,
+    make_plan,
     role_values,
 )
 from litellm_plugin.accounts.users import TEAMS, keys_tag, user_tag
@@ -43,20 +43,20 @@ from litellm_plugin.store.grants import CREATED, TAKEN_IN, Grant, Grants
 log = logging.getLogger(__name__)
 
 ACTOR = "litellm-plugin:sync"  # in audit events
-MAX_MEMBERS = 100  # of a group, that a preview compares
+MAX_MEMBERS = 100  # members of a group that a preview compares
 PAUSE = 0.1  # seconds between two attempts to acquire an account's lock
 
-# What became of an account.
+# Results of comparing an account.
 UNCHANGED, DIFFERS, CHANGED, REFUSED = "unchanged", "differs", "changed", "refused"
 BUSY = "busy"
 
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """A key that its owner's role does not allow any more.
+    """A key that the owner's role does not allow any more.
 
     Attributes:
-        key: The first digits of LiteLLM's hash.
+        key: First digits of the key's hash.
         alias: The key's name.
         action: What happens to the key, in words.
     """
@@ -68,17 +68,17 @@ class KeyChange:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one account.
+    """Result of comparing one account.
 
     Attributes:
         user_id: LiteLLM's id.
-        entity_ref: The owner; None where there is none for certain.
-        status: :data:`UNCHANGED`; :data:`DIFFERS`, where nothing was written; :data:`CHANGED`;
-            :data:`REFUSED`, where LiteLLM refused a part; :data:`BUSY`, where another process
-            changes the account; or why the account has no known owner, see ``known_owners``.
-        differences: From before any write.
+        entity_ref: The owner; without a certain owner, the entity ref in the metadata, if any.
+        status: :data:`UNCHANGED`; :data:`DIFFERS`: nothing was written; :data:`CHANGED`;
+            :data:`REFUSED`: LiteLLM refused a part; :data:`BUSY`: another process changes the
+            account; or why the account has no certain owner, see ``known_owners``.
+        differences: The differences before any write.
         keys: Keys that are not allowed any more.
-        errors: What LiteLLM refused, or why the owner is unclear.
+        errors: LiteLLM's refusals, or why the owner is unclear.
         taken_in: Whether the account's grant was recorded for the first time.
     """
 
@@ -92,22 +92,22 @@ class Outcome:
 
     @property
     def by_hand(self) -> bool:
-        """Whether a value stays that was set by hand."""
+        """Whether a value was set by hand, and stays."""
         return any(each.action != CHANGE for each in self.differences)
 
     @property
     def notable(self) -> bool:
-        """Whether there is anything to tell of the account."""
+        """Whether the account is listed in the report."""
         return bool(self.differences or self.keys or self.errors or self.taken_in)
 
 
 def without_owner(account: Account, error: NoOwnerError) -> Outcome:
-    """Return the outcome for an account whose owner is not known."""
+    """Return the outcome for an account without a certain owner."""
     return Outcome(account.user_id, error.ref, error.status, errors=error.reasons)
 
 
 class Sync:
-    """Compares accounts with the roles of their owners, and changes them.
+    """Compares accounts with the roles of their owners, and changes the accounts.
 
     Args:
         settings: Roles, and ``litellm.provisioning.sync``.
@@ -115,7 +115,11 @@ class Sync:
         cache: Entries of changed accounts are invalidated in it.
         directory: Finds people in the catalog.
         models: The proxy's models.
-        grants: What was granted to whom.
+        grants: The table of grants.
+
+    Attributes:
+        pace: Called before each call to LiteLLM. A job sets it.
+        patience: Seconds to wait while another process changes an account. A job sets it.
     """
 
     def __init__(
@@ -134,6 +138,8 @@ class Sync:
         self._directory = directory
         self._models = models
         self.grants = grants
+        self.pace: Callable[[], None] = lambda: None
+        self.patience = 0.0
         defaults = self._provisioning.defaults
         roles = [role.applied_to(defaults) for role in self._provisioning.roles]
         self._watched = frozenset(team for gets in (defaults, *roles) for team in gets.teams)
@@ -141,16 +147,14 @@ class Sync:
     # -- first visits --------------------------------------------------------
 
     def creating(self, user_id: str, ref: str, groups: frozenset[str]) -> None:
-        """Record what an account is about to be created with; logs where the store is away."""
+        """Record the values that an account is about to be created with; a lost store is logged."""
         pending = as_pending(role_values(self._provisioning.for_groups(groups)))
-        try:
+        with _lost_store_logged(user_id):
             self.grants.put(Grant(user_id, ref, CREATED, {}, pending))
-        except StoreUnavailable as exc:
-            log.warning("what %s is granted can't be recorded now: %s", user_id, exc)
 
     def created(self, account: Account | None, user_id: str) -> None:
-        """Record what an account was created with; None: it was not created."""
-        try:
+        """Record the values of a new account, or drop its record if it was not created (None)."""
+        with _lost_store_logged(user_id):
             grant = self.grants.of(user_id)
             if grant is None or grant.pending is None:
                 return
@@ -158,12 +162,10 @@ class Sync:
                 self.grants.forget(user_id)
                 return
             now = account_values(account)
-            plan = compare({}, grant.pending, now, now)
+            plan = make_plan({}, grant.pending, now, now)
             self.grants.put(replace(grant, granted=plan.granted, pending=None))
-        except StoreUnavailable as exc:
-            log.warning("what %s is granted can't be recorded now: %s", user_id, exc)
 
-    # -- comparisons ---------------------------------------------------------
+    # -- accounts and owners -------------------------------------------------
 
     @staticmethod
     def slim(account: Account) -> Account:
@@ -172,24 +174,31 @@ class Sync:
         return replace(account, info={**needed, **owner_fields(account.info)})
 
     def account_of(self, ref: str) -> Account | None:
-        """Return the account with a person's id or, where there is none, the person's e-mail."""
+        """Return the account with a person's id or, if there is none, with the person's e-mail."""
         account = self._litellm.account(litellm_id(ref, self._settings.user_id_domain))
         entity = None if account else self._directory.entity(ref)
         if entity is None or not is_email(entity.email):
             return account
-        rows = self._litellm.users_with_email(str(entity.email))
-        same = [row for row in rows if same_email(row.get("user_email"), entity.email)]
-        return self._litellm.account(str(same[0].get("user_id"))) if len(same) == 1 else None
+        rows = self._with_email(str(entity.email))
+        return self._litellm.account(str(rows[0].get("user_id"))) if len(rows) == 1 else None
 
-    def is_only_account(self, person: Person, email: str) -> bool:
-        """Ask LiteLLM whether no account has a person's id, and only one the e-mail."""
-        if self._litellm.account(person.user_id) is not None:
-            return False
+    def owner(self, account: Account) -> Person:
+        """Return the owner of an account; raises as :func:`account_owner`."""
+
+        def is_only(person: Person, email: str) -> bool:
+            by_id = self._litellm.account(person.user_id)
+            return by_id is None and len(self._with_email(email)) == 1
+
+        return account_owner(account, self._directory, is_only, self._settings)
+
+    def _with_email(self, email: str) -> list[Json]:
         rows = self._litellm.users_with_email(email)
-        return sum(same_email(row.get("user_email"), email) for row in rows) == 1
+        return [row for row in rows if same_email(row.get("user_email"), email)]
 
-    def visit(self, user_id: str) -> Outcome | None:
-        """Compare one account, and change it where configured; None where there is no account.
+    # -- comparisons ---------------------------------------------------------
+
+    def compare_visitor(self, user_id: str) -> Outcome | None:
+        """Compare an account as configured; None if LiteLLM does not have the account.
 
         Raises:
             UpstreamError, BackstageUnavailable, StoreUnavailable: One of them failed.
@@ -197,93 +206,68 @@ class Sync:
         account = self._litellm.account(user_id)
         if account is None:
             return None
-        return self.check(account, apply=self._provisioning.sync.applies)
-
-    def check(self, account: Account, **options: Any) -> Outcome:
-        """Find the owner of an account, and :meth:`settle` it; raises as :meth:`visit`."""
         try:
-            person = account_owner(account, self._directory, self.is_only_account, self._settings)
+            person = self.owner(account)
         except NoOwnerError as exc:
             return without_owner(account, exc)
-        return self.settle(person, account, **options)
+        return self.compare(person, account, apply=self._provisioning.sync.applies)
 
     def plan(self, person: Person, account: Account, grant: Grant | None) -> Plan:
         """Compare an account with the role of its owner; writes nothing."""
         role = role_values(self._provisioning.for_groups(person.groups))
-        # An account without a record is taken in: values as the role grants them now count as
+        # An account without a record is taken in: values that the role grants now count as
         # granted, others as set by hand.
         granted = {**role} if grant is None else grant.granted
         pending = None if grant is None else grant.pending
-        return compare(granted, pending, account_values(account), role, self._watched)
+        return make_plan(granted, pending, account_values(account), role, self._watched)
 
-    def examine(
-        self, person: Person, account: Account, grant: Grant | None, **options: Any
+    def compare(
+        self, person: Person, account: Account, *, apply: bool, known: Grant | None = None
     ) -> Outcome:
-        """Do what :meth:`settle` does, where there is something to do or to record.
-
-        Args:
-            person: The owner.
-            account: The account.
-            grant: The account's grant, if any; read again before a write.
-            options: As for :meth:`settle`.
-        """
-        if grant is not None and not grant.pending and grant.entity_ref == person.ref:
-            plan = self.plan(person, account, grant)
-            if not plan.writes and plan.granted == grant.granted:
-                return Outcome(account.user_id, person.ref, UNCHANGED, plan.differences)
-        return self.settle(person, account, **options)
-
-    def settle(
-        self,
-        person: Person,
-        account: Account,
-        *,
-        apply: bool,
-        pace: Callable[[], None] = lambda: None,
-        patience: float = 0.0,
-    ) -> Outcome:
-        """Take an account in, and remove its differences; records what is granted.
+        """Compare an account with the role of its owner, and record what counts as granted.
 
         Args:
             person: The owner.
             account: The account; read again before a write.
-            apply: Whether to write to LiteLLM.
-            pace: Called before each call to LiteLLM.
-            patience: Seconds to wait while another process changes the account.
+            apply: Whether to write the role's values to LiteLLM.
+            known: The account's grant, read earlier. If it shows that there is nothing to write
+                or to record, the account is not locked.
 
         Raises:
-            UpstreamError, BackstageUnavailable, StoreUnavailable: One of them failed. What was
-                not finished is recorded as pending.
+            UpstreamError, BackstageUnavailable, StoreUnavailable: One of them failed. Writes that
+                did not end are recorded as pending.
         """
-        with self._locked(account.user_id, patience) as held:
+        user_id = account.user_id
+        if known is not None and not known.pending and known.entity_ref == person.ref:
+            plan = self.plan(person, account, known)
+            if not plan.writes and plan.granted == known.granted:
+                return Outcome(user_id, person.ref, UNCHANGED, plan.differences)
+        with self._locked(user_id) as held:
             if not held:
-                return Outcome(account.user_id, person.ref, BUSY)
-            grant = self.grants.of(account.user_id)
+                return Outcome(user_id, person.ref, BUSY)
+            grant = self.grants.of(user_id)
             plan = self.plan(person, account, grant)
             if apply and (plan.writes or (grant and grant.pending)):
-                return self._apply(person, account, grant, pace)
+                return self._apply(person, account, grant)
             origin = grant.origin if grant else TAKEN_IN
-            record = Grant(account.user_id, person.ref, origin, plan.granted)
+            record = Grant(user_id, person.ref, origin, plan.granted)
             if grant is None or (not grant.pending and record != grant):
                 self.grants.put(record)
-            keys = [change for _, _, change in self._excess_keys(account.user_id, plan, pace)]
+            status = DIFFERS if plan.writes else UNCHANGED
+            excess = self._excess_keys(user_id, plan.update.get("models"), plan.leave)
+            keys = tuple(change for _, _, change in excess)
             return Outcome(
-                account.user_id,
-                person.ref,
-                DIFFERS if plan.writes else UNCHANGED,
-                plan.differences,
-                tuple(keys),
-                taken_in=grant is None,
+                user_id, person.ref, status, plan.differences, keys, taken_in=grant is None
             )
 
     def preview(self, group: str) -> Json:
         """Return what a comparison would change for the members of a group; writes nothing.
 
-        Accounts that the service finds by e-mail are left out, and so are members beyond
-        :data:`MAX_MEMBERS`. Where LiteLLM, the catalog or the store is away, ``unavailable`` says
-        so in place of the changes.
+        Leaves out accounts that the service finds by e-mail, and members beyond
+        :data:`MAX_MEMBERS`. If LiteLLM, the catalog or the store fails, ``unavailable`` has the
+        reason in place of the changes.
         """
-        told: Json = {"mode": self._provisioning.sync.mode}
+        answer: Json = {"mode": self._provisioning.sync.mode}
         try:
             members = self._directory.members(group)
             people = {person.user_id: person for person in members[:MAX_MEMBERS]}
@@ -297,57 +281,56 @@ class Sync:
                 ).differences
             ]
         except (PluginError, StoreUnavailable) as exc:
-            return {**told, "unavailable": redact(str(exc))}
+            return {**answer, "unavailable": redact(str(exc))}
         counts = {"members": len(members), "compared": len(accounts)}
-        return {**told, **counts, "changes": changes}
+        return {**answer, **counts, "changes": changes}
 
     def note_differences(self, outcome: Outcome) -> None:
         """Write the differences of an account to the log and the audit journal."""
-        told = [
-            {"field": each.field, "now": each.now, "role": each.role, "action": each.action}
-            for each in outcome.differences
-        ]
-        log.info("%s is not as its role grants it: %s", outcome.user_id, told)
-        event = journal.USER_SYNC_REPORT
-        self._record(event, outcome.user_id, outcome.entity_ref, {"differences": told})
+        names = ("field", "now", "role", "action")
+        differences = [picked(asdict(each), names) for each in outcome.differences]
+        log.info("%s is not as its role grants it: %s", outcome.user_id, differences)
+        meta = {"differences": differences}
+        self._record(journal.USER_SYNC_REPORT, outcome.user_id, outcome.entity_ref, meta)
 
     # -- writes --------------------------------------------------------------
 
-    def _apply(
-        self, person: Person, account: Account, grant: Grant | None, pace: Callable[[], None]
-    ) -> Outcome:
+    def _apply(self, person: Person, account: Account, grant: Grant | None) -> Outcome:
         user_id = account.user_id
         entity = self._directory.entity(person.ref)
-        pace()
+        self.pace()
         current = self._litellm.account(user_id)
         if entity is None or current is None:
             return Outcome(user_id, person.ref, MISSING)
+        if any(read(current) != read(account) for read in (made_for, _email)):
+            changed = "the account's owner or e-mail was changed during the run"
+            return Outcome(user_id, None, UNCLEAR, errors=(changed,))
         person = replace(person, groups=entity.groups)
         plan = self.plan(person, current, grant)
         before, pending = (grant.granted, grant.pending) if grant else ({}, None)
         self._record_change(user_id, person.ref, before, plan.granted)  # of an interrupted run
         origin = grant.origin if grant else TAKEN_IN
         record = Grant(user_id, person.ref, origin, plan.granted)
-        # The keys of an interrupted run may not have been limited yet.
-        now = account_values(current)
-        same = "models" not in plan.update and now["models"] == plan.granted["models"]
-        interrupted = bool(same and pending and "models" in pending)
-        models = now["models"] if interrupted else plan.update.get("models")
-        if plan.writes or interrupted:
-            again = {"models": models} if interrupted else {}
-            self.grants.put(replace(record, pending=plan.pending | again))
-        with self._cache.invalidating(
-            *(user_tag(each) for each in (user_id, person.user_id)),
-            *(keys_tag(each) for each in (user_id, person.user_id)),
-            TEAMS,
+        now, writes = account_values(current), plan.pending
+        if (
+            pending
+            and "models" in pending
+            and "models" not in plan.update
+            and now["models"] == plan.granted["models"]
         ):
-            keys = self._excess_keys(user_id, plan, pace, models=models)
-            errors = [*self._write(current, plan, pace), *self._limit_keys(keys, pace)]
+            # The interrupted run may not have limited the keys yet.
+            writes["models"] = now["models"]
+        if plan.writes or "models" in writes:
+            self.grants.put(replace(record, pending=writes))
+        ids = (user_id, person.user_id)
+        with self._cache.invalidating(*map(user_tag, ids), *map(keys_tag, ids), TEAMS):
+            keys = self._excess_keys(user_id, writes.get("models"), plan.leave)
+            errors = [*self._write(current, plan), *self._limit_keys(keys)]
             if plan.writes:
-                pace()
+                self.pace()
                 current = self._litellm.account(user_id) or current
         now = account_values(current)
-        granted = plan.settled(now)
+        granted = plan.granted_after(now)
         if not errors and (kept := [name for name, it in plan.update.items() if now[name] != it]):
             errors.append(f"LiteLLM kept its own {', '.join(kept)}")
         changes = tuple(change for _, _, change in keys)
@@ -358,8 +341,8 @@ class Sync:
             user_id, person.ref, status, plan.differences, changes, tuple(errors), grant is None
         )
 
-    def _write(self, account: Account, plan: Plan, pace: Callable[[], None]) -> Iterator[str]:
-        """Write what a plan says; yield what LiteLLM refuses."""
+    def _write(self, account: Account, plan: Plan) -> Iterator[str]:
+        """Write the planned fields and memberships; yield LiteLLM's refusals."""
         user_id = account.user_id
         if plan.update:
             change = {"user_id": user_id, **plan.update}
@@ -367,54 +350,63 @@ class Sync:
                 change["models"] = [ALL_MODELS]
             if "user_role" in change:
                 # Beside a new role, LiteLLM 1.81 sets its own defaults for fields left out.
-                kept = account_values(account)
-                change = {
-                    **{name: kept[name] for name in ("max_budget", "budget_duration")},
-                    **change,
-                }
-            yield from _tried(pace, self._litellm.update_user, change)
+                kept = picked(account_values(account), ("max_budget", "budget_duration"))
+                change = {**kept, **change}
+            yield from self._tried(self._litellm.update_user, change)
         for team in plan.join:
-            yield from _tried(pace, self._litellm.add_member, team, user_id, None)
+            yield from self._tried(self._litellm.add_member, team, user_id, None)
         for team in plan.leave:
-            yield from _tried(pace, self._litellm.remove_member, team, user_id)
+            yield from self._tried(self._litellm.remove_member, team, user_id)
 
     def _limit_keys(
-        self, keys: Sequence[tuple[Json, list[str] | None, KeyChange]], pace: Callable[[], None]
+        self, keys: Sequence[tuple[Json, list[str] | None, KeyChange]]
     ) -> Iterator[str]:
-        """Narrow or block keys; yield what LiteLLM refuses."""
+        """Narrow or block keys; yield LiteLLM's refusals."""
         for row, kept, _ in keys:
             token = str(row["token"])
             if kept:
-                change = {"key": token, "models": kept}
-                yield from _tried(pace, self._litellm.update_key, change)
+                yield from self._tried(self._litellm.update_key, {"key": token, "models": kept})
             elif kept is not None:
-                yield from _tried(pace, self._litellm.block_key, token)
+                yield from self._tried(self._litellm.block_key, token)
+
+    def _tried(self, write: Callable[..., Any], *arguments: Any) -> Iterator[str]:
+        """Write; yield LiteLLM's refusal, if it concerns this write alone.
+
+        Raises:
+            UpstreamError: LiteLLM is down, or may have acted without an answer.
+        """
+        self.pace()
+        try:
+            write(*arguments)
+        except UpstreamError as exc:
+            if exc.down or exc.unfinished or exc.answered == 401:
+                raise
+            yield redact(exc.message)
 
     def _excess_keys(
-        self,
-        user_id: str,
-        plan: Plan,
-        pace: Callable[[], None],
-        *,
-        models: list[str] | None = None,
+        self, user_id: str, models: list[str] | None, left: Sequence[str]
     ) -> list[tuple[Json, list[str] | None, KeyChange]]:
         """Return the keys that new models or left teams forbid.
 
+        Args:
+            user_id: LiteLLM's id.
+            models: The owner's new models; none or None: keys are not compared with them.
+            left: Ids of the teams that the owner leaves.
+
         Returns:
-            For each key its row; the models to leave it, none to block it, or None to leave it
-            as it is; and what happens, in words.
+            For each key its row; the models that the key keeps, none to block the key, or None
+            to leave the key as it is; and what happens, in words.
         """
-        models = plan.update.get("models") if models is None else models
-        if not models and not plan.leave:
+        if not models and not left:
             return []
-        pace()
+        self.pace()
         found: list[tuple[Json, list[str] | None, KeyChange]] = []
         for row in self._litellm.keys_of(user_id):
             if row.get("blocked") is True:
                 continue
             kept: list[str] | None = None
             team = row.get("team_id")
-            if team in plan.leave:
+            if team in left:
                 action = f"LiteLLM deletes it with the membership in {team}"
             elif models and not team and row.get("models"):
                 kept, action = self._narrowed(models, row["models"])
@@ -426,7 +418,7 @@ class Sync:
         return found
 
     def _narrowed(self, allowed: list[str], named: list[str]) -> tuple[list[str] | None, str]:
-        """Return the models to leave a key, as :meth:`_excess_keys` does, and what happens."""
+        """Return the models that a key keeps, as :meth:`_excess_keys` does, and what happens."""
         groups: dict[str, set[str]] = {}
         for model in self._models.all():
             listed = model.get("access_groups")
@@ -440,7 +432,7 @@ class Sync:
         others = [name for name in named if name not in kept]
         if not others:
             return None, ""
-        # Only a plain model's name is certain not to stand for models that are allowed.
+        # Wildcards, access groups and the like may include allowed models.
         if WORDS & {*allowed} or not all(name in groups and "*" not in name for name in others):
             return None, f"reported only: {', '.join(others)} may include allowed models"
         if self._provisioning.sync.on_excess_keys != "block":
@@ -466,36 +458,33 @@ class Sync:
         ]
         if not (names or keys or errors):
             return
-        told: Json = {
-            "before": {name: before[name] for name in names},
-            "after": {name: after[name] for name in names},
-        }
+        meta: Json = {"before": picked(before, names), "after": picked(after, names)}
         if keys:
-            told["keys"] = [{"keyId": each.key, "action": each.action} for each in keys]
+            meta["keys"] = [{"keyId": each.key, "action": each.action} for each in keys]
         error = RuntimeError("; ".join(errors)) if errors else None
-        change = journal.change(user_id, told["before"], told["after"] or None)
-        self._record(journal.USER_SYNC, user_id, ref, told, error, change)
+        change = journal.change(user_id, meta["before"], meta["after"] or None)
+        self._record(journal.USER_SYNC, user_id, ref, meta, error, change)
 
     def _record(
         self,
         event: journal.Event,
         user_id: str,
         ref: str | None,
-        told: Json,
+        meta: Json,
         error: Exception | None = None,
         change: journal.Change | None = None,
     ) -> None:
         service, levels = self._settings.service, self._settings.audit_levels
         token = journal.begin(journal.Command(service.plugin_id, ACTOR, levels))
         try:
-            meta = {"userId": user_id, "entityRef": ref, **told}
+            meta = {"userId": user_id, "entityRef": ref, **meta}
             journal.record(event, meta, error, change)
         finally:
             journal.end(token)
 
     @contextmanager
-    def _locked(self, user_id: str, patience: float) -> Iterator[bool]:
-        end = time.monotonic() + patience
+    def _locked(self, user_id: str) -> Iterator[bool]:
+        end = time.monotonic() + self.patience
         while True:
             with self.grants.lock(user_id) as held:
                 if held or time.monotonic() >= end:
@@ -504,16 +493,13 @@ class Sync:
             time.sleep(PAUSE)
 
 
-def _tried(pace: Callable[[], None], write: Callable[..., Any], *arguments: Any) -> Iterator[str]:
-    """Write; yield LiteLLM's refusal, which concerns this write alone.
+def _email(account: Account) -> Any:
+    return account.info.get("user_email")
 
-    Raises:
-        UpstreamError: LiteLLM is down, or may have acted without an answer.
-    """
-    pace()
+
+@contextmanager
+def _lost_store_logged(user_id: str) -> Iterator[None]:
     try:
-        write(*arguments)
-    except UpstreamError as exc:
-        if exc.down or exc.unfinished or exc.answered == 401:
-            raise
-        yield redact(exc.message)
+        yield
+    except StoreUnavailable as exc:
+        log.warning("the grants of %s can't be recorded now: %s", user_id, exc)

@@ -1,8 +1,8 @@
-"""The three-way comparison: granted before, LiteLLM's now, and the role's now.
+"""The three-way comparison: values granted before, LiteLLM's now, and the role's now.
 
-Pure: values in, a plan out. Values are fields of LiteLLM's user row in one form: ``max_budget``
+Pure functions. Values are fields of LiteLLM's user row, normalized: ``max_budget``
 in USD, ``budget_duration``, ``tpm_limit`` and ``rpm_limit``, or None for no limit; ``models`` and
-``teams`` as sorted lists, where no models stand for every model; ``user_role``.
+``teams`` as sorted lists, where an empty list of models means all models; ``user_role``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from litellm_plugin.config.settings import UserDefaults
 from litellm_plugin.shapes import Json
 
 SCALARS = ("max_budget", "budget_duration", "models", "tpm_limit", "rpm_limit", "user_role")
-JOIN, LEAVE = "join", "leave"  # names of pending values: ids of teams
+JOIN, LEAVE = "join", "leave"  # fields of pending values: ids of teams
 
-ALL_MODELS = "all-proxy-models"  # LiteLLM's word; /user/update ignores an empty list
-PLAIN_ROLE = "internal_user"  # what LiteLLM takes a user without a role for
+ALL_MODELS = "all-proxy-models"  # LiteLLM's name for all; /user/update ignores an empty list
+PLAIN_ROLE = "internal_user"  # LiteLLM's default
 
-CHANGE, BY_HAND = "change", "by hand"  # what happens; by hand: the value stays
+# What happens to a difference: the role's value is written; or the value stays.
+CHANGE, BY_HAND = "change", "by hand"
 
 Values = Mapping[str, Any]
 
@@ -33,7 +34,7 @@ class Difference:
 
     Attributes:
         field: Such as ``max_budget``; ``team TEAM_ID`` for a membership, whose values are booleans.
-        granted: The value that provisioning recorded; None where there is no record.
+        granted: The value recorded as granted; None where there is no record.
         now: LiteLLM's value.
         role: The value that the role grants.
         action: :data:`CHANGE` or :data:`BY_HAND`.
@@ -48,14 +49,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The result of a comparison.
+    """What to write to an account.
 
     Attributes:
-        differences: All of them.
+        differences: All differences, those that stay too.
         update: The fields to write, with the role's values.
         join: Ids of the teams to join.
         leave: Ids of the teams to leave.
-        granted: What to record as granted before any of this is written.
+        granted: The values to record as granted before the writes.
     """
 
     differences: tuple[Difference, ...]
@@ -71,11 +72,11 @@ class Plan:
 
     @property
     def pending(self) -> Json:
-        """What to record before the writes, which may be interrupted."""
+        """The values to record before the writes, which may be interrupted."""
         return {**self.update, JOIN: [*self.join], LEAVE: [*self.leave]}
 
-    def settled(self, now: Values) -> Json:
-        """Return what to record as granted after the writes, given the account after them."""
+    def granted_after(self, now: Values) -> Json:
+        """Return the values to record as granted after the writes; ``now`` are LiteLLM's then."""
         kept = {name: value for name, value in self.update.items() if now[name] == value}
         joined = {team for team in self.join if team in now["teams"]}
         left = {team for team in self.leave if team not in now["teams"]}
@@ -98,7 +99,7 @@ def role_values(gets: UserDefaults) -> Json:
 
 
 def account_values(account: Account) -> Json:
-    """Return the values of an account; a field that LiteLLM does not tell is None."""
+    """Return the values of an account; a field that LiteLLM leaves out is None."""
     info = account.info
     models = info.get("models")
     return {
@@ -111,11 +112,11 @@ def account_values(account: Account) -> Json:
 
 
 def as_pending(role: Values) -> Json:
-    """Return the pending values of an account that is about to be created with a role's values."""
+    """Return the pending values of an account that is about to be created with a role."""
     return {**{name: role[name] for name in SCALARS}, JOIN: role["teams"], LEAVE: []}
 
 
-def compare(
+def make_plan(
     granted: Values,
     pending: Values | None,
     now: Values,
@@ -124,16 +125,16 @@ def compare(
 ) -> Plan:
     """Compare an account with its role.
 
-    A field is provisioning's where its value is the one recorded as granted, or the one of a write
+    A field follows the role if its value is the one recorded as granted, or the one of a write
     that may have been interrupted. Any other value was set by hand, and stays.
 
     Args:
-        granted: The values recorded as granted; a field may be missing.
-        pending: The values recorded before a write that was not finished; None: there is none.
+        granted: The values recorded as granted; fields may be missing.
+        pending: The values recorded before a write that did not end; None: there is none.
         now: LiteLLM's values.
         role: The role's values.
-        watched: Ids of the teams that some role grants. Other teams that provisioning did not
-            grant are no difference.
+        watched: Ids of the teams that some role grants. Memberships in other teams are no
+            differences, unless provisioning granted them.
     """
     pending = pending or {}
     record: Json = {}
@@ -143,7 +144,7 @@ def compare(
         known = [values[name] for values in (granted, pending) if name in values]
         value, wanted = now[name], role[name]
         ours = value in known
-        # A field without a record is taken in: as granted, if it has the role's value.
+        # A field without a record counts as granted if it has the role's value.
         record[name] = value if ours else known[0] if known else wanted
         if value == wanted:
             continue
@@ -151,61 +152,22 @@ def compare(
         differences.append(Difference(name, granted.get(name), value, wanted, action))
         if ours:
             update[name] = wanted
-    memberships = _Memberships(
-        granted={*granted.get("teams", ())},
-        joining={*pending.get(JOIN, ())},
-        leaving={*pending.get(LEAVE, ())},
-        now={*now["teams"]},
-        role={*role["teams"]},
-    )
-    record["teams"] = sorted(memberships.recorded())
-    for team in sorted(memberships.role ^ memberships.now):
-        action = memberships.action(team)
-        if action == CHANGE or team in memberships.granted or team in watched:
-            differences.append(
-                Difference(
-                    f"team {team}",
-                    team in memberships.granted,
-                    team in memberships.now,
-                    team in memberships.role,
-                    action,
-                )
-            )
-    changed = [each for each in differences if each.action == CHANGE]
-    teams = [each for each in changed if each.field not in SCALARS]
-    return Plan(
-        tuple(differences),
-        update,
-        tuple(each.field.removeprefix("team ") for each in teams if each.role),
-        tuple(each.field.removeprefix("team ") for each in teams if not each.role),
-        record,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Memberships:
-    """Ids of teams: granted, about to be joined or left, LiteLLM's now and the role's now."""
-
-    granted: set[str]
-    joining: set[str]
-    leaving: set[str]
-    now: set[str]
-    role: set[str]
-
-    def recorded(self) -> set[str]:
-        """Return the teams to record as granted, once it is seen what became of pending writes."""
-        joined = self.joining & self.now
-        # A team that was granted, and is not there, was left by hand. It stays recorded, so that
-        # the user is not added again; unless the interrupted write was ours.
-        left = self.leaving - self.now
-        return (self.granted | joined) - left
-
-    def action(self, team: str) -> str:
-        """Return what happens to a membership in which LiteLLM and the role differ."""
-        ours = team in self.recorded()
-        if team in self.role:
-            return BY_HAND if ours else CHANGE
-        return CHANGE if ours else BY_HAND
+    before = {*granted.get("teams", ())}
+    of_account, of_role = {*now["teams"]}, {*role["teams"]}
+    joined = of_account & {*pending.get(JOIN, ())}
+    left = {*pending.get(LEAVE, ())} - of_account
+    # A granted team that the user is not in was left by hand. It stays recorded, so that the user
+    # is not added again; unless an interrupted write of provisioning removed the user.
+    recorded = (before | joined) - left
+    record["teams"] = sorted(recorded)
+    join = tuple(sorted(of_role - of_account - recorded))
+    leave = tuple(sorted((of_account - of_role) & recorded))
+    for team in sorted(of_role ^ of_account):
+        action = CHANGE if team in (*join, *leave) else BY_HAND
+        if action == CHANGE or team in before or team in watched:
+            is_in = (team in before, team in of_account, team in of_role)
+            differences.append(Difference(f"team {team}", *is_in, action))
+    return Plan(tuple(differences), update, join, leave, record)
 
 
 def _models(names: Collection[str]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from litellm_plugin import fields, shapes
 from litellm_plugin.accounts.caller import Caller, not_reserved
@@ -31,11 +31,14 @@ from litellm_plugin.redaction import redact
 from litellm_plugin.shapes import present
 from litellm_plugin.usage.periods import Reports
 
+if TYPE_CHECKING:  # imports SQLAlchemy, which only some configurations need
+    from litellm_plugin.accounts.visits import Visits
+
 log = logging.getLogger(__name__)
 
 MAX_ADOPTED = 10_000
 LLM_API_ONLY = "key_type must be llm_api for an administrator of LiteLLM"
-MAX_HINT = 500  # characters of LiteLLM's text that a hint repeats
+MAX_HINT = 500  # characters of LiteLLM's text in a hint
 SERVICE_CREATES_NOBODY = (
     "A service creates nobody here: GET /user/info?user_id= does, and so does the user's first"
     " visit, where litellm.provisioning.enabled is true"
@@ -91,22 +94,6 @@ class _Asking:
     keys_too: bool = False
 
 
-class Visits(Protocol):
-    """Keeps accounts as the roles of their owners grant them; none of it raises."""
-
-    def creating(self, user_id: str, ref: str, groups: frozenset[str]) -> None:
-        """Record what an account is about to be created with."""
-        ...
-
-    def created(self, account: Account | None, user_id: str) -> None:
-        """Record what an account was created with; None: it was not created."""
-        ...
-
-    def visited(self, account: Account) -> None:
-        """Have an account compared with its owner's role; returns at once."""
-        ...
-
-
 class ProvisioningFailed(PluginError):
     """LiteLLM did not create the user."""
 
@@ -143,7 +130,7 @@ class Users:
     ) -> None:
         self._owners = owners
         self._leavers = leavers  # None: offboarding is off
-        self._visits = visits  # None: accounts stay as the first visit made them
+        self._visits = visits  # None: group sync is off
         self._record_adopted = record_adopted  # None: there is no store
         self._adopted: set[str] = set()  # ids whose account this worker has found by e-mail
         self._litellm = litellm
@@ -508,7 +495,7 @@ class Users:
         told = {"userId": user_id, "entityRef": person.source, "role": user.get("user_role")}
         change = journal.change(user_id, None, user)
         if self._visits is not None:
-            self._visits.creating(user_id, person.source, person.groups)
+            self._visits.sync.creating(user_id, person.source, person.groups)
         try:
             self._litellm.create_user(user)
         except UpstreamError as exc:
@@ -516,7 +503,7 @@ class Users:
             # Another worker may have created the same account, or LiteLLM this one.
             made = exc.unfinished or (account is not None and account.user_id == user_id)
             if self._visits is not None and not made:
-                self._visits.created(None, user_id)
+                self._visits.sync.created(None, user_id)
             metrics.first_visit("failed" if account is None else "existed")
             if account is None:
                 journal.record(journal.USER_PROVISION, told, exc, change)
@@ -535,7 +522,7 @@ class Users:
                 "Provisioning attempted but returned no user — check LiteLLM logs"
             )
         if self._visits is not None:
-            self._visits.created(account, user_id)
+            self._visits.sync.created(account, user_id)
         return account
 
     def _existing(

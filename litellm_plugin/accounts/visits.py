@@ -1,4 +1,4 @@
-"""Compares the accounts of visitors with their roles, in the background of the requests."""
+"""Compares the accounts of visitors with their roles, in a background thread."""
 
 from __future__ import annotations
 
@@ -23,18 +23,14 @@ MAX_KNOWN = 10_000  # accounts whose last comparison this process remembers
 
 
 class Visits:
-    """Compares each visitor's account once in an interval, over all processes.
+    """Compares each visitor's account once in ``interval`` seconds, over all processes.
 
-    One thread of this process does so, while there is something to do; a request neither waits
-    for it nor fails with it.
-
-    Args:
-        sync: Compares an account.
-        interval: Seconds from one comparison of an account to the next.
+    A thread compares, and ends when no account waits. Requests neither wait for it nor fail with
+    it.
     """
 
     def __init__(self, sync: Sync, interval: float) -> None:
-        self._sync = sync
+        self.sync = sync
         self._interval = interval
         self._guard = threading.Lock()
         self._seen: OrderedDict[str, float] = OrderedDict()  # time.monotonic() of the comparison
@@ -42,16 +38,8 @@ class Visits:
         self._waiting: deque[str] = deque()
         self._thread: threading.Thread | None = None
 
-    def creating(self, user_id: str, ref: str, groups: frozenset[str]) -> None:
-        """Record what an account is about to be created with."""
-        self._sync.creating(user_id, ref, groups)
-
-    def created(self, account: Account | None, user_id: str) -> None:
-        """Record what an account was created with; None: it was not created."""
-        self._sync.created(account, user_id)
-
     def visited(self, account: Account) -> None:
-        """Have an account compared, unless that was done a short time ago; returns at once."""
+        """Queue an account for comparison, unless this process queued it in the last interval."""
         user_id, now = account.user_id, time.monotonic()
         with self._guard:
             if now - self._seen.get(user_id, -self._interval) < self._interval:
@@ -65,7 +53,7 @@ class Visits:
                 self._thread.start()
 
     def wait(self) -> None:
-        """Wait until nothing is left to compare."""
+        """Wait until no account is queued; for tests."""
         while (thread := self._thread) is not None:
             thread.join()
 
@@ -84,16 +72,16 @@ class Visits:
                 log.exception("%s could not be compared with its role", user_id)
 
     def _compare(self, user_id: str) -> None:
-        if not self._sync.grants.due(user_id, self._interval):
+        if not self.sync.grants.due(user_id, self._interval):
             return
-        outcome = self._sync.visit(user_id)
+        outcome = self.sync.compare_visitor(user_id)
         if outcome is None:
             return
         if outcome.status in {CHANGED, REFUSED}:
             log.info("%s: %s %s", user_id, outcome.status, "; ".join(outcome.errors))
         elif outcome.differences and self._reported.get(user_id) != outcome.differences:
             _put(self._reported, user_id, outcome.differences)
-            self._sync.note_differences(outcome)
+            self.sync.note_differences(outcome)
 
 
 def _put(known: OrderedDict[str, T], user_id: str, value: T) -> None:

@@ -20,11 +20,13 @@ from litellm_plugin.audit_log import (
     time_fault,
 )
 from litellm_plugin.clients.litellm import Json, LiteLLM
+from litellm_plugin.clock import iso
 from litellm_plugin.errors import BadRequest, UpstreamError
-from litellm_plugin.store.audit import Filter
+from litellm_plugin.shapes import present
+from litellm_plugin.store.audit import AuditEvents, Filter
 from litellm_plugin.store.database import StoreUnavailable
 
-CHUNK = MAX_PAGE_SIZE  # rows of LiteLLM that are read at a time
+CHUNK = MAX_PAGE_SIZE  # rows of one call to LiteLLM
 ORDERS = ("desc", "asc")
 
 
@@ -43,25 +45,24 @@ class _Asked:
 
 
 class AuditReader:
-    """Reads pages of the audit log: our events and LiteLLM's, by time.
+    """Reads pages of the audit log: events of the store and rows of LiteLLM, by time.
 
     Args:
         litellm: The client.
-        writer: Writes our events; those it has queued are written before a page is read.
+        writer: Writes events to the store; its queue is written before a page is read.
     """
 
     def __init__(self, litellm: LiteLLM, writer: AuditWriter) -> None:
         self._litellm = litellm
         self._writer = writer
-        self._events = writer.events
 
     def page(self, query: Mapping[str, str]) -> Json:
         """Return a page, by ``page``, ``page_size``, the filters, ``sort_order`` and ``include``.
 
-        Where LiteLLM or the store is unavailable, the other's rows are returned, and ``missing``
-        says so. For the rows of one page LiteLLM is asked once where it has no rows or the page is
-        within its first 100 rows, else at most 3 times and once for each doubling of its number
-        of pages of 100 rows.
+        If LiteLLM or the store is unavailable, the answer has the rows of the other, and
+        ``missing`` names the one that is unavailable. One call goes to LiteLLM if it has no rows or
+        the page is within its first 100 rows; else at most 3, and one for each doubling of its
+        number of pages of 100 rows.
 
         Raises:
             BadRequest: A parameter is wrong.
@@ -72,11 +73,11 @@ class AuditReader:
         if not self._writer.failing:
             self._writer.flush()
         try:
-            days = self._events.days(asked.wanted)
+            days = self._writer.events.days(asked.wanted)
         except StoreUnavailable as exc:
             days = {}
             missing.append(f"The events of this service are missing: {exc}")
-        ours = _Ours(self, asked, days)
+        ours = _Ours(self._writer.events, asked, days)
         theirs = _Theirs(self._litellm, asked)
         try:
             rows = _merged(ours, theirs, asked)
@@ -100,8 +101,8 @@ class AuditReader:
 class _Ours:
     """The events of the store that a request asks for."""
 
-    def __init__(self, reader: AuditReader, asked: _Asked, days: dict[str, int]) -> None:
-        self._events = reader._events  # noqa: SLF001
+    def __init__(self, events: AuditEvents, asked: _Asked, days: dict[str, int]) -> None:
+        self._events = events
         self._asked = asked
         self._days = days
         self.total = sum(days.values())
@@ -117,7 +118,7 @@ class _Ours:
         return [_row(row) for row in rows]
 
     def before(self, at: str) -> int:
-        """Return how many of them come before LiteLLM's row of the time ``at``."""
+        """Return the number of events that come before a row of LiteLLM with the time ``at``."""
         if self.total == 0:
             return 0
         wanted = self._asked.wanted
@@ -129,25 +130,23 @@ class _Ours:
 
 
 class _Theirs:
-    """The rows of LiteLLM's audit log that a request asks for, in its order.
+    """The rows of LiteLLM's audit log that a request asks for, in the request's order.
 
     Attributes:
-        total: How many there are.
+        total: Their number; 0 until :meth:`first` has read it.
     """
 
     def __init__(self, litellm: LiteLLM, asked: _Asked) -> None:
         self._litellm = litellm
         wanted = asked.wanted
-        # LiteLLM's default order is the newest first.
-        query = {} if asked.newest_first else {"sort_order": "asc"}
-        named = {
-            "start_date": wanted.start,
-            "end_date": wanted.end,
-            "action": wanted.action,
-            "table_name": wanted.table_name,
-            "changed_by": wanted.changed_by,
-        }
-        self._query = query | {name: value for name, value in named.items() if value is not None}
+        self._query = present(
+            start_date=wanted.start,
+            end_date=wanted.end,
+            action=wanted.action,
+            table_name=wanted.table_name,
+            changed_by=wanted.changed_by,
+            sort_order=None if asked.newest_first else "asc",  # LiteLLM's default is desc
+        )
         self._chunks: dict[int, list[Json]] = {}
         self.total = 0
 
@@ -187,7 +186,7 @@ class _Theirs:
 
 
 def _merged(ours: _Ours, theirs: _Theirs, asked: _Asked) -> list[Json]:
-    """Return the rows of the page: at equal times our events come first."""
+    """Return the rows of the page; at equal times, events of the store come first."""
     end = asked.offset + asked.page_size
     first = theirs.first(end)
     if theirs.total == 0:
@@ -196,7 +195,8 @@ def _merged(ours: _Ours, theirs: _Theirs, asked: _Asked) -> list[Json]:
         row: Callable[[int], Json] = first.__getitem__
     else:
         row = theirs.row
-    # Of the rows before the page, so many are LiteLLM's. At least what our events can't fill.
+    # A binary search for the number of LiteLLM's rows before the page. There are at least as many
+    # as the events of the store can't fill.
     low = max(0, asked.offset - ours.total)
     high = min(asked.offset, theirs.total)
     before = bisect_left(
@@ -234,15 +234,10 @@ def _time(row: Json) -> str:
         UpstreamError: LiteLLM's row has no time.
     """
     try:
-        return _stamp(datetime.fromisoformat(row["updated_at"]))
-    except (KeyError, TypeError, ValueError) as exc:
+        at = datetime.fromisoformat(row["updated_at"])
+        return iso(at if at.tzinfo is not None else at.replace(tzinfo=UTC))
+    except (KeyError, TypeError, ValueError, OverflowError) as exc:
         raise UpstreamError("LiteLLM's audit log has an entry without a time") from exc
-
-
-def _stamp(moment: datetime) -> str:
-    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
 
 
 def _asked(query: Mapping[str, str]) -> _Asked:
@@ -259,12 +254,12 @@ def _asked(query: Mapping[str, str]) -> _Asked:
     times = {name: _moment(name, query[name]) for name in TIMES if query.get(name)}
     start, end = times.get("start_date"), times.get("end_date")
     if start is not None:
-        # Of a part of a millisecond, no event is later.
+        # Rounded up to a millisecond, the precision of stored times.
         start += timedelta(microseconds=-start.microsecond % 1000)
     wanted = Filter(
         **{name: query[name] for name in EQUAL if query.get(name)},
-        start=None if start is None else _stamp(start),
-        end=None if end is None else _stamp(end),
+        start=None if start is None else iso(start),
+        end=None if end is None else iso(end),
         denied=query.get("include") == DENIED,
     )
     page = int(positive("page", query.get("page") or "1"))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from litellm_plugin.clock import Clock, stamp
+from litellm_plugin.clock import Clock, iso, stamp
 from litellm_plugin.observability import metrics
 from litellm_plugin.observability.journal import Change
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Head
@@ -25,14 +25,13 @@ from litellm_plugin.store.database import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-MOST = 10_000  # events in memory; those that come while there are so many are only in the log
+MAX_WAITING = 10_000  # events in memory; further ones are only in the log
 BATCH = 500  # events of one transaction
-PAUSE = 0.05  # seconds between transactions, so that events gather in between
+PAUSE = 0.05  # seconds between transactions, to write several events in one
 RETRY = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds until the next try while the store is unavailable
+PRUNE_INTERVAL = 86_400.0  # seconds between deletions of events older than the retention
 
-EXPIRING = 86_400.0  # seconds between deletions of what is older than the retention
-
-OURS = "litellm-plugin"  # changed_by of events that no person and no service caused
+OURS = "litellm-plugin"  # changed_by of events that this service caused by itself
 DENIED = "denied"
 KEYS, TEAMS, USERS = "LiteLLM_VerificationToken", "LiteLLM_TeamTable", "LiteLLM_UserTable"
 _TABLES = {"key": KEYS, "opencode": KEYS, "team": TEAMS, "user": USERS}
@@ -51,22 +50,24 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # in PostgreSQL or UTF-8
 
 
 def stored(entry: Mapping[str, Any], change: Change) -> AuditEvent:
-    """Return a journal's event in the shape of LiteLLM's audit log.
+    """Return an audit event in the shape of LiteLLM's audit log.
 
-    An event that changed nothing has the action ``denied``.
+    A request that failed and changed nothing has the action ``denied``.
+
+    Args:
+        entry: The line of the journal, as an object.
+        change: What the event changed at LiteLLM.
     """
     event, meta = entry["eventId"], entry["meta"] or {}
     words = event.split("-")
-    table = next((_TABLES[word] for word in words if word in _TABLES), "")
-    if not table:
-        table = next((name for name, id_ in _IDS.items() if meta.get(id_)), "")
+    tables = [_TABLES[word] for word in words if word in _TABLES]
+    table = next(iter([*tables, *(name for name, id_ in _IDS.items() if meta.get(id_))]), "")
     denied = entry["status"] == "failed" and not change.uncertain
     action = _ACTIONS.get(words[-1], "updated")
     if change.before and change.after == {}:
         action = "deleted"
-    before, after = change.before, change.after
-    if after is None:
-        after = meta.get("fields") or {}
+    before = change.before
+    after = (meta.get("fields") or {}) if change.after is None else change.after
     if denied:
         before, after = None, {"event": event, **meta}
     if entry["status"] == "failed":
@@ -94,38 +95,40 @@ class _Queue:
 
     Attributes:
         head: The end of the process's chain in the store.
-        waiting: Events that were not taken for a batch yet, oldest first.
-        batch: Events that are being written: always the same ones until they are stored.
+        waiting: Events that are in no batch yet, oldest first.
+        batch: Events of the present transaction. A retry has the same ones: the store may have
+            committed them, and recognises them by their number and hash.
         lost: Number, and time of the first and last, of events dropped since the last batch.
         writing: Held while a batch is written.
-        changed: Wakes the thread up.
+        changed: Held while ``waiting`` or ``lost`` changes; notifies the thread.
+        fault: Why the last write failed; None: it did not.
+        closed: Whether the process ends.
     """
 
     pid: int
     head: Head
-    waiting: deque[tuple[Mapping[str, Any], Change]] = field(default_factory=deque)
+    waiting: deque[AuditEvent] = field(default_factory=deque)
     batch: list[AuditEvent] = field(default_factory=list)
     lost: tuple[int, str, str] | None = None
     writing: threading.Lock = field(default_factory=threading.Lock)
-    changed: threading.Condition = field(default_factory=threading.Condition)
+    changed: threading.Condition = field(default_factory=threading.Condition)  # re-entrant
     fault: str | None = None
-    started: bool = False
     closed: bool = False
 
 
 class AuditWriter:
     """Writes audit events to the store.
 
-    Events wait in memory and are written by one thread for each process, which starts with the
-    process's first event. What a killed process had in memory is only in the log.
+    Events wait in memory. One thread of each process writes them; it starts with the process's
+    first event. Events that a killed process had in memory are only in the log.
 
     Args:
         events: The events of the store.
         now: The clock.
-        retention: Seconds after which events are deleted, by the thread, once a day.
+        retention: Seconds after which the thread deletes events, once a day.
     """
 
-    def __init__(self, events: AuditEvents, now: Clock, retention: float = math.inf) -> None:
+    def __init__(self, events: AuditEvents, now: Clock, retention: float) -> None:
         self.events = events
         self._now = now
         self._retention = retention
@@ -135,20 +138,21 @@ class AuditWriter:
     def add(self, entry: Mapping[str, Any], change: Change) -> None:
         """Queue an event of the journal; a :data:`~litellm_plugin.observability.journal.Sink`."""
         queue = self._own()
+        try:
+            event = stored(entry, change)
+        except Exception:  # a fault of this service must not fail a request
+            log.exception("an audit event can't be stored")
+            self._drop(queue, entry["timestamp"])
+            return
         with queue.changed:
-            if len(queue.waiting) >= MOST:
+            if len(queue.waiting) >= MAX_WAITING:
                 self._drop(queue, entry["timestamp"])
                 return
-            queue.waiting.append((entry, change))
-            start, queue.started = not (queue.started or queue.closed), True
+            queue.waiting.append(event)
             if len(queue.waiting) == 1:
                 queue.changed.notify()
-        if start:
-            atexit.register(self.close)
-            run = threading.Thread(target=self._run, args=(queue,), name="audit", daemon=True)
-            run.start()
-        elif queue.closed:
-            self.close()  # the process ends: no thread writes any more
+        if queue.closed:
+            self.close()  # the process ends, and its thread has ended
 
     @property
     def failing(self) -> bool:
@@ -186,55 +190,53 @@ class AuditWriter:
             log.warning("the chain of audit events can't be closed: %s", exc)
 
     def _own(self) -> _Queue:
-        """Return this process's queue: a fork has none of its parent's events."""
-        queue, pid = self._queue, os.getpid()
-        if queue is None or queue.pid != pid:
-            with self._guard:
-                queue = self._queue
-                if queue is None or queue.pid != pid:
-                    head = Head(secrets.token_hex(8), platform.node(), stamp(self._now))
-                    queue = self._queue = _Queue(pid, head)
+        """Return this process's queue; a forked process gets an empty one and its own thread."""
+        with self._guard:
+            queue, pid = self._queue, os.getpid()
+            if queue is None or queue.pid != pid:
+                head = Head(secrets.token_hex(8), platform.node(), stamp(self._now))
+                queue = self._queue = _Queue(pid, head)
+                atexit.register(self.close)
+                threading.Thread(target=self._run, args=(queue,), name="audit", daemon=True).start()
         return queue
 
     def _drop(self, queue: _Queue, at: str) -> None:
-        number, first, _ = queue.lost or (0, at, at)
+        """Count an event that is not stored; the next batch reports the number."""
+        with queue.changed:
+            number, first, _ = queue.lost or (0, at, at)
+            queue.lost = (number + 1, first, at)
         if number == 0:
-            log.error("the store of audit events is away: new ones are only in the log")
-        queue.lost = (number + 1, first, at)
+            log.error("audit events are not stored: they are only in the log")
         metrics.audit_events("lost", 1)
 
     def _run(self, queue: _Queue) -> None:
-        failures, expired = 0, -math.inf
+        failures, pruned = 0, -math.inf
         while not queue.closed:
             with queue.changed:
-                while not (queue.waiting or queue.batch or queue.closed):
-                    queue.changed.wait()
+                queue.changed.wait_for(lambda: queue.waiting or queue.batch or queue.closed)
             with queue.writing:
                 failures = 0 if self._write(queue) else failures + 1
-            if not failures and time.monotonic() - expired > EXPIRING:
-                expired = time.monotonic()
-                self._expire()
+            if not failures and time.monotonic() - pruned > PRUNE_INTERVAL:
+                pruned = time.monotonic()
+                self._prune()
             pause = RETRY[min(failures, len(RETRY)) - 1] if failures else PAUSE
             with queue.changed:
                 queue.changed.wait_for(lambda: queue.closed, pause)
 
-    def _expire(self) -> None:
-        """Delete what is older than the retention."""
-        if self._retention == math.inf:
-            return
-        moment = self._now() - timedelta(seconds=self._retention)
+    def _prune(self) -> None:
+        """Delete events older than the retention."""
         try:
-            self.events.expire(stamp(lambda: moment))
+            self.events.prune(iso(self._now() - timedelta(seconds=self._retention)))
         except Exception as exc:  # StoreUnavailable, or a fault that must not stop the writer
-            log.warning("old audit events can't be deleted, which is tried again tomorrow: %s", exc)
+            log.warning("old audit events can't be deleted; the next try is tomorrow: %s", exc)
 
     def _write(self, queue: _Queue) -> bool:
         """Write one batch; return whether the store took it."""
         if not queue.batch:
             with queue.changed:
-                taken = [queue.waiting.popleft() for _ in range(min(BATCH, len(queue.waiting)))]
+                size = min(BATCH, len(queue.waiting))
+                queue.batch = [queue.waiting.popleft() for _ in range(size)]
                 lost, queue.lost = queue.lost, None
-            queue.batch = [stored(entry, change) for entry, change in taken]
             if lost is not None:
                 queue.batch.append(self._gap(queue, *lost))
                 queue.head = replace(queue.head, lost=queue.head.lost + lost[0])
@@ -244,10 +246,10 @@ class AuditWriter:
             queue.head = self.events.append(queue.head, queue.batch)
         except StoreUnavailable as exc:
             if queue.fault is None:
-                log.warning("audit events wait in memory, up to %d of them: %s", MOST, exc)
+                log.warning("audit events wait in memory, up to %d of them: %s", MAX_WAITING, exc)
             queue.fault = str(exc)
             return False
-        except Exception:  # a fault of this service, which the next batch need not have
+        except Exception:  # a fault of this service that concerns this batch
             log.exception("%d audit events can't be stored; they are in the log", len(queue.batch))
             for event in queue.batch:
                 self._drop(queue, event.at)
@@ -261,7 +263,7 @@ class AuditWriter:
         return True
 
     def _gap(self, queue: _Queue, number: int, first: str, last: str) -> AuditEvent:
-        """Return the event that stands for dropped ones."""
+        """Return the event that reports the number of dropped events."""
         values = {"events": number, "first": first, "last": last}
         return AuditEvent(
             at=stamp(self._now),

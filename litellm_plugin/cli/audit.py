@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ from litellm_plugin.cli.terminal import (
     print_json,
     settings_of,
 )
+from litellm_plugin.clock import iso
 from litellm_plugin.redaction import redact
 from litellm_plugin.store.audit import GENESIS, AuditEvents, Filter, digest
 from litellm_plugin.store.database import Store, StoreUnavailable
@@ -32,7 +34,7 @@ COLUMNS = (
     *("id", "updated_at", "changed_by", "action", "table_name", "object_id"),
     *("before_value", "updated_values", "chain", "sequence", "hash"),
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet calculates a cell that begins with one
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet calculates
 
 
 @click.group()
@@ -56,7 +58,7 @@ class _Verdict:
     "--save-heads",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the last hash of each chain to FILE, to be kept elsewhere.",
+    help="Write the last hash of each chain to FILE. Keep it outside of the database.",
 )
 @click.option(
     "--heads",
@@ -70,11 +72,11 @@ class _Verdict:
 def verify(
     files: Sequence[Path], save_heads: Path | None, kept: Path | None, *, as_json: bool
 ) -> None:
-    """Look for events that are missing, changed, inserted or reordered.
+    """Find events that are missing, changed, inserted or reordered.
 
-    Each process of the service writes a chain of events, each with the hash of the one before.
-    Whoever can write the database can make a whole new chain; --heads notices that, for the
-    events that were there when --save-heads wrote the file.
+    Each process of the service writes a chain of events, each with the hash of the one before. An
+    administrator of the database can calculate a whole chain anew; --heads finds that for events
+    that are older than the file of --save-heads.
 
     Ends with status 1 if a fault is found.
     """
@@ -85,14 +87,8 @@ def verify(
     if save_heads is not None:
         save_heads.write_text(json.dumps(verdict.heads, indent=1) + "\n")
     if as_json:
-        print_json(
-            {
-                "events": verdict.events,
-                "chains": verdict.chains,
-                "faults": verdict.faults,
-                "notes": verdict.notes,
-            }
-        )
+        names = ("events", "chains", "faults", "notes")
+        print_json({name: getattr(verdict, name) for name in names})
     else:
         for text in (*verdict.notes, *verdict.faults):
             click.echo(text)
@@ -111,9 +107,9 @@ def verify(
     type=click.Choice(["jsonl", "csv"]),
     default="jsonl",
     show_default=True,
-    help="jsonl has the line of the log, too.",
+    help="jsonl also has the event as it is in the log.",
 )
-@click.option("--include", type=click.Choice(["denied"]), help="Denied requests, too.")
+@click.option("--include", type=click.Choice(["denied"]), help="Add denied requests.")
 @config_option
 def export(
     files: Sequence[Path], since: str, until: str | None, form: str, include: str | None
@@ -139,8 +135,8 @@ def _events(files: Sequence[Path]) -> Iterator[AuditEvents]:
     database = settings.database
     if database.client != "pg" and database.file is None:
         click.echo(
-            "The store is in the memory of the service's processes, where no command can read it:"
-            " see backend.database.",
+            "The store is in the memory of the service, where no command can read it. Configure a"
+            " file or PostgreSQL in backend.database.",
             err=True,
         )
         sys.exit(FAULTY)
@@ -159,7 +155,7 @@ def _events(files: Sequence[Path]) -> Iterator[AuditEvents]:
 
 def _verified(events: AuditEvents) -> _Verdict:
     verdict = _Verdict()
-    # Read before the events: a running process may append some meanwhile.
+    # Chains are read before events: a running process may append events meanwhile.
     for head in events.heads():
         verdict.chains += 1
         verdict.heads[head.chain] = {"sequence": head.last_sequence, "hash": head.last_hash}
@@ -178,7 +174,7 @@ def _verify_chain(verdict: _Verdict, head: Any, events: AuditEvents) -> None:
         verdict.events += 1
         fault = _fault(row, sequence, previous)
         if row.sequence == head.last_sequence and row.hash != head.last_hash:
-            fault = "not the one that was written"
+            fault = "its hash is not that of the chain's row"
         if fault is not None:
             verdict.faults.append(f"{name}, event {row.sequence}: {fault}")
         sequence, previous = row.sequence, row.hash
@@ -189,11 +185,13 @@ def _verify_chain(verdict: _Verdict, head: Any, events: AuditEvents) -> None:
         verdict.faults.append(f"{name}: events were inserted at the end")
     if head.ended_at is None:
         verdict.notes.append(
-            f"{name}: not closed: its process runs, or was killed. If killed, events after"
+            f"{name}: not closed: its process runs or was killed. If it was killed, events after"
             f" {sequence} may be in the log only."
         )
     if head.lost:
-        verdict.notes.append(f"{name}: {head.lost} events are in the log only: the store was away")
+        verdict.notes.append(
+            f"{name}: {head.lost} events are in the log only: the store was unavailable"
+        )
 
 
 def _fault(row: Any, sequence: int, previous: str) -> str | None:
@@ -204,24 +202,24 @@ def _fault(row: Any, sequence: int, previous: str) -> str | None:
         return "inserted"
     if row.sequence != sequence + 1:
         return f"events {sequence + 1} to {row.sequence - 1} before it are missing"
-    return None if row.previous == previous else "does not follow the one before"
+    return None if row.previous == previous else "has not the hash of the one before"
 
 
 def _compare(verdict: _Verdict, events: AuditEvents, kept: dict[str, Any]) -> None:
-    """Compare chains with the ends that they had before."""
+    """Compare chains with the last hashes that --save-heads wrote."""
     rows = {head.chain: head for head in events.heads()}
     for chain, was in kept.items():
         head = rows.get(chain)
         if head is None:
             verdict.notes.append(
-                f"chain {chain}: is not there any more; right if all its events are older than"
-                " litellm.audit.retention"
+                f"chain {chain}: missing. That is right if all its events are older than"
+                " litellm.audit.retention."
             )
         elif was["sequence"] >= head.first_sequence:
             found = events.event(chain, was["sequence"])
             if found is None or found.hash != was["hash"]:
                 verdict.faults.append(
-                    f"chain {chain}, event {was['sequence']}: is not the one of --heads"
+                    f"chain {chain}, event {was['sequence']}: differs from --heads"
                 )
 
 
@@ -242,7 +240,7 @@ def _read_heads(file: Path) -> dict[str, Any]:
 
 
 def _moment(option: str, text: str) -> str:
-    """Return a time as stored, from one with or without offset, a day, or a time span ago."""
+    """Return the stored form of a time; ``text`` is a time span ago, a day, or a time."""
     span = fields.seconds(text)
     try:
         if span is not None:
@@ -250,13 +248,12 @@ def _moment(option: str, text: str) -> str:
         else:
             moment = datetime.fromisoformat(text)
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        at = moment.astimezone(UTC).isoformat(timespec="milliseconds")
+        return iso(moment)
     except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r} is neither a time span such as 7d nor a date such as 2026-11-30",
             param_hint=option,
         ) from None
-    return at.replace("+00:00", "Z")
 
 
 def _exported(row: Any) -> dict[str, Any]:
@@ -273,19 +270,10 @@ def _jsonl(rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _csv(rows: Iterator[dict[str, Any]]) -> None:
-    line = io.StringIO()
-    writer = csv.writer(line)
-    put: Callable[[Sequence[Any]], Any] = writer.writerow
-
-    def echo(cells: Sequence[Any]) -> None:
-        line.seek(0)
-        line.truncate()
-        put(cells)
-        click.echo(line.getvalue(), nl=False)
-
-    echo(COLUMNS)
+    writer = csv.writer(SimpleNamespace(write=partial(click.echo, nl=False)))
+    writer.writerow(COLUMNS)
     for row in rows:
-        echo([_cell(row[name]) for name in COLUMNS])
+        writer.writerow([_cell(row[name]) for name in COLUMNS])
 
 
 def _cell(value: Any) -> str:

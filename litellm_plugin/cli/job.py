@@ -1,4 +1,4 @@
-"""What the commands that run jobs share: the plugin, the store, the run and its progress."""
+"""Runs a command as a job: with a plugin, the store, a recorded run and progress."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ IS_RUNNING = 75  # exit status: another process runs the job; EX_TEMPFAIL of sys
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job under way.
+    """A running job.
 
     Attributes:
-        plugin: The clients and settings, without cache, rate limits and circuit breakers.
+        plugin: A plugin without cache, rate limits and circuit breakers.
         store: The store.
         run: The record of the run.
-        pace: Waits before each call to LiteLLM.
-        tell: Replaces the text of the progress, on a terminal.
+        pace: To wait before each call to LiteLLM.
+        tell: Sets the text of the progress on a terminal.
     """
 
     plugin: Plugin
@@ -45,8 +45,8 @@ class Job:
 def job(name: str, files: Sequence[Path], *, dry_run: bool) -> Iterator[Job]:
     """Run a job with the configuration of ``files``.
 
-    Ends the command with status 1 where LiteLLM, Backstage or the store fails, with 2 where the
-    configuration is faulty, and with 75 where another process runs the job.
+    Ends the command with status 1 if LiteLLM, Backstage or the store fails, 2 if the
+    configuration is faulty, 75 if another process runs the job.
     """
     settings = settings_of(files)
     with captured_log():

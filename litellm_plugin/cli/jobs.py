@@ -40,7 +40,7 @@ def jobs(files: Sequence[Path], job: str | None, limit: int, *, as_json: bool) -
     """
     settings = settings_of(files)
     if not settings.uses_store:
-        click.echo("No feature that is on has a store, so there are no runs.", err=True)
+        click.echo("No enabled feature uses the store, so no run is recorded.", err=True)
         sys.exit(FAILED)
     check_installed(settings)
     with captured_log():
@@ -59,22 +59,19 @@ def jobs(files: Sequence[Path], job: str | None, limit: int, *, as_json: bool) -
 
 
 def _as_json(row: Mapping[str, Any]) -> dict[str, Any]:
-    left_out = {"id", "cursor"}
-    return {name: value for name, value in row.items() if name not in left_out} | {
-        "seconds": _seconds(row)
-    }
+    shown = {name: value for name, value in row.items() if name not in {"id", "cursor"}}
+    return {**shown, "seconds": _seconds(row)}
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     seconds = _seconds(row)
-    counts = ", ".join(f"{number} {word}" for word, number in row["counts"].items())
     return (
         row["job"],
         row["started_at"],
         "" if seconds is None else f"{seconds:.1f}",
         row["status"],
         "yes" if row["dry_run"] else "",
-        counts,
+        ", ".join(f"{number} {word}" for word, number in row["counts"].items()),
         row["error"] or "",
     )
 

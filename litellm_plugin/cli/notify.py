@@ -22,7 +22,7 @@ from litellm_plugin.cli.terminal import (
     settings_of,
 )
 from litellm_plugin.clients.webhook import Webhook
-from litellm_plugin.clock import stamp
+from litellm_plugin.clock import iso, stamp
 from litellm_plugin.config.settings import Notifications, Settings
 from litellm_plugin.notifications.delivery import (
     Delivery,
@@ -37,9 +37,9 @@ from litellm_plugin.store import notices as store
 from litellm_plugin.store.adopted import AdoptedAccounts
 
 NOW = partial(datetime.now, UTC)
-KEPT = timedelta(days=30)  # how long a record outlives the budget's period, which may end late
+KEPT = timedelta(days=30)  # of a record, after the end of the budget's period or the key
 
-DUE, SENT, NOT_SENT, NOBODY = "due", "sent", "failed", "no_recipient"
+DUE, SENT, FAILED_TO_SEND, NO_RECIPIENT = "due", "sent", "failed", "no_recipient"
 
 
 @click.command()
@@ -50,8 +50,8 @@ def notify(files: Sequence[Path], *, apply: bool, as_json: bool) -> None:
     """Warn people before a budget is spent or a key ends.
 
     Reads LiteLLM's users, teams and keys, and lists the notices that are due and were not sent
-    before. With --apply it sends them to Backstage's notifications and to the webhook of
-    litellm.notifications, and changes nothing at LiteLLM.
+    before. With --apply they are sent to Backstage's notifications and to the webhook of
+    litellm.notifications. Nothing is changed at LiteLLM.
 
     Ends with status 0 if every notice was sent, 1 if one was not, 2 if the configuration is faulty
     or notices are switched off, and 75 if another process runs the job.
@@ -64,28 +64,28 @@ def notify(files: Sequence[Path], *, apply: bool, as_json: bool) -> None:
         print_json({"applied": apply, "counts": counts, "notices": found})
     else:
         _print(Page(), found, apply=apply)
-    if counts[NOT_SENT]:
+    if counts[FAILED_TO_SEND]:
         sys.exit(FAILED)
 
 
 def _check(settings: Notifications, *, apply: bool) -> None:
-    missing = None
+    fault = None
     if apply and not settings.enabled:
-        missing = "litellm.notifications.enabled is false: no notice is sent."
+        fault = "litellm.notifications.enabled is false: no notice is sent."
     elif not settings.backstage and settings.webhook is None:
-        missing = (
-            "litellm.notifications.backstage is false and there is no webhook: notices have "
-            "nowhere to go."
+        fault = (
+            "litellm.notifications.backstage is false and there is no webhook: no notice can be "
+            "sent."
         )
-    if missing:
-        click.echo(missing, err=True)
+    if fault:
+        click.echo(fault, err=True)
         sys.exit(FAULTY)
 
 
 def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:
     plugin, settings = running.plugin, running.plugin.settings
     counts = running.run.counts
-    counts.update(dict.fromkeys((DUE, SENT, NOT_SENT, NOBODY), 0))
+    counts.update(dict.fromkeys((DUE, SENT, FAILED_TO_SEND, NO_RECIPIENT), 0))
 
     def before_page(what: str) -> None:
         running.tell(f"notify: reading {what} ...")
@@ -101,14 +101,15 @@ def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:
     for number, delivery in enumerate(deliveries, 1):
         state, error = DUE, None
         if delivery.to is None:
-            state = NOBODY
+            state = NO_RECIPIENT
         elif apply:
             running.tell(f"notify: notice {number} of {len(deliveries)} ...")
+            running.run.check()  # without the lock, another process may send the same notice
             state, error = _send(running, sender, delivery)
         counts[state] += 1
         found.append(_shown(delivery, state, error))
     if apply:
-        store.forget(running.store, stamp(lambda: NOW() - KEPT))
+        store.prune(running.store, iso(NOW() - KEPT))
     return found
 
 
@@ -116,7 +117,7 @@ def _send(running: Job, sender: Sender, delivery: Delivery) -> tuple[str, str | 
     try:
         sender.send(delivery)
     except NotSent as exc:
-        return NOT_SENT, str(exc)
+        return FAILED_TO_SEND, str(exc)
     store.record(running.store, delivery.record, stamp(NOW))
     return SENT, None
 
@@ -146,7 +147,7 @@ def _shown(delivery: Delivery, state: str, error: str | None) -> dict[str, Any]:
 
 def _print(page: Page, found: list[dict[str, Any]], *, apply: bool) -> None:
     if not found:
-        page.line("No notice is due that was not sent before.")
+        page.line("No notice is due, or all were sent before.")
         return
     rows = [
         (

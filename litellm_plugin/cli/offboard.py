@@ -1,4 +1,4 @@
-"""``offboard``: blocks the keys of people who have left the catalog, and deletes their accounts."""
+"""``offboard``: blocks the keys of people who have left the catalog, and deletes accounts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +21,52 @@ from litellm_plugin.cli.terminal import (
     json_option,
     print_json,
 )
-from litellm_plugin.clock import stamp
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.config.values import seconds
 from litellm_plugin.jobs import NOW
 from litellm_plugin.observability import journal
-from litellm_plugin.store.leavers import LeaverTable
+from litellm_plugin.store.leavers import LeaverTable, timestamp
 
 NAME = "offboard"
 REFUSED = 3  # exit status: a limit forbids the run
 
 
-class _Duration(click.ParamType):  # type: ignore[type-arg]
-    """A duration such as ``24h``; 0 is none."""
-
-    name = "DURATION"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
-        """Return the duration."""
-        if isinstance(value, timedelta):
-            return value
-        try:
-            return timedelta(seconds=0.0 if value == "0" else seconds(value))
-        except ValueError:
-            self.fail(f"{value!r} is no duration like 24h (s, m, h, d, w)", param, ctx)
+def _duration(_context: Any, _option: Any, value: str | None) -> timedelta | None:
+    """Read a duration such as ``24h``, or ``0``."""
+    if value is None:
+        return None
+    try:
+        return timedelta(seconds=0.0 if value == "0" else seconds(value))
+    except ValueError:
+        text = f"{value!r} is no duration such as 24h (units: s, m, h, d, w)"
+        raise click.BadParameter(text) from None
 
 
 class _RefusedRun(Exception):
-    """A limit forbids the run; the message says which, and what to do."""
+    """A limit forbids the run."""
 
 
 @click.command()
-@click.option("--apply", is_flag=True, help="Change LiteLLM. Without it, only show what would be.")
+@click.option(
+    "--apply", is_flag=True, help="Change LiteLLM. Without --apply, only show the changes."
+)
 @click.option(
     "--grace",
-    type=_Duration(),
-    help="How long an entity has to be missing, instead of litellm.offboarding.grace.",
+    callback=_duration,
+    metavar="DURATION",
+    help="How long an entity has to be missing. Default: litellm.offboarding.grace.",
 )
 @click.option(
     "--delete-after",
-    type=_Duration(),
-    help="Delete accounts that have been blocked for so long; without it none is deleted.",
+    callback=_duration,
+    metavar="DURATION",
+    help="Delete accounts that have been blocked for this long. Default: delete none.",
 )
 @click.option(
     "--force",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Pass the limits where exactly N accounts would be blocked or deleted.",
+    help="Run in spite of the limits, if exactly N accounts would be blocked or deleted.",
 )
 @config_option
 @json_option
@@ -82,81 +81,71 @@ def offboard(
 ) -> None:
     """Block the keys of people who have left the catalog.
 
-    A person has left whose entity two runs with --apply have seen missing, and whose entity has
-    been missing for the time of --grace. Only accounts that provisioning made are concerned. The
-    keys of people who are back are unblocked, as far as offboarding has blocked them.
+    A person has left when two runs with --apply have seen the entity missing, at least --grace
+    apart. Only accounts that provisioning made are blocked. When a person comes back, the keys
+    that offboard blocked are unblocked.
 
-    Changes nothing without --apply. Ends with status 1 if something failed, 3 if a limit forbids
-    the run, 75 if another process runs the job.
+    Without --apply nothing is changed. Ends with status 1 if something failed, 2 if the
+    configuration is faulty, 3 if a limit forbids the run, 75 if another process runs the job.
     """
-    told: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     try:
         with job(NAME, files, dry_run=not apply) as under_way:
-            work = _offboarding(under_way)
-            plan = _planned(under_way, work, told, grace, delete_after, force)
-            if told["refused"] is not None:
+            plugin = under_way.plugin
+            offboarding = Offboarding(
+                plugin.litellm,
+                plugin.catalog,
+                LeaverTable(under_way.store),
+                plugin.settings,
+                under_way.pace.wait,
+                NOW,
+                under_way.run.counts,
+            )
+            default = timedelta(seconds=plugin.settings.offboarding.grace)
+            plan = offboarding.plan(default if grace is None else grace, delete_after)
+            report = _report(under_way, offboarding, plan, force)
+            if report["refused"] is not None:
                 raise _RefusedRun
             if apply:
-                with _audited(under_way.plugin.settings):
-                    work.carry_out(plan, under_way.tell)
-                told["failures"] = work.failures
+                with _audited(plugin.settings):
+                    offboarding.apply(plan, under_way.tell)
     except _RefusedRun:
         pass
     finally:
-        if told:
-            _report(told, as_json=as_json)
-    if told["refused"] is not None:
+        if report:
+            _print(report, as_json=as_json)
+    if report["refused"] is not None:
         sys.exit(REFUSED)
-    if told["failures"]:
+    if report["failures"]:
         sys.exit(FAILED)
 
 
-def _offboarding(under_way: Job) -> Offboarding:
-    plugin = under_way.plugin
-    return Offboarding(
-        plugin.litellm,
-        plugin.catalog,
-        LeaverTable(under_way.store),
-        plugin.settings,
-        under_way.pace.wait,
-        NOW,
-        under_way.run.counts,
-    )
-
-
-def _planned(
-    under_way: Job,
-    work: Offboarding,
-    told: dict[str, Any],
-    grace: timedelta | None,
-    delete_after: timedelta | None,
-    force: int | None,
-) -> Plan:
-    """Make the plan, and put what ``--json`` prints into ``told``."""
-    settings = under_way.plugin.settings.offboarding
-    before = work.table.people_of_last_run(NAME)
-    plan = work.plan(timedelta(seconds=settings.grace) if grace is None else grace, delete_after)
-    # The next run compares its number of people with that of this one.
-    under_way.run.counts.update({"people": plan.people, "accounts": plan.accounts})
-    told.update(
-        dry_run=under_way.run.dry_run,
-        enabled=settings.enabled,
-        people=plan.people,
-        people_before=before,
-        accounts=plan.accounts,
-        limit=plan.limit(settings.max_share),
-        hit=plan.hit,
-        refused=refusal(plan, before, settings.max_share, force),
-        counts=under_way.run.counts,
-        failures={},
-        leavers=[_as_json(step) for step in plan.steps],
-    )
-    return plan
+def _report(
+    under_way: Job, offboarding: Offboarding, plan: Plan, force: int | None
+) -> dict[str, Any]:
+    """Return what ``--json`` prints; ``counts`` and ``failures`` are filled by the run."""
+    settings, run = under_way.plugin.settings.offboarding, under_way.run
+    before = offboarding.table.people_of_last_run(NAME)
+    # The next run compares its number of people with this one.
+    run.counts.update({"people": plan.people, "accounts": plan.accounts})
+    return {
+        "dry_run": run.dry_run,
+        "enabled": settings.enabled,
+        "people": plan.people,
+        "people_before": before,
+        "accounts": plan.accounts,
+        "limit": plan.limit(settings.max_share),
+        "hit": plan.hit,
+        "refused": refusal(plan, before, settings.max_share, force),
+        "counts": run.counts,
+        "failures": offboarding.failures,
+        "leavers": [_as_json(step) for step in plan.steps],
+    }
 
 
 @contextmanager
 def _audited(settings: Settings) -> Iterator[None]:
-    """Write audit events as this command's, to standard error too."""
+    """Write audit events with this command as actor, to standard error too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     actor = f"litellm-plugin:{NAME}"
@@ -176,54 +165,52 @@ def _as_json(step: Step) -> dict[str, Any]:
         "entity_ref": row.entity_ref,
         "action": step.action.value,
         "keys": step.keys,
-        "missing_since": _text(row.missing_since),
+        "missing_since": timestamp(row.missing_since),
         "runs_missing": row.runs_missing,
-        "due": _text(step.due),
-        "blocked_at": _text(row.blocked_at),
-        "deleted_at": _text(row.deleted_at),
+        "due": timestamp(step.due),
+        "blocked_at": timestamp(row.blocked_at),
+        "deleted_at": timestamp(row.deleted_at),
     }
 
 
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else stamp(lambda: moment)
-
-
-def _report(told: dict[str, Any], *, as_json: bool) -> None:
+def _print(report: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print_json({**told, "counts": dict(told["counts"])})
+        print_json({**report, "counts": dict(report["counts"])})
         return
     page = Page()
     page.line(
-        f"{told['people']} people in the catalog, {told['accounts']} accounts that provisioning"
-        f" made for people, {told['hit']} to block or delete (at most {told['limit']})"
+        f"{report['people']} people in the catalog, {report['accounts']} accounts that provisioning"
+        f" made for people, {report['hit']} to block or delete (at most {report['limit']})"
     )
     page.line()
-    if told["leavers"]:
-        head = ("LiteLLM id", "entity", "missing since", "keys", "what")
-        print_table(page, head, [_cells(each) for each in told["leavers"]])
+    if report["leavers"]:
+        head = ("LiteLLM id", "entity", "missing since", "keys", "action")
+        print_table(page, head, [_cells(each) for each in report["leavers"]])
         page.line()
-    for user_id, reason in told["failures"].items():
+    for user_id, reason in report["failures"].items():
         page.line(f"{user_id}: LiteLLM refused: {reason}", "bold red")
-    if not told["enabled"]:
+    if not report["enabled"]:
         page.line(
-            "litellm.offboarding.enabled is false: the service lets leavers unblock their keys,"
-            " and makes deleted accounts again.",
+            "litellm.offboarding.enabled is false: leavers can unblock their keys, and the service"
+            " creates deleted accounts again.",
             "yellow",
         )
-    if told["refused"] is not None:
-        page.line(f"Refused: {told['refused']}", "bold red")
-    elif told["dry_run"]:
+    if report["refused"] is not None:
+        page.line(f"Refused: {report['refused']}", "bold red")
+    elif report["dry_run"]:
         page.line("Nothing was changed. Run with --apply to do this.")
     else:
-        done = {name: n for name, n in told["counts"].items() if name not in {"people", "accounts"}}
+        done = {
+            name: n for name, n in report["counts"].items() if name not in {"people", "accounts"}
+        }
         page.line(", ".join(f"{name}: {n}" for name, n in done.items()) or "Nothing to do.")
 
 
 def _cells(leaver: dict[str, Any]) -> tuple[Any, ...]:
-    what, due = leaver["action"], leaver["due"]
-    if what == Action.WAIT:
-        what = f"missing; the first run after {due} blocks the keys"
-    elif what == Action.BLOCKED and due:
-        what = f"blocked; the first run after {due} deletes the account"
+    action, due = leaver["action"], leaver["due"]
+    if action == Action.WAIT:
+        action = f"missing; the first run after {due} blocks the keys"
+    elif action == Action.BLOCKED and due:
+        action = f"blocked; the first run after {due} deletes the account"
     keys = "?" if leaver["keys"] is None else leaver["keys"]
-    return leaver["user_id"], leaver["entity_ref"], leaver["missing_since"], keys, what
+    return leaver["user_id"], leaver["entity_ref"], leaver["missing_since"], keys, action

@@ -1,18 +1,18 @@
-"""``sync``: compares all accounts with the roles of their owners, and removes the differences."""
+"""``sync``: compares accounts with the roles of their owners, and removes the differences."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import click
 
-from litellm_plugin.accounts.directory import Person
-from litellm_plugin.accounts.known_owners import UNCLEAR, Everybody, NoOwnerError, account_owner
+from litellm_plugin.accounts.directory import AllPeople, Person
+from litellm_plugin.accounts.known_owners import UNCLEAR, NoOwnerError, account_owner
 from litellm_plugin.accounts.sync import (
     BUSY,
     CHANGED,
@@ -34,31 +34,34 @@ from litellm_plugin.cli.terminal import (
     settings_of,
 )
 from litellm_plugin.clients.litellm import Account
+from litellm_plugin.store.grants import Grant
 
 PATIENCE = 10.0  # seconds to wait while the service changes an account
 OFF = "litellm.provisioning.sync.enabled is false. Set it to true; mode: report changes nothing."
 
-# How the last line calls the outcomes, in this order.
+# Counts of the last line and of --json, with their texts.
 COUNTED = {
     "checked": "checked",
-    "taken_in": "taken in as they are",
+    "taken_in": "recorded as they are, for the first time",
     DIFFERS: "would be changed",
     CHANGED: "changed",
     "by_hand": "with values set by hand, which stay",
     REFUSED: "refused by LiteLLM",
-    BUSY: "being changed by the service now",
-    "missing": "of people whom the catalog does not have, left alone",
-    UNCLEAR: "whose owner is not clear, left alone",
-    "nobody": "of nobody in the catalog, left alone",
+    BUSY: "locked by another process",
+    "missing": "of people missing in the catalog, left alone",
+    UNCLEAR: "with unclear owner, left alone",
+    "nobody": "without owner in the catalog, left alone",
 }
 
 
 @click.command()
 @config_option
-@click.option("--dry-run", is_flag=True, help="Change nothing at LiteLLM; default in mode report.")
-@click.option("--apply", is_flag=True, help="Remove the differences, in mode report too.")
-@click.option("--user", "ref", metavar="REF", help="Only this person: user:default/jane.")
-@click.option("--group", metavar="REF", help="Only members of this group: group:default/ai.")
+@click.option("--dry-run", is_flag=True, help="Change nothing at LiteLLM. Default in mode report.")
+@click.option("--apply", is_flag=True, help="Remove the differences. Default in mode apply.")
+@click.option("--user", "ref", metavar="REF", help="Only this person, such as user:default/jane.")
+@click.option(
+    "--group", metavar="REF", help="Only members of this group, such as group:default/ai."
+)
 @json_option
 def sync(
     files: Sequence[Path],
@@ -71,13 +74,14 @@ def sync(
 ) -> None:
     """Compare LiteLLM's accounts with the roles of their owners, and remove the differences.
 
-    What a role grants is given, and what provisioning granted and the role does not grant any
-    more is taken back: budget, limits, models, role and teams. What was set by hand at LiteLLM
-    stays, and is listed. LiteLLM deletes the keys that a person has in a team with the membership.
+    Writes budget, limits, models, user role and teams as the person's role grants them, and takes
+    back what provisioning granted and the role does not grant any more. Values that were set by
+    hand at LiteLLM stay, and are listed. When a person leaves a team, LiteLLM deletes the person's
+    keys in that team.
 
-    A dry run prints the differences and changes nothing at LiteLLM; for an account without a
-    record it records in the store what its role grants now. Ends with status 0, or 1 if LiteLLM
-    refused something, 2 if the configuration is faulty, 75 if another process runs sync.
+    A dry run prints the differences and changes nothing at LiteLLM. It writes to the store: for an
+    account without a record, the values that the role grants now. Ends with status 1 if something
+    failed, 2 if the configuration is faulty, 75 if another process runs sync.
     """
     if dry_run and apply:
         raise click.UsageError("--dry-run and --apply exclude each other.")
@@ -110,47 +114,55 @@ def sync(
 def _outcomes(
     under_way: Job, ref: str | None, group: str | None, *, applies: bool
 ) -> Iterator[Outcome]:
-    pace = under_way.pace.wait
-    found = cast("Sync", under_way.plugin.sync)  # as it is enabled
-    if ref is not None:
-        account = found.account_of(ref.lower())
-        if account is None:
-            raise click.ClickException(f"LiteLLM has no account of {ref}.")
-        yield found.check(account, apply=applies, pace=pace, patience=PATIENCE)
-        return
-    yield from _of_all(under_way, found, group, applies=applies)
+    sync = cast("Sync", under_way.plugin.sync)  # not None, as it is enabled
+    sync.pace, sync.patience = under_way.pace.wait, PATIENCE
+    owner: Callable[[Account], Person] = sync.owner
+    grants: dict[str, Grant] = {}
+    if ref is None:
+        accounts = _all_accounts(under_way, sync)
+        owner, grants = _owners(under_way, accounts), sync.grants.all()
+    elif account := sync.account_of(ref.lower()):
+        accounts = {account.user_id: account}
+    else:
+        raise click.ClickException(f"LiteLLM has no account of {ref}.")
+    for account in accounts.values():
+        try:
+            person = owner(account)
+        except NoOwnerError as exc:
+            if group is None:
+                yield without_owner(account, exc)
+            continue
+        if ref is not None and person.ref != ref.lower():
+            text = f"{account.user_id} is the account of {person.ref}, not of {ref}."
+            raise click.ClickException(text)
+        if group is None or group.lower() in person.groups:
+            known = grants.get(account.user_id)
+            yield sync.compare(person, account, apply=applies, known=known)
 
 
-def _of_all(under_way: Job, found: Sync, group: str | None, *, applies: bool) -> Iterator[Outcome]:
-    """Compare the pages of LiteLLM's user list with the pages of the catalog."""
-    plugin, pace = under_way.plugin, under_way.pace.wait
-    domain = plugin.settings.user_id_domain
-    people = Everybody(plugin.catalog.people(), domain)
+def _all_accounts(under_way: Job, sync: Sync) -> dict[str, Account]:
     accounts: dict[str, Account] = {}
     page, pages = 1, 1
     while page <= pages:
-        pace()
-        rows, pages = plugin.litellm.accounts(page)
-        # A user who is deleted meanwhile moves others to the page before; the next run has them.
-        accounts |= {row.user_id: found.slim(row) for row in rows}
+        under_way.pace.wait()
+        rows, pages = under_way.plugin.litellm.accounts(page)
+        # If a user is deleted meanwhile, a page may lack another one; the next run has that user.
+        accounts |= {row.user_id: sync.slim(row) for row in rows}
         under_way.tell(f"sync ... page {page} of {pages} of LiteLLM's users")
         page += 1
+    return accounts
+
+
+def _owners(under_way: Job, accounts: Mapping[str, Account]) -> Callable[[Account], Person]:
+    """Return a function as ``Sync.owner``, which asks neither the catalog nor LiteLLM again."""
+    settings = under_way.plugin.settings
+    people = AllPeople(under_way.plugin.catalog.people(), settings.user_id_domain)
     emails = Counter(str(each.info.get("user_email")).strip().lower() for each in accounts.values())
 
     def is_only(person: Person, email: str) -> bool:
         return person.user_id not in accounts and emails[email.strip().lower()] == 1
 
-    grants = found.grants.all()
-    for account in accounts.values():
-        try:
-            person = account_owner(account, people, is_only, plugin.settings)
-        except NoOwnerError as exc:
-            if group is None:
-                yield without_owner(account, exc)
-            continue
-        if group is None or group.lower() in person.groups:
-            grant = grants.get(account.user_id)
-            yield found.examine(person, account, grant, apply=applies, pace=pace, patience=PATIENCE)
+    return lambda account: account_owner(account, people, is_only, settings)
 
 
 def _counted(outcome: Outcome) -> Iterator[str]:
@@ -170,7 +182,7 @@ def _print(outcomes: Sequence[Outcome], counts: dict[str, int], *, applied: bool
         user = outcome.entity_ref or outcome.user_id
         change = "changed" if applied else "would be changed"
         if outcome.status == REFUSED:
-            change = "to be changed, see below"
+            change = "changed or refused, see below"
         rows += [
             (
                 user,
@@ -178,7 +190,7 @@ def _print(outcomes: Sequence[Outcome], counts: dict[str, int], *, applied: bool
                 _shown(each.granted),
                 _shown(each.now),
                 _shown(each.role),
-                change if each.action == CHANGE else "set by hand: stays",
+                change if each.action == CHANGE else "set by hand, stays",
             )
             for each in outcome.differences
         ]
@@ -192,10 +204,10 @@ def _print(outcomes: Sequence[Outcome], counts: dict[str, int], *, applied: bool
     for outcome in outcomes:
         for why in outcome.errors:
             page.line(f"{outcome.user_id}: {outcome.status}: {why}")
-    told = [f"{counts[name]} {words}" for name, words in COUNTED.items() if counts.get(name)]
-    page.line(f"Accounts: {', '.join(told) or 'none'}.")
+    parts = [f"{counts[name]} {text}" for name, text in COUNTED.items() if counts.get(name)]
+    page.line(f"Accounts: {', '.join(parts) or 'none'}.")
     if not applied and counts.get(DIFFERS):
-        page.line("Nothing was changed at LiteLLM; --apply changes it.")
+        page.line("Nothing was changed at LiteLLM. Run with --apply to do this.")
 
 
 def _shown(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""``backend.database``: where the store of this service is, by Backstage's convention.
+"""``backend.database``: the database of the store, configured as Backstage's.
 
-Backstage has one block for all plugins: each plugin gets a database of its own, named by its id
-(or a schema, with ``pluginDivisionMode: schema``), and ``plugin.<id>`` overrides the block.
+Backstage has one block for all plugins: each plugin gets a database of its own, named by the
+plugin id (or a schema, with ``pluginDivisionMode: schema``). ``plugin.<id>`` overrides the block.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SCHEMES = ("postgres", "postgresql")
 _URL = "URL such as postgresql://user:password@host:5432"
 _NAME_LIMIT = 63  # bytes of a name in PostgreSQL
 
-# Parameters of a URL that libpq has, too; Backstage's client ignores unknown ones.
+# Parameters of a URL that are passed to libpq; others are ignored, as by Backstage's client.
 _FILES = ("sslrootcert", "sslcert", "sslkey")
 _PASSED_ON = ("application_name", "options", "connect_timeout", "target_session_attrs")
 
@@ -136,7 +136,7 @@ class BackendDatabase(Section):
         for connection, path in written:
             values |= _parameters(connection, path)
             if not in_schema and connection is self.connection:
-                values.pop("database", None)  # that of another plugin, or of none
+                values.pop("database", None)  # not this plugin's database
         schema = f"{self.schema_prefix or ''}{plugin_id}" if in_schema else None
         if not in_schema:
             values.setdefault("database", f"{self.prefix}{plugin_id}")

@@ -11,7 +11,7 @@ FILE = "store.sqlite"  # in the state folder, where backend.database is missing
 
 
 class DatabaseError(Exception):
-    """The database can't be used as configured; the message names the setting and the remedy."""
+    """The database can't be used as configured; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +21,17 @@ class Database:
     Attributes:
         client: ``pg`` or ``better-sqlite3``.
         file: The file of SQLite; None for one in memory.
-        host: Of PostgreSQL; as are the next four. None is libpq's default, a Unix socket.
-        port: By default libpq's.
+        host: Host of PostgreSQL; None: libpq's default, a Unix socket. The fields from here on are
+            for PostgreSQL.
+        port: None: libpq's default.
         user: Name of the user that connects.
-        password: The user's.
+        password: The user's password.
         database: Name of the database; by default that of the user.
         options: Parameters of libpq, such as ``sslmode``.
-        ca: Certificates to check the server's with, in PEM.
+        ca: Certificates of the CAs that may have signed the server's, in PEM.
         cert: Certificate of the client, in PEM.
-        private_key: Its private key, in PEM.
-        schema: The schema with the tables; None for the database's own.
+        private_key: Private key of the client, in PEM.
+        schema: The schema with the tables; None: the user's default.
         role: The role to take on after connecting.
         ensure_exists: Whether to create a database that is missing.
         ensure_schema: Whether to create a schema that is missing.

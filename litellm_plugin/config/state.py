@@ -1,4 +1,4 @@
-"""The folder in which this host's user keeps what the service makes for itself."""
+"""The folder for files that the service creates: its signing key and its SQLite database."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def state_folder(environ: Mapping[str, str]) -> Path | None:
-    """Return the folder by the XDG specification; None where this user has no home folder."""
+    """Return the folder by the XDG specification; None if this user has no home folder."""
     state = Path(environ.get("XDG_STATE_HOME", ""))
     try:
-        # By the specification a relative path is ignored.
+        # The specification wants relative paths ignored.
         base = state if state.is_absolute() else Path.home() / ".local" / "state"
     except RuntimeError:
         return None

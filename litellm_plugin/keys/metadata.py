@@ -1,8 +1,8 @@
-"""A key's metadata, which callers write and LiteLLM reads.
+"""The metadata of keys: which fields callers may write, and how a rotation is recorded.
 
-LiteLLM also keeps settings in it, some of which ``/key/generate`` has fields for, and applies
-them to each call: they raise the key's budget, lift limits and guardrails, or send prompts and
-answers to an address. Callers may write none of these.
+LiteLLM reads settings from a key's metadata and applies them to each call: they raise the key's
+budget, lift limits and guardrails, or send prompts and answers to an address. Callers may write
+none of these.
 """
 
 from __future__ import annotations
@@ -24,57 +24,22 @@ OWNERSHIP = ("created_by", "created_via", "created_at_iso", "backstage_")
 # "spend_logs_metadata" are allowed: any call may send its own.
 SETTINGS = frozenset(
     {
-        "agent_id",
-        "batch_enqueued_token_limit",
-        "billing_agent_id",
-        "callback_settings",
-        "enable_prompt_caching",
-        "end_user_budget_id",
-        "global_max_parallel_requests",
-        "guardrails",
-        "logging",
-        "max_budget_alert_emails",
-        "max_file_downloads_per_minute",
-        "max_iterations",
-        "mcp_rpm_limit",
-        "model_config",
-        "model_itpm_limit",
-        "model_max_budget",
-        "model_otpm_limit",
-        "model_rpm_limit",
-        "model_tpm_limit",
-        "opted_out_global_guardrails",
-        "password_reset_required",
-        "policies",
-        "priority",
-        "prompts",
-        "rpm_limit_type",
-        "secret_manager_settings",
-        "service_account_id",
-        "soft_budget_alerting_emails",
-        "tag_rpm_limit",
-        "throttle_on_budget_exceeded",
-        "tpm_limit_type",
-        "turn_off_message_logging",
-        "zguard_policy_id",
+        *("agent_id", "batch_enqueued_token_limit", "billing_agent_id", "callback_settings"),
+        *("enable_prompt_caching", "end_user_budget_id", "global_max_parallel_requests"),
+        *("guardrails", "logging", "max_budget_alert_emails", "max_file_downloads_per_minute"),
+        *("max_iterations", "mcp_rpm_limit", "model_config", "model_itpm_limit"),
+        *("model_max_budget", "model_otpm_limit", "model_rpm_limit", "model_tpm_limit"),
+        *("opted_out_global_guardrails", "password_reset_required", "policies", "priority"),
+        *("prompts", "rpm_limit_type", "secret_manager_settings", "service_account_id"),
+        *("soft_budget_alerting_emails", "tag_rpm_limit", "throttle_on_budget_exceeded"),
+        *("tpm_limit_type", "turn_off_message_logging", "zguard_policy_id"),
     }
 )
 # Prefixes, because new versions of LiteLLM add settings: allow_client_pricing_override lets a
 # call set its own price, allow_client_mock_response its own answer.
 FAMILIES = (
-    "_",
-    "allow_",
-    "allowed_",
-    "default_estimated_",
-    "denied_",
-    "disable_",
-    "enforced_",
-    "litellm_",
-    "max_batch_",
-    "scim_",
-    "team_member_",
-    "temp_budget_",
-    "user_api_key",
+    *("_", "allow_", "allowed_", "default_estimated_", "denied_", "disable_", "enforced_"),
+    *("litellm_", "max_batch_", "scim_", "team_member_", "temp_budget_", "user_api_key"),
 )
 
 # Older LiteLLMs replace such a reference by the environment variable's value.
@@ -82,10 +47,10 @@ _REFERENCE = "os.environ/"
 
 
 def given(name: str, value: Any) -> Json:
-    """Return the metadata that a caller has given, without fields that record the creator.
+    """Check the metadata of a request; return it without fields that record the creator.
 
     Raises:
-        BadRequest: The value is no object, has a setting of LiteLLM, or refers to a variable.
+        BadRequest: The value is no object, or has a setting of LiteLLM or ``os.environ/``.
     """
     if not isinstance(value, dict):
         raise BadRequest(f"{name} must be an object")
@@ -108,16 +73,16 @@ def _refers(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a key's metadata tells about rotations, in the field ``shapes.ROTATION``.
+    """The record of rotations in a key's metadata, in the field ``shapes.ROTATION``.
 
     Attributes:
         replaces: Hashes of the keys before this one, the last one first; () for a key that was
             not made by a rotation.
-        alias: The alias that passes on to this key.
+        alias: The alias that this key gets at the end of the rotation.
         request: Digest of the request's ``Idempotency-Key``, if any.
         delivered: Whether the key's secret was handed out.
-        replaced: ``alias`` and ``expires`` of this key from before it was rotated, and ``until``,
-            the end of its grace; None for a key that was not.
+        replaced: ``alias`` and ``expires`` that this key had before it was rotated, and
+            ``until``, the end of its grace; None for a key that was not rotated.
     """
 
     replaces: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Rotation: a new key in place of an old one, which goes on working for a grace period.
+"""Rotation: a new key replaces an old one, which still works for a grace period.
 
 The new key's metadata names the old key (:class:`Mark`), so that a repeated request finds the
 rotation in LiteLLM, on every replica and after a restart. The steps, under the owner's lock:
@@ -8,8 +8,9 @@ rotation in LiteLLM, on every replica and after a restart. The steps, under the 
 2. Delete the new key if the client is gone; else record in its metadata that it is handed out.
 3. Rename the old key and let it expire, then give its alias to the new key.
 
-After a failure or a kill before the record of step 2, nobody has the new secret: the next request
-deletes that key and begins anew. After it, the next request completes step 3.
+If the process fails or is killed before the record of step 2, the new secret was never sent: the
+next request deletes the new key and begins anew. After that record, the next request completes
+step 3.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from litellm_plugin import fields
@@ -27,7 +28,7 @@ from litellm_plugin.accounts.caller import Caller
 from litellm_plugin.accounts.users import Users, keys_tag
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
-from litellm_plugin.clock import Clock, moment
+from litellm_plugin.clock import Clock, iso, moment
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
 from litellm_plugin.errors import BadRequest, Busy, Conflict, Forbidden, HungUp, UpstreamError
 from litellm_plugin.keys.metadata import Mark
@@ -43,25 +44,26 @@ log = logging.getLogger(__name__)
 
 DEFAULT_GRACE = "24h"
 MAX_GRACE = "7d"
-MAX_REMEMBERED = 10  # hashes of earlier keys that a key's metadata names
+REPEATED_GRACE = "1h"  # at least, after a repeated request: the first answer may have been lost
+MAX_REMEMBERED = 10  # hashes of earlier keys in a key's metadata
 MAX_ALIAS = 220  # characters of an alias before a suffix; LiteLLM may allow 255 in all
 
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
 
-# What a new key has of the old one, as it is in LiteLLM's row. The spend goes with max_budget, so
-# that the new key has what is left.
+# Fields of LiteLLM's row that are copied from the old key. The spend is copied with max_budget, so
+# that the new key has what is left of the budget.
 COPIED = (
     *("models", "team_id", "max_budget", "spend", "budget_duration", "tpm_limit", "rpm_limit"),
     *("max_parallel_requests", "budget_id"),
 )
-# Restrictions that only an administrator of LiteLLM can set; a new key would be without them.
+# Restrictions that only an administrator of LiteLLM can set, so a new key would not have them.
 NOT_COPIED = (
     *("agent_id", "aliases", "allowed_cache_controls", "access_group_ids", "auto_rotate"),
     *("budget_fallbacks", "budget_limits", "config", "model_max_budget"),
     *("object_permission_id", "permissions", "policies", "project_id", "router_settings"),
     "tpd_limit",
 )
-# LiteLLM's allowed_routes of each type of key.
+# The key_type by LiteLLM's allowed_routes.
 _TYPES = {
     (): "default",
     ("llm_api_routes",): LLM_API,
@@ -71,7 +73,7 @@ _TYPES = {
 
 
 class RotationRefused(Conflict):
-    """The key can't be rotated as it is, or was rotated before."""
+    """The key can't be rotated, or was rotated before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Rotation:
 
     Attributes:
         token: Hash of the old key.
-        grace: How long the old key goes on working, such as ``24h``.
+        grace: How long the old key still works, such as ``24h``.
         request: Digest of the ``Idempotency-Key`` and of ``token``; None without that header.
     """
 
@@ -113,14 +115,15 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The owner of the keys, and what differs between Backstage and the bridge.
+    """The owner of a key, with what differs between requests of Backstage and of the bridge.
 
     Attributes:
-        account: The owner's, read fresh.
+        account: The owner's, not from the cache.
         reader: As for ``Users.account_of``.
         policy: Returns the owner's key policy.
         created_by: Metadata that records the creator.
-        check: Refuses a new key that the owner may not have; takes fields of ``/key/generate``.
+        check: Raises Forbidden for a key that the owner may not have, by the fields of
+            ``/key/generate``.
     """
 
     account: Account
@@ -154,7 +157,7 @@ class Rotations:
         self._now = now
 
     def rotate(self, caller: Caller, asked: Rotation, *, gone: Callable[[], bool]) -> Json:
-        """Rotate a key of a caller with Backstage credentials; as :meth:`rotate_for`.
+        """Rotate a key for a caller with Backstage credentials, as :meth:`rotate_for` does.
 
         Raises:
             Forbidden: The key is another user's or does not exist.
@@ -185,7 +188,7 @@ class Rotations:
         reader: str,
         gone: Callable[[], bool],
     ) -> Json:
-        """Rotate a key of an account whose owner is not signed in at Backstage.
+        """Rotate a key for a client of the bridge.
 
         Args:
             account: The owner's.
@@ -193,18 +196,18 @@ class Rotations:
             created_by: Metadata that records the creator.
             own_id: The LiteLLM id derived from the owner's name.
             reader: As for ``Users.account_of``.
-            gone: Tells whether the client has closed the connection.
+            gone: Returns whether the client has closed the connection.
 
         Returns:
-            LiteLLM's answer about the new key, with the secret in ``key``; ``rotated`` has the
-            old key's ``token``, ``key_alias`` and the time ``expires`` at which it stops working
-            (None for never). ``hint`` says what could not be done to the old key.
+            LiteLLM's answer about the new key, with the secret in ``key``. ``rotated`` has the
+            old key's ``token``, ``key_alias`` and ``expires``, when it stops working (None for
+            never). With ``hint``, LiteLLM failed to end or rename the old key.
 
         Raises:
             RotationRefused: The key was rotated before, is blocked or expired, or has a
                 restriction that a new key would not have.
-            Forbidden: The key is another user's or does not exist, or the owner may not make it.
-            HungUp: The client is gone; the new key is deleted, the old one as it was.
+            Forbidden: The key is another user's or does not exist, or the owner may not have it.
+            HungUp: The client is gone; the new key is deleted, the old one unchanged.
             Busy: Another request rotates a key of this owner.
         """
 
@@ -236,7 +239,7 @@ class Rotations:
             return self._replace(owner, old, asked, gone)
 
     def _refuse_again(self, rows: Sequence[Json], old: Json | None, asked: Rotation) -> None:
-        """Complete a rotation of this key that was begun before, and say that it was done.
+        """Refuse to rotate a key again, after completing the earlier rotation.
 
         Raises:
             RotationRefused: The key was rotated before.
@@ -256,29 +259,29 @@ class Rotations:
         same = asked.request is not None and Mark.of(new).request == asked.request
         done = "This request was done before" if same else "This key was rotated before"
         raise RotationRefused(
-            f"{done}, and the secret of the new key is told only once. If it is lost, delete the"
-            " new key and rotate the old one again, while the old one works.",
+            f"{done}, and the secret of the new key is returned only once. If it is lost, delete"
+            " the new key and rotate the old one again, while the old one works.",
             token=new.get("token"),
             key_alias=new.get("key_alias"),
         )
 
     def _refuse_unfit(self, old: Json) -> None:
-        """Refuse to rotate a key that does not work, or that could not be copied whole."""
+        """Refuse to rotate a key that does not work, or that has fields which can't be copied."""
         if old.get("blocked") is True:
             raise RotationRefused("The key is blocked: unblock it before you rotate it")
         if not is_active(old, self._now()):
-            raise RotationRefused("The key has expired: make a new one")
+            raise RotationRefused("The key has expired: create a new one")
         extra = [name for name in NOT_COPIED if old.get(name)]
         if _type_of(old) is None:
             extra.append("allowed_routes")
         if extra:
             raise RotationRefused(
                 f"An administrator of LiteLLM has restricted this key ({', '.join(sorted(extra))}),"
-                " and a new key would be without that: ask the administrator to replace it"
+                " and a new key would not be restricted: ask the administrator to replace it"
             )
 
     def _replace(self, owner: Owner, old: Json, asked: Rotation, gone: Callable[[], bool]) -> Json:
-        """Create the new key, hand it out, and let the old one end."""
+        """Create the new key, record that it is handed out, and end the old one."""
         earlier, before, policy = Mark.of(old).replaces, Mark.of(old).replaced, owner.policy()
         new = Mark(
             replaces=(asked.token, *earlier)[:MAX_REMEMBERED],
@@ -336,8 +339,7 @@ class Rotations:
 
         Raises:
             Forbidden: The owner may not have such a key.
-            RotationRefused: Keys must be in a team or have a budget, and this one is not or has
-                none.
+            RotationRefused: Keys must be in a team or have a budget, and this one does not.
         """
         key = {
             **present(**{name: old.get(name) for name in COPIED}),
@@ -352,7 +354,9 @@ class Rotations:
         }
         owner.check(key)
         if self._settings.team_required and not key.get("team_id"):
-            raise RotationRefused("The key is in no team, and keys must be in one: make a new key")
+            raise RotationRefused(
+                "The key is in no team, and keys must be in one: create a new key"
+            )
         key = policy.capped(key, self._policies.groups_of)
         if self._settings.allow_unlimited_budget is False and key.get("max_budget") is None:
             raise RotationRefused(
@@ -361,40 +365,41 @@ class Rotations:
         return key
 
     def _carry_spend(self, token: str, old: Json, made: Json) -> None:
-        """Set the new key's spend where LiteLLM has not taken it at creation."""
+        """Set the new key's spend if LiteLLM ignored it at creation."""
         spent, taken = old.get("spend") or 0, made.get("spend") or 0
         if spent > taken:
             self._litellm.update_key({"key": token, "spend": spent})
 
     def _finish(self, new: Json, old: Json | None, grace: str) -> None:
-        """Complete the last step of a rotation."""
+        """Complete step 3 of a rotation that an earlier request began."""
         mark = Mark.of(new)
+        grace = max(grace, REPEATED_GRACE, key=lambda span: fields.seconds(span) or 0)
         if old is not None and Mark.of(old).replaced is None:
             self._retire(old, mark.alias, grace)
         if new.get("key_alias") == _temporary(mark):
             self._rename(str(new["token"]), mark.alias)
 
     def _retire(self, old: Json, alias: str | None, grace: str) -> Json:
-        """Let the old key expire and free its alias; delete it at once without a grace.
+        """Rename the old key and let it expire; delete it if there is no grace.
 
         Returns:
             ``expires`` and ``key_alias`` of the old key.
 
         Raises:
-            UpstreamError: LiteLLM failed, or lets the key live longer.
+            UpstreamError: LiteLLM failed, or did not change when the key expires.
         """
         token, now = str(old["token"]), self._now()
         left, expires = timedelta(seconds=fields.seconds(grace) or 0), moment(old.get("expires"))
         if not left:
             self._litellm.delete_key(token)
-            return {"expires": _text(now)}
+            return {"expires": iso(now)}
         change: Json = {"key": token}
         if expires is None or expires > now + left:
             expires = now + left
             change["duration"] = grace
         mark = Mark.of(old)
         before = mark.replaced or {"alias": alias, "expires": old.get("expires")}
-        replaced = {**before, "until": _text(expires)}
+        replaced = {**before, "until": iso(expires)}
         kept = replace(mark, replaced=replaced).as_json()
         change["metadata"] = {**as_object(old.get("metadata")), ROTATION: kept}
         day = f"rotated-{now:%Y-%m-%d}"
@@ -403,10 +408,14 @@ class Rotations:
         ends = moment(as_object(answer).get("expires"))
         if not is_ending({**change, "expires": as_object(answer).get("expires")}):
             raise UpstreamError("LiteLLM did not take the old key's duration")
-        return {"expires": _text(ends or expires), **present(key_alias=name)}
+        return {"expires": iso(ends or expires), **present(key_alias=name)}
 
     def _renamed(self, change: Json, names: Sequence[str | None]) -> tuple[Any, str | None]:
-        """Send a change with the first of ``names`` that no other key has; returns both."""
+        """Change a key, with the first of ``names`` that no other key has as its alias.
+
+        Returns:
+            LiteLLM's answer, and the alias.
+        """
         first, *others = names
         try:
             return self._litellm.update_key({**change, **present(key_alias=first)}), first
@@ -428,21 +437,21 @@ class Rotations:
         kind = _type_of(old) or ""
         if kind in {LLM_API, *self._settings.key_types}:
             return kind
-        if kind == "default":  # it may call models, and management routes, too
+        if kind == "default":  # may call models, and also management routes
             return LLM_API
-        raise RotationRefused(f"New keys may not have the key_type {kind}: make a new key")
+        raise RotationRefused(f"New keys may not have the key_type {kind}: create a new key")
 
 
 def _type_of(row: Json) -> str | None:
-    """Return a key's type by its ``allowed_routes``; None where they are no type's."""
+    """Return a key's type by its ``allowed_routes``; None where no type has them."""
     routes = row.get("allowed_routes") or ()
     return _TYPES.get(tuple(map(str, routes))) if isinstance(routes, list | tuple) else None
 
 
 def _lifetime(old: Json) -> str | None:
-    """Return the duration that the old key was given; None for no expiry.
+    """Return the duration that the old key had at its creation; None for no expiry.
 
-    Of a key that was rotated before, the expiry was shortened, and its mark has the one before.
+    A key that was rotated before expires earlier; its mark has the original expiry.
     """
     before = Mark.of(old).replaced
     expires = moment(before["expires"] if before else old.get("expires"))
@@ -454,15 +463,10 @@ def _lifetime(old: Json) -> str | None:
 
 
 def _temporary(new: Mark) -> str:
-    """Return the alias of a new key until the old one has given its own up."""
+    """Return the alias of a new key until the old key is renamed."""
     return _named(new.alias or "", f"rotation-{new.replaces[0][:12]}")
 
 
 def _named(alias: str, suffix: str) -> str:
     # LiteLLM can be configured to refuse blanks and most punctuation in aliases.
     return f"{alias[:MAX_ALIAS]}.{suffix}"
-
-
-def _text(time: datetime) -> str:
-    text = time.astimezone(UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")

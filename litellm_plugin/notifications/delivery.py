@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,10 +19,8 @@ from litellm_plugin.store.notices import SentNotice, sent_about
 
 WEBHOOK = "webhook"  # in the store, in place of a person
 
-MAX_ID = 512  # characters of an id that the store keeps
-
-# Failures in a row after which a channel is taken to be down, and not tried again in the run.
-MAX_FAILURES = 10
+MAX_ID = 512  # characters of an id in the store
+MAX_FAILURES = 10  # failures in a row after which a run no longer uses a channel
 
 
 class NotSent(Exception):
@@ -35,7 +33,7 @@ class Delivery:
 
     Attributes:
         notice: The notice.
-        to: Entity ref of a person, or ``webhook``; None where nobody is known.
+        to: Entity ref of a person, or ``webhook``; None if the notice has no recipient.
     """
 
     notice: Notice
@@ -43,7 +41,7 @@ class Delivery:
 
     @property
     def record(self) -> SentNotice:
-        """What the store has of it."""
+        """The row of the store that records the delivery."""
         notice = self.notice
         id_, to = notice.subject_id[:MAX_ID], self.to or ""
         return SentNotice(notice.subject, id_, notice.mark, notice.period, to)
@@ -56,7 +54,7 @@ def due_notices(
     now: datetime,
     before_page: Callable[[str], None],
 ) -> Iterator[Notice]:
-    """Yield the notices that are due, whether they were sent before or not.
+    """Yield the notices that are due, including those that were sent before.
 
     Reads the pages of LiteLLM's users, then of its teams, then of its keys.
 
@@ -65,7 +63,7 @@ def due_notices(
         recipients: Finds the people.
         settings: The thresholds.
         now: The present time.
-        before_page: Called before each page, with what is read.
+        before_page: Called before each page, with ``users``, ``teams`` or ``keys``.
 
     Raises:
         UpstreamError: LiteLLM failed.
@@ -97,18 +95,20 @@ def _rows(
 def open_deliveries(
     notices: Iterable[Notice], settings: NotificationSettings, store: Store
 ) -> list[Delivery]:
-    """Return the deliveries that were not made before, also those without a recipient.
+    """Return the deliveries that were not made before, including those without a recipient.
 
     Raises:
         StoreUnavailable: The database can't be used.
     """
-    wanted: list[Delivery] = []
+    wanted: dict[SentNotice, Delivery] = {}  # LiteLLM has a row on two pages if one is inserted
     for notice in notices:
-        people: Sequence[str | None] = sorted(notice.audience.people) or [None]
-        wanted += [Delivery(notice, to) for to in people if settings.backstage]
-        wanted += [Delivery(notice, WEBHOOK)] if settings.webhook else []
-    sent = sent_about(store, (delivery.record.subject_id for delivery in wanted))
-    return [delivery for delivery in wanted if delivery.record not in sent]
+        people: list[str | None] = [*sorted(notice.audience.people)] or [None]
+        recipients = (people if settings.backstage else []) + [WEBHOOK] * bool(settings.webhook)
+        for to in recipients:
+            delivery = Delivery(notice, to)
+            wanted.setdefault(delivery.record, delivery)
+    sent = sent_about(store, (record.subject_id for record in wanted))
+    return [delivery for record, delivery in wanted.items() if record not in sent]
 
 
 class Sender:
@@ -122,30 +122,27 @@ class Sender:
     def __init__(self, notifications: Notifications, webhook: Webhook | None) -> None:
         self._notifications = notifications
         self._webhook = webhook
-        self._failures = {True: 0, False: 0}  # in a row, of the webhook and of Backstage
+        self._failures = {True: 0, False: 0}  # in a row; True: of the webhook, False: of Backstage
 
     def send(self, delivery: Delivery) -> None:
         """Send a notice.
 
-        It may be sent twice: Backstage replaces the first one, which has the same scope, and the
-        webhook's receiver gets the same id again.
+        If a notice is sent twice, Backstage replaces the first one, which has the same scope, and
+        the webhook's receiver gets the same id again.
 
         Raises:
-            NotSent: It was not taken, or the channel is down.
+            NotSent: The channel refused the notice, or has failed too often in this run.
         """
-        to_webhook = delivery.to == WEBHOOK
+        notice, to = delivery.notice, delivery.to
+        to_webhook = to == WEBHOOK
         if self._failures[to_webhook] >= MAX_FAILURES:
-            raise NotSent(f"Not tried, after {MAX_FAILURES} failures in a row")
+            raise NotSent(f"Not tried after {MAX_FAILURES} failures in a row")
         try:
-            self._send(delivery)
+            if to_webhook and self._webhook is not None:
+                self._webhook.send(notice.event_id, notice.event())
+            elif to is not None:
+                self._notifications.send(to, notice.payload(to))
         except (BackstageUnavailable, WebhookFailed) as exc:
             self._failures[to_webhook] += 1
             raise NotSent(redact(str(exc))) from exc
         self._failures[to_webhook] = 0
-
-    def _send(self, delivery: Delivery) -> None:
-        notice = delivery.notice
-        if delivery.to == WEBHOOK and self._webhook is not None:
-            self._webhook.send(notice.event_id, notice.event())
-        elif delivery.to is not None:
-            self._notifications.send(delivery.to, notice.payload(delivery.to))

@@ -1,4 +1,4 @@
-"""Finds the people of the catalog whom LiteLLM's users, keys and teams belong to."""
+"""Finds the people of the catalog to notify about LiteLLM's users, keys and teams."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from litellm_plugin.shapes import Json, as_object
 
 
 class Recipients:
-    """The people whom notices are for.
+    """The recipients of notices.
 
     Args:
         people: Full entity ref, in lower case, and entity of every user of the catalog.
-        settings: ``litellm.userIdDomain``, ``teamAdmin`` and ``display``.
-        owns: Tells whether the team admins' group owns a team, as ``Access.owns`` does.
+        settings: ``litellm.userIdDomain``, ``teamAdmin`` and ``display`` are read.
+        owns: ``Access.owns``: whether the team admins' group owns a team.
         adopted: Entity refs of owners by the ids of accounts that were found by e-mail.
     """
 
@@ -44,7 +44,7 @@ class Recipients:
                 self._managers.add(ref)
 
     def of_user(self, row: Json) -> Audience:
-        """Return the person whom a LiteLLM user belongs to, and remember the person.
+        """Return the person of a LiteLLM user, and remember the person for :meth:`of_key`.
 
         That is the person for whom provisioning created the user, else the person who was found
         to own the account by e-mail, else the only person of the catalog with such an id.
@@ -56,17 +56,17 @@ class Recipients:
             owner = self._adopted.get(user_id)
             ref = owner if owner in self._refs else self._of_id(user_id)
         else:
-            # Whoever has the same id now is another person.
+            # If the recorded person has left, a person with the same id is another one.
             named = f"{parts[0]}:{parts[1]}/{parts[2]}".lower()
             ref = named if named in self._refs else None
         self._by_account[user_id] = ref
         return _only(ref)
 
     def of_team(self, row: Json) -> Audience:
-        """Return the managers of a team, and remember them.
+        """Return the managers of a team, and remember them for :meth:`of_key`.
 
-        They are those of its members who are in the team admins' group, where that owns the team,
-        and those whom LiteLLM calls its admins.
+        They are the members with LiteLLM's role ``admin`` and, if the team admins' group owns the
+        team, the members in that group.
         """
         display, owned = self._settings.display, self._owns(row)
         members = row.get("members_with_roles")

@@ -1,4 +1,7 @@
-"""Decides which notice a LiteLLM user, key or team is due, and words it. Pure; money is USD."""
+"""Notices about LiteLLM's users, keys and teams: when they are due, and their texts.
+
+Pure. Money is USD.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from litellm_plugin.shapes import Json, amount, present
 
 USER, KEY, TEAM = "user", "key", "team"
 BUDGET, EXPIRY = "budget", "expiry"
-LIFETIME = "lifetime"  # the period of a budget that is never renewed
+LIFETIME = "lifetime"  # period of a budget that is never renewed
 
 DAY = 86_400.0  # seconds
-HIGH = 90.0  # percent of a budget from which on a notice is of high severity
+HIGH = 90.0  # percent of a budget; from there on the severity is high
 MAX_NAME = 100  # characters; Backstage keeps 255 of a title
 SHOWN_DIGITS = 12  # of a key's hash, as in the audit log
 
@@ -29,10 +32,10 @@ _TABS = {USER: "", KEY: "?tab=keys", TEAM: "?tab=teams"}
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """The people whom a notice is for.
+    """The recipients of a notice.
 
     Attributes:
-        people: By the full entity ref of each person: whether the person may see amounts.
+        people: Whether a person may see amounts, by full entity ref.
         amounts: Whether the webhook may get amounts.
     """
 
@@ -50,10 +53,10 @@ class Notice:
         name: Its name for people.
         kind: ``budget`` or ``expiry``.
         threshold: The threshold that is reached: percent of the budget, or seconds before the end.
-        ends: When the budget is renewed or the key ends; None for a lifetime budget.
-        audience: Whom it is for.
-        spend: What is spent; 0 where ``kind`` is ``expiry``, as is the next.
-        max_budget: The budget.
+        ends: The time when the budget is renewed or the key ends; None for a lifetime budget.
+        audience: The recipients.
+        spend: The amount that is spent; 0 where ``kind`` is ``expiry``.
+        max_budget: The budget; 0 where ``kind`` is ``expiry``.
     """
 
     subject: str
@@ -68,7 +71,7 @@ class Notice:
 
     @property
     def mark(self) -> str:
-        """The threshold as the store has it, such as ``budget-80`` or ``expiry-7d``."""
+        """The threshold's name in the store, such as ``budget-80`` or ``expiry-7d``."""
         if self.kind == BUDGET:
             return f"budget-{self.threshold:g}"
         sizes = {"d": 86_400, "h": 3600, "s": 1}
@@ -86,7 +89,7 @@ class Notice:
     def percent(self) -> int:
         """Percent of the budget that is spent, rounded down; 0 where ``kind`` is ``expiry``.
 
-        It is whole because from decimals and their own spend people could compute the budget.
+        Rounded, so that people can't compute a hidden budget from it and their own spend.
         """
         return int(self.spend * 100 / self.max_budget + 1e-9) if self.max_budget else 0
 
@@ -101,7 +104,7 @@ class Notice:
 
     @property
     def shown_id(self) -> str:
-        """The id; of a key's hash the first digits."""
+        """The id; of a key, the first digits of the hash."""
         return self.subject_id[:SHOWN_DIGITS] if self.subject == KEY else self.subject_id
 
     @property
@@ -114,7 +117,7 @@ class Notice:
         return f"LiteLLM: {part} budget of {what} is spent"
 
     def description(self, *, amounts: bool) -> str:
-        """Return further sentences for people, with amounts of money where ``amounts``."""
+        """Return the text below the title, with amounts of money if ``amounts``."""
         if self.kind == EXPIRY:
             return (
                 "LiteLLM refuses the key from then on. Create another key and put it wherever this"
@@ -145,7 +148,7 @@ class Notice:
     def event(self) -> Json:
         """Return the body for the webhook without its time, as docs/notifications.md has it."""
         budget = self.kind == BUDGET
-        # The receiver may forward it to the people.
+        # The receiver may forward the event to every recipient.
         amounts = budget and self.audience.amounts and all(self.audience.people.values())
         ends = None if self.ends is None else self.period
         return {

@@ -4,9 +4,10 @@ Fields have the names of Backstage's auditor
 (https://backstage.io/docs/backend-system/core-services/auditor).
 
 An event is a record of the logger ``litellm_plugin.audit``: its message is the line, its
-attribute ``audit`` the same as an object. Without any logging handler it goes to standard error.
+attribute ``audit`` the event as an object. Without any logging handler the line goes to standard
+error.
 
-A :data:`Sink` gets each event after the log did, with what the event changed at LiteLLM.
+A :data:`Sink` gets each event after it is logged, with what the event changed at LiteLLM.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from litellm_plugin.redaction import redact
 Severity = Literal["low", "medium", "high", "critical"]
 
 MAX_TEXT = 256  # characters of a string
-MAX_SEARCHED = 64 * MAX_TEXT  # characters that are searched for secrets, before it is cut
+MAX_SEARCHED = 64 * MAX_TEXT  # characters of a string that are searched for secrets
 MAX_ITEMS = 20  # of a list or an object
 MAX_DEPTH = 4
 KEY_DIGITS = 12  # of a key's hash: enough to find the key in LiteLLM, too few to use it
 
-# Fields of LiteLLM's rows that may be in a change: neither secrets nor masked secrets.
+# Fields of LiteLLM's rows that a change may have: no secrets and no masked secrets.
 CHANGED = frozenset(
     {
         *("key_alias", "team_alias", "user_alias", "user_id", "user_email", "user_role", "team_id"),
@@ -55,7 +56,7 @@ class Event:
     """A kind of audit event."""
 
     id: str  # in kebab-case, without the plugin's name
-    severity: Severity = "medium"  # as in Backstage; "high" where something is lost for good
+    severity: Severity = "medium"  # "high" where something is deleted for good
 
 
 AUTHENTICATE = Event("authenticate")

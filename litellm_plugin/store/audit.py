@@ -1,7 +1,7 @@
-"""Audit events in the store: chains of events, pages, totals and their retention.
+"""Audit events in the store: chains of events, pages, totals and retention.
 
-Each process that writes has a chain: an event holds the hash of the chain's event before it. Its
-row in ``audit_chains`` has the last hash, so that a missing end is noticed too.
+Each process that writes has a chain of events: each event has the hash of the one before it. The
+chain's row in ``audit_chains`` has the last hash, so that missing last events are found, too.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Select,
+    Table,
     and_,
     delete,
     func,
@@ -32,14 +34,10 @@ from litellm_plugin.store.tables import audit_chains, audit_counts, audit_events
 
 GENESIS = "0" * 64  # in place of the hash before the first event
 EVERYBODY = ""  # changed_by of the counts of all events
-AT_ONCE = 1000  # events that are read at a time, where all are read
-DELETED_AT_ONCE = 1000  # events of one transaction, which other processes wait for on SQLite
+READ_BATCH = 1000  # events of one query when all are read
+DELETE_BATCH = 1000  # events of one transaction, for which other processes wait on SQLite
 
 _event, _chain, _count = audit_events.c, audit_chains.c, audit_counts.c
-_HASHED = (
-    *("at", "action", "table_name", "object_id", "changed_by", "denied"),
-    *("before_value", "updated_values", "event"),
-)
 _COUNTED = ("day", "action", "table_name", "denied")
 _LAST_OF_DAY = "T23:59:59.999Z"
 _FIRST_OF_DAY = "T00:00:00.000Z"
@@ -47,7 +45,10 @@ _FIRST_OF_DAY = "T00:00:00.000Z"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
-    """An event, as it is stored; see :data:`~litellm_plugin.store.tables.audit_events`."""
+    """The columns of an event that its hash covers, in this order.
+
+    See :data:`~litellm_plugin.store.tables.audit_events`.
+    """
 
     at: str
     action: str
@@ -60,14 +61,17 @@ class AuditEvent:
     event: Any
 
 
+_HASHED = tuple(field.name for field in fields(AuditEvent))
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The end of a chain: its last event.
+    """The last event of a chain.
 
     Attributes:
-        chain: Random id of the process that writes the chain.
-        host: The process's host.
-        started_at: When the process wrote its first event.
+        chain: Random id of the chain.
+        host: The host of the process that writes the chain.
+        started_at: The time of the process's first event.
         sequence: Number of the last event; 0 before the first.
         hash: Hash of the last event.
         lost: Events that were dropped while the store could not be written.
@@ -83,9 +87,9 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which events to read; None stands for all.
+    """Which events to read; None selects all.
 
-    ``start`` and ``end`` are included, in the form of ``audit_events.at``.
+    ``start`` and ``end``, in the form of ``audit_events.at``, are included.
     """
 
     action: str | None = None
@@ -97,7 +101,7 @@ class Filter:
 
 
 def digest(chain: str, sequence: int, previous: str, event: Mapping[str, Any]) -> str:
-    """Return the hash of an event: SHA-256 of its columns, and of the hash before it."""
+    """Return the hash of an event: the SHA-256 of its columns and of the hash before it."""
     text = json.dumps(
         [chain, sequence, previous, *(event[name] for name in _HASHED)],
         sort_keys=True,
@@ -118,12 +122,12 @@ class AuditEvents:
     # -- writing -------------------------------------------------------------
 
     def append(self, head: Head, events: Sequence[AuditEvent], ended_at: str | None = None) -> Head:
-        """Append events to a chain; return its new end.
+        """Append events to a chain, and return the chain's new last event.
 
-        The same call again changes nothing, in case the answer to the first was lost.
+        A repeated call changes nothing: the connection may be lost while the first call commits.
 
         Args:
-            head: The end that the last call returned, with ``lost`` as it is now.
+            head: What the last call returned, with the present number in ``lost``.
             events: Oldest first.
             ended_at: When the process ended; None while it runs.
         """
@@ -145,39 +149,38 @@ class AuditEvents:
                 "lost": last.lost,
                 "ended_at": ended_at,
             }
-            if stored is None:
-                opened = {
-                    "chain": head.chain,
-                    "host": head.host,
-                    "started_at": head.started_at,
-                    "first_sequence": 1,
-                    "first_previous": GENESIS,
-                }
-                connection.execute(insert(audit_chains).values(**opened, **state))
-            else:
-                connection.execute(
-                    update(audit_chains).where(_chain.chain == head.chain).values(**state)
-                )
+            row = _insert(connection, audit_chains).values(
+                chain=head.chain,
+                host=head.host,
+                started_at=head.started_at,
+                first_sequence=1,
+                first_previous=GENESIS,
+                **state,
+            )
+            connection.execute(row.on_conflict_do_update(index_elements=["chain"], set_=state))
             if rows and stored != last.sequence:
                 connection.execute(insert(audit_events), rows)
-                _add_counts(connection, _numbers(rows))
+                numbers: Counter[tuple[Any, ...]] = Counter()
+                for row in rows:
+                    group = (row["at"][:10], row["action"], row["table_name"], row["denied"])
+                    for whose in {row["changed_by"], EVERYBODY}:
+                        numbers[(whose, *group)] += 1
+                _add_counts(connection, numbers)
         return last
 
-    def expire(self, before: str) -> None:
-        """Call :meth:`prune`, unless another process does so now."""
-        with self._store.lock("audit-retention") as held:
-            if held:
-                self.prune(before)
-
     def prune(self, before: str) -> int:
-        """Delete the events of each chain up to the first one that is not older than ``before``.
+        """Delete events older than a time, from the beginning of each chain.
 
-        The chain's row keeps where it begins now, so that it can still be verified. Chains that
-        have ended, and have no event left, are deleted.
+        The chain's row records where the chain begins now, so that it can still be verified.
+        Chains that have ended and have no event left are deleted.
 
         Returns:
-            The number of deleted events.
+            The number of deleted events; 0 while another process prunes.
         """
+        with self._store.lock("audit-retention") as held:
+            return self._prune(before) if held else 0
+
+    def _prune(self, before: str) -> int:
         with self._store.read() as connection:
             query = select(_event.chain).where(_event.at < before).distinct()
             chains = list(connection.execute(query).scalars())
@@ -192,6 +195,7 @@ class AuditEvents:
         return deleted
 
     def _prune_some(self, chain: str, before: str) -> int:
+        """Delete one batch of old events of a chain; return their number."""
         of_chain = _event.chain == chain
         with self._store.write() as connection:
             kept = connection.scalar(
@@ -200,7 +204,7 @@ class AuditEvents:
             oldest = connection.scalar(select(func.min(_event.sequence)).where(of_chain))
             if oldest is None or oldest == kept:
                 return 0
-            end = oldest + DELETED_AT_ONCE if kept is None else min(kept, oldest + DELETED_AT_ONCE)
+            end = oldest + DELETE_BATCH if kept is None else min(kept, oldest + DELETE_BATCH)
             newest = connection.execute(
                 select(_event.sequence, _event.hash)
                 .where(of_chain, _event.sequence < end)
@@ -228,7 +232,7 @@ class AuditEvents:
     # -- pages ---------------------------------------------------------------
 
     def days(self, wanted: Filter) -> dict[str, int]:
-        """Return the number of events of each day, newest day first; days without are left out."""
+        """Return the number of events of each day that has any, newest day first."""
         query = select(_count.day, func.sum(_count.events)).where(
             _count.changed_by == (wanted.changed_by or EVERYBODY),
             *_equal(_count, wanted),
@@ -242,7 +246,7 @@ class AuditEvents:
         with self._store.read() as connection:
             days = {day: int(number) for day, number in connection.execute(query)}
             for edge in {first, last} & days.keys():
-                # Only a part of the first and of the last day is wanted.
+                # The counts are of whole days; of the first and last only a part may be wanted.
                 part = _limited(wanted, edge)
                 if part != _limited(replace(wanted, start=None, end=None), edge):
                     counted = select(func.count()).select_from(audit_events).where(*_where(part))
@@ -262,7 +266,7 @@ class AuditEvents:
 
         Args:
             wanted: Which events.
-            days: What :meth:`days` returned for ``wanted``: whole days are skipped by it.
+            days: What :meth:`days` returned for ``wanted``, to skip whole days.
             offset: Events to skip.
             limit: Events to return.
             newest_first: Whether the newest event comes first.
@@ -289,8 +293,8 @@ class AuditEvents:
 
     def heads(self) -> list[Row[Any]]:
         """Return the row of each chain, oldest first."""
+        query = select(audit_chains).order_by(_chain.started_at, _chain.chain)
         with self._store.read() as connection:
-            query = select(audit_chains).order_by(_chain.started_at, _chain.chain)
             return list(connection.execute(query))
 
     def chains_without_row(self) -> list[str]:
@@ -301,67 +305,53 @@ class AuditEvents:
             return list(connection.execute(query).scalars())
 
     def of_chain(self, chain: str) -> Iterator[Row[Any]]:
-        """Yield the events of a chain in its order, a batch at a time."""
-        after: int | None = None
-        while True:
-            query = select(audit_events).where(_event.chain == chain)
-            if after is not None:
-                query = query.where(_event.sequence > after)
-            with self._store.read() as connection:
-                rows = list(connection.execute(query.order_by(_event.sequence).limit(AT_ONCE)))
-            yield from rows
-            if len(rows) < AT_ONCE:
-                return
-            after = rows[-1].sequence
+        """Yield the events of a chain by sequence."""
+        return self._each(select(audit_events).where(_event.chain == chain), _event.sequence)
 
     def last_sequence(self, chain: str) -> int:
-        """Return the number of the last event that the row of a chain tells of."""
+        """Return the number of a chain's last event, from the chain's row."""
         with self._store.read() as connection:
             query = select(_chain.last_sequence).where(_chain.chain == chain)
             return connection.scalar(query) or 0
 
     def event(self, chain: str, sequence: int) -> Row[Any] | None:
-        """Return an event by its place in its chain."""
+        """Return the event of a chain with this number."""
         with self._store.read() as connection:
             return connection.execute(
                 select(audit_events).where(_event.chain == chain, _event.sequence == sequence)
             ).first()
 
     def all(self, wanted: Filter) -> Iterator[Row[Any]]:
-        """Yield events, oldest first, a batch at a time."""
-        after: tuple[str, int] = ("", -1)
+        """Yield events, oldest first."""
+        return self._each(select(audit_events).where(*_where(wanted)), _event.at, _event.id)
+
+    def _each(self, query: Select[Any], *keys: ColumnElement[Any]) -> Iterator[Row[Any]]:
+        """Yield the rows of a query in the order of unique keys, in batches."""
+        query = query.order_by(*keys).limit(READ_BATCH)
+        batch = query
         while True:
-            query = (
-                select(audit_events)
-                .where(*_where(wanted), tuple_(_event.at, _event.id) > after)
-                .order_by(_event.at, _event.id)
-                .limit(AT_ONCE)
-            )
             with self._store.read() as connection:
-                rows = list(connection.execute(query))
+                rows = connection.execute(batch).all()
             yield from rows
-            if len(rows) < AT_ONCE:
+            if len(rows) < READ_BATCH:
                 return
-            after = (rows[-1].at, rows[-1].id)
+            last = tuple(getattr(rows[-1], str(key.key)) for key in keys)
+            batch = query.where(tuple_(*keys) > last)
 
 
-def _numbers(rows: Sequence[Mapping[str, Any]]) -> Counter[tuple[Any, ...]]:
-    numbers: Counter[tuple[Any, ...]] = Counter()
-    for row in rows:
-        group = (row["at"][:10], row["action"], row["table_name"], row["denied"])
-        for whose in {row["changed_by"], EVERYBODY}:
-            numbers[(whose, *group)] += 1
-    return numbers
+def _insert(connection: Connection, table: Table) -> Any:
+    """Return an INSERT that has ON CONFLICT."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table)
 
 
 def _add_counts(connection: Connection, numbers: Mapping[tuple[Any, ...], int]) -> None:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(audit_counts)
+    statement = _insert(connection, audit_counts)
     statement = statement.on_conflict_do_update(
         index_elements=("changed_by", *_COUNTED),
         set_={"events": _count.events + statement.excluded.events},
     )
-    # In one order for all processes, so that two of them never wait for each other.
+    # All processes lock the rows in the same order, so that no deadlock is possible.
     connection.execute(
         statement,
         [
@@ -378,19 +368,14 @@ def _limited(wanted: Filter, day: str) -> Filter:
     return replace(wanted, start=start, end=end)
 
 
-def _equal(columns: Any, wanted: Filter) -> list[ColumnElement[bool]]:
-    conditions = [] if wanted.denied else [columns.denied.is_(False)]
-    if wanted.action is not None:
-        conditions.append(columns.action == wanted.action)
-    if wanted.table_name is not None:
-        conditions.append(columns.table_name == wanted.table_name)
-    return conditions
+def _equal(columns: Any, wanted: Filter, *names: str) -> list[ColumnElement[bool]]:
+    equal = {name: getattr(wanted, name) for name in ("action", "table_name", *names)}
+    conditions = [columns[name] == value for name, value in equal.items() if value is not None]
+    return conditions if wanted.denied else [columns.denied.is_(False), *conditions]
 
 
 def _where(wanted: Filter) -> list[ColumnElement[bool]]:
-    conditions = _equal(_event, wanted)
-    if wanted.changed_by is not None:
-        conditions.append(_event.changed_by == wanted.changed_by)
+    conditions = _equal(_event, wanted, "changed_by")
     if wanted.start is not None:
         conditions.append(_event.at >= wanted.start)
     if wanted.end is not None:

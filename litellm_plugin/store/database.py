@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from hashlib import blake2b
 from typing import Any
 
@@ -22,7 +22,7 @@ from litellm_plugin.store import migrate, sqlite
 
 log = logging.getLogger(__name__)
 
-RETRY = 5.0  # seconds after a failed connection to PostgreSQL in which no other one is tried
+RETRY = 5.0  # seconds after a failed connection to PostgreSQL until the next try
 
 
 class StoreUnavailable(Exception):
@@ -62,17 +62,13 @@ class Lock:
 
 
 class Store:
-    """The store. Safe to share between threads, and by processes that are forked from this one.
-
-    Args:
-        database: Where it is.
-    """
+    """The store. Threads, and processes that are forked from this one, can share it."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self._guard = threading.Lock()
         self._engines: dict[int, Engine] = {}  # by process, which can't share connections
-        self._migrated: int | None = None  # the process that did so
+        self._migrated: int | None = None  # the process that migrated
         self._retry_at = 0.0
         self._fault = ""
         # A database in memory has one connection, for one transaction at a time.
@@ -88,46 +84,39 @@ class Store:
     def _in_memory(self) -> bool:
         return not self.shared and self.database.file is None
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> AbstractContextManager[Connection]:
         """Open a transaction that only reads.
 
         Raises:
             StoreUnavailable: The database can't be used.
         """
-        with self._transaction("BEGIN") as connection:
-            yield connection
+        return self._transaction("BEGIN")
 
-    @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self) -> AbstractContextManager[Connection]:
         """Open a transaction that is committed at the end, and rolled back by an exception.
 
         Raises:
             StoreUnavailable: The database can't be used; nothing was written, unless the
                 connection was lost while the transaction was committed.
         """
-        # Without IMMEDIATE, SQLite refuses a write after a read that another process overtook.
-        with self._transaction("BEGIN IMMEDIATE") as connection:
-            yield connection
+        # Without IMMEDIATE, SQLite refuses to write after a read if another process has written
+        # meanwhile.
+        return self._transaction("BEGIN IMMEDIATE")
 
-    @contextmanager
-    def lock(self, name: str) -> Iterator[Lock | None]:
+    def lock(self, name: str) -> AbstractContextManager[Lock | None]:
         """Hold a lock that all processes share, on all hosts where :attr:`shared`.
 
         The lock of a process that is killed is released.
 
-        Yields:
-            The lock; None where another process holds it.
+        Returns:
+            A context manager that gives the lock, or None where another process holds it.
 
         Raises:
             StoreUnavailable: The database can't be used.
         """
         if self.shared:
-            with self._advisory_lock(name) as held:
-                yield held
-            return
-        with self._file_lock(name) if self.database.file else self._memory_lock(name) as held:
-            yield held
+            return self._advisory_lock(name)
+        return self._file_lock(name) if self.database.file else self._memory_lock(name)
 
     def migrate(self) -> None:
         """Bring the tables to this version; only one process does so at a time.
@@ -147,7 +136,7 @@ class Store:
     def prepare(self) -> None:
         """Migrate at the start of the service, or log why that is not possible now.
 
-        Ends without a connection, so that forked processes share none.
+        Closes its connections, so that forked processes share none.
         """
         try:
             self.migrate()
@@ -177,22 +166,14 @@ class Store:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:
         self._ready()
-        if self._in_memory:
-            with self._memory, self._begun(begin) as connection:
+        with self._memory if self._in_memory else nullcontext():
+            with self._mapped(connecting=True):
+                connection = self._engine().connect().execution_options(litellm_begin=begin)
+            with self._mapped(), connection, connection.begin():
                 yield connection
-            return
-        with self._begun(begin) as connection:
-            yield connection
-
-    @contextmanager
-    def _begun(self, begin: str) -> Iterator[Connection]:
-        with self._mapped(connecting=True):
-            connection = self._engine().connect().execution_options(litellm_begin=begin)
-        with self._mapped(), connection, connection.begin():
-            yield connection
 
     def _ready(self) -> None:
-        """Migrate if this has not been done.
+        """Migrate if this object has not done so.
 
         Raises:
             StoreUnavailable: The database can't be used, or could not be used just now.
@@ -208,7 +189,7 @@ class Store:
 
     def _failed(self, fault: str) -> str:
         if self.shared:
-            # Or each request would wait for a connection to a server that is away.
+            # So that not each request waits for a server that does not answer.
             self._fault, self._retry_at = fault, time.monotonic() + RETRY
         return fault
 
@@ -278,7 +259,7 @@ class Store:
         with self._guard:
             pid = os.getpid()
             if pid not in self._engines:
-                # A parent's connections are closed by the parent alone.
+                # Connections of a parent process: only the parent may close them.
                 for engine in self._engines.values():
                     engine.dispose(close=False)
                 self._engines.clear()
@@ -293,7 +274,7 @@ def _postgres() -> Any:
 
 
 def _reason(exc: Exception, *, connecting: bool) -> str | None:
-    """Return what a driver's error says, in one line; None for another error."""
+    """Return the message of a driver's error in one line; None for another error."""
     origin = getattr(exc, "orig", None) or exc
     known = isinstance(exc, SQLAlchemyError | sqlite3.Error)
     if known or type(origin).__module__.partition(".")[0] == "psycopg":

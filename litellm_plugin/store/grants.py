@@ -1,4 +1,4 @@
-"""What provisioning granted to LiteLLM users: a row for each account."""
+"""The table of grants: what provisioning granted to each LiteLLM account."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from litellm_plugin.store.database import Store
 from litellm_plugin.store.tables import grants
 
 CREATED, TAKEN_IN = "created", "taken-in"  # origins of a row
-LOCKS = 64  # accounts share so many locks, since SQLite has a file for each
+LOCKS = 64  # number of locks that all accounts share, since SQLite has a file for each
 
 Json = dict[str, Any]
 
@@ -27,10 +27,10 @@ class Grant:
 
     Attributes:
         user_id: LiteLLM's id.
-        entity_ref: Whose account it is; None: not known.
-        origin: :data:`CREATED` by provisioning, or :data:`TAKEN_IN` as it was.
-        granted: By field, the value that was granted.
-        pending: Values about to be written; None: no write is under way or was interrupted.
+        entity_ref: The owner; None: not known.
+        origin: :data:`CREATED` by provisioning, or :data:`TAKEN_IN`: recorded later.
+        granted: The values that were granted, by field.
+        pending: Values about to be written, by field; None: no write is under way or interrupted.
     """
 
     user_id: str
@@ -78,14 +78,9 @@ class Grants:
             connection.execute(delete(grants).where(grants.c.user_id == user_id))
 
     def due(self, user_id: str, interval: float) -> bool:
-        """Claim the next comparison of an account, for one of all processes.
+        """Tell whether this process has to compare an account, and record the comparison.
 
-        Args:
-            user_id: LiteLLM's id.
-            interval: Seconds from one comparison to the next.
-
-        Returns:
-            Whether this process has to compare: nobody has since ``interval`` seconds.
+        False where a process has compared the account in the last ``interval`` seconds.
         """
         before = self._now().astimezone(UTC) - timedelta(seconds=interval)
         with self._store.write() as connection:
@@ -98,10 +93,7 @@ class Grants:
 
     @contextmanager
     def lock(self, user_id: str) -> Iterator[bool]:
-        """Hold the lock under which an account is compared and changed; yields whether it is held.
-
-        Some accounts share a lock.
-        """
+        """Hold an account's lock, which it shares; yields False if another process holds it."""
         with self._store.lock(f"grant-{crc32(user_id.encode()) % LOCKS}") as held:
             yield bool(held)
 

@@ -9,11 +9,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
 
 from litellm_plugin.config.database import Database, DatabaseError
 
-LOCK = 4_713_000_015  # of PostgreSQL, for one process that migrates
+LOCK = 4_713_000_015  # the number of PostgreSQL's advisory lock
 
 
 def upgrade(engine: Engine, database: Database) -> None:
@@ -31,17 +32,16 @@ def upgrade(engine: Engine, database: Database) -> None:
     with writing.begin() as connection:
         if database.client == "pg":
             connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": LOCK})
-        found = version(connection)
-        if found == newest():
-            return
-        if found is not None and found not in _known():
-            raise DatabaseError(
-                f"{database.name}: its tables are of a newer version of this service ({found})."
-                " Run that version again, or restore a backup from before it."
-            )
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as exc:  # this package has no such version
+            raise DatabaseError(
+                f"{database.name}: its tables are of a newer version of this service"
+                f" ({version(connection)}). Run that version again, or restore a backup from"
+                " before it."
+            ) from exc
 
 
 def version(connection: Connection) -> str | None:
@@ -53,11 +53,6 @@ def version(connection: Connection) -> str | None:
 def newest() -> str:
     """Return the newest version of the tables that this package knows."""
     return ScriptDirectory.from_config(_config()).get_current_head() or ""
-
-
-def _known() -> set[str]:
-    scripts = ScriptDirectory.from_config(_config())
-    return {script.revision for script in scripts.walk_revisions()}
 
 
 def _config() -> Config:

@@ -59,12 +59,14 @@ def record(store: Store, notice: SentNotice, at: str) -> None:
         connection.execute(insert(notices).values(**notice._asdict(), sent_at=at))
 
 
-def forget(store: Store, before: str) -> None:
-    """Forget the notices whose period or key ended before a time.
+def prune(store: Store, before: str) -> None:
+    """Delete the notices that were sent before a time and whose period or key ended before it.
 
     Raises:
         StoreUnavailable: The database can't be used.
     """
-    # The period "lifetime" sorts after every time.
+    # The period "lifetime" sorts after every time. LiteLLM may renew a budget late: a notice about
+    # a period that ended long ago would be deleted, and sent again, in every run.
+    old = (notices.c.period < before) & (notices.c.sent_at < before)
     with store.write() as connection:
-        connection.execute(delete(notices).where(notices.c.period < before))
+        connection.execute(delete(notices).where(old))

@@ -1,4 +1,4 @@
-"""PostgreSQL by psycopg: the engine, and the database and schema that are missing."""
+"""PostgreSQL by psycopg: the engine; creates a missing database and schema."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CONNECT = 3  # seconds until a connection is given up
 UNANSWERED = 10_000  # milliseconds until a connection counts as lost
 STATEMENT = "30s"  # until a statement is given up
 POOL = 4  # connections of one process that are kept
-WAIT = 3.0  # seconds that a thread waits for one of the pool
-ADMIN = "postgres"  # the database from which another one is created
+WAIT = 3.0  # seconds that a thread waits for a connection of the pool
+ADMIN = "postgres"  # the database to connect to while another one is created
 
 
 def engine(database: Database) -> Engine:
@@ -52,7 +52,7 @@ def engine(database: Database) -> Engine:
 
 
 def create_missing(database: Database) -> None:
-    """Create the database and the schema where they are missing and are to be created.
+    """Create the database and the schema if they are missing and the settings allow it.
 
     Raises:
         DatabaseError: The user may not create them.
@@ -61,7 +61,7 @@ def create_missing(database: Database) -> None:
     try:
         connection = _connect(database, autocommit=True)
     except psycopg.OperationalError:
-        # libpq has no code for a database that is missing, only a text in the server's language.
+        # For a missing database libpq has no error code, only a text in the server's language.
         if not (database.ensure_exists and _create_database(database)):
             raise
         connection = _connect(database, autocommit=True)
@@ -71,7 +71,7 @@ def create_missing(database: Database) -> None:
 
 
 def _create_database(database: Database) -> bool:
-    """Create the database; return whether it was missing and now exists."""
+    """Create the database; return whether it was missing."""
     if database.database is None:
         return False
     try:
@@ -96,7 +96,7 @@ def _create_database(database: Database) -> bool:
 
 
 def _create_schema(connection: psycopg.Connection[Any], database: Database) -> None:
-    # CREATE SCHEMA IF NOT EXISTS needs the right to create one even where it exists.
+    # CREATE SCHEMA IF NOT EXISTS needs the permission to create even where the schema exists.
     found = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (database.schema,))
     if found.fetchone():
         return
@@ -155,7 +155,7 @@ def _connect(database: Database, **more: Any) -> psycopg.Connection[Any]:
 
 @cache
 def _file(pid: int, pem: str) -> Path:
-    """Return a private file of this process with ``pem``: libpq reads no certificate elsewhere."""
+    """Return a private file with ``pem``, as libpq reads certificates from files only."""
     descriptor, name = tempfile.mkstemp(dir=_folder(pid), suffix=".pem")
     with os.fdopen(descriptor, "w") as file:
         file.write(pem)
@@ -167,7 +167,7 @@ def _folder(pid: int) -> Path:
     folder = tempfile.mkdtemp(prefix="litellm-plugin-tls-")
 
     def remove() -> None:
-        if os.getpid() == pid:  # forked children run this, too
+        if os.getpid() == pid:  # forked children also run this
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)

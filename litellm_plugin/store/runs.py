@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -29,10 +27,10 @@ def begin(store: Store, job: str, at: str) -> tuple[int, str | None]:
         at: The present time.
 
     Returns:
-        The number of the run, and the cursor of the last run if that did not succeed.
+        The id of the run, and the cursor of the last run if that did not succeed.
     """
     with store.write() as connection:
-        # The lock is held, so a run that still counts as running was killed.
+        # This process holds the lock, so another run with the status "running" was killed.
         connection.execute(
             update(job_runs)
             .where(_c.job == job, _c.status == RUNNING)
@@ -86,10 +84,10 @@ class _UndoneError(Exception):
 
 
 def check_writable(store: Store) -> None:
-    """Write a row, and take it back.
+    """Write a row and roll it back.
 
     Raises:
-        StoreUnavailable: That is not possible.
+        StoreUnavailable: The database can't be written to.
     """
     with suppress(_UndoneError), store.write() as connection:
         _insert(connection, job="doctor", started_at="", status=RUNNING)
@@ -114,7 +112,6 @@ def publish(store: Store) -> bool:
 
 
 def _insert(connection: Connection, **values: Any) -> int:
-    defaults: Mapping[str, Any] = {"host": platform.node(), "dry_run": False, "counts": {}}
-    row = insert(job_runs).values(**{**defaults, **values}).returning(_c.id)
+    row = insert(job_runs).values(**values).returning(_c.id)
     number: int = connection.execute(row).scalar_one()
     return number

@@ -12,16 +12,16 @@ from sqlalchemy.pool import StaticPool
 
 from litellm_plugin.config.database import Database
 
-BUSY = 5.0  # seconds that a write waits for another process's
+BUSY = 5.0  # seconds that a write waits for the write of another process
 PAUSE = 0.01  # seconds between two attempts
-IN_C = 100  # milliseconds that SQLite itself waits, in which no other greenlet runs
+IN_C = 100  # milliseconds that SQLite itself waits, while no other greenlet can run
 
 
 def engine(database: Database) -> Engine:
-    """Return an engine; its file is made where it is missing, readable for this user alone.
+    """Return an engine; a missing file is created, readable for this user alone.
 
     Raises:
-        OSError: The file can't be made.
+        OSError: The file can't be created.
     """
     options: dict[str, Any] = {
         "connect_args": {"timeout": BUSY, "check_same_thread": False},
@@ -35,7 +35,7 @@ def engine(database: Database) -> Engine:
 
     @event.listens_for(made, "connect")
     def connected(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # transactions begin below, as sqlite3 begins them late
+        connection.isolation_level = None  # sqlite3 begins transactions too late: see begin()
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")

@@ -1,11 +1,13 @@
 """The tables of the store.
 
-Times are UTC, as text such as ``2026-11-27T12:00:00.000Z``, which sorts by time and reads the same
-in each database. Money is USD. No column holds the secret of a key: keys are named by LiteLLM's
+Times are UTC text such as ``2026-11-27T12:00:00.000Z``, which sorts by time and is the same in each
+database. Money is USD. No column holds the secret of a key: keys are named by LiteLLM's
 hash.
 """
 
 from __future__ import annotations
+
+import platform
 
 from sqlalchemy import (
     JSON,
@@ -29,7 +31,7 @@ metadata = MetaData(
     }
 )
 
-# SQLite counts up only in a column of its type INTEGER.
+# SQLite generates ids only in a column of its type INTEGER.
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")
 _TIME = String(24)
 
@@ -52,7 +54,7 @@ audit_events = Table(
     Column("updated_values", JSON),
     Column("event", JSON, nullable=False),  # the line of the journal
     UniqueConstraint("chain", "sequence"),
-    # "denied" is in them so that pages are counted without reading the rows.
+    # With "denied", the number of events is found in the index alone.
     Index(None, "at", "id", "denied"),
     Index(None, "changed_by", "at", "id", "denied"),
     Index(None, "table_name", "at", "id", "denied"),
@@ -69,8 +71,8 @@ audit_chains = Table(
     Column("ended_at", _TIME),  # None: runs, or was killed
     Column("last_sequence", _NUMBER, nullable=False),
     Column("last_hash", String(64), nullable=False),
-    Column("lost", _NUMBER, nullable=False),  # events that are only in the log
-    # The oldest event that retention has kept, and the hash of the one before it.
+    Column("lost", _NUMBER, nullable=False),  # number of events that are only in the log
+    # The number of the oldest event that retention has kept, and the hash of the one before.
     Column("first_sequence", _NUMBER, nullable=False),
     Column("first_previous", String(64), nullable=False),
 )
@@ -124,7 +126,7 @@ leavers = Table(
     Column("runs_missing", Integer, nullable=False),  # 0: came back, keys are being unblocked
     Column("blocked_at", _TIME),  # when blocking began
     Column("passes", Integer, nullable=False),  # how often all keys were gone through
-    Column("blocking", String(64)),  # hash of the key that is about to be blocked
+    Column("blocking", String(64)),  # hash of the key that is being blocked or unblocked
     Column("blocked_keys", JSON, nullable=False),  # hashes of keys that offboarding blocked
     Column("deleted_at", _TIME),
     Index(None, "plain_id"),
@@ -153,13 +155,13 @@ job_runs = Table(
     metadata,
     Column("id", _NUMBER, primary_key=True),
     Column("job", String(32), nullable=False),
-    Column("host", Text, nullable=False),
+    Column("host", Text, nullable=False, default=platform.node),
     Column("started_at", _TIME, nullable=False),
     Column("ended_at", _TIME),
     Column("status", String(16), nullable=False),  # running, succeeded, failed, killed
-    Column("dry_run", Boolean, nullable=False),
+    Column("dry_run", Boolean, nullable=False, default=False),
     Column("cursor", Text),  # where the next run goes on, if this one was killed
-    Column("counts", JSON, nullable=False),
+    Column("counts", JSON, nullable=False, default=dict),
     Column("error", Text),
     Index(None, "job", "id"),
 )

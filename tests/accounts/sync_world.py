@@ -117,7 +117,7 @@ class World:
     def visit(self, user_id: str) -> Any:
         """Compare an account, as a visit of its owner does."""
         assert self.plugin.sync is not None
-        return self.plugin.sync.visit(user_id)
+        return self.plugin.sync.compare_visitor(user_id)
 
     def killed_visit(self, user_id: str, fuse: int) -> bool:
         """Compare an account until the fuse has burnt; tells whether it was killed."""

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from litellm_plugin.accounts.directory import AllPeople
 from litellm_plugin.accounts.offboarding import (
     Action,
     Candidate,
     Offboarding,
-    People,
     Plan,
     Step,
     make_plan,
@@ -103,6 +103,7 @@ class World:
     def _set(self, token: str, *, blocked: bool, calls: list[str]) -> None:
         (keys,) = [keys for keys in self.keys.values() if token in keys]
         assert keys[token] is not blocked, f"{token} was changed twice"
+        del keys[token]  # PostgreSQL may list a changed row last
         keys[token] = blocked
         calls.append(token)
 
@@ -144,7 +145,7 @@ class World:
             lambda: None,
             lambda: self.now,
         )
-        work.carry_out(work.plan(GRACE, delete_after))
+        work.apply(work.plan(GRACE, delete_after))
 
     @property
     def table(self) -> dict[str, tuple[Any, ...]]:
@@ -223,6 +224,27 @@ def test_a_run_that_unblocks_may_be_killed_at_any_step(settings: Settings) -> No
     assert sorted(whole.unblocked) == ["a1", "a3", "b1"]
     assert whole.keys["ann@example.com"] == {"a1": False, "a2": True, "a3": False}
     assert whole.rows == {}
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("step", range(1, 8))
+def test_a_person_who_leaves_again_while_keys_are_unblocked_keeps_no_key(
+    settings: Settings, step: int, done: bool
+) -> None:
+    left = blocked_world(settings)
+    left.present |= {"ann", "ben"}
+    left.steps, left.kill_at, left.done_when_killed = 0, step, done
+    with pytest.raises(KilledError):
+        left.run(settings)
+    left.kill_at = None
+    left.present -= {"ann", "ben"}
+    for _ in range(3):
+        left.now += GRACE
+        left.run(settings)
+    assert all(all(left.keys[f"{name}@example.com"].values()) for name in ("ann", "ben"))
+    left.present |= {"ann", "ben"}
+    left.run(settings)
+    assert left.keys == world().keys
 
 
 def test_a_run_that_deletes_may_be_killed_at_any_step(settings: Settings) -> None:
@@ -313,7 +335,7 @@ def test_what_is_done_about_a_missing_entity(
     ann = Candidate("ann@example.com", "user:default/ann")
     accounts = {ann.user_id: ann} if listed else {}
     known = {ann.user_id: row} if row is not None else {}
-    people = People.of([("user:default/zoe", Entity("User"))], "example.com")
+    people = AllPeople([("user:default/zoe", Entity("User"))], "example.com")
     plan = make_plan(accounts, frozenset(accounts), people, known, START, GRACE, delete_after)
     assert [step.action for step in plan.steps] == [action]
 

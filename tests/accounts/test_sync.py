@@ -277,3 +277,15 @@ def test_an_account_found_by_its_email_is_its_owners(org: World) -> None:
     org.account("lee@example.com")
     assert org.visit("sso-1").status == "unclear"
     assert org.visit("lee@example.com").entity_ref == "user:default/lee"
+
+
+def test_an_account_that_changes_hands_during_a_run_is_left_alone(org: World) -> None:
+    sync = org.plugin.sync
+    assert sync is not None
+    account = org.plugin.litellm.account(JANE)
+    assert account is not None
+    org.person("jane", PLAIN)
+    person = sync.owner(account)
+    org.user(JANE)["metadata"]["backstage_entity"] = "user:default/kim"
+    assert sync.compare(person, account, apply=True).status == "unclear"
+    assert org.writes == []

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from litellm_plugin.accounts.three_way import SCALARS, role_values
@@ -178,6 +178,7 @@ def test_grants_in_postgresql_have_the_same_history(
     _live_through(on_postgres, steps)
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(steps=STEPS)
 def test_what_is_set_by_hand_stays_and_all_else_is_the_roles(
     changing: World, steps: list[tuple[str, Any]]

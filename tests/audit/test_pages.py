@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import delete
 
 from litellm_plugin.audit.reader import AuditReader
 from litellm_plugin.audit.writer import AuditWriter
@@ -18,6 +19,7 @@ from litellm_plugin.clients.litellm import Json
 from litellm_plugin.config.database import Database
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Head
 from litellm_plugin.store.database import Store
+from litellm_plugin.store.tables import metadata
 from tests.audit.conftest import Audited
 from tests.fakes.network import dropped
 from tests.standin import KEY, TEAM
@@ -156,11 +158,17 @@ def _event(moment: datetime) -> AuditEvent:
     )
 
 
+STORE = Store(Database())
+
+
 def _reader(ours: list[datetime], theirs: list[datetime]) -> tuple[AuditReader, FakeLiteLLM]:
-    events = AuditEvents(Store(Database()))
+    with STORE.write() as connection:
+        for table in metadata.tables.values():
+            connection.execute(delete(table))
+    events = AuditEvents(STORE)
     events.append(Head("chain", "host", "x"), [_event(moment) for moment in ours])
     litellm = FakeLiteLLM(theirs)
-    writer = AuditWriter(events, lambda: START)
+    writer = AuditWriter(events, lambda: START, 0)
     return AuditReader(litellm, writer), litellm  # type: ignore[arg-type]
 
 

@@ -84,7 +84,7 @@ def test_events_that_find_no_room_are_counted_and_an_event_tells_of_them(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(writing, "MOST", 2)
+    monkeypatch.setattr(writing, "MAX_WAITING", 2)
     switch.away = True
     _block(audited)
     audited.writer.flush()  # one event is in the batch that is tried again
@@ -122,6 +122,17 @@ def test_a_fault_of_ours_does_not_stop_the_writer(
         patch.setattr(type(audited.writer.events), "append", lambda *_: 1 // 0)
         _block(audited)
         audited.writer.flush()
+    _block(audited)
+    assert audited.writer.flush()
+    assert [row["action"] for row in audited.rows()] == ["lost", "blocked"]
+
+
+def test_an_event_that_can_not_be_converted_fails_no_request(
+    audited: Audited, switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "stored", lambda *_: 1 // 0)
+        _block(audited)
     _block(audited)
     assert audited.writer.flush()
     assert [row["action"] for row in audited.rows()] == ["lost", "blocked"]
@@ -186,19 +197,19 @@ def test_a_forked_process_has_a_chain_of_its_own(audited: Audited) -> None:
 def test_what_is_older_than_the_retention_is_deleted(
     audited: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expired = threading.Event()
-    expire = type(audited.writer.events).expire
+    pruned = threading.Event()
+    prune = type(audited.writer.events).prune
 
     def told(events: Any, before: str) -> None:
-        expire(events, before)
-        expired.set()
+        prune(events, before)
+        pruned.set()
 
-    monkeypatch.setattr(type(audited.writer.events), "expire", told)
+    monkeypatch.setattr(type(audited.writer.events), "prune", told)
     old = replace(stored(*_noted()), at="2024-11-30T12:00:00.000Z")
     audited.writer.events.append(Head("old", "host", "2024"), [old], ended_at="2024-12-01")
     assert [row["changed_by"] for row in audited.rows()] == ["litellm-plugin"]
     _block(audited)
-    assert expired.wait(30)
+    assert pruned.wait(30)
     assert [row["changed_by"] for row in audited.rows()] == ["user:default/alice"]
     assert [chain["chain"] == "old" for chain in _chains(audited)] == [False]
 

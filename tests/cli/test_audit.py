@@ -112,7 +112,7 @@ DROP, EVENT, CHAIN = (
         (f"{EVENT} sequence = {SWAPPED}", "event -3: changed"),
         (f"{EVENT} object_id = {OTHERS} WHERE sequence IN (2, 3)", "event 3: changed"),
         (f"{INSERT} 'cccc', {COLUMNS} FROM audit_events LIMIT 1", "chain cccc: inserted"),
-        (f"{CHAIN} last_hash = first_previous", "event 5: not the one that was written"),
+        (f"{CHAIN} last_hash = first_previous", "event 5: its hash is not that"),
         (f"{CHAIN} last_sequence = 4, last_hash = {FOURTH}", "inserted at the end"),
         (f"{CHAIN} first_previous = last_hash", "its beginning was changed"),
     ],
@@ -136,7 +136,7 @@ def test_an_end_that_is_cut_off_everywhere_needs_the_heads(
         " last_hash = (SELECT hash FROM audit_events WHERE sequence = 4)"
     )
     assert installed.faults() == []
-    assert "event 5: is not the one of --heads" in installed.faults("--heads", str(heads))[0]
+    assert "event 5: differs from --heads" in installed.faults("--heads", str(heads))[0]
 
 
 def test_a_chain_that_was_not_closed_is_named(installed: Installed) -> None:
@@ -151,7 +151,7 @@ def test_a_chain_that_was_not_closed_is_named(installed: Installed) -> None:
 def test_what_retention_deletes_leaves_chains_that_hold(
     installed: Installed, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(events_module, "DELETED_AT_ONCE", at_once)
+    monkeypatch.setattr(events_module, "DELETE_BATCH", at_once)
     installed.write("aaaa", range(6))
     installed.write("bbbb", range(2), closed=False)
     installed.write("cccc", range(2))
@@ -166,10 +166,17 @@ def test_what_retention_deletes_leaves_chains_that_hold(
     assert installed.events.days(events_module.Filter()) == {}
 
 
+def test_a_clock_that_was_set_back_leaves_no_gap(installed: Installed) -> None:
+    events = [_event(0), _event(8), _event(1), _event(9)]
+    installed.events.append(Head("aaaa", "host-1", ENDED), events)
+    assert installed.events.prune("2026-11-05T00:00:00.000Z") == 1
+    assert installed.faults() == []
+
+
 def test_jsonl_has_every_event_of_the_time(
     installed: Installed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events_module, "AT_ONCE", 2)
+    monkeypatch.setattr(events_module, "READ_BATCH", 2)
     installed.write("aaaa", range(6))
     result = installed.run("export", "--since", "2026-11-02", "--until", "2026-11-05T12:00:00Z")
     rows = [json.loads(line) for line in result.stdout.splitlines()]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from litellm_plugin.config.database import Database
+from litellm_plugin.jobs import Run
 from litellm_plugin.store import notices
 from litellm_plugin.store.database import Store, StoreUnavailable
 from tests.cli.installation import Installation
@@ -151,7 +152,7 @@ def test_the_owner_of_a_user_a_key_and_a_team_is_warned(
 
 
 def test_a_table_is_printed(installation: Installation, litellm: StandIn) -> None:
-    assert "No notice is due" in installation.run("notify").stdout
+    assert "No notice is due, or all were sent before." in installation.run("notify").stdout
     spend(litellm, "carol@example.com", 8)
     page = installation.run("notify").stdout
     assert re.search(rf"due +{CAROL} +budget-80 +LiteLLM: 80 % of the ", page)
@@ -179,6 +180,10 @@ def test_a_notice_is_sent_once_for_each_threshold_and_period(
     assert sent() == []
     spend(litellm, "carol@example.com", 8.5)
     assert sent() == ["budget-80"]
+    # LiteLLM has not renewed the budget for years.
+    spend(litellm, "carol@example.com", 8.5, budget_reset_at="2020-01-01T00:00:00Z")
+    assert sent() == ["budget-80"]
+    assert sent() == []
 
 
 def test_a_key_is_warned_about_once_for_each_end(litellm: StandIn, notify: Notify) -> None:
@@ -298,7 +303,7 @@ def test_what_nobody_takes_is_not_tried_for_ever(
     told = notify("--apply", status=1)
     assert told["counts"]["failed"] == 15
     assert len(installation.fake.asked_of("notifications")) == 10
-    assert told["notices"][-1]["error"] == "Not tried, after 10 failures in a row"
+    assert told["notices"][-1]["error"] == "Not tried after 10 failures in a row"
     installation.fake.failures.clear()
     assert notify("--apply")["counts"]["sent"] == 15
 
@@ -335,6 +340,23 @@ def test_a_run_that_is_killed_is_finished_by_the_next_one(
     repeated = recorded in {1, 3}  # the second and the fourth delivery are the webhook's
     assert len(hook.events) == 2 + repeated
     assert len({event_id for event_id, _ in hook.events}) == 2
+
+
+def test_a_run_whose_lock_is_lost_sends_no_more(
+    installation: Installation, litellm: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks: list[None] = []
+
+    def check(_run: Run) -> None:
+        checks.append(None)
+        if len(checks) > 1:  # the first one is before the first page of LiteLLM
+            raise StoreUnavailable("the lock was lost with its connection")
+
+    spend(litellm, "carol@example.com", 9)
+    monkeypatch.setattr(Run, "check", check)
+    result = installation.run("notify", "--apply")
+    assert result.stderr == "notify stopped: the lock was lost with its connection\n"
+    assert shown(installation) == {}
 
 
 def test_a_store_that_fails_ends_the_run(
@@ -390,7 +412,7 @@ def test_what_is_switched_off_sends_nothing(
     assert shown(installation) == {}
 
 
-def test_the_records_of_past_periods_are_forgotten(
+def test_old_records_of_past_periods_are_deleted(
     litellm: StandIn, store: Store, notify: Notify
 ) -> None:
     rows = [
@@ -398,7 +420,7 @@ def test_the_records_of_past_periods_are_forgotten(
         for period in ("2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "lifetime")
     ]
     for row in rows:
-        notices.record(store, row, "2026-11-30T00:00:00.000Z")
+        notices.record(store, row, "2020-01-01T00:00:00.000Z")
     notify()
     assert notices.sent_about(store, ["carol@example.com"]) == set(rows)
     notify("--apply")

@@ -84,7 +84,7 @@ def test_jobs_needs_a_store(config: Path, file: Path, tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("true", "false"))
     result = run(config)
     assert result.exit_code == 1
-    assert result.stderr == "No feature that is on has a store, so there are no runs.\n"
+    assert result.stderr == "No enabled feature uses the store, so no run is recorded.\n"
 
 
 def test_doctor_looks_at_the_store_without_making_one(config: Path, file: Path) -> None:

@@ -82,9 +82,9 @@ def test_a_dry_run_shows_the_differences_and_changes_nothing(ready: Installation
     assert result.exit_code == 0
     text = _words(result.stdout)
     assert "user:default/carol max_budget 10 10 100 would be changed" in text
-    assert "user:default/alice max_budget 10 5 10 set by hand:" in text
+    assert "user:default/alice max_budget 10 5 10 set by hand," in text
     assert "Accounts: 3 checked, 1 would be changed" in text
-    assert "--apply changes it" in result.stdout
+    assert "Run with --apply" in result.stdout
     assert _writes(ready) == []
 
 
@@ -130,6 +130,15 @@ def test_a_person_without_an_account_is_named(ready: Installation) -> None:
     result = ready.run("sync", "--user", "user:default/dave")
     assert result.exit_code == 1
     assert "no account of user:default/dave" in result.stderr
+
+
+def test_a_person_s_account_that_is_another_person_s_is_left_alone(ready: Installation) -> None:
+    _grant_more(ready)
+    carol = "user:contractors/carol"  # the same LiteLLM id
+    result = ready.run("sync", "--apply", "--user", carol)
+    assert result.exit_code == 1
+    assert f"{CAROL} is the account of user:default/carol, not of {carol}" in result.stderr
+    assert _writes(ready) == []
 
 
 def test_users_are_read_by_pages_and_unchanged_accounts_cost_no_call(ready: Installation) -> None:

@@ -5,6 +5,6 @@ from __future__ import annotations
 from litellm_plugin.audit import writer
 from litellm_plugin.wsgi import load
 
-writer.MOST = 20
+writer.MAX_WAITING = 20
 
 app = load()

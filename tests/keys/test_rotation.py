@@ -604,6 +604,16 @@ def test_a_worker_that_is_killed_between_the_steps_leaves_a_key_that_works(
     assert near(life_left(keys(world)[OLD]), DAY)
 
 
+def test_a_repeated_request_without_grace_keeps_the_old_key_for_an_hour(world: World) -> None:
+    step = STEPS["it is recorded that it is handed out"]
+    world.litellm.acted = on(*step, fails(KilledError()))  # so the client has no new secret
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(rotate, world, grace="0s").exception()
+    mended(world)
+    assert rotate(world, grace="0s", worker=1).status_code == 409
+    assert near(life_left(keys(world)[OLD]), timedelta(hours=1))
+
+
 @pytest.mark.parametrize("step", ["the old key is shortened", "the alias is passed on"])
 @pytest.mark.parametrize("when", ["arriving", "acted"])
 @pytest.mark.parametrize("error", [dropped(), FailsError(500), FailsError(404)], ids=repr)

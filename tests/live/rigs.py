@@ -14,7 +14,8 @@ from typing import Any
 
 import requests
 
-from tests.live.web import Client, json_of
+from tests.deployed import free_port
+from tests.live.web import Client, eventually, json_of
 
 REPO = Path(__file__).parents[2]
 SHARED = REPO.parent / "shared"
@@ -255,3 +256,76 @@ class BackstageRig:
         """
         program = self._folder / "fake-keycloak.mjs"
         return run(program, "token", json.dumps(claims), *arguments, env=self._env)
+
+
+class Organisation(BackstageRig):
+    """A Backstage of its own, on a free port, in whose catalog people come, move and leave.
+
+    It has the npm plugin, which no test asks.
+
+    Args:
+        folder: For the files of the catalog and its configuration.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._people: dict[str, tuple[str, ...]] = {}
+        self._file = folder / "org.yaml"
+        extra = folder / "app-config.org.yaml"
+        catalog = {
+            "locations": [{"type": "file", "target": str(self._file)}],
+            "orphanStrategy": "delete",
+            "processingInterval": {"seconds": 1},
+        }
+        extra.write_text(json.dumps({"catalog": catalog}))
+        self._env |= {"BACKSTAGE_PORT": str(self.port), "BACKSTAGE_CONFIG_EXTRA": str(extra)}
+        self._env["KEYCLOAK_PORT"] = str(free_port())  # which ends with this Backstage
+        del self._env["LITELLM_FLASK_URL"]
+        self._write()
+
+    def has(self, name: str, *groups: str) -> None:
+        """Put a person into the catalog, as direct member of these groups."""
+        self._people[name] = groups
+        self._await(name, sorted(f"group:default/{group}" for group in groups))
+
+    def loses(self, name: str) -> None:
+        """Take a person out of the catalog."""
+        del self._people[name]
+        self._await(name, None)
+
+    def _await(self, name: str, groups: list[str] | None) -> None:
+        """Write the catalog's file, and wait until the catalog has read it."""
+        self._write()
+        if not self.running:
+            return
+        catalog = Client(self.url, STATIC_TOKEN)
+
+        def arrived() -> bool:
+            # alice comes from the same file.
+            refreshed = catalog.post("/api/catalog/refresh", {"entityRef": "user:default/alice"})
+            assert refreshed.status_code == 200, refreshed.text
+            found = catalog.get(f"/api/catalog/entities/by-name/user/default/{name}")
+            if groups is None or found.status_code != 200:
+                return groups is None and found.status_code == 404
+            return groups == sorted(
+                relation["targetRef"]
+                for relation in found.json().get("relations", [])
+                if relation["type"] == "memberOf"
+            )
+
+        eventually(arrived, within=90)
+
+    def _write(self) -> None:
+        people = [
+            {
+                "apiVersion": "backstage.io/v1alpha1",
+                "kind": "User",
+                "metadata": {"name": name},
+                "spec": {"memberOf": [*groups]},
+            }
+            for name, groups in self._people.items()
+        ]
+        text = (SHARED / "backstage" / "catalog" / "org.yaml").read_text()
+        self._file.write_text("\n---\n".join([text, *map(json.dumps, people)]))

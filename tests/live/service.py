@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.deployed import end, free_port, gunicorn
+from tests.faults.proxy import Exchange, Proxy
 from tests.live.rigs import (
     BACKSTAGE_PORT,
     KEYCLOAK_PORT,
     MASTER_KEY,
+    REPO,
     SHARED,
     USER_ID_DOMAIN,
     LiteLLMRig,
@@ -115,6 +121,55 @@ class Service:
         if process is None:
             return
         end(process, STOPPING)
+
+    def command(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        """Start ``litellm-plugin`` with the service's configuration, and with ``--json``."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "litellm_plugin", *arguments, "--json"],
+            cwd=REPO,
+            env={**self._env, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def succeeds(self, *arguments: str) -> dict[str, Any]:
+        """Run ``litellm-plugin``, which must succeed, and return what it printed."""
+        process = self.command(*arguments)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, out + err
+        return dict(json.loads(out))
+
+    def killed_at(self, step: int, proxy: Proxy, *arguments: str) -> int:
+        """Run ``litellm-plugin``, kill it at a step, and return the exit status.
+
+        Args:
+            step: Each call to LiteLLM has two steps: before and after LiteLLM acts.
+            proxy: A proxy in front of LiteLLM.
+            arguments: Of ``litellm-plugin``.
+        """
+        left = step
+        process: subprocess.Popen[str] | None = None
+
+        def burn() -> None:
+            nonlocal left
+            left -= 1
+            if left < 0 and process is not None and process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+
+        def fault(exchange: Exchange) -> None:
+            burn()
+            if left < 0:
+                return
+            answer = exchange.forward()
+            burn()
+            exchange.send(answer)
+
+        proxy.spoil(fault)
+        process = self.command(*arguments, LITELLM_BASE_URL=proxy.url)
+        process.communicate(timeout=120)
+        return process.returncode
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         self._process = gunicorn(self._env, self._folder / "log")

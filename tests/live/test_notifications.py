@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +18,7 @@ from uuid import uuid4
 import pytest
 
 from tests.live.kinds import Deploy, Person, Told
-from tests.live.rigs import REPO, BackstageRig, LiteLLMRig
+from tests.live.rigs import BackstageRig, LiteLLMRig
 from tests.live.service import Service
 from tests.live.web import Client, eventually, json_of
 
@@ -86,14 +85,7 @@ class Notify:
         self._service: Service = deploy(name, config, start=False, plugin_url=plugin_url)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "litellm_plugin", "notify", "--json", *arguments],
-            cwd=REPO,
-            env=self._service.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return self._service.command("notify", *arguments)
 
     def __call__(self, *arguments: str, about: str) -> list[tuple[str, str, str]]:
         """Return recipient, threshold and state of the notices about one subject."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 
 from litellm_plugin.clients.litellm import LiteLLM
+from litellm_plugin.config.database import Database
 from litellm_plugin.config.settings import Discovery, Notifications, Settings
 from litellm_plugin.errors import UpstreamError
-from litellm_plugin.notifications.delivery import due_notices
+from litellm_plugin.notifications.delivery import due_notices, open_deliveries
 from litellm_plugin.notifications.recipients import Recipients
+from litellm_plugin.notifications.rules import Notice
+from litellm_plugin.store.database import Store
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 SETTINGS = Settings(
     base_url="http://litellm", master_key="sk-x", discovery=Discovery("http://backstage")
 )
+ENABLED = Notifications(enabled=True)
 Page = list[Any]
 SPENT = {"spend": 1, "max_budget": 1}
 
@@ -42,12 +46,12 @@ class Rows:
 
         return read
 
-    def due(self) -> list[str]:
+    def notices(self) -> Iterator[Notice]:
         recipients = Recipients((), SETTINGS, lambda _team: False, {})
-        litellm = cast(LiteLLM, self)
-        note = self.told.append
-        found = due_notices(litellm, recipients, Notifications(enabled=True), NOW, note)
-        return [notice.subject_id for notice in found]
+        return due_notices(cast(LiteLLM, self), recipients, ENABLED, NOW, self.told.append)
+
+    def due(self) -> list[str]:
+        return [notice.subject_id for notice in self.notices()]
 
 
 def test_each_page_is_read_once_and_waited_for() -> None:
@@ -59,6 +63,12 @@ def test_each_page_is_read_once_and_waited_for() -> None:
         *("teams", "teams 1"),
         *("keys", "keys 1"),
     ]
+
+
+def test_a_row_on_two_pages_is_one_delivery() -> None:
+    row = {"user_id": "a", **SPENT}
+    found = Rows([[row], [row]], [], []).notices()
+    assert len(open_deliveries(found, ENABLED, Store(Database()))) == 1
 
 
 def test_rows_without_an_id_are_left_out() -> None:

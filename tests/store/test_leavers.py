@@ -69,7 +69,7 @@ def test_a_leaver_is_found_by_id_e_mail_or_entity(
 @pytest.mark.parametrize("row", [BEN, replace(ANN, blocked_at=None)])
 def test_who_is_not_blocked_is_not_shut_out(table: LeaverTable, row: Leaver) -> None:
     table.save([row])
-    assert table.shut_out({row.plain_id}, set(), row.entity_ref) == []
+    assert table.shut_out_if_known({row.plain_id}, set(), row.entity_ref) == []
 
 
 def test_a_database_that_cannot_be_read_is_told_from_an_empty_one(tmp_path: Path) -> None:
