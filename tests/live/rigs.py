@@ -290,10 +290,12 @@ class Organisation(BackstageRig):
         self._people[name] = groups
         self._await(name, sorted(f"group:default/{group}" for group in groups))
 
-    def loses(self, name: str) -> None:
-        """Take a person out of the catalog."""
-        del self._people[name]
-        self._await(name, None)
+    def loses(self, *names: str) -> None:
+        """Take people out of the catalog, which takes half a minute to forget them."""
+        for name in names:
+            del self._people[name]
+        for name in names:
+            self._await(name, None)
 
     def _await(self, name: str, groups: list[str] | None) -> None:
         """Write the catalog's file, and wait until the catalog has read it."""

@@ -6,23 +6,18 @@ A Backstage of its own, on a free port, has a catalog that people leave. The sto
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.deployed import free_port
-from tests.faults.proxy import Exchange, Proxy
+from tests.faults.proxy import Proxy
 from tests.live.kinds import Deploy, Told
-from tests.live.rigs import LITELLM_PORT, REPO, SHARED, STATIC_TOKEN, BackstageRig, LiteLLMRig, run
+from tests.live.rigs import LITELLM_PORT, STATIC_TOKEN, LiteLLMRig, Organisation
 from tests.live.service import Service
-from tests.live.web import Client, eventually, json_of
+from tests.live.web import Client, json_of
 from tests.postgres import OWNER, PASSWORD, Postgres
 
 PEOPLE = ("off-ann", "off-ben")
@@ -41,79 +36,22 @@ backend:
 """
 
 
-class Town(BackstageRig):
-    """A Backstage whose people come and go."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__("")
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._file = folder / "people.yaml"
-        extra = folder / "app-config.people.yaml"
-        catalog = {
-            "locations": [{"type": "file", "target": str(self._file)}],
-            "orphanStrategy": "delete",
-            "processingInterval": {"seconds": 1},
-        }
-        extra.write_text(json.dumps({"catalog": catalog}))
-        self._env |= {"BACKSTAGE_PORT": str(self.port), "BACKSTAGE_CONFIG_EXTRA": str(extra)}
-        del self._env["LITELLM_FLASK_URL"]  # so it has the npm plugin, which nobody asks
-        self._present = set(PEOPLE)
-        self._write()
-
-    def down(self) -> None:
-        run(self._folder / "down", env=self._env)
-
-    def leave(self, *names: str) -> None:
-        """Take people out of the catalog, and wait until it has no such entities."""
-        self._present.difference_update(names)
-        for name in names:
-            self._arrives(name, 404)
-
-    def returns(self, name: str) -> None:
-        """Put a person back into the catalog."""
-        self._present.add(name)
-        self._arrives(name, 200)
-
-    def _arrives(self, name: str, status: int) -> None:
-        self._write()
-        catalog = Client(self.url, STATIC_TOKEN)
-        path = f"/api/catalog/entities/by-name/user/default/{name}"
-
-        def arrived() -> bool:
-            catalog.post("/api/catalog/refresh", {"entityRef": "user:default/alice"})
-            return catalog.get(path).status_code == status
-
-        eventually(arrived, within=90)
-
-    def _write(self) -> None:
-        people = [
-            {
-                "apiVersion": "backstage.io/v1alpha1",
-                "kind": "User",
-                "metadata": {"name": name},
-                "spec": {"memberOf": ["platform"]},
-            }
-            for name in sorted(self._present)
-        ]
-        text = (SHARED / "backstage" / "catalog" / "org.yaml").read_text()
-        self._file.write_text("\n---\n".join([text, *map(json.dumps, people)]))
-
-
 @pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    rig = Town(tmp_path_factory.mktemp("town"))
+def org(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Organisation]:
+    rig = Organisation(tmp_path_factory.mktemp("organisation"))
+    for name in PEOPLE:
+        rig.has(name, "platform")
     rig.up()
     yield rig
     rig.down()
 
 
 @pytest.fixture(scope="module")
-def site(deploy: Deploy, litellm: LiteLLMRig, town: Town, postgres: Postgres) -> Service:
+def site(deploy: Deploy, litellm: LiteLLMRig, org: Organisation, postgres: Postgres) -> Service:
     """A service that keeps leavers out."""
     at = {"host": "127.0.0.1", "port": postgres.port, "user": OWNER, "password": PASSWORD}
     config = CONFIG.format(token=STATIC_TOKEN, connection=json.dumps(at))
-    service: Service = deploy("offboarding", config, env={"BACKSTAGE_PORT": str(town.port)})
+    service: Service = deploy("offboarding", config, env={"BACKSTAGE_PORT": str(org.port)})
     # Other tests had people whom this catalog has never had.
     strangers = [each["user_id"] for each in _offboard(service)["leavers"]]
     if strangers:
@@ -131,33 +69,19 @@ class Leaver:
 
 
 @pytest.fixture(scope="module")
-def leavers(site: Service, town: Town) -> dict[str, Leaver]:
+def leavers(site: Service, org: Organisation) -> dict[str, Leaver]:
     """The people, all of whom have left: the catalog takes half a minute to forget them."""
     found = {}
     for name in PEOPLE:
-        client = Client(site.url, town.sign_in(name))
+        client = Client(site.url, org.sign_in(name))
         found[name] = Leaver(client, *(_new_key(client, f"{name}-{n}") for n in range(2)))
         json_of(client.post(f"/keys/{found[name].by_hand['token']}/block"))
-    town.leave(*PEOPLE)
+    org.loses(*PEOPLE)
     return found
 
 
-def _start(site: Service, *arguments: str, **env: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "litellm_plugin", "offboard", "--json", *arguments],
-        cwd=REPO,
-        env={**site.environ, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def _offboard(site: Service, *arguments: str) -> dict[str, Any]:
-    process = _start(site, *arguments)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, out + err
-    return dict(json.loads(out))
+    return site.succeeds("offboard", *arguments)
 
 
 def _actions(told: dict[str, Any]) -> dict[str, str]:
@@ -174,7 +98,7 @@ def _works(litellm: LiteLLMRig, secret: str) -> bool:
 
 
 def test_a_person_leaves_and_comes_back(
-    site: Service, town: Town, litellm: LiteLLMRig, leavers: dict[str, Leaver], told: Told
+    site: Service, org: Organisation, litellm: LiteLLMRig, leavers: dict[str, Leaver], told: Told
 ) -> None:
     ann, laptop = leavers["off-ann"].client, leavers["off-ann"].laptop
     assert _works(litellm, laptop["secret"])
@@ -193,7 +117,7 @@ def test_a_person_leaves_and_comes_back(
     assert len(json_of(ann.get("/keys"))) == 2
     assert litellm.complete(laptop["secret"]).status_code == 401
 
-    town.returns("off-ann")
+    org.has("off-ann", "platform")
     assert _actions(_offboard(site, *NO_GRACE))["off-ann"] == "unblock"
     assert _works(litellm, laptop["secret"])
     assert litellm.key(leavers["off-ann"].by_hand["token"])["blocked"] is True
@@ -201,7 +125,7 @@ def test_a_person_leaves_and_comes_back(
 
 
 def test_an_account_is_deleted_and_not_made_again(
-    site: Service, town: Town, litellm: LiteLLMRig, leavers: dict[str, Leaver], told: Told
+    site: Service, org: Organisation, litellm: LiteLLMRig, leavers: dict[str, Leaver], told: Told
 ) -> None:
     ben = leavers["off-ben"].client
     for _ in range(2):
@@ -218,7 +142,7 @@ def test_an_account_is_deleted_and_not_made_again(
     ):
         assert asked.status_code == 403
     assert litellm.user("off-ben@example.com") is None
-    town.returns("off-ben")
+    org.has("off-ben", "platform")
     assert json_of(ben.get("/keys")) == []
     told(
         "a deleted account was not made again by an old token nor by a service, until the person"
@@ -235,12 +159,12 @@ def test_a_run_that_is_killed_is_finished_by_the_next(
     account = _Account(litellm, f"off-killed-{step}")
     try:
         _offboard(site, *NO_GRACE)  # the first run to see the entity missing
-        assert _killed_at(step, proxy, site) == -signal.SIGKILL
+        assert site.killed_at(step, proxy, "offboard", *NO_GRACE) == -signal.SIGKILL
         assert len(account.blocked) == 2
         _offboard(site, *NO_GRACE)
         assert account.blocked == {0, 1, 2}
         account.returns()
-        assert _killed_at(step, proxy, site) == -signal.SIGKILL
+        assert site.killed_at(step, proxy, "offboard", *NO_GRACE) == -signal.SIGKILL
         assert len(account.blocked) == 2
         _offboard(site, *NO_GRACE)
         assert account.blocked == {2}
@@ -278,29 +202,3 @@ class _Account:
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
         return dict(json_of(self._litellm.admin.post(path, {"user_id": self._id, **body})))
-
-
-def _killed_at(step: int, proxy: Proxy, site: Service) -> int:
-    """Run offboard, and kill it before or after LiteLLM acts on a call; returns the status."""
-    left = step
-    process: subprocess.Popen[str] | None = None
-
-    def burn() -> None:
-        nonlocal left
-        left -= 1
-        if left < 0 and process is not None and process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-
-    def fault(exchange: Exchange) -> None:
-        burn()
-        if left < 0:
-            return
-        answer = exchange.forward()
-        burn()
-        exchange.send(answer)
-
-    proxy.spoil(fault)
-    process = _start(site, *NO_GRACE, LITELLM_BASE_URL=proxy.url)
-    process.communicate(timeout=120)
-    return process.returncode

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.deployed import free_port
-from tests.faults.proxy import Exchange, Proxy
+from tests.faults.proxy import Proxy
 from tests.live.kinds import Deploy, Told
-from tests.live.rigs import LITELLM_PORT, REPO, SHARED, STATIC_TOKEN, BackstageRig, LiteLLMRig
+from tests.live.rigs import LITELLM_PORT, STATIC_TOKEN, LiteLLMRig, Organisation
 from tests.live.service import Service
 from tests.live.test_first_visit import DEFAULTS, POWER_USERS
 from tests.live.web import Client, eventually, json_of
@@ -38,60 +33,6 @@ backend:
     client: pg
     connection: {connection}
 """
-
-
-class Organisation(BackstageRig):
-    """A Backstage whose people a test moves between groups."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__("")
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self.port = port
-        self._people: dict[str, tuple[str, ...]] = {}
-        self._file = folder / "org.yaml"
-        extra = folder / "app-config.org.yaml"
-        locations = [{"type": "file", "target": str(self._file)}]
-        extra.write_text(json.dumps({"catalog": {"locations": locations}}))
-        self._env |= {"BACKSTAGE_PORT": str(port), "BACKSTAGE_CONFIG_EXTRA": str(extra)}
-        self._env["KEYCLOAK_PORT"] = str(free_port())  # which ends with this Backstage
-        del self._env["LITELLM_FLASK_URL"]  # so it has the npm plugin, which nobody asks
-        self._write()
-
-    def has(self, name: str, *groups: str) -> None:
-        """Have a person in the catalog, as direct member of these groups."""
-        self._people[name] = groups
-        self._write()
-        if not self.running:
-            return
-        catalog = Client(self.url, STATIC_TOKEN)
-        known = next(iter(self._people))  # all come from the same file
-        wanted = sorted(f"group:default/{group}" for group in groups)
-
-        def arrived() -> bool:
-            refreshed = catalog.post("/api/catalog/refresh", {"entityRef": f"user:default/{known}"})
-            assert refreshed.status_code == 200, refreshed.text
-            found = catalog.get(f"/api/catalog/entities/by-name/user/default/{name}")
-            return found.status_code == 200 and wanted == sorted(
-                relation["targetRef"]
-                for relation in found.json().get("relations", [])
-                if relation["type"] == "memberOf"
-            )
-
-        eventually(arrived, within=60)
-
-    def _write(self) -> None:
-        people = [
-            {
-                "apiVersion": "backstage.io/v1alpha1",
-                "kind": "User",
-                "metadata": {"name": name},
-                "spec": {"memberOf": [*groups]},
-            }
-            for name, groups in self._people.items()
-        ]
-        text = (SHARED / "backstage" / "catalog" / "org.yaml").read_text()
-        self._file.write_text("\n---\n".join([text, *map(json.dumps, people)]))
 
 
 @pytest.fixture(scope="module")
@@ -122,22 +63,8 @@ def _visit(site: Service, org: Organisation, name: str) -> None:
     json_of(Client(site.url, org.sign_in(name)).get("/user/info"))
 
 
-def _sync(site: Service, *arguments: str, **env: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "litellm_plugin", "sync", "--json", *arguments],
-        cwd=REPO,
-        env={**site.environ, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def _synced(site: Service, *arguments: str) -> dict[str, Any]:
-    process = _sync(site, *arguments)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, out + err
-    return dict(json.loads(out))
+    return site.succeeds("sync", *arguments)
 
 
 def _has(litellm: LiteLLMRig, name: str, wanted: dict[str, Any]) -> bool:
@@ -228,36 +155,10 @@ def test_a_run_that_is_killed_is_repaired_by_the_next(
     try:
         for step, (group, role) in zip(KILLED_AT, turns, strict=False):
             org.has("sync-killed", group)
-            assert _killed_at(step, proxy, site, *person) == -signal.SIGKILL
+            assert site.killed_at(step, proxy, "sync", *person) == -signal.SIGKILL
             _synced(site, *person)
             assert _has(litellm, "sync-killed", role), f"killed at step {step}"
         assert _synced(site, *person)["counts"]["changed"] == 0
     finally:
         proxy.stop()
     told(f"sync was killed at the steps {KILLED_AT} of a change, and the next run repaired it")
-
-
-def _killed_at(step: int, proxy: Proxy, site: Service, *arguments: str) -> int:
-    """Run sync, and kill it before or after LiteLLM acts on a call; returns the exit status."""
-    left = step
-    process: subprocess.Popen[str] | None = None
-
-    def burn() -> None:
-        nonlocal left
-        left -= 1
-        if left < 0 and process is not None and process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-
-    def fault(exchange: Exchange) -> None:
-        burn()
-        if left < 0:
-            return
-        answer = exchange.forward()
-        burn()
-        exchange.send(answer)
-
-    proxy.spoil(fault)
-    process = _sync(site, *arguments, LITELLM_BASE_URL=proxy.url)
-    process.communicate(timeout=120)
-    return process.returncode
