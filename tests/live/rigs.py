@@ -291,7 +291,7 @@ class Organisation(BackstageRig):
         self._await(name, sorted(f"group:default/{group}" for group in groups))
 
     def loses(self, *names: str) -> None:
-        """Take people out of the catalog."""
+        """Take people out of the catalog, which takes half a minute to forget them."""
         for name in names:
             del self._people[name]
         for name in names:

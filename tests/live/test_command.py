@@ -12,6 +12,7 @@ import pytest
 from tests.live.kinds import Told
 from tests.live.rigs import REPO, BackstageRig, LiteLLMRig
 from tests.live.service import Service
+from tests.postgres import OWNER, PASSWORD, Postgres
 
 
 class Command:
@@ -55,6 +56,7 @@ def test_the_doctor_finds_what_is_wrong_and_nothing_else(command: Command, told:
         "objects": "warning",
         "ingress": "skipped",
         "group-sync": "skipped",
+        "offboarding": "skipped",
         "notifications": "skipped",
         "shared-cache": "skipped",
         "store": "skipped",
@@ -63,6 +65,22 @@ def test_the_doctor_finds_what_is_wrong_and_nothing_else(command: Command, told:
     assert status == 1
     version = next(check for check in found["checks"] if check["id"] == "litellm-version")
     told(f"doctor sees LiteLLM {version['found']}")
+
+
+def test_the_doctor_checks_what_is_switched_on(command: Command, postgres: Postgres) -> None:
+    at = {"host": "127.0.0.1", "port": postgres.port, "user": OWNER, "password": PASSWORD}
+    wanted = {
+        "litellm_provisioning_sync_enabled": "true",
+        "litellm_offboarding_enabled": "true",
+        "litellm_notifications_enabled": "true",
+        "litellm_audit_store": "true",
+        "backend_database": json.dumps({"client": "pg", "prefix": "doctor_", "connection": at}),
+    }
+    env = {f"APP_CONFIG_{name}": value for name, value in wanted.items()}
+    assert command.json("sync", "--dry-run", env=env)[0] == 0  # makes the tables
+    status = _status(command.json("doctor", env=env)[1])
+    for check in ("group-sync", "offboarding", "notifications", "store", "replicas"):
+        assert (check, status[check]) == (check, "ok")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """People leave the catalog of the real Backstage, and their keys end at the real LiteLLM.
 
-A Backstage of its own, on a free port, has a catalog that people leave.
+A Backstage of its own, on a free port, has a catalog that people leave. The store is in PostgreSQL.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tests.live.kinds import Deploy, Told
 from tests.live.rigs import LITELLM_PORT, STATIC_TOKEN, LiteLLMRig, Organisation
 from tests.live.service import Service
 from tests.live.web import Client, json_of
+from tests.postgres import OWNER, PASSWORD, Postgres
 
 PEOPLE = ("off-ann", "off-ben")
 # Each call to LiteLLM has two steps. One of two keys has been blocked, or unblocked, by then.
@@ -28,8 +30,9 @@ CONFIG = """\
   offboarding: {{enabled: true}}
 backend:
   database:
-    client: better-sqlite3
-    connection: {{directory: {folder}}}
+    client: pg
+    prefix: offboarding_
+    connection: {connection}
 """
 
 
@@ -44,12 +47,10 @@ def org(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Organisation]:
 
 
 @pytest.fixture(scope="module")
-def site(
-    deploy: Deploy, litellm: LiteLLMRig, org: Organisation, tmp_path_factory: pytest.TempPathFactory
-) -> Service:
+def site(deploy: Deploy, litellm: LiteLLMRig, org: Organisation, postgres: Postgres) -> Service:
     """A service that keeps leavers out."""
-    folder = tmp_path_factory.mktemp("store")
-    config = CONFIG.format(token=STATIC_TOKEN, folder=folder)
+    at = {"host": "127.0.0.1", "port": postgres.port, "user": OWNER, "password": PASSWORD}
+    config = CONFIG.format(token=STATIC_TOKEN, connection=json.dumps(at))
     service: Service = deploy("offboarding", config, env={"BACKSTAGE_PORT": str(org.port)})
     # Other tests had people whom this catalog has never had.
     strangers = [each["user_id"] for each in _offboard(service)["leavers"]]
