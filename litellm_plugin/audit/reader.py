@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,6 +24,8 @@ from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.errors import BadRequest, UpstreamError
 from litellm_plugin.store.audit import Filter
 from litellm_plugin.store.database import StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 CHUNK = MAX_PAGE_SIZE  # rows of LiteLLM that are read at a time
 ORDERS = ("desc", "asc")
@@ -75,7 +78,8 @@ class AuditReader:
             days = self._events.days(asked.wanted)
         except StoreUnavailable as exc:
             days = {}
-            missing.append(f"The events of this service are missing: {exc}")
+            log.warning("The audit events can't be read: %s", exc)
+            missing.append("The events of this service are missing: its database is unavailable")
         ours = _Ours(self, asked, days)
         theirs = _Theirs(self._litellm, asked)
         try:
