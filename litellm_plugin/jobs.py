@@ -28,6 +28,10 @@ LONGEST = 300  # characters of an error in a record
 CHECKED_EACH = 1.0  # seconds between two checks of the job's lock
 
 
+class JobRefused(Exception):
+    """A job refuses to act; the message says why, and names nobody."""
+
+
 class JobIsRunning(Exception):
     """Another process runs the job."""
 
@@ -124,8 +128,8 @@ def _told(exc: BaseException) -> str | None:
     if isinstance(exc, SystemExit) and not exc.code:
         return None
     # Another error's text may name people.
-    told = f": {exc}" if isinstance(exc, PluginError | StoreUnavailable) else ""
-    return redact(f"{type(exc).__name__}{told}")[:LONGEST]
+    known = isinstance(exc, PluginError | StoreUnavailable | JobRefused)
+    return redact(str(exc) if known else type(exc).__name__)[:LONGEST]
 
 
 def _end(begun: Run, now: Clock) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_a_second_process_does_not_run_the_same_job(store: Store) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "told"),
     [
-        (PluginError("LiteLLM did not answer"), "failed", "PluginError: LiteLLM did not answer"),
+        (PluginError("LiteLLM did not answer"), "failed", "LiteLLM did not answer"),
         (ValueError("jane@example.com"), "failed", "ValueError"),
         (KeyboardInterrupt(), "killed", "KeyboardInterrupt"),
         (SystemExit(1), "failed", "SystemExit"),

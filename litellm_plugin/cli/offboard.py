@@ -13,22 +13,28 @@ from typing import Any
 import click
 
 from litellm_plugin.accounts.offboarding import Action, Offboarding, Plan, Step, refusal
-from litellm_plugin.cli.job import Job, job, print_table
+from litellm_plugin.cli.job import Job, job, print_table, short_time
 from litellm_plugin.cli.terminal import (
     FAILED,
+    FAULTY,
     Page,
     config_option,
     json_option,
     print_json,
+    settings_of,
 )
 from litellm_plugin.clock import stamp
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.config.values import seconds
-from litellm_plugin.jobs import NOW
+from litellm_plugin.jobs import NOW, JobRefused
 from litellm_plugin.observability import journal
 from litellm_plugin.store.leavers import LeaverTable
 
 NAME = "offboard"
+OFF = (
+    "litellm.offboarding.enabled is false: the service would let leavers unblock their keys. Set it"
+    " to true for --apply."
+)
 REFUSED = 3  # exit status: a limit forbids the run
 
 
@@ -45,10 +51,6 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
             return timedelta(seconds=0.0 if value == "0" else seconds(value))
         except ValueError:
             self.fail(f"{value!r} is no duration like 24h (s, m, h, d, w)", param, ctx)
-
-
-class _RefusedRun(Exception):
-    """A limit forbids the run; the message says which, and what to do."""
 
 
 @click.command()
@@ -86,21 +88,25 @@ def offboard(
     been missing for the time of --grace. Only accounts that provisioning made are concerned. The
     keys of people who are back are unblocked, as far as offboarding has blocked them.
 
-    Changes nothing without --apply. Ends with status 1 if something failed, 3 if a limit forbids
-    the run, 75 if another process runs the job.
+    Changes nothing without --apply. Ends with status 1 if something failed, 2 if the configuration
+    is faulty or offboarding is off, 3 if a limit forbids the run, 75 if another process runs the
+    job.
     """
+    if apply and not settings_of(files).offboarding.enabled:
+        click.echo(OFF, err=True)
+        sys.exit(FAULTY)
     told: dict[str, Any] = {}
     try:
         with job(NAME, files, dry_run=not apply) as under_way:
             work = _offboarding(under_way)
             plan = _planned(under_way, work, told, grace, delete_after, force)
             if told["refused"] is not None:
-                raise _RefusedRun
+                raise JobRefused(told["refused"])
             if apply:
                 with _audited(under_way.plugin.settings):
                     work.carry_out(plan, under_way.tell)
                 told["failures"] = work.failures
-    except _RefusedRun:
+    except JobRefused:
         pass
     finally:
         if told:
@@ -199,31 +205,31 @@ def _report(told: dict[str, Any], *, as_json: bool) -> None:
     )
     page.line()
     if told["leavers"]:
-        head = ("LiteLLM id", "entity", "missing since", "keys", "what")
+        head = ("LiteLLM id", "entity", "missing since (UTC)", "keys", "what")
         print_table(page, head, [_cells(each) for each in told["leavers"]])
         page.line()
     for user_id, reason in told["failures"].items():
         page.line(f"{user_id}: LiteLLM refused: {reason}", "bold red")
     if not told["enabled"]:
-        page.line(
-            "litellm.offboarding.enabled is false: the service lets leavers unblock their keys,"
-            " and makes deleted accounts again.",
-            "yellow",
-        )
+        page.line(OFF, "yellow")
     if told["refused"] is not None:
         page.line(f"Refused: {told['refused']}", "bold red")
     elif told["dry_run"]:
-        page.line("Nothing was changed. Run with --apply to do this.")
+        todo = "Nothing was changed. Run with --apply to do this."
+        page.line(todo if told["leavers"] else "Nothing to do.")
     else:
         done = {name: n for name, n in told["counts"].items() if name not in {"people", "accounts"}}
-        page.line(", ".join(f"{name}: {n}" for name, n in done.items()) or "Nothing to do.")
+        page.line(
+            ", ".join(f"{name}: {n}" for name, n in done.items()) or "Nothing to do at LiteLLM."
+        )
 
 
 def _cells(leaver: dict[str, Any]) -> tuple[Any, ...]:
     what, due = leaver["action"], leaver["due"]
     if what == Action.WAIT:
-        what = f"missing; the first run after {due} blocks the keys"
+        what = f"missing; the first run after {short_time(due)} blocks the keys"
     elif what == Action.BLOCKED and due:
-        what = f"blocked; the first run after {due} deletes the account"
+        what = f"blocked; the first run after {short_time(due)} deletes the account"
     keys = "?" if leaver["keys"] is None else leaver["keys"]
-    return leaver["user_id"], leaver["entity_ref"], leaver["missing_since"], keys, what
+    since = short_time(leaver["missing_since"])
+    return leaver["user_id"], leaver["entity_ref"], since, keys, what

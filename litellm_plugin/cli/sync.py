@@ -57,8 +57,8 @@ COUNTED = {
 @config_option
 @click.option("--dry-run", is_flag=True, help="Change nothing at LiteLLM; default in mode report.")
 @click.option("--apply", is_flag=True, help="Remove the differences, in mode report too.")
-@click.option("--user", "ref", metavar="REF", help="Only this person: user:default/jane.")
-@click.option("--group", metavar="REF", help="Only members of this group: group:default/ai.")
+@click.option("--user", "ref", metavar="REF", help="Only this person: user:default/jane, or jane.")
+@click.option("--group", metavar="REF", help="Only direct members of this group.")
 @json_option
 def sync(
     files: Sequence[Path],
@@ -113,12 +113,22 @@ def _outcomes(
     pace = under_way.pace.wait
     found = cast("Sync", under_way.plugin.sync)  # as it is enabled
     if ref is not None:
-        account = found.account_of(ref.lower())
+        ref = _full("user", ref)
+        account = found.account_of(ref)
         if account is None:
             raise click.ClickException(f"LiteLLM has no account of {ref}.")
         yield found.check(account, apply=applies, pace=pace, patience=PATIENCE)
         return
+    if group is not None:
+        group = _full("group", group)
+        if under_way.plugin.catalog.entity(group) is None:
+            raise click.ClickException(f"The catalog has no {group}.")
     yield from _of_all(under_way, found, group, applies=applies)
+
+
+def _full(kind: str, name: str) -> str:
+    """Return the ref of an entity by its ref, or by its name in the default namespace."""
+    return (name if ":" in name else f"{kind}:default/{name}").lower()
 
 
 def _of_all(under_way: Job, found: Sync, group: str | None, *, applies: bool) -> Iterator[Outcome]:
@@ -148,7 +158,7 @@ def _of_all(under_way: Job, found: Sync, group: str | None, *, applies: bool) ->
             if group is None:
                 yield without_owner(account, exc)
             continue
-        if group is None or group.lower() in person.groups:
+        if group is None or group in person.groups:
             grant = grants.get(account.user_id)
             yield found.examine(person, account, grant, apply=applies, pace=pace, patience=PATIENCE)
 

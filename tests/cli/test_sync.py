@@ -88,6 +88,16 @@ def test_a_dry_run_shows_the_differences_and_changes_nothing(ready: Installation
     assert _writes(ready) == []
 
 
+def test_a_narrow_terminal_loses_no_text(ready: Installation) -> None:
+    models = [f"a-model-with-a-long-name-{number}" for number in range(4)]
+    ready.settings["provisioning"]["roles"] = [{"group": POWER, "models": models}]
+    narrow, wide = (
+        ready.run("sync", environ={"COLUMNS": columns}).stdout for columns in ("60", "300")
+    )
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert sorted("".join(narrow.split())) == sorted("".join(wide.split()))
+
+
 def test_apply_removes_the_differences_once(ready: Installation) -> None:
     _grant_more(ready)
     first = ready.run("sync", "--apply", "--json")
@@ -116,9 +126,10 @@ def test_mode_apply_is_the_default_where_configured(ready: Installation) -> None
     [
         ("--user", "user:default/carol", 1),
         ("--user", "user:default/Carol", 1),
+        ("--user", "carol", 1),
+        ("--group", POWER.removeprefix("group:default/"), 1),
         ("--group", POWER, 1),
         ("--group", "group:default/litellm-admins", 1),
-        ("--group", "group:default/nobody", 0),
     ],
 )
 def test_some_people_only(ready: Installation, option: str, value: str, checked: int) -> None:
@@ -130,6 +141,12 @@ def test_a_person_without_an_account_is_named(ready: Installation) -> None:
     result = ready.run("sync", "--user", "user:default/dave")
     assert result.exit_code == 1
     assert "no account of user:default/dave" in result.stderr
+
+
+def test_a_group_that_the_catalog_does_not_have_is_named(ready: Installation) -> None:
+    result = ready.run("sync", "--group", "group:default/typo")
+    assert result.exit_code == 1
+    assert "no group:default/typo" in result.stderr
 
 
 def test_users_are_read_by_pages_and_unchanged_accounts_cost_no_call(ready: Installation) -> None:
