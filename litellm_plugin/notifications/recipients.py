@@ -62,7 +62,8 @@ class Recipients:
         """Return the managers of a team, and remember them.
 
         They are those of its members who are in the team admins' group, where that owns the team,
-        and those whom LiteLLM calls its admins.
+        and those whom LiteLLM calls its admins. Where there are none, the whole group manages the
+        team that it owns: whoever makes a team on the page is no member of it.
         """
         display, owned = self._settings.display, self._owns(row)
         members = row.get("members_with_roles")
@@ -76,6 +77,8 @@ class Recipients:
                 people[ref] = not display.hide_team_budget_for_managers
             elif member.get("role") == "admin":
                 people[ref] = not display.hide_team_budget_for_members
+        if owned and not people:
+            people = dict.fromkeys(self._managers, not display.hide_team_budget_for_managers)
         hidden = display.hide_team_budget_for_members or display.hide_team_budget_for_managers
         audience = self._by_team[row["team_id"]] = Audience(people, amounts=not hidden)
         return audience
