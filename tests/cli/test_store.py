@@ -111,6 +111,7 @@ def test_doctor_looks_at_the_store_without_making_one(config: Path, file: Path) 
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     found = checked(config)
     assert (found.status, "newer version of this service" in found.found) == (Status.FAILED, True)
+    assert found.found.endswith("from before it.")
     made.close()
 
 
