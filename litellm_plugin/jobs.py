@@ -45,12 +45,14 @@ class Run:
         dry_run: Whether the run only reports.
         cursor: Where a run that was killed or failed stopped; None at the beginning.
         counts: What the run did, by word, such as ``changed``.
+        problem: Why a run that went to its end has failed; it names nobody.
     """
 
     job: str
     dry_run: bool
     cursor: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    problem: str | None = None
     _store: Store | None = None  # None: a dry run
     _number: int = 0
     _lock: Lock | None = None
@@ -115,7 +117,8 @@ def _recorded(begun: Run, record: Callable[..., None], now: Clock) -> Iterator[N
             record(status=_status(exc), error=_told(exc), **_end(begun, now))
         raise
     with suppress(StoreUnavailable) if begun.dry_run else nullcontext():
-        record(status=SUCCEEDED, **_end(begun, now))
+        status = FAILED if begun.problem else SUCCEEDED
+        record(status=status, error=begun.problem, **_end(begun, now))
 
 
 def _status(exc: BaseException) -> str:

@@ -106,6 +106,8 @@ def offboard(
                 with _audited(under_way.plugin.settings):
                     work.carry_out(plan, under_way.tell)
                 told["failures"] = work.failures
+                if work.failures:
+                    under_way.run.problem = "LiteLLM refused something"
     except JobRefused:
         pass
     finally:
@@ -230,6 +232,8 @@ def _cells(leaver: dict[str, Any]) -> tuple[Any, ...]:
         what = f"missing; the first run after {short_time(due)} blocks the keys"
     elif what == Action.BLOCKED and due:
         what = f"blocked; the first run after {short_time(due)} deletes the account"
+    elif what == Action.FORGET:
+        what = "no leaver any more"
     keys = "?" if leaver["keys"] is None else leaver["keys"]
     since = short_time(leaver["missing_since"])
     return leaver["user_id"], leaver["entity_ref"], since, keys, what

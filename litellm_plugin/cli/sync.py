@@ -93,6 +93,8 @@ def sync(
             under_way.run.counts.update(_counted(outcome))
             under_way.tell(f"sync ... {len(outcomes)} accounts checked")
         counts = dict(under_way.run.counts)
+        if counts.get(REFUSED) or counts.get(BUSY):
+            under_way.run.problem = "some accounts were not changed"
     if as_json:
         print_json(
             {
@@ -103,7 +105,7 @@ def sync(
         )
     else:
         _print(outcomes, counts, applied=applies)
-    if counts.get(REFUSED) or counts.get(BUSY):
+    if under_way.run.problem:
         sys.exit(FAILED)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from litellm_plugin.config.database import Database
+from litellm_plugin.store import runs
 from litellm_plugin.store.database import Store, StoreUnavailable
 from tests.cli.installation import Installation
 from tests.fakes.network import connection_refused
@@ -157,13 +158,14 @@ def test_users_are_read_by_pages_and_unchanged_accounts_cost_no_call(ready: Inst
     assert [asked.path for asked in ready.litellm.asked] == ["/user/list"]
 
 
-def test_a_refusal_is_shown_and_ends_with_status_1(ready: Installation) -> None:
+def test_a_refusal_is_shown_and_ends_with_status_1(ready: Installation, store: Store) -> None:
     ready.settings["provisioning"]["defaults"]["teams"] = [TEAM, "team-missing"]
     result = ready.run("sync", "--apply", "--user", "user:default/carol")
     assert result.exit_code == 1
     text = _words(result.stdout)
     assert "carol@example.com: refused: Team doesn't exist" in text
     assert "1 refused by LiteLLM" in text
+    assert runs.recent(store, "sync", 1)[0]["status"] == "failed"
 
 
 def test_an_upstream_that_is_away_ends_with_status_1(ready: Installation) -> None:
