@@ -54,7 +54,7 @@ def test_a_second_process_does_not_run_the_same_job(store: Store) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "told"),
     [
-        (PluginError("LiteLLM did not answer"), "failed", "PluginError: LiteLLM did not answer"),
+        (PluginError("LiteLLM did not answer"), "failed", "LiteLLM did not answer"),
         (ValueError("jane@example.com"), "failed", "ValueError"),
         (KeyboardInterrupt(), "killed", "KeyboardInterrupt"),
         (SystemExit(1), "failed", "SystemExit"),
@@ -188,3 +188,11 @@ def test_a_run_that_is_killed_is_marked_and_resumed(tmp_path: Path) -> None:
         assert run.cursor == "a"
         assert [row["status"] for row in runs.recent(store, "sync", 9)] == ["running", "killed"]
     store.close()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_run_that_left_something_undone_has_failed(store: Store, dry_run: bool) -> None:
+    with jobs.run(store, "sync", dry_run=dry_run) as run:
+        run.problem = "some accounts were not changed"
+    found = last(store)
+    assert (found["status"], found["error"]) == ("failed", "some accounts were not changed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,6 +27,8 @@ from litellm_plugin.errors import BadRequest, UpstreamError
 from litellm_plugin.shapes import present
 from litellm_plugin.store.audit import AuditEvents, Filter
 from litellm_plugin.store.database import StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 CHUNK = MAX_PAGE_SIZE  # rows of one call to LiteLLM
 ORDERS = ("desc", "asc")
@@ -77,7 +80,8 @@ class AuditReader:
             days = self._writer.events.days(asked.wanted)
         except StoreUnavailable as exc:
             days = {}
-            missing.append(f"The events of this service are missing: {exc}")
+            log.warning("The audit events can't be read: %s", exc)
+            missing.append("The events of this service are missing: its database is unavailable")
         ours = _Ours(self._writer.events, asked, days)
         theirs = _Theirs(self._litellm, asked)
         try:

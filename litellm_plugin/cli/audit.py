@@ -88,15 +88,15 @@ def verify(
             oldest = (datetime.now(UTC) - timedelta(seconds=retention)).isoformat()
             _compare(verdict, events, _read_heads(kept), oldest)
     if save_heads is not None:
-        save_heads.write_text(json.dumps(verdict.heads, indent=1) + "\n")
+        _write_heads(save_heads, verdict.heads)
     if as_json:
         names = ("events", "chains", "faults", "notes")
         print_json({name: getattr(verdict, name) for name in names})
     else:
         for text in (*verdict.notes, *verdict.faults):
             click.echo(text)
-        outcome = f"{len(verdict.faults)} faults" if verdict.faults else "no fault"
-        click.echo(f"{verdict.events} events of {verdict.chains} chains: {outcome}")
+        faults = len(verdict.faults) or "none"
+        click.echo(f"{verdict.events} events of {verdict.chains} chains; faults: {faults}")
     if verdict.faults:
         sys.exit(FAILED)
 
@@ -135,6 +135,9 @@ def export(
 def _events(files: Sequence[Path]) -> Iterator[AuditEvents]:
     """Yield the events of the configured store; end the command with 1 where it is unavailable."""
     settings = settings_of(files)
+    if not settings.uses_store:
+        click.echo("litellm.audit.store is false, and no other feature has a store.", err=True)
+        sys.exit(FAULTY)
     database = settings.database
     if database.client != "pg" and database.file is None:
         click.echo(
@@ -183,8 +186,8 @@ def _verify_chain(verdict: _Verdict, head: Any, events: AuditEvents) -> None:
         sequence, previous = row.sequence, row.hash
         verdict.heads[head.chain]["at"] = row.at
     if sequence < head.last_sequence:
-        missing = f"events {sequence + 1} to {head.last_sequence} are missing at the end"
-        verdict.faults.append(f"{name}: {missing}")
+        missing = _missing(sequence + 1, head.last_sequence)
+        verdict.faults.append(f"{name}: {missing} at the end")
     elif sequence > events.last_sequence(head.chain):
         verdict.faults.append(f"{name}: events were inserted at the end")
     if head.ended_at is None:
@@ -205,8 +208,12 @@ def _fault(row: Any, sequence: int, previous: str) -> str | None:
     if row.sequence <= sequence:
         return "inserted"
     if row.sequence != sequence + 1:
-        return f"events {sequence + 1} to {row.sequence - 1} before it are missing"
-    return None if row.previous == previous else "has not the hash of the one before"
+        return f"{_missing(sequence + 1, row.sequence - 1)} before it"
+    return None if row.previous == previous else "does not follow the one before"
+
+
+def _missing(first: int, last: int) -> str:
+    return f"event {first} is missing" if first == last else f"events {first} to {last} are missing"
 
 
 def _compare(verdict: _Verdict, events: AuditEvents, kept: dict[str, Any], oldest: str) -> None:
@@ -231,6 +238,15 @@ def _compare(verdict: _Verdict, events: AuditEvents, kept: dict[str, Any], oldes
                 f"chain {chain}: missing. That is right if all its events are older than"
                 " litellm.audit.retention."
             )
+
+
+def _write_heads(file: Path, heads: dict[str, Any]) -> None:
+    try:
+        file.write_text(json.dumps(heads, indent=1) + "\n")
+    except OSError as exc:
+        raise click.BadParameter(
+            f"{file} can't be written: {exc.strerror}", param_hint="--save-heads"
+        ) from None
 
 
 def _read_heads(file: Path) -> dict[str, Any]:

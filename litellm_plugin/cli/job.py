@@ -70,11 +70,17 @@ def job(name: str, files: Sequence[Path], *, dry_run: bool) -> Iterator[Job]:
                 plugin.audit_writer.flush()
 
 
+def short_time(stamp: str) -> str:
+    """Return a time of the store for people: ``2026-11-30 09:30:00``, in UTC."""
+    return stamp[:19].replace("T", " ")
+
+
 def print_table(page: Page, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table with a heading for each column."""
     page.rows(
         [
             tuple((text, "dim") for text in head),
             *(tuple((str(cell), "") for cell in row) for row in rows),
-        ]
+        ],
+        folds=True,
     )

@@ -56,12 +56,10 @@ COUNTED = {
 
 @click.command()
 @config_option
-@click.option("--dry-run", is_flag=True, help="Change nothing at LiteLLM. Default in mode report.")
-@click.option("--apply", is_flag=True, help="Remove the differences. Default in mode apply.")
-@click.option("--user", "ref", metavar="REF", help="Only this person, such as user:default/jane.")
-@click.option(
-    "--group", metavar="REF", help="Only members of this group, such as group:default/ai."
-)
+@click.option("--dry-run", is_flag=True, help="Change nothing at LiteLLM; default in mode report.")
+@click.option("--apply", is_flag=True, help="Remove the differences, in mode report too.")
+@click.option("--user", "ref", metavar="REF", help="Only this person: user:default/jane, or jane.")
+@click.option("--group", metavar="REF", help="Only direct members of this group.")
 @json_option
 def sync(
     files: Sequence[Path],
@@ -97,6 +95,8 @@ def sync(
             running.run.counts.update(_counted(outcome))
             running.tell(f"sync ... {len(outcomes)} accounts checked")
         counts = dict(running.run.counts)
+        if counts.get(REFUSED) or counts.get(BUSY):
+            running.run.problem = "some accounts were not changed"
     if as_json:
         print_json(
             {
@@ -107,7 +107,7 @@ def sync(
         )
     else:
         _print(outcomes, counts, applied=applies)
-    if counts.get(REFUSED) or counts.get(BUSY):
+    if running.run.problem:
         sys.exit(FAILED)
 
 
@@ -117,11 +117,14 @@ def _outcomes(
     sync = cast("Sync", running.plugin.sync)  # not None, as it is enabled
     sync.pace, sync.patience = running.pace.wait, PATIENCE
     owner: Callable[[Account], Person] = sync.owner
+    ref, group = _full("user", ref), _full("group", group)
+    if group is not None and running.plugin.catalog.entity(group) is None:
+        raise click.ClickException(f"The catalog has no {group}.")
     grants: dict[str, Grant] = {}
     if ref is None:
         accounts = _all_accounts(running, sync)
         owner, grants = _owners(running, accounts), sync.grants.all()
-    elif account := sync.account_of(ref.lower()):
+    elif account := sync.account_of(ref):
         accounts = {account.user_id: account}
     else:
         raise click.ClickException(f"LiteLLM has no account of {ref}.")
@@ -132,12 +135,17 @@ def _outcomes(
             if group is None:
                 yield without_owner(account, exc)
             continue
-        if ref is not None and person.ref != ref.lower():
+        if ref is not None and person.ref != ref:
             text = f"{account.user_id} is the account of {person.ref}, not of {ref}."
             raise click.ClickException(text)
-        if group is None or group.lower() in person.groups:
+        if group is None or group in person.groups:
             known = grants.get(account.user_id)
             yield sync.compare(person, account, apply=applies, known=known)
+
+
+def _full(kind: str, name: str | None) -> str | None:
+    """Return the ref of an entity by its ref, or by its name in the default namespace."""
+    return (name if ":" in name else f"{kind}:default/{name}").lower() if name else None
 
 
 def _all_accounts(running: Job, sync: Sync) -> dict[str, Account]:

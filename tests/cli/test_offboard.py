@@ -555,12 +555,23 @@ def test_the_page_says_what_is_to_be_done(office: Office) -> None:
     office.leaves("ann")
     page = office.page()
     assert "ann@example.com" in page
-    assert "the first run after 2026-11-28T12:00:00.000Z blocks the keys" in page
+    assert "the first run after 2026-11-28 12:00:00 blocks the keys" in page
     assert "Run with --apply" in page
     office.twice()
     assert "blocked" in office.page()
     office.installation.settings["offboarding"]["enabled"] = False
     assert "litellm.offboarding.enabled is false" in office.page()
+
+
+def test_leavers_are_not_blocked_while_offboarding_is_off(office: Office) -> None:
+    office.twice()
+    office.leaves("ann")
+    office.installation.settings["offboarding"]["enabled"] = False
+    office.installation.litellm.asked.clear()
+    result = office.installation.run("offboard", "--apply")
+    assert result.exit_code == 2
+    assert "litellm.offboarding.enabled is false" in result.stderr
+    assert not office.installation.litellm.asked
 
 
 @pytest.mark.parametrize("option", [("--grace", "soon"), ("--delete-after", "3"), ("--force", "x")])
