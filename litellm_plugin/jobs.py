@@ -1,7 +1,7 @@
-"""Runs of jobs: one at a time over all replicas, recorded in the store, resumable.
+"""Runs of jobs: one at a time over all replicas, recorded in the store.
 
 A job is a command such as ``litellm-plugin sync`` that goes through many accounts. Its run holds a
-lock, and records a cursor: where the next run goes on if this one is killed.
+lock. What a killed run has left undone, the next run does.
 """
 
 from __future__ import annotations
@@ -42,29 +42,15 @@ class Run:
     Attributes:
         job: Name of the job.
         dry_run: Whether the run only reports.
-        cursor: Where a run that was killed or failed stopped; None at the beginning.
         counts: Numbers to report, by a word such as ``changed``.
         problem: Why a run that went to its end has failed; the text names no person.
     """
 
     job: str
     dry_run: bool
-    cursor: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
     problem: str | None = None
-    _save: Callable[..., None] | None = None  # changes columns of the run's row; None: a dry run
     _lock: Lock | None = None
-
-    def checkpoint(self, cursor: str) -> None:
-        """Record that all accounts up to ``cursor`` are done; a dry run records nothing.
-
-        Raises:
-            StoreUnavailable: The database can't be used, or the job's lock was lost.
-        """
-        self.check()
-        self.cursor = cursor
-        if self._save is not None:
-            self._save(cursor=cursor, counts=dict(self.counts))
 
     def check(self) -> None:
         """Check that the job's lock is held, so that no other process runs the job.
@@ -80,8 +66,7 @@ class Run:
 def run(store: Store, job: str, *, dry_run: bool, now: Clock = NOW) -> Iterator[Run]:
     """Run a job: hold its lock, and record the run.
 
-    A dry run takes no lock and ignores the cursor. It is recorded at its end, if the store can be
-    written to.
+    A dry run takes no lock, and is recorded at its end, if the store can be written to.
 
     Raises:
         JobIsRunning: Another process runs the job.
@@ -95,10 +80,9 @@ def run(store: Store, job: str, *, dry_run: bool, now: Clock = NOW) -> Iterator[
     with store.lock(f"job-{job}") as lock:
         if lock is None:
             raise JobIsRunning(job)
-        number, cursor = runs.begin(store, job, stamp(now))
-        save = partial(runs.save, store, number)
-        begun = Run(job, dry_run, cursor, _save=save, _lock=lock)
-        with _recorded(begun, save, now):
+        number = runs.begin(store, job, stamp(now))
+        begun = Run(job, dry_run, _lock=lock)
+        with _recorded(begun, partial(runs.save, store, number), now):
             yield begun
         runs.prune(store, job)
 

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,20 +69,6 @@ def test_a_run_that_ends_early_says_why(
         found = last(store)
         assert (found["dry_run"], found["status"], found["error"]) == (dry_run, status, told)
         assert found["ended_at"] is not None
-
-
-def test_the_next_run_goes_on_where_one_failed(store: Store) -> None:
-    for done in ("a", "b"):
-        with suppress(PluginError), jobs.run(store, "sync", dry_run=False) as run:
-            run.checkpoint(done)
-            raise PluginError("LiteLLM did not answer")
-        with jobs.run(store, "sync", dry_run=True) as run:
-            assert run.cursor is None
-            run.checkpoint("elsewhere")
-    with jobs.run(store, "sync", dry_run=False) as run:
-        assert run.cursor == "b"
-    with jobs.run(store, "sync", dry_run=False) as run:
-        assert run.cursor is None
 
 
 def test_a_dry_run_needs_no_store_that_can_be_written_to(
@@ -165,15 +150,14 @@ from pathlib import Path
 from litellm_plugin import jobs
 from litellm_plugin.config.database import Database
 from litellm_plugin.store.database import Store
-with jobs.run(Store(Database(file=Path(sys.argv[1]))), "sync", dry_run=False) as run:
-    run.checkpoint("a")
+with jobs.run(Store(Database(file=Path(sys.argv[1]))), "sync", dry_run=False):
     print("ready", flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.mark.deep
-def test_a_run_that_is_killed_is_marked_and_resumed(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_is_marked(tmp_path: Path) -> None:
     file = tmp_path / "store.sqlite"
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -184,8 +168,7 @@ def test_a_run_that_is_killed_is_marked_and_resumed(tmp_path: Path) -> None:
         with pytest.raises(jobs.JobIsRunning), jobs.run(store, "sync", dry_run=False):
             pass
         os.kill(process.pid, signal.SIGKILL)
-    with jobs.run(store, "sync", dry_run=False) as run:
-        assert run.cursor == "a"
+    with jobs.run(store, "sync", dry_run=False):
         assert [row["status"] for row in runs.recent(store, "sync", 9)] == ["running", "killed"]
     store.close()
 

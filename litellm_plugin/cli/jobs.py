@@ -60,7 +60,7 @@ def jobs(files: Sequence[Path], job: str | None, limit: int, *, as_json: bool) -
 
 
 def _as_json(row: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {name: value for name, value in row.items() if name not in {"id", "cursor"}}
+    shown = {name: value for name, value in row.items() if name != "id"}
     return {**shown, "seconds": _seconds(row)}
 
 

@@ -18,17 +18,8 @@ RUNNING, SUCCEEDED, FAILED, KILLED = "running", "succeeded", "failed", "killed"
 _c = job_runs.c
 
 
-def begin(store: Store, job: str, at: str) -> tuple[int, str | None]:
-    """Record the beginning of a run that holds the job's lock.
-
-    Args:
-        store: The store.
-        job: Name of the job.
-        at: The present time.
-
-    Returns:
-        The id of the run, and the cursor of the last run if that did not succeed.
-    """
+def begin(store: Store, job: str, at: str) -> int:
+    """Record that a run, which holds the job's lock, begins at the time ``at``; return its id."""
     with store.write() as connection:
         # This process holds the lock, so another run with the status "running" was killed.
         connection.execute(
@@ -36,15 +27,7 @@ def begin(store: Store, job: str, at: str) -> tuple[int, str | None]:
             .where(_c.job == job, _c.status == RUNNING)
             .values(status=KILLED, ended_at=at)
         )
-        last = connection.execute(
-            select(_c.status, _c.cursor)
-            .where(_c.job == job, ~_c.dry_run)
-            .order_by(_c.id.desc())
-            .limit(1)
-        ).first()
-        cursor = last.cursor if last is not None and last.status != SUCCEEDED else None
-        number = _insert(connection, job=job, started_at=at, status=RUNNING, cursor=cursor)
-    return number, cursor
+        return _insert(connection, job=job, started_at=at, status=RUNNING)
 
 
 def save(store: Store, number: int, **values: Any) -> None:

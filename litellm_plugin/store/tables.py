@@ -160,7 +160,6 @@ job_runs = Table(
     Column("ended_at", _TIME),
     Column("status", String(16), nullable=False),  # running, succeeded, failed, killed
     Column("dry_run", Boolean, nullable=False, default=False),
-    Column("cursor", Text),  # where the next run goes on, if this one was killed
     Column("counts", JSON, nullable=False, default=dict),
     Column("error", Text),
     Index(None, "job", "id"),

@@ -234,21 +234,20 @@ def test_a_job_stops_when_its_lock_is_lost(postgres: Postgres) -> None:
             pace = jobs.Pace(1e6, run.check)
             pace.wait()
             calls.append("LiteLLM")
-            run.checkpoint("a")
             with pytest.raises(jobs.JobIsRunning), jobs.run(other, "sync", dry_run=False):
                 pass
             postgres.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
             )
-            run.checkpoint("b")
+            run.check()
             calls.append("LiteLLM again")
 
     with opened(postgres.database()) as store, opened(store.database) as other:
         with pytest.raises(StoreUnavailable, match="lock was lost"):
             job(store)
         assert calls == ["LiteLLM"]
-        with jobs.run(other, "sync", dry_run=False) as run:
-            assert run.cursor == "a"
+        with jobs.run(other, "sync", dry_run=False):
+            pass
 
 
 def test_the_server_goes_away_and_comes_back() -> None:

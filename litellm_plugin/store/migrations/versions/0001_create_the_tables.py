@@ -86,7 +86,6 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.String(length=24), nullable=True),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("dry_run", sa.Boolean(), nullable=False),
-        sa.Column("cursor", sa.Text(), nullable=True),
         sa.Column("counts", sa.JSON(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_job_runs"),
