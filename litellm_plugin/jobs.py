@@ -27,6 +27,10 @@ MAX_ERROR = 300  # characters of an error in a record
 CHECK_INTERVAL = 1.0  # seconds between two checks of the job's lock
 
 
+class JobRefused(Exception):
+    """A job refuses to act; the message says why, and names nobody."""
+
+
 class JobIsRunning(Exception):
     """Another process runs the job."""
 
@@ -40,12 +44,14 @@ class Run:
         dry_run: Whether the run only reports.
         cursor: Where a run that was killed or failed stopped; None at the beginning.
         counts: Numbers to report, by a word such as ``changed``.
+        problem: Why a run that went to its end has failed; the text names no person.
     """
 
     job: str
     dry_run: bool
     cursor: str | None = None
     counts: Counter[str] = field(default_factory=Counter)
+    problem: str | None = None
     _save: Callable[..., None] | None = None  # changes columns of the run's row; None: a dry run
     _lock: Lock | None = None
 
@@ -113,17 +119,17 @@ def _recorded(begun: Run, record: Callable[..., None], now: Clock) -> Iterator[N
             end(*_outcome(exc))
         raise
     with suppress(StoreUnavailable) if begun.dry_run else nullcontext():
-        end(SUCCEEDED)
+        end(FAILED if begun.problem else SUCCEEDED, begun.problem)
 
 
 def _outcome(exc: BaseException) -> tuple[str, str | None]:
     """Return the status and the error of a run that ended with an exception."""
     if isinstance(exc, SystemExit) and not exc.code:
         return SUCCEEDED, None
-    # The text of other errors may name people.
-    text = f": {exc}" if isinstance(exc, PluginError | StoreUnavailable) else ""
     status = FAILED if isinstance(exc, Exception | SystemExit) else KILLED
-    return status, redact(f"{type(exc).__name__}{text}")[:MAX_ERROR]
+    # The text of other errors may name people.
+    known = isinstance(exc, PluginError | StoreUnavailable | JobRefused)
+    return status, redact(str(exc) if known else type(exc).__name__)[:MAX_ERROR]
 
 
 class Pace:

@@ -171,7 +171,9 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     directory = Directory(catalog, cache, settings.user_id_domain)
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
     store = _store(settings) if settings.uses_store else None
-    leavers = _leavers(store, directory) if store and settings.offboarding.enabled else None
+    leavers = None
+    if store is not None and settings.offboarding.enabled:
+        leavers = _leavers(store, directory, settings.user_id_domain)
     models = Models(litellm, cache)
     sync = visits = None
     if store is not None and settings.provisioning.sync.enabled:
@@ -278,9 +280,9 @@ def _audit(
     return writer, reader
 
 
-def _leavers(store: Store, directory: Directory) -> Leavers:
+def _leavers(store: Store, directory: Directory, domain: str | None) -> Leavers:
     table = importlib.import_module("litellm_plugin.store.leavers")
-    return Leavers(table.LeaverTable(store), directory)
+    return Leavers(table.LeaverTable(store), directory, domain)
 
 
 def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:

@@ -31,6 +31,7 @@ _SECRETS = (
         r"\1[redacted]",
     ),
     ("eyJ", _JWT, r"\1[redacted]"),
+    ("://", re.compile(r"(://[^/\s:@]*+:)[^/\s@]++@"), r"\1[redacted]@"),
 )
 
 
@@ -51,7 +52,10 @@ def register_secrets(secrets: Iterable[str]) -> None:
 
 
 def redact(text: str, *, hashes: bool = True) -> str:
-    """Return ``text`` without configured secrets, bearer tokens, ``sk-`` keys, JWTs, key hashes.
+    """Return ``text`` without secrets.
+
+    These are configured secrets, bearer tokens, ``sk-`` keys, JWTs, passwords in URLs, and key
+    hashes.
 
     Args:
         text: Any text.

@@ -54,7 +54,7 @@ def test_a_second_process_does_not_run_the_same_job(store: Store) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "told"),
     [
-        (PluginError("LiteLLM did not answer"), "failed", "PluginError: LiteLLM did not answer"),
+        (PluginError("LiteLLM did not answer"), "failed", "LiteLLM did not answer"),
         (ValueError("jane@example.com"), "failed", "ValueError"),
         (KeyboardInterrupt(), "killed", "KeyboardInterrupt"),
         (SystemExit(1), "failed", "SystemExit"),
@@ -98,7 +98,10 @@ def test_a_dry_run_needs_no_store_that_can_be_written_to(
     assert runs.recent(store, None, 9) == []
 
 
-def test_old_runs_are_deleted_but_not_the_last_that_succeeded(store: Store) -> None:
+def test_old_runs_are_deleted_but_not_the_last_that_succeeded(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "KEPT", 3)
     with jobs.run(store, "sync", dry_run=False):
         pass
     first = last(store)
@@ -185,3 +188,11 @@ def test_a_run_that_is_killed_is_marked_and_resumed(tmp_path: Path) -> None:
         assert run.cursor == "a"
         assert [row["status"] for row in runs.recent(store, "sync", 9)] == ["running", "killed"]
     store.close()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_run_that_left_something_undone_has_failed(store: Store, dry_run: bool) -> None:
+    with jobs.run(store, "sync", dry_run=dry_run) as run:
+        run.problem = "some accounts were not changed"
+    found = last(store)
+    assert (found["status"], found["error"]) == ("failed", "some accounts were not changed")

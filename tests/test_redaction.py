@@ -109,7 +109,7 @@ def test_what_only_resembles_a_secret_is_kept(kept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["eyJ", "eyJ.", "-eyJa", "sk-", "sk-a ", "Bearer ", "a" * 63 + "g"]
+    "piece", ["eyJ", "eyJ.", "-eyJa", "sk-", "sk-a ", "Bearer ", "a" * 63 + "g", "://a:", "://"]
 )
 def test_the_longest_text_a_request_can_cause_is_read_at_once(piece: str) -> None:
     text = piece * (102_400 // len(piece))
@@ -118,6 +118,12 @@ def test_the_longest_text_a_request_can_cause_is_read_at_once(piece: str) -> Non
     redact(text)
 
     assert time.process_time() - started < 0.5
+
+
+def test_no_password_in_a_url_gets_through() -> None:
+    assert redact("redis://:hunter2@db/0, see https://x:8080/a@b") == (
+        "redis://:[redacted]@db/0, see https://x:8080/a@b"
+    )
 
 
 def test_a_body_is_redacted() -> None:

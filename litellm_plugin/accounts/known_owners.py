@@ -1,4 +1,4 @@
-"""Finds the owner of an account, for jobs: nobody has signed in who could be compared with it."""
+"""Finds the owner of an account where no caller claims it: in group sync."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from litellm_plugin.accounts.caller import plain
+from litellm_plugin.accounts.caller import litellm_id, plain
 from litellm_plugin.accounts.directory import Directory
 from litellm_plugin.accounts.ownership import Owner
 from litellm_plugin.errors import Busy, Forbidden
@@ -42,11 +42,17 @@ class Leavers:
 
     A person whose entity is in the catalog is never refused, since the table is as old as the
     last run of ``offboard``. Where the table can't be read, the catalog alone decides.
+
+    Args:
+        table: The table of leavers.
+        directory: Finds people in the catalog.
+        domain: ``litellm.userIdDomain``.
     """
 
-    def __init__(self, table: LeaverTable, directory: Directory) -> None:
+    def __init__(self, table: LeaverTable, directory: Directory, domain: str | None) -> None:
         self._table = table
         self._directory = directory
+        self._domain = domain
 
     def refuse_account(self, user_id: str, owner: Owner | None) -> None:
         """Refuse to create an account for a leaver.
@@ -72,6 +78,8 @@ class Leavers:
         self._refuse(user_ids, (), "")
 
     def _refuse(self, ids: Collection[str], names: Collection[str], ref: str) -> None:
+        # A service may name a person by user name or entity ref.
+        ids = {*ids, *(litellm_id(each.strip(), self._domain) for each in ids)}
         rows = self._table.shut_out_if_known(
             {plain(name) for name in (*ids, *names)},
             {name.strip().lower() for name in (*ids, *names) if "@" in name},

@@ -8,7 +8,7 @@ LiteLLM for it, so that the next run continues one that was killed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -27,6 +27,12 @@ from litellm_plugin.redaction import redact
 from litellm_plugin.store.leavers import Leaver, LeaverTable
 
 MIN_SHARE = 3  # accounts that a run may always block or delete
+MAX_LOOKS = 10  # at an account, while keys are created faster than they are blocked
+COUNTED = {
+    journal.OFFBOARD_BLOCK: "keys blocked",
+    journal.OFFBOARD_UNBLOCK: "keys unblocked",
+    journal.OFFBOARD_DELETE: "accounts deleted",
+}
 UNDER_WAY = timedelta(seconds=60)  # how long a request for a new key may take
 
 
@@ -41,6 +47,7 @@ class Action(StrEnum):
     GONE = "deleted"  # LiteLLM does not have the account any more
     RESTORE = "unblock"  # the entity is back
     FORGET = "forget"  # delete the row: the entity is back and no key to unblock, or a new owner
+    LEAVE = "leave blocked"  # delete the row: the name may be another person's now
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +168,8 @@ def make_plan(
             steps.append(_missing(seen, listed_account, now, grace, delete_after))
         elif row is not None:
             recorded = len(_recorded(row))
-            steps.append(Step(Action.RESTORE if recorded else Action.FORGET, row, recorded))
+            back = Action.RESTORE if _is_back(account, people) else Action.LEAVE
+            steps.append(Step(back if recorded else Action.FORGET, row, recorded))
     return Plan(len(candidates), len(people), tuple(steps))
 
 
@@ -176,6 +184,18 @@ def _in_catalog(account: Candidate, people: AllPeople) -> bool:
         or bool(people.of_id(account.user_id))
         or any(people.with_email(email) for email in account.emails)
     )
+
+
+def _is_back(account: Candidate, people: AllPeople) -> bool:
+    """Tell whether a leaver is back: by e-mail, or by entity if an e-mail is not known.
+
+    The leaver knows the secrets of the blocked keys. So they stay blocked if a new person got the
+    leaver's user name, in whatever namespace.
+    """
+    if any(people.with_email(email) for email in account.emails):
+        return True
+    entity = people.entity(account.entity_ref)
+    return entity is not None and not (account.emails and entity.email)
 
 
 def _has_new_owner(row: Leaver, account: Candidate | None, listed: frozenset[str]) -> bool:
@@ -322,11 +342,12 @@ class Offboarding:
             BackstageUnavailable, UpstreamError: The catalog or LiteLLM does not answer any more.
             StoreUnavailable: The table can't be written.
         """
-        unchanged = (Action.RESTORE, Action.FORGET)
+        forgotten = (Action.FORGET, Action.LEAVE)
+        unchanged = (Action.RESTORE, *forgotten)
         # In one transaction, so that the run counts for all rows or for none.
         self.table.save(
             [step.leaver for step in plan.steps if step.action not in unchanged],
-            forget=[step.leaver.user_id for step in plan.of(Action.FORGET)],
+            forget=[step.leaver.user_id for step in plan.of(*forgotten)],
         )
         actions = {
             Action.RESTORE: self._restore,
@@ -355,29 +376,61 @@ class Offboarding:
             self._block(row)
 
     def _is_missing(self, row: Leaver) -> bool:
-        """Ask the catalog for the entity itself; the list may have left it out."""
-        if self.catalog.entity(row.entity_ref) is None:
+        """Ask the catalog for the person; the list may have left the entity out."""
+        if self.catalog.entity(row.entity_ref) is None and not self._is_renamed(row):
             return True
         if not row.shut_out and not _recorded(row):
             self._forget(row)
         return False
 
+    def _is_renamed(self, row: Leaver) -> bool:
+        """Ask the catalog for entities with the leaver's LiteLLM id or e-mail."""
+        who = Candidate(row.user_id, row.entity_ref, frozenset(filter(None, [row.email])))
+        names = {row.user_id, row.user_id.rpartition("@")[0]} - {""}
+        found = [
+            *self.catalog.users("metadata.name", sorted(names)),
+            *self.catalog.users("spec.profile.email", sorted(who.emails)),
+        ]
+        return _in_catalog(who, AllPeople(found, self.settings.user_id_domain))
+
     def _block(self, row: Leaver) -> None:
-        account = self._account(row)
-        if account is None:
+        """Block all keys; in the first pass, until a look at the account finds none to block.
+
+        A key that is not blocked yet may make others at LiteLLM, faster than they are blocked.
+        """
+        for _ in range(MAX_LOOKS):
+            looked_at = self.now()
+            account = self._account(row)
+            if account is None:
+                return
+            row, blocked = self._block_keys(row, _keys(account))
+            if row.passes > 0:
+                break
+            if not blocked:
+                row = replace(row, blocked_at=looked_at)
+                break
+        else:
+            self.counts["failed"] += 1
+            self.failures[row.user_id] = "keys are made while they are blocked; run it again"
             return
+        self._save(row, blocking=None, passes=row.passes + 1)
+
+    def _block_keys(self, row: Leaver, keys: Iterable[Json]) -> tuple[Leaver, bool]:
+        """Block the keys that are to be blocked; return the row, and whether there were any."""
+        any_blocked = False
         # First the key of the interrupted run, as its hash is replaced below.
-        for key in sorted(_keys(account), key=lambda key: key["token"] != row.blocking):
+        for key in sorted(keys, key=lambda key: key["token"] != row.blocking):
             token = key["token"]
             if key.get("blocked") is True:
                 if token == row.blocking:
                     row = self._save(row, blocking=None, blocked_keys=_recorded(row))
             elif self._to_block(row, key):
+                any_blocked = True
                 # Recorded before, so that the key is unblocked if the person comes back.
                 row = self._save(row, blocking=token)
                 self._call(journal.OFFBOARD_BLOCK, row, self.litellm.block_key, token)
                 row = self._save(row, blocking=None, blocked_keys=_recorded(row))
-        self._save(row, blocking=None, passes=row.passes + 1)
+        return row, any_blocked
 
     def _to_block(self, row: Leaver, key: Json) -> bool:
         """Tell whether to block a key that is not blocked.
@@ -396,7 +449,6 @@ class Offboarding:
         if self._is_missing(row) and self._account(row) is not None:
             self._call(journal.OFFBOARD_DELETE, row, self.litellm.delete_user, row.user_id)
             self._deleted(row)
-            self.counts["accounts deleted"] += 1
 
     def _account(self, row: Leaver) -> Account | None:
         """Read the account and its keys; None if it is deleted, or has another owner now."""
@@ -458,10 +510,7 @@ class Offboarding:
             journal.record(event, meta, exc, change)
             raise
         journal.record(event, meta, change=change)
-        if event is journal.OFFBOARD_BLOCK:
-            self.counts["keys blocked"] += 1
-        elif event is journal.OFFBOARD_UNBLOCK:
-            self.counts["keys unblocked"] += 1
+        self.counts[COUNTED[event]] += 1
 
     def _save(self, row: Leaver, **changes: Any) -> Leaver:
         row = replace(row, **changes)

@@ -106,40 +106,32 @@ def without_owner(account: Account, error: NoOwnerError) -> Outcome:
     return Outcome(account.user_id, error.ref, error.status, errors=error.reasons)
 
 
+@dataclass
 class Sync:
     """Compares accounts with the roles of their owners, and changes the accounts.
 
-    Args:
+    Attributes:
         settings: Roles, and ``litellm.provisioning.sync``.
         litellm: The client.
         cache: Entries of changed accounts are invalidated in it.
         directory: Finds people in the catalog.
         models: The proxy's models.
         grants: The table of grants.
-
-    Attributes:
         pace: Called before each call to LiteLLM. A job sets it.
         patience: Seconds to wait while another process changes an account. A job sets it.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        litellm: LiteLLM,
-        cache: Cache,
-        directory: Directory,
-        models: Models,
-        grants: Grants,
-    ) -> None:
-        self._settings = settings
-        self._provisioning = settings.provisioning
-        self._litellm = litellm
-        self._cache = cache
-        self._directory = directory
-        self._models = models
-        self.grants = grants
-        self.pace: Callable[[], None] = lambda: None
-        self.patience = 0.0
+    settings: Settings
+    litellm: LiteLLM
+    cache: Cache
+    directory: Directory
+    models: Models
+    grants: Grants
+    pace: Callable[[], None] = lambda: None
+    patience: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._provisioning = self.settings.provisioning
         defaults = self._provisioning.defaults
         roles = [role.applied_to(defaults) for role in self._provisioning.roles]
         self._watched = frozenset(team for gets in (defaults, *roles) for team in gets.teams)
@@ -175,24 +167,24 @@ class Sync:
 
     def account_of(self, ref: str) -> Account | None:
         """Return the account with a person's id or, if there is none, with the person's e-mail."""
-        account = self._litellm.account(litellm_id(ref, self._settings.user_id_domain))
-        entity = None if account else self._directory.entity(ref)
+        account = self.litellm.account(litellm_id(ref, self.settings.user_id_domain))
+        entity = None if account else self.directory.entity(ref)
         if entity is None or not is_email(entity.email):
             return account
         rows = self._with_email(str(entity.email))
-        return self._litellm.account(str(rows[0].get("user_id"))) if len(rows) == 1 else None
+        return self.litellm.account(str(rows[0].get("user_id"))) if len(rows) == 1 else None
 
     def owner(self, account: Account) -> Person:
         """Return the owner of an account; raises as :func:`account_owner`."""
 
         def is_only(person: Person, email: str) -> bool:
-            by_id = self._litellm.account(person.user_id)
+            by_id = self.litellm.account(person.user_id)
             return by_id is None and len(self._with_email(email)) == 1
 
-        return account_owner(account, self._directory, is_only, self._settings)
+        return account_owner(account, self.directory, is_only, self.settings)
 
     def _with_email(self, email: str) -> list[Json]:
-        rows = self._litellm.users_with_email(email)
+        rows = self.litellm.users_with_email(email)
         return [row for row in rows if same_email(row.get("user_email"), email)]
 
     # -- comparisons ---------------------------------------------------------
@@ -203,7 +195,7 @@ class Sync:
         Raises:
             UpstreamError, BackstageUnavailable, StoreUnavailable: One of them failed.
         """
-        account = self._litellm.account(user_id)
+        account = self.litellm.account(user_id)
         if account is None:
             return None
         try:
@@ -269,9 +261,9 @@ class Sync:
         """
         answer: Json = {"mode": self._provisioning.sync.mode}
         try:
-            members = self._directory.members(group)
+            members = self.directory.members(group)
             people = {person.user_id: person for person in members[:MAX_MEMBERS]}
-            accounts = self._litellm.accounts_of(list(people))
+            accounts = self.litellm.accounts_of(list(people))
             changes = [
                 {"user": people[account.asked].ref, "user_id": account.user_id, **asdict(each)}
                 for account in accounts
@@ -297,9 +289,9 @@ class Sync:
 
     def _apply(self, person: Person, account: Account, grant: Grant | None) -> Outcome:
         user_id = account.user_id
-        entity = self._directory.entity(person.ref)
+        entity = self.directory.entity(person.ref)
         self.pace()
-        current = self._litellm.account(user_id)
+        current = self.litellm.account(user_id)
         if entity is None or current is None:
             return Outcome(user_id, person.ref, MISSING)
         if any(read(current) != read(account) for read in (made_for, _email)):
@@ -323,12 +315,12 @@ class Sync:
         if plan.writes or "models" in writes:
             self.grants.put(replace(record, pending=writes))
         ids = (user_id, person.user_id)
-        with self._cache.invalidating(*map(user_tag, ids), *map(keys_tag, ids), TEAMS):
+        with self.cache.invalidating(*map(user_tag, ids), *map(keys_tag, ids), TEAMS):
             keys = self._excess_keys(user_id, writes.get("models"), plan.leave)
             errors = [*self._write(current, plan), *self._limit_keys(keys)]
             if plan.writes:
                 self.pace()
-                current = self._litellm.account(user_id) or current
+                current = self.litellm.account(user_id) or current
         now = account_values(current)
         granted = plan.granted_after(now)
         if not errors and (kept := [name for name, it in plan.update.items() if now[name] != it]):
@@ -352,11 +344,11 @@ class Sync:
                 # Beside a new role, LiteLLM 1.81 sets its own defaults for fields left out.
                 kept = picked(account_values(account), ("max_budget", "budget_duration"))
                 change = {**kept, **change}
-            yield from self._tried(self._litellm.update_user, change)
+            yield from self._tried(self.litellm.update_user, change)
         for team in plan.join:
-            yield from self._tried(self._litellm.add_member, team, user_id, None)
+            yield from self._tried(self.litellm.add_member, team, user_id, None)
         for team in plan.leave:
-            yield from self._tried(self._litellm.remove_member, team, user_id)
+            yield from self._tried(self.litellm.remove_member, team, user_id)
 
     def _limit_keys(
         self, keys: Sequence[tuple[Json, list[str] | None, KeyChange]]
@@ -365,9 +357,9 @@ class Sync:
         for row, kept, _ in keys:
             token = str(row["token"])
             if kept:
-                yield from self._tried(self._litellm.update_key, {"key": token, "models": kept})
+                yield from self._tried(self.litellm.update_key, {"key": token, "models": kept})
             elif kept is not None:
-                yield from self._tried(self._litellm.block_key, token)
+                yield from self._tried(self.litellm.block_key, token)
 
     def _tried(self, write: Callable[..., Any], *arguments: Any) -> Iterator[str]:
         """Write; yield LiteLLM's refusal, if it concerns this write alone.
@@ -401,7 +393,7 @@ class Sync:
             return []
         self.pace()
         found: list[tuple[Json, list[str] | None, KeyChange]] = []
-        for row in self._litellm.keys_of(user_id):
+        for row in self.litellm.keys_of(user_id):
             if row.get("blocked") is True:
                 continue
             kept: list[str] | None = None
@@ -420,7 +412,7 @@ class Sync:
     def _narrowed(self, allowed: list[str], named: list[str]) -> tuple[list[str] | None, str]:
         """Return the models that a key keeps, as :meth:`_excess_keys` does, and what happens."""
         groups: dict[str, set[str]] = {}
-        for model in self._models.all():
+        for model in self.models.all():
             listed = model.get("access_groups")
             of_model = groups.setdefault(model["model_name"], set())
             of_model.update(listed if isinstance(listed, list) else ())
@@ -474,7 +466,7 @@ class Sync:
         error: Exception | None = None,
         change: journal.Change | None = None,
     ) -> None:
-        service, levels = self._settings.service, self._settings.audit_levels
+        service, levels = self.settings.service, self.settings.audit_levels
         token = journal.begin(journal.Command(service.plugin_id, ACTOR, levels))
         try:
             meta = {"userId": user_id, "entityRef": ref, **meta}

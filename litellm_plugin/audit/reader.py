@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from litellm_plugin import fields
 from litellm_plugin.audit.writer import DENIED, AuditWriter
 from litellm_plugin.audit_log import (
     EQUAL,
@@ -25,6 +27,8 @@ from litellm_plugin.errors import BadRequest, UpstreamError
 from litellm_plugin.shapes import present
 from litellm_plugin.store.audit import AuditEvents, Filter
 from litellm_plugin.store.database import StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 CHUNK = MAX_PAGE_SIZE  # rows of one call to LiteLLM
 ORDERS = ("desc", "asc")
@@ -76,7 +80,8 @@ class AuditReader:
             days = self._writer.events.days(asked.wanted)
         except StoreUnavailable as exc:
             days = {}
-            missing.append(f"The events of this service are missing: {exc}")
+            log.warning("The audit events can't be read: %s", exc)
+            missing.append("The events of this service are missing: its database is unavailable")
         ours = _Ours(self._writer.events, asked, days)
         theirs = _Theirs(self._litellm, asked)
         try:
@@ -257,7 +262,8 @@ def _asked(query: Mapping[str, str]) -> _Asked:
         # Rounded up to a millisecond, the precision of stored times.
         start += timedelta(microseconds=-start.microsecond % 1000)
     wanted = Filter(
-        **{name: query[name] for name in EQUAL if query.get(name)},
+        # PostgreSQL, which stores no NUL, would refuse it as if it were unavailable.
+        **{name: fields.text(name, query[name]) for name in EQUAL if query.get(name)},
         start=None if start is None else iso(start),
         end=None if end is None else iso(end),
         denied=query.get("include") == DENIED,

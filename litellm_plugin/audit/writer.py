@@ -11,7 +11,7 @@ import re
 import secrets
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -29,6 +29,9 @@ MAX_WAITING = 10_000  # events in memory; further ones are only in the log
 BATCH = 500  # events of one transaction
 PAUSE = 0.05  # seconds between transactions, to write several events in one
 RETRY = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds until the next try while the store is unavailable
+# Denied requests of one actor in a minute that are stored; all without valid credentials are one
+# actor. A flood of them must neither fill the database nor the memory that changes wait in.
+MAX_DENIED = 60
 PRUNE_INTERVAL = 86_400.0  # seconds between deletions of events older than the retention
 
 OURS = "litellm-plugin"  # changed_by of events that this service caused by itself
@@ -90,6 +93,44 @@ def _text(value: Any, most: int) -> str:
 
 
 @dataclass
+class _Denials:
+    """The denied requests of one minute, by actor.
+
+    Attributes:
+        minute: Such as ``2026-11-27T12:00``.
+        seen: All of them.
+        left_out: Number, and time of the first and last, of those that are not stored.
+    """
+
+    minute: str = ""
+    seen: Counter[str] = field(default_factory=Counter)
+    left_out: tuple[int, str, str] | None = None
+
+    def is_too_many(self, actor: str, at: str, *, full: bool) -> bool:
+        """Count a denied request; return whether it is left out. ``full``: there is no room."""
+        self.seen[actor] += 1
+        if self.seen[actor] <= MAX_DENIED and not full:
+            return False
+        number, first, _ = self.left_out or (0, at, at)
+        self.left_out = (number + 1, first, at)
+        return True
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return the event that stands for those that are left out; None where all are stored."""
+        if self.left_out is None:
+            return None
+        number, first, last = self.left_out
+        actors = {who or "invalid credentials": times for who, times in self.seen.most_common(10)}
+        return {
+            "timestamp": last,
+            "eventId": "denied-requests-left-out",
+            "status": "failed",
+            "meta": {"events": number, "first": first, "last": last, "actors": actors},
+            "error": {"message": "Too many denied requests in a minute; the log has all of them"},
+        }
+
+
+@dataclass
 class _Queue:
     """The events of one process that are not stored yet.
 
@@ -99,6 +140,7 @@ class _Queue:
         batch: Events of the present transaction. A retry has the same ones: the store may have
             committed them, and recognises them by their number and hash.
         lost: Number, and time of the first and last, of events dropped since the last batch.
+        denials: The denied requests of the present minute.
         writing: Held while a batch is written.
         changed: Held while ``waiting`` or ``lost`` changes; notifies the thread.
         fault: Why the last write failed; None: it did not.
@@ -110,6 +152,7 @@ class _Queue:
     waiting: deque[AuditEvent] = field(default_factory=deque)
     batch: list[AuditEvent] = field(default_factory=list)
     lost: tuple[int, str, str] | None = None
+    denials: _Denials = field(default_factory=_Denials)
     writing: threading.Lock = field(default_factory=threading.Lock)
     changed: threading.Condition = field(default_factory=threading.Condition)  # re-entrant
     fault: str | None = None
@@ -145,11 +188,18 @@ class AuditWriter:
             self._drop(queue, entry["timestamp"])
             return
         with queue.changed:
+            idle = not queue.waiting
+            self._sum_up(queue, entry["timestamp"][:16])
+            full = len(queue.waiting) >= MAX_WAITING // 2
+            # An event of a command has no request.
+            limited = event.denied and "request" in entry
+            if limited and queue.denials.is_too_many(event.changed_by, event.at, full=full):
+                return
             if len(queue.waiting) >= MAX_WAITING:
                 self._drop(queue, entry["timestamp"])
                 return
             queue.waiting.append(event)
-            if len(queue.waiting) == 1:
+            if idle:
                 queue.changed.notify()
         if queue.closed:
             self.close()  # the process ends, and its thread has ended
@@ -160,14 +210,19 @@ class AuditWriter:
         return self._queue is not None and self._queue.fault is not None
 
     def flush(self) -> bool:
-        """Write what this process has queued; return whether all of it is stored."""
+        """Write what this process has queued; return whether all of it is stored.
+
+        Events that are queued meanwhile are not waited for.
+        """
         queue = self._queue
         if queue is None or queue.pid != os.getpid():
             return True
+        batches = len(queue.waiting) // BATCH + 2  # with the one that is being written
         with queue.writing:
-            while queue.waiting or queue.batch or queue.lost:
+            while batches and (queue.waiting or queue.batch or queue.lost):
                 if not self._write(queue):
                     return False
+                batches -= 1
         return True
 
     def close(self) -> None:
@@ -178,6 +233,7 @@ class AuditWriter:
             return
         with queue.changed:
             queue.closed = True
+            self._sum_up(queue)
             queue.changed.notify()
         if not self.flush():
             left = len(queue.waiting) + len(queue.batch)
@@ -199,6 +255,15 @@ class AuditWriter:
                 atexit.register(self.close)
                 threading.Thread(target=self._run, args=(queue,), name="audit", daemon=True).start()
         return queue
+
+    def _sum_up(self, queue: _Queue, minute: str = "") -> None:
+        """Queue the summary of denied requests, unless it is still the same minute."""
+        if queue.denials.minute == minute:
+            return
+        summary = queue.denials.summary()
+        if summary is not None:
+            queue.waiting.append(stored(summary, Change()))
+        queue.denials = _Denials(minute)
 
     def _drop(self, queue: _Queue, at: str) -> None:
         """Count an event that is not stored; the next batch reports the number."""

@@ -34,6 +34,7 @@ COLUMNS = (
     *("id", "updated_at", "changed_by", "action", "table_name", "object_id"),
     *("before_value", "updated_values", "chain", "sequence", "hash"),
 )
+LONGEST = 1e10  # seconds of a retention: 317 years, before which no event was written
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet calculates
 
 
@@ -83,17 +84,19 @@ def verify(
     with _events(files) as events:
         verdict = _verified(events)
         if kept is not None:
-            _compare(verdict, events, _read_heads(kept))
+            retention = min(settings_of(files).audit.retention, LONGEST)
+            oldest = (datetime.now(UTC) - timedelta(seconds=retention)).isoformat()
+            _compare(verdict, events, _read_heads(kept), oldest)
     if save_heads is not None:
-        save_heads.write_text(json.dumps(verdict.heads, indent=1) + "\n")
+        _write_heads(save_heads, verdict.heads)
     if as_json:
         names = ("events", "chains", "faults", "notes")
         print_json({name: getattr(verdict, name) for name in names})
     else:
         for text in (*verdict.notes, *verdict.faults):
             click.echo(text)
-        outcome = f"{len(verdict.faults)} faults" if verdict.faults else "no fault"
-        click.echo(f"{verdict.events} events of {verdict.chains} chains: {outcome}")
+        faults = len(verdict.faults) or "none"
+        click.echo(f"{verdict.events} events of {verdict.chains} chains; faults: {faults}")
     if verdict.faults:
         sys.exit(FAILED)
 
@@ -132,6 +135,9 @@ def export(
 def _events(files: Sequence[Path]) -> Iterator[AuditEvents]:
     """Yield the events of the configured store; end the command with 1 where it is unavailable."""
     settings = settings_of(files)
+    if not settings.uses_store:
+        click.echo("litellm.audit.store is false, and no other feature has a store.", err=True)
+        sys.exit(FAULTY)
     database = settings.database
     if database.client != "pg" and database.file is None:
         click.echo(
@@ -178,9 +184,10 @@ def _verify_chain(verdict: _Verdict, head: Any, events: AuditEvents) -> None:
         if fault is not None:
             verdict.faults.append(f"{name}, event {row.sequence}: {fault}")
         sequence, previous = row.sequence, row.hash
+        verdict.heads[head.chain]["at"] = row.at
     if sequence < head.last_sequence:
-        missing = f"events {sequence + 1} to {head.last_sequence} are missing at the end"
-        verdict.faults.append(f"{name}: {missing}")
+        missing = _missing(sequence + 1, head.last_sequence)
+        verdict.faults.append(f"{name}: {missing} at the end")
     elif sequence > events.last_sequence(head.chain):
         verdict.faults.append(f"{name}: events were inserted at the end")
     if head.ended_at is None:
@@ -201,33 +208,53 @@ def _fault(row: Any, sequence: int, previous: str) -> str | None:
     if row.sequence <= sequence:
         return "inserted"
     if row.sequence != sequence + 1:
-        return f"events {sequence + 1} to {row.sequence - 1} before it are missing"
-    return None if row.previous == previous else "has not the hash of the one before"
+        return f"{_missing(sequence + 1, row.sequence - 1)} before it"
+    return None if row.previous == previous else "does not follow the one before"
 
 
-def _compare(verdict: _Verdict, events: AuditEvents, kept: dict[str, Any]) -> None:
-    """Compare chains with the last hashes that --save-heads wrote."""
+def _missing(first: int, last: int) -> str:
+    return f"event {first} is missing" if first == last else f"events {first} to {last} are missing"
+
+
+def _compare(verdict: _Verdict, events: AuditEvents, kept: dict[str, Any], oldest: str) -> None:
+    """Compare chains with the last hashes that --save-heads wrote.
+
+    ``oldest`` is the time before which retention deletes events.
+    """
     rows = {head.chain: head for head in events.heads()}
     for chain, was in kept.items():
-        head = rows.get(chain)
-        if head is None:
+        head, sequence = rows.get(chain), was["sequence"]
+        if head is not None and sequence >= head.first_sequence:
+            found = events.event(chain, sequence)
+            if found is None or found.hash != was["hash"]:
+                verdict.faults.append(f"chain {chain}, event {sequence}: differs from --heads")
+        elif was["at"] >= oldest:
+            verdict.faults.append(
+                f"chain {chain}, event {sequence}: was deleted, and is not older than"
+                " litellm.audit.retention"
+            )
+        elif head is None:
             verdict.notes.append(
                 f"chain {chain}: missing. That is right if all its events are older than"
                 " litellm.audit.retention."
             )
-        elif was["sequence"] >= head.first_sequence:
-            found = events.event(chain, was["sequence"])
-            if found is None or found.hash != was["hash"]:
-                verdict.faults.append(
-                    f"chain {chain}, event {was['sequence']}: differs from --heads"
-                )
+
+
+def _write_heads(file: Path, heads: dict[str, Any]) -> None:
+    try:
+        file.write_text(json.dumps(heads, indent=1) + "\n")
+    except OSError as exc:
+        raise click.BadParameter(
+            f"{file} can't be written: {exc.strerror}", param_hint="--save-heads"
+        ) from None
 
 
 def _read_heads(file: Path) -> dict[str, Any]:
     try:
         kept = json.loads(file.read_text())
         return {
-            chain: {"sequence": int(was["sequence"]), "hash": was["hash"]}
+            # A head without a time is of a chain that had no event left.
+            chain: {"sequence": int(was["sequence"]), "hash": was["hash"], "at": was.get("at", "")}
             for chain, was in kept.items()
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -65,6 +65,14 @@ def job(name: str, files: Sequence[Path], *, dry_run: bool) -> Iterator[Job]:
         except (PluginError, StoreUnavailable) as exc:
             click.echo(f"{name} stopped: {redact(str(exc))}", err=True)
             sys.exit(FAILED)
+        finally:
+            if plugin.audit_writer is not None:
+                plugin.audit_writer.flush()
+
+
+def short_time(stamp: str) -> str:
+    """Return a time of the store for people: ``2026-11-30 09:30:00``, in UTC."""
+    return stamp[:19].replace("T", " ")
 
 
 def print_table(page: Page, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -73,5 +81,6 @@ def print_table(page: Page, head: Sequence[str], rows: Sequence[Sequence[Any]]) 
         [
             tuple((text, "dim") for text in head),
             *(tuple((str(cell), "") for cell in row) for row in rows),
-        ]
+        ],
+        folds=True,
     )

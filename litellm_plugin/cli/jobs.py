@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from litellm_plugin.cli.job import print_table
+from litellm_plugin.cli.job import print_table, short_time
 from litellm_plugin.cli.terminal import (
     FAILED,
+    FAULTY,
     Page,
     captured_log,
     config_option,
@@ -36,12 +37,12 @@ from litellm_plugin.store.database import Store, StoreUnavailable
 def jobs(files: Sequence[Path], job: str | None, limit: int, *, as_json: bool) -> None:
     """List the last runs of sync, offboard and notify, the newest first.
 
-    Only reads. Ends with status 1 if the store can't be read.
+    Only reads. Ends with status 1 if the store can't be read, 2 if no feature that is on has one.
     """
     settings = settings_of(files)
     if not settings.uses_store:
         click.echo("No enabled feature uses the store, so no run is recorded.", err=True)
-        sys.exit(FAILED)
+        sys.exit(FAULTY)
     check_installed(settings)
     with captured_log():
         try:
@@ -54,7 +55,7 @@ def jobs(files: Sequence[Path], job: str | None, limit: int, *, as_json: bool) -
     elif not found:
         click.echo("No run is recorded.")
     else:
-        head = ("job", "started", "seconds", "status", "dry run", "counts", "error")
+        head = ("job", "started (UTC)", "seconds", "status", "dry run", "counts and error")
         print_table(Page(), head, [_cells(row) for row in found])
 
 
@@ -65,14 +66,14 @@ def _as_json(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     seconds = _seconds(row)
+    counts = [f"{n} {word.replace('_', ' ')}" for word, n in row["counts"].items() if n]
     return (
         row["job"],
-        row["started_at"],
+        short_time(row["started_at"]),
         "" if seconds is None else f"{seconds:.1f}",
         row["status"],
         "yes" if row["dry_run"] else "",
-        ", ".join(f"{number} {word}" for word, number in row["counts"].items()),
-        row["error"] or "",
+        "\n".join(filter(None, (", ".join(counts), row["error"]))),
     )
 
 

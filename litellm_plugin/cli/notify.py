@@ -59,12 +59,14 @@ def notify(files: Sequence[Path], *, apply: bool, as_json: bool) -> None:
     _check(settings_of(files).notifications, apply=apply)
     with job("notify", files, dry_run=not apply) as running:
         found = _run(running, apply=apply)
-    counts = dict(running.run.counts)
+        counts = dict(running.run.counts)
+        if counts[FAILED_TO_SEND]:
+            running.run.problem = "some notices were not sent"
     if as_json:
         print_json({"applied": apply, "counts": counts, "notices": found})
     else:
         _print(Page(), found, apply=apply)
-    if counts[FAILED_TO_SEND]:
+    if running.run.problem:
         sys.exit(FAILED)
 
 

@@ -13,21 +13,27 @@ from typing import Any
 import click
 
 from litellm_plugin.accounts.offboarding import Action, Offboarding, Plan, Step, refusal
-from litellm_plugin.cli.job import Job, job, print_table
+from litellm_plugin.cli.job import Job, job, print_table, short_time
 from litellm_plugin.cli.terminal import (
     FAILED,
+    FAULTY,
     Page,
     config_option,
     json_option,
     print_json,
+    settings_of,
 )
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.config.values import seconds
-from litellm_plugin.jobs import NOW
+from litellm_plugin.jobs import NOW, JobRefused
 from litellm_plugin.observability import journal
 from litellm_plugin.store.leavers import LeaverTable, timestamp
 
 NAME = "offboard"
+OFF = (
+    "litellm.offboarding.enabled is false: the service would let leavers unblock their keys. Set it"
+    " to true for --apply."
+)
 REFUSED = 3  # exit status: a limit forbids the run
 
 
@@ -40,10 +46,6 @@ def _duration(_context: Any, _option: Any, value: str | None) -> timedelta | Non
     except ValueError:
         text = f"{value!r} is no duration such as 24h (units: s, m, h, d, w)"
         raise click.BadParameter(text) from None
-
-
-class _RefusedRun(Exception):
-    """A limit forbids the run."""
 
 
 @click.command()
@@ -86,30 +88,36 @@ def offboard(
     that offboard blocked are unblocked.
 
     Without --apply nothing is changed. Ends with status 1 if something failed, 2 if the
-    configuration is faulty, 3 if a limit forbids the run, 75 if another process runs the job.
+    configuration is faulty or offboarding is off, 3 if a limit forbids the run, 75 if another
+    process runs the job.
     """
+    if apply and not settings_of(files).offboarding.enabled:
+        click.echo(OFF, err=True)
+        sys.exit(FAULTY)
     report: dict[str, Any] = {}
     try:
-        with job(NAME, files, dry_run=not apply) as under_way:
-            plugin = under_way.plugin
+        with job(NAME, files, dry_run=not apply) as running:
+            plugin = running.plugin
             offboarding = Offboarding(
                 plugin.litellm,
                 plugin.catalog,
-                LeaverTable(under_way.store),
+                LeaverTable(running.store),
                 plugin.settings,
-                under_way.pace.wait,
+                running.pace.wait,
                 NOW,
-                under_way.run.counts,
+                running.run.counts,
             )
             default = timedelta(seconds=plugin.settings.offboarding.grace)
             plan = offboarding.plan(default if grace is None else grace, delete_after)
-            report = _report(under_way, offboarding, plan, force)
+            report = _report(running, offboarding, plan, force)
             if report["refused"] is not None:
-                raise _RefusedRun
+                raise JobRefused(report["refused"])
             if apply:
                 with _audited(plugin.settings):
-                    offboarding.apply(plan, under_way.tell)
-    except _RefusedRun:
+                    offboarding.apply(plan, running.tell)
+                if offboarding.failures:
+                    running.run.problem = "LiteLLM refused some changes"
+    except JobRefused:
         pass
     finally:
         if report:
@@ -121,10 +129,10 @@ def offboard(
 
 
 def _report(
-    under_way: Job, offboarding: Offboarding, plan: Plan, force: int | None
+    running: Job, offboarding: Offboarding, plan: Plan, force: int | None
 ) -> dict[str, Any]:
     """Return what ``--json`` prints; ``counts`` and ``failures`` are filled by the run."""
-    settings, run = under_way.plugin.settings.offboarding, under_way.run
+    settings, run = running.plugin.settings.offboarding, running.run
     before = offboarding.table.people_of_last_run(NAME)
     # The next run compares its number of people with this one.
     run.counts.update({"people": plan.people, "accounts": plan.accounts})
@@ -184,33 +192,40 @@ def _print(report: dict[str, Any], *, as_json: bool) -> None:
     )
     page.line()
     if report["leavers"]:
-        head = ("LiteLLM id", "entity", "missing since", "keys", "action")
+        head = ("LiteLLM id", "entity", "missing since (UTC)", "keys", "action")
         print_table(page, head, [_cells(each) for each in report["leavers"]])
         page.line()
     for user_id, reason in report["failures"].items():
         page.line(f"{user_id}: LiteLLM refused: {reason}", "bold red")
     if not report["enabled"]:
-        page.line(
-            "litellm.offboarding.enabled is false: leavers can unblock their keys, and the service"
-            " creates deleted accounts again.",
-            "yellow",
-        )
+        page.line(OFF, "yellow")
     if report["refused"] is not None:
         page.line(f"Refused: {report['refused']}", "bold red")
     elif report["dry_run"]:
-        page.line("Nothing was changed. Run with --apply to do this.")
+        todo = "Nothing was changed. Run with --apply to do this."
+        page.line(todo if report["leavers"] else "Nothing to do.")
     else:
         done = {
             name: n for name, n in report["counts"].items() if name not in {"people", "accounts"}
         }
-        page.line(", ".join(f"{name}: {n}" for name, n in done.items()) or "Nothing to do.")
+        page.line(
+            ", ".join(f"{name}: {n}" for name, n in done.items()) or "Nothing to do at LiteLLM."
+        )
 
 
 def _cells(leaver: dict[str, Any]) -> tuple[Any, ...]:
     action, due = leaver["action"], leaver["due"]
     if action == Action.WAIT:
-        action = f"missing; the first run after {due} blocks the keys"
+        action = f"missing; the first run after {short_time(due)} blocks the keys"
     elif action == Action.BLOCKED and due:
-        action = f"blocked; the first run after {due} deletes the account"
+        action = f"blocked; the first run after {short_time(due)} deletes the account"
+    elif action == Action.FORGET:
+        action = "no leaver any more"
     keys = "?" if leaver["keys"] is None else leaver["keys"]
-    return leaver["user_id"], leaver["entity_ref"], leaver["missing_since"], keys, action
+    return (
+        leaver["user_id"],
+        leaver["entity_ref"],
+        short_time(leaver["missing_since"]),
+        keys,
+        action,
+    )

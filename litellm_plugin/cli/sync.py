@@ -56,12 +56,10 @@ COUNTED = {
 
 @click.command()
 @config_option
-@click.option("--dry-run", is_flag=True, help="Change nothing at LiteLLM. Default in mode report.")
-@click.option("--apply", is_flag=True, help="Remove the differences. Default in mode apply.")
-@click.option("--user", "ref", metavar="REF", help="Only this person, such as user:default/jane.")
-@click.option(
-    "--group", metavar="REF", help="Only members of this group, such as group:default/ai."
-)
+@click.option("--dry-run", is_flag=True, help="Change nothing at LiteLLM; default in mode report.")
+@click.option("--apply", is_flag=True, help="Remove the differences, in mode report too.")
+@click.option("--user", "ref", metavar="REF", help="Only this person: user:default/jane, or jane.")
+@click.option("--group", metavar="REF", help="Only direct members of this group.")
 @json_option
 def sync(
     files: Sequence[Path],
@@ -90,13 +88,15 @@ def sync(
         click.echo(OFF, err=True)
         sys.exit(FAULTY)
     applies = apply or (configured.applies and not dry_run)
-    with job("sync", files, dry_run=not applies) as under_way:
+    with job("sync", files, dry_run=not applies) as running:
         outcomes = []
-        for outcome in _outcomes(under_way, ref, group, applies=applies):
+        for outcome in _outcomes(running, ref, group, applies=applies):
             outcomes.append(outcome)
-            under_way.run.counts.update(_counted(outcome))
-            under_way.tell(f"sync ... {len(outcomes)} accounts checked")
-        counts = dict(under_way.run.counts)
+            running.run.counts.update(_counted(outcome))
+            running.tell(f"sync ... {len(outcomes)} accounts checked")
+        counts = dict(running.run.counts)
+        if counts.get(REFUSED) or counts.get(BUSY):
+            running.run.problem = "some accounts were not changed"
     if as_json:
         print_json(
             {
@@ -107,21 +107,24 @@ def sync(
         )
     else:
         _print(outcomes, counts, applied=applies)
-    if counts.get(REFUSED) or counts.get(BUSY):
+    if running.run.problem:
         sys.exit(FAILED)
 
 
 def _outcomes(
-    under_way: Job, ref: str | None, group: str | None, *, applies: bool
+    running: Job, ref: str | None, group: str | None, *, applies: bool
 ) -> Iterator[Outcome]:
-    sync = cast("Sync", under_way.plugin.sync)  # not None, as it is enabled
-    sync.pace, sync.patience = under_way.pace.wait, PATIENCE
+    sync = cast("Sync", running.plugin.sync)  # not None, as it is enabled
+    sync.pace, sync.patience = running.pace.wait, PATIENCE
     owner: Callable[[Account], Person] = sync.owner
+    ref, group = _full("user", ref), _full("group", group)
+    if group is not None and running.plugin.catalog.entity(group) is None:
+        raise click.ClickException(f"The catalog has no {group}.")
     grants: dict[str, Grant] = {}
     if ref is None:
-        accounts = _all_accounts(under_way, sync)
-        owner, grants = _owners(under_way, accounts), sync.grants.all()
-    elif account := sync.account_of(ref.lower()):
+        accounts = _all_accounts(running, sync)
+        owner, grants = _owners(running, accounts), sync.grants.all()
+    elif account := sync.account_of(ref):
         accounts = {account.user_id: account}
     else:
         raise click.ClickException(f"LiteLLM has no account of {ref}.")
@@ -132,31 +135,36 @@ def _outcomes(
             if group is None:
                 yield without_owner(account, exc)
             continue
-        if ref is not None and person.ref != ref.lower():
+        if ref is not None and person.ref != ref:
             text = f"{account.user_id} is the account of {person.ref}, not of {ref}."
             raise click.ClickException(text)
-        if group is None or group.lower() in person.groups:
+        if group is None or group in person.groups:
             known = grants.get(account.user_id)
             yield sync.compare(person, account, apply=applies, known=known)
 
 
-def _all_accounts(under_way: Job, sync: Sync) -> dict[str, Account]:
+def _full(kind: str, name: str | None) -> str | None:
+    """Return the ref of an entity by its ref, or by its name in the default namespace."""
+    return (name if ":" in name else f"{kind}:default/{name}").lower() if name else None
+
+
+def _all_accounts(running: Job, sync: Sync) -> dict[str, Account]:
     accounts: dict[str, Account] = {}
     page, pages = 1, 1
     while page <= pages:
-        under_way.pace.wait()
-        rows, pages = under_way.plugin.litellm.accounts(page)
+        running.pace.wait()
+        rows, pages = running.plugin.litellm.accounts(page)
         # If a user is deleted meanwhile, a page may lack another one; the next run has that user.
         accounts |= {row.user_id: sync.slim(row) for row in rows}
-        under_way.tell(f"sync ... page {page} of {pages} of LiteLLM's users")
+        running.tell(f"sync ... page {page} of {pages} of LiteLLM's users")
         page += 1
     return accounts
 
 
-def _owners(under_way: Job, accounts: Mapping[str, Account]) -> Callable[[Account], Person]:
+def _owners(running: Job, accounts: Mapping[str, Account]) -> Callable[[Account], Person]:
     """Return a function as ``Sync.owner``, which asks neither the catalog nor LiteLLM again."""
-    settings = under_way.plugin.settings
-    people = AllPeople(under_way.plugin.catalog.people(), settings.user_id_domain)
+    settings = running.plugin.settings
+    people = AllPeople(running.plugin.catalog.people(), settings.user_id_domain)
     emails = Counter(str(each.info.get("user_email")).strip().lower() for each in accounts.values())
 
     def is_only(person: Person, email: str) -> bool:

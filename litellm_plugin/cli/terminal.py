@@ -140,23 +140,36 @@ class Page:
         self.line()
         self.line(text, "bold")
 
-    def rows(self, rows: Sequence[Row], *, indent: int = 2, widths: Sequence[int] = ()) -> None:
+    def rows(
+        self,
+        rows: Sequence[Row],
+        *,
+        indent: int = 2,
+        widths: Sequence[int] = (),
+        folds: bool = False,
+    ) -> None:
         """Print a table; the last column takes the rest of the width.
 
         Args:
             rows: For each row its cells, as text and style.
             indent: Spaces in front.
             widths: Widths of the first columns in characters; other columns fit their text.
+            folds: Whether a table that is too wide folds all columns but those of the first ones
+                that fit into two thirds of the width.
         """
         if not rows:
             return
+        cells = [[_text(text, style) for text, style in row] for row in rows]
         grid = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
         last = len(rows[0]) - 1
-        for index in range(len(rows[0])):
+        used = indent
+        for index, column in enumerate(zip(*cells, strict=True)):
             width = widths[index] if index < len(widths) else None
-            grid.add_column(width=width, overflow="fold", no_wrap=index < last and width is None)
-        for row in rows:
-            grid.add_row(*(_text(text, style) for text, style in row))
+            used += max(cell.cell_len for cell in column) + 2
+            whole = used <= self.width * 2 / 3 if folds else index < last
+            grid.add_column(width=width, overflow="fold", no_wrap=whole and width is None)
+        for row in cells:
+            grid.add_row(*row)
         self._print(Padding(grid, (0, 0, 0, indent)))
 
     def pairs(self, rows: Mapping[str, Any]) -> None:

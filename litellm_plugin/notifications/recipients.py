@@ -66,7 +66,8 @@ class Recipients:
         """Return the managers of a team, and remember them for :meth:`of_key`.
 
         They are the members with LiteLLM's role ``admin`` and, if the team admins' group owns the
-        team, the members in that group.
+        team, the members in that group. Without any such member, the whole group manages the team
+        that it owns, as the creator of a team on the page is not a member of it.
         """
         display, owned = self._settings.display, self._owns(row)
         members = row.get("members_with_roles")
@@ -80,6 +81,8 @@ class Recipients:
                 people[ref] = not display.hide_team_budget_for_managers
             elif member.get("role") == "admin":
                 people[ref] = not display.hide_team_budget_for_members
+        if owned and not people:
+            people = dict.fromkeys(self._managers, not display.hide_team_budget_for_managers)
         hidden = display.hide_team_budget_for_members or display.hide_team_budget_for_managers
         audience = self._by_team[row["team_id"]] = Audience(people, amounts=not hidden)
         return audience

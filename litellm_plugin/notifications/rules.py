@@ -19,6 +19,7 @@ LIFETIME = "lifetime"  # period of a budget that is never renewed
 
 DAY = 86_400.0  # seconds
 HIGH = 90.0  # percent of a budget; from there on the severity is high
+MAX_PERCENT = 1_000_000
 MAX_NAME = 100  # characters; Backstage keeps 255 of a title
 SHOWN_DIGITS = 12  # of a key's hash, as in the audit log
 
@@ -91,7 +92,10 @@ class Notice:
 
         Rounded, so that people can't compute a hidden budget from it and their own spend.
         """
-        return int(self.spend * 100 / self.max_budget + 1e-9) if self.max_budget else 0
+        if not self.max_budget:
+            return 0
+        # Of a budget such as 5e-324 USD the quotient is infinite.
+        return int(min(self.spend * 100 / self.max_budget + 1e-9, MAX_PERCENT))
 
     @property
     def severity(self) -> str:
@@ -244,6 +248,8 @@ def key_notices(
 def _name(subject: str, row: Json) -> str:
     names = (row.get(name) for name in _NAMES[subject])
     name: str = next(name for name in names if isinstance(name, str) and name)
+    # LiteLLM takes any characters in an alias: line breaks, and such as reverse the direction.
+    name = "".join(char if char.isprintable() else " " for char in name)
     return name[: SHOWN_DIGITS if name == row.get("token") else MAX_NAME]
 
 

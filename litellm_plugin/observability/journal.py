@@ -33,7 +33,14 @@ MAX_TEXT = 256  # characters of a string
 MAX_SEARCHED = 64 * MAX_TEXT  # characters of a string that are searched for secrets
 MAX_ITEMS = 20  # of a list or an object
 MAX_DEPTH = 4
+MAX_VALUE = 4096  # characters of JSON of a changed field
 KEY_DIGITS = 12  # of a key's hash: enough to find the key in LiteLLM, too few to use it
+
+# Names of secrets, which LiteLLM and people keep in metadata, such as callback_vars.
+_SECRET_NAME = re.compile(
+    r"pass(word|wd|phrase)|secret|token$|api_?key|private_?key|credential|authorization|cookie",
+    re.IGNORECASE,
+)
 
 # Fields of LiteLLM's rows that a change may have: no secrets and no masked secrets.
 CHANGED = frozenset(
@@ -232,7 +239,7 @@ def record(
     receive = request.sink if request is not None else sink
     if receive is not None:
         change = change or Change()
-        before, after = _safe(change.before), _safe(change.after)
+        before, after = _bounded(change.before), _bounded(change.after)
         uncertain = getattr(error, "unfinished", False)
         receive(entry, replace(change, before=before, after=after, uncertain=uncertain))
 
@@ -278,12 +285,32 @@ def _safe(value: Any, depth: int = 0) -> Any:
         return value if abs(value) < float("inf") else str(value)
     if isinstance(value, Mapping) and depth < MAX_DEPTH:
         items = islice(value.items(), MAX_ITEMS)
-        return {_text(str(name)): _safe(item, depth + 1) for name, item in items}
+        return {
+            _text(str(name)): "[redacted]"
+            if item
+            and _SECRET_NAME.search(str(name)[:MAX_SEARCHED])
+            and isinstance(item, str | list | tuple | Mapping)
+            else _safe(item, depth + 1)
+            for name, item in items
+        }
     if isinstance(value, list | tuple) and depth < MAX_DEPTH:
         kept = [_safe(item, depth + 1) for item in value[:MAX_ITEMS]]
         more = len(value) - len(kept)
         return [*kept, f"and {more} more"] if more else kept
+    if isinstance(value, Mapping | list | tuple):
+        return "…"  # its text would have values below names of secrets
     return _text(str(value))
+
+
+def _bounded(fields: Mapping[str, Any] | None) -> Any:
+    """Return the fields of a change as :func:`_safe` does, without those that are too long."""
+    if fields is None:
+        return None
+    told = {}
+    for name, value in _safe(fields).items():
+        length = len(json.dumps(value)) if isinstance(value, dict | list) else 0
+        told[name] = value if length <= MAX_VALUE else f"left out: {length} characters"
+    return told
 
 
 def _text(text: str) -> str:

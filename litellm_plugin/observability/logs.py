@@ -129,6 +129,8 @@ def configure(style: str, level: str, *, access: bool = True) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # It tells at INFO each of its plugins, and each connection.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     ACCESS.setLevel(logging.INFO if access else logging.CRITICAL)
     # gunicorn's loggers have handlers of their own, for the files that its settings name.
     for name in ("gunicorn.error", "gunicorn.access"):

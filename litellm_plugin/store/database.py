@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import blake2b
 from typing import Any
 
@@ -41,7 +41,7 @@ class Lock:
         self._connection = connection
         self._name = name
         self._guard = threading.Lock()
-        self.lost = False
+        self._lost = False  # for good: SQLAlchemy may connect again, without the lock
 
     def check(self) -> None:
         """Check that the lock is still held.
@@ -52,12 +52,12 @@ class Lock:
         if self._connection is None:
             return
         with self._guard:
-            if not self.lost:
+            if not self._lost:
                 try:
                     self._connection.execute(text("SELECT 1"))
                 except SQLAlchemyError:
-                    self.lost = True
-            if self.lost:
+                    self._lost = True
+            if self._lost:
                 raise StoreUnavailable(f"{self._name}: the lock was lost with its connection")
 
 
@@ -221,11 +221,10 @@ class Store:
             try:
                 yield lock
             finally:
-                with suppress(SQLAlchemyError):
-                    if not lock.lost:
-                        connection.execute(text("SELECT pg_advisory_unlock(:n)"), {"n": number})
-                    else:
-                        connection.invalidate()
+                try:
+                    connection.execute(text("SELECT pg_advisory_unlock(:n)"), {"n": number})
+                except SQLAlchemyError:
+                    connection.invalidate()  # or the pool keeps a session that holds the lock
 
     @contextmanager
     def _file_lock(self, name: str) -> Iterator[Lock | None]:

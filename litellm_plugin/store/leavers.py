@@ -29,7 +29,8 @@ class Leaver:
         runs_missing: Number of runs that saw the entity missing; 0: the entity is back, and the
             keys are being unblocked.
         email: The owner's e-mail, in lower case.
-        blocked_at: When blocking of the keys began.
+        blocked_at: When blocking of the keys began; after the first pass, when a run last read the
+            keys and found none left to block.
         passes: Number of runs that went through all keys since then.
         blocking: Hash of the key that is being blocked or unblocked.
         blocked_keys: Hashes of the keys that offboarding blocked.

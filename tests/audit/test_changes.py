@@ -202,3 +202,44 @@ def test_any_name_can_be_stored(audited: Audited, name: str) -> None:
     journal.record(journal.USER_PROVISION, {"userId": name}, change=journal.change(name, None, {}))
     (row,) = audited.rows()
     assert row["changed_by"] == "litellm-plugin"
+
+
+def test_secrets_in_metadata_are_not_stored_whatever_their_form(audited: Audited) -> None:
+    # As LiteLLM keeps the callbacks of a key, which its administrators set.
+    logging = [{"callback_name": "x", "callback_vars": {"x_public": "p", "x_api_key": "hidden-1"}}]
+    metadata = {
+        "logging": logging,
+        "deep": {"a": {"b": {"c": {"password": "hidden-2"}}}},
+        "clientSecret": "hidden-3",
+        "tokens": 5,
+        "max_tokens": "7",
+        "db": "postgresql://me:hidden-4@db/x",
+        "credentials": ["hidden-5"],
+    }
+    journal.record(
+        journal.USER_PROVISION,
+        {"userId": "ann", "fields": {"password": "hidden-6"}},
+        change=journal.change("ann", {"metadata": {}}, {"metadata": metadata}),
+    )
+    (row,) = audited.rows()
+    with audited.store.read() as connection:
+        rows = [tuple(row) for row in connection.execute(text("SELECT * FROM audit_events"))]
+    assert "hidden" not in json.dumps(rows, default=str)
+    kept = row["updated_values"]["metadata"]
+    assert (kept["tokens"], kept["max_tokens"]) == (5, "7")
+    assert kept["db"] == "postgresql://me:[redacted]@db/x"
+
+
+def test_a_change_of_any_size_is_a_small_event(audited: Audited) -> None:
+    deep: Any = "x" * 1000
+    for _ in range(4):
+        deep = {f"name-{number}": deep for number in range(20)}
+    journal.record(
+        journal.USER_PROVISION,
+        {"userId": "ann"},
+        change=journal.change("ann", {"metadata": {}}, {"metadata": deep, "max_budget": 5}),
+    )
+    (row,) = audited.rows()
+    assert len(json.dumps(row)) < 10_000
+    assert row["updated_values"]["max_budget"] == 5
+    assert row["updated_values"]["metadata"].startswith("left out: ")

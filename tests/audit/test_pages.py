@@ -60,6 +60,7 @@ def test_filters_select_events(audited: Audited) -> None:
         *("sort_by=action", "sort_order=up"),
         *("start_date=2026-11-01", "end_date=yesterday", "start_date=2026-11-01T00:00:00"),
         "start_date=0001-01-01T00:00:00%2B14:00",
+        *("changed_by=a%00b", "action=%0A", "table_name=" + "x" * 513),
     ],
 )
 def test_a_wrong_parameter_is_named(audited: Audited, query: str) -> None:
@@ -113,6 +114,7 @@ def test_without_the_store_litellms_rows_are_shown(
     answer = audited.answer()
     assert answer["total"] == len(answer["audit_logs"]) > 0
     assert "events of this service are missing" in answer["missing"]
+    assert str(tmp_path) not in answer["missing"]
     audited.rig.litellm.failures["/audit"] = 500
     assert audited.rig.ask("alice", "GET", "/audit").status_code == 500
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -69,9 +70,18 @@ class Installed:
 
 @pytest.fixture
 def installed(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
-    settings = replace(settings, database=Database(file=tmp_path / "store.db"))
+    settings = replace(
+        settings,
+        audit=replace(settings.audit, store=True),
+        database=Database(file=tmp_path / "store.db"),
+    )
     monkeypatch.setattr(COMMANDS, "settings_of", lambda _files: settings)
     return Installed(Store(settings.database))
+
+
+def test_a_file_that_cannot_be_written_is_named(installed: Installed, tmp_path: Path) -> None:
+    result = installed.run("verify", "--save-heads", str(tmp_path))
+    assert (result.exit_code, f"{tmp_path} can't be written" in result.output) == (2, True)
 
 
 def test_what_nobody_touched_holds(installed: Installed) -> None:
@@ -79,7 +89,7 @@ def test_what_nobody_touched_holds(installed: Installed) -> None:
     installed.write("bbbb", range(3))
     assert installed.faults() == []
     result = installed.run("verify")
-    assert result.stdout == "8 events of 2 chains: no fault\n"
+    assert result.stdout == "8 events of 2 chains; faults: none\n"
 
 
 SWAPPED = "CASE sequence WHEN 2 THEN -3 WHEN 3 THEN -2 END WHERE sequence IN (2, 3)"
@@ -100,8 +110,8 @@ DROP, EVENT, CHAIN = (
 @pytest.mark.parametrize(
     ("statement", "told"),
     [
-        (f"{DROP} WHERE sequence = 3", "event 4: events 3 to 3 before it are missing"),
-        (f"{DROP} WHERE sequence = 1", "event 2: events 1 to 1 before it are missing"),
+        (f"{DROP} WHERE sequence = 3", "event 4: event 3 is missing before it"),
+        (f"{DROP} WHERE sequence = 1", "event 2: event 1 is missing before it"),
         (f"{DROP} WHERE sequence >= 4", "events 4 to 5 are missing at the end"),
         (DROP, "events 1 to 5 are missing at the end"),
         (f"{EVENT} changed_by = 'x' WHERE sequence = 2", "event 2: changed"),
@@ -137,6 +147,36 @@ def test_an_end_that_is_cut_off_everywhere_needs_the_heads(
     )
     assert installed.faults() == []
     assert "event 5: differs from --heads" in installed.faults("--heads", str(heads))[0]
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "DELETE FROM audit_chains WHERE chain = 'aaaa'",
+        "UPDATE audit_chains SET first_sequence = 4 WHERE chain = 'aaaa'",
+    ],
+)
+def test_a_deleted_chain_is_no_work_of_retention(
+    installed: Installed, tmp_path: Path, hidden: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed.write("aaaa", range(3))
+    installed.write("bbbb", range(3))
+    heads = tmp_path / "heads.json"
+    assert installed.run("verify", "--save-heads", str(heads)).exit_code == 0
+    installed.sql("DELETE FROM audit_events WHERE chain = 'aaaa'")
+    installed.sql(hidden)
+    assert installed.faults() == []
+    settings = COMMANDS.settings_of(())
+
+    def retain(seconds: float) -> None:
+        kept = replace(settings, audit=replace(settings.audit, retention=seconds))
+        monkeypatch.setattr(COMMANDS, "settings_of", lambda _files: kept)
+
+    retain(math.inf)
+    (fault,) = installed.faults("--heads", str(heads))
+    assert fault.startswith("chain aaaa, event 3: was deleted, and is not older")
+    retain(1.0)  # the events were older
+    assert installed.faults("--heads", str(heads)) == []
 
 
 def test_a_chain_that_was_not_closed_is_named(installed: Installed) -> None:
@@ -225,11 +265,15 @@ def test_a_store_that_can_not_be_read_is_told(
     installed: Installed,
     command: tuple[str, ...],
 ) -> None:
-    configured = [settings]
+    on = replace(settings, audit=replace(settings.audit, store=True))
+    configured = [on]
     monkeypatch.setattr(COMMANDS, "settings_of", lambda _files: configured[-1])
     result = installed.run(*command)
     assert (result.exit_code, "in the memory of the service" in result.output) == (2, True)
+    configured.append(settings)
+    result = installed.run(*command)
+    assert (result.exit_code, "litellm.audit.store is false" in result.output) == (2, True)
     (tmp_path / "file").touch()
-    configured.append(replace(settings, database=Database(file=tmp_path / "file" / "store.db")))
+    configured.append(replace(on, database=Database(file=tmp_path / "file" / "store.db")))
     result = installed.run(*command)
     assert (result.exit_code, "can't be read" in result.output) == (1, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.config.database import Database
 from litellm_plugin.sandbox.store import token_of
 from litellm_plugin.store.database import Store
@@ -229,6 +231,51 @@ def test_a_key_whose_request_was_under_way_is_blocked_by_the_next_run(office: Of
     assert office.blocked() == {"ann-laptop", "ann-under-way"}
 
 
+def test_keys_that_are_made_while_others_are_blocked_are_blocked_too(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.leaves("ann")
+    office.run("--apply")
+    office.now += DAY
+    block = LiteLLM.block_key
+    aliases = iter(["first", "second"])
+
+    def slow(litellm: LiteLLM, token: str) -> None:
+        # A management key that is not blocked yet makes another one; that takes minutes.
+        office.now += timedelta(minutes=5)
+        if (alias := next(aliases, None)) is not None:
+            made = office.makes_key("ann", alias)
+            office.litellm.store.keys[made]["created_at"] = office.now.isoformat()
+        block(litellm, token)
+
+    monkeypatch.setattr(LiteLLM, "block_key", slow)
+    assert office.run("--apply")["counts"]["keys blocked"] == 3
+    assert office.blocked() == {"ann-laptop", "ann-first", "ann-second"}
+    row = office.table.all()["ann@example.com"]
+    assert (row.passes, row.blocked_at) == (1, office.now)
+
+
+def test_an_account_whose_keys_multiply_is_told_and_left_to_the_next_run(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.leaves("ann")
+    office.run("--apply")
+    office.now += DAY
+    block, numbers = LiteLLM.block_key, itertools.count()
+
+    def another(litellm: LiteLLM, token: str) -> None:
+        office.makes_key("ann", f"more-{next(numbers)}")
+        block(litellm, token)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LiteLLM, "block_key", another)
+        told = office.run("--apply", status=1)
+    assert "keys are made while" in told["failures"]["ann@example.com"]
+    office.run("--apply")
+    assert all(key["blocked"] for key in office.litellm.store.keys.values()
+               if key["user_id"] == "ann@example.com")  # fmt: skip
+
+
 def test_a_team_s_keys_and_other_people_s_stay(office: Office) -> None:
     office.litellm.team_new({"team_id": "t", "members_with_roles": []})
     office.litellm.key_generate({"key_alias": "of the team", "team_id": "t"})
@@ -311,6 +358,77 @@ def test_an_entity_that_only_the_list_lacks_is_no_leaver(office: Office) -> None
     office.run("--apply")
     assert office.blocked() == set()
     assert office.table.all() == {}
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [
+        person("ann", namespace="contractors"),  # the same LiteLLM id
+        person("ann.miller", email="Ann@Example.com"),  # renamed
+    ],
+)
+def test_a_renamed_person_whom_only_the_list_lacks_is_no_leaver(
+    office: Office, entity: dict[str, Any]
+) -> None:
+    office.litellm.store.users["ann@example.com"]["user_email"] = "ann@example.com"
+    office.leaves("ann")
+    office.run("--apply")
+    office.now += DAY
+    by_query = office.installation.fake.answer
+    office.people["new"] = entity
+    office.returns()
+    name = entity["metadata"]["name"]
+
+    def without_ann(asked: Any) -> Reply:
+        reply = by_query(asked)
+        if not asked.path.endswith("/by-query"):
+            return reply
+        rows = [row for row in reply.json["items"] if row["metadata"]["name"] != name]
+        return Reply(json={**reply.json, "items": rows})
+
+    office.installation.backstage.host.answer = without_ann  # type: ignore[method-assign]
+    office.run("--apply")
+    assert office.blocked() == set()
+    assert office.table.all() == {}
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [
+        person("ann", email="ann.smith@example.com"),  # the user name was given away
+        person("ann", namespace="contractors"),  # somebody there has the same LiteLLM id
+        person("ann", namespace="contractors", email="ann.smith@example.com"),
+    ],
+)
+def test_another_person_does_not_bring_a_leaver_s_keys_back_to_life(
+    office: Office, entity: dict[str, Any]
+) -> None:
+    office.litellm.store.users["ann@example.com"]["user_email"] = "ann@example.com"
+    office.leaves("ann")
+    office.twice()
+    office.people["new"] = entity
+    office.returns()
+    assert actions(office.run("--apply")) == {"ann": "leave blocked"}
+    assert office.blocked() == {"ann-laptop"}  # the leaver knows its secret
+    assert office.table.all() == {}
+
+
+@pytest.mark.parametrize(
+    "entity",
+    [
+        person("ann"),
+        person("ann", email="Ann@example.com"),
+        person("ann.miller", namespace="contractors", email="ann@example.com"),
+    ],
+)
+def test_the_person_brings_the_keys_back_to_life(office: Office, entity: dict[str, Any]) -> None:
+    office.litellm.store.users["ann@example.com"]["user_email"] = "ann@example.com"
+    office.leaves("ann")
+    office.twice()
+    office.people["new"] = entity
+    office.returns()
+    assert actions(office.run("--apply")) == {"ann": "unblock"}
+    assert office.blocked() == set()
 
 
 def test_an_account_that_was_given_to_another_person_is_forgotten(office: Office) -> None:
@@ -437,12 +555,23 @@ def test_the_page_says_what_is_to_be_done(office: Office) -> None:
     office.leaves("ann")
     page = office.page()
     assert "ann@example.com" in page
-    assert "the first run after 2026-11-28T12:00:00.000Z blocks the keys" in page
+    assert "the first run after 2026-11-28 12:00:00 blocks the keys" in page
     assert "Run with --apply" in page
     office.twice()
     assert "blocked" in office.page()
     office.installation.settings["offboarding"]["enabled"] = False
     assert "litellm.offboarding.enabled is false" in office.page()
+
+
+def test_leavers_are_not_blocked_while_offboarding_is_off(office: Office) -> None:
+    office.twice()
+    office.leaves("ann")
+    office.installation.settings["offboarding"]["enabled"] = False
+    office.installation.litellm.asked.clear()
+    result = office.installation.run("offboard", "--apply")
+    assert result.exit_code == 2
+    assert "litellm.offboarding.enabled is false" in result.stderr
+    assert not office.installation.litellm.asked
 
 
 @pytest.mark.parametrize("option", [("--grace", "soon"), ("--delete-after", "3"), ("--force", "x")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,12 @@ def test_jobs_lists_the_last_runs(config: Path, file: Path) -> None:
         raise ValueError("x")
     recorded.close()
     head, first, second = run(config).stdout.splitlines()
-    assert head.split() == ["job", "started", "seconds", "status", "dry", "run", "counts", "error"]
+    assert re.split(" {2,}", head.strip()) == [
+        *("job", "started (UTC)", "seconds", "status", "dry run", "counts and error")
+    ]
     assert first.split()[0] == "offboard"
     assert first.split()[-2:] == ["failed", "ValueError"]
-    assert second.split()[3:] == ["succeeded", "yes", "3", "changed"]
+    assert second.split()[4:] == ["succeeded", "yes", "3", "changed"]
     (told,) = json.loads(run(config, "--json", "--job", "sync").stdout)
     assert told.keys() == {
         *("job", "host", "started_at", "ended_at", "seconds", "status", "dry_run", "counts"),
@@ -83,7 +86,7 @@ def test_jobs_needs_a_store(config: Path, file: Path, tmp_path: Path) -> None:
     assert result.stderr.startswith(f"The store can't be read: SQLite {file}: ")
     config.write_text(config.read_text().replace("true", "false"))
     result = run(config)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr == "No enabled feature uses the store, so no run is recorded.\n"
 
 
@@ -108,6 +111,7 @@ def test_doctor_looks_at_the_store_without_making_one(config: Path, file: Path) 
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     found = checked(config)
     assert (found.status, "newer version of this service" in found.found) == (Status.FAILED, True)
+    assert found.found.endswith("from before it.")
     made.close()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from litellm_plugin.config.database import Database
+from litellm_plugin.store import runs
 from litellm_plugin.store.database import Store, StoreUnavailable
 from tests.cli.installation import Installation
 from tests.fakes.network import connection_refused
@@ -88,6 +89,16 @@ def test_a_dry_run_shows_the_differences_and_changes_nothing(ready: Installation
     assert _writes(ready) == []
 
 
+def test_a_narrow_terminal_loses_no_text(ready: Installation) -> None:
+    models = [f"a-model-with-a-long-name-{number}" for number in range(4)]
+    ready.settings["provisioning"]["roles"] = [{"group": POWER, "models": models}]
+    narrow, wide = (
+        ready.run("sync", environ={"COLUMNS": columns}).stdout for columns in ("60", "300")
+    )
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert sorted("".join(narrow.split())) == sorted("".join(wide.split()))
+
+
 def test_apply_removes_the_differences_once(ready: Installation) -> None:
     _grant_more(ready)
     first = ready.run("sync", "--apply", "--json")
@@ -116,9 +127,10 @@ def test_mode_apply_is_the_default_where_configured(ready: Installation) -> None
     [
         ("--user", "user:default/carol", 1),
         ("--user", "user:default/Carol", 1),
+        ("--user", "carol", 1),
+        ("--group", POWER.removeprefix("group:default/"), 1),
         ("--group", POWER, 1),
         ("--group", "group:default/litellm-admins", 1),
-        ("--group", "group:default/nobody", 0),
     ],
 )
 def test_some_people_only(ready: Installation, option: str, value: str, checked: int) -> None:
@@ -141,6 +153,12 @@ def test_a_person_s_account_that_is_another_person_s_is_left_alone(ready: Instal
     assert _writes(ready) == []
 
 
+def test_a_group_that_the_catalog_does_not_have_is_named(ready: Installation) -> None:
+    result = ready.run("sync", "--group", "group:default/typo")
+    assert result.exit_code == 1
+    assert "no group:default/typo" in result.stderr
+
+
 def test_users_are_read_by_pages_and_unchanged_accounts_cost_no_call(ready: Installation) -> None:
     ready.litellm.asked.clear()
     told = json.loads(ready.run("sync", "--apply", "--json").stdout)
@@ -149,13 +167,14 @@ def test_users_are_read_by_pages_and_unchanged_accounts_cost_no_call(ready: Inst
     assert [asked.path for asked in ready.litellm.asked] == ["/user/list"]
 
 
-def test_a_refusal_is_shown_and_ends_with_status_1(ready: Installation) -> None:
+def test_a_refusal_is_shown_and_ends_with_status_1(ready: Installation, store: Store) -> None:
     ready.settings["provisioning"]["defaults"]["teams"] = [TEAM, "team-missing"]
     result = ready.run("sync", "--apply", "--user", "user:default/carol")
     assert result.exit_code == 1
     text = _words(result.stdout)
     assert "carol@example.com: refused: Team doesn't exist" in text
     assert "1 refused by LiteLLM" in text
+    assert runs.recent(store, "sync", 1)[0]["status"] == "failed"
 
 
 def test_an_upstream_that_is_away_ends_with_status_1(ready: Installation) -> None:

@@ -84,8 +84,9 @@ def test_a_reserved_id_is_nobody_s() -> None:
         ([("dave", "user"), ("jane", "admin")], GROUP, {"dave", "jane"}),
         ([("dave", "user"), ("jane", "user")], None, set()),
         ([("dave", "user"), ("jane", "admin")], "group:default/others", {"jane"}),
-        ([("jane", "user")], GROUP, set()),
-        ([("nobody", "admin")], GROUP, set()),
+        ([("jane", "user")], GROUP, {"dave", "erin"}),
+        ([("nobody", "admin")], GROUP, {"dave", "erin"}),
+        ([("nobody", "admin")], None, set()),
     ],
 )
 def test_the_managers_of_a_team(
@@ -139,4 +140,4 @@ def test_a_key_is_its_owner_s_and_without_one_its_team_s_managers() -> None:
 @pytest.mark.parametrize("members", [None, "x", ["x", None, {}, {"user_id": 5}]])
 def test_odd_members_are_left_out(members: Any) -> None:
     row = {"team_id": "t", "members_with_roles": members, "metadata": {"owning_group": GROUP}}
-    assert not recipients().of_team(row).people
+    assert set(recipients().of_team(row).people) == {"user:default/dave", "user:default/erin"}

@@ -75,6 +75,12 @@ def test_the_highest_threshold_that_is_reached(
     assert notice is None or notice.severity == severity
 
 
+def test_a_tiny_budget_does_not_stop_the_notices_of_others() -> None:
+    notice = of_budget(user(spend=0.001, max_budget=5e-324))
+    assert notice.percent > 100
+    assert notice.title == "LiteLLM: the budget of jane@example.com is spent"
+
+
 def test_without_thresholds_there_is_none() -> None:
     assert budget_notice(USER, user(), (), SHOWN) is None
 
@@ -172,6 +178,7 @@ def test_what_a_person_reads() -> None:
         ({"key_alias": None}, "sk-...AbCd"),
         ({"key_alias": "", "key_name": None}, TOKEN[:12]),
         ({"key_alias": "x" * 300}, "x" * 100),
+        ({"key_alias": "ci\r\nBcc: all\u202e"}, "ci  Bcc: all "),
     ],
 )
 def test_a_key_is_named_in_short(fields: dict[str, Any], name: str) -> None:

@@ -143,7 +143,10 @@ def test_the_bridge_makes_no_key(office: Office) -> None:
 
 
 @pytest.mark.parametrize("who", ["static", "static-keycreate", "plugin"])
-@pytest.mark.parametrize("user_id", [CAROL, "Carol@Example.com"])
+@pytest.mark.parametrize(
+    "user_id",
+    [CAROL, "Carol@Example.com", "carol", "user:default/Carol", "carol.clark@example.com"],
+)
 def test_a_service_makes_no_key_for_a_leaver(office: Office, who: str, user_id: str) -> None:
     if who == "static-keycreate" and user_id != CAROL:
         return  # its token is refused before: LiteLLM has no such user

@@ -87,7 +87,8 @@ def sync(world: World) -> Result:
     try:
         recorded = len(found.grants.all())
     except StoreUnavailable as exc:
-        return failed(f"{exc}.", "Check backend.database; until it is back no account is compared.")
+        told = f"{str(exc).removesuffix('.')}."
+        return failed(told, "Check backend.database; until it is back no account is compared.")
     world.plugin.litellm.accounts()
     mode = world.settings.provisioning.sync.mode
     return ok(f"mode {mode}; the grants of {recorded} accounts are recorded")

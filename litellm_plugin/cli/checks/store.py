@@ -28,7 +28,8 @@ def works(world: World) -> Result:
         runs.check_writable(store)
     except (StoreUnavailable, OSError) as exc:
         return failed(
-            f"{exc}.", "Start the database, or correct backend.database and the user's rights."
+            f"{str(exc).removesuffix('.')}.",
+            "Start the database, or correct backend.database and the user's rights.",
         )
     finally:
         store.close()
