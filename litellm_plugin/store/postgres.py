@@ -71,7 +71,7 @@ def create_missing(database: Database) -> None:
 
 
 def _create_database(database: Database) -> bool:
-    """Create the database; return whether it was missing."""
+    """Create the database if it is missing; return whether it is there now."""
     if database.database is None:
         return False
     try:
@@ -84,7 +84,7 @@ def _create_database(database: Database) -> bool:
             "SELECT 1 FROM pg_database WHERE datname = %s", (database.database,)
         )
         if found.fetchone():
-            return False
+            return True  # another process has created it since the first connection
         try:
             name = sql.Identifier(database.database)
             connection.execute(sql.SQL("CREATE DATABASE {}").format(name))

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,6 +23,7 @@ from sqlalchemy import func, insert, select, text
 
 from litellm_plugin import jobs
 from litellm_plugin.config.database import Database, DatabaseError
+from litellm_plugin.store import postgres as postgres_module
 from litellm_plugin.store.database import Store, StoreUnavailable
 from litellm_plugin.store.tables import adopted
 from tests.config.conftest import Load
@@ -204,6 +206,24 @@ def test_replicas_that_start_at_once_migrate_once(
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, b"")
     with opened(database) as store:
+        assert differences(store) == []
+
+
+def test_a_database_that_another_replica_creates_meanwhile_is_used(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = postgres.database()
+    connect, missing = postgres_module._connect, [database.database]
+
+    def connected(wanted: Database, **options: Any) -> Any:
+        if missing and "dbname" not in options:
+            postgres.execute(f"CREATE DATABASE {missing.pop()}")
+            raise psycopg.OperationalError("the database does not exist")
+        return connect(wanted, **options)
+
+    monkeypatch.setattr(postgres_module, "_connect", connected)
+    with opened(database) as store:
+        store.migrate()
         assert differences(store) == []
 
 
