@@ -45,6 +45,8 @@ from tests.cache.world import (
 from tests.fakes import dropped
 from tests.fakes.network import NOTHING
 
+pytestmark = pytest.mark.deep
+
 # Kept: within a snapshot's life. Standing in: every read asks, and an old snapshot is shown
 # while LiteLLM is down. Off: calls under way are shared, and nothing else.
 MODES = {"kept": (3600.0, 0.0), "standing in": (1e-9, 3600.0), "off": (0.0, 0.0)}

@@ -370,6 +370,7 @@ def _switching_often() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
+@pytest.mark.deep
 @pytest.mark.usefixtures("_switching_often")
 def test_many_threads_through_many_workers_never_see_less_than_was_answered(
     world: World, submit: Submit
