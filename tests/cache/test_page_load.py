@@ -17,6 +17,8 @@ from tests.cache.conftest import Worlds
 from tests.cache.turns import Turn, Turns
 from tests.cache.world import DAY, PERIOD, TEAM_ADMINS, World, caching, id_of, used
 
+pytestmark = pytest.mark.deep
+
 # The page of the frontend 0.26: six requests at once, three more when /config is there, the
 # budget widget's three when /user/info is. People who administer no teams get 403 for
 # ADMIN_PATHS, which the page takes for empty lists.

@@ -32,6 +32,8 @@ from tests.cache.world import (
     used,
 )
 
+pytestmark = pytest.mark.deep
+
 WORKERS = 3
 SECONDS = 3600.0
 WAIT = Hold.WAIT
@@ -370,7 +372,6 @@ def _switching_often() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
-@pytest.mark.deep
 @pytest.mark.usefixtures("_switching_often")
 def test_many_threads_through_many_workers_never_see_less_than_was_answered(
     world: World, submit: Submit
