@@ -371,6 +371,7 @@ def at_least(seconds: float) -> Iterator[None]:
     assert seconds <= time.monotonic() - started < ENOUGH
 
 
+@pytest.mark.deep
 class TestTimeouts:
     @pytest.mark.parametrize(
         "said", [b"", b"HTTP/1.1 200 OK\r\n", answer(b"{", length=2), chunked(b"{")]
