@@ -80,6 +80,19 @@ class Office:
             self.people[name] = {**person(name), **over}
         self._publish()
 
+    def hides_in_the_list(self, name: str) -> None:
+        """Let the catalog's list of people lack a person whom it has."""
+        whole = self.installation.fake.answer
+
+        def answer(asked: Any) -> Reply:
+            reply = whole(asked)
+            if not asked.path.endswith("/by-query"):
+                return reply
+            rows = [row for row in reply.json["items"] if row["metadata"]["name"] != name]
+            return Reply(json={**reply.json, "items": rows})
+
+        self.installation.backstage.host.answer = answer  # type: ignore[method-assign]
+
     def _publish(self) -> None:
         self.installation.fake.people = People(self.people.values())
 
@@ -344,17 +357,8 @@ def test_an_entity_that_only_the_list_lacks_is_no_leaver(office: Office) -> None
     office.leaves("ann")
     office.run("--apply")
     office.now += DAY
-    by_query = office.installation.fake.answer
     office.returns("ann")
-
-    def without_ann(asked: Any) -> Reply:
-        reply = by_query(asked)
-        if not asked.path.endswith("/by-query"):
-            return reply
-        rows = [row for row in reply.json["items"] if row["metadata"]["name"] != "ann"]
-        return Reply(json={**reply.json, "items": rows})
-
-    office.installation.backstage.host.answer = without_ann  # type: ignore[method-assign]
+    office.hides_in_the_list("ann")
     office.run("--apply")
     assert office.blocked() == set()
     assert office.table.all() == {}
@@ -374,19 +378,9 @@ def test_a_renamed_person_whom_only_the_list_lacks_is_no_leaver(
     office.leaves("ann")
     office.run("--apply")
     office.now += DAY
-    by_query = office.installation.fake.answer
     office.people["new"] = entity
     office.returns()
-    name = entity["metadata"]["name"]
-
-    def without_ann(asked: Any) -> Reply:
-        reply = by_query(asked)
-        if not asked.path.endswith("/by-query"):
-            return reply
-        rows = [row for row in reply.json["items"] if row["metadata"]["name"] != name]
-        return Reply(json={**reply.json, "items": rows})
-
-    office.installation.backstage.host.answer = without_ann  # type: ignore[method-assign]
+    office.hides_in_the_list(entity["metadata"]["name"])
     office.run("--apply")
     assert office.blocked() == set()
     assert office.table.all() == {}
