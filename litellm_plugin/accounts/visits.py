@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
-from typing import TypeVar
+from collections import deque
+
+from cachetools import LRUCache
 
 from litellm_plugin.accounts.sync import CHANGED, REFUSED, Sync
 from litellm_plugin.accounts.three_way import Difference
@@ -15,8 +16,6 @@ from litellm_plugin.errors import PluginError
 from litellm_plugin.store.database import StoreUnavailable
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 MAX_WAITING = 1000  # accounts; further ones are compared on a later visit
 MAX_KNOWN = 10_000  # accounts whose last comparison this process remembers
@@ -33,8 +32,9 @@ class Visits:
         self.sync = sync
         self._interval = interval
         self._guard = threading.Lock()
-        self._seen: OrderedDict[str, float] = OrderedDict()  # time.monotonic() of the comparison
-        self._reported: OrderedDict[str, tuple[Difference, ...]] = OrderedDict()
+        # By user id: time.monotonic() of the last comparison, and the differences reported last.
+        self._seen: LRUCache[str, float] = LRUCache(MAX_KNOWN)
+        self._reported: LRUCache[str, tuple[Difference, ...]] = LRUCache(MAX_KNOWN)
         self._waiting: deque[str] = deque()
         self._thread: threading.Thread | None = None
 
@@ -46,7 +46,7 @@ class Visits:
                 return
             if len(self._waiting) >= MAX_WAITING:
                 return
-            _put(self._seen, user_id, now)
+            self._seen[user_id] = now
             self._waiting.append(user_id)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
@@ -80,12 +80,5 @@ class Visits:
         if outcome.status in {CHANGED, REFUSED}:
             log.info("%s: %s %s", user_id, outcome.status, "; ".join(outcome.errors))
         elif outcome.differences and self._reported.get(user_id) != outcome.differences:
-            _put(self._reported, user_id, outcome.differences)
+            self._reported[user_id] = outcome.differences
             self.sync.note_differences(outcome)
-
-
-def _put(known: OrderedDict[str, T], user_id: str, value: T) -> None:
-    known[user_id] = value
-    known.move_to_end(user_id)
-    if len(known) > MAX_KNOWN:
-        known.popitem(last=False)
