@@ -18,7 +18,7 @@ from litellm_plugin.accounts.caller import is_reserved, plain
 from litellm_plugin.accounts.directory import AllPeople
 from litellm_plugin.accounts.ownership import is_administrator, made_for
 from litellm_plugin.clients.backstage import Catalog, split_ref
-from litellm_plugin.clients.litellm import Account, Json, LiteLLM
+from litellm_plugin.clients.litellm import Account, Json, LiteLLM, rows_of_all_pages
 from litellm_plugin.clock import Clock, moment
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import UpstreamError
@@ -314,13 +314,7 @@ class Offboarding:
             BackstageUnavailable, UpstreamError, StoreUnavailable: One of them can't be read.
         """
         people = AllPeople(self.catalog.people(), self.settings.user_id_domain)
-        rows: list[Json] = []
-        page, pages = 1, 1
-        while page <= pages:
-            self.pace()
-            found, pages = self.litellm.users(page)
-            rows += found
-            page += 1
+        rows = list(rows_of_all_pages(self.litellm.users, lambda _page, _pages: self.pace()))
         candidates = filter(None, (candidate(row, self.settings) for row in rows))
         return make_plan(
             {each.user_id: each for each in candidates},

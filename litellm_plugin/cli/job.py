@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 
 from litellm_plugin import jobs
-from litellm_plugin.cli.terminal import FAILED, Page, captured_log, settings_of
+from litellm_plugin.cli.terminal import FAILED, Page, captured_log
 from litellm_plugin.cli.world import read_only_plugin
+from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import PluginError
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.redaction import redact
@@ -42,13 +42,12 @@ class Job:
 
 
 @contextmanager
-def job(name: str, files: Sequence[Path], *, dry_run: bool) -> Iterator[Job]:
-    """Run a job with the configuration of ``files``.
+def job(name: str, settings: Settings, *, dry_run: bool) -> Iterator[Job]:
+    """Run a job.
 
-    Ends the command with status 1 if LiteLLM, Backstage or the store fails, 2 if the
-    configuration is faulty, 75 if another process runs the job.
+    Ends the command with status 1 if LiteLLM, Backstage or the store fails, and with 75 if another
+    process runs the job.
     """
-    settings = settings_of(files)
     with captured_log():
         plugin = read_only_plugin(settings)
         store = plugin.store or Store(settings.database)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from litellm_plugin.cli.terminal import (
 from litellm_plugin.clients.webhook import Webhook
 from litellm_plugin.clock import iso, stamp
 from litellm_plugin.config.settings import Notifications, Settings
+from litellm_plugin.jobs import NOW
 from litellm_plugin.notifications.delivery import (
     Delivery,
     NotSent,
@@ -36,7 +36,6 @@ from litellm_plugin.plugin import upstream
 from litellm_plugin.store import notices as store
 from litellm_plugin.store.adopted import AdoptedAccounts
 
-NOW = partial(datetime.now, UTC)
 KEPT = timedelta(days=30)  # of a record, after the end of the budget's period or the key
 
 DUE, SENT, FAILED_TO_SEND, NO_RECIPIENT = "due", "sent", "failed", "no_recipient"
@@ -56,8 +55,9 @@ def notify(files: Sequence[Path], *, apply: bool, as_json: bool) -> None:
     Ends with status 0 if every notice was sent, 1 if one was not, 2 if the configuration is faulty
     or notices are switched off, and 75 if another process runs the job.
     """
-    _check(settings_of(files).notifications, apply=apply)
-    with job("notify", files, dry_run=not apply) as running:
+    settings = settings_of(files)
+    _check(settings.notifications, apply=apply)
+    with job("notify", settings, dry_run=not apply) as running:
         found = _run(running, apply=apply)
         counts = dict(running.run.counts)
         if counts[FAILED_TO_SEND]:

@@ -91,12 +91,13 @@ def offboard(
     configuration is faulty or offboarding is off, 3 if a limit forbids the run, 75 if another
     process runs the job.
     """
-    if apply and not settings_of(files).offboarding.enabled:
+    settings = settings_of(files)
+    if apply and not settings.offboarding.enabled:
         click.echo(OFF, err=True)
         sys.exit(FAULTY)
     report: dict[str, Any] = {}
     try:
-        with job(NAME, files, dry_run=not apply) as running:
+        with job(NAME, settings, dry_run=not apply) as running:
             plugin = running.plugin
             offboarding = Offboarding(
                 plugin.litellm,

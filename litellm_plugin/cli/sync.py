@@ -33,7 +33,7 @@ from litellm_plugin.cli.terminal import (
     print_json,
     settings_of,
 )
-from litellm_plugin.clients.litellm import Account
+from litellm_plugin.clients.litellm import Account, rows_of_all_pages
 from litellm_plugin.store.grants import Grant
 
 PATIENCE = 10.0  # seconds to wait while the service changes an account
@@ -48,9 +48,9 @@ COUNTED = {
     "by_hand": "with values set by hand, which stay",
     REFUSED: "refused by LiteLLM",
     BUSY: "locked by another process",
-    "missing": "of people missing in the catalog, left alone",
-    UNCLEAR: "with unclear owner, left alone",
-    "nobody": "without owner in the catalog, left alone",
+    "missing": "not changed: the catalog does not have the person",
+    UNCLEAR: "not changed: the owner is not certain",
+    "nobody": "not changed: no person of the catalog is the owner",
 }
 
 
@@ -83,12 +83,13 @@ def sync(
     """
     if dry_run and apply:
         raise click.UsageError("--dry-run and --apply exclude each other.")
-    configured = settings_of(files).provisioning.sync
+    settings = settings_of(files)
+    configured = settings.provisioning.sync
     if not configured.enabled:
         click.echo(OFF, err=True)
         sys.exit(FAULTY)
     applies = apply or (configured.applies and not dry_run)
-    with job("sync", files, dry_run=not applies) as running:
+    with job("sync", settings, dry_run=not applies) as running:
         outcomes = []
         for outcome in _outcomes(running, ref, group, applies=applies):
             outcomes.append(outcome)
@@ -149,16 +150,13 @@ def _full(kind: str, name: str | None) -> str | None:
 
 
 def _all_accounts(running: Job, sync: Sync) -> dict[str, Account]:
-    accounts: dict[str, Account] = {}
-    page, pages = 1, 1
-    while page <= pages:
-        running.pace.wait()
-        rows, pages = running.plugin.litellm.accounts(page)
-        # If a user is deleted meanwhile, a page may lack another one; the next run has that user.
-        accounts |= {row.user_id: sync.slim(row) for row in rows}
+    def before_page(page: int, pages: int) -> None:
         running.tell(f"sync ... page {page} of {pages} of LiteLLM's users")
-        page += 1
-    return accounts
+        running.pace.wait()
+
+    # If a user is deleted meanwhile, a page may lack another one; the next run has that user.
+    rows = rows_of_all_pages(running.plugin.litellm.accounts, before_page)
+    return {row.user_id: sync.slim(row) for row in rows}
 
 
 def _owners(running: Job, accounts: Mapping[str, Account]) -> Callable[[Account], Person]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -236,43 +236,17 @@ class LiteLLM:
         Returns:
             The rows, and the number of pages.
         """
-        data = self._get(
-            "/user/list",
-            {
-                "page": str(page),
-                "page_size": str(PART_SIZE),
-                "sort_by": "created_at",
-                "sort_order": "asc",
-            },
-        )
-        return _part(data, "users"), _page_count(data)
+        return self._page("/user/list", "users", {"page": str(page), "page_size": str(PART_SIZE)})
 
     def keys(self, page: int = 1) -> tuple[list[Json], int]:
         """Return a page of all keys, as :meth:`users` does; secrets masked."""
-        data = self._get(
-            "/key/list",
-            {
-                "return_full_object": "true",
-                "page": str(page),
-                "size": str(PART_SIZE),
-                "sort_by": "created_at",
-                "sort_order": "asc",
-            },
-        )
-        return _part(data, "keys"), _page_count(data)
+        query = {"return_full_object": "true", "page": str(page), "size": str(PART_SIZE)}
+        return self._page("/key/list", "keys", query)
 
     def team_rows(self, page: int = 1) -> tuple[list[Json], int]:
         """Return a page of all teams, as :meth:`users` does; with members, without keys."""
-        data = self._get(
-            "/v2/team/list",
-            {
-                "page": str(page),
-                "page_size": str(PART_SIZE),
-                "sort_by": "created_at",
-                "sort_order": "asc",
-            },
-        )
-        return _part(data, "teams"), _page_count(data)
+        query = {"page": str(page), "page_size": str(PART_SIZE)}
+        return self._page("/v2/team/list", "teams", query)
 
     def delete_user(self, user_id: str) -> None:
         """Delete a user with their keys and memberships."""
@@ -525,6 +499,11 @@ class LiteLLM:
 
         return [first, *self._side_by_side(later, further)]
 
+    def _page(self, path: str, name: str, query: Json) -> tuple[list[Json], int]:
+        """Return the rows of one page, the oldest first, and the number of pages."""
+        data = self._get(path, {**query, "sort_by": "created_at", "sort_order": "asc"})
+        return _part(data, name), _page_count(data)
+
     def _further_pages(
         self, first: Any, name: str, path: str, query: Mapping[str, str]
     ) -> list[Json]:
@@ -591,6 +570,24 @@ class LiteLLM:
         if len(arguments) < 2:
             return [call(argument) for argument in arguments]
         return list(self._workers.map(with_context(call), arguments))
+
+
+def rows_of_all_pages(
+    read: Callable[[int], tuple[list[R], int]], before_page: Callable[[int, int], None]
+) -> Iterator[R]:
+    """Yield the rows of all pages of a list, page by page.
+
+    Args:
+        read: Returns the rows of a page, and the number of pages; such as ``LiteLLM.users``.
+        before_page: Called before each page is read, with its number and the number of pages that
+            is known so far.
+    """
+    page, pages = 1, 1
+    while page <= pages:
+        before_page(page, pages)
+        rows, pages = read(page)
+        yield from rows
+        page += 1
 
 
 def upstream_error(answer: Answer) -> UpstreamError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from litellm_plugin.clients.backstage import Notifications
-from litellm_plugin.clients.litellm import Json, LiteLLM
+from litellm_plugin.clients.litellm import Json, LiteLLM, rows_of_all_pages
 from litellm_plugin.clients.webhook import Webhook, WebhookFailed
 from litellm_plugin.config.settings import Notifications as NotificationSettings
 from litellm_plugin.errors import BackstageUnavailable
@@ -84,12 +84,8 @@ def _rows(
     read: Callable[[int], tuple[list[Json], int]], id_: str, before_page: Callable[[], None]
 ) -> Iterator[Json]:
     """Yield the rows of all pages that have an id."""
-    page, pages = 1, 1
-    while page <= pages:
-        before_page()
-        rows, pages = read(page)
-        yield from (row for row in rows if isinstance(row.get(id_), str) and row[id_])
-        page += 1
+    rows = rows_of_all_pages(read, lambda _page, _pages: before_page())
+    return (row for row in rows if isinstance(row.get(id_), str) and row[id_])
 
 
 def open_deliveries(
