@@ -97,8 +97,8 @@ grants = Table(
     Column("user_id", String(512), primary_key=True),
     Column("entity_ref", Text),  # None: not known
     Column("origin", String(16), nullable=False),  # created, or taken-in from before
-    # By field: the value that was written last, and the value about to be written. "pending" is NULL
-    # while no write is under way.
+    # By field: the value that was written last, and the value about to be written. "pending" is
+    # NULL while no write is under way.
     Column("granted", JSON, nullable=False),
     Column("pending", JSON(none_as_null=True)),
     Column("checked_at", _TIME, nullable=False),
