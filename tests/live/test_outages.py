@@ -10,7 +10,9 @@ from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
+import requests
 
+from tests.deployed import free_port
 from tests.live.kinds import Deploy, Person, Told
 from tests.live.relay import Relay
 from tests.live.rigs import (
@@ -24,6 +26,7 @@ from tests.live.service import Service
 from tests.live.web import Client, days, eventually, json_of
 
 IMPATIENT = "    timeouts: {connect: 1, read: 1, total: 2}\n"
+CIRCUITS_OPEN = "litellm_plugin_upstream_left_alone{"
 PATIENCE = 6.0  # seconds; what one answer may take then, with more than one call in it
 
 
@@ -34,6 +37,13 @@ class Lines:
     service: Service
     litellm: Relay
     backstage: Relay
+    metrics: str  # URL
+
+    def circuits_open(self) -> float:
+        """Return how many circuit breakers are open, over all workers and upstreams."""
+        answer = requests.get(self.metrics, timeout=PATIENCE)
+        rows = [row.split() for row in answer.text.splitlines()]
+        return sum(float(row[1]) for row in rows if row[0].startswith(CIRCUITS_OPEN))
 
     def mend(self) -> None:
         self.litellm.mend()
@@ -47,13 +57,14 @@ class Lines:
 def laid(deploy: Deploy, main: Service) -> Lines:
     """Start a service of which all lines are cut."""
     litellm, backstage = Relay(LITELLM_PORT), Relay(BACKSTAGE_PORT)
+    metrics = f"127.0.0.1:{free_port()}"
     service = deploy(
         f"relayed-{uuid4().hex[:4]}",
-        f"    backstageUrl: {backstage.url}\n{IMPATIENT}",
+        f"    backstageUrl: {backstage.url}\n    metrics: {{bind: {metrics}}}\n{IMPATIENT}",
         plugin_url=main.url,
         env={"LITELLM_BASE_URL": litellm.url},
     )
-    return Lines(service, litellm, backstage)
+    return Lines(service, litellm, backstage, f"http://{metrics}/metrics")
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +79,16 @@ def lines(_laid: Lines, person: Person) -> Lines:
     """All lines are up, and every worker has noticed."""
     _laid.mend()
     alice = person("alice", at=_laid.service)
-    # Each worker lets one request a second through to an upstream that was down.
-    eventually(lambda: all(alice.get("/user/info").status_code == 200 for _ in range(8)))
+
+    def noticed() -> bool:
+        # Each worker lets one request a second through to an upstream that was down. The first
+        # of the routes asks LiteLLM, the second Backstage's permission API.
+        for _ in range(4):
+            alice.get("/user/info")
+            alice.get("/teams/managed")
+        return _laid.circuits_open() == 0
+
+    eventually(noticed)
     return _laid
 
 
@@ -149,6 +168,7 @@ def test_without_litellm_every_answer_says_so_and_it_comes_back(
     for status, error in answers:
         assert 500 <= status <= 504
         assert "LiteLLM" in error
+    assert lines.circuits_open()
     json_of(alice.get("/health"))
     lines.litellm.mend()
     eventually(lambda: alice.get("/user/info").status_code == 200)
@@ -179,6 +199,7 @@ def test_without_backstage_nothing_is_allowed_and_it_comes_back(
     ]
     answers = ask_all(alice, routes)
     assert {status for status, _ in answers} == {503}
+    assert lines.circuits_open()
     # A first visit needs a role; who can't be given one is not created.
     assert new.get("/user/info").status_code == 503
     assert state(litellm) == before
