@@ -88,9 +88,11 @@ KEY_FIELDS = (
     *_UNCHANGED_KEY_FIELDS,
 )
 
-# Fields of a key's metadata, see Mark and Tool in keys.metadata.
+# Fields of a key's metadata, see Mark and Tool in keys.metadata; TEAM_KEY is True for the keys of
+# teams/keys.py.
 ROTATION = "backstage_rotation"
 BRIDGE_KEY = "backstage_bridge_key"
+TEAM_KEY = "backstage_team_key"
 
 
 def key_row(row: Json) -> Json:

@@ -9,7 +9,7 @@ one does not find.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -24,6 +24,7 @@ from litellm_plugin.keys.policy import is_ending
 from litellm_plugin.keys.rotation import Rotations, is_unfinished
 from litellm_plugin.observability import journal
 from litellm_plugin.redaction import redact
+from litellm_plugin.shapes import TEAM_KEY, as_object
 
 UNDER_WAY = timedelta(minutes=10)  # a request that makes a key takes 30 seconds by default
 
@@ -91,11 +92,14 @@ def _is_ahead(time: object, now: datetime) -> bool:
     return at is not None and at > now
 
 
-def _same_owner(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+def _same_owner(one: Json, other: Json) -> bool:
     # Owners may write the metadata of their keys with a management key of LiteLLM: it must not
     # reach another owner's key.
-    owner = "user_id" if one.get("user_id") else "team_id"
-    return bool(one.get(owner)) and one.get(owner) == other.get(owner)
+    if one.get("user_id"):
+        return bool(one["user_id"] == other.get("user_id"))
+    of_teams = (as_object(row.get("metadata")).get(TEAM_KEY) is True for row in (one, other))
+    same_team = bool(one.get("team_id")) and one["team_id"] == other.get("team_id")
+    return same_team and not other.get("user_id") and all(of_teams)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from litellm_plugin.errors import UpstreamError
 from litellm_plugin.keys.metadata import Mark
 from litellm_plugin.keys.prune import UNDER_WAY, Action, Pruning, steps_of
 from litellm_plugin.plugin import build
-from litellm_plugin.shapes import BRIDGE_KEY, ROTATION
+from litellm_plugin.shapes import BRIDGE_KEY, ROTATION, TEAM_KEY
 from tests.cache.world import FailsError, World
 from tests.fakes.network import dropped
 from tests.keys import test_rotation
@@ -48,7 +48,6 @@ TOOL = {BRIDGE_KEY: {"tool": "claude-code", "machine": "laptop"}}
 PAST, AHEAD = iso(NOW - HOUR), iso(NOW + HOUR)
 NEW_TOKEN, OLD_TOKEN = "a" * 64, "b" * 64
 UNTIL = {"alias": "ci", "expires": None, "until": PAST}
-OF_TEAM: Json = {"user_id": None, "team_id": "t"}
 NEW = Mark((OLD_TOKEN,), "ci", delivered=True)
 
 
@@ -64,6 +63,11 @@ def row(token: str = NEW_TOKEN, **fields: Any) -> Json:
 
 def new(mark: Mark = NEW, **fields: Any) -> Json:
     return row(metadata={ROTATION: mark.as_json()}, **fields)
+
+
+def of_team(key: Json) -> Json:
+    metadata = {**key["metadata"], TEAM_KEY: True}
+    return {**key, "user_id": None, "team_id": "t", "metadata": metadata}
 
 
 def marked(mark: Any) -> Json:
@@ -104,8 +108,10 @@ def marked(mark: Any) -> Json:
         ([new(created_at=iso(NOW - MINUTE)), row(OLD_TOKEN)], None),
         ([new(), row(OLD_TOKEN, user_id="eve@example.com")], None),
         ([new(user_id=None), row(OLD_TOKEN, user_id=None)], None),
-        ([new(**OF_TEAM), row(OLD_TOKEN, **OF_TEAM)], Action.FINISH),
-        ([new(**OF_TEAM), row(OLD_TOKEN, **OF_TEAM | {"team_id": "u"})], None),
+        ([of_team(new()), of_team(row(OLD_TOKEN))], Action.FINISH),
+        ([of_team(new()), {**of_team(row(OLD_TOKEN)), "team_id": "u"}], None),
+        ([of_team(new()), {**of_team(row(OLD_TOKEN)), "metadata": {}}], None),
+        ([of_team(new()), {**of_team(row(OLD_TOKEN)), "user_id": "eve@example.com"}], None),
         ([new(), row(OLD_TOKEN, metadata={ROTATION: Mark(replaced=UNTIL).as_json()})], None),
         (
             [
