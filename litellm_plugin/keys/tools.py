@@ -107,8 +107,12 @@ class ToolKeys:
             Forbidden: As for ``Keys.generate_for``.
             NoKey: LiteLLM did not return the secret.
         """
+        defaults = self._defaults(tool, policy)
+        if defaults.get("budget_duration") and key.get("budget_duration") is None:
+            # With null, each new key would have the whole budget.
+            key = {name: key[name] for name in key if name != "budget_duration"}
         key = {
-            **self._defaults(tool, policy),
+            **defaults,
             **({"key_alias": _alias(tool)} if tool else {}),
             **key,
             "metadata": {**(key.get("metadata") or {}), BRIDGE_KEY: _mark(tool)},
@@ -167,14 +171,8 @@ class ToolKeys:
         if key.get("max_budget") is None or key.get("budget_duration") is None:
             return None
         now = self._now()
-        return max(
-            (
-                amount(row.get("spend"))
-                for row in replaced
-                if (moment(row.get("budget_reset_at")) or now) > now
-            ),
-            default=None,
-        )
+        ends = [(moment(row.get("budget_reset_at")), amount(row.get("spend"))) for row in replaced]
+        return max((spend for end, spend in ends if end is None or end > now), default=None)
 
     def _check(self, made: Json, spent: float | None) -> None:
         """Delete a new key that has no secret, or did not take over the spend."""

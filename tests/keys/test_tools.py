@@ -276,6 +276,16 @@ def test_a_new_key_takes_over_what_the_old_one_has_spent(world: World) -> None:
     assert made(world, tool="claude-code", machine="desktop")["spend"] == 0
 
 
+def test_a_key_whose_budget_has_no_period_is_no_way_to_a_new_budget(world: World) -> None:
+    old = made(world, **CLAUDE, budget_duration=None)
+    assert old["budget_duration"] == "1d"
+    old["spend"] = 4.5
+    path = f"/keys/{old['token']}/update"
+    assert world.ask("bob", "POST", path, json={"budget_duration": None}).status_code == 200
+    old["budget_reset_at"] = None
+    assert made(world, **CLAUDE, budget_duration=None)["spend"] == 4.5
+
+
 def test_an_expired_key_still_tells_what_was_spent(world: World) -> None:
     old = made(world, **CLAUDE)
     old |= {"spend": 4.5, "expires": (datetime.now(UTC) - HOUR).isoformat()}
