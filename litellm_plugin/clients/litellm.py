@@ -660,10 +660,14 @@ def _is_own_error(answer: Answer) -> bool:
 
 
 def _of_team(team_id: str, start: str, end: str) -> dict[str, str]:
+    return {"start_date": start, "end_date": end, "team_ids": _one_team(team_id)}
+
+
+def _one_team(team_id: str) -> str:
     if "," in team_id:
         # LiteLLM would return the usage of several teams.
         raise UsageUnavailable("LiteLLM can't tell the usage of a team with a comma in its id")
-    return {"start_date": start, "end_date": end, "team_ids": team_id}
+    return team_id
 
 
 def _keys_cut(data: Any) -> bool:

@@ -88,15 +88,15 @@ class Reports:
 
         def load() -> Json:
             if not (days and start <= last and (kept or (self._cache.seconds and last < end))):
-                return usage.report(_pages(ask, start, end))
+                return usage.report(pages_of(ask, start, end))
             whole: list[Any] | None = None  # the pages of the whole period, if they were read
             newer: Json | None = None
 
             def past() -> Json | None:
                 nonlocal whole, newer
-                older = kept.report(partial(_pages, ask), start, last) if kept else None
+                older = kept.report(partial(pages_of, ask), start, last) if kept else None
                 if older is None:
-                    whole = _pages(ask, start, end)
+                    whole = pages_of(ask, start, end)
                     parts = kept.parts(whole, start, last) if kept else None
                     newer, older = parts or usage.parts(whole, _after(last)) or (None, None)
                 return older
@@ -112,10 +112,10 @@ class Reports:
                     weight=lambda report: usage.rows(report) if report else 1,
                 )
             if older is None:  # the days can't be told apart
-                return usage.report(_pages(ask, start, end) if whole is None else whole)
+                return usage.report(pages_of(ask, start, end) if whole is None else whole)
             if last == end:
                 return older
-            return usage.merged(newer or usage.report(_pages(ask, _after(last), end)), older)
+            return usage.merged(newer or usage.report(pages_of(ask, _after(last), end)), older)
 
         return self._cache.read(
             (*key, start, end),
@@ -127,7 +127,7 @@ class Reports:
         )
 
 
-def _pages(ask: Ask, start: str, end: str) -> list[Any]:
+def pages_of(ask: Ask, start: str, end: str) -> list[Any]:
     """Read LiteLLM's pages of a period; none where LiteLLM reports no usage as an error.
 
     LiteLLM may not know a user or a team without any usage (404; old versions 500 "not found").
