@@ -88,7 +88,8 @@ class KeptDays:
         if days is None:
             return None
         older = {day: report for day, report in days.items() if day <= last}
-        if start >= self._oldest:
+        # A period without any usage costs LiteLLM little, and a service may name any team.
+        if older and start >= self._oldest:
             self._write(_whole(older, start, last))
         return _joined({day: days[day] for day in days.keys() - older.keys()}), _joined(older)
 

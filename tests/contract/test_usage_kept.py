@@ -24,15 +24,13 @@ from tests.fakes import FakeBackstage, FakeLiteLLM, Network, Policy
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)  # the days of the cases are over
 USAGE = [case for case in RECORDED if "/usage?" in case.request["path"]]
 
-# In the other cases days lack metrics or don't add up to the totals, or budgets are hidden.
+# In the other cases there is no usage, or days lack metrics or don't add up to the totals, or
+# budgets are hidden.
 KEPT = {
     "faults-fault-groups-missing",
     "faults-fault-groups-missing-team",
-    "faults-fault-team-usage-nothing",
     "teams-team-usage-two-pages",
-    "usage-usage-empty",
     "usage-usage-model-groups",
-    "usage-usage-not-found-text",
     "usage-usage-three-pages",
 }
 

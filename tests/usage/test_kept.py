@@ -152,10 +152,16 @@ def test_what_litellm_adds_to_a_day_that_is_over_is_seen_at_once(
 
 def test_what_litellm_deletes_is_seen_at_once(world: World) -> None:
     world.read()
+    world.rows = [row for row in world.rows if row.day.isoformat() == DAYS[2]]
+    for asked in ([SUMS, (START, TODAY)], [SUMS, (TODAY, TODAY)]):
+        assert_same(world.read(), world.whole())
+        assert world.asked == asked
+
+
+def test_a_period_without_usage_is_not_kept(world: World) -> None:
     world.rows.clear()
     assert_same(world.read(), world.whole())
-    assert_same(world.read(), world.whole())
-    assert world.asked == [SUMS, (TODAY, TODAY)]
+    assert world.kept() == []
 
 
 def test_names_and_teams_of_keys_are_those_of_today(world: World) -> None:
