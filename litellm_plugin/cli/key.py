@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,11 +42,6 @@ def saved_here() -> Saved:
     """Return what this user's commands have saved."""
     folder = Path(click.get_app_dir("litellm-plugin"))
     return Saved(folder, lambda text: click.echo(f"Warning: {text}", err=True))
-
-
-def when(seconds: float) -> str:
-    """Return a time in Unix seconds as text."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @click.command()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import webbrowser
+from datetime import UTC, datetime
 
 import click
 
-from litellm_plugin.cli.key import fails_plainly, saved_here, when
+from litellm_plugin.cli.key import fails_plainly, saved_here
 from litellm_plugin.developer.errors import CommandError
-from litellm_plugin.developer.keys import remaining
 
 
 @click.command()
@@ -46,7 +45,7 @@ def login(
     scope = scope or provider.scope
     click.echo(f"Signing in at {plain(issuer)}", err=True)
     tokens = provider.by_device(scope, _show_code) if device else provider.by_browser(scope, _open)
-    litellm_url = health.get("litellmUrl")
+    litellm_url = health.get("baseUrl")
     with saved.lock():
         document = saved.read()
         sites = document.setdefault("sites", {})
@@ -59,7 +58,7 @@ def login(
     if tokens.refresh_token is None:
         click.echo(
             "The identity provider gave no refresh token: sign in again after "
-            f"{when(tokens.until)}",
+            f"{datetime.fromtimestamp(tokens.until, UTC):%Y-%m-%d %H:%M} UTC",
             err=True,
         )
 
@@ -67,24 +66,19 @@ def login(
 @click.command()
 @fails_plainly
 def logout() -> None:
-    """Forget sign-ins and keys, and revoke the sign-ins at the identity provider."""
+    """Delete the keys, revoke the sign-ins at the identity provider, and forget both.
+
+    Ends with status 1 if the service or the identity provider refuses or is away.
+    """
     from litellm_plugin.developer import bridge  # noqa: PLC0415
 
-    saved, problems = saved_here(), []
+    saved, problems = saved_here(), list[str]()
     with saved.lock():
         sites = saved.read().get("sites", {})
         for url, signed_in in sites.items():
-            try:
-                if not bridge.sign_out(signed_in):
-                    problems.append(f"{url}: the identity provider can't revoke the sign-in")
-            except CommandError as exc:
-                problems.append(f"{url}: the sign-in was not revoked. {exc}")
+            problems += [f"{url}: {problem}" for problem in bridge.sign_out(url, signed_in)]
         saved.forget()
     click.echo("Signed out" if sites else "Nobody was signed in")
-    for url, signed_in in sites.items():
-        for slot, entry in sorted(signed_in["keys"].items()):
-            if remaining(entry, time.time()) > 0:
-                click.echo(f"{url}: the key of {slot} works until {when(entry['expires'])}")
     if problems:
         raise CommandError("\n".join(problems))
 

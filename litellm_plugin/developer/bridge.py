@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from litellm_plugin.developer import web
 from litellm_plugin.developer.errors import CommandError, SignInAgain
-from litellm_plugin.developer.keys import Order, kept, usable
+from litellm_plugin.developer.keys import Order, kept, remaining, usable
 from litellm_plugin.developer.saved import Saved
 from litellm_plugin.developer.sign_in import Issuer, Tokens
 
@@ -70,29 +72,48 @@ def obtain(saved: Saved, url: str, order: Order, *, fresh: bool = False) -> Json
         if entry is not None and not fresh and usable(entry, order, time.time()):
             return entry  # another process has made it while this one waited
 
-        def renew() -> str:
-            tokens = _renewed(signed_in)
-            signed_in.update(_of_tokens(tokens))
-            saved.write(document)  # at once: the old refresh token may be good no more
-            return tokens.access_token
-
-        answer = _post(url, order, signed_in, renew)
+        # A renewal is saved at once: the old refresh token may be good no more.
+        access = _Access(signed_in, lambda: saved.write(document))
+        answer = access.ask("POST", f"{url}/bridge/keys", order.body())
+        if answer.status_code == 401:
+            raise SignInAgain(f"The service does not accept the sign-in{_reason(answer)}.")
         entry = _entry(answer, order, time.time())
         signed_in["keys"][order.slot] = entry
         saved.write(document)
         return entry
 
 
-def sign_out(signed_in: Mapping[str, Any]) -> bool:
-    """Revoke the refresh token of a sign-in; return whether the issuer can do that.
+def sign_out(url: str, signed_in: Json) -> list[str]:
+    """Delete the keys of a sign-in and revoke its refresh token.
 
-    Raises:
-        CommandError: The issuer refuses, or is away.
+    Returns:
+        A sentence for each of them for which that failed.
     """
-    if signed_in["refresh_token"] is None:
-        return False
-    issuer = Issuer.discover(signed_in["issuer"], signed_in["client_id"])
-    return issuer.revoke(signed_in["refresh_token"])
+    problems, access = [], _Access(signed_in)
+    for slot, entry in sorted(signed_in["keys"].items()):
+        if remaining(entry, time.time()) > 0 and (failure := _deleted(url, entry, access)):
+            end = datetime.fromtimestamp(entry["expires"], UTC)
+            problems.append(
+                f"The key of {slot} was not deleted ({failure}). It works until "
+                f"{end:%Y-%m-%d %H:%M} UTC."
+            )
+    try:
+        revoked = signed_in["refresh_token"] is not None and access.issuer.revoke(
+            signed_in["refresh_token"]
+        )
+        failure = None if revoked else "the identity provider can't revoke it"
+    except CommandError as exc:
+        failure = str(exc)
+    return [*problems, f"The sign-in was not revoked ({failure})."] if failure else problems
+
+
+def _deleted(url: str, entry: Mapping[str, Any], access: _Access) -> str | None:
+    """Delete a key; return why it failed, or None."""
+    try:
+        answer = access.ask("DELETE", f"{url}/bridge/keys/{quote(entry['token'], safe='')}")
+    except CommandError as exc:
+        return str(exc)
+    return None if answer.status_code == 200 else f"{answer.status_code}{_reason(answer)}"
 
 
 def _of_tokens(tokens: Tokens) -> Json:
@@ -104,26 +125,43 @@ def _of_tokens(tokens: Tokens) -> Json:
     return found if tokens.user is None else found | {"user": tokens.user}
 
 
-def _renewed(signed_in: Mapping[str, Any]) -> Tokens:
-    if signed_in["refresh_token"] is None:
-        raise SignInAgain("The sign-in has ended; the identity provider gave no refresh token.")
-    issuer = Issuer.discover(signed_in["issuer"], signed_in["client_id"])
-    return issuer.renew(signed_in["refresh_token"])
+class _Access:
+    """Asks the service with the access token of a sign-in, which is renewed where needed.
 
+    Args:
+        signed_in: What is saved of the sign-in; gets the new tokens.
+        save: Saves it.
+    """
 
-def _post(url: str, order: Order, signed_in: Json, renew: Callable[[], str]) -> web.Answer:
-    """Ask for a key. On 401 the access token is renewed, once: this clock may be wrong."""
+    def __init__(self, signed_in: Json, save: Callable[[], None] = lambda: None) -> None:
+        self._signed_in = signed_in
+        self._save = save
 
-    def post(token: str) -> web.Answer:
-        return web.request("POST", f"{url}/bridge/keys", _NAME, token=token, json=order.body())
+    @functools.cached_property
+    def issuer(self) -> Issuer:
+        return Issuer.discover(self._signed_in["issuer"], self._signed_in["client_id"])
 
-    renewed = signed_in["until"] - _LEEWAY <= time.time()
-    answer = post(renew() if renewed else signed_in["access_token"])
-    if answer.status_code == 401 and not renewed:
-        answer = post(renew())
-    if answer.status_code == 401:
-        raise SignInAgain(f"The service does not accept the sign-in{_reason(answer)}.")
-    return answer
+    def ask(self, method: str, url: str, body: Any = None) -> web.Answer:
+        """Send a request; a 401 renews the access token once, as this host's clock may be wrong."""
+        renewed = self._signed_in["until"] - _LEEWAY <= time.time()
+        if renewed:
+            self._renew()
+        answer = self._send(method, url, body)
+        if answer.status_code == 401 and not renewed:
+            self._renew()
+            answer = self._send(method, url, body)
+        return answer
+
+    def _send(self, method: str, url: str, body: Any) -> web.Answer:
+        token = self._signed_in["access_token"]
+        return web.request(method, url, _NAME, token=token, json=body)
+
+    def _renew(self) -> None:
+        token = self._signed_in["refresh_token"]
+        if token is None:
+            raise SignInAgain("The sign-in has ended; the identity provider gave no refresh token.")
+        self._signed_in.update(_of_tokens(self.issuer.renew(token)))
+        self._save()
 
 
 def _entry(answer: web.Answer, order: Order, now: float) -> Json:
@@ -140,7 +178,10 @@ def _entry(answer: web.Answer, order: Order, now: float) -> Json:
         raise CommandError("The service's answer has no readable key")
     if expires is None:
         raise CommandError("The service's answer has no readable time in the field expires")
-    return kept(key, order, expires=expires, date=web.date_of(answer) or now, now=now)
+    token = made.get("token")
+    if not isinstance(token, str):
+        raise CommandError("The service's answer has no readable token, the id of the key")
+    return kept(key, token, order, expires=expires, date=web.date_of(answer) or now, now=now)
 
 
 def _reason(answer: web.Answer) -> str:

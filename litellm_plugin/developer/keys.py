@@ -47,11 +47,14 @@ class Order:
         return {name: value for name, value in fields.items() if value is not None}
 
 
-def kept(key: str, order: Order, *, expires: float, date: float, now: float) -> dict[str, Any]:
+def kept(
+    key: str, token: str, order: Order, *, expires: float, date: float, now: float
+) -> dict[str, Any]:
     """Return what is kept of a new key.
 
     Args:
         key: The key.
+        token: Its id at LiteLLM, which is its hash.
         order: What was asked for.
         expires: When the key expires, in Unix seconds of the service's clock.
         date: The time by the service's clock when it answered, in Unix seconds.
@@ -59,6 +62,7 @@ def kept(key: str, order: Order, *, expires: float, date: float, now: float) -> 
     """
     return {
         "key": key,
+        "token": token,
         "order": order.body(),
         "expires": expires,
         "made": date,

@@ -71,7 +71,7 @@ def request(
     """Send a request; redirects are not followed.
 
     Args:
-        method: GET or POST.
+        method: Such as GET.
         url: Where to.
         name: The server, for the error.
         token: The access token to send.

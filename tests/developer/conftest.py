@@ -47,7 +47,8 @@ class FakeBridge:
 
     Attributes:
         bodies: Of the requests for keys.
-        replies: What it answers to the next requests for keys, instead.
+        replies: What it answers to the next requests about keys, instead.
+        deleted: Paths of the keys that were deleted.
     """
 
     base_url = SERVICE
@@ -61,26 +62,35 @@ class FakeBridge:
             "bridge": True,
             "clientId": CLIENT,
             "issuer": ISSUER,
-            "litellmUrl": LITELLM,
+            "baseUrl": LITELLM,
             "keys": {"defaultTtl": "8h", "maxTtl": "24h"},
         }
         self.bodies: list[dict[str, Any]] = []
         self.replies: list[Reply] = []
+        self.deleted: list[str] = []
 
     def answer(self, asked: Asked) -> Reply:
         if asked.path == "/bridge/health":
             return Reply(json=self.health)
-        assert (asked.method, asked.path) == ("POST", "/bridge/keys")
         if not self._issuer.accepts(asked.bearer):
             return Reply(401, {"error": "unauthorized", "hint": "the token has expired"})
-        self.bodies.append(asked.json)
         if self.replies:
             return self.replies.pop(0)
+        if asked.method == "DELETE":
+            self.deleted.append(asked.path)
+            return Reply(json={"success": True})
+        assert (asked.method, asked.path) == ("POST", "/bridge/keys")
+        self.bodies.append(asked.json)
         hours = int(asked.json.get("duration", "8h").removesuffix("h"))
         now = self._clock.there()
         end = datetime.fromtimestamp(now + hours * HOUR, UTC)
+        number = f"{next(self._numbers):08d}"
         return Reply(
-            json={"key": f"sk-made-{next(self._numbers):08d}", "expires": end.isoformat()},
+            json={
+                "key": f"sk-made-{number}",
+                "token": f"hash-of/{number}",
+                "expires": end.isoformat(),
+            },
             headers={"Date": formatdate(now, usegmt=True)},
         )
 

@@ -399,7 +399,7 @@ def test_lines_for_a_shell(machine: Machine, bridge: FakeBridge) -> None:
 
 
 def test_lines_for_a_shell_need_an_address(machine: Machine, bridge: FakeBridge) -> None:
-    del bridge.health["litellmUrl"]
+    del bridge.health["baseUrl"]
     machine.login()
     assert "--litellm-url" in machine.refused("key", "--env")
     assert bridge.bodies == []
@@ -425,6 +425,7 @@ def test_a_budget_that_is_none(machine: Machine, bridge: FakeBridge, budget: str
         (Reply(json=["sk-1"]), "answered no JSON object"),
         (Reply(json={"key": "sk-a\nb", "expires": "2030-01-01T00:00:00Z"}), "no readable key"),
         (Reply(json={"key": "sk-a"}), "in the field expires"),
+        (Reply(json={"key": "sk-a", "expires": "2030-01-01T00:00:00Z"}), "no readable token"),
         (Reply(json={"key": "sk-a", "expires": "soon"}), "in the field expires"),
     ],
 )
@@ -516,14 +517,23 @@ def test_a_sign_in_forgets_the_keys_of_before(machine: Machine, issuer: FakeIssu
     assert machine.key() != key
 
 
-def test_logout(machine: Machine, issuer: FakeIssuer, system_keyring: MemoryKeyring) -> None:
+@pytest.mark.parametrize("hours", [0, 1])
+def test_logout(
+    machine: Machine,
+    issuer: FakeIssuer,
+    bridge: FakeBridge,
+    clock: Clock,
+    system_keyring: MemoryKeyring,
+    hours: int,
+) -> None:
     machine.login()
+    machine.key("--ttl", "1h")
     machine.key("--tool", "aider")
+    clock.now += hours * HOUR  # the key of the hour has expired, and the access token
     result = machine.run("logout")
-    assert result.exit_code == 0
-    assert result.stdout.startswith("Signed out\n")
-    assert f"{SERVICE}: the key of aider@Alice-s-Laptop works until 2026-" in result.stdout
-    assert "sk-" not in result.output
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "Signed out\n", "")
+    keys = ["/bridge/keys/hash-of%2F00000001", "/bridge/keys/hash-of%2F00000002"]
+    assert sorted(bridge.deleted) == keys[hours:]
     assert issuer.refresh_tokens == {}
     assert system_keyring.entries == {}
     assert [path.name for path in machine.files] == ["lock"]
@@ -534,8 +544,8 @@ def test_logout(machine: Machine, issuer: FakeIssuer, system_keyring: MemoryKeyr
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"revocation_endpoint": None}, "can't revoke the sign-in"),
-        ({"revocation_endpoint": f"{ISSUER}/away"}, "was not revoked. The identity provider"),
+        ({"revocation_endpoint": None}, "can't revoke it"),
+        ({"revocation_endpoint": f"{ISSUER}/away"}, "was not revoked (The identity provider"),
     ],
 )
 def test_logout_forgets_what_it_can_not_revoke(
@@ -546,6 +556,30 @@ def test_logout_forgets_what_it_can_not_revoke(
     result = machine.run("logout")
     assert result.exit_code == 1
     assert message in result.stderr
+    assert machine.refused("key").startswith("Nobody is signed in")
+
+
+@pytest.mark.parametrize(
+    ("reply", "failure"),
+    [
+        (Reply(404, {"error": "Not found"}), "404: Not found"),
+        (Reply(503), "503"),
+        (Reply(401, {"error": "unauthorized"}), "The sign-in has ended or was revoked."),
+    ],
+)
+def test_logout_tells_how_long_a_key_works_that_was_not_deleted(
+    machine: Machine, issuer: FakeIssuer, bridge: FakeBridge, reply: Reply, failure: str
+) -> None:
+    machine.login()
+    machine.key("--tool", "aider")
+    bridge.replies = [reply]
+    if reply.status == 401:
+        issuer.refresh_tokens.clear()
+    result = machine.run("logout")
+    assert result.exit_code == 1
+    assert f"{SERVICE}: The key of aider@Alice-s-Laptop was not deleted ({failure}" in result.stderr
+    assert "It works until 2026-09-21 22:13 UTC." in result.stderr
+    assert "sk-" not in result.output
     assert machine.refused("key").startswith("Nobody is signed in")
 
 
@@ -640,6 +674,7 @@ def test_a_kept_key_is_printed_without_the_libraries_of_a_sign_in(tmp_path: Path
     folder.mkdir()
     entry = {
         "key": "sk-kept",
+        "token": "hash",
         "order": {"tool": "cli", "machine": "box"},
         "expires": 4e9,
         "made": 0,
