@@ -16,8 +16,19 @@ from litellm_plugin import __version__
 
 # Each has a module of its name, but for logout.
 COMMANDS = (
-    *("audit", "config", "doctor", "jobs", "key", "login", "logout", "notify", "offboard"),
-    *("sandbox", "sync", "token", "whoami"),
+    "audit",
+    "config",
+    "doctor",
+    "jobs",
+    "key",
+    "login",
+    "logout",
+    "notify",
+    "offboard",
+    "sandbox",
+    "sync",
+    "token",
+    "whoami",
 )
 
 
