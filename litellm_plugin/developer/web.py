@@ -98,17 +98,18 @@ def request(
 @contextmanager
 def unanswered(name: str, url: str) -> Iterator[None]:
     """Turn what ``requests`` raises in the block into a ``CommandError``."""
+    where = plain(url)  # the id of a key may be in it
     try:
         yield
     except requests.exceptions.SSLError as exc:
         raise CommandError(
-            f"{name}: the certificate of {url} can't be verified. REQUESTS_CA_BUNDLE names a file "
-            "with your company's certificates."
+            f"{name}: the certificate of {where} can't be verified. REQUESTS_CA_BUNDLE names a "
+            "file with your company's certificates."
         ) from exc
     except requests.RequestException as exc:
         if exc.response is not None:
-            raise CommandError(f"{name} answered {exc.response.status_code} at {url}") from exc
-        raise CommandError(f"{name} did not answer at {url} ({type(exc).__name__})") from exc
+            raise CommandError(f"{name} answered {exc.response.status_code} at {where}") from exc
+        raise CommandError(f"{name} did not answer at {where} ({type(exc).__name__})") from exc
 
 
 def json_object(answer: Answer, name: str) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def json_object(answer: Answer, name: str) -> dict[str, Any]:
         body = None
     if answer.status_code != 200 or not isinstance(body, dict):
         what = str(answer.status_code) if answer.status_code != 200 else "no JSON object"
-        raise CommandError(f"{name} answered {what} at {answer.url}")
+        raise CommandError(f"{name} answered {what} at {plain(answer.url)}")
     return body
 
 

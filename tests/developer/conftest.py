@@ -66,7 +66,7 @@ class FakeBridge:
             "keys": {"defaultTtl": "8h", "maxTtl": "24h"},
         }
         self.bodies: list[dict[str, Any]] = []
-        self.replies: list[Reply] = []
+        self.replies: list[Reply | Exception] = []
         self.deleted: list[str] = []
 
     def answer(self, asked: Asked) -> Reply:
@@ -75,7 +75,10 @@ class FakeBridge:
         if not self._issuer.accepts(asked.bearer):
             return Reply(401, {"error": "unauthorized", "hint": "the token has expired"})
         if self.replies:
-            return self.replies.pop(0)
+            reply = self.replies.pop(0)
+            if isinstance(reply, Exception):
+                raise reply
+            return reply
         if asked.method == "DELETE":
             self.deleted.append(asked.path)
             return Reply(json={"success": True})
@@ -88,7 +91,7 @@ class FakeBridge:
         return Reply(
             json={
                 "key": f"sk-made-{number}",
-                "token": f"hash-of/{number}",
+                "token": number * 8,
                 "expires": end.isoformat(),
             },
             headers={"Date": formatdate(now, usegmt=True)},

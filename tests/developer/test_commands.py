@@ -33,6 +33,7 @@ from tests.developer.conftest import (
     follow,
     visit,
 )
+from tests.fakes import connection_refused
 from tests.fakes.issuer import DEVICE_CODE, FakeIssuer
 from tests.fakes.network import Reply
 from tests.tokens import SigningKey
@@ -532,7 +533,7 @@ def test_logout(
     clock.now += hours * HOUR  # the key of the hour has expired, and the access token
     result = machine.run("logout")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "Signed out\n", "")
-    keys = ["/bridge/keys/hash-of%2F00000001", "/bridge/keys/hash-of%2F00000002"]
+    keys = [f"/bridge/keys/{number * 8}" for number in ("00000001", "00000002")]
     assert sorted(bridge.deleted) == keys[hours:]
     assert issuer.refresh_tokens == {}
     assert system_keyring.entries == {}
@@ -562,24 +563,26 @@ def test_logout_forgets_what_it_can_not_revoke(
 @pytest.mark.parametrize(
     ("reply", "failure"),
     [
+        (connection_refused(), "The service did not answer at https://backstage.example.com"),
         (Reply(404, {"error": "Not found"}), "404: Not found"),
         (Reply(503), "503"),
         (Reply(401, {"error": "unauthorized"}), "The sign-in has ended or was revoked."),
     ],
 )
 def test_logout_tells_how_long_a_key_works_that_was_not_deleted(
-    machine: Machine, issuer: FakeIssuer, bridge: FakeBridge, reply: Reply, failure: str
+    machine: Machine, issuer: FakeIssuer, bridge: FakeBridge, reply: Reply | Exception, failure: str
 ) -> None:
     machine.login()
     machine.key("--tool", "aider")
     bridge.replies = [reply]
-    if reply.status == 401:
+    if isinstance(reply, Reply) and reply.status == 401:
         issuer.refresh_tokens.clear()
     result = machine.run("logout")
     assert result.exit_code == 1
     assert f"{SERVICE}: The key of aider@Alice-s-Laptop was not deleted ({failure}" in result.stderr
     assert "It works until 2026-09-21 22:13 UTC." in result.stderr
     assert "sk-" not in result.output
+    assert "00000001" not in result.output  # nor its id
     assert machine.refused("key").startswith("Nobody is signed in")
 
 
