@@ -77,6 +77,11 @@ def obtain(saved: Saved, url: str, order: Order, *, fresh: bool = False) -> Json
         answer = access.ask("POST", f"{url}/bridge/keys", order.body())
         if answer.status_code == 401:
             raise SignInAgain(f"The service does not accept the sign-in{_reason(answer)}.")
+        if answer.status_code == 400 and "keys" not in health(url):
+            raise CommandError(
+                "The service makes no keys for tools: litellm.bridge.keys is not set there"
+                f"{_reason(answer)}"
+            )
         entry = _entry(answer, order, time.time())
         signed_in["keys"][order.slot] = entry
         saved.write(document)
@@ -117,12 +122,11 @@ def _deleted(url: str, entry: Mapping[str, Any], access: _Access) -> str | None:
 
 
 def _of_tokens(tokens: Tokens) -> Json:
-    found = {
+    return {
         "access_token": tokens.access_token,
         "until": tokens.until,
         "refresh_token": tokens.refresh_token,
     }
-    return found if tokens.user is None else found | {"user": tokens.user}
 
 
 class _Access:
@@ -165,11 +169,6 @@ class _Access:
 
 
 def _entry(answer: web.Answer, order: Order, now: float) -> Json:
-    if answer.status_code == 400 and "tool" in _reason(answer):
-        raise CommandError(
-            "The service has no keys for tools: the operator configures litellm.bridge.keys"
-            f"{_reason(answer)}"
-        )
     if answer.status_code != 200:
         raise CommandError(f"The service made no key ({answer.status_code}){_reason(answer)}")
     made = web.json_object(answer, _NAME)

@@ -419,7 +419,7 @@ def test_a_budget_that_is_none(machine: Machine, bridge: FakeBridge, budget: str
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        (Reply(400, {"error": "Unknown field: tool"}), "configures litellm.bridge.keys"),
+        (Reply(400, {"error": "duration is too long"}), "(400): duration is too long\n"),
         (Reply(403, {"error": "Access denied", "hint": "Ask."}), "(403): Access denied. Ask"),
         (Reply(429, text="slow\x1b[1m"), "made no key (429)\n"),
         (Reply(302, headers={"Location": "https://evil.example.com"}), "made no key (302)"),
@@ -439,6 +439,16 @@ def test_an_answer_without_a_key(
     assert message in said
     assert "\x1b" not in said
     assert machine.key() == "sk-made-00000001"
+
+
+def test_a_service_without_keys_for_tools(machine: Machine, bridge: FakeBridge) -> None:
+    machine.login()
+    del bridge.health["keys"]
+    bridge.replies = [Reply(400, {"error": "tool is not a field of a key"})]
+    assert machine.refused("key") == (
+        "The service makes no keys for tools: litellm.bridge.keys is not set there: "
+        "tool is not a field of a key\n"
+    )
 
 
 # The end of a sign-in.
