@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from queue import Empty, Full, Queue
-from threading import Thread
+from queue import Empty, Queue
+from threading import Lock, Thread
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -36,7 +35,8 @@ class Callback:
     """
 
     def __init__(self, state: str) -> None:
-        self._answers: Queue[Mapping[str, str]] = Queue(maxsize=1)
+        self._answers: Queue[Mapping[str, str]] = Queue()
+        self._first = Lock()  # never released: one request is taken
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.callback = self
         self._state = state
@@ -73,7 +73,7 @@ class Callback:
             ) from exc
 
     def redirect(self, target: str, host: str) -> Mapping[str, str] | None:
-        """Return the parameters of a request, or None where it is not the redirect."""
+        """Return the parameters of a request; None if it is not the redirect, or not the first."""
         parts = urlsplit(target)
         pairs = parse_qsl(parts.query, keep_blank_values=True)
         parameters = dict(pairs)
@@ -82,13 +82,13 @@ class Callback:
             and host == self._host  # another name means DNS rebinding
             and len(parameters) == len(pairs)
             and hmac.compare_digest(parameters.get("state", "").encode(), self._state.encode())
+            and self._first.acquire(blocking=False)
         )
         return parameters if right else None
 
     def deliver(self, parameters: Mapping[str, str]) -> None:
         """Let :meth:`wait` return these parameters."""
-        with suppress(Full):  # the browser sent it twice at once
-            self._answers.put_nowait(parameters)
+        self._answers.put(parameters)
 
 
 class _Server(ThreadingHTTPServer):
@@ -110,7 +110,13 @@ class _Handler(BaseHTTPRequestHandler):
             parameters = self.server.callback.redirect(self.path, self.headers.get("Host", ""))
         except ValueError:  # no URL
             parameters = None
-        page = _PAGE if parameters is not None else b""
+        try:
+            self._send(_PAGE if parameters is not None else b"")
+        finally:
+            if parameters is not None:
+                self.server.callback.deliver(parameters)
+
+    def _send(self, page: bytes) -> None:
         self.send_response_only(200 if page else 404)
         for name, value in (
             ("Content-Type", "text/html; charset=utf-8"),
@@ -124,8 +130,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(page)
-        if parameters is not None:
-            self.server.callback.deliver(parameters)
 
     def log_message(self, *_: Any) -> None:
         """Log nothing: the request has the authorization code."""

@@ -155,16 +155,18 @@ def test_requests_of_others_do_not_reach_the_sign_in(machine: Machine, issuer: F
 
 
 def test_the_page_after_the_sign_in_shows_nothing_of_the_request(machine: Machine) -> None:
-    seen = []
+    seen: list[Any] = []
 
     def browse(url: str) -> None:
         target = requests.get(url, allow_redirects=False, timeout=10).headers["Location"]
         with urlopen(f"{target}&x=<script>", timeout=10) as answer:
             seen.append((answer.headers, answer.read().decode()))
+        seen.append(visit(target))
 
     machine.browse = browse
     machine.login()
-    ((headers, page),) = seen
+    (headers, page), status_of_the_second_visit = seen
+    assert status_of_the_second_visit == 404
     assert "You can close this page" in page
     assert "script" not in page
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
