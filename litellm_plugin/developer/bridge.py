@@ -99,8 +99,8 @@ def sign_out(url: str, signed_in: Json) -> list[str]:
         if remaining(entry, time.time()) > 0 and (failure := _deleted(url, entry, access)):
             end = datetime.fromtimestamp(entry["expires"], UTC)
             problems.append(
-                f"The key of {slot} was not deleted ({failure}). It works until "
-                f"{end:%Y-%m-%d %H:%M} UTC."
+                f"The key of {slot} was not deleted ({failure}). If LiteLLM still has it, it "
+                f"works until {end:%Y-%m-%d %H:%M} UTC."
             )
     try:
         revoked = signed_in["refresh_token"] is not None and access.issuer.revoke(

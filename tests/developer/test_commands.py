@@ -201,7 +201,7 @@ def test_an_id_token_of_another_sign_in(
 
 def test_an_id_token_that_another_key_signs(machine: Machine, issuer: FakeIssuer) -> None:
     published = issuer.key
-    issuer.key = SigningKey(published.kid, SigningKey.rsa("forged").private, "RS256")
+    issuer.key = SigningKey(published.kid, SigningKey.ec("forged").private, "ES256")
     answer = issuer.answer
     issuer.answer = lambda asked: (  # type: ignore[method-assign]
         Reply(json={"keys": [published.jwk()]}) if asked.path == "/jwks" else answer(asked)
@@ -592,7 +592,7 @@ def test_logout_tells_how_long_a_key_works_that_was_not_deleted(
     result = machine.run("logout")
     assert result.exit_code == 1
     assert f"{SERVICE}: The key of aider@Alice-s-Laptop was not deleted ({failure}" in result.stderr
-    assert "It works until 2026-09-21 22:13 UTC." in result.stderr
+    assert "it works until 2026-09-21 22:13 UTC." in result.stderr
     assert "sk-" not in result.output
     assert "00000001" not in result.output  # nor its id
     assert machine.refused("key").startswith("Nobody is signed in")

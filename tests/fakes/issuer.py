@@ -66,7 +66,7 @@ class FakeIssuer:
     access_tokens: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.key = SigningKey.rsa("issuer-key")
+        self.key = SigningKey.ec("issuer-key")
 
     def answer(self, asked: Asked) -> Reply:
         form = dict(parse_qsl(asked.body.decode(), keep_blank_values=True))
@@ -187,7 +187,7 @@ class FakeIssuer:
             "nonce": nonce,
             "preferred_username": user,
         }
-        header = {"alg": "RS256", "kid": self.key.kid, "typ": "JWT"}
+        header = {"alg": "ES256", "kid": self.key.kid, "typ": "JWT"}
         return self.key.token(header, _without_none(claims, self.claims))
 
 
