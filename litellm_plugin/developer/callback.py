@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from queue import Empty, Queue
+from socketserver import ThreadingTCPServer
 from threading import Lock, Thread
 from types import TracebackType
 from typing import Any
@@ -40,7 +41,7 @@ class Callback:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.callback = self
         self._state = state
-        self._host = f"127.0.0.1:{self._server.server_port}"
+        self._host = f"127.0.0.1:{self._server.server_address[1]}"
         self.redirect_uri = f"http://{self._host}{PATH}"
 
     def __enter__(self) -> Callback:
@@ -91,9 +92,14 @@ class Callback:
         self._answers.put(parameters)
 
 
-class _Server(ThreadingHTTPServer):
-    """Browsers open connections that they do not use, so each one has a thread."""
+class _Server(ThreadingTCPServer):
+    """Browsers open connections that they do not use, so each one has a thread.
 
+    ``http.server``'s own server would look up the name of 127.0.0.1, which takes seconds on some
+    hosts.
+    """
+
+    daemon_threads = True
     block_on_close = False
     callback: Callback
 
@@ -130,6 +136,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(page)
+
+    def send_error(self, *_: Any) -> None:
+        """Answer what is no GET request with 404; http.server would quote the request."""
+        self.close_connection = True
+        self._send(b"")
 
     def log_message(self, *_: Any) -> None:
         """Log nothing: the request has the authorization code."""

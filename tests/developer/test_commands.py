@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -147,11 +148,18 @@ def test_requests_of_others_do_not_reach_the_sign_in(machine: Machine, issuer: F
             f"http://127.0.0.1:{port}/?code=evil&state={state}",
         )
         statuses.extend(map(visit, targets))
+        for method in ("POST", "<script>"):
+            connection = HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request(method, f"/callback?code=evil&state={state}")
+            answer = connection.getresponse()
+            statuses.append(answer.status)
+            assert b"script" not in answer.read()
+            connection.close()
         follow(url)
 
     machine.browse = browse
     assert machine.login().stdout == "Signed in as alice\n"
-    assert statuses == [404] * 6
+    assert statuses == [404] * 8
 
 
 def test_the_page_after_the_sign_in_shows_nothing_of_the_request(machine: Machine) -> None:
