@@ -88,17 +88,18 @@ KEY_FIELDS = (
     *_UNCHANGED_KEY_FIELDS,
 )
 
-# Fields of a key's metadata, see Mark and Tool in keys.metadata; TEAM_KEY is True for the keys of
-# teams/keys.py.
-ROTATION = "backstage_rotation"
-BRIDGE_KEY = "backstage_bridge_key"
-TEAM_KEY = "backstage_team_key"
+# Fields of a key's metadata that this service writes.
+ROTATION = "backstage_rotation"  # a keys.metadata.RotationRecord
+BRIDGE_KEY = (
+    "backstage_bridge_key"  # of keys under litellm.bridge.keys: a keys.metadata.Tool, or {}
+)
+TEAM_KEY = "backstage_team_key"  # True: the team owns the key
 
 
 def key_row(row: Json) -> Json:
-    """Return the part of a key's row that is cached; of the metadata only the two fields above."""
-    marks = picked(as_object(row.get("metadata")), (ROTATION, BRIDGE_KEY))
-    return {**picked(row, KEY_FIELDS), **({"metadata": marks} if marks else {})}
+    """Return the part of a key's row that is cached; of the metadata, two of these fields."""
+    metadata = picked(as_object(row.get("metadata")), (ROTATION, BRIDGE_KEY))
+    return {**picked(row, KEY_FIELDS), **({"metadata": metadata} if metadata else {})}
 
 
 def virtual_key(row: Json) -> Json:

@@ -1,4 +1,4 @@
-"""``prune``: deletes expired keys of tools, and ends rotations that were interrupted."""
+"""``prune``: deletes expired tool keys, and ends interrupted rotations."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ NAME = "prune"
 @config_option
 @json_option
 def prune(*, apply: bool, files: Sequence[Path], as_json: bool) -> None:
-    """Delete expired keys of tools, and end rotations that were interrupted.
+    """Delete expired tool keys, and end interrupted rotations.
 
-    Deletes keys that the bridge made for a tool (litellm.bridge.keys) once they have expired, old
-    keys of rotations once their grace is over, and new keys of rotations whose secret was never
-    sent. Completes rotations whose worker was killed after it had sent the new secret. Other keys
-    are never touched.
+    Deletes tool keys (litellm.bridge.keys) that have expired, old keys of rotations after their
+    grace, and new keys of rotations whose secret was never sent. Completes rotations whose worker
+    was killed after it had sent the new secret. Other keys are never touched.
 
     Without --apply nothing is changed. Ends with status 1 if something failed, 2 if the
     configuration is faulty or no feature that is on has a store, 75 if another process runs the

@@ -251,7 +251,7 @@ class TeamAdmin(Section):
     )
     allowed_model_access_groups: v.Texts = key("access groups of models that a team may have", ())
     max_budget_ceiling: v.Number = key(
-        "USD, the highest budget of a team, of a member in a team, and of a team's key", 1000.0
+        "USD, the highest budget of a team, of a member in a team, and of a team key", 1000.0
     )
     allow_unlimited_budget: v.Flag = key("teams without a budget", False)
     allowed_vector_stores: v.Texts = key("ids or names of vector stores that a team may have", ())
@@ -279,11 +279,10 @@ class Display(Section):
 
 @dataclass(frozen=True, slots=True)
 class ToolBudget(StrictSection):
-    """One of ``litellm.bridge.keys.perTool``: the budget of a tool's keys."""
+    """An entry of ``litellm.bridge.keys.perTool``: the budget of a tool's keys."""
 
     tool: v.ToolName = key('name of the tool; "*" is every tool without an entry of its own')
     max_budget: v.Positive = key("USD, highest budget of a key, and the default")
-    # None: each key has the whole budget, for its whole life
     budget_duration: v.Period | None = key(
         "time after which the spend is reset",
         None,
@@ -302,12 +301,12 @@ def _each_tool_once(budgets: tuple[ToolBudget, ...]) -> tuple[ToolBudget, ...]:
 
 @dataclass(frozen=True, slots=True)
 class BridgeKeys(StrictSection):
-    """``litellm.bridge.keys``: short-lived keys of the bridge."""
+    """``litellm.bridge.keys``: short-lived keys, of tools or without a tool."""
 
     default_ttl: v.Period = key("lifetime of a key whose request has no duration", "8h")
     max_ttl: v.Period = key("longest lifetime of a key", "24h", limits=True)
     per_tool: Annotated[tuple[ToolBudget, ...], AfterValidator(_each_tool_once)] = key(
-        "budgets of keys that name a tool", ()
+        "budgets of tool keys", ()
     )
 
     def budget_of(self, tool: str) -> ToolBudget | None:
@@ -333,8 +332,8 @@ class Bridge(Section):
         "only members of this group may use the bridge", None, usual="everybody"
     )
     keys: Annotated[BridgeKeys | None, AfterValidator(_within_max_ttl)] = key(
-        "short-lived keys, {} for the defaults: each key expires, and a request may name tool and "
-        "machine",
+        "short-lived keys: every key of the bridge expires, and requests may name tool and "
+        "machine; {} for the defaults",
         None,
     )
 

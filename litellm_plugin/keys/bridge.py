@@ -17,7 +17,7 @@ from litellm_plugin.identity.keycloak import BridgeIdentity
 from litellm_plugin.keys.policy import KeyPolicies
 from litellm_plugin.keys.rotation import Rotation
 from litellm_plugin.keys.service import Keys
-from litellm_plugin.keys.tools import Issued, ToolKeys
+from litellm_plugin.keys.tools import NewKey, ToolKeys
 
 NO_USER = (
     "No LiteLLM user for this identity. Log in to Backstage once to be provisioned,"
@@ -33,7 +33,7 @@ class Bridge:
         users: Finds and provisions users.
         keys: Creates keys.
         policies: The limits of keys.
-        tool_keys: Creates keys in place of ``keys``; None: ``litellm.bridge.keys`` is not set.
+        tool_keys: Creates short-lived keys; None where ``litellm.bridge.keys`` is not set.
         directory: Finds people in the catalog.
         now: Returns the present time, in UTC.
     """
@@ -109,7 +109,7 @@ class Bridge:
         except UpstreamError as exc:
             raise PluginError(exc.message, advice=exc.advice) from exc
 
-    def generate(self, person: BridgeIdentity, body: Mapping[str, Any]) -> Issued:
+    def generate(self, person: BridgeIdentity, body: Mapping[str, Any]) -> NewKey:
         """Create a key.
 
         Raises:
@@ -127,8 +127,8 @@ class Bridge:
         policy = self._policies.of_id(self._owner(person).own_id)
         if self._tool_keys is None:
             made = self._keys.generate_for(account, key, created_by, policy, reader=reader)
-            return Issued(made)
-        return self._tool_keys.issue(account, tool, key, created_by, policy, reader=reader)
+            return NewKey(made)
+        return self._tool_keys.create(account, tool, key, created_by, policy, reader=reader)
 
     def delete(self, person: BridgeIdentity, token: str) -> None:
         """Delete one of a person's keys for good.

@@ -17,8 +17,8 @@ from litellm_plugin.clock import moment
 from litellm_plugin.errors import BadRequest
 from litellm_plugin.shapes import BRIDGE_KEY, ROTATION, Json, as_object, present
 
-# Prefixes of the fields in which this service records who created a key, how keys were rotated
-# (``shapes.ROTATION``), and which tool has a key (``shapes.BRIDGE_KEY``); dropped from requests.
+# Prefixes of the fields that this service writes: who created the key, and ``ROTATION``,
+# ``BRIDGE_KEY`` and ``TEAM_KEY`` of ``shapes``. Such fields are dropped from requests.
 OWNERSHIP = ("created_by", "created_via", "created_at_iso", "backstage_")
 
 # Settings that LiteLLM 1.106 reads from a key's metadata: the lists LiteLLM_*MetadataFields*
@@ -47,11 +47,12 @@ FAMILIES = (
 # Older LiteLLMs replace such a reference by the environment variable's value.
 _REFERENCE = "os.environ/"
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")  # of a tool or a machine; LiteLLM's aliases may have it
+# Name of a tool or a machine. LiteLLM allows these characters in aliases.
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def given(name: str, value: Any) -> Json:
-    """Check the metadata of a request; return it without fields that record the creator.
+    """Check the metadata of a request; return it without the fields that this service writes.
 
     Raises:
         BadRequest: The value is no object, or has a setting of LiteLLM or ``os.environ/``.
@@ -76,18 +77,18 @@ def _refers(value: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """The record of rotations in a key's metadata, in the field ``shapes.ROTATION``.
+class RotationRecord:
+    """What a key's metadata says about rotations, in the field ``shapes.ROTATION``.
 
     Attributes:
         replaces: Hashes of the keys before this one, the last one first; () for a key that was
             not made by a rotation.
         alias: The alias that this key gets at the end of the rotation.
         request: Digest of the request's ``Idempotency-Key``, if any.
-        delivered: Whether the key's secret was handed out.
+        delivered: Whether the key's secret was sent to the client.
         replaced: ``alias`` and ``expires`` that this key had before it was rotated, and
             ``until``, the end of its grace; None for a key that was not rotated.
-        grace: The requested grace of the key before this one.
+        grace: The requested grace of the key before this one, such as ``24h``.
     """
 
     replaces: tuple[str, ...] = ()
@@ -98,55 +99,54 @@ class Mark:
     grace: str | None = None
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Mark:
-        """Read the mark of a key from LiteLLM's row; a malformed mark counts as none.
+    def of(cls, row: Mapping[str, Any]) -> RotationRecord:
+        """Read a key's record from LiteLLM's row; empty where there is none or a malformed one.
 
-        An owner may have written it with another key, of LiteLLM's type ``management``.
+        An owner can change the record with a key of LiteLLM's type ``management``.
         """
-        kept = as_object(row.get("metadata")).get(ROTATION)
-        if kept is None or is_malformed(kept):
+        found = as_object(row.get("metadata")).get(ROTATION)
+        if found is None or is_malformed(found):
             return cls()
-        replaced = kept.get("replaced")
+        replaced = found.get("replaced")
         return cls(
-            tuple(kept.get("replaces") or ()),
-            kept.get("alias"),
-            kept.get("request"),
-            kept.get("delivered") is True,
+            tuple(found.get("replaces") or ()),
+            found.get("alias"),
+            found.get("request"),
+            found.get("delivered") is True,
             None if replaced is None else dict.fromkeys(("alias", "expires", "until")) | replaced,
-            kept.get("grace"),
+            found.get("grace"),
         )
 
     def as_json(self) -> Json:
-        """Return the mark for a key's metadata."""
+        """Return the value of ``shapes.ROTATION``."""
         known = present(
             alias=self.alias, request=self.request, replaced=self.replaced, grace=self.grace
         )
         return {"replaces": list(self.replaces), "delivered": self.delivered, **known}
 
 
-def is_malformed(mark: Any) -> bool:
-    """Tell whether the metadata field ``shapes.ROTATION`` is not as :class:`Mark` writes it."""
-    if not isinstance(mark, dict):
+def is_malformed(value: Any) -> bool:
+    """Tell whether the value of ``shapes.ROTATION`` was not written by this service."""
+    if not isinstance(value, dict):
         return True
-    replaces, replaced = mark.get("replaces") or [], mark.get("replaced") or {}
+    replaces, replaced = value.get("replaces") or [], value.get("replaced") or {}
     if not isinstance(replaces, list) or not isinstance(replaced, dict):
         return True
-    texts = present(alias=mark.get("alias"), request=mark.get("request"), was=replaced.get("alias"))
-    times = present(expires=replaced.get("expires"), until=replaced.get("until"))
-    grace = mark.get("grace")
+    texts = (value.get("alias"), value.get("request"), replaced.get("alias"))
+    times, grace = (replaced.get("expires"), replaced.get("until")), value.get("grace")
     return not (
-        all(isinstance(text, str) for text in (*replaces, *texts.values()))
-        and all(moment(time) is not None for time in times.values())
+        all(isinstance(token, str) for token in replaces)
+        and all(text is None or isinstance(text, str) for text in texts)
+        and all(time is None or moment(time) is not None for time in times)
         and (grace is None or fields.seconds(grace) is not None)
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A program on a person's machine that has a key of the bridge.
+    """A program on one machine, which has a key of its own for each person: a tool key.
 
-    A key of the bridge records it in the metadata field ``shapes.BRIDGE_KEY``, which is empty for
-    a key without a tool.
+    The key's metadata has both names in the field ``shapes.BRIDGE_KEY``.
     """
 
     name: str
@@ -173,14 +173,18 @@ class Tool:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Tool | None:
-        """Return the tool of a key by LiteLLM's row; None for another key."""
-        kept = as_object(as_object(row.get("metadata")).get(BRIDGE_KEY))
-        name, machine = kept.get("tool"), kept.get("machine")
+        """Return the tool of a key from LiteLLM's row; None where it is no tool key."""
+        found = as_object(as_object(row.get("metadata")).get(BRIDGE_KEY))
+        name, machine = found.get("tool"), found.get("machine")
         if not isinstance(name, str) or not isinstance(machine, str):
             return None
         return cls(name, machine)
 
+    def as_json(self) -> Json:
+        """Return the value of ``shapes.BRIDGE_KEY``."""
+        return {"tool": self.name, "machine": self.machine}
 
-def is_of_bridge(row: Mapping[str, Any]) -> bool:
+
+def is_bridge_key(row: Mapping[str, Any]) -> bool:
     """Tell whether the bridge made a key while ``litellm.bridge.keys`` was set."""
     return BRIDGE_KEY in as_object(row.get("metadata"))

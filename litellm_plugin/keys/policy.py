@@ -19,7 +19,7 @@ from litellm_plugin.clock import moment
 from litellm_plugin.config.settings import BridgeKeys, KeyPolicy, Provisioning, Settings
 from litellm_plugin.errors import BadRequest, Forbidden
 from litellm_plugin.fields import is_number, seconds, shortest
-from litellm_plugin.keys.metadata import Mark, Tool, is_of_bridge
+from litellm_plugin.keys.metadata import RotationRecord, Tool, is_bridge_key
 from litellm_plugin.models import Models, allows
 from litellm_plugin.shapes import Json, present
 
@@ -275,13 +275,13 @@ class KeyPolicies:
         return combined(map(self._of_groups, groups))
 
     def of_key(self, policy: Policy, row: Mapping[str, Any]) -> Policy:
-        """Return a person's policy, with the limits of ``litellm.bridge.keys`` for a key of those.
+        """Return the policy of a key: for a bridge key, also the limits of ``litellm.bridge.keys``.
 
         Args:
-            policy: The person's.
+            policy: The owner's.
             row: LiteLLM's row of the key.
         """
-        if self._bridge_keys is None or not is_of_bridge(row):
+        if self._bridge_keys is None or not is_bridge_key(row):
             return policy
         return combined((policy, bridge_policy(self._bridge_keys, Tool.of(row))))
 
@@ -327,8 +327,8 @@ def policy_for(common: KeyPolicy, provisioning: Provisioning, groups: Collection
 
 
 def bridge_policy(settings: BridgeKeys, tool: Tool | None) -> Policy:
-    """Return the limits of a key of the bridge, by ``litellm.bridge.keys``."""
-    longest = Limit(settings.max_ttl, "keys of the bridge")
+    """Return the limits of ``litellm.bridge.keys``, for a tool key or for one without a tool."""
+    longest = Limit(settings.max_ttl, "bridge keys (litellm.bridge.keys.maxTtl)")
     entry = settings.budget_of(tool.name) if tool else None
     if tool is None or entry is None:
         return Policy(duration=longest)
@@ -349,13 +349,13 @@ def counted(keys: Iterable[Mapping[str, Any]], now: datetime) -> list[Mapping[st
     before those counts again, so that repeated rotations don't add up.
     """
     active = [key for key in keys if is_active(key, now)]
-    successors = [Mark.of(key).replaces[:1] for key in active]
+    successors = [RotationRecord.of(key).replaces[:1] for key in active]
     return [key for key in active if not (is_ending(key) and (key.get("token"),) in successors)]
 
 
 def is_ending(key: Mapping[str, Any]) -> bool:
     """Tell whether a key was rotated, and expires when its grace ends."""
-    replaced = Mark.of(key).replaced
+    replaced = RotationRecord.of(key).replaced
     expires, until = moment(key.get("expires")), moment(replaced and replaced["until"])
     return expires is not None and until is not None and expires <= until + CLOCK_SKEW
 

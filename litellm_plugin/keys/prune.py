@@ -1,9 +1,9 @@
-"""Pruning: deletes expired keys of tools, and ends rotations that no request will end.
+"""Pruning: deletes expired tool keys, and ends interrupted rotations.
 
-:func:`steps_of`, a pure function, recognises such keys by the metadata that this service writes, so
-no other key is touched. :class:`Pruning` reads each key again before it acts, as the owner may have
-changed it since the keys were listed. A run that is killed leaves nothing half done that the next
-one does not find.
+:func:`steps_of`, a pure function, recognises these keys by the metadata that this service writes;
+other keys are never touched. :class:`Pruning` reads each key again before it acts, as the owner may
+have changed the key since the keys were listed. After a run that was killed, the next one finds
+what is left to do.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.clock import Clock, moment
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import UpstreamError
-from litellm_plugin.keys.metadata import Mark, Tool
+from litellm_plugin.keys.metadata import RotationRecord, Tool
 from litellm_plugin.keys.policy import is_ending
 from litellm_plugin.keys.rotation import Rotations, is_unfinished
 from litellm_plugin.observability import journal
 from litellm_plugin.redaction import redact
 from litellm_plugin.shapes import TEAM_KEY, as_object
 
-UNDER_WAY = timedelta(minutes=10)  # a request that makes a key takes 30 seconds by default
+# Until then the rotation's request may still be running: its deadline is 30 seconds by default.
+INTERRUPTED_AFTER = timedelta(minutes=10)
 
 
 class Action(StrEnum):
     """What a run does with a key."""
 
-    EXPIRED = "delete expired key of a tool"
+    EXPIRED = "delete expired tool key"
     ROTATED = "delete rotated key after its grace"
-    UNDELIVERED = "delete new key that was never handed out"
+    UNDELIVERED = "delete undelivered key of a rotation"
     FINISH = "complete a rotation"
 
 
@@ -44,7 +45,7 @@ class Step:
 
     Attributes:
         key: LiteLLM's row of the key.
-        old: That of the key before it, for ``FINISH``.
+        old: For ``FINISH``, LiteLLM's row of the rotated key, which ``key`` replaces.
     """
 
     action: Action
@@ -53,11 +54,11 @@ class Step:
 
 
 def steps_of(rows: Iterable[Json], settings: Settings, now: datetime) -> list[Step]:
-    """Decide what a run does with keys.
+    """Return the steps that are due.
 
     Args:
-        rows: LiteLLM's rows of all keys.
-        settings: Those with the reserved LiteLLM ids, whose keys are left alone.
+        rows: LiteLLM's rows of keys; for ``FINISH``, of both keys.
+        settings: All settings; keys of reserved LiteLLM ids are left alone.
         now: The present time, in UTC.
     """
     keys = {row["token"]: row for row in rows if isinstance(row.get("token"), str)}
@@ -65,17 +66,17 @@ def steps_of(rows: Iterable[Json], settings: Settings, now: datetime) -> list[St
     for row in keys.values():
         user_id = row.get("user_id")
         if isinstance(user_id, str) and is_reserved(user_id, settings):
-            continue  # this service makes no key for such an account
-        mark = Mark.of(row)
+            continue  # this service creates no key for a reserved id
+        record = RotationRecord.of(row)
         if _is_past(row.get("expires"), now):
             if is_ending(row):
                 steps.append(Step(Action.ROTATED, row))
             elif Tool.of(row) and not _is_ahead(row.get("budget_reset_at"), now):
-                # Until the budget's period ends, the tool's next key takes over the spend.
+                # Until the budget period ends, the tool's next key takes over this key's spend.
                 steps.append(Step(Action.EXPIRED, row))
-        elif mark.replaces and _is_past(row.get("created_at"), now - UNDER_WAY):
-            old = keys.get(mark.replaces[0])
-            if not mark.delivered:
+        elif record.replaces and _is_past(row.get("created_at"), now - INTERRUPTED_AFTER):
+            old = keys.get(record.replaces[0])
+            if not record.delivered:
                 steps.append(Step(Action.UNDELIVERED, row))
             elif old is not None and _same_owner(row, old) and is_unfinished(row, old):
                 steps.append(Step(Action.FINISH, row, old))
@@ -93,8 +94,8 @@ def _is_ahead(time: object, now: datetime) -> bool:
 
 
 def _same_owner(one: Json, other: Json) -> bool:
-    # Owners may write the metadata of their keys with a management key of LiteLLM: it must not
-    # reach another owner's key.
+    # Owners can write a key's metadata with a management key of LiteLLM. What they write there must
+    # not change another owner's key.
     if one.get("user_id"):
         return bool(one["user_id"] == other.get("user_id"))
     of_teams = (as_object(row.get("metadata")).get(TEAM_KEY) is True for row in (one, other))
@@ -114,8 +115,8 @@ class Pruning:
         now: Returns the present time.
 
     Attributes:
-        counts: Numbers of what was done, by :class:`Action`, and ``failed``.
-        failures: LiteLLM's refusals, by hash of the key.
+        counts: How many steps were done, by :class:`Action`, and how many ``failed``.
+        failures: LiteLLM's error messages, by hash of the key.
     """
 
     litellm: LiteLLM
@@ -127,16 +128,14 @@ class Pruning:
     failures: dict[str, str] = field(default_factory=dict)
 
     def steps(self, rows: Iterable[Json]) -> list[Step]:
-        """Return what is to be done with all keys; ``rows`` are LiteLLM's of these."""
+        """Return the steps that are due now; ``rows`` as for :func:`steps_of`."""
         return steps_of(rows, self.settings, self.now())
 
     def apply(self, step: Step) -> None:
-        """Do a step, if it is still due.
-
-        A refusal of LiteLLM is in :attr:`failures`.
+        """Do a step, if it is still due. An error of LiteLLM's is added to :attr:`failures`.
 
         Raises:
-            UpstreamError: LiteLLM does not answer any more.
+            UpstreamError: LiteLLM does not answer.
         """
         token = str(step.key["token"])
         try:
@@ -155,9 +154,9 @@ class Pruning:
         for token in tokens:
             self.pace()
             found.append(self.litellm.key(token))
-        again = self.steps(row for row in found if row is not None)
+        due = self.steps(row for row in found if row is not None)
         same = (step.action, tokens[0])
-        return next((each for each in again if (each.action, each.key["token"]) == same), None)
+        return next((each for each in due if (each.action, each.key["token"]) == same), None)
 
     def _do(self, step: Step) -> None:
         new, old = step.key, step.old
@@ -168,7 +167,7 @@ class Pruning:
             after = {"replaced_by": journal.key_hash(token)}
             change = journal.change(journal.key_hash(str(old["token"])), old, after)
             event = journal.PRUNE_FINISH
-        told = {
+        audit_fields = {
             "userId": new.get("user_id"),
             "keyAlias": new.get("key_alias"),
             "keyId": journal.key_id(token),
@@ -181,14 +180,14 @@ class Pruning:
             else:
                 self.rotations.finish(new, old)
         except UpstreamError as exc:
-            journal.record(event, told, exc, change)
+            journal.record(event, audit_fields, exc, change)
             raise
-        journal.record(event, told, change=change)
+        journal.record(event, audit_fields, change=change)
         self.counts[step.action.value] += 1
 
     def _delete(self, token: str) -> None:
         try:
             self.litellm.delete_key(token)
         except UpstreamError as exc:
-            if exc.answered != 404:  # its owner has deleted it
+            if exc.answered != 404:  # 404: the owner has deleted the key
                 raise

@@ -83,9 +83,9 @@ def key_fields(settings: KeyGeneration) -> tuple[KeyField, ...]:
 
 
 def team_key_fields() -> tuple[KeyField, ...]:
-    """Return the table of fields of a team's key: it has an end and a budget.
+    """Return the table of fields of a team key: budget and duration are required.
 
-    The team is in the path, no person owns the key, and the key is for models only.
+    ``team_id`` is in the path, there is no ``user_id``, and ``key_type`` is always ``llm_api``.
     """
     table = {field.name: field for field in key_fields(KeyGeneration())}
     for name in ("team_id", "user_id", "key_type", "auto_rotate", "rotation_interval_days"):

@@ -1,11 +1,11 @@
 """Rotation: a new key replaces an old one, which still works for a grace period.
 
-The new key's metadata names the old key (:class:`Mark`), so that a repeated request finds the
-rotation in LiteLLM, on every replica and after a restart. The steps, under the owner's lock:
+The new key's metadata names the old key (:class:`RotationRecord`), so that a repeated request finds
+the rotation in LiteLLM, on every replica and after a restart. The steps, under the owner's lock:
 
 1. Create the new key, under a temporary alias made from the old key's hash. LiteLLM refuses a
    second key with that alias.
-2. Delete the new key if the client is gone; else record in its metadata that it is handed out.
+2. Delete the new key if the client is gone; else record in its metadata that it is delivered.
 3. Rename the old key and let it expire, then give its alias to the new key.
 
 If the process fails or is killed before the record of step 2, the new secret was never sent: the
@@ -39,7 +39,7 @@ from litellm_plugin.errors import (
     PluginError,
     UpstreamError,
 )
-from litellm_plugin.keys.metadata import Mark, is_malformed
+from litellm_plugin.keys.metadata import RotationRecord, is_malformed
 from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending
 from litellm_plugin.observability import journal
 from litellm_plugin.shapes import ROTATION, as_object, present
@@ -123,7 +123,7 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The owner of a key, with what differs between requests of Backstage and of the bridge.
+    """The owner of a key; differs between requests by Backstage, by the bridge and for a team.
 
     Attributes:
         account: The owner's, not from the cache; None for a team.
@@ -132,7 +132,7 @@ class Owner:
         created_by: Metadata that records the creator.
         check: Raises Forbidden for a key that the owner may not have, by the fields of
             ``/key/generate``.
-        unknown: Returns the refusal of a key that the owner does not have.
+        unknown: Returns the error for a key that the owner does not have.
     """
 
     account: Account | None
@@ -276,19 +276,19 @@ class Rotations:
         Raises:
             RotationRefused: The key was rotated before.
         """
-        successors = [row for row in rows if asked.token in Mark.of(row).replaces]
-        handed_out = [row for row in successors if Mark.of(row).delivered]
+        successors = [row for row in rows if asked.token in RotationRecord.of(row).replaces]
+        delivered = [row for row in successors if RotationRecord.of(row).delivered]
         for row in successors:
-            if row not in handed_out:
+            if row not in delivered:
                 # Its secret was never sent: the worker was killed, or LiteLLM failed.
                 self._keys.take_back(row)
-        if not handed_out:
+        if not delivered:
             return
-        for row in handed_out:
-            if Mark.of(row).replaces[0] == asked.token:
+        for row in delivered:
+            if RotationRecord.of(row).replaces[0] == asked.token:
                 self._finish(row, old, asked.grace)
-        new = handed_out[-1]
-        same = asked.request is not None and Mark.of(new).request == asked.request
+        new = delivered[-1]
+        same = asked.request is not None and RotationRecord.of(new).request == asked.request
         done = "This request was done before" if same else "This key was rotated before"
         raise RotationRefused(
             f"{done}, and the secret of the new key is returned only once. If it is lost, delete"
@@ -299,11 +299,11 @@ class Rotations:
 
     def _refuse_unfit(self, old: Json) -> None:
         """Refuse to rotate a key that does not work, or that has fields which can't be copied."""
-        mark = as_object(old.get("metadata")).get(ROTATION)
-        if mark is not None and is_malformed(mark):
+        record = as_object(old.get("metadata")).get(ROTATION)
+        if record is not None and is_malformed(record):
             raise RotationRefused(
-                f"The key's metadata {ROTATION} was changed at LiteLLM, and is not as this service"
-                " writes it: remove it there, or create a new key"
+                f"The key's metadata field {ROTATION} was changed at LiteLLM, and can't be read:"
+                " remove the field there, or create a new key"
             )
         if old.get("blocked") is True:
             raise RotationRefused("The key is blocked: unblock it before you rotate it")
@@ -319,18 +319,18 @@ class Rotations:
             )
 
     def _replace(self, owner: Owner, old: Json, asked: Rotation, gone: Callable[[], bool]) -> Json:
-        """Create the new key, record that it is handed out, and end the old one."""
-        earlier, before = Mark.of(old).replaces, Mark.of(old).replaced
+        """Create the new key, record that it is delivered, and end the old one."""
+        earlier, before = RotationRecord.of(old).replaces, RotationRecord.of(old).replaced
         policy = self._policies.of_key(owner.policy(), old)
-        new = Mark(
+        new = RotationRecord(
             replaces=(asked.token, *earlier)[:MAX_REMEMBERED],
             alias=before["alias"] if before else old.get("key_alias") or None,
             request=asked.request,
             grace=asked.grace,
         )
         key = self._request(owner, old, new, policy)
-        mark = replace(new, delivered=True).as_json()
-        metadata = {**key["metadata"], **owner.created_by, ROTATION: mark}
+        record = replace(new, delivered=True).as_json()
+        metadata = {**key["metadata"], **owner.created_by, ROTATION: record}
 
         def is_old(row: Json) -> bool:
             return row.get("token") == asked.token
@@ -374,7 +374,7 @@ class Rotations:
                 )
             return answer
 
-    def _request(self, owner: Owner, old: Json, new: Mark, policy: Policy) -> Json:
+    def _request(self, owner: Owner, old: Json, new: RotationRecord, policy: Policy) -> Json:
         """Return the fields of ``/key/generate`` for the new key.
 
         Raises:
@@ -411,17 +411,17 @@ class Rotations:
             self._litellm.update_key({"key": token, "spend": spent})
 
     def finish(self, new: Json, old: Json) -> None:
-        """Complete step 3 of a rotation whose request is not repeated, with its own grace."""
-        self._finish(new, old, Mark.of(new).grace or DEFAULT_GRACE)
+        """Complete step 3 of a rotation whose request is not repeated, with the request's grace."""
+        self._finish(new, old, RotationRecord.of(new).grace or DEFAULT_GRACE)
 
     def _finish(self, new: Json, old: Json | None, grace: str) -> None:
-        """Complete step 3 of a rotation that an earlier request began."""
-        mark = Mark.of(new)
+        """Complete step 3, with a grace of :data:`REPEATED_GRACE` at least."""
+        record = RotationRecord.of(new)
         grace = max(grace, REPEATED_GRACE, key=lambda span: fields.seconds(span) or 0)
-        if old is not None and Mark.of(old).replaced is None:
-            self._retire(old, mark.alias, grace)
-        if new.get("key_alias") == _temporary(mark):
-            self._rename(str(new["token"]), mark.alias)
+        if old is not None and RotationRecord.of(old).replaced is None:
+            self._retire(old, record.alias, grace)
+        if new.get("key_alias") == _temporary(record):
+            self._rename(str(new["token"]), record.alias)
 
     def _retire(self, old: Json, alias: str | None, grace: str) -> Json:
         """Rename the old key and let it expire; delete it if there is no grace.
@@ -441,11 +441,13 @@ class Rotations:
         if expires is None or expires > now + left:
             expires = now + left
             change["duration"] = grace
-        mark = Mark.of(old)
-        before = mark.replaced or {"alias": alias, "expires": old.get("expires")}
+        record = RotationRecord.of(old)
+        before = record.replaced or {"alias": alias, "expires": old.get("expires")}
         replaced = {**before, "until": iso(expires)}
-        kept = replace(mark, replaced=replaced).as_json()
-        change["metadata"] = {**as_object(old.get("metadata")), ROTATION: kept}
+        change["metadata"] = {
+            **as_object(old.get("metadata")),
+            ROTATION: replace(record, replaced=replaced).as_json(),
+        }
         day = f"rotated-{now:%Y-%m-%d}"
         names = [_named(alias, day), _named(alias, f"{day}-{token[:8]}")] if alias else [None]
         answer, name = self._renamed(change, names)
@@ -495,9 +497,9 @@ def _type_of(row: Json) -> str | None:
 def _lifetime(old: Json) -> str | None:
     """Return the duration that the old key had at its creation; None for no expiry.
 
-    A key that was rotated before expires earlier; its mark has the original expiry.
+    A key that was rotated before expires earlier; its record has the original expiry.
     """
-    before = Mark.of(old).replaced
+    before = RotationRecord.of(old).replaced
     expires = moment(before["expires"] if before else old.get("expires"))
     created = moment(old.get("created_at"))
     if expires is None or created is None:
@@ -507,11 +509,13 @@ def _lifetime(old: Json) -> str | None:
 
 
 def is_unfinished(new: Json, old: Json) -> bool:
-    """Tell whether step 3 of a rotation, or a part of it, was not done."""
-    return Mark.of(old).replaced is None or new.get("key_alias") == _temporary(Mark.of(new))
+    """Tell whether a part of step 3 of a rotation is still to be done."""
+    return RotationRecord.of(old).replaced is None or new.get("key_alias") == _temporary(
+        RotationRecord.of(new)
+    )
 
 
-def _temporary(new: Mark) -> str:
+def _temporary(new: RotationRecord) -> str:
     """Return the alias of a new key until the old key is renamed."""
     return _named(new.alias or "", f"rotation-{new.replaces[0][:12]}")
 

@@ -17,7 +17,7 @@ from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
 from litellm_plugin.errors import BadRequest, Busy, Forbidden, HungUp, PluginError, UpstreamError
-from litellm_plugin.keys.metadata import Mark
+from litellm_plugin.keys.metadata import RotationRecord
 from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending
 from litellm_plugin.keys.requests import KeyFields, key_fields, refuse_unlimited
 from litellm_plugin.keys.rotation import Rotations
@@ -197,7 +197,7 @@ class Keys:
             key: Fields of ``/key/generate``, within the limits.
             created_by: Metadata that records the creator.
             policy: The owner's.
-            account: The owner's; None for a key of a team, whose keys the caller has counted.
+            account: The owner's; None for a team key: the caller has counted the team's keys.
             reader: As for ``Users.account_of``.
             but: Tells which keys are replaced, and so do not count as active.
 
@@ -206,8 +206,8 @@ class Keys:
 
         Raises:
             Forbidden: As many keys as allowed are active.
-            NoKey: LiteLLM did not return the secret, or has given a team's key to a user; the new
-                key is deleted.
+            NoKey: LiteLLM did not return the secret, or gave a team key to a user; the new key is
+                deleted.
         """
         with self._adding_active_key(policy, account, reader, but=but):
             made = self._create(key, created_by, policy, keys_tag(account.asked if account else ""))
@@ -217,7 +217,7 @@ class Keys:
             if account is None and made.get("user_id"):
                 self.take_back(made)
                 raise NoKey(
-                    "LiteLLM has given the team's key to a user, so the key was removed. Ask an"
+                    "LiteLLM gave the team key to a user, so the key was removed. Ask an"
                     " administrator of LiteLLM to remove user_id from default_key_generate_params"
                 )
             yield made
@@ -396,7 +396,9 @@ class Keys:
         change = policy.change(change, key.row, self._policies.groups_of)
         expired = key.row.get("blocked") is not True and not is_active(key.row, self._now())
         # A rotated key does not count until it ends, unless it is to live longer.
-        revives = "duration" in change and (expired or Mark.of(key.row).replaced is not None)
+        revives = "duration" in change and (
+            expired or RotationRecord.of(key.row).replaced is not None
+        )
         with self._reviving(key, policy) if revives else self._changing(key):
             key.will_be(change)
             changed = self._litellm.update_key({**change, "key": key.token})
@@ -478,7 +480,7 @@ class Keys:
         Of the callers only a service whose token is not restricted may do so for a leaver.
         """
         service = key.owner.service
-        before = Mark.of(key.row).replaces[:1]
+        before = RotationRecord.of(key.row).replaces[:1]
 
         def uncounted(row: Json) -> bool:
             token = row.get("token")

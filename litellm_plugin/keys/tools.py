@@ -1,9 +1,9 @@
-"""Short-lived keys of the bridge (``litellm.bridge.keys``): one for each person, tool and machine.
+"""Short-lived keys of the bridge, where ``litellm.bridge.keys`` is set.
 
-A new key replaces those of the same person, tool and machine. They are deleted when the answer
-with the new key was sent, so that the person has a key that works at any time. If the answer could
-not be sent, the new key is deleted instead. A process that is killed between the steps leaves one
-key more: the next request replaces both, else the key expires.
+A person has one tool key for each tool and machine. A new one replaces the old one, which is
+deleted after the response with the new key was sent, so that the person always has a working key.
+If the response can't be sent, the new key is deleted instead. A worker that is killed in between
+leaves both keys: the next request replaces them, else they expire.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
 
-from litellm_plugin import fields
 from litellm_plugin.accounts.users import keys_tag
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients import deadline
@@ -28,24 +27,25 @@ from litellm_plugin.keys.service import Keys, NoKey
 from litellm_plugin.observability import journal
 from litellm_plugin.shapes import BRIDGE_KEY, amount, picked, present
 
-SETTLING = 5.0  # seconds for the deletions after an answer
+DELETION_SECONDS = 5.0  # deadline of the deletions after the response
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class NewKey:
     """A new key.
 
     Attributes:
         key: LiteLLM's answer, with the secret in ``key``.
-        settle: To be called once the answer was sent (True) or could not be sent (False), if given.
+        after_sending: To be called after the response: with True if it was sent, else with False.
+            None: nothing is left to do.
     """
 
     key: Json
-    settle: Callable[[bool], None] | None = None
+    after_sending: Callable[[bool], None] | None = None
 
 
 class ToolKeys:
-    """Makes keys of the bridge under ``litellm.bridge.keys``, also such without a tool."""
+    """Creates short-lived keys of the bridge: tool keys, and keys without a tool."""
 
     def __init__(
         self,
@@ -64,7 +64,10 @@ class ToolKeys:
         self._now = now
 
     def read(self, body: Mapping[str, Any]) -> tuple[Tool | None, Json]:
-        """Read a request: the tool, if any, and the fields of LiteLLM's ``/key/generate``.
+        """Read a request for a new key.
+
+        Returns:
+            The tool, None for a key without one; and the fields of LiteLLM's ``/key/generate``.
 
         Raises:
             BadRequest: A field is missing, wrong or forbidden.
@@ -73,16 +76,9 @@ class ToolKeys:
         if tool is not None and body.get("alias") is not None:
             raise BadRequest("alias must be left out: the service makes it from tool and machine")
         others = {name: body[name] for name in body if name not in {"tool", "machine"}}
-        key = self._keys.fields.new(others, named=False, service=False)
-        asked, longest = key.get("duration"), self._settings.max_ttl
-        if (fields.seconds(asked) or 0) > (fields.seconds(longest) or 0):
-            raise BadRequest(
-                f"duration {asked} is too long: at most {longest} for keys of the bridge"
-                " (litellm.bridge.keys.maxTtl)"
-            )
-        return tool, key
+        return tool, self._keys.fields.new(others, named=False, service=False)
 
-    def issue(
+    def create(
         self,
         account: Account,
         tool: Tool | None,
@@ -91,7 +87,7 @@ class ToolKeys:
         policy: Policy,
         *,
         reader: str,
-    ) -> Issued:
+    ) -> NewKey:
         """Create a key.
 
         Args:
@@ -109,20 +105,20 @@ class ToolKeys:
         """
         defaults = self._defaults(tool, policy)
         if defaults.get("budget_duration") and key.get("budget_duration") is None:
-            # With null, each new key would have the whole budget.
+            # With a budget_duration of null, each new key would have the whole budget.
             key = {name: key[name] for name in key if name != "budget_duration"}
         key = {
             **defaults,
             **({"key_alias": _alias(tool)} if tool else {}),
             **key,
-            "metadata": {**(key.get("metadata") or {}), BRIDGE_KEY: _mark(tool)},
+            "metadata": {**(key.get("metadata") or {}), BRIDGE_KEY: tool.as_json() if tool else {}},
         }
         policy = combined((policy, bridge_policy(self._settings, tool)))
 
         def is_replaced(row: Json) -> bool:
             return tool is not None and isinstance(row.get("token"), str) and Tool.of(row) == tool
 
-        # Under the lock, the second of two requests at once replaces the key of the first.
+        # The lock makes the second of two concurrent requests replace the key of the first.
         lock = self._cache.lock(f"tool keys of {account.user_id}") if tool else nullcontext()
         with lock:
             rows = self._litellm.keys_of(account.user_id) if tool else []
@@ -136,14 +132,14 @@ class ToolKeys:
                 reader=reader,
                 but=is_replaced,
             )
-            self._check(made, spent)
+            self._ensure_complete(made, spent)
         tokens = [str(row["token"]) for row in replaced]
         if tool is not None:
             ids = [journal.key_id(token) for token in tokens]
             journal.note(tool=tool.name, machine=tool.machine, replacedKeyIds=ids)
 
-        def settle(sent: bool) -> None:
-            deadline.begin(SETTLING)
+        def after_sending(sent: bool) -> None:
+            deadline.begin(DELETION_SECONDS)
             try:
                 if not sent:
                     self._keys.take_back(made)
@@ -153,10 +149,10 @@ class ToolKeys:
             finally:
                 deadline.end()
 
-        return Issued(made, settle)
+        return NewKey(made, after_sending)
 
     def _defaults(self, tool: Tool | None, policy: Policy) -> Json:
-        """Return what a request need not have, reduced to the person's policy."""
+        """Return the fields for a request that leaves them out, within the owner's policy."""
         entry = self._settings.budget_of(tool.name) if tool else None
         defaults = {"duration": self._settings.default_ttl}
         if entry is not None:
@@ -164,9 +160,10 @@ class ToolKeys:
         return picked(policy.capped(defaults, self._policies.groups_of), defaults)
 
     def _spent(self, key: Json, replaced: Iterable[Json]) -> float | None:
-        """Return what replaced keys have spent, in USD, of a budget whose period is not over.
+        """Return the spend in USD that the new key takes over from the replaced keys.
 
-        The new key takes it over: a budget of a day is not one for each key of some hours.
+        With a budget of 5 USD a day, a person can't spend 5 USD with each of the day's keys. A
+        spend whose budget period is over counts no more.
         """
         if key.get("max_budget") is None or key.get("budget_duration") is None:
             return None
@@ -174,12 +171,12 @@ class ToolKeys:
         ends = [(moment(row.get("budget_reset_at")), amount(row.get("spend"))) for row in replaced]
         return max((spend for end, spend in ends if end is None or end > now), default=None)
 
-    def _check(self, made: Json, spent: float | None) -> None:
-        """Delete a new key that has no secret, or did not take over the spend."""
+    def _ensure_complete(self, made: Json, spent: float | None) -> None:
+        """Delete a new key without a secret; set its spend if LiteLLM ignored it at creation."""
         if not isinstance(made.get("key"), str) or not made["key"]:
             self._keys.take_back(made)
             raise NoKey("LiteLLM returned no key material")
-        if spent and amount(made.get("spend")) < spent:  # an older LiteLLM ignores the field
+        if spent and amount(made.get("spend")) < spent:
             token = str(made.get("token") or made.get("token_id") or made["key"])
             try:
                 self._litellm.update_key({"key": token, "spend": spent})
@@ -189,10 +186,6 @@ class ToolKeys:
 
 
 def _alias(tool: Tool) -> str:
-    # LiteLLM's aliases are unique over all users, and the old and the new key overlap. The
-    # digits tell them apart; LiteLLM can be configured to allow only these punctuation marks.
+    # LiteLLM's aliases are unique over all users, and the old and the new key exist side by side.
+    # Random digits make the alias unique. LiteLLM can be configured to allow no other punctuation.
     return f"agent/{tool.name}@{tool.machine}.{token_hex(4)}"
-
-
-def _mark(tool: Tool | None) -> Json:
-    return {} if tool is None else {"tool": tool.name, "machine": tool.machine}

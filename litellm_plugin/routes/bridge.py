@@ -28,7 +28,7 @@ def bridge_health() -> Response:
     bridge, base_url = plugin.settings.bridge, plugin.settings.public_base_url
     health: dict[str, Any] = {"status": "ok", "bridge": True, "clientId": bridge.client_id}
     if bridge.keys is not None:
-        # From these, command-line clients configure themselves.
+        # Command-line clients configure themselves from these fields.
         keys = {"defaultTtl": bridge.keys.default_ttl, "maxTtl": bridge.keys.max_ttl}
         health |= shapes.present(issuer=bridge.issuer, baseUrl=base_url, keys=keys)
     return json_response(health, kind=PublicResponse)
@@ -41,9 +41,9 @@ def list_bridge_keys() -> list[dict[str, Any]]:
 
 @routes.post("/bridge/keys", relays=True, event=Event("bridge-key-create"), exempt=True)
 def generate_bridge_key() -> Response:
-    issued = plugin.bridge.generate(_person(), body())
-    response = secured(json_response(handed_over(issued.key)))
-    response.settle = issued.settle
+    new = plugin.bridge.generate(_person(), body())
+    response = secured(json_response(handed_over(new.key)))
+    response.after_sending = new.after_sending
     return response
 
 

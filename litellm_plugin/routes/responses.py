@@ -48,12 +48,13 @@ class SecuredResponse(Response):
     Attributes:
         public: Whether caches may keep the response.
         varies_by_origin: Whether the response depends on ``Origin``.
-        settle: Called when the server has sent the body (True), or could not send it (False).
+        after_sending: Called with True when the server has sent the body, with False if it could
+            not.
     """
 
     public = False
     varies_by_origin = False
-    settle: Callable[[bool], None] | None = None
+    after_sending: Callable[[bool], None] | None = None
 
     def get_wsgi_response(
         self, environ: WSGIEnvironment
@@ -74,12 +75,14 @@ class SecuredResponse(Response):
                 vary.append("Origin")
             sent = [header for header in sent if header[0].lower() != "vary"]
             sent.append(("Vary", ", ".join(vary)))
-        return body if self.settle is None else _settled(body, self.settle), status, sent
+        if self.after_sending is not None:
+            body = _followed(body, self.after_sending)
+        return body, status, sent
 
 
-def _settled(body: Iterable[bytes], settle: Callable[[bool], None]) -> Iterator[bytes]:
-    # A WSGI server asks for what follows a part once it has sent that, and closes the iterator
-    # where it could not.
+def _followed(body: Iterable[bytes], after_sending: Callable[[bool], None]) -> Iterator[bytes]:
+    # A WSGI server takes the next part of a body after it has sent the part before. If it can't
+    # send a part, it closes the iterator.
     sent = False
     try:
         yield from body
@@ -87,7 +90,7 @@ def _settled(body: Iterable[bytes], settle: Callable[[bool], None]) -> Iterator[
     finally:
         if isinstance(body, ClosingIterator):
             body.close()
-        settle(sent)
+        after_sending(sent)
 
 
 class PublicResponse(SecuredResponse):

@@ -1,4 +1,4 @@
-"""The keys of teams, for the members of the team admins' group."""
+"""Team keys, for members of the team admins' group."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ NULLABLE = frozenset({"models", "max_budget", "blocked"})  # other fields with n
 class ManagedTeam:
     """A team that the team admins' group owns: ``row`` in the shape of ``GET /teams``.
 
-    ``by`` is the team admin who changes the team. ``keys`` has LiteLLM's rows of all keys in the
-    team, the members' too; None where LiteLLM did not list them.
+    ``by`` is the team admin who changes the team. ``keys`` are LiteLLM's rows of all keys in the
+    team, also of the members' keys; None where LiteLLM did not list them.
     """
 
     team_id: str
@@ -133,7 +133,7 @@ class TeamAdmin:
         Raises:
             Forbidden: No group or another one owns the team.
             NotFound: LiteLLM does not know the team.
-            Busy: Other requests hold the lock, or it must hold on all hosts and Redis is down.
+            Busy: Other requests hold the lock; or Redis is down, and ``on_all_hosts`` needs it.
         """
         with self._cache.lock(f"team {team_id}", on_all_hosts=on_all_hosts) as held:
             if not held:
@@ -144,7 +144,7 @@ class TeamAdmin:
             yield self.owned_team(user, team_id)
 
     def owned_team(self, user: UserPrincipal, team_id: str) -> ManagedTeam:
-        """Return a team for reading; raises as :meth:`managed_team`, but holds no lock."""
+        """Return a team for reading, without a lock; raises as :meth:`managed_team`."""
         try:
             answer = self._litellm.team(team_id)
             row = shapes.team(answer, team_id)

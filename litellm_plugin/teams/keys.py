@@ -1,7 +1,7 @@
-"""Team keys: virtual keys that a team owns, and no person. LiteLLM calls them service accounts.
+"""Team keys: virtual keys that belong to a team, not to a person; service accounts at LiteLLM.
 
-A team key is a key in the team without ``user_id`` whose metadata has ``shapes.TEAM_KEY``, which
-only this service writes. It outlives its creator's account, and ends with the team.
+A team key has the team's ``team_id``, no ``user_id``, and ``shapes.TEAM_KEY`` in its metadata,
+which only this service writes. LiteLLM deletes it with the team, not with its creator's account.
 https://docs.litellm.ai/docs/proxy/service_accounts
 """
 
@@ -16,7 +16,7 @@ from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.clock import Clock
 from litellm_plugin.config.settings import LLM_API, Settings
 from litellm_plugin.errors import NotFound, UpstreamError
-from litellm_plugin.keys.metadata import Mark
+from litellm_plugin.keys.metadata import RotationRecord
 from litellm_plugin.keys.policy import KeyPolicies, Limit, Policy, combined
 from litellm_plugin.keys.requests import KeyFields, team_key_fields
 from litellm_plugin.keys.rotation import Owner, Rotation
@@ -26,16 +26,16 @@ from litellm_plugin.shapes import TEAM_KEY, as_object
 from litellm_plugin.teams.administration import ManagedTeam
 
 MAX_DURATION = "365d"
-MIN_RENEWAL = "1d"  # the shortest budget_duration, as of teams
-# LiteLLM's own field for such keys: it requires parameters of their calls where the proxy's
-# service_account_settings say so, and newer versions keep the field when metadata is replaced.
+MIN_RENEWAL = "1d"  # the shortest budget_duration, as for teams
+# LiteLLM's metadata field of a service account. By it, LiteLLM applies the proxy's
+# service_account_settings to the key's calls.
 SERVICE_ACCOUNT = "service_account_id"
-# Words for models that are no names: of a team, every model; of a key, every model of the team.
+# LiteLLM's special names in models: every model, in a team; every model of the team, in a key.
 EVERY_MODEL, MODELS_OF_TEAM = "all-proxy-models", "all-team-models"
 
 
 class TeamKeys:
-    """Creates, lists, rotates and deletes the keys of a team, for its managers."""
+    """Creates, lists, rotates and deletes team keys, for team admins."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class TeamKeys:
         self._policies = policies
         self._hidden = settings.display.hide_team_budget_for_managers
         self._now = now
-        whom = "keys of teams"
+        whom = "team keys"
         self._limits = Policy(
             duration=Limit(MAX_DURATION, whom),
             budget=Limit(settings.team_admin.max_budget_ceiling, whom),
@@ -75,13 +75,13 @@ class TeamKeys:
         return [self._shown(shapes.virtual_key(row)) for row in rows]
 
     def create(self, team: ManagedTeam, key: Json, caller: Caller) -> Json:
-        """Create a key that the team owns.
+        """Create a team key.
 
         Args:
-            team: The team, whose lock is held on all hosts.
+            team: The team; the caller of this method holds its lock, on all hosts.
             key: What :meth:`read` returns.
-            caller: The team admin, whose key policy limits the key; its ``maxActiveKeys`` limit the
-                number of the team's keys.
+            caller: The team admin. The admin's key policy limits the key, and its
+                ``maxActiveKeys`` the number of the team's keys.
 
         Returns:
             LiteLLM's answer, with the secret in ``key``.
@@ -94,11 +94,14 @@ class TeamKeys:
         self._refuse_other_models(team, key)
         key = policy.new_key(key, self._policies.groups_of)
         policy.refuse_more(_owned(team), self._now())
-        marks = {SERVICE_ACCOUNT: key["key_alias"], TEAM_KEY: True}
         key |= {
             "team_id": team.team_id,
             "key_type": LLM_API,
-            "metadata": {**(key.get("metadata") or {}), **marks},
+            "metadata": {
+                **(key.get("metadata") or {}),
+                SERVICE_ACCOUNT: key["key_alias"],
+                TEAM_KEY: True,
+            },
         }
         try:
             with self._keys.adding(
@@ -113,7 +116,7 @@ class TeamKeys:
     def rotate(
         self, team: ManagedTeam, asked: Rotation, caller: Caller, *, gone: Callable[[], bool]
     ) -> Json:
-        """Rotate one of the team's keys, as ``Rotations.rotate_for`` does.
+        """Rotate a team key, as ``Rotations.rotate_for`` does.
 
         Args:
             team: As for :meth:`create`.
@@ -122,7 +125,7 @@ class TeamKeys:
             gone: Returns whether the client has closed the connection.
 
         Raises:
-            NotFound: It is no key of the team.
+            NotFound: The team has no such key.
             RotationRefused: As for ``Rotations.rotate_for``.
             Forbidden: As many keys as allowed are active.
         """
@@ -134,7 +137,8 @@ class TeamKeys:
                 [
                     row
                     for row in rows
-                    if row["token"] != asked.token and Mark.of(row).replaces[:1] != replaced
+                    if row["token"] != asked.token
+                    and RotationRecord.of(row).replaces[:1] != replaced
                 ],
                 self._now(),
             )
@@ -144,10 +148,10 @@ class TeamKeys:
         return self._shown(self._keys.rotations.rotate_one_of(rows, owner, asked, gone=gone))
 
     def delete(self, team: ManagedTeam, token: str) -> None:
-        """Delete one of the team's keys for good.
+        """Delete a team key for good.
 
         Raises:
-            NotFound: It is no key of the team.
+            NotFound: The team has no such key.
         """
         row = next((row for row in _owned(team) if row["token"] == token), None)
         if row is None:
@@ -160,7 +164,7 @@ class TeamKeys:
         return combined([self._policies.of(caller, None), self._limits])
 
     def _refuse_other_models(self, team: ManagedTeam, key: Json) -> None:
-        """Refuse models that the team may not use; LiteLLM would refuse only the calls."""
+        """Refuse models that the team may not use. LiteLLM would refuse each call instead."""
         allowed = tuple(map(str, team.row.get("models") or ()))
         wanted = [name for name in key.get("models") or () if name != MODELS_OF_TEAM]
         if wanted and allowed and EVERY_MODEL not in allowed:
@@ -172,7 +176,7 @@ class TeamKeys:
 
 
 def _owned(team: ManagedTeam) -> list[Json]:
-    """Return LiteLLM's rows of the keys that the team owns.
+    """Return LiteLLM's rows of the team keys.
 
     Raises:
         UpstreamError: LiteLLM did not list the team's keys.

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from litellm_plugin.keys.metadata import Mark
+from litellm_plugin.keys.metadata import RotationRecord
 from litellm_plugin.sandbox.store import token_of
 from litellm_plugin.shapes import BRIDGE_KEY, ROTATION
 from litellm_plugin.store import tables
@@ -321,7 +321,7 @@ def test_prune(world: World) -> None:
     secret = "sk-killed-old-key-0123456789"
     world.key("ann", "ci", key=secret)
     old = token_of(secret)
-    mark = Mark((old,), "ci", delivered=True)
+    mark = RotationRecord((old,), "ci", delivered=True)
     world.key("ann", f"ci.rotation-{old[:12]}", metadata={ROTATION: mark.as_json()})
     world.key("ann", "by-hand")
     for row in world.litellm.store.keys.values():

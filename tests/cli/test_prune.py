@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from litellm_plugin.config.database import Database
-from litellm_plugin.keys.metadata import Mark
+from litellm_plugin.keys.metadata import RotationRecord
 from litellm_plugin.sandbox.store import token_of
 from litellm_plugin.shapes import BRIDGE_KEY, ROTATION
 from litellm_plugin.store import runs
@@ -63,7 +63,7 @@ def office(installation: Installation, tmp_path: Path, monkeypatch: pytest.Monke
     office.make("expired", expires=PAST, metadata=TOOL)
     office.make("by-hand", expires=PAST)
     old = office.make("ci")
-    mark = Mark((old,), "ci", delivered=True).as_json()
+    mark = RotationRecord((old,), "ci", delivered=True).as_json()
     made = office.make(f"ci.rotation-{old[:12]}", metadata={ROTATION: mark})
     office.litellm.store.keys[made]["created_at"] = PAST
     return office
@@ -75,11 +75,11 @@ def test_a_dry_run_changes_nothing_and_lists_what_is_due(office: Keys) -> None:
     assert office.aliases() == before
     assert told["applied"] is False
     assert {(each["key_alias"].partition(".")[0], each["action"]) for each in told["keys"]} == {
-        ("expired", "delete expired key of a tool"),
+        ("expired", "delete expired tool key"),
         ("ci", "complete a rotation"),
     }
     page = office.page()
-    assert "delete expired key of a tool" in page
+    assert "delete expired tool key" in page
     assert "Run with --apply" in page
     assert [each.path for each in office.installation.litellm.asked if each.method != "GET"] == []
 
@@ -93,7 +93,7 @@ def test_a_run_prunes_and_is_recorded_and_audited(office: Keys) -> None:
     assert renamed.startswith("ci.rotated-")
     assert told["counts"] == {
         "found": 2,
-        "delete expired key of a tool": 1,
+        "delete expired tool key": 1,
         "complete a rotation": 1,
     }
     by_event = {event["eventId"]: event for event in office.events}
@@ -111,7 +111,7 @@ def test_a_run_prunes_and_is_recorded_and_audited(office: Keys) -> None:
 def test_all_pages_of_keys_are_read(office: Keys) -> None:
     for number in range(130):
         office.make(f"tool-{number}", expires=PAST, metadata=TOOL)
-    assert office.run("--apply")["counts"]["delete expired key of a tool"] == 131
+    assert office.run("--apply")["counts"]["delete expired tool key"] == 131
     assert len(office.aliases()) == 3
 
 

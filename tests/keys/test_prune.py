@@ -12,8 +12,8 @@ import pytest
 from litellm_plugin.clock import iso
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import UpstreamError
-from litellm_plugin.keys.metadata import Mark
-from litellm_plugin.keys.prune import UNDER_WAY, Action, Pruning, steps_of
+from litellm_plugin.keys.metadata import RotationRecord
+from litellm_plugin.keys.prune import INTERRUPTED_AFTER, Action, Pruning, steps_of
 from litellm_plugin.plugin import build
 from litellm_plugin.shapes import BRIDGE_KEY, ROTATION, TEAM_KEY
 from tests.cache.world import FailsError, World
@@ -48,7 +48,7 @@ TOOL = {BRIDGE_KEY: {"tool": "claude-code", "machine": "laptop"}}
 PAST, AHEAD = iso(NOW - HOUR), iso(NOW + HOUR)
 NEW_TOKEN, OLD_TOKEN = "a" * 64, "b" * 64
 UNTIL = {"alias": "ci", "expires": None, "until": PAST}
-NEW = Mark((OLD_TOKEN,), "ci", delivered=True)
+NEW = RotationRecord((OLD_TOKEN,), "ci", delivered=True)
 
 
 def row(token: str = NEW_TOKEN, **fields: Any) -> Json:
@@ -61,7 +61,7 @@ def row(token: str = NEW_TOKEN, **fields: Any) -> Json:
     return {"token": token, "key_alias": "ci", **known, **fields}
 
 
-def new(mark: Mark = NEW, **fields: Any) -> Json:
+def new(mark: RotationRecord = NEW, **fields: Any) -> Json:
     return row(metadata={ROTATION: mark.as_json()}, **fields)
 
 
@@ -91,8 +91,11 @@ def marked(mark: Any) -> Json:
         ([row(metadata={BRIDGE_KEY: "claude-code"}, expires=PAST)], None),
         ([row(metadata=TOOL, expires=PAST, user_id="default_user_id")], None),
         # Old keys of rotations.
-        ([row(metadata={ROTATION: Mark(replaced=UNTIL).as_json()}, expires=PAST)], Action.ROTATED),
-        ([row(metadata={ROTATION: Mark(replaced=UNTIL).as_json()}, expires=AHEAD)], None),
+        (
+            [row(metadata={ROTATION: RotationRecord(replaced=UNTIL).as_json()}, expires=PAST)],
+            Action.ROTATED,
+        ),
+        ([row(metadata={ROTATION: RotationRecord(replaced=UNTIL).as_json()}, expires=AHEAD)], None),
         # It got a longer life since, which is over, too: it ended as any other key.
         ([marked({"replaced": {**UNTIL, "until": iso(NOW - DAY)}})], None),
         ([marked(5)], None),
@@ -112,18 +115,21 @@ def marked(mark: Any) -> Json:
         ([of_team(new()), {**of_team(row(OLD_TOKEN)), "team_id": "u"}], None),
         ([of_team(new()), {**of_team(row(OLD_TOKEN)), "metadata": {}}], None),
         ([of_team(new()), {**of_team(row(OLD_TOKEN)), "user_id": "eve@example.com"}], None),
-        ([new(), row(OLD_TOKEN, metadata={ROTATION: Mark(replaced=UNTIL).as_json()})], None),
+        (
+            [new(), row(OLD_TOKEN, metadata={ROTATION: RotationRecord(replaced=UNTIL).as_json()})],
+            None,
+        ),
         (
             [
                 new(key_alias=f"ci.rotation-{OLD_TOKEN[:12]}"),
-                row(OLD_TOKEN, metadata={ROTATION: Mark(replaced=UNTIL).as_json()}),
+                row(OLD_TOKEN, metadata={ROTATION: RotationRecord(replaced=UNTIL).as_json()}),
             ],
             Action.FINISH,
         ),
     ],
     ids=str,
 )
-def test_only_marked_keys_are_pruned_when_it_is_due(
+def test_only_recorded_keys_are_pruned_when_it_is_due(
     settings: Settings, rows: list[Json], wanted: Action | None
 ) -> None:
     steps = steps_of(rows, settings, NOW)
@@ -132,7 +138,9 @@ def test_only_marked_keys_are_pruned_when_it_is_due(
 
 def test_a_chain_of_rotations_is_finished_key_by_key(settings: Settings) -> None:
     newest = {**new(replace(NEW, replaces=(NEW_TOKEN, OLD_TOKEN))), "token": "c" * 64}
-    ended = row(OLD_TOKEN, expires=PAST, metadata={ROTATION: Mark(replaced=UNTIL).as_json()})
+    ended = row(
+        OLD_TOKEN, expires=PAST, metadata={ROTATION: RotationRecord(replaced=UNTIL).as_json()}
+    )
     steps = steps_of([ended, new(), newest], settings, NOW)
     assert [(step.action, step.key["token"]) for step in steps] == [
         (Action.ROTATED, OLD_TOKEN),
@@ -145,7 +153,7 @@ def test_a_chain_of_rotations_is_finished_key_by_key(settings: Settings) -> None
 
 @pytest.fixture
 def pruning(world: World, settings: Settings) -> Callable[..., Pruning]:
-    def pruning(later: timedelta = UNDER_WAY + MINUTE) -> Pruning:
+    def pruning(later: timedelta = INTERRUPTED_AFTER + MINUTE) -> Pruning:
         plugin = build(settings)
         now = lambda: datetime.now(UTC) + later  # noqa: E731
         return Pruning(plugin.litellm, plugin.keys.rotations, settings, lambda: None, now)

@@ -443,7 +443,7 @@ def test_an_old_key_that_is_to_live_longer_counts(world: World) -> None:
 
 
 @pytest.mark.parametrize("key_policy", [KeyPolicy(max_active_keys=1)])
-def test_nobody_writes_the_mark_of_a_rotation(world: World) -> None:
+def test_nobody_writes_the_record_of_a_rotation(world: World) -> None:
     keys(world).clear()
     mark = {"replaces": ["f" * 64], "delivered": True, "replaced": {}}
     for who, path in (("bob", "/keys/generate"), (BRIDGED, "/bridge/keys")):
@@ -472,7 +472,7 @@ MALFORMED: list[Any] = [
 
 
 @pytest.mark.parametrize("key_policy", [KeyPolicy(max_active_keys=9)])
-def test_a_mark_that_its_owner_has_changed_is_refused(world: World) -> None:
+def test_a_record_that_its_owner_has_changed_is_refused(world: World) -> None:
     for mark in MALFORMED:
         keys(world)[OLD]["metadata"] = {"backstage_rotation": mark}
         before = {token: dict(row) for token, row in keys(world).items()}

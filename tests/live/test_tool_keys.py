@@ -13,8 +13,8 @@ from uuid import uuid4
 import pytest
 
 from litellm_plugin.config import load_settings
-from litellm_plugin.keys.metadata import Mark
-from litellm_plugin.keys.prune import UNDER_WAY, Action, Pruning
+from litellm_plugin.keys.metadata import RotationRecord
+from litellm_plugin.keys.prune import INTERRUPTED_AFTER, Action, Pruning
 from litellm_plugin.plugin import build
 from litellm_plugin.shapes import BRIDGE_KEY, ROTATION
 from tests.live.kinds import Deploy, Told
@@ -243,7 +243,7 @@ def test_an_interrupted_rotation_is_ended(
     alias = f"{dev.login}-ci"
     named = {"user_id": dev.user_id, "duration": "30d"}
     old = json_of(litellm.admin.post("/key/generate", {**named, "key_alias": alias}))
-    mark = Mark((old["token"],), alias, delivered=delivered, grace="2h").as_json()
+    mark = RotationRecord((old["token"],), alias, delivered=delivered, grace="2h").as_json()
     temporary = {"key_alias": f"{alias}.rotation-{old['token'][:12]}", "metadata": {ROTATION: mark}}
     new = json_of(litellm.admin.post("/key/generate", {**named, **temporary}))
 
@@ -260,10 +260,10 @@ def test_an_interrupted_rotation_is_ended(
 
     assert ended(timedelta()) == []
     if not delivered:
-        assert ended(UNDER_WAY + HOUR / 60) == [Action.UNDELIVERED]
+        assert ended(INTERRUPTED_AFTER + HOUR / 60) == [Action.UNDELIVERED]
         assert dev.left_with(old)
         return
-    assert ended(UNDER_WAY + HOUR / 60) == [Action.FINISH]
+    assert ended(INTERRUPTED_AFTER + HOUR / 60) == [Action.FINISH]
     assert litellm.key(new["token"])["key_alias"] == alias
     row = litellm.key(old["token"])
     assert row["key_alias"].startswith(f"{alias}.rotated-")
