@@ -62,13 +62,13 @@ class Reports:
 
         def load() -> Json:
             if not (self._cache.seconds and days and start < unfinished <= end):
-                return usage.report(_pages(ask, start, end))
+                return usage.report(pages_of(ask, start, end))
             whole: list[Any] | None = None  # the pages of the whole period, if they were read
             newer: Json | None = None
 
             def past() -> Json | None:
                 nonlocal whole, newer
-                whole = _pages(ask, start, end)
+                whole = pages_of(ask, start, end)
                 newer, older = usage.parts(whole, unfinished) or (None, None)
                 return older
 
@@ -80,8 +80,8 @@ class Reports:
                 weight=lambda report: usage.rows(report) if report else 1,
             )
             if older is None:  # the days can't be told apart
-                return usage.report(_pages(ask, start, end) if whole is None else whole)
-            return usage.merged(newer or usage.report(_pages(ask, unfinished, end)), older)
+                return usage.report(pages_of(ask, start, end) if whole is None else whole)
+            return usage.merged(newer or usage.report(pages_of(ask, unfinished, end)), older)
 
         return self._cache.read(
             (*key, start, end),
@@ -93,7 +93,7 @@ class Reports:
         )
 
 
-def _pages(ask: Ask, start: str, end: str) -> list[Any]:
+def pages_of(ask: Ask, start: str, end: str) -> list[Any]:
     """Read LiteLLM's pages of a period; none where LiteLLM reports no usage as an error.
 
     LiteLLM may not know a user or a team without any usage (404; old versions 500 "not found").
