@@ -17,6 +17,7 @@ from litellm_plugin.cli.doctor import doctor
 from litellm_plugin.cli.jobs import jobs
 from litellm_plugin.cli.notify import notify
 from litellm_plugin.cli.offboard import offboard
+from litellm_plugin.cli.report import report
 from litellm_plugin.cli.sandbox import sandbox
 from litellm_plugin.cli.sync import sync
 from litellm_plugin.cli.token import token
@@ -37,5 +38,17 @@ def main(*, verbose: bool) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 
 
-for command in (config, doctor, token, whoami, audit, sync, offboard, notify, jobs, sandbox):
+for command in (
+    config,
+    doctor,
+    token,
+    whoami,
+    audit,
+    sync,
+    offboard,
+    notify,
+    jobs,
+    report,
+    sandbox,
+):
     main.add_command(command)

@@ -13,7 +13,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -30,6 +32,8 @@ from litellm_plugin.redaction import redact
 FAILED, FAULTY = 1, 2  # exit statuses: something failed; the configuration is faulty
 
 MASK = "********"  # the same for each secret, so that the length is not shown
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet calculates
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
@@ -74,6 +78,16 @@ def settings_of(files: Sequence[Path]) -> Settings:
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def write_out() -> Any:
+    """Return a file-like object for ``csv.writer``, which prints as the command does."""
+    return SimpleNamespace(write=partial(click.echo, nl=False))
+
+
+def csv_text(text: str) -> str:
+    """Return a cell of CSV; an apostrophe is put before what a spreadsheet would calculate."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 class _Capture(logging.Handler):

@@ -444,11 +444,47 @@ class LiteLLM:
         Raises:
             UsageUnavailable: There are too many pages, or the id has a comma.
         """
-        if "," in team_id:
-            # LiteLLM would return the usage of several teams.
-            raise UsageUnavailable("LiteLLM can't tell the usage of a team with a comma in its id")
-        query = {"start_date": start, "end_date": end, "team_ids": team_id}
+        query = {"start_date": start, "end_date": end, "team_ids": _one_team(team_id)}
         return self._activity("/team/daily/activity", query)
+
+    def activity_page(
+        self, kind: str, day: str, page: int = 1, owner: str | None = None
+    ) -> tuple[Any, int]:
+        """Return a page of one day's activity, and the number of pages.
+
+        Args:
+            kind: ``user`` or ``team``.
+            day: ``YYYY-MM-DD`` in UTC.
+            page: From 1; a page has :data:`PAGE_SIZE` rows of LiteLLM's database.
+            owner: The id of a user, or of a team; None: all of them.
+
+        Raises:
+            UsageUnavailable: LiteLLM is too old to select one user, or the team's id has a comma.
+        """
+        query = {"start_date": day, "end_date": day, "page": str(page), "page_size": str(PAGE_SIZE)}
+        if owner is not None and kind == "user":
+            if self._version is not None:
+                self._version.refuse_too_old()
+            query["user_id"] = owner
+        elif owner is not None:
+            query["team_ids"] = _one_team(owner)
+        data = self._get(f"/{kind}/daily/activity", query)
+        return data, _page_count(data.get("metadata") if isinstance(data, dict) else None)
+
+    def activity_totals(self, kind: str, day: str) -> Json | None:
+        """Return LiteLLM's own totals of a day, over all users or teams.
+
+        They are ``metadata`` of ``/aggregated``; None where LiteLLM does not have that route, as
+        1.81 has not for teams.
+        """
+        query = {"start_date": day, "end_date": day, "api_key_limit": "1"}
+        try:
+            data = _object(self._get(f"/{kind}/daily/activity/aggregated", query))
+        except UpstreamError as exc:
+            if exc.no_such_route or exc.answered == 405:
+                return None
+            raise
+        return _object(data.get("metadata"))
 
     def audit_log(self, query: Mapping[str, str]) -> Any:
         """Return a page of the audit log, unchanged."""
@@ -624,6 +660,13 @@ def _is_own_error(answer: Answer) -> bool:
     except ValueError:
         return False
     return isinstance(body, dict) and not body.keys().isdisjoint({"error", "detail", "message"})
+
+
+def _one_team(team_id: str) -> str:
+    if "," in team_id:
+        # LiteLLM would return the usage of several teams.
+        raise UsageUnavailable("LiteLLM can't tell the usage of a team with a comma in its id")
+    return team_id
 
 
 def _keys_cut(data: Any) -> bool:

@@ -18,9 +18,8 @@ BIN = Path(sys.executable).parent
 
 def test_every_command_has_help() -> None:
     assert sorted(main.commands) == [
-        *("audit", "config", "doctor", "jobs", "notify", "offboard", "sandbox", "sync"),
-        "token",
-        "whoami",
+        *("audit", "config", "doctor", "jobs", "notify", "offboard", "report", "sandbox"),
+        *("sync", "token", "whoami"),
     ]
     for path in ([], ["config"], ["config", "check"], *([name] for name in main.commands)):
         result = CliRunner().invoke(main, [*path, "--help"])
