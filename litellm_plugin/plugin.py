@@ -50,6 +50,7 @@ from litellm_plugin.observability.readiness import Check, Readiness
 from litellm_plugin.rate_limits import RateLimits
 from litellm_plugin.redaction import register_secrets
 from litellm_plugin.teams.administration import TeamAdmin
+from litellm_plugin.teams.keys import TeamKeys
 from litellm_plugin.teams.member_usage import MemberUsage
 from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports
@@ -83,6 +84,7 @@ class Plugin:
     member_usage: MemberUsage
     models: Models
     team_admin: TeamAdmin
+    team_keys: TeamKeys
     bridge: Bridge
     bridge_tokens: BridgeVerifier | None  # None: the bridge is closed
     opencode: OpencodeKeys
@@ -210,6 +212,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         member_usage=MemberUsage(litellm, cache, users, access, settings, directory, audited),
         models=models,
         team_admin=TeamAdmin(settings, litellm, cache, catalog, users, access, now),
+        team_keys=TeamKeys(keys, litellm, policies, settings, now),
         bridge=Bridge(settings, users, keys, directory, now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),
