@@ -20,7 +20,7 @@ from litellm_plugin.errors import PluginError
 from litellm_plugin.redaction import redact
 from litellm_plugin.store import runs
 from litellm_plugin.store.database import Lock, Store, StoreUnavailable
-from litellm_plugin.store.runs import FAILED, KILLED, SUCCEEDED
+from litellm_plugin.store.runs import FAILED, KILLED, PARTIAL, SUCCEEDED
 
 NOW = partial(datetime.now, UTC)
 MAX_ERROR = 300  # characters of an error in a record
@@ -44,12 +44,14 @@ class Run:
         dry_run: Whether the run only reports.
         counts: Numbers to report, by a word such as ``changed``.
         problem: Why a run that went to its end has failed; the text names no person.
+        partial: Whether the run goes through some of the accounts only.
     """
 
     job: str
     dry_run: bool
     counts: Counter[str] = field(default_factory=Counter)
     problem: str | None = None
+    partial: bool = False
     _lock: Lock | None = None
 
     def check(self) -> None:
@@ -103,7 +105,8 @@ def _recorded(begun: Run, record: Callable[..., None], now: Clock) -> Iterator[N
             end(*_outcome(exc))
         raise
     with suppress(StoreUnavailable) if begun.dry_run else nullcontext():
-        end(FAILED if begun.problem else SUCCEEDED, begun.problem)
+        succeeded = PARTIAL if begun.partial else SUCCEEDED
+        end(FAILED if begun.problem else succeeded, begun.problem)
 
 
 def _outcome(exc: BaseException) -> tuple[str, str | None]:

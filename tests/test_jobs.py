@@ -113,6 +113,8 @@ def test_the_metrics_tell_when_a_job_succeeded_and_failed_last(store: Store) -> 
         pass
     with jobs.run(store, "metered", dry_run=True, now=lambda: at(2000)):
         pass
+    with jobs.run(store, "metered", dry_run=False, now=lambda: at(2500)) as run:
+        run.partial = True
     assert runs.publish(store)
     assert (value("success"), value("failure")) == (1000, None)
     with (

@@ -91,6 +91,7 @@ def sync(
     applies = apply or (configured.applies and not dry_run)
     with job("sync", settings, dry_run=not applies) as running:
         outcomes = []
+        running.run.partial = bool(ref or group)
         for outcome in _outcomes(running, ref, group, applies=applies):
             outcomes.append(outcome)
             running.run.counts.update(_counted(outcome))

@@ -14,6 +14,7 @@ from litellm_plugin.store.tables import job_runs
 KEPT = 100  # runs of each job
 
 RUNNING, SUCCEEDED, FAILED, KILLED = "running", "succeeded", "failed", "killed"
+PARTIAL = "partial"  # succeeded, for some accounts only
 
 _c = job_runs.c
 
@@ -81,7 +82,7 @@ def publish(store: Store) -> bool:
     """Set the metrics of jobs, and return whether the store can be used."""
     ended = (
         select(_c.job, _c.status, func.max(_c.ended_at))
-        .where(~_c.dry_run, _c.ended_at.is_not(None))
+        .where(~_c.dry_run, _c.status.in_([SUCCEEDED, FAILED, KILLED]))
         .group_by(_c.job, _c.status)
     )
     try:

@@ -133,9 +133,12 @@ def test_mode_apply_is_the_default_where_configured(ready: Installation) -> None
         ("--group", "group:default/litellm-admins", 1),
     ],
 )
-def test_some_people_only(ready: Installation, option: str, value: str, checked: int) -> None:
+def test_some_people_only(
+    ready: Installation, store: Store, option: str, value: str, checked: int
+) -> None:
     told = json.loads(ready.run("sync", option, value, "--json").stdout)
     assert told["counts"]["checked"] == checked
+    assert [row["status"] for row in runs.recent(store, "sync", 2)] == ["partial", "succeeded"]
 
 
 def test_a_person_without_an_account_is_named(ready: Installation) -> None:
