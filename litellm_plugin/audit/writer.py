@@ -21,7 +21,7 @@ from litellm_plugin.clock import Clock, iso, stamp
 from litellm_plugin.observability import metrics
 from litellm_plugin.observability.journal import Change
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Head
-from litellm_plugin.store.database import StoreUnavailable
+from litellm_plugin.store.database import StoreUnavailable, ValuesRefused
 
 log = logging.getLogger(__name__)
 
@@ -296,36 +296,45 @@ class AuditWriter:
             log.warning("old audit events can't be deleted; the next try is tomorrow: %s", exc)
 
     def _write(self, queue: _Queue) -> bool:
-        """Write one batch; return whether the store took it."""
+        """Write one batch; return whether the store could be written."""
         if not queue.batch:
-            with queue.changed:
-                size = min(BATCH, len(queue.waiting))
-                queue.batch = [queue.waiting.popleft() for _ in range(size)]
-                lost, queue.lost = queue.lost, None
-            if lost is not None:
-                queue.batch.append(self._gap(queue, *lost))
-                queue.head = replace(queue.head, lost=queue.head.lost + lost[0])
-            if not queue.batch:
-                return True
-        try:
-            queue.head = self.events.append(queue.head, queue.batch)
-        except StoreUnavailable as exc:
-            if queue.fault is None:
-                log.warning("audit events wait in memory, up to %d of them: %s", MAX_WAITING, exc)
-            queue.fault = str(exc)
-            return False
-        except Exception:  # a fault of this service that concerns this batch
-            log.exception("%d audit events can't be stored; they are in the log", len(queue.batch))
-            for event in queue.batch:
-                self._drop(queue, event.at)
-            queue.batch = []
-            return False
+            self._fill(queue)
+        at_once = len(queue.batch)
+        while queue.batch:
+            events = queue.batch[:at_once]
+            try:
+                queue.head = self.events.append(queue.head, events)
+            except Exception as exc:
+                if isinstance(exc, StoreUnavailable) and not isinstance(exc, ValuesRefused):
+                    if queue.fault is None:
+                        text = "audit events wait in memory, up to %d of them: %s"
+                        log.warning(text, MAX_WAITING, exc)
+                    queue.fault = str(exc)
+                    return False
+                # The database refuses a value, or this service has a fault. The transaction has
+                # stored nothing, so the events are written one by one.
+                if at_once > 1:
+                    at_once = 1
+                    continue
+                log.exception("an audit event can't be stored; it is in the log")
+                self._drop(queue, events[0].at)
+            else:
+                metrics.audit_events("stored", len(events))
+            del queue.batch[:at_once]
         if queue.fault is not None:
             queue.fault = None
             log.warning("audit events are stored again")
-        metrics.audit_events("stored", len(queue.batch))
-        queue.batch = []
         return True
+
+    def _fill(self, queue: _Queue) -> None:
+        """Make the next batch: waiting events, and the report of dropped ones."""
+        with queue.changed:
+            size = min(BATCH, len(queue.waiting))
+            queue.batch = [queue.waiting.popleft() for _ in range(size)]
+            lost, queue.lost = queue.lost, None
+        if lost is not None:
+            queue.batch.append(self._gap(queue, *lost))
+            queue.head = replace(queue.head, lost=queue.head.lost + lost[0])
 
     def _gap(self, queue: _Queue, number: int, first: str, last: str) -> AuditEvent:
         """Return the event that reports the number of dropped events."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +12,6 @@ from sqlalchemy import bindparam, delete, insert, or_, select
 from litellm_plugin.clock import moment, stamp
 from litellm_plugin.store.database import Store, StoreUnavailable
 from litellm_plugin.store.tables import job_runs, leavers
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +82,7 @@ class LeaverTable:
         try:
             with self._store.read() as connection:
                 found = [_leaver(row) for row in connection.execute(select(leavers).where(same))]
-        except StoreUnavailable as exc:
-            log.warning("the table of leavers can't be read: %s", exc)
+        except StoreUnavailable:  # the store logs that
             return None
         return [each for each in found if each.shut_out]
 

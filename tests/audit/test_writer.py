@@ -127,6 +127,24 @@ def test_a_fault_of_ours_does_not_stop_the_writer(
     assert [row["action"] for row in audited.rows()] == ["lost", "blocked"]
 
 
+def test_an_event_that_the_database_refuses_does_not_hold_up_the_others(
+    audited: Audited, switch: Switch
+) -> None:
+    with audited.store.write() as connection:
+        connection.execute(
+            text(
+                "CREATE TRIGGER refuse BEFORE INSERT ON audit_events WHEN NEW.changed_by LIKE"
+                " '%carol' BEGIN SELECT RAISE(ABORT, 'a value that is refused'); END"
+            )
+        )
+    for who in ("alice", "carol", "bob"):
+        audited.rig.ask(who, "POST", f"/keys/{KEY}/block")
+    assert audited.writer.flush()
+    told = [row["changed_by"] for row in audited.rows("include=denied")]
+    assert told == ["litellm-plugin", "user:default/bob", "user:default/alice"]
+    assert _chains(audited)[0]["lost"] == 1
+
+
 def test_an_event_that_can_not_be_converted_fails_no_request(
     audited: Audited, switch: Switch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
