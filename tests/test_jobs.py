@@ -126,6 +126,21 @@ def test_the_metrics_tell_when_a_job_succeeded_and_failed_last(store: Store) -> 
     assert (value("success"), value("failure")) == (1000, 3000)
 
 
+def test_the_last_success_is_that_of_a_whole_run(store: Store) -> None:
+    assert runs.last_counts(store, "offboard") == {}
+    for people, job, dry_run, partial in (
+        (7, "offboard", False, False),
+        (8, "offboard", True, False),
+        (9, "offboard", False, True),
+        (10, "sync", False, False),
+    ):
+        with jobs.run(store, job, dry_run=dry_run) as run:
+            run.counts["people"], run.partial = people, partial
+    with pytest.raises(ZeroDivisionError), jobs.run(store, "offboard", dry_run=False) as run:
+        run.counts["people"] = 1 // 0
+    assert runs.last_counts(store, "offboard") == {"people": 7}
+
+
 def test_a_store_that_is_away_has_no_metrics(tmp_path: Path) -> None:
     assert not runs.publish(Store(Database(file=tmp_path)))
 

@@ -466,13 +466,9 @@ class Sync:
         error: Exception | None = None,
         change: journal.Change | None = None,
     ) -> None:
-        service, levels = self.settings.service, self.settings.audit_levels
-        token = journal.begin(journal.Command(service.plugin_id, ACTOR, levels))
-        try:
+        with journal.acting(ACTOR, self.settings):
             meta = {"userId": user_id, "entityRef": ref, **meta}
             journal.record(event, meta, error, change)
-        finally:
-            journal.end(token)
 
     @contextmanager
     def _locked(self, user_id: str) -> Iterator[bool]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
 from litellm_plugin import jobs
-from litellm_plugin.cli.terminal import FAILED, Page, captured_log
+from litellm_plugin.cli.terminal import FAILED, Page, captured_log, stop
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import PluginError
@@ -59,11 +56,9 @@ def job(name: str, settings: Settings, *, dry_run: bool) -> Iterator[Job]:
                 pace = jobs.Pace(settings.service.jobs.per_second, run.check)
                 yield Job(plugin, store, run, pace, tell)
         except jobs.JobIsRunning:
-            click.echo(f"Another process runs {name}.", err=True)
-            sys.exit(IS_RUNNING)
+            stop(f"Another process runs {name}.", IS_RUNNING)
         except (PluginError, StoreUnavailable) as exc:
-            click.echo(f"{name} stopped: {redact(str(exc))}", err=True)
-            sys.exit(FAILED)
+            stop(f"{name} stopped: {redact(str(exc))}", FAILED)
         finally:
             if plugin.audit_writer is not None:
                 plugin.audit_writer.flush()

@@ -22,11 +22,13 @@ from litellm_plugin.cli.terminal import (
     json_option,
     print_json,
     settings_of,
+    stop,
 )
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.config.values import seconds
 from litellm_plugin.jobs import NOW, JobRefused
 from litellm_plugin.observability import journal
+from litellm_plugin.store import runs
 from litellm_plugin.store.leavers import LeaverTable, timestamp
 
 NAME = "offboard"
@@ -93,8 +95,7 @@ def offboard(
     """
     settings = settings_of(files)
     if apply and not settings.offboarding.enabled:
-        click.echo(OFF, err=True)
-        sys.exit(FAULTY)
+        stop(OFF, FAULTY)
     report: dict[str, Any] = {}
     try:
         with job(NAME, settings, dry_run=not apply) as running:
@@ -103,18 +104,18 @@ def offboard(
                 plugin.litellm,
                 plugin.catalog,
                 LeaverTable(running.store),
-                plugin.settings,
+                settings,
                 running.pace.wait,
                 NOW,
                 running.run.counts,
             )
-            default = timedelta(seconds=plugin.settings.offboarding.grace)
+            default = timedelta(seconds=settings.offboarding.grace)
             plan = offboarding.plan(default if grace is None else grace, delete_after)
             report = _report(running, offboarding, plan, force)
             if report["refused"] is not None:
                 raise JobRefused(report["refused"])
             if apply:
-                with _audited(plugin.settings):
+                with _audited(settings):
                     offboarding.apply(plan, running.tell)
                 if offboarding.failures:
                     running.run.problem = "LiteLLM refused some changes"
@@ -134,7 +135,7 @@ def _report(
 ) -> dict[str, Any]:
     """Return what ``--json`` prints; ``counts`` and ``failures`` are filled by the run."""
     settings, run = running.plugin.settings.offboarding, running.run
-    before = offboarding.table.people_of_last_run(NAME)
+    before = runs.last_counts(running.store, NAME).get("people")
     # The next run compares its number of people with this one.
     run.counts.update({"people": plan.people, "accounts": plan.accounts})
     return {
@@ -157,14 +158,12 @@ def _audited(settings: Settings) -> Iterator[None]:
     """Write audit events with this command as actor, to standard error too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    actor = f"litellm-plugin:{NAME}"
-    token = journal.begin(journal.Command(settings.service.plugin_id, actor, settings.audit_levels))
     journal.log.addHandler(handler)
     try:
-        yield
+        with journal.acting(f"litellm-plugin:{NAME}", settings):
+            yield
     finally:
         journal.log.removeHandler(handler)
-        journal.end(token)
 
 
 def _as_json(step: Step) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Column, Connection, Select, delete, func, insert, select, update
 
 from litellm_plugin.observability import metrics
 from litellm_plugin.store.database import Store, StoreUnavailable
@@ -49,9 +49,19 @@ def prune(store: Store, job: str) -> None:
         own = select(_c.id).where(_c.job == job)
         oldest = connection.scalar(own.order_by(_c.id.desc()).offset(KEPT - 1).limit(1))
         if oldest is not None:
-            succeeded = own.where(_c.status == SUCCEEDED, ~_c.dry_run)
-            last = connection.scalar(succeeded.order_by(_c.id.desc()).limit(1)) or 0
+            last = connection.scalar(_last_success(job, _c.id)) or 0
             connection.execute(delete(job_runs).where(_c.job == job, _c.id < oldest, _c.id != last))
+
+
+def last_counts(store: Store, job: str) -> dict[str, int]:
+    """Return the counts of the last run that succeeded, no dry run; empty if there is none."""
+    with store.read() as connection:
+        return connection.scalar(_last_success(job, _c.counts)) or {}
+
+
+def _last_success(job: str, column: Column[Any]) -> Select[Any]:
+    succeeded = select(column).where(_c.job == job, _c.status == SUCCEEDED, ~_c.dry_run)
+    return succeeded.order_by(_c.id.desc()).limit(1)
 
 
 def recent(store: Store, job: str | None, limit: int) -> list[dict[str, Any]]:
