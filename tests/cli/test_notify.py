@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from litellm_plugin.config.database import Database
 from litellm_plugin.jobs import Run
+from litellm_plugin.sandbox.litellm import LiteLLMStandIn
 from litellm_plugin.store import notices
 from litellm_plugin.store.database import Store, StoreUnavailable
 from tests.cli.installation import Installation
 from tests.fakes import Asked, Reply, connection_refused
-from tests.standin import KEY, TEAM, StandIn
+from tests.standin import KEY, TEAM
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 DOCS = Path(__file__).parents[2] / "docs" / "notifications.md"
@@ -53,22 +53,11 @@ class KilledError(BaseException):
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The database that the runs of a test share."""
-    store = Store(Database(file=tmp_path / "store.sqlite"))
-    monkeypatch.setattr("litellm_plugin.plugin._store", lambda _settings: store)
-    return store
-
-
-@pytest.fixture
-def litellm(installation: Installation) -> StandIn:
+def litellm(installation: Installation) -> LiteLLMStandIn:
     """LiteLLM, where nobody has spent anything yet."""
-    host = installation.litellm.host
-    assert isinstance(host, StandIn)
-    host.litellm.user_new(
-        {"user_id": "carol@example.com", "max_budget": 10, "auto_create_key": False}
-    )
-    return host
+    litellm = installation.standin
+    litellm.user_new({"user_id": "carol@example.com", "max_budget": 10, "auto_create_key": False})
+    return litellm
 
 
 @pytest.fixture
@@ -80,9 +69,8 @@ def hook(installation: Installation) -> Hook:
 
 
 @pytest.fixture(autouse=True)
-def _enabled(installation: Installation, store: Store) -> None:
+def _enabled(installation: Installation) -> None:
     installation.settings["notifications"] = {"enabled": True}
-    installation.settings["service"]["jobs"] = {"perSecond": 10_000}
 
 
 @pytest.fixture
@@ -101,13 +89,13 @@ def notify(installation: Installation) -> Callable[..., dict[str, Any]]:
 Notify = Callable[..., dict[str, Any]]
 
 
-def spend(litellm: StandIn, user_id: str, dollars: float, **fields: Any) -> None:
-    litellm.litellm.store.users[user_id].update(spend=dollars, **fields)
+def spend(litellm: LiteLLMStandIn, user_id: str, dollars: float, **fields: Any) -> None:
+    litellm.store.users[user_id].update(spend=dollars, **fields)
 
 
-def end_of(litellm: StandIn, **after: float) -> None:
+def end_of(litellm: LiteLLMStandIn, **after: float) -> None:
     made = datetime.now(UTC) - timedelta(days=90)
-    key = litellm.litellm.store.keys[KEY]
+    key = litellm.store.keys[KEY]
     key.update(
         expires=(datetime.now(UTC) + timedelta(**after)).isoformat(), created_at=made.isoformat()
     )
@@ -122,11 +110,11 @@ def shown(installation: Installation) -> dict[str, list[str]]:
 
 
 def test_the_owner_of_a_user_a_key_and_a_team_is_warned(
-    installation: Installation, litellm: StandIn, notify: Notify
+    installation: Installation, litellm: LiteLLMStandIn, notify: Notify
 ) -> None:
     spend(litellm, "carol@example.com", 8)
     end_of(litellm, days=5)
-    litellm.litellm.store.teams[TEAM]["spend"] = 60.0
+    litellm.store.teams[TEAM]["spend"] = 60.0
     assert notify()["counts"] == {"due": 3, "sent": 0, "failed": 0, "no_recipient": 0}
     assert shown(installation) == {}  # it was only listed
 
@@ -151,7 +139,7 @@ def test_the_owner_of_a_user_a_key_and_a_team_is_warned(
     ]
 
 
-def test_a_table_is_printed(installation: Installation, litellm: StandIn) -> None:
+def test_a_table_is_printed(installation: Installation, litellm: LiteLLMStandIn) -> None:
     assert "No notice is due, or all were sent before." in installation.run("notify").stdout
     spend(litellm, "carol@example.com", 8)
     page = installation.run("notify").stdout
@@ -160,7 +148,7 @@ def test_a_table_is_printed(installation: Installation, litellm: StandIn) -> Non
 
 
 def test_a_notice_is_sent_once_for_each_threshold_and_period(
-    installation: Installation, litellm: StandIn, notify: Notify
+    installation: Installation, litellm: LiteLLMStandIn, notify: Notify
 ) -> None:
     def sent() -> list[str]:
         return [each["threshold"] for each in notify("--apply")["notices"]]
@@ -186,7 +174,7 @@ def test_a_notice_is_sent_once_for_each_threshold_and_period(
     assert sent() == []
 
 
-def test_a_key_is_warned_about_once_for_each_end(litellm: StandIn, notify: Notify) -> None:
+def test_a_key_is_warned_about_once_for_each_end(litellm: LiteLLMStandIn, notify: Notify) -> None:
     def sent() -> list[str]:
         return [each["threshold"] for each in notify("--apply")["notices"]]
 
@@ -197,31 +185,31 @@ def test_a_key_is_warned_about_once_for_each_end(litellm: StandIn, notify: Notif
     assert sent() == ["expiry-7d"]
     end_of(litellm, hours=20)
     assert sent() == ["expiry-1d"]
-    litellm.litellm.store.keys[KEY]["blocked"] = True
+    litellm.store.keys[KEY]["blocked"] = True
     end_of(litellm, hours=19)
     assert sent() == []
 
 
 def test_a_notice_without_a_recipient_is_listed_and_tried_again(
-    installation: Installation, litellm: StandIn, notify: Notify
+    installation: Installation, litellm: LiteLLMStandIn, notify: Notify
 ) -> None:
     user = {"user_id": "4711", "max_budget": 1, "auto_create_key": False}
-    litellm.litellm.user_new({**user, "metadata": {"backstage_entity": "user:default/gone"}})
+    litellm.user_new({**user, "metadata": {"backstage_entity": "user:default/gone"}})
     spend(litellm, "4711", 1)
     for _ in range(2):
         (told,) = notify("--apply")["notices"]
         assert (told["to"], told["state"]) == (None, "no_recipient")
-    litellm.litellm.store.users["4711"]["metadata"] = {"backstage_entity": CAROL}
+    litellm.store.users["4711"]["metadata"] = {"backstage_entity": CAROL}
     assert notify("--apply")["counts"]["sent"] == 1
     assert list(shown(installation)) == [CAROL]
 
 
 @pytest.mark.parametrize("hidden", [False, True])
 def test_hidden_amounts_of_a_team_stay_hidden(
-    installation: Installation, litellm: StandIn, hook: Hook, notify: Notify, hidden: bool
+    installation: Installation, litellm: LiteLLMStandIn, hook: Hook, notify: Notify, hidden: bool
 ) -> None:
     installation.settings["display"] = {"hideTeamBudgetForManagers": hidden}
-    litellm.litellm.store.teams[TEAM]["spend"] = 43.21
+    litellm.store.teams[TEAM]["spend"] = 43.21
     notify("--apply")
     (payload,) = installation.fake.notices.values()
     assert payload["title"] == "LiteLLM: 86 % of the budget of team Platform is spent"
@@ -232,7 +220,7 @@ def test_hidden_amounts_of_a_team_stay_hidden(
 
 
 def test_one_failure_does_not_stop_the_others_and_is_tried_in_the_next_run(
-    installation: Installation, litellm: StandIn, hook: Hook, notify: Notify
+    installation: Installation, litellm: LiteLLMStandIn, hook: Hook, notify: Notify
 ) -> None:
     spend(litellm, "carol@example.com", 9)
     end_of(litellm, days=3)
@@ -264,7 +252,7 @@ def test_one_failure_does_not_stop_the_others_and_is_tried_in_the_next_run(
 )
 def test_a_webhook_that_fails(
     installation: Installation,
-    litellm: StandIn,
+    litellm: LiteLLMStandIn,
     hook: Hook,
     notify: Notify,
     answer: Any,
@@ -286,11 +274,11 @@ def test_a_webhook_that_fails(
 
 
 def test_what_nobody_takes_is_not_tried_for_ever(
-    installation: Installation, litellm: StandIn, notify: Notify
+    installation: Installation, litellm: LiteLLMStandIn, notify: Notify
 ) -> None:
     for number in range(15):
         user_id = f"{number}@example.com"
-        litellm.litellm.user_new(
+        litellm.user_new(
             {
                 "user_id": user_id,
                 "max_budget": 1,
@@ -311,7 +299,7 @@ def test_what_nobody_takes_is_not_tried_for_ever(
 @pytest.mark.parametrize("recorded", range(4))
 def test_a_run_that_is_killed_is_finished_by_the_next_one(
     installation: Installation,
-    litellm: StandIn,
+    litellm: LiteLLMStandIn,
     hook: Hook,
     notify: Notify,
     monkeypatch: pytest.MonkeyPatch,
@@ -343,7 +331,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next_one(
 
 
 def test_a_run_whose_lock_is_lost_sends_no_more(
-    installation: Installation, litellm: StandIn, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, litellm: LiteLLMStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checks: list[None] = []
 
@@ -361,7 +349,7 @@ def test_a_run_whose_lock_is_lost_sends_no_more(
 
 def test_a_store_that_fails_ends_the_run(
     installation: Installation,
-    litellm: StandIn,
+    litellm: LiteLLMStandIn,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object) -> None:
@@ -376,7 +364,7 @@ def test_a_store_that_fails_ends_the_run(
 
 @pytest.mark.parametrize("host", ["litellm", "backstage"])
 def test_what_can_t_be_read_ends_the_run(
-    installation: Installation, litellm: StandIn, host: str
+    installation: Installation, litellm: LiteLLMStandIn, host: str
 ) -> None:
     spend(litellm, "carol@example.com", 9)
     getattr(installation, host).replies["*"] = connection_refused()
@@ -401,7 +389,7 @@ def test_another_process_runs_it(installation: Installation, store: Store) -> No
     ],
 )
 def test_what_is_switched_off_sends_nothing(
-    installation: Installation, litellm: StandIn, settings: dict[str, Any], named: str
+    installation: Installation, litellm: LiteLLMStandIn, settings: dict[str, Any], named: str
 ) -> None:
     installation.settings["notifications"] = settings
     spend(litellm, "carol@example.com", 9)
@@ -413,7 +401,7 @@ def test_what_is_switched_off_sends_nothing(
 
 
 def test_old_records_of_past_periods_are_deleted(
-    litellm: StandIn, store: Store, notify: Notify
+    litellm: LiteLLMStandIn, store: Store, notify: Notify
 ) -> None:
     rows = [
         notices.SentNotice("user", "carol@example.com", "budget-80", period, CAROL)

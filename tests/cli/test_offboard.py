@@ -7,13 +7,11 @@ import json
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from litellm_plugin.clients.litellm import LiteLLM
-from litellm_plugin.config.database import Database
 from litellm_plugin.sandbox.store import token_of
 from litellm_plugin.store.database import Store
 from litellm_plugin.store.leavers import LeaverTable
@@ -40,13 +38,12 @@ class Office:
     """
 
     installation: Installation
-    database: Database
     now: datetime = START
     people: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def litellm(self) -> Any:
-        return self.installation.litellm.host.litellm  # type: ignore[attr-defined]
+        return self.installation.standin
 
     def hires(self, *names: str, **over: Any) -> None:
         """Give people an entity, an account as provisioning makes it, and a key."""
@@ -125,22 +122,18 @@ class Office:
 
     @property
     def table(self) -> LeaverTable:
-        return LeaverTable(Store(self.database))
+        return LeaverTable(Store(self.installation.database))
 
     def writes(self) -> list[str]:
         return [each.path for each in self.installation.litellm.asked if each.method != "GET"]
 
 
 @pytest.fixture
-def office(installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
-    database = Database(file=tmp_path / "store.sqlite")
-    make = Store.__init__
-    monkeypatch.setattr(Store, "__init__", lambda self, _given: make(self, database))
-    office = Office(installation, database)
+def office(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Office:
+    office = Office(installation)
     command = sys.modules["litellm_plugin.cli.offboard"]  # the package has the command by that name
     monkeypatch.setattr(command, "NOW", lambda: office.now)
     installation.settings["offboarding"] = {"enabled": True}
-    installation.settings["service"]["jobs"] = {"perSecond": 10_000}
     office.litellm.store.reset()
     office.hires("ann", "ben", "cleo", "dan", "eve")
     return office
@@ -509,8 +502,7 @@ def test_a_wrong_option_ends_with_status_2(office: Office, option: tuple[str, st
     assert office.installation.run("offboard", *option).exit_code == 2
 
 
-def test_only_one_process_runs_the_job(office: Office) -> None:
-    store = Store(office.database)
+def test_only_one_process_runs_the_job(office: Office, store: Store) -> None:
     with store.lock("job-offboard"):
         assert office.installation.run("offboard", "--apply").exit_code == 75
         assert office.installation.run("offboard").exit_code == 0

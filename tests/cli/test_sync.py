@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from litellm_plugin.config.database import Database
 from litellm_plugin.store import runs
 from litellm_plugin.store.database import Store, StoreUnavailable
 from tests.cli.installation import Installation
 from tests.fakes.network import connection_refused
-from tests.standin import TEAM, StandIn
+from tests.standin import TEAM
 
 ALICE = "alice@example.com"
 CAROL = "carol@example.com"
@@ -21,22 +19,13 @@ POWER = "group:default/ai-power-users"
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The store of each run of the command."""
-    kept = Store(Database(file=tmp_path / "store.sqlite"))
-    monkeypatch.setattr("litellm_plugin.plugin._store", lambda _settings: kept)
-    return kept
-
-
-@pytest.fixture
-def ready(installation: Installation, store: Store) -> Installation:
+def ready(installation: Installation) -> Installation:
     """An installation with sync in mode report, where carol has an account as from a first visit.
 
     alice and jane have accounts; the catalog does not have jane.
     """
     installation.settings["provisioning"]["sync"] = {"enabled": True}
-    installation.settings["service"]["jobs"] = {"perSecond": 100_000}
-    _litellm(installation).user_new(
+    installation.standin.user_new(
         {
             "user_id": CAROL,
             "auto_create_key": False,
@@ -52,17 +41,12 @@ def ready(installation: Installation, store: Store) -> Installation:
     return installation
 
 
-def _litellm(installation: Installation) -> Any:
-    assert isinstance(installation.litellm.host, StandIn)
-    return installation.litellm.host.litellm
-
-
 def _writes(installation: Installation) -> list[str]:
     return [asked.path for asked in installation.litellm.asked if asked.method != "GET"]
 
 
 def _row(installation: Installation, user_id: str) -> Any:
-    return _litellm(installation).store.users[user_id]
+    return installation.standin.store.users[user_id]
 
 
 def _words(text: str) -> str:
@@ -78,7 +62,7 @@ def _grant_more(installation: Installation) -> None:
 
 def test_a_dry_run_shows_the_differences_and_changes_nothing(ready: Installation) -> None:
     _grant_more(ready)
-    _litellm(ready).user_update({"user_id": ALICE, "max_budget": 5})
+    ready.standin.user_update({"user_id": ALICE, "max_budget": 5})
     result = ready.run("sync")
     assert result.exit_code == 0
     text = _words(result.stdout)
@@ -202,9 +186,7 @@ def test_dry_run_and_apply_exclude_each_other(ready: Installation) -> None:
     assert ready.run("sync", "--dry-run", "--apply").exit_code == 2
 
 
-def test_the_doctor_checks_it(
-    ready: Installation, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_doctor_checks_it(ready: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         ready.doctor()["group-sync"]["found"]
         == "mode report; the grants of 2 accounts are recorded"
@@ -213,5 +195,5 @@ def test_the_doctor_checks_it(
     def away(*_: Any) -> Any:
         raise StoreUnavailable("SQLite store.sqlite: disk I/O error")
 
-    monkeypatch.setattr(store, "read", away)
+    monkeypatch.setattr(Store, "read", away)
     assert ready.doctor()["group-sync"]["status"] == "failed"
