@@ -155,6 +155,14 @@ class Installation:
         assert isinstance(self.litellm.host, StandIn)
         return self.litellm.host.litellm
 
+    def set(self, path: str, value: Any) -> None:
+        """Put a value into the configuration; the path may have indices of lists."""
+        *above, last = path.split(".")
+        place: Any = self.config
+        for part in above:
+            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+        place[last] = value
+
     def publish(self, key_set: Any) -> None:
         """Let the service have this key set, and Backstage find it there."""
         assert isinstance(self.service.host, Service)

@@ -362,42 +362,13 @@ def test_a_store_that_fails_ends_the_run(
     assert result.stderr == "notify stopped: SQLite: disk I/O error\n"
 
 
-@pytest.mark.parametrize("host", ["litellm", "backstage"])
-def test_what_can_t_be_read_ends_the_run(
-    installation: Installation, litellm: LiteLLMStandIn, host: str
-) -> None:
-    spend(litellm, "carol@example.com", 9)
-    getattr(installation, host).replies["*"] = connection_refused()
-    result = installation.run("notify", "--apply")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("notify stopped: ")
-    assert shown(installation) == {}
-
-
-def test_another_process_runs_it(installation: Installation, store: Store) -> None:
-    with store.lock("job-notify") as held:
-        assert held
-        assert installation.run("notify", "--apply").exit_code == 75
-        assert installation.run("notify").exit_code == 0
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"enabled": False}, "litellm.notifications.enabled is false"),
-        ({"enabled": True, "backstage": False}, "there is no webhook"),
-    ],
-)
-def test_what_is_switched_off_sends_nothing(
-    installation: Installation, litellm: LiteLLMStandIn, settings: dict[str, Any], named: str
-) -> None:
-    installation.settings["notifications"] = settings
-    spend(litellm, "carol@example.com", 9)
-    result = installation.run("notify", "--apply")
+def test_notices_that_have_nowhere_to_go(installation: Installation, notify: Notify) -> None:
+    installation.settings["notifications"]["backstage"] = False
+    result = installation.run("notify")
     assert result.exit_code == 2
-    assert named in result.stderr
-    assert installation.run("notify").exit_code == (2 if settings["enabled"] else 0)
-    assert shown(installation) == {}
+    assert "there is no webhook" in result.stderr
+    installation.settings["notifications"] = {"enabled": False}
+    notify()  # shows the notices that would be sent
 
 
 def test_old_records_of_past_periods_are_deleted(

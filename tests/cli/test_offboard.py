@@ -16,7 +16,7 @@ from litellm_plugin.sandbox.store import token_of
 from litellm_plugin.store.database import Store
 from litellm_plugin.store.leavers import LeaverTable
 from tests.cli.installation import Installation
-from tests.fakes import People, connection_refused
+from tests.fakes import People
 from tests.fakes.network import Reply
 
 START = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -419,16 +419,6 @@ def test_too_many_at_once_are_refused(office: Office) -> None:
     assert office.run()["limit"] == 5
 
 
-@pytest.mark.parametrize("upstream", ["backstage", "litellm"])
-def test_an_upstream_that_does_not_answer_ends_the_run(office: Office, upstream: str) -> None:
-    office.misses("ann")
-    getattr(office.installation, upstream).replies["*"] = connection_refused()
-    result = office.installation.run("offboard", "--apply")
-    assert result.exit_code == 1
-    assert "offboard stopped" in result.stderr
-    assert office.blocked() == set()
-
-
 def test_a_key_that_litellm_refuses_is_told_and_left_to_the_next_run(office: Office) -> None:
     office.misses("ann", "ben")
     office.installation.litellm.replies["/key/block"] = Reply(400, {"error": {"message": "no"}})
@@ -486,26 +476,9 @@ def test_the_page_says_what_is_to_be_done(office: Office) -> None:
     assert "litellm.offboarding.enabled is false" in office.page()
 
 
-def test_leavers_are_not_blocked_while_offboarding_is_off(office: Office) -> None:
-    office.twice()
-    office.leaves("ann")
-    office.installation.settings["offboarding"]["enabled"] = False
-    office.installation.litellm.asked.clear()
-    result = office.installation.run("offboard", "--apply")
-    assert result.exit_code == 2
-    assert "litellm.offboarding.enabled is false" in result.stderr
-    assert not office.installation.litellm.asked
-
-
 @pytest.mark.parametrize("option", [("--grace", "soon"), ("--delete-after", "3"), ("--force", "x")])
 def test_a_wrong_option_ends_with_status_2(office: Office, option: tuple[str, str]) -> None:
     assert office.installation.run("offboard", *option).exit_code == 2
-
-
-def test_only_one_process_runs_the_job(office: Office, store: Store) -> None:
-    with store.lock("job-offboard"):
-        assert office.installation.run("offboard", "--apply").exit_code == 75
-        assert office.installation.run("offboard").exit_code == 0
 
 
 def test_the_database_keeps_what_is_blocked_and_deleted(office: Office) -> None:

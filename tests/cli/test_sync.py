@@ -10,7 +10,6 @@ import pytest
 from litellm_plugin.store import runs
 from litellm_plugin.store.database import Store, StoreUnavailable
 from tests.cli.installation import Installation
-from tests.fakes.network import connection_refused
 from tests.standin import TEAM
 
 ALICE = "alice@example.com"
@@ -162,24 +161,6 @@ def test_a_refusal_is_shown_and_ends_with_status_1(ready: Installation, store: S
     assert "carol@example.com: refused: Team doesn't exist" in text
     assert "1 refused by LiteLLM" in text
     assert runs.recent(store, "sync", 1)[0]["status"] == "failed"
-
-
-def test_an_upstream_that_is_away_ends_with_status_1(ready: Installation) -> None:
-    ready.litellm.replies["*"] = connection_refused()
-    result = ready.run("sync")
-    assert result.exit_code == 1
-    assert "sync stopped: LiteLLM" in result.stderr
-
-
-def test_another_run_ends_with_status_75(ready: Installation, store: Store) -> None:
-    with store.lock("job-sync"):
-        assert ready.run("sync", "--apply").exit_code == 75
-
-
-def test_it_is_off_by_default(installation: Installation) -> None:
-    result = installation.run("sync")
-    assert result.exit_code == 2
-    assert "litellm.provisioning.sync.enabled is false" in result.stderr
 
 
 def test_dry_run_and_apply_exclude_each_other(ready: Installation) -> None:
