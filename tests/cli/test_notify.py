@@ -347,21 +347,6 @@ def test_a_run_whose_lock_is_lost_sends_no_more(
     assert shown(installation) == {}
 
 
-def test_a_store_that_fails_ends_the_run(
-    installation: Installation,
-    litellm: LiteLLMStandIn,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(*_: object) -> None:
-        raise StoreUnavailable("SQLite: disk I/O error")
-
-    spend(litellm, "carol@example.com", 9)
-    monkeypatch.setattr(notices, "record", fail)
-    result = installation.run("notify", "--apply")
-    assert result.exit_code == 1
-    assert result.stderr == "notify stopped: SQLite: disk I/O error\n"
-
-
 def test_notices_that_have_nowhere_to_go(installation: Installation, notify: Notify) -> None:
     installation.settings["notifications"]["backstage"] = False
     result = installation.run("notify")
