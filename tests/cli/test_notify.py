@@ -48,10 +48,6 @@ class Hook:
         return Reply(self.status, headers={"Location": "https://elsewhere.example.com/"})
 
 
-class KilledError(BaseException):
-    """The process ends here."""
-
-
 @pytest.fixture
 def litellm(installation: Installation) -> LiteLLMStandIn:
     """LiteLLM, where nobody has spent anything yet."""
@@ -174,22 +170,6 @@ def test_a_notice_is_sent_once_for_each_threshold_and_period(
     assert sent() == []
 
 
-def test_a_key_is_warned_about_once_for_each_end(litellm: LiteLLMStandIn, notify: Notify) -> None:
-    def sent() -> list[str]:
-        return [each["threshold"] for each in notify("--apply")["notices"]]
-
-    end_of(litellm, days=6)
-    assert sent() == ["expiry-7d"]
-    assert sent() == []
-    end_of(litellm, days=5)  # somebody has changed its end
-    assert sent() == ["expiry-7d"]
-    end_of(litellm, hours=20)
-    assert sent() == ["expiry-1d"]
-    litellm.store.keys[KEY]["blocked"] = True
-    end_of(litellm, hours=19)
-    assert sent() == []
-
-
 def test_a_notice_without_a_recipient_is_listed_and_tried_again(
     installation: Installation, litellm: LiteLLMStandIn, notify: Notify
 ) -> None:
@@ -294,40 +274,6 @@ def test_what_nobody_takes_is_not_tried_for_ever(
     assert told["notices"][-1]["error"] == "Not tried after 10 failures in a row"
     installation.fake.failures.clear()
     assert notify("--apply")["counts"]["sent"] == 15
-
-
-@pytest.mark.parametrize("recorded", range(4))
-def test_a_run_that_is_killed_is_finished_by_the_next_one(
-    installation: Installation,
-    litellm: LiteLLMStandIn,
-    hook: Hook,
-    notify: Notify,
-    monkeypatch: pytest.MonkeyPatch,
-    recorded: int,
-) -> None:
-    spend(litellm, "alice@example.com", 8)
-    spend(litellm, "carol@example.com", 9)
-    record, left = notices.record, [None] * recorded
-
-    def killed(*arguments: Any) -> None:
-        if not left:
-            raise KilledError  # the notice is sent, and not recorded
-        left.pop()
-        record(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(notices, "record", killed)
-        with pytest.raises(KilledError):
-            notify("--apply")
-
-    assert notify("--apply")["counts"]["sent"] == 4 - recorded
-    assert notify("--apply")["notices"] == []
-    # Each person sees one notice, and the webhook's receiver knows a repetition by its id.
-    titles = shown(installation)
-    assert (len(titles[ALICE]), len(titles[CAROL])) == (1, 1)
-    repeated = recorded in {1, 3}  # the second and the fourth delivery are the webhook's
-    assert len(hook.events) == 2 + repeated
-    assert len({event_id for event_id, _ in hook.events}) == 2
 
 
 def test_a_run_whose_lock_is_lost_sends_no_more(

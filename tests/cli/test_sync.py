@@ -124,25 +124,23 @@ def test_some_people_only(
     assert [row["status"] for row in runs.recent(store, "sync", 2)] == ["partial", "succeeded"]
 
 
-def test_a_person_without_an_account_is_named(ready: Installation) -> None:
-    result = ready.run("sync", "--user", "user:default/dave")
-    assert result.exit_code == 1
-    assert "no account of user:default/dave" in result.stderr
-
-
-def test_a_person_s_account_that_is_another_person_s_is_left_alone(ready: Installation) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--user", "user:default/dave", "no account of user:default/dave"),
+        ("--group", "group:default/typo", "no group:default/typo"),
+        # The same LiteLLM id.
+        ("--user", "user:contractors/carol", f"{CAROL} is the account of user:default/carol, not"),
+    ],
+)
+def test_who_is_not_there_is_named_and_nobody_is_changed(
+    ready: Installation, option: str, value: str, told: str
+) -> None:
     _grant_more(ready)
-    carol = "user:contractors/carol"  # the same LiteLLM id
-    result = ready.run("sync", "--apply", "--user", carol)
+    result = ready.run("sync", "--apply", option, value)
     assert result.exit_code == 1
-    assert f"{CAROL} is the account of user:default/carol, not of {carol}" in result.stderr
+    assert told in result.stderr
     assert _writes(ready) == []
-
-
-def test_a_group_that_the_catalog_does_not_have_is_named(ready: Installation) -> None:
-    result = ready.run("sync", "--group", "group:default/typo")
-    assert result.exit_code == 1
-    assert "no group:default/typo" in result.stderr
 
 
 def test_users_are_read_by_pages_and_unchanged_accounts_cost_no_call(ready: Installation) -> None:
