@@ -102,21 +102,14 @@ def _recorded(begun: Run, record: Callable[..., None], now: Clock) -> Iterator[N
         # If the store has failed, the row still has the status "running"; the next run mends it.
         with suppress(StoreUnavailable):
             begun.check()  # without the lock, another run has marked this one as killed
-            end(*_outcome(exc))
+            # The text of other errors may name people.
+            known = isinstance(exc, PluginError | StoreUnavailable | JobRefused)
+            error = redact(str(exc) if known else type(exc).__name__)[:MAX_ERROR]
+            end(FAILED if isinstance(exc, Exception) else KILLED, error)
         raise
     with suppress(StoreUnavailable) if begun.dry_run else nullcontext():
         succeeded = PARTIAL if begun.partial else SUCCEEDED
         end(FAILED if begun.problem else succeeded, begun.problem)
-
-
-def _outcome(exc: BaseException) -> tuple[str, str | None]:
-    """Return the status and the error of a run that ended with an exception."""
-    if isinstance(exc, SystemExit) and not exc.code:
-        return SUCCEEDED, None
-    status = FAILED if isinstance(exc, Exception | SystemExit) else KILLED
-    # The text of other errors may name people.
-    known = isinstance(exc, PluginError | StoreUnavailable | JobRefused)
-    return status, redact(str(exc) if known else type(exc).__name__)[:MAX_ERROR]
 
 
 class Pace:
