@@ -229,10 +229,13 @@ def test_a_change_of_any_size_is_a_small_event(audited: Audited) -> None:
         deep = {f"name-{number}": deep for number in range(20)}
     journal.record(
         journal.USER_PROVISION,
-        {"userId": "ann"},
+        {"userId": "ann" * 500, "fields": dict.fromkeys(map(str, range(40)), 1)},
         change=journal.change("ann", {"metadata": {}}, {"metadata": deep, "max_budget": 5}),
     )
     (row,) = audited.rows()
+    with audited.store.read() as connection:
+        event = json.loads(connection.execute(text("SELECT event FROM audit_events")).scalar_one())
+    assert (len(event["meta"]["userId"]), len(event["meta"]["fields"])) == (257, 20)
     assert len(json.dumps(row)) < 10_000
     assert row["updated_values"]["max_budget"] == 5
     assert row["updated_values"]["metadata"].startswith("left out: ")
