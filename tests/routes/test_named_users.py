@@ -69,7 +69,7 @@ every_route = pytest.mark.parametrize(("method", "path"), sorted(OF_PEOPLE))
 
 def _full(path: str) -> str:
     query = f"?{DAYS}&group=x&redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
-    return path.format(token=OWN_KEY, team_id="t1") + query
+    return path.format(token=OWN_KEY, team_id="t1", key=OWN_KEY) + query
 
 
 @every_route

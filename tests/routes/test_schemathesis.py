@@ -34,7 +34,7 @@ from litellm_plugin.routes.openapi import document
 from tests.apps import Apps
 from tests.client import MOUNT
 from tests.rig import CALLERS, Rig
-from tests.standin import KEY, TEAM, furnished
+from tests.standin import IDS, furnished
 from tests.tokens import TokenFactory
 
 DEEP = settings.get_current_profile_name() == "deep"
@@ -45,7 +45,6 @@ CHECKS: list[CheckFunction] = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-OWN = {"token": KEY, "team_id": TEAM}
 DURATION = re.compile(r"[0-9]{1,4}(s|m|h|d|w|mo)")  # of more digits some are beyond its calendar
 
 GENERATION = GenerationConfig(deterministic=True, with_security_parameters=False)
@@ -90,7 +89,7 @@ def _ways(case: schemathesis.Case[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield who may ask, and for what: ids that nobody has, and the caller's own."""
     callers = [CALLERS[scheme] for scheme in _schemes(case)]
     given = dict(case.path_parameters)
-    yield callers[0], {name: OWN[name] for name in given}
+    yield callers[0], {name: IDS[name] for name in given}
     if given or len(callers) > 1:
         yield callers[-1], given
 
