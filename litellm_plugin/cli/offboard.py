@@ -205,12 +205,9 @@ def _print(report: dict[str, Any], *, as_json: bool) -> None:
         todo = "Nothing was changed. Run with --apply to do this."
         page.line(todo if report["leavers"] else "Nothing to do.")
     else:
-        done = {
-            name: n for name, n in report["counts"].items() if name not in {"people", "accounts"}
-        }
-        page.line(
-            ", ".join(f"{name}: {n}" for name, n in done.items()) or "Nothing to do at LiteLLM."
-        )
+        counts = report["counts"].items()
+        done = [f"{name}: {n}" for name, n in counts if name not in {"people", "accounts"}]
+        page.line(", ".join(done) or "Nothing to do at LiteLLM.")
 
 
 def _cells(leaver: dict[str, Any]) -> tuple[Any, ...]:

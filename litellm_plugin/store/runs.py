@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Column, Connection, Select, delete, func, insert, select, update
@@ -73,19 +72,15 @@ def recent(store: Store, job: str | None, limit: int) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(wanted).mappings()]
 
 
-class _UndoneError(Exception):
-    pass
-
-
 def check_writable(store: Store) -> None:
     """Write a row and roll it back.
 
     Raises:
         StoreUnavailable: The database can't be written to.
     """
-    with suppress(_UndoneError), store.write() as connection:
+    with store.write() as connection:
         _insert(connection, job="doctor", started_at="", status=RUNNING)
-        raise _UndoneError
+        connection.rollback()
 
 
 def publish(store: Store) -> bool:

@@ -17,6 +17,7 @@ from litellm_plugin.cli.terminal import MASK
 from litellm_plugin.cli.world import World
 from litellm_plugin.config import load_settings
 from litellm_plugin.config.database import Database
+from litellm_plugin.store import runs
 from litellm_plugin.store.database import Store
 
 CONFIG: dict[str, Any] = {
@@ -104,6 +105,7 @@ def test_doctor_looks_at_the_store_without_making_one(config: Path, file: Path) 
         Status.OK,
         f"SQLite {file}: readable, writable, tables of version 0001",
     )
+    assert runs.recent(made, None, 1) == []  # its row was rolled back
     file.chmod(0o640)
     found = checked(config)
     assert (found.status, found.remedy) == (Status.WARNING, f"Run chmod 600 {file}*")
