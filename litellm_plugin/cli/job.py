@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from litellm_plugin.cli.terminal import FAILED, Page, captured_log, stop
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import PluginError
+from litellm_plugin.observability import journal
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.redaction import redact
 from litellm_plugin.store.database import Store, StoreUnavailable
@@ -62,6 +65,19 @@ def job(name: str, settings: Settings, *, dry_run: bool) -> Iterator[Job]:
         finally:
             if plugin.audit_writer is not None:
                 plugin.audit_writer.flush()
+
+
+@contextmanager
+def audited(name: str, settings: Settings) -> Iterator[None]:
+    """Write audit events with a command as actor, to standard error too."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    journal.log.addHandler(handler)
+    try:
+        with journal.acting(f"litellm-plugin:{name}", settings):
+            yield
+    finally:
+        journal.log.removeHandler(handler)
 
 
 def short_time(stamp: str) -> str:

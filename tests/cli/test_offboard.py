@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -131,8 +130,7 @@ class Office:
 @pytest.fixture
 def office(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Office:
     office = Office(installation)
-    command = sys.modules["litellm_plugin.cli.offboard"]  # the package has the command by that name
-    monkeypatch.setattr(command, "NOW", lambda: office.now)
+    monkeypatch.setattr("litellm_plugin.cli.offboard.NOW", lambda: office.now)
     installation.settings["offboarding"] = {"enabled": True}
     office.litellm.store.reset()
     office.hires("ann", "ben", "cleo", "dan", "eve")
