@@ -23,6 +23,7 @@ from litellm_plugin.cli.terminal import (
     json_option,
     print_json,
     settings_of,
+    stop,
     write_out,
 )
 from litellm_plugin.clock import iso
@@ -135,22 +136,19 @@ def _events(files: Sequence[Path]) -> Iterator[AuditEvents]:
     """Yield the events of the configured store; end the command with 1 where it is unavailable."""
     settings = settings_of(files)
     if not settings.uses_store:
-        click.echo("litellm.audit.store is false, and no other feature has a store.", err=True)
-        sys.exit(FAULTY)
+        stop("litellm.audit.store is false, and no other feature has a store.", FAULTY)
     database = settings.database
     if database.client != "pg" and database.file is None:
-        click.echo(
+        stop(
             "The store is in the memory of the service, where no command can read it. Configure a"
             " file or PostgreSQL in backend.database.",
-            err=True,
+            FAULTY,
         )
-        sys.exit(FAULTY)
     store = Store(database)
     try:
         yield AuditEvents(store)
     except StoreUnavailable as exc:
-        click.echo(f"The audit events can't be read: {redact(str(exc))}", err=True)
-        sys.exit(FAILED)
+        stop(f"The audit events can't be read: {redact(str(exc))}", FAILED)
     finally:
         store.close()
 

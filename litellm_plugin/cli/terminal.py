@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import click
@@ -71,8 +71,18 @@ def settings_of(files: Sequence[Path]) -> Settings:
         try:
             return load_settings(paths_of(files), os.environ)
         except ConfigError as exc:
-            click.echo(f"The configuration is faulty:\n{exc}", err=True)
-            sys.exit(FAULTY)
+            stop(f"The configuration is faulty:\n{exc}", FAULTY)
+
+
+def stop(text: str, status: int) -> NoReturn:
+    """End the command with an exit status, and a text on standard error."""
+    click.echo(text, err=True)
+    sys.exit(status)
+
+
+def full_ref(kind: str, name: str) -> str:
+    """Return the ref of an entity by its ref, or by its name in the default namespace."""
+    return name if ":" in name else f"{kind}:default/{name}"
 
 
 def print_json(value: Any) -> None:
