@@ -45,7 +45,7 @@ FRONTEND, LONG = 7, 299  # days before today, as far as the page goes back
 HISTORY = 300  # days of usage, today among them
 COLD, AGAIN, LATER = "cold", "again", "later"
 FIRST, THEN = "first", "then"  # reads of usage with litellm.usage.store
-KEEPING = "litellm: {usage: {store: true}, service: {cacheSeconds: 0}}\n"
+STORING = "litellm: {usage: {store: true}, service: {cacheSeconds: 0}}\n"
 LIFE = 3.5  # seconds; a little more than cacheSeconds is by default
 
 ROUNDS, QUICK_ROUNDS = 12, 3
@@ -307,7 +307,7 @@ def direct(people: Sequence[Person]) -> list[Json]:
     return found
 
 
-def kept(service: Service, relay: Upstream, people: Sequence[Person]) -> list[Json]:
+def stored_days(service: Service, relay: Upstream, people: Sequence[Person]) -> list[Json]:
     """Ask a service with ``litellm.usage.store``, and no cache, for 300 days of usage, twice."""
     session = requests.Session()
     url = f"{service.url}{MOUNT}/usage?{period(LONG)}"
@@ -361,14 +361,14 @@ def told(found: Json) -> str:
         ],
     )
     stored = table(
-        ["300 days of usage, kept", "ms", f"calls, for {DIRECT} people"],
+        ["300 days of usage, stored", "ms", f"calls, for {DIRECT} people"],
         [
             [
                 row["when"],
                 f"{row['p50']:.0f}",
                 " ".join(f"{n} {p}" for p, n in row["calls"].items()),
             ]
-            for row in found["kept"]
+            for row in found["stored_days"]
         ],
     )
     facts = found["environment"]
@@ -419,10 +419,10 @@ def main() -> None:
                 row = measure(pages, crowd[WARM_UPS * 2 :], days, rounds)
                 found["pages"].append({"days": days + 1, **row})
         command.say("days of usage in the store ...")
-        keeping = folder / "app-config.keeping.yaml"
-        keeping.write_text(KEEPING)
-        with run(overlays=[*given.config, keeping]) as service:
-            found["kept"] = kept(service, relay, people[:DIRECT])
+        storing = folder / "app-config.storing.yaml"
+        storing.write_text(STORING)
+        with run(overlays=[*given.config, storing]) as service:
+            found["stored_days"] = stored_days(service, relay, people[:DIRECT])
         command.say("LiteLLM itself ...")
         found["litellm"] = direct(people)
     command.finish(given, found, told(found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 Clock = Callable[[], datetime]  # returns the present time, in UTC
@@ -21,6 +21,14 @@ def iso(time: datetime) -> str:
         OverflowError: In UTC, the time is outside of the years 1 to 9999.
     """
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def is_day(text: str) -> bool:
+    """Tell whether a text is a date, ``YYYY-MM-DD``."""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def moment(text: Any) -> datetime | None:

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from litellm_plugin.audit.reader import AuditReader
     from litellm_plugin.audit.writer import AuditWriter
     from litellm_plugin.store.database import Store
-    from litellm_plugin.usage.kept import KeptDays
+    from litellm_plugin.usage.stored_days import StoredDays
 
 BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn_conf.py gives a worker without gevent
 PROBE = Timeouts(connect=2.0, read=2.0, total=2.0)  # for asking whether a server is up
@@ -176,7 +176,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     directory = Directory(catalog, cache, settings.user_id_domain)
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
     store = _store(settings) if settings.uses_store else None
-    reports = Reports(cache, now, _kept_days(settings, store, now))
+    reports = Reports(cache, now, _stored_days(settings, store, now))
     leavers = None
     if store is not None and settings.offboarding.enabled:
         leavers = _leavers(store, directory, settings.user_id_domain)
@@ -291,13 +291,13 @@ def _audit(
     return writer, reader
 
 
-def _kept_days(
+def _stored_days(
     settings: Settings, store: Store | None, now: Clock
-) -> Callable[[Subject], KeptDays] | None:
+) -> Callable[[Subject], StoredDays] | None:
     if store is None or not settings.usage.store:
         return None
     table = _imported("store.usage_days").UsageDays(store)
-    return partial(_imported("usage.kept").KeptDays, table, now)
+    return partial(_imported("usage.stored_days").StoredDays, table, now)
 
 
 def _leavers(store: Store, directory: Directory, domain: str | None) -> Leavers:

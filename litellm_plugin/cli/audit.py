@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,11 +19,11 @@ from litellm_plugin.cli.terminal import (
     FAULTY,
     config_option,
     csv_text,
+    csv_writer,
     json_option,
     print_json,
     settings_of,
     stop,
-    write_out,
 )
 from litellm_plugin.clock import iso
 from litellm_plugin.redaction import redact
@@ -294,7 +293,7 @@ def _jsonl(rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _csv(rows: Iterator[dict[str, Any]]) -> None:
-    writer = csv.writer(write_out())
+    writer = csv_writer()
     writer.writerow(COLUMNS)
     for row in rows:
         writer.writerow([_cell(row[name]) for name in COLUMNS])

@@ -18,6 +18,7 @@ from litellm_plugin.cli.terminal import (
     json_option,
     print_json,
     settings_of,
+    stop,
 )
 from litellm_plugin.clients.litellm import rows_of_all_pages
 from litellm_plugin.jobs import NOW
@@ -45,12 +46,11 @@ def prune(*, apply: bool, files: Sequence[Path], as_json: bool) -> None:
     """
     settings = settings_of(files)
     if apply and not settings.uses_store:
-        click.echo(
-            "A job needs the store, and no enabled feature uses it: set litellm.bridge.keys or"
+        stop(
+            "prune needs the store, and no enabled feature uses it: set litellm.bridge.keys or"
             " litellm.audit.store.",
-            err=True,
+            FAULTY,
         )
-        sys.exit(FAULTY)
     with job(NAME, settings, dry_run=not apply) as running:
         plugin = running.plugin
         pruning = Pruning(

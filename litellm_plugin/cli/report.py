@@ -1,9 +1,7 @@
-"""``report``: usage of a period by day, team, user, key and model. It only reads."""
+"""``report usage``: usage of a period by day, team, user, key and model. Only reads."""
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +20,10 @@ from litellm_plugin.cli.terminal import (
     captured_log,
     config_option,
     csv_text,
+    csv_writer,
     print_json,
     settings_of,
-    write_out,
+    stop,
 )
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.clients.litellm import LiteLLM, rows_of_all_pages
@@ -50,7 +49,7 @@ DAY = click.DateTime(["%Y-%m-%d"])
 
 @click.group()
 def report() -> None:
-    """Report what was used, such as for charge-back."""
+    """Print reports, such as for charge-back."""
 
 
 def _dimensions(_context: click.Context, _option: click.Parameter, text: str) -> tuple[str, ...]:
@@ -58,7 +57,7 @@ def _dimensions(_context: click.Context, _option: click.Parameter, text: str) ->
     for name in names:
         if name not in DIMENSIONS:
             known = ", ".join(DIMENSIONS)
-            raise click.BadParameter(f"{name!r} is none of {known}")
+            raise click.BadParameter(f"got {name!r}, wanted names of {known}")
     return names
 
 
@@ -71,7 +70,7 @@ def _dimensions(_context: click.Context, _option: click.Parameter, text: str) ->
     show_default=True,
     callback=_dimensions,
     metavar="NAMES",
-    help="One row for each of: day, team, user, key, model, in any combination, such as team,user.",
+    help="What to separate: day, team, user, key and model, in any combination, such as team,user.",
 )
 @click.option("--team", metavar="ID", help="Only the usage of this team.")
 @click.option("--user", metavar="ID", help="Only the usage of this user of LiteLLM.")
@@ -81,7 +80,7 @@ def _dimensions(_context: click.Context, _option: click.Parameter, text: str) ->
     type=click.Choice(["table", "csv", "json"]),
     default="table",
     show_default=True,
-    help="csv and json have all digits.",
+    help="table rounds; csv and json have all digits.",
 )
 @config_option
 def usage(
@@ -93,14 +92,13 @@ def usage(
     user: str | None,
     form: str,
 ) -> None:
-    """Print what was used from one day to another, both included, as LiteLLM has it.
+    """Print LiteLLM's usage from one day to another, both included.
 
-    Days are UTC days: LiteLLM adds usage up by them, and can't divide a day for another time zone.
-    The rows add up to LiteLLM's own totals. Where LiteLLM does not tell which user used a key in
-    which team, the command says so and prints no report.
+    Days are UTC days, as LiteLLM has no others. The rows add up to LiteLLM's own totals. If LiteLLM
+    does not say which user used a key in which team, there is no report by both.
 
     In CSV, a text that a spreadsheet would take for a formula begins with an apostrophe. Ends with
-    status 1 if LiteLLM does not answer or does not tell a combination, 2 if an option or the
+    status 1 if LiteLLM does not answer or can't separate the usage so, 2 if an option or the
     configuration is faulty.
     """
     if last < first:
@@ -116,8 +114,7 @@ def usage(
             with Page(err=True).progress("report ...") as tell:
                 found = _Reader(plugin, pace, tell).read(asked)
         except PluginError as exc:
-            click.echo(f"report stopped: {redact(exc.text)}", err=True)
-            sys.exit(FAILED)
+            stop(f"report stopped: {redact(exc.text)}", FAILED)
     {"table": _print_table, "csv": _print_csv, "json": _print_json}[form](asked, found)
     for note in found.notes:
         click.echo(note, err=True)
@@ -135,7 +132,7 @@ class Asked:
 
     @property
     def columns(self) -> list[str]:
-        """The names of the columns before the figures."""
+        """The columns before the figures."""
         return [column for name in self.by for column in COLUMNS[name]]
 
     def days(self) -> Iterator[str]:
@@ -144,7 +141,7 @@ class Asked:
             yield (self.first + timedelta(days=number)).isoformat()
 
     def wants(self, use: Use) -> bool:
-        """Tell whether a use is of the team and the user that were asked for."""
+        """Tell whether ``--team`` and ``--user`` select a use."""
         return (self.team is None or use.team == self.team) and (
             self.user is None or use.user == self.user
         )
@@ -157,8 +154,8 @@ class Report:
     Attributes:
         rows: Texts by column, and figures by name; spend in USD. Sorted by the columns.
         totals: The sums of the figures.
-        final: Whether all days are over, so that LiteLLM adds nothing to them.
-        notes: What the reader should know.
+        final: Whether all days are past, so that LiteLLM adds nothing to them.
+        notes: Sentences for the reader.
     """
 
     rows: list[Json]
@@ -168,7 +165,7 @@ class Report:
 
 
 class _Reader:
-    """Reads a report from LiteLLM, not faster than jobs may."""
+    """Reads a report from LiteLLM, at the pace of jobs."""
 
     def __init__(self, plugin: Plugin, pace: jobs.Pace, tell: Callable[[str], None]) -> None:
         self._litellm: LiteLLM = plugin.litellm
@@ -178,12 +175,12 @@ class _Reader:
 
     def read(self, asked: Asked) -> Report:
         filters = {"team": asked.team, "user": asked.user}
-        apart = {*asked.by, *(name for name, value in filters.items() if value is not None)}
+        separate = {*asked.by, *(name for name, value in filters.items() if value is not None)}
         names = Names()
         groups: defaultdict[tuple[str, ...], list[Use]] = defaultdict(list)
         for day in asked.days():
             self._tell(f"report ... {day}")
-            for use in uses_of(day, apart, Activity(self._page, self._totals), names):
+            for use in uses_of(day, separate, Activity(self._page, self._totals), names):
                 if asked.wants(use):
                     place = {
                         "day": day,
@@ -219,7 +216,7 @@ class _Reader:
     def _named(
         self, name: str, by: Sequence[str], groups: Mapping[tuple[str, ...], Any], names: Names
     ) -> dict[str, Json]:
-        """Return the columns of each day, team, user, key or model that has usage."""
+        """Return the columns of a dimension, by value: a day, a model, or an id."""
         values = sorted({place[by.index(name)] for place in groups})
         match name:
             case "team":
@@ -246,7 +243,7 @@ class _Reader:
     def _keys(self, hashes: Sequence[str], known: Mapping[str, Json]) -> list[Json]:
         """Return name and state of each key.
 
-        LiteLLM before 1.106 does not tell which keys exist, so all keys are read there.
+        The usage of LiteLLM before 1.106 does not say which keys exist: there, all keys are read.
         """
         present = {token for token in hashes if known.get(token, {}).get("key_exists")}
         if not any("key_exists" in known.get(token, {}) for token in hashes) and any(hashes):
@@ -263,15 +260,12 @@ class _Reader:
             ours = audited.get(token, {})
             alias = known.get(token, {}).get("key_alias")
             source = "litellm" if alias else "audit" if "key_alias" in ours else ""
-            recorded = bool(alias or ours or known.get(token, {}).get("user_id"))
+            recorded = alias or ours or known.get(token, {}).get("user_id")
+            state = "active" if token in present else "deleted" if recorded else "unknown"
             found.append(
                 {
                     "key_alias": alias or ours.get("key_alias", ""),
-                    "key_state": "active"
-                    if token in present
-                    else "deleted"
-                    if recorded
-                    else "unknown",
+                    "key_state": state,
                     "key_alias_source": source,
                 }
             )
@@ -307,7 +301,7 @@ def _shown(figures: Json) -> list[str]:
 
 
 def _print_csv(asked: Asked, found: Report) -> None:
-    writer = csv.writer(write_out())
+    writer = csv_writer()
     writer.writerow([*asked.columns, *METRICS])
     for row in found.rows:
         texts = [csv_text(row[column]) for column in asked.columns]

@@ -6,6 +6,7 @@ not as mark-up, and escapes control characters.
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -90,13 +91,13 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def write_out() -> Any:
-    """Return a file-like object for ``csv.writer``, which prints as the command does."""
-    return SimpleNamespace(write=partial(click.echo, nl=False))
+def csv_writer() -> Any:
+    """Return a ``csv.writer`` to standard output."""
+    return csv.writer(SimpleNamespace(write=partial(click.echo, nl=False)))
 
 
 def csv_text(text: str) -> str:
-    """Return a cell of CSV; an apostrophe is put before what a spreadsheet would calculate."""
+    """Return a cell of CSV; an apostrophe goes before a text that a spreadsheet would calculate."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 

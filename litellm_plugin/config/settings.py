@@ -692,9 +692,7 @@ class Audit(Section):
 class Usage(Section):
     """``litellm.usage``."""
 
-    store: v.Flag = key(
-        "keep the usage of days that are over in the database; see docs/caching.md", False
-    )
+    store: v.Flag = key("keep the usage of past days in the database; see docs/caching.md", False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import request
 
 from litellm_plugin.accounts.caller import Caller
+from litellm_plugin.clock import is_day
 from litellm_plugin.errors import BadRequest, Unauthenticated, UpstreamError, UsageUnavailable
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.routes.request_state import plugin, state
@@ -81,18 +82,18 @@ def queries() -> dict[str, str]:
 def dates() -> Iterator[tuple[str, str]]:
     """Yield ``start_date`` and ``end_date`` to a block that reads usage from LiteLLM.
 
-    With ``timezone``, a period that ends today there ends today in UTC, too.
+    If the period ends today in the caller's ``timezone``, it ends today in UTC too.
 
     Raises:
         BadRequest: A date is missing, or is no day and LiteLLM refused it; or ``timezone`` is no
-            offset.
+            number of minutes.
         UsageUnavailable: LiteLLM is down.
     """
     start, end = query("start_date"), query("end_date")
     if not start or not end:
         raise BadRequest("start_date and end_date are required")
     offset = _timezone()
-    if offset is not None and _is_day(end):
+    if offset is not None and is_day(end):
         now = datetime.now(UTC)
         if end >= (now - offset).date().isoformat():
             end = max(end, now.date().isoformat())
@@ -100,7 +101,7 @@ def dates() -> Iterator[tuple[str, str]]:
         yield start, end
     except UpstreamError as exc:
         # LiteLLM accepts other spellings of days, so days are judged only after a refusal.
-        if exc.answered in {400, 422} and not (_is_day(start) and _is_day(end)):
+        if exc.answered in {400, 422} and not (is_day(start) and is_day(end)):
             raise BadRequest("start_date and end_date must be days, YYYY-MM-DD") from exc
         # 401 and 403 are about the master key, 429 about its rate limit.
         if exc.down or exc.answered in {401, 403, 422, 429}:
@@ -111,35 +112,28 @@ def dates() -> Iterator[tuple[str, str]]:
 
 
 def with_timezone(report: dict[str, Any]) -> dict[str, Any]:
-    """Return a usage report with the time zone of its days, if ``timezone`` was given.
+    """Return a usage report; if the query has ``timezone``, with ``timezone: UTC``.
 
-    LiteLLM adds usage up by UTC days, and can't tell that of a part of a day.
+    LiteLLM adds usage up by UTC days, so the days are UTC days whatever the query says.
     """
     return report if _timezone() is None else {**report, "timezone": "UTC"}
 
 
 def _timezone() -> timedelta | None:
-    """Return ``timezone``: how far a clock is behind UTC, as JavaScript's ``getTimezoneOffset``.
+    """Return ``timezone``: the caller's offset behind UTC, as JavaScript's ``getTimezoneOffset``.
 
     Raises:
-        BadRequest: It is no such number.
+        BadRequest: The value is no number of minutes.
     """
     text = query("timezone")
     if not text:
         return None
     if not _OFFSET.fullmatch(text) or not -14 * 60 <= int(text) <= 12 * 60:
         raise BadRequest(
-            "timezone must be minutes behind UTC, from -840 (UTC+14) to 720 (UTC-12), such as 300"
-            " for UTC-5"
+            f"timezone: got {text[:20]!r}, wanted minutes behind UTC, from -840 (UTC+14) to 720"
+            " (UTC-12), such as 300 for UTC-5"
         )
     return timedelta(minutes=int(text))
-
-
-def _is_day(text: str) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
 
 
 def client_gone() -> bool:

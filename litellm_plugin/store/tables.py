@@ -150,7 +150,7 @@ notices = Table(
     ),
 )
 
-# The usage of days that are over: a row for each day of a user or a team.
+# The usage of past days: a row for each day of a user or a team.
 usage_days = Table(
     "usage_days",
     metadata,

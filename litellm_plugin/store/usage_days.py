@@ -1,4 +1,4 @@
-"""The usage of days that are over: a row for each day of a user or a team."""
+"""The usage of past days: a row for each day of a user or a team."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class UsageDays:
         self._store = store
 
     def read(self, subject: str, subject_id: str, start: str, end: str) -> dict[str, Json | None]:
-        """Return the known days of a period by date; None is a day without usage.
+        """Return the stored reports of a period, by day; None for a day without usage.
 
         Args:
             subject: ``user`` or ``team``.
@@ -39,10 +39,17 @@ class UsageDays:
     def write(
         self, subject: str, subject_id: str, days: Mapping[str, Json | None], *, oldest: str
     ) -> None:
-        """Write days, in place of known ones, and delete those before ``oldest`` of everybody."""
+        """Insert or replace days; delete the days of all subjects before ``oldest``.
+
+        Args:
+            subject: As for :meth:`read`.
+            subject_id: As for :meth:`read`.
+            days: Reports by day; None for a day without usage.
+            oldest: The first day that is not deleted.
+        """
         rows = [
             {"subject": subject, "subject_id": subject_id, "day": day, "report": report}
-            for day, report in sorted(days.items())  # in one order, so that no deadlock is possible
+            for day, report in sorted(days.items())  # sorted, against deadlocks
         ]
         with self._store.write() as connection:
             insert = insert_of(connection, usage_days)

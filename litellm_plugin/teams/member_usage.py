@@ -35,8 +35,8 @@ KnownKeys = Callable[[Sequence[str]], Mapping[str, dict[str, str]]]
 class MemberUsage:
     """Reads the usage of a team by member.
 
-    ``audited_keys`` returns what the audit log of this service has about keys; None where it has
-    no store.
+    ``audited_keys`` reads owners of deleted keys from this service's audit log; None without
+    ``litellm.audit.store``.
     """
 
     def __init__(
@@ -61,21 +61,21 @@ class MemberUsage:
     def of(self, team_id: str, start: str, end: str, caller: Caller) -> Json:
         """Return a team's usage by member, for its managers and for members who may read it.
 
-        A key's usage is its owner's. The owners of deleted keys are those that LiteLLM, or else
-        the audit log, has on record. The rest is a row without a user. The spend of the rows adds
+        A key's usage is its owner's. The owner of a deleted key is read from LiteLLM, else from the
+        audit log. Usage without a known owner is a row with ``user_id`` None. The rows' spend adds
         up to ``total_spend``.
 
         Args:
-            team_id: LiteLLM id; no comma, with which LiteLLM would take it for several.
+            team_id: LiteLLM id, without a comma: LiteLLM would read several ids.
             start: First day, ``YYYY-MM-DD``.
             end: Last day, included.
-            caller: Who asks.
+            caller: A user.
 
         Raises:
             NotFound: ``litellm.teamUsage.memberBreakdown.enabled`` is false.
             NotAuthenticated: The caller is a service.
             Forbidden: The caller may not read it, or there is no such team.
-            BackstageUnavailable: Backstage can't tell whether the caller may read it.
+            BackstageUnavailable: Backstage does not answer whether the caller may read it.
             BadRequest: The id has a comma.
             UsageUnavailable: LiteLLM can't return the caller's account or the team.
         """
@@ -119,7 +119,7 @@ class MemberUsage:
             if exc.answered == 404:
                 raise Forbidden(NOT_A_MEMBER, reason="membership") from exc
             raise UsageUnavailable(
-                f"LiteLLM can't tell who is a member of team {team_id}: {exc.message}",
+                f"LiteLLM failed to return the members of team {team_id}: {exc.message}",
                 advice=exc.advice,
             ) from exc
 

@@ -1,9 +1,9 @@
 """Charge-back: daily usage by day, user, team, key and model, in any combination.
 
-LiteLLM adds usage up in two tables: by day, user, key and model, and by day, team, key and model.
-Its answers have sums for each key: by user or team, and by model. Here both are put together;
-where that is not certain, :class:`NotTold` is raised. The rows add up to LiteLLM's own totals.
-Spend is in USD; days are UTC days, as LiteLLM has no other.
+LiteLLM has two tables of daily usage: by user, key and model, and by team, key and model. Its
+answers have sums for each key by user (or team), and sums for each key by model. This module joins
+them into rows, which add up to LiteLLM's own totals. :class:`AmbiguousUsage` is raised where the
+sums allow several combinations. Spend is in USD; days are UTC days, as LiteLLM has no others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from litellm_plugin.errors import PluginError, UpstreamError
 from litellm_plugin.shapes import Json, as_object
-from litellm_plugin.usage.report import METRICS
+from litellm_plugin.usage.report import METRICS, NOISE, entries, own_totals
 
 Kind = Literal["user", "team"]
 Figures = tuple[float, ...]  # in the order of METRICS
@@ -24,13 +24,12 @@ Figures = tuple[float, ...]  # in the order of METRICS
 DIMENSIONS = ("day", "team", "user", "key", "model")
 UNASSIGNED = "Unassigned"  # LiteLLM's name for usage without user, or without team
 NONE: Figures = (0.0, *(0 for _ in METRICS[1:]))
-NOISE = 1e-9  # USD; smaller differences come from adding up in another order
 ATTEMPTS = 3  # to read a day whose pages do not add up, because usage was written meanwhile
 _FAILED = {METRICS.index("api_requests"), METRICS.index("failed_requests")}
 
 
-class NotTold(PluginError):
-    """LiteLLM's daily rows do not tell a combination."""
+class AmbiguousUsage(PluginError):
+    """LiteLLM's sums do not say which user used a key in which team."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,10 @@ class Use:
 
     Attributes:
         key: The key's hash; "" where LiteLLM names no key.
-        model: The public name; "" where there is none, or where models are not told apart.
-        user: LiteLLM id; None without a user, or where users are not told apart.
-        team: LiteLLM id; None without a team, or where teams are not told apart.
-        figures: The sums.
+        model: The public name; "" without a model, or where models are not separated.
+        user: LiteLLM id; None without a user, or where users are not separated.
+        team: LiteLLM id; None without a team, or where teams are not separated.
+        figures: The sums, in the order of ``METRICS``.
     """
 
     key: str
@@ -54,11 +53,11 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """How LiteLLM is asked for daily activity.
+    """Reads daily activity from LiteLLM.
 
     Attributes:
-        page: Returns a page of a day and the number of pages, given kind, day, page number and
-            the user or team; None is all of them.
+        page: Returns a page of a day and the number of pages, given kind, day, page number, and
+            the id of a user or team or None for all.
         totals: Returns LiteLLM's own totals of a day, as the ``metadata`` of a page; None where
             this LiteLLM does not have them.
     """
@@ -69,14 +68,14 @@ class Activity:
 
 @dataclass(slots=True)
 class Names:
-    """What LiteLLM tells about users, teams and keys beside their usage.
+    """What LiteLLM's usage says about users, teams and keys.
 
     Attributes:
         users: E-mails by user id.
         teams: Aliases by team id.
         keys: LiteLLM's metadata by key hash: ``key_alias``, and since 1.106 ``key_exists``,
             ``user_id`` and ``user_email``.
-        notes: What the reader of the report should know.
+        notes: Sentences for the reader of the report.
     """
 
     users: dict[str, str] = field(default_factory=dict)
@@ -85,25 +84,25 @@ class Names:
     notes: list[str] = field(default_factory=list)
 
 
-def uses_of(day: str, apart: Iterable[str], activity: Activity, names: Names) -> list[Use]:
+def uses_of(day: str, separate: Iterable[str], activity: Activity, names: Names) -> list[Use]:
     """Return the usage of all keys on one day.
 
     Args:
         day: ``YYYY-MM-DD``.
-        apart: The :data:`DIMENSIONS` to tell apart; keys always are.
-        activity: How LiteLLM is asked.
-        names: Gets the names that LiteLLM tells.
+        separate: Which of :data:`DIMENSIONS` to separate; keys always are.
+        activity: Reads from LiteLLM.
+        names: The names in LiteLLM's answers are added to this.
 
     Raises:
-        NotTold: LiteLLM does not tell who used a key in which team.
+        AmbiguousUsage: LiteLLM does not say which user used a key in which team.
         UpstreamError: LiteLLM's answer can't be read, or does not add up.
     """
-    wanted = set(apart)
+    wanted = set(separate)
     by_model = "model" in wanted
     read_users = _Day("user", day, activity, names, by_owner="user" in wanted).read
     read_teams = _Day("team", day, activity, names, by_owner=True).read
-    # Teams come first: what is written between the two reads is then without a team, and not
-    # without a user and twice.
+    # Teams are read first. Usage that is written between the two reads is then in the second answer
+    # only, and counts once, without a team.
     teams = read_teams(by_model=by_model) if "team" in wanted else None
     users = read_users(by_model=by_model)
     if teams is None:
@@ -124,12 +123,12 @@ class _Sums:
     models: dict[str, Figures] = field(default_factory=dict)
 
     @property
-    def clear(self) -> bool:
-        """Whether it is plain which user or team used which model."""
-        return len(self.owners) < 2 or len(self.models) < 2
+    def ambiguous(self) -> bool:
+        """Whether several users (or teams) used several models."""
+        return len(self.owners) > 1 and len(self.models) > 1
 
-    def both(self) -> Iterator[tuple[str | None, str, Figures]]:
-        """Yield users or teams with models, where that is plain."""
+    def combined(self) -> Iterator[tuple[str | None, str, Figures]]:
+        """Yield the sums by user (or team) and model, if they are not ambiguous."""
         for owner, figures in self.owners.items():
             for model, of_model in self.models.items():
                 yield owner, model, figures if len(self.models) == 1 else of_model
@@ -138,7 +137,7 @@ class _Sums:
 class _Day:
     """Reads one day of one of LiteLLM's tables.
 
-    ``by_owner`` tells whether users or teams are told apart; else all usage is that of None.
+    ``by_owner`` tells whether users (or teams) are separated; else all usage is that of None.
     """
 
     def __init__(
@@ -153,32 +152,34 @@ class _Day:
     def read(self, *, by_model: bool) -> _Uses:
         """Return the sums by key, model, and user or team."""
         keys = self._keys(self._checked_pages(), by_model=by_model)
-        unclear = {key: sums for key, sums in keys.items() if not sums.clear}
+        ambiguous = {key: sums for key, sums in keys.items() if sums.ambiguous}
         uses = {
             (key, model, owner): figures
             for key, sums in keys.items()
-            if key not in unclear
-            for owner, model, figures in sums.both()
+            if key not in ambiguous
+            for owner, model, figures in sums.combined()
         }
-        return uses | (self._cleared(unclear) if unclear else {})
+        return uses | (self._resolved(ambiguous) if ambiguous else {})
 
-    def _cleared(self, unclear: Mapping[str, _Sums]) -> _Uses:
-        """Return the uses of keys that several users, or teams, used with several models.
+    def _resolved(self, ambiguous: Mapping[str, _Sums]) -> _Uses:
+        """Return the uses of keys that several users (or teams) used with several models.
 
-        Each user is asked for alone. The rest is without a user, which can't be asked for.
+        The usage of each user is read by itself; what remains is usage without a user.
         """
         uses: _Uses = {}
         rest = {
-            (key, model): each for key, own in unclear.items() for model, each in own.models.items()
+            (key, model): each
+            for key, own in ambiguous.items()
+            for model, each in own.models.items()
         }
-        for owner in sorted({each for own in unclear.values() for each in own.owners if each}):
+        for owner in sorted({each for own in ambiguous.values() for each in own.owners if each}):
             for key, sums in self._keys(self._pages(owner), by_model=True).items():
                 for model, figures in sums.models.items():
                     if (key, model) in rest and any(figures):
                         uses[key, model, owner] = figures
                         rest[key, model] = self._rest(rest[key, model], [figures])
         for (key, model), figures in rest.items():
-            if any(figures) and None not in unclear[key].owners:
+            if any(figures) and None not in ambiguous[key].owners:
                 raise self._unequal()
             if any(figures):
                 uses[key, model, None] = figures
@@ -201,7 +202,7 @@ class _Day:
 
     def _owners(self, breakdown: Json, day: Figures) -> Iterator[tuple[str | None, str, Figures]]:
         """Yield the figures by user or team and key; they add up to the day's."""
-        for name, entry in _entries(breakdown.get("entities")):
+        for name, entry in entries(breakdown.get("entities")):
             owner = name if self._by_owner and name != UNASSIGNED else None
             whole = _figures(entry)
             keys = _by_key(entry)
@@ -215,13 +216,13 @@ class _Day:
         """Yield the figures by key and model; they add up to the day's.
 
         Models have their public names (``model_groups``), unless only ``models`` has all of a
-        key's usage. What no model has, such as calls of MCP servers, has the model "".
+        key's usage. Usage without a model, such as calls of MCP servers, has the model "".
         """
         sources = [
-            {name: _by_key(entry) for name, entry in _entries(breakdown.get(source))}
+            {name: _by_key(entry) for name, entry in entries(breakdown.get(source))}
             for source in ("model_groups", "models")
         ]
-        for key, use in _entries(breakdown.get("api_keys")):
+        for key, use in entries(breakdown.get("api_keys")):
             whole = _figures(use)
             found = [
                 {model: keys[key] for model, keys in source.items() if key in keys}
@@ -236,7 +237,7 @@ class _Day:
         yield "", "", day
 
     def _rest(self, whole: Figures, parts: Iterable[Figures]) -> Figures:
-        """Return what a sum has and its parts don't."""
+        """Return a sum minus its parts."""
         rest = _minus(whole, _sum(parts))
         if min(rest) < 0:
             raise self._unequal()
@@ -249,14 +250,14 @@ class _Day:
         )
 
     def _note(self, breakdown: Json) -> None:
-        """Take the names out of a breakdown."""
+        """Add the names in a breakdown to ``names``."""
         field_name = "user_email" if self._kind == "user" else "team_alias"
         known = self._names.users if self._kind == "user" else self._names.teams
-        for name, entry in _entries(breakdown.get("entities")):
+        for name, entry in entries(breakdown.get("entities")):
             text = as_object(entry.get("metadata")).get(field_name)
             if isinstance(text, str) and text:
                 known[name] = text
-            for key, use in _entries(entry.get("api_key_breakdown")):
+            for key, use in entries(entry.get("api_key_breakdown")):
                 about = as_object(use.get("metadata"))
                 self._names.keys.setdefault(key, {}).update(
                     {name: value for name, value in about.items() if value is not None}
@@ -265,8 +266,8 @@ class _Day:
     def _checked_pages(self) -> list[Any]:
         """Return all pages, which add up to LiteLLM's own totals.
 
-        One page is one look at LiteLLM's table. Rows may move between pages while usage is
-        written, and before 1.106 at any time.
+        A single page is consistent. Rows may move between pages while usage is written, and in
+        LiteLLM before 1.106 at any time.
         """
         for _ in range(ATTEMPTS):
             pages = list(self._pages(None))
@@ -275,12 +276,12 @@ class _Day:
             totals = self._activity.totals(self._kind, self._day)
             if totals is None:
                 raise UpstreamError(
-                    f"This LiteLLM does not tell the total of {self._day} by {self._kind}, so that"
+                    f"This LiteLLM has no totals of {self._day} by {self._kind}, so"
                     f" {len(pages)} pages of usage can't be checked",
                     advice="update LiteLLM",
                 )
             found = _sum(_figures(row) for page in pages for row in _rows(page))
-            wanted = _figures({"metrics": _unprefixed(totals)})
+            wanted = _figures({"metrics": own_totals(totals)})
             if not any(_minus(found, wanted)):
                 return pages
         raise self._unequal()
@@ -319,13 +320,13 @@ def _joined(day: str, users: _Uses, teams: _Uses, notes: list[str]) -> Iterator[
             and own_teams.get(None) == refused
             and not any(figure for at, figure in enumerate(refused) if at not in _FAILED)
         ):
-            # LiteLLM takes user and team of a request from its key. Refused requests of a deleted
-            # key have neither.
+            # Refused requests of a deleted key have neither user nor team, because LiteLLM takes
+            # both from the key.
             yield Use(key, model, None, None, refused)
             del own_users[None], own_teams[None]
         if len(own_users) > 1 and len(own_teams) > 1:
-            raise NotTold(
-                f"LiteLLM does not tell which of {len(own_users)} users used the key"
+            raise AmbiguousUsage(
+                f"LiteLLM does not say which of {len(own_users)} users used the key"
                 f" {key or 'without a hash'} in which of {len(own_teams)} teams on {day}",
                 advice="leave user or team out of --by",
             )
@@ -342,7 +343,7 @@ def _by_cell(uses: _Uses) -> dict[tuple[str, str], dict[str | None, Figures]]:
 
 
 def _by_key(entry: Json) -> dict[str, Figures]:
-    return {key: _figures(use) for key, use in _entries(entry.get("api_key_breakdown"))}
+    return {key: _figures(use) for key, use in entries(entry.get("api_key_breakdown"))}
 
 
 def _add(sums: dict[Any, Figures], name: str | None, figures: Figures) -> None:
@@ -357,16 +358,8 @@ def _rows(page: Any) -> list[Json]:
     return results
 
 
-def _entries(value: Any) -> list[tuple[str, Json]]:
-    return [(name, as_object(entry)) for name, entry in as_object(value).items()]
-
-
-def _unprefixed(totals: Json) -> Json:
-    return {name: totals.get(f"total_{name.removeprefix('total_')}") for name in METRICS}
-
-
 def _figures(entry: Json) -> Figures:
-    """Return the figures of one of LiteLLM's entries; what can't be read is no 0 here."""
+    """Return the figures of one of LiteLLM's entries; a value that is no number is an error."""
     metrics = as_object(entry.get("metrics"))
     figures: list[float] = []
     for name in METRICS:

@@ -1,7 +1,7 @@
-"""Usage of a team by member: what each owner of keys has used in the team.
+"""Usage of a team by member.
 
-LiteLLM counts a team's usage by key, not by person, so each key's usage is its owner's. Pure; spend
-is in USD.
+LiteLLM adds a team's usage up by key, not by person; here a key's usage counts as its owner's. Pure
+functions; spend is in USD.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ from typing import Any
 from litellm_plugin.shapes import Json, as_object, present
 from litellm_plugin.usage import report as usage
 
-NOISE = 1e-9  # USD; smaller differences come from adding up in another order
-
 
 def owners(pages: Iterable[Any]) -> dict[str, Json]:
-    """Return what LiteLLM tells about the owners of keys, also of deleted ones.
+    """Return the owners of keys that LiteLLM's daily activity names, also of deleted keys.
 
     Args:
         pages: LiteLLM's daily activity, as for :func:`litellm_plugin.usage.report.report`.
 
     Returns:
-        By key hash: ``user_id`` and ``user_email``, each absent where LiteLLM does not tell it,
-        as versions before 1.106 do.
+        By key hash: ``user_id`` and ``user_email``, each only if LiteLLM has it (from 1.106 on).
     """
     found: dict[str, Json] = {}
     for token, use in _key_entries(pages):
@@ -44,9 +41,8 @@ def by_member(
 ) -> list[Json]:
     """Return the usage of each member, the highest spend first.
 
-    Usage whose owner is not known is one row with ``user_id`` None, the last of those with the same
-    spend. The rows add up to the report's totals. Where the report's keys add up to more than its
-    totals, the rows add up to the keys.
+    Usage without a known owner is one row with ``user_id`` None. The rows add up to the report's
+    totals, or to the report's keys if these are more.
 
     Args:
         team: LiteLLM's row of the team; members without usage get a row too.
@@ -86,16 +82,15 @@ def by_member(
 
 
 def without_spend(rows: Iterable[Json]) -> list[Json]:
-    """Return rows without dollars.
+    """Return rows with a spend of 0 and a share in whole percents.
 
-    The share is a whole percent: from decimals and their own spend, members could compute the
-    team's.
+    From a share with decimals and their own spend, members could compute the team's spend.
     """
     return [{**row, "spend": 0, "spend_share_pct": round(row["spend_share_pct"])} for row in rows]
 
 
 def role_of(team: Json, user_id: str) -> str:
-    """Return LiteLLM's role of a member in a team; "" where the team has none."""
+    """Return LiteLLM's role of a member in a team; "" without a role."""
     roles = (each.get("role") for each in _members(team) if each["user_id"] == user_id)
     return next((role for role in roles if isinstance(role, str)), "")
 
@@ -116,20 +111,19 @@ def _key_entries(pages: Iterable[Any]) -> Iterator[tuple[str, Json]]:
             breakdown = as_object(as_object(row).get("breakdown"))
             sources = [breakdown.get("api_keys")]
             for name in ("model_groups", "models"):
-                entries = as_object(breakdown.get(name)).values()
-                sources += [as_object(entry).get("api_key_breakdown") for entry in entries]
+                models = usage.entries(breakdown.get(name))
+                sources += [entry.get("api_key_breakdown") for _, entry in models]
             for source in sources:
-                for token, use in as_object(source).items():
-                    yield token, as_object(use)
+                yield from usage.entries(source)
 
 
 def _rest(figures: Json) -> Json | None:
-    """Return the usage that the report has and its keys don't; None where there is none."""
+    """Return the report's totals minus those of its keys; None if nothing is left."""
     keys = list(figures["usage_by_key"].values())
     rest = {name: figures[name] - sum(key[name] for key in keys) for name in usage.COUNTS}
     spend = figures["total_spend"] - math.fsum(key["total_spend"] for key in keys)
     rest = {name: max(number, 0) for name, number in rest.items()}
-    spend = spend if spend > NOISE else 0.0
+    spend = spend if spend > usage.NOISE else 0.0
     return {"total_spend": spend, **rest} if spend or any(rest.values()) else None
 
 

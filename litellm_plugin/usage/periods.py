@@ -2,8 +2,8 @@
 
 The cache holds reports, not LiteLLM's answers. For a period with both kinds of days, LiteLLM
 is asked once for all of them. The report of the past days is then cached by itself, and until
-it expires LiteLLM is asked only for the other days. Where ``litellm.usage.store`` is on, past days
-are also kept in the store.
+it expires LiteLLM is asked only for the other days. With ``litellm.usage.store`` past days are in
+the store too.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from litellm_plugin.cache.cache import Cache
-from litellm_plugin.clock import Clock
+from litellm_plugin.clock import Clock, is_day
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.shapes import Json
 from litellm_plugin.usage import report as usage
 
 if TYPE_CHECKING:  # imports SQLAlchemy, which only some configurations need
-    from litellm_plugin.usage.kept import KeptDays
+    from litellm_plugin.usage.stored_days import StoredDays
 
-# TTL of past days in seconds. Their figures don't change; names and owners of keys may, where
-# they are changed in LiteLLM itself.
-KEPT = 300.0
+# TTL in seconds. Figures of past days rarely change; names and owners of keys may, where they are
+# changed in LiteLLM itself.
+PAST_DAYS_TTL = 300.0
 
 # A day's figures are final this long after midnight: LiteLLM counts a request on the day it
 # began, but records it at its end. A request may take 100 minutes (REQUEST_TIMEOUT).
@@ -36,7 +36,7 @@ Ask = Callable[[str, str], list[Any]]  # LiteLLM's pages, given the first and th
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose days are kept in the store.
+    """A user or a team whose past days are stored.
 
     Attributes:
         kind: ``user`` or ``team``.
@@ -54,11 +54,11 @@ class Reports:
     """Reads usage reports."""
 
     def __init__(
-        self, cache: Cache, now: Clock, kept: Callable[[Subject], KeptDays] | None = None
+        self, cache: Cache, now: Clock, stored: Callable[[Subject], StoredDays] | None = None
     ) -> None:
         self._cache = cache
         self._now = now
-        self._kept = kept  # None: litellm.usage.store is off
+        self._stored = stored  # None: litellm.usage.store is off
 
     def read(
         self,
@@ -78,26 +78,26 @@ class Reports:
             ask: Reads LiteLLM's pages of a period.
             period: First and last day, ``YYYY-MM-DD``; other texts go to LiteLLM as they are.
             stale: As for :meth:`Cache.read`.
-            subject: Whose days are kept; None: they are not.
+            subject: Whose past days are stored; None: nobody's.
         """
         start, end = period
         yesterday = self._now() - LATE - timedelta(days=1)
         last = min(end, yesterday.date().isoformat())  # the last past day of the period
-        days = all(map(_is_day, period))
-        kept = self._kept(subject) if self._kept and subject else None
+        days = all(map(is_day, period))
+        stored = self._stored(subject) if self._stored and subject else None
 
         def load() -> Json:
-            if not (days and start <= last and (kept or (self._cache.seconds and last < end))):
+            if not (days and start <= last and (stored or (self._cache.seconds and last < end))):
                 return usage.report(pages_of(ask, start, end))
             whole: list[Any] | None = None  # the pages of the whole period, if they were read
             newer: Json | None = None
 
             def past() -> Json | None:
                 nonlocal whole, newer
-                older = kept.report(partial(pages_of, ask), start, last) if kept else None
+                older = stored.report(partial(pages_of, ask), start, last) if stored else None
                 if older is None:
                     whole = pages_of(ask, start, end)
-                    parts = kept.parts(whole, start, last) if kept else None
+                    parts = stored.parts(whole, start, last) if stored else None
                     newer, older = parts or usage.parts(whole, _after(last)) or (None, None)
                 return older
 
@@ -108,7 +108,7 @@ class Reports:
                     (*key, start, _after(last), "past"),
                     tags,
                     past,
-                    seconds=KEPT,
+                    seconds=PAST_DAYS_TTL,
                     weight=lambda report: usage.rows(report) if report else 1,
                 )
             if older is None:  # the days can't be told apart
@@ -121,7 +121,7 @@ class Reports:
             (*key, start, end),
             tags,
             load,
-            seconds=max(KEPT, self._cache.seconds) if days and last == end else None,
+            seconds=max(PAST_DAYS_TTL, self._cache.seconds) if days and last == end else None,
             weight=usage.rows,
             stale=stale,
         )
@@ -137,17 +137,10 @@ def pages_of(ask: Ask, start: str, end: str) -> list[Any]:
         return ask(start, end)
     except UpstreamError as exc:
         unknown = exc.answered == 404 or (exc.answered == 500 and "not found" in exc.message)
-        backwards = end < start and _is_day(start) and _is_day(end)
+        backwards = end < start and is_day(start) and is_day(end)
         if unknown or (exc.answered == 400 and backwards):
             return []
         raise
-
-
-def _is_day(text: str) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
 
 
 def _after(day: str) -> str:

@@ -32,6 +32,7 @@ T = TypeVar("T", bound=tuple[Any, ...])
 _metrics = itemgetter(*METRICS)
 _COMPARED = tuple(map(METRICS.index, ("spend", "total_tokens", "api_requests")))
 _PLAIN = frozenset({int, float})  # not bool, although it is a subclass of int
+NOISE = 1e-9  # smaller differences, in USD, come from adding up in another order
 
 
 def report(pages: Iterable[Any]) -> Json:
@@ -73,7 +74,8 @@ def by_day(pages: Sequence[Any]) -> dict[str, Json] | None:
     """Add up daily activity in a report of each day, the newest first, for :func:`joined`.
 
     Returns:
-        None where the joined reports would differ from :func:`report`, as for :func:`parts`.
+        Reports by date. None where the joined reports would differ from :func:`report`, as for
+        :func:`parts`.
     """
     pages = _once(pages)
     grouped = [(date, list(rows)) for date, rows in groupby(_rows(pages), itemgetter(0))]
@@ -85,7 +87,7 @@ def by_day(pages: Sequence[Any]) -> dict[str, Json] | None:
 
 
 def joined(reports: Iterable[Json]) -> Json:
-    """Return the report of several periods without a common day, the newest first."""
+    """Join reports of periods without a common day; the newest report comes first."""
     return reduce(merged, reports, report([]))
 
 
@@ -112,13 +114,16 @@ def rows(usage: Json) -> int:
 
 
 def adds_up_to(report: Json, uses: Iterable[Json]) -> bool:
-    """Tell whether LiteLLM's ``{metrics}`` of some keys add up to the totals of a report."""
+    """Tell whether a report's totals are the sums of LiteLLM's entries, ``{metrics}``, of keys."""
     sums = _added_up([use.get("metrics") for use in uses])
     return _all_same([report[name] for name in TOTALS], sums)
 
 
 def renamed(report: Json, keys: Mapping[str, Any]) -> Json:
-    """Return a report with names and teams of keys from LiteLLM's ``metadata`` of each."""
+    """Return a report with the names and teams of keys replaced by those of LiteLLM's ``metadata``.
+
+    ``keys`` has the ``metadata`` by key hash.
+    """
     by_key = {}
     for token, use in report["usage_by_key"].items():
         figures = {name: value for name, value in use.items() if name != "key_alias"}
@@ -226,7 +231,7 @@ def _models(row: Json) -> Sequence[tuple[str, Json]]:
     """
     breakdown = as_object(row.get("breakdown"))
     names = ("model_groups", "models")
-    return _fullest(row, (_entries(breakdown.get(name)) for name in names))
+    return _fullest(row, (entries(breakdown.get(name)) for name in names))
 
 
 def _key_uses(
@@ -242,9 +247,9 @@ def _key_uses(
 
     def sources() -> Iterator[Sequence[tuple[str, str | None, Json]]]:
         yield named
-        yield [(token, None, use) for token, use in _entries(breakdown.get("api_keys"))]
+        yield [(token, None, use) for token, use in entries(breakdown.get("api_keys"))]
         for name in ("models", "model_groups"):
-            yield _uses(_entries(breakdown.get(name)))
+            yield _uses(entries(breakdown.get(name)))
 
     source = _fullest(row, sources())
     if source is named:
@@ -259,7 +264,7 @@ def _uses(models: Iterable[tuple[str, Json]]) -> Sequence[tuple[str, str | None,
     return [
         (token, model, use)
         for model, entry in models
-        for token, use in _entries(entry.get("api_key_breakdown"))
+        for token, use in entries(entry.get("api_key_breakdown"))
     ]
 
 
@@ -287,8 +292,7 @@ def _all_same(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def _same(one: float, other: float) -> bool:
-    # LiteLLM's database adds the same numbers up in another order.
-    return math.isclose(one, other, abs_tol=1e-9)
+    return math.isclose(one, other, abs_tol=NOISE)
 
 
 def _less(one: float, other: float) -> bool:
@@ -338,8 +342,8 @@ def _new(models: Any, seen: set[Any], found: set[Any], *where: str) -> tuple[Jso
     """Return models without the uses in ``seen``, and the metrics of the removed uses."""
     kept: Json = {}
     gone: list[Any] = []
-    for name, entry in _entries(models):
-        uses = dict(_entries(entry.get("api_key_breakdown"))) or {"": entry}
+    for name, entry in entries(models):
+        uses = dict(entries(entry.get("api_key_breakdown"))) or {"": entry}
         marks = {
             token: (*where, name, token, *_added_up([use.get("metrics")]))
             for token, use in uses.items()
@@ -362,9 +366,14 @@ def _rest(entry: Json, gone: Sequence[Any]) -> Json:
     return _named(METRICS, [number - less for number, less in zip(whole, part, strict=True)])
 
 
-def _entries(value: Any) -> list[tuple[str, Json]]:
-    entries = value.items() if isinstance(value, dict) else ()
-    return [(name, entry if isinstance(entry, dict) else {}) for name, entry in entries]
+def entries(value: Any) -> list[tuple[str, Json]]:
+    """Return LiteLLM's entries by name; what is no object is an empty one."""
+    return [(name, as_object(entry)) for name, entry in as_object(value).items()]
+
+
+def own_totals(metadata: Json) -> Json:
+    """Return LiteLLM's totals in the ``metadata`` of a page, by the names of :data:`METRICS`."""
+    return {name: metadata.get(f"total_{name.removeprefix('total_')}") for name in METRICS}
 
 
 def _totals(pages: Iterable[Any]) -> Sequence[float]:
@@ -373,8 +382,7 @@ def _totals(pages: Iterable[Any]) -> Sequence[float]:
     for page in pages:
         metadata = as_object(page.get("metadata")) if isinstance(page, dict) else {}
         days = _named(METRICS, _added_up([row.get("metrics") for _, row in _rows([page])]))
-        totals = {name: metadata.get(f"total_{name.removeprefix('total_')}") for name in METRICS}
-        sums.append({**days, **present(**totals)})
+        sums.append({**days, **present(**own_totals(metadata))})
     return _added_up(sums)
 
 

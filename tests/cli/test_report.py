@@ -250,7 +250,7 @@ def test_a_combination_that_litellm_does_not_tell_is_an_error(ready: Installatio
     result = ready.run("report", "usage", *NOVEMBER, "--by", "team,user")
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert "LiteLLM does not tell which of 2 users used the key" in result.stderr
+    assert "LiteLLM does not say which of 2 users used the key" in result.stderr
     assert "leave user or team out of --by" in result.stderr
     assert ready.run("report", "usage", *NOVEMBER, "--by", "user").exit_code == 0
 
@@ -278,7 +278,7 @@ def test_options_that_make_no_sense_are_named(ready: Installation) -> None:
         run("report", "usage", "--from", "2026-11-02", "--to", "2026-11-01"), "it is before --from"
     )
     faulty = run("report", "usage", *NOVEMBER, "--by", "team,cost")
-    _refused(faulty, "'cost' is none of day, team, user, key, model")
+    _refused(faulty, "got 'cost', wanted names of day, team, user, key, model")
     _refused(run("report", "usage", *NOVEMBER, "--format", "xml"), "xml")
     long = run("report", "usage", "--from", "2026-11-01", "--to", "9999-12-01")
     _refused(long, "at most 400 days")

@@ -20,7 +20,7 @@ from tests.live.web import Client, days, eventually, json_of
 DAYS = 300
 TEAM = "team-ml"
 TABLES = {"user": "LiteLLM_DailyUserSpend", "team": "LiteLLM_DailyTeamSpend"}
-NO_SUMS = LITELLM_VERSION == "1.81.14"  # it has no sums by key, so kept days are not used
+NO_SUMS = LITELLM_VERSION == "1.81.14"  # it has no sums by key, so stored days are not used
 
 Call = tuple[str, int]  # path and query, and bytes of the answer
 

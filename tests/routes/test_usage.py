@@ -250,7 +250,7 @@ def test_what_is_no_time_zone_is_refused(
 ) -> None:
     answer = client.get(f"{target}&timezone={timezone}", headers=bob)
     assert answer.status_code == 400
-    assert "timezone must be minutes behind UTC" in answer.get_json()["error"]
+    assert "wanted minutes behind UTC" in answer.get_json()["error"]
 
 
 @pytest.mark.parametrize("target", [OWN, TEAMS])
@@ -261,10 +261,10 @@ def test_without_a_time_zone_nothing_is_said_of_it(
     assert "timezone" not in client.get(target, headers=bob).get_json()
 
 
-# -- kept days ---------------------------------------------------------------
+# -- stored days ---------------------------------------------------------------
 
 
-def test_kept_days_have_the_names_and_the_usage_of_now(
+def test_stored_days_have_the_names_and_the_usage_of_now(
     network: Network,
     litellm: FakeLiteLLM,
     settings: Settings,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.sandbox.activity import UsageRow, page_of
-from litellm_plugin.usage.charges import DIMENSIONS, Activity, Names, NotTold, total, uses_of
+from litellm_plugin.usage.charges import DIMENSIONS, Activity, AmbiguousUsage, Names, total, uses_of
 from litellm_plugin.usage.report import METRICS
 
 DAY = "2026-11-02"
@@ -162,7 +162,7 @@ def test_a_combination_is_what_was_used_or_is_refused(
     proxy = Proxy(rows, page_size)
     try:
         _check(proxy, apart)
-    except NotTold:
+    except AmbiguousUsage:
         assert {"user", "team"} <= set(apart)
 
 
@@ -202,7 +202,7 @@ def test_a_key_of_one_user_or_one_team_is_told_apart(rows: list[UsageRow]) -> No
 
 def test_a_key_of_two_users_in_two_teams_is_refused_with_a_reason() -> None:
     proxy = Proxy([_used(), _used(user_id="bob", team_id="blue")])
-    with pytest.raises(NotTold) as refused:
+    with pytest.raises(AmbiguousUsage) as refused:
         _read(proxy, EVERYTHING)
     assert "which of 2 users used the key k1 in which of 2 teams on 2026-11-02" in str(refused)
     assert "leave user or team out of --by" in refused.value.text

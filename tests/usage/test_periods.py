@@ -10,7 +10,7 @@ import pytest
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.usage import report as usage
-from litellm_plugin.usage.periods import KEPT, LATE, Reports
+from litellm_plugin.usage.periods import LATE, PAST_DAYS_TTL, Reports
 from tests.usage.activity import Json, pages_of, used
 from tests.usage.test_report import assert_same
 
@@ -96,7 +96,7 @@ def test_later_only_what_is_not_over_is_asked_for(
 def test_in_the_end_all_is_asked_for_again(world: World) -> None:
     world.read()
     world.rows += [used(YESTERDAY)]
-    world.wait(KEPT)
+    world.wait(PAST_DAYS_TTL)
     assert_same(world.read()["daily_usage"], world.complete()["daily_usage"])
     assert world.asked == [(START, TODAY)] * 2
 
@@ -126,7 +126,7 @@ def test_before_yesterday_is_over_it_is_asked_for_with_today(world: World) -> No
 @pytest.mark.parametrize("end", [START, YESTERDAY])
 def test_a_period_that_is_over_is_kept_longer_as_a_whole(world: World, end: str) -> None:
     report = world.read(end=end)
-    world.wait(KEPT - 1)
+    world.wait(PAST_DAYS_TTL - 1)
     assert world.read(end=end) is report
     world.wait(1)
     world.read(end=end)
@@ -134,9 +134,9 @@ def test_a_period_that_is_over_is_kept_longer_as_a_whole(world: World, end: str)
 
 
 def test_a_period_that_is_over_is_kept_no_shorter_than_others() -> None:
-    world = World(seconds=2 * KEPT)
+    world = World(seconds=2 * PAST_DAYS_TTL)
     world.read(end=YESTERDAY)
-    world.wait(2 * KEPT - 1)
+    world.wait(2 * PAST_DAYS_TTL - 1)
     world.read(end=YESTERDAY)
     assert world.asked == [(START, YESTERDAY)]
 
@@ -219,7 +219,7 @@ def test_nobody_reads_what_another_one_read(world: World, end: str) -> None:
     assert world.asked == [(START, end)] * 2
 
 
-@pytest.mark.parametrize(("end", "kept"), [(YESTERDAY, KEPT), (TODAY, SECONDS)])
+@pytest.mark.parametrize(("end", "kept"), [(YESTERDAY, PAST_DAYS_TTL), (TODAY, SECONDS)])
 def test_the_last_report_stands_in_while_litellm_is_down(
     world: World, end: str, kept: float
 ) -> None:

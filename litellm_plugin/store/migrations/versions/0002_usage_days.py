@@ -1,4 +1,4 @@
-"""Create the table of the usage of days that are over."""
+"""Create the table of the usage of past days."""
 
 import sqlalchemy as sa
 from alembic import op

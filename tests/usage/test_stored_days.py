@@ -22,8 +22,8 @@ from litellm_plugin.store.database import Store
 from litellm_plugin.store.tables import usage_days
 from litellm_plugin.store.usage_days import UsageDays
 from litellm_plugin.usage import report as usage
-from litellm_plugin.usage.kept import KEPT_DAYS, KeptDays
 from litellm_plugin.usage.periods import LATE, Reports, Subject
+from litellm_plugin.usage.stored_days import MAX_AGE, StoredDays
 from tests.usage.activity import Json, pages_of, used
 from tests.usage.test_report import ABOUT, DAYS, END, PAGE_SIZES, ROWS, START, TOKENS, in_order
 from tests.usage.test_report import assert_same as assert_same_in_order
@@ -64,7 +64,7 @@ class World:
     def read(self, start: str = START, end: str = TODAY, of: str = "bob") -> Json:
         now = lambda: self.time  # noqa: E731
         cache = Cache(10.0, 0.0, clock=self.time.timestamp)
-        reports = Reports(cache, now, partial(KeptDays, UsageDays(self.store), now))
+        reports = Reports(cache, now, partial(StoredDays, UsageDays(self.store), now))
         self.asked.clear()
         return reports.read(
             ("usage", of), (), self.ask, (start, end), stale=lambda _: None,
@@ -196,7 +196,7 @@ def test_a_day_is_kept_when_what_began_then_is_recorded(world: World) -> None:
 
 def test_days_of_more_than_400_days_ago_are_deleted_and_not_kept(world: World) -> None:
     world.read()
-    world.time += KEPT_DAYS - timedelta(days=1)
+    world.time += MAX_AGE - timedelta(days=1)
     today = world.time.date().isoformat()
     world.read(TODAY, TODAY)
     assert world.kept() == [DAYS[-1], TODAY]
@@ -244,7 +244,7 @@ def test_loss_of_the_store_is_noticed_by_litellm_only(
         assert_same(world.read(), world.whole())
         assert world.asked == [(START, TODAY)]
     assert "is read from LiteLLM" in caplog.text
-    assert "can't be kept now" in caplog.text
+    assert "is not stored" in caplog.text
 
 
 # LiteLLM writes a row because of a request, so none has only zeros.

@@ -26,7 +26,7 @@ USAGE = [case for case in RECORDED if "/usage?" in case.request["path"]]
 
 # In the other cases there is no usage, or days lack metrics or don't add up to the totals, or
 # budgets are hidden.
-KEPT = {
+FROM_STORE = {
     "faults-fault-groups-missing",
     "faults-fault-groups-missing-team",
     "teams-team-usage-two-pages",
@@ -44,7 +44,7 @@ class Clock(datetime):
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in USAGE])
-def test_kept_days_change_no_answer(
+def test_stored_days_change_no_answer(
     case: Case,
     apps: Apps,
     network: Network,
@@ -83,7 +83,7 @@ def test_kept_days_change_no_answer(
     litellm.get(f"{path}/keys", json=_keys_used(report))
     litellm.rules.insert(0, litellm.rules.pop())
     assert found() == []
-    assert (path not in {call.path for call in litellm.calls}) == (case.id in KEPT)
+    assert (path not in {call.path for call in litellm.calls}) == (case.id in FROM_STORE)
 
 
 def _keys_used(report: dict[str, Any]) -> dict[str, Any]:
