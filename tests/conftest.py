@@ -8,13 +8,16 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
+from alembic.config import Config
 from flask import Flask
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from sqlalchemy import Connection, text
 from werkzeug.routing import Rule
 
 from litellm_plugin import create_app
 from litellm_plugin.config.settings import Settings
+from litellm_plugin.store import migrate
 from tests.apps import Apps
 from tests.canaries import WATCH, failed_for_output, shared_folder
 from tests.client import PluginClient
@@ -77,6 +80,33 @@ def _rules_are_compiled_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Rule, "compile", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tables_are_made_once() -> Iterator[None]:
+    """Copy the tables that Alembic made in a first SQLite database into those of later tests.
+
+    A migration takes twenty times as long.
+    """
+    made: list[str] = []
+    upgrade = migrate.command.upgrade
+
+    def once(config: Config, revision: str) -> None:
+        connection: Connection = config.attributes["connection"]
+        if connection.dialect.name != "sqlite" or migrate.version(connection) is not None:
+            upgrade(config, revision)
+            return
+        if made:
+            for statement in made:
+                connection.exec_driver_sql(statement)
+            return
+        upgrade(config, revision)
+        made.extend(connection.scalars(text("SELECT sql FROM sqlite_master WHERE sql > ''")))
+        made.append(f"INSERT INTO alembic_version VALUES ('{migrate.version(connection)}')")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migrate.command, "upgrade", once)
         yield
 
 
