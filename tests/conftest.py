@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from flask import Flask
 from hypothesis import HealthCheck
@@ -90,7 +91,7 @@ def _tables_are_made_once() -> Iterator[None]:
     A migration takes twenty times as long.
     """
     made: list[str] = []
-    upgrade = migrate.command.upgrade
+    upgrade = command.upgrade
 
     def once(config: Config, revision: str) -> None:
         connection: Connection = config.attributes["connection"]
@@ -106,7 +107,7 @@ def _tables_are_made_once() -> Iterator[None]:
         made.append(f"INSERT INTO alembic_version VALUES ('{migrate.version(connection)}')")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(migrate.command, "upgrade", once)
+        patch.setattr(command, "upgrade", once)
         yield
 
 
