@@ -25,10 +25,15 @@ AUDIT = Route("GET", "/audit?include=denied&page_size=100")
 def test_no_request_fails_while_the_store_is_away(tmp_path: Path, postgres: Postgres) -> None:
     port = free_port()
     at = {"host": "127.0.0.1", "port": postgres.port, "user": OWNER, "password": PASSWORD}
+    timeouts = {"connect": 10, "read": 30, "total": 30}  # an answer late is no failure here
     sync = {"enabled": True, "mode": "apply", "visitInterval": "1s"}
     over = {
         "backend": {"database": {"client": "pg", "connection": at}},
-        "litellm": {"audit": {"store": True}, "provisioning": {"sync": sync}},
+        "litellm": {
+            "audit": {"store": True},
+            "provisioning": {"sync": sync},
+            "service": {"timeouts": timeouts},
+        },
     }
     with running(
         tmp_path / "rig",
