@@ -31,7 +31,8 @@ from tests.faults.proxy import Proxy
 MOUNT = "/api/litellm"
 
 MASTER_KEY = "sk-faults-master-key-0123456789"
-TOTAL = 1.5  # seconds; the deadline of a request
+TOTAL = 1.5  # seconds; the deadline of a request where an upstream is to hang
+UNHURRIED = 30.0  # seconds; the deadline where none is: a busy machine may take a while
 SLACK = 3.0  # seconds that an answer may take beyond it, on a busy machine
 STARTING = 60.0  # seconds
 TOKEN_SECONDS = 3600
@@ -300,6 +301,7 @@ def running(
     over: Mapping[str, Any] | None = None,
     backstage_down: bool = False,
     served: str = "app:app",
+    total: float = TOTAL,
 ) -> Iterator[Rig]:
     """Run a deployment.
 
@@ -310,6 +312,7 @@ def running(
         over: Merged over the configuration.
         backstage_down: Whether Backstage is to be mended later.
         served: What gunicorn serves.
+        total: Deadline of a request, in seconds.
     """
     folder.mkdir(exist_ok=True)
     clock = Clock()
@@ -335,7 +338,7 @@ def running(
                 mount=MOUNT,
                 master_key=MASTER_KEY,
                 folder=folder,
-                total=TOTAL,
+                total=total,
                 cache=cache,
                 more=more,
             )

@@ -17,7 +17,7 @@ import pytest
 from litellm_plugin.keys.undelivered import LATER
 from tests.cache.redis_server import needs_redis
 from tests.faults import proxy, scenarios
-from tests.faults.rig import MOUNT, Rig, Route, running
+from tests.faults.rig import MOUNT, UNHURRIED, Rig, Route, running
 from tests.faults.scenarios import BACKSTAGE, LITELLM, BackstageFault, LiteLLMFault, Row
 
 pytestmark = pytest.mark.faults
@@ -56,7 +56,7 @@ def test_backstage_is_away_before_the_first_token_comes(tmp_path: Path) -> None:
         if exchange.asked.target.endswith("/jwks.json"):
             read.set()
 
-    with running(tmp_path / "away") as rig:
+    with running(tmp_path / "away", total=UNHURRIED) as rig:
         assert rig.ask(Route("GET", "/keys")).status == 200  # the first worker has read them now
         rig.backstage.spoil(tell)
         os.kill(rig.worker, signal.SIGKILL)  # another one is started, which has seen no token

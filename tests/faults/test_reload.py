@@ -17,13 +17,13 @@ from litellm_plugin.identity.jwt import parse
 from tests.deployed import REPO, end, free_port, gunicorn
 from tests.faults.proxy import Exchange
 from tests.faults.replica import BY_EACH_WORKER
-from tests.faults.rig import Route, running
+from tests.faults.rig import UNHURRIED, Route, running
 from tests.identity.doubles import pem_files
 from tests.tokens import SigningKey
 
 pytestmark = pytest.mark.faults
 
-ENOUGH = 30.0  # seconds for whatever is to happen soon
+ENOUGH = 90.0  # seconds for whatever is to happen soon
 
 CONFIG = """\
 backend: {{baseUrl: http://127.0.0.1:9}}
@@ -173,7 +173,7 @@ def test_hup_takes_a_new_signing_key_in_two_steps(tmp_path: Path) -> None:
             signed_by.append(token.header["kid"])
         exchange.send(exchange.forward())
 
-    with running(tmp_path / "rig", cache=line("old")) as rig:
+    with running(tmp_path / "rig", cache=line("old"), total=UNHURRIED) as rig:
         config = rig.folder / "app-config.yaml"
         rig.backstage.spoil(record)
 

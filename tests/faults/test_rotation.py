@@ -25,11 +25,12 @@ pytestmark = pytest.mark.faults
 
 ALICE = "alice@example.com"
 DAY = timedelta(days=1)
+HANGING = 6.0  # seconds; the deadline of a request, which two tests wait for
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with running(tmp_path_factory.mktemp("rotation")) as rig:
+    with running(tmp_path_factory.mktemp("rotation"), total=HANGING) as rig:
         yield rig
 
 
@@ -59,7 +60,7 @@ class Rotation:
         url = f"{self.rig.url}/keys/{self.old}/rotate"
         with requests.Session() as session:
             session.trust_env = False
-            return session.post(url, json={"grace": "24h"}, headers=headers, timeout=20)
+            return session.post(url, json={"grace": "24h"}, headers=headers, timeout=60)
 
     def is_complete(self) -> bool:
         """Tell whether there are two keys: one with the alias, and one that ends in a day."""

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.deployed import free_port
-from tests.faults.rig import Answer, Rig, Route, running
+from tests.faults.rig import UNHURRIED, Answer, Rig, Route, running
 from tests.postgres import OWNER, PASSWORD, Postgres, postgres
 
 __all__ = ["postgres"]
@@ -25,21 +25,17 @@ AUDIT = Route("GET", "/audit?include=denied&page_size=100")
 def test_no_request_fails_while_the_store_is_away(tmp_path: Path, postgres: Postgres) -> None:
     port = free_port()
     at = {"host": "127.0.0.1", "port": postgres.port, "user": OWNER, "password": PASSWORD}
-    timeouts = {"connect": 10, "read": 30, "total": 30}  # an answer late is no failure here
     sync = {"enabled": True, "mode": "apply", "visitInterval": "1s"}
     over = {
         "backend": {"database": {"client": "pg", "connection": at}},
-        "litellm": {
-            "audit": {"store": True},
-            "provisioning": {"sync": sync},
-            "service": {"timeouts": timeouts},
-        },
+        "litellm": {"audit": {"store": True}, "provisioning": {"sync": sync}},
     }
     with running(
         tmp_path / "rig",
         more=f"cacheSeconds: 0\n    metrics: {{bind: 127.0.0.1:{port}}}",
         over=over,
         served="tests.faults.few_events:app",
+        total=UNHURRIED,
     ) as rig:
         before = _asked(rig)
         assert rig.settled(lambda: "created" in _actions(rig))
