@@ -24,6 +24,7 @@ from tests.canaries import WATCH, failed_for_output, shared_folder
 from tests.client import PluginClient
 from tests.contract.cases import RESTRICTED
 from tests.fakes import FakeBackstage, FakeKeycloak, FakeLiteLLM, Network
+from tests.rig import Rig
 from tests.tokens import TokenFactory
 
 JWKS_PATH = "/.backstage/auth/v1/jwks.json"
@@ -225,6 +226,12 @@ def app(network: Network, settings: Settings) -> Flask:
 def client(app: Flask, client_of: Callable[[Flask], PluginClient]) -> PluginClient:
     """Asks ``app``: ``client.post("/keys/generate", json={"alias": "ci"}, headers=alice)``."""
     return client_of(app)
+
+
+@pytest.fixture
+def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """A shared application, between a LiteLLM that keeps what it is told, and Backstage."""
+    return Rig(apps.app(), tokens, monkeypatch)
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """Schemathesis makes requests of all kinds from our OpenAPI document.
 
-What is made depends on the document only. ``make deep`` makes more random ones for each
-operation, besides one for each rule of each schema, and sends each of them in all ways instead of
-one.
+What is made depends on the document only: random ones for each operation, and one for each rule of
+each schema. Each is sent by each kind of caller.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -26,34 +24,24 @@ from schemathesis.transport.wsgi import WSGI_TRANSPORT
 from werkzeug.test import Client
 
 from litellm_plugin.routes.openapi import document
-from tests.apps import Apps
 from tests.client import MOUNT
 from tests.openapi import described
 from tests.rig import CALLERS, Rig
 from tests.standin import KEY, TEAM, furnished
-from tests.tokens import TokenFactory
 
-DEEP = settings.get_current_profile_name() == "deep"
+pytestmark = pytest.mark.deep
+
 OWN = {"token": KEY, "team_id": TEAM}
 DURATION = re.compile(r"[0-9]{1,4}(s|m|h|d|w|mo)")  # of more digits some are beyond its calendar
 
 GENERATION = GenerationConfig(deterministic=True, with_security_parameters=False)
-PHASES = PhasesConfig(coverage=CoveragePhaseConfig(enabled=DEEP))
+# Without that profile the requests are not even put together.
+COVERAGE = CoveragePhaseConfig(enabled=settings.get_current_profile_name() == "deep")
+PHASES = PhasesConfig(coverage=COVERAGE)
 CONFIG = schemathesis.Config(
     projects=ProjectsConfig(default=ProjectConfig(generation=GENERATION, phases=PHASES))
 )
 SCHEMA = schemathesis.openapi.from_dict({**document(), "servers": [{"url": MOUNT}]}, config=CONFIG)
-
-
-@pytest.fixture
-def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    return Rig(apps.app(), tokens, monkeypatch)
-
-
-@pytest.fixture
-def turns() -> Iterator[int]:
-    """Counts an operation's requests."""
-    return itertools.count()
 
 
 @SCHEMA.parametrize()
@@ -64,12 +52,11 @@ def turns() -> Iterator[int]:
     suppress_health_check=list(HealthCheck),
 )
 def test_no_request_finds_a_server_error_or_an_undocumented_answer(
-    case: schemathesis.Case[Any], rig: Rig, turns: Iterator[int]
+    case: schemathesis.Case[Any], rig: Rig
 ) -> None:
     if _has_odd_duration(case.body):
         return
-    ways = list(_ways(case))
-    for who, path_parameters in ways if DEEP else [ways[next(turns) % len(ways)]]:
+    for who, path_parameters in _ways(case):
         case.path_parameters = path_parameters
         furnished()  # anew: each request may delete something
         sent = WSGI_TRANSPORT.serialize_case(case, headers=rig.credentials(who))

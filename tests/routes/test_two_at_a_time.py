@@ -11,13 +11,11 @@ import pytest
 
 from litellm_plugin.cache.cache import Cache
 from tests import pairs
-from tests.apps import Apps
 from tests.fakes import Asked, Reply
 from tests.fakes.network import NOTHING
 from tests.pairs import Write
 from tests.rig import Rig
 from tests.standin import TEAM_ADMINS
-from tests.tokens import TokenFactory
 
 LONG = 60  # seconds; nobody waits as long, unless the test is about to fail
 
@@ -73,8 +71,7 @@ def step(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Step:
 
 
 @pytest.fixture
-def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    rig = Rig(apps.app("full"), tokens, monkeypatch)
+def rig(rig: Rig) -> Rig:
     pairs.furnish(rig.litellm.litellm)
     return rig
 

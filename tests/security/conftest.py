@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.apps import Apps
 from tests.fakes import Asked, Reply
 from tests.rig import Rig
-from tests.tokens import TokenFactory
-
-
-@pytest.fixture
-def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    """Alice is in the audit group and a team admin; bob is nobody special."""
-    return Rig(apps.app(), tokens, monkeypatch)
 
 
 @pytest.fixture
