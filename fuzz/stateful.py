@@ -38,7 +38,7 @@ from tests.apps import Apps
 from tests.client import MOUNT
 from tests.fakes.litellm import MASTER_KEY
 from tests.rig import CALLERS, Rig
-from tests.standin import SECRET, TEAM, furnished
+from tests.standin import SECRET, TEAM, TEAM_SECRET, furnished
 from tests.tokens import STATIC_TOKEN, TokenFactory
 
 CHECKS: list[CheckFunction] = [
@@ -174,7 +174,7 @@ def _check_privacy(
     who: str, case: Any, response: Response, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     text = response.content.decode("utf-8", "replace")
-    for secret in (MASTER_KEY, SECRET, STATIC_TOKEN):
+    for secret in (MASTER_KEY, SECRET, TEAM_SECRET, STATIC_TOKEN):
         assert secret not in text, "a secret is told"
         assert secret not in str(response.headers), "a secret is told"
     assert "eyJ" not in text or case.operation.label.startswith("GET /.backstage"), "a token"
@@ -190,6 +190,7 @@ def _check_privacy(
         assert _without_members(after["teams"]) == _without_members(before["teams"]), (
             f"{who} has changed a team"
         )
+        assert _of_teams(after["keys"]) == _of_teams(before["keys"]), f"{who} has changed keys"
 
 
 def tells_only(own: str, text: str, keys: dict[str, Any], asked: str) -> None:
@@ -212,6 +213,10 @@ def changes_only(own: str, before: dict[str, Any], after: dict[str, Any]) -> Non
     for user_id, row in before["users"].items():
         if user_id != own:
             assert after["users"].get(user_id) == row, "another user is changed"
+
+
+def _of_teams(keys: dict[str, Any]) -> dict[str, Any]:
+    return {token: row for token, row in keys.items() if row["user_id"] is None}
 
 
 def _without_members(teams: dict[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,7 @@ from litellm_plugin.observability.readiness import Check, Readiness
 from litellm_plugin.rate_limits import RateLimits
 from litellm_plugin.redaction import register_secrets
 from litellm_plugin.teams.administration import TeamAdmin
+from litellm_plugin.teams.keys import TeamKeys
 from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports
 
@@ -81,6 +82,7 @@ class Plugin:
     teams: Teams
     models: Models
     team_admin: TeamAdmin
+    team_keys: TeamKeys
     bridge: Bridge
     bridge_tokens: BridgeVerifier | None  # None: the bridge is closed
     opencode: OpencodeKeys
@@ -207,6 +209,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         teams=teams,
         models=models,
         team_admin=TeamAdmin(settings, litellm, cache, catalog, users, access, now),
+        team_keys=TeamKeys(keys, litellm, policies, settings, now),
         bridge=Bridge(settings, users, keys, directory, now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),

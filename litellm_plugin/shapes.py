@@ -89,6 +89,7 @@ KEY_FIELDS = (
 )
 
 ROTATION = "backstage_rotation"  # field of a key's metadata, see keys.metadata.Mark
+TEAM_KEY = "backstage_team_key"  # field of a key's metadata: True for the keys of teams/keys.py
 
 
 def key_row(row: Json) -> Json:

@@ -20,7 +20,7 @@ from litellm_plugin.routes.openapi import document
 from litellm_plugin.routes.routing import Route, routes
 from tests.fakes.network import NOTHING
 from tests.rig import CALLERS
-from tests.standin import KEY, TEAM
+from tests.standin import IDS
 
 METHODS = frozenset({"get", "put", "post", "patch", "delete"})
 
@@ -29,7 +29,6 @@ UNREADABLE = frozenset({400, 408, 413, 415})
 
 _URI = "urn:openapi"
 _JSON = "application/json"
-PATH_PARAMETERS = {"token": KEY, "team_id": TEAM}
 
 
 @functools.cache
@@ -178,7 +177,7 @@ class Operation:
 
     @property
     def target(self) -> str:
-        path = re.sub(r"\{(\w+)\}", lambda name: PATH_PARAMETERS[name[1]], self.path)
+        path = re.sub(r"\{(\w+)\}", lambda name: IDS[name[1]], self.path)
         return "&".join([f"{path}?", *self._query()]).replace("?&", "?").rstrip("?")
 
     def _query(self) -> Iterator[str]:

@@ -15,6 +15,9 @@ TEAM_ADMINS = "group:default/litellm-team-admins"
 SECRET = "sk-alice-laptop-0123456789"
 KEY = token_of(SECRET)
 TEAM = "team-platform"
+TEAM_SECRET = "sk-platform-nightly-0123456789"
+TEAM_KEY = token_of(TEAM_SECRET)
+IDS = {"token": KEY, "team_id": TEAM, "key": TEAM_KEY}  # of the placeholders of paths
 
 
 class StandIn:
@@ -85,6 +88,17 @@ def furnished() -> StandIn:
     )
     litellm.key_generate(
         {"key": SECRET, "key_alias": "alice-laptop", "user_id": "alice@example.com"}
+    )
+    litellm.key_generate(
+        {
+            "key": TEAM_SECRET,
+            "key_alias": "nightly",
+            "team_id": TEAM,
+            "key_type": "llm_api",
+            "duration": "90d",
+            "max_budget": 20,
+            "metadata": {"backstage_team_key": True, "service_account_id": "nightly"},
+        }
     )
     litellm.store.models.append({"model_name": "gpt-4o-mini", "model_info": {"mode": "chat"}})
     litellm.store.vector_stores.append({"vector_store_id": "vs-docs", "vector_store_name": "Docs"})

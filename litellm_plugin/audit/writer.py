@@ -63,7 +63,7 @@ def stored(entry: Mapping[str, Any], change: Change) -> AuditEvent:
     """
     event, meta = entry["eventId"], entry["meta"] or {}
     words = event.split("-")
-    tables = [_TABLES[word] for word in words if word in _TABLES]
+    tables = [_TABLES[word] for word in reversed(words) if word in _TABLES]
     table = next(iter([*tables, *(name for name, id_ in _IDS.items() if meta.get(id_))]), "")
     denied = entry["status"] == "failed" and not change.uncertain
     action = _ACTIONS.get(words[-1], "updated")

@@ -249,7 +249,7 @@ class TeamAdmin(Section):
     )
     allowed_model_access_groups: v.Texts = key("access groups of models that a team may have", ())
     max_budget_ceiling: v.Number = key(
-        "USD, the highest budget of a team, and of a member in a team", 1000.0
+        "USD, the highest budget of a team, of a member in a team, and of a team's key", 1000.0
     )
     allow_unlimited_budget: v.Flag = key("teams without a budget", False)
     allowed_vector_stores: v.Texts = key("ids or names of vector stores that a team may have", ())

@@ -5,8 +5,8 @@ Other fields are refused, because requests go to LiteLLM with the master key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from litellm_plugin import fields
@@ -82,16 +82,32 @@ def key_fields(settings: KeyGeneration) -> tuple[KeyField, ...]:
     )
 
 
+def team_key_fields() -> tuple[KeyField, ...]:
+    """Return the table of fields of a team's key: it has an end and a budget.
+
+    The team is in the path, no person owns the key, and the key is for models only.
+    """
+    table = {field.name: field for field in key_fields(KeyGeneration())}
+    for name in ("team_id", "user_id", "key_type", "auto_rotate", "rotation_interval_days"):
+        del table[name]
+    for name, read, hint in (
+        ("max_budget", _budget, LIMITED_BUDGET),
+        ("duration", fields.duration, "duration"),
+    ):
+        table[name] = replace(table[name], read=read, hint=hint, required=True)
+    return tuple(table.values())
+
+
 class KeyFields:
-    """Reads requests by the table of fields.
+    """Reads requests by a table of fields.
 
     Args:
-        settings: ``litellm.keyGeneration``.
+        table: What :func:`key_fields` or :func:`team_key_fields` returns.
         budget_filled: Whether a key policy may add a budget to requests without one.
     """
 
-    def __init__(self, settings: KeyGeneration, *, budget_filled: bool) -> None:
-        table = key_fields(settings)
+    def __init__(self, table: Iterable[KeyField], *, budget_filled: bool) -> None:
+        table = tuple(table)
         self._new = {field.created_as: field for field in table}
         self._changes = {field.name: field for field in table if field.changes}
         self._budget_filled = budget_filled

@@ -30,7 +30,15 @@ from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, iso, moment
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
-from litellm_plugin.errors import BadRequest, Busy, Conflict, Forbidden, HungUp, UpstreamError
+from litellm_plugin.errors import (
+    BadRequest,
+    Busy,
+    Conflict,
+    Forbidden,
+    HungUp,
+    PluginError,
+    UpstreamError,
+)
 from litellm_plugin.keys.metadata import Mark
 from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending
 from litellm_plugin.observability import journal
@@ -118,19 +126,26 @@ class Owner:
     """The owner of a key, with what differs between requests of Backstage and of the bridge.
 
     Attributes:
-        account: The owner's, not from the cache.
+        account: The owner's, not from the cache; None for a team.
         reader: As for ``Users.account_of``.
         policy: Returns the owner's key policy.
         created_by: Metadata that records the creator.
         check: Raises Forbidden for a key that the owner may not have, by the fields of
             ``/key/generate``.
+        unknown: Returns the refusal of a key that the owner does not have.
     """
 
-    account: Account
+    account: Account | None
     reader: str
     policy: Callable[[], Policy]
     created_by: Json
     check: Callable[[Json], None]
+    unknown: Callable[[], PluginError]
+
+    @property
+    def user_id(self) -> str | None:
+        """LiteLLM id of the owner; None for a team."""
+        return self.account.user_id if self.account else None
 
 
 class Rotations:
@@ -175,8 +190,9 @@ class Rotations:
             lambda: self._policies.of(caller, account.asked),
             self._keys.created_by(caller),
             check,
+            self._keys.foreign_key,
         )
-        return self._rotate(owner, asked, gone)
+        return self._rotate(account, owner, asked, gone)
 
     def rotate_for(
         self,
@@ -216,11 +232,13 @@ class Rotations:
                 raise Forbidden(NOT_A_MEMBER, reason="membership")
             self._users.refuse_key_type(key, account)
 
-        owner = Owner(account, reader, lambda: self._policies.of_id(own_id), created_by, check)
-        return self._rotate(owner, asked, gone)
+        policy, unknown = lambda: self._policies.of_id(own_id), self._keys.foreign_key
+        owner = Owner(account, reader, policy, created_by, check, unknown)
+        return self._rotate(account, owner, asked, gone)
 
-    def _rotate(self, owner: Owner, asked: Rotation, gone: Callable[[], bool]) -> Json:
-        account = owner.account
+    def _rotate(
+        self, account: Account, owner: Owner, asked: Rotation, gone: Callable[[], bool]
+    ) -> Json:
         lock = self._cache.lock(f"rotation of keys of {account.user_id}", on_all_hosts=True)
         with lock as held, self._cache.invalidating(keys_tag(account.asked)):
             if not held:
@@ -228,15 +246,29 @@ class Rotations:
                     "Another key of this user is being rotated, or the service has no lock (its"
                     " log says why). Try again in a moment."
                 )
-            rows = self._litellm.keys_of(account.user_id)
-            old = next((row for row in rows if row.get("token") == asked.token), None)
-            if old is not None:
-                journal.note(userId=account.user_id, keyAlias=old.get("key_alias"))
-            self._refuse_again(rows, old, asked)
-            if old is None:
-                raise self._keys.foreign_key()
-            self._refuse_unfit(old)
-            return self._replace(owner, old, asked, gone)
+            return self.rotate_one_of(
+                self._litellm.keys_of(account.user_id), owner, asked, gone=gone
+            )
+
+    def rotate_one_of(
+        self, rows: Sequence[Json], owner: Owner, asked: Rotation, *, gone: Callable[[], bool]
+    ) -> Json:
+        """Rotate one of the owner's keys, as :meth:`rotate_for` does.
+
+        Args:
+            rows: LiteLLM's rows of all keys of the owner, read under a lock that the caller holds.
+            owner: The owner.
+            asked: The request.
+            gone: As for :meth:`rotate_for`.
+        """
+        old = next((row for row in rows if row.get("token") == asked.token), None)
+        if old is not None:
+            journal.note(userId=owner.user_id, keyAlias=old.get("key_alias"))
+        self._refuse_again(rows, old, asked)
+        if old is None:
+            raise owner.unknown()
+        self._refuse_unfit(old)
+        return self._replace(owner, old, asked, gone)
 
     def _refuse_again(self, rows: Sequence[Json], old: Json | None, asked: Rotation) -> None:
         """Refuse to rotate a key again, after completing the earlier rotation.
@@ -348,7 +380,7 @@ class Rotations:
                 duration=_lifetime(old),
                 key_alias=new.alias and _temporary(new),
             ),
-            "user_id": owner.account.user_id,
+            **present(user_id=owner.user_id),
             "key_type": self._allowed_type(old),
             "metadata": {**as_object(old.get("metadata")), ROTATION: new.as_json()},
         }

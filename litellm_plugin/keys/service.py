@@ -19,7 +19,7 @@ from litellm_plugin.config.settings import LLM_API, KeyGeneration
 from litellm_plugin.errors import BadRequest, Busy, Forbidden, HungUp, PluginError, UpstreamError
 from litellm_plugin.keys.metadata import Mark
 from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending
-from litellm_plugin.keys.requests import KeyFields, refuse_unlimited
+from litellm_plugin.keys.requests import KeyFields, key_fields, refuse_unlimited
 from litellm_plugin.keys.rotation import Rotations
 from litellm_plugin.keys.undelivered import AFTERWARDS, UndeliveredKey, UndeliveredKeys
 from litellm_plugin.observability import journal
@@ -49,7 +49,7 @@ class Keys:
         now: Clock,
         leavers: Leavers | None = None,
     ) -> None:
-        self.fields = KeyFields(settings, budget_filled=policies.limits_budget)
+        self.fields = KeyFields(key_fields(settings), budget_filled=policies.limits_budget)
         self._litellm = litellm
         self._cache = cache
         self._users = users
@@ -179,18 +179,18 @@ class Keys:
         key: Json,
         created_by: Json,
         policy: Policy,
-        account: Account,
+        account: Account | None,
         reader: str,
         *,
-        but: Callable[[Json], bool],
+        but: Callable[[Json], bool] = lambda _: False,
     ) -> Iterator[Json]:
-        """Create a key that replaces others, under the owner's lock.
+        """Create a key that may replace others, under the owner's lock.
 
         Args:
             key: Fields of ``/key/generate``, within the limits.
             created_by: Metadata that records the creator.
             policy: The owner's.
-            account: The owner's.
+            account: The owner's; None for a key of a team, whose keys the caller has counted.
             reader: As for ``Users.account_of``.
             but: Tells which keys are replaced, and so do not count as active.
 
@@ -199,13 +199,20 @@ class Keys:
 
         Raises:
             Forbidden: As many keys as allowed are active.
-            NoKey: LiteLLM did not return the secret; the new key is deleted.
+            NoKey: LiteLLM did not return the secret, or has given a team's key to a user; the new
+                key is deleted.
         """
         with self._adding_active_key(policy, account, reader, but=but):
-            made = self._create(key, created_by, policy, keys_tag(account.asked))
+            made = self._create(key, created_by, policy, keys_tag(account.asked if account else ""))
             if not isinstance(made.get("key"), str) or not made["key"]:
                 self.take_back(made)
                 raise NoKey("LiteLLM returned no key material")
+            if account is None and made.get("user_id"):
+                self.take_back(made)
+                raise NoKey(
+                    "LiteLLM has given the team's key to a user, so the key was removed. Ask an"
+                    " administrator of LiteLLM to remove user_id from default_key_generate_params"
+                )
             yield made
 
     def take_back(self, made: Json) -> None:

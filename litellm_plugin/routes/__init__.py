@@ -12,6 +12,7 @@ from litellm_plugin.routes import (  # noqa: F401 - importing a module adds its 
     probes,
     system,
     team_admin,
+    team_keys,
     users,
 )
 from litellm_plugin.routes.pipeline import Pipeline

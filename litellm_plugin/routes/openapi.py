@@ -6,8 +6,8 @@ responses that follow from a route's attributes. The file has these short forms:
 - In ``parameters``, ``requestBody``, ``responses``, ``links`` and ``security``, a name stands for
   the component of that name; ``nobody`` is for operations that need no credentials.
 - ``json: Error`` is a JSON body of that schema, ``json: [Error, UserError]`` of any of these.
-- ``keyFields`` has a schema for each field of a key; ``NewKey``, ``NewBridgeKey`` and ``KeyChange``
-  have only what differs: another schema, or another description.
+- ``keyFields`` has a schema for each field of a key; ``NewKey``, ``NewBridgeKey``, ``NewTeamKey``
+  and ``KeyChange`` have only what differs: another schema, or another description.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flask import request
 import litellm_plugin
 from litellm_plugin.config import yaml12
 from litellm_plugin.config.settings import KeyGeneration
-from litellm_plugin.keys.requests import key_fields
+from litellm_plugin.keys.requests import key_fields, team_key_fields
 from litellm_plugin.routes.routing import Route, routes
 
 PATH = "/openapi.json"
@@ -59,6 +59,7 @@ def document() -> Json:
     for name, fields in (
         ("NewKey", {field.created_as: field.name for field in table}),
         ("NewBridgeKey", {field.created_as: field.name for field in table}),
+        ("NewTeamKey", {field.created_as: field.name for field in team_key_fields()}),
         ("KeyChange", {field.name: field.name for field in table if field.changes}),
     ):
         properties = {own: key_schemas[shared] for own, shared in fields.items()}

@@ -118,7 +118,7 @@ def _asked_for(body: Any) -> dict[str, Any]:
     """Return the audit fields for path, query and body."""
     asked: dict[str, Any] = {}
     for name, value in (request.view_args or {}).items():
-        if name == "token":
+        if name in {"token", "key"}:
             asked["keyId"] = journal.key_id(value)
         else:
             asked["teamId"] = value

@@ -43,12 +43,14 @@ NULLABLE = frozenset({"models", "max_budget", "blocked"})  # other fields with n
 class ManagedTeam:
     """A team that the team admins' group owns: ``row`` in the shape of ``GET /teams``.
 
-    ``by`` is the team admin who changes the team.
+    ``by`` is the team admin who changes the team. ``keys`` has LiteLLM's rows of all keys in the
+    team, the members' too; None where LiteLLM did not list them.
     """
 
     team_id: str
     row: Json
     by: UserPrincipal
+    keys: Any
 
     @property
     def metadata(self) -> Json:
@@ -115,28 +117,37 @@ class TeamAdmin:
     # -- guards --------------------------------------------------------------
 
     @contextmanager
-    def managed_team(self, user: UserPrincipal, team_id: str) -> Iterator[ManagedTeam]:
+    def managed_team(
+        self, user: UserPrincipal, team_id: str, *, on_all_hosts: bool = False
+    ) -> Iterator[ManagedTeam]:
         """Hold a team's lock, and return the team where the team admins' group owns it.
 
         LiteLLM replaces a team's metadata as a whole. So a change reads, checks and writes the
         team under the lock; otherwise one of two concurrent changes would be lost.
 
+        Args:
+            user: The team admin.
+            team_id: The team.
+            on_all_hosts: As for ``Cache.lock``.
+
         Raises:
             Forbidden: No group or another one owns the team.
             NotFound: LiteLLM does not know the team.
-            Busy: Other requests hold the lock.
+            Busy: Other requests hold the lock, or it must hold on all hosts and Redis is down.
         """
-        with self._cache.lock(f"team {team_id}") as held:
+        with self._cache.lock(f"team {team_id}", on_all_hosts=on_all_hosts) as held:
             if not held:
                 raise Busy(
                     "This team can't be changed right now: another change is under way, or the"
                     " service has no lock (its log says why). Try again in a moment."
                 )
-            yield ManagedTeam(team_id, self._owned_row(team_id), user)
+            yield self.owned_team(user, team_id)
 
-    def _owned_row(self, team_id: str) -> Json:
+    def owned_team(self, user: UserPrincipal, team_id: str) -> ManagedTeam:
+        """Return a team for reading; raises as :meth:`managed_team`, but holds no lock."""
         try:
-            row = shapes.team(self._litellm.team(team_id), team_id)
+            answer = self._litellm.team(team_id)
+            row = shapes.team(answer, team_id)
         except UpstreamError as exc:
             if exc.answered == 404:
                 raise NotFound("Team not found") from exc
@@ -149,7 +160,7 @@ class TeamAdmin:
             )
         if not self._access.owns(row):
             raise Forbidden(f"Access denied: team is owned by {owner}", reason="ownership")
-        return row
+        return ManagedTeam(team_id, row, user, shapes.as_object(answer).get("keys"))
 
     # -- teams ---------------------------------------------------------------
 

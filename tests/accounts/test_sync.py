@@ -214,6 +214,10 @@ def test_keys_beyond_the_role_are_narrowed_or_blocked(org: World) -> None:
         _key(org, "group", models=["an-access-group"]): ["an-access-group"],
     }
     fits = _key(org, "fits", models=["gpt-4o-mini"])
+    made_by_jane = {"created_by_backstage_user": "user:default/jane", "backstage_team_key": True}
+    of_team = {"team_id": "team-ml", "models": ["gpt-4o"], "metadata": made_by_jane}
+    team_key = org.litellm.key_generate(of_team)["token"]
+    before = dict(org.litellm.store.keys[team_key])
     org.person("jane", PLAIN)
     outcome = org.visit(JANE)
     keys = org.litellm.store.keys
@@ -222,6 +226,7 @@ def test_keys_beyond_the_role_are_narrowed_or_blocked(org: World) -> None:
     assert {token: keys[token]["models"] for token in doubtful} == doubtful
     assert not any(keys[token]["blocked"] for token in (*doubtful, every, fits, both))
     assert {each.alias for each in outcome.keys} == {"both", "wide", "words", "wildcard", "group"}
+    assert keys[team_key] == before
 
 
 @pytest.mark.parametrize("options", [{"on_excess_keys": "block"}])

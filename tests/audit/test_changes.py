@@ -13,7 +13,7 @@ from tests.audit.conftest import Audited
 from tests.canaries import secrets_in
 from tests.fakes.network import dropped
 from tests.openapi import Operation, operations
-from tests.standin import KEY, SECRET, TEAM
+from tests.standin import KEY, SECRET, TEAM, TEAM_KEY
 
 KEYS, TEAMS, USERS = "LiteLLM_VerificationToken", "LiteLLM_TeamTable", "LiteLLM_UserTable"
 ALICE = "user:default/alice"
@@ -34,7 +34,11 @@ def test_each_change_names_its_author_and_its_object(
     assert row["action"] in {*("created", "updated", "deleted", "blocked", "unblocked", "rotated")}
     if "{token}" in operation.path:
         assert (row["table_name"], row["object_id"]) == (KEYS, KEY)
-    if "{team_id}" in operation.path:
+    elif "{key}" in operation.path:
+        assert (row["table_name"], row["object_id"]) == (KEYS, TEAM_KEY)
+    elif operation.path.endswith("/keys"):
+        assert (row["table_name"], row["object_id"]) == (KEYS, answer.get_json()["token"])
+    elif "{team_id}" in operation.path:
         assert (row["table_name"], row["object_id"]) == (TEAMS, TEAM)
     assert row["object_id"]
 

@@ -292,6 +292,10 @@ def test_an_account_whose_keys_multiply_is_told_and_left_to_the_next_run(
 def test_a_team_s_keys_and_other_people_s_stay(office: Office) -> None:
     office.litellm.team_new({"team_id": "t", "members_with_roles": []})
     office.litellm.key_generate({"key_alias": "of the team", "team_id": "t"})
+    made_by_ann = {"created_by_backstage_user": "user:default/ann", "backstage_team_key": True}
+    office.litellm.key_generate(
+        {"key_alias": "of the team, by ann", "team_id": "t", "metadata": made_by_ann}
+    )
     office.makes_key("ann", "in-team", team_id="t")
     office.leaves("ann")
     office.twice()

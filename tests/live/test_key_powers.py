@@ -91,6 +91,10 @@ def ways(owner: str, service: Service, backstage: BackstageRig) -> dict[str, New
     on_behalf = Client(backstage.url, token).get("/api/rig/plugin-token", target="litellm", obo="1")
     bridge_token = backstage.keycloak_token(preferred_username=owner, email=f"{owner}@example.com")
 
+    dave = Client(service.url, backstage.sign_in("dave"))
+    team = {"team_alias": f"Team of {owner}", "models": ["gpt-4o", "gpt-4o-mini"], "max_budget": 9}
+    team_path = f"/teams/{json_of(dave.post('/teams', team))['team_id']}/keys"
+
     def generate(token: str, path: str = "/keys/generate", **more: str) -> NewKey:
         def made(model: str) -> str:
             body = {"alias": f"key-{uuid4().hex}", "models": [model], "max_budget": 1, **more}
@@ -107,6 +111,7 @@ def ways(owner: str, service: Service, backstage: BackstageRig) -> dict[str, New
             str(json_of(on_behalf)["token"])
         ),
         "`POST /bridge/keys`": generate(bridge_token, "/bridge/keys"),
+        "`POST /teams/:id/keys`": generate(str(dave.token), team_path, duration="1h"),
         "`GET /opencode/connect`": lambda _: connect(Client(service.url, token))["key"],
     }
 

@@ -68,7 +68,7 @@ OF_PEOPLE = [
 
 def _full(path: str) -> str:
     query = f"?{DAYS}&group=x&redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
-    return path.format(token=OWN_KEY, team_id="t1") + query
+    return path.format(token=OWN_KEY, team_id="t1", key=OWN_KEY) + query
 
 
 def test_litellms_own_administrator_is_nobody_on_every_route(

@@ -25,7 +25,6 @@ from tests.fakes import connection_refused
 from tests.fakes.network import NOTHING
 from tests.openapi import (
     METHODS,
-    PATH_PARAMETERS,
     Described,
     Operation,
     described,
@@ -33,7 +32,7 @@ from tests.openapi import (
     resolved,
 )
 from tests.rig import CALLERS, Rig
-from tests.standin import TEAM, furnished
+from tests.standin import IDS, TEAM, furnished
 from tests.tokens import TokenFactory
 
 Headers = dict[str, str]
@@ -356,8 +355,8 @@ def test_what_is_not_there_is_told_of_as_documented(
     rig: Rig, operation: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for id_ in ("nobodys", "a%2Fb", "a,b", "a%0Ab", "%zz"):
-        for name in PATH_PARAMETERS:
-            monkeypatch.setitem(PATH_PARAMETERS, name, id_)
+        for name in IDS:
+            monkeypatch.setitem(IDS, name, id_)
         for who in (operation.caller, "none"):
             assert _judged(operation, _ask(rig, operation, who)) == []
 

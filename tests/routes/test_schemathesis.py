@@ -27,11 +27,10 @@ from litellm_plugin.routes.openapi import document
 from tests.client import MOUNT
 from tests.openapi import described
 from tests.rig import CALLERS, Rig
-from tests.standin import KEY, TEAM, furnished
+from tests.standin import IDS, furnished
 
 pytestmark = pytest.mark.deep
 
-OWN = {"token": KEY, "team_id": TEAM}
 DURATION = re.compile(r"[0-9]{1,4}(s|m|h|d|w|mo)")  # of more digits some are beyond its calendar
 
 GENERATION = GenerationConfig(deterministic=True, with_security_parameters=False)
@@ -70,7 +69,7 @@ def _ways(case: schemathesis.Case[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield who may ask, and for what: ids that nobody has, and the caller's own."""
     callers = [CALLERS[scheme] for scheme in _schemes(case)]
     given = dict(case.path_parameters)
-    yield callers[0], {name: OWN[name] for name in given}
+    yield callers[0], {name: IDS[name] for name in given}
     if given or len(callers) > 1:
         yield callers[-1], given
 

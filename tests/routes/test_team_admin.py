@@ -315,7 +315,7 @@ def test_a_team_that_is_being_changed_all_the_time_is_not_changed(
     client: PluginClient, owned: FakeLiteLLM, dave: Headers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "litellm_plugin.cache.cache.Cache.lock", lambda *_: nullcontext(enter_result=False)
+        "litellm_plugin.cache.cache.Cache.lock", lambda *_, **__: nullcontext(enter_result=False)
     )
     for method, path in (
         ("PATCH", ""),
@@ -324,6 +324,8 @@ def test_a_team_that_is_being_changed_all_the_time_is_not_changed(
         ("DELETE", "/members?userEntityRef=bob"),
         ("PUT", "/knowledge-bases"),
         ("PUT", "/mcp-servers"),
+        ("POST", f"/keys/{'1' * 64}/rotate"),
+        ("DELETE", f"/keys/{'1' * 64}"),
     ):
         answer = client.request(method, f"/teams/owned{path}", json={}, headers=dave)
         assert answer.status_code == 503

@@ -60,9 +60,9 @@ def step(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Step:
             return answer(asked)
 
     @contextmanager
-    def lock_in_step(cache: Cache, name: str) -> Iterator[bool]:
+    def lock_in_step(cache: Cache, name: str, **options: bool) -> Iterator[bool]:
         step.ready()
-        with lock(cache, name) as held:
+        with lock(cache, name, **options) as held:
             yield held
 
     monkeypatch.setattr(rig.litellm, "answer", answer_in_step)

@@ -51,7 +51,7 @@ class Surface:
     def path(self, ids: Mapping[str, str]) -> str:
         """Return its path with ids filled in, percent-encoded."""
         path = self.rule
-        for name in self.names:
+        for name in re.findall(r"<(?:\w+:)?(\w+)>", self.rule):
             start = path.index("<")
             path = path[:start] + quote(ids[name], safe="") + path[path.index(">") + 1 :]
         return path
@@ -66,7 +66,6 @@ def _surfaces(rules: Iterable[Rule]) -> Iterable[Surface]:
     for rule in rules:
         if rule.endpoint.endswith(".unknown_route"):
             continue
-        assert len(rule.arguments) <= 1, f"{rule}: say here which id is which"
         for method in (rule.methods or set()) - {"OPTIONS"}:
             yield Surface(method, rule.rule.removeprefix(MOUNT), frozenset(rule.arguments))
 

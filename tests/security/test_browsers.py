@@ -11,7 +11,7 @@ from tests.client import PluginClient
 from tests.fakes import FakeLiteLLM
 from tests.rig import Rig
 from tests.security.surface import PUBLIC, surfaces
-from tests.standin import KEY, TEAM
+from tests.standin import IDS, KEY
 from tests.tokens import TokenFactory
 
 Headers = dict[str, str]
@@ -21,7 +21,7 @@ EVIL = "https://evil.example"
 
 def test_another_origin_reads_nothing_on_any_route(rig: Rig) -> None:
     for route in surfaces(rig.app):
-        path = route.path({"token": KEY, "team_id": TEAM})
+        path = route.path(IDS)
         for method in (route.method, "OPTIONS"):
             sent = {"Origin": EVIL, "Access-Control-Request-Method": route.method}
             answer = rig.ask("bob", method, path, json={}, headers=sent)
@@ -55,7 +55,7 @@ def test_an_origin_that_is_nearly_the_allowed_one_is_another(
 
 def test_every_answer_stays_out_of_frames_and_is_what_it_says(rig: Rig) -> None:
     for route in surfaces(rig.app):
-        path = route.path({"token": KEY, "team_id": TEAM})
+        path = route.path(IDS)
         for who in ("none", "bob"):
             headers = rig.ask(who, route.method, path, json={}).headers
             assert headers["X-Frame-Options"] == "SAMEORIGIN"
@@ -70,7 +70,7 @@ def test_a_cookie_alone_opens_no_route(rig: Rig, tokens: TokenFactory) -> None:
     """So that no other site can use a browser that is signed in."""
     for token in (tokens.limited("alice"), tokens.user("alice")):
         for route in surfaces(rig.app):
-            path = route.path({"token": KEY, "team_id": TEAM})
+            path = route.path(IDS)
             sent = {"Cookie": f"backstage-auth={token}"}
             answer = rig.ask("none", route.method, path, json={}, headers=sent)
             assert answer.status_code == (200 if route.rule in PUBLIC else 401), str(route)

@@ -19,6 +19,7 @@ from tests.standin import TEAM_ADMINS
 SECRET = "canary-4711"  # in whatever is not the attacker's to see
 CAROLS_SECRET = "sk-carols-key-0123456789"
 CAROLS_KEY = token_of(CAROLS_SECRET)
+CAROLS_IN_TEAM = "sk-carols-key-in-the-team-0123456789"
 CAROL = "carol@example.com"
 OTHERS_TEAM, OWNED_TEAM = "team-of-others", "team-of-team-admins"
 
@@ -76,10 +77,28 @@ def world(rig: Rig) -> Rig:
                 ],
             }
         )
+        litellm.key_generate(
+            {
+                "key": _secret_of(team_id),
+                "key_alias": f"{SECRET} {team_id}",
+                "team_id": team_id,
+                "max_budget": 4711,
+                "duration": "90d",
+                "key_type": "llm_api",
+                "metadata": {"backstage_team_key": True},
+            }
+        )
     litellm.key_generate({"key": CAROLS_SECRET, "key_alias": SECRET, "user_id": CAROL})
+    own = {"user_id": CAROL, "team_id": OWNED_TEAM, "metadata": {"backstage_team_key": True}}
+    litellm.key_generate({"key": CAROLS_IN_TEAM, **own})
+    litellm.key_generate({"key": "sk-of-an-administrator", "team_id": OWNED_TEAM})
     for name in ("bob", "ivan", "dave", "erin"):
         litellm.key_generate({"key": f"sk-own-{name}", "user_id": f"{name}@example.com"})
     return rig
+
+
+def _secret_of(team_id: str) -> str:
+    return f"sk-key-of-{team_id}"
 
 
 def _state(rig: Rig) -> Any:
@@ -118,7 +137,8 @@ def test_nobody_gets_at_what_is_somebody_elses(world: Rig, who: str) -> None:
     teams = [OTHERS_TEAM] if who in TEAM_ADMIN else [OTHERS_TEAM, OWNED_TEAM]
     for route in _with_an_id(world):
         for team_id in teams if "team_id" in route.names else teams[:1]:
-            ids = {"token": CAROLS_KEY, "team_id": team_id}
+            key = token_of(_secret_of(team_id))
+            ids = {"token": CAROLS_KEY, "team_id": team_id, "key": key}
             if who in SERVICES and (route.method, "usage" in route.rule) == ("GET", True):
                 continue  # services may see any team's usage
             answer = _ask(world, who, route, ids)
@@ -149,13 +169,42 @@ def test_other_spellings_of_an_id_are_nobodys(world: Rig, who: str) -> None:
                 assert _state(world) == before, f"{route}: {token}"
 
 
+@pytest.mark.parametrize("who", sorted(TEAM_ADMIN))
+def test_a_teams_routes_know_no_keys_but_its_own(world: Rig, who: str) -> None:
+    before = _state(world)
+    of_team = _secret_of(OWNED_TEAM)
+    others = [
+        token_of(_secret_of(OTHERS_TEAM)),
+        token_of(_secret_of("team-two-of-team-admins")),
+        CAROLS_KEY,
+        token_of(CAROLS_IN_TEAM),
+        token_of("sk-of-an-administrator"),  # made in LiteLLM itself
+        of_team,  # LiteLLM takes the secret as well as the hash
+        token_of(of_team).upper(),
+        f"{token_of(of_team)} ",
+    ]
+    routes = [route for route in _with_an_id(world) if "key" in route.names]
+    assert len(routes) == 2
+    for route in routes:
+        missing = _ask(world, who, route, {"team_id": OWNED_TEAM, "key": "0" * 64})
+        assert missing.status_code == 404
+        for key in others:
+            answer = _ask(world, who, route, {"team_id": OWNED_TEAM, "key": key})
+            assert (answer.status_code, answer.text) == (404, missing.text), f"{route}: {key}"
+            assert _state(world) == before, f"{route}: {key}"
+
+
 @pytest.mark.parametrize("who", ["bob", "ivan", "grace.hopper", "dave", "obo:bob", KEYCLOAK_BOB])
 def test_an_id_in_a_body_or_a_query_opens_nothing(world: Rig, asked: list[Asked], who: str) -> None:
     """What is in the path is the attacker's own, as far as there is anything."""
     before = deepcopy(_state(world))
     name = who.removeprefix("obo:")
     team_id = "team-two-of-team-admins" if who in TEAM_ADMIN else "team-of-ivan"
-    own = {"token": token_of(f"sk-own-{name}"), "team_id": team_id}
+    own = {
+        "token": token_of(f"sk-own-{name}"),
+        "team_id": team_id,
+        "key": token_of(_secret_of(team_id)),
+    }
     keys = {"key": CAROLS_KEY, "token": CAROLS_KEY, "user_id": CAROL, "keys": [CAROLS_KEY]}
     for route in surfaces(world.app):
         if route.method in WRITES:
@@ -193,7 +242,9 @@ def test_each_of_these_routes_opens_to_whom_it_is_meant_for(world: Rig) -> None:
         who = "carol" if "token" in route.names or "usage" in route.rule else "dave"
         who = KEYCLOAK_CAROL if route.bridged else who
         state = deepcopy(world.litellm.litellm.store.__dict__["keys"])
-        answer = _ask(world, who, route, {"token": CAROLS_KEY, "team_id": OWNED_TEAM})
+        key = token_of(_secret_of(OWNED_TEAM))
+        ids = {"token": CAROLS_KEY, "team_id": OWNED_TEAM, "key": key}
+        answer = _ask(world, who, route, ids)
         world.litellm.litellm.store.keys = state
         assert answer.status_code in {200, 400, 409}, f"{route}: {answer.text}"
     assert OWNED_TEAM not in world.litellm.litellm.store.teams

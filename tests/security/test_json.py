@@ -15,7 +15,7 @@ from tests.client import PluginClient
 from tests.fakes import FakeLiteLLM
 from tests.rig import CALLERS, Rig
 from tests.security.surface import WRITES, surfaces
-from tests.standin import KEY, TEAM
+from tests.standin import IDS, KEY, TEAM, TEAM_KEY
 from tests.tokens import STATIC_TOKEN
 
 JSON = {"Content-Type": "application/json"}
@@ -80,11 +80,11 @@ def test_no_route_reads_what_can_be_read_in_two_ways(rig: Rig, trick: str) -> No
     static = {"Authorization": f"Bearer {STATIC_TOKEN}"}
     for route in routes:
         who = rig.credentials(CALLERS["keycloak"]) if route.bridged else static
-        path = route.path({"token": KEY, "team_id": TEAM})
+        path = route.path(IDS)
         answer = client.request(route.method, path, raw=sent, headers=JSON | who)
         assert answer.status_code == 400, f"{route}: {answer.text}"
         assert isinstance(answer.get_json()["error"], str)
-    assert rig.litellm.litellm.store.keys.keys() == {KEY}
+    assert rig.litellm.litellm.store.keys.keys() == {KEY, TEAM_KEY}
 
 
 @pytest.mark.parametrize("trick", COMPRESSED)
@@ -121,7 +121,11 @@ def test_a_body_is_in_a_charset_of_json(
 def test_what_is_unusual_and_means_one_thing_is_passed_on(rig: Rig, field: dict[str, Any]) -> None:
     answer = rig.ask("bob", "POST", "/keys/generate", json={"alias": "a", **field})
     assert answer.status_code == 200, answer.text
-    (made,) = (row for row in rig.litellm.litellm.store.keys.values() if row["token"] != KEY)
+    (made,) = (
+        row
+        for row in rig.litellm.litellm.store.keys.values()
+        if row["token"] not in {KEY, TEAM_KEY}
+    )
     for name, value in field.items():
         kept = made[name]
         assert value.items() <= kept.items() if name == "metadata" else kept == value

@@ -12,10 +12,11 @@ import pytest
 
 from litellm_plugin.keys.metadata import FAMILIES, SETTINGS
 from litellm_plugin.sandbox.store import SHAPES
+from litellm_plugin.shapes import TEAM_KEY
 from tests.fakes import Asked
 from tests.rig import CALLERS, Rig
 from tests.security.surface import WRITES, Surface, body_of, is_closed, surfaces
-from tests.standin import KEY, TEAM, furnished
+from tests.standin import IDS, furnished
 
 CANARY = "canary-4711"
 
@@ -56,7 +57,6 @@ FIELDS = sorted(
         "constructor",
     }
 )
-IDS = {"token": KEY, "team_id": TEAM}
 
 
 def _callers(route: Surface) -> list[str]:
@@ -151,13 +151,15 @@ def test_ownership_can_not_be_forged(rig: Rig) -> None:
         "created_via": "x",
         "created_at_iso": "1970",
         "backstage_entity": "user:default/bob",
+        TEAM_KEY: True,
         "cost_center": "4711",
     }
     body = {"alias": "a", "user_id": "bob@example.com", "metadata": forged}
     rig.ask("alice", "POST", "/keys/generate", json=body)
-    (made,) = (row for row in rig.litellm.litellm.store.keys.values() if row["token"] != KEY)
+    rows = rig.litellm.litellm.store.keys.values()
+    (made,) = (row for row in rows if row["token"] not in IDS.values())
     assert made["user_id"] == "alice@example.com"
     assert made["metadata"].pop("cost_center") == "4711"
     assert made["metadata"].pop("created_by_backstage_user") == "user:default/alice"
-    assert not {"created_by", "backstage_entity"} & made["metadata"].keys()
+    assert not {"created_by", "backstage_entity", TEAM_KEY} & made["metadata"].keys()
     assert "root" not in made["metadata"].values()

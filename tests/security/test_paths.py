@@ -63,7 +63,9 @@ def _disguised(route: Surface, paths: tuple[str, ...]) -> Iterator[str]:
     id_ = next(iter(route.names), None)
     for path in paths:
         if id_ is not None:
-            inner = route.path({id_: "ID"}).replace("ID", path.lstrip("/"))
+            inner = route.path({**dict.fromkeys(route.names, KEY), id_: "ID"}).replace(
+                "ID", path.lstrip("/")
+            )
             yield f"/api%2Flitellm{inner}"
             yield f"/api/litellm{inner}"
         plain = route.path(dict.fromkeys(route.names, KEY))

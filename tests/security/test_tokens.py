@@ -15,7 +15,7 @@ from tests.client import PluginClient
 from tests.fakes import Asked, FakeBackstage, FakeKeycloak, FakeLiteLLM, Network
 from tests.rig import Rig
 from tests.security.surface import PUBLIC, surfaces
-from tests.standin import KEY, TEAM
+from tests.standin import IDS
 from tests.tokens import LEGACY_SECRET, LIMITED_TYP, PLUGIN_TYP, USER_TYP, TokenFactory, b64url
 
 Forge = Callable[[TokenFactory], str]
@@ -133,7 +133,7 @@ def test_a_token_that_does_not_hold_is_refused(
     for route in routes[some::8]:  # all of them, if not each with each
         if route.rule in PUBLIC or (route.bridged and forgery == "Keycloak's"):
             continue
-        path = route.path({"token": KEY, "team_id": TEAM})
+        path = route.path(IDS)
         answer = client.request(route.method, path, json={}, headers=credentials)
         assert answer.status_code == 401, str(route)
     assert asked == []
@@ -146,7 +146,7 @@ def test_every_route_but_the_public_ones_wants_a_token(
     headers = {} if authorization is None else {"Authorization": authorization}
     client = PluginClient(rig.app)
     for route in surfaces(rig.app):
-        path = route.path({"token": KEY, "team_id": TEAM})
+        path = route.path(IDS)
         answer = client.request(route.method, path, json={}, headers=headers)
         assert answer.status_code == (200 if route.rule in PUBLIC else 401), str(route)
     # Readiness looks whether LiteLLM works, and shows it no key.

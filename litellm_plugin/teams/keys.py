@@ -1,0 +1,197 @@
+"""Team keys: virtual keys that a team owns, and no person. LiteLLM calls them service accounts.
+
+A team key is a key in the team without ``user_id`` whose metadata has ``shapes.TEAM_KEY``, which
+only this service writes. It outlives its creator's account, and ends with the team.
+https://docs.litellm.ai/docs/proxy/service_accounts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from litellm_plugin import shapes
+from litellm_plugin.accounts.caller import Caller
+from litellm_plugin.clients.litellm import Json, LiteLLM
+from litellm_plugin.clock import Clock
+from litellm_plugin.config.settings import LLM_API, Settings
+from litellm_plugin.errors import NotFound, UpstreamError
+from litellm_plugin.keys.metadata import Mark
+from litellm_plugin.keys.policy import KeyPolicies, Limit, Policy, combined
+from litellm_plugin.keys.requests import KeyFields, team_key_fields
+from litellm_plugin.keys.rotation import Owner, Rotation
+from litellm_plugin.keys.service import Keys, TeamDurationBroken
+from litellm_plugin.observability import journal
+from litellm_plugin.shapes import TEAM_KEY, as_object
+from litellm_plugin.teams.administration import ManagedTeam
+
+MAX_DURATION = "365d"
+MIN_RENEWAL = "1d"  # the shortest budget_duration, as of teams
+# LiteLLM's own field for such keys: it requires parameters of their calls where the proxy's
+# service_account_settings say so, and newer versions keep the field when metadata is replaced.
+SERVICE_ACCOUNT = "service_account_id"
+# Words for models that are no names: of a team, every model; of a key, every model of the team.
+EVERY_MODEL, MODELS_OF_TEAM = "all-proxy-models", "all-team-models"
+
+
+class TeamKeys:
+    """Creates, lists, rotates and deletes the keys of a team, for its managers."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        litellm: LiteLLM,
+        policies: KeyPolicies,
+        settings: Settings,
+        now: Clock,
+    ) -> None:
+        self._fields = KeyFields(team_key_fields(), budget_filled=False)
+        self._keys = keys
+        self._litellm = litellm
+        self._policies = policies
+        self._hidden = settings.display.hide_team_budget_for_managers
+        self._now = now
+        whom = "keys of teams"
+        self._limits = Policy(
+            duration=Limit(MAX_DURATION, whom),
+            budget=Limit(settings.team_admin.max_budget_ceiling, whom),
+            renewal=Limit(MIN_RENEWAL, whom),
+        )
+
+    def read(self, body: Mapping[str, Any]) -> Json:
+        """Read a request for a new key.
+
+        Returns:
+            The fields for :meth:`create`, with LiteLLM's names.
+
+        Raises:
+            BadRequest: A field is missing, wrong or forbidden.
+        """
+        return self._fields.new(body, named=True, service=False)
+
+    def all(self, team: ManagedTeam) -> list[Json]:
+        """Return the team's keys, the oldest first, in the shape of ``GET /keys``."""
+        rows = sorted(_owned(team), key=lambda row: str(row.get("created_at") or ""))
+        return [self._shown(shapes.virtual_key(row)) for row in rows]
+
+    def create(self, team: ManagedTeam, key: Json, caller: Caller) -> Json:
+        """Create a key that the team owns.
+
+        Args:
+            team: The team, whose lock is held on all hosts.
+            key: What :meth:`read` returns.
+            caller: The team admin, whose key policy limits the key; its ``maxActiveKeys`` limit the
+                number of the team's keys.
+
+        Returns:
+            LiteLLM's answer, with the secret in ``key``.
+
+        Raises:
+            PolicyRefused: A field exceeds a limit, or a model is not one of the team's.
+            Forbidden: As many keys as allowed are active.
+        """
+        policy = self._policy(caller)
+        self._refuse_other_models(team, key)
+        key = policy.new_key(key, self._policies.groups_of)
+        policy.refuse_more(_owned(team), self._now())
+        marks = {SERVICE_ACCOUNT: key["key_alias"], TEAM_KEY: True}
+        key |= {
+            "team_id": team.team_id,
+            "key_type": LLM_API,
+            "metadata": {**(key.get("metadata") or {}), **marks},
+        }
+        try:
+            with self._keys.adding(
+                key, self._keys.created_by(caller), policy, None, caller.name
+            ) as made:
+                return self._shown(made)
+        except UpstreamError as exc:
+            if "Invalid duration format" in exc.message:
+                raise TeamDurationBroken(team.team_id) from exc
+            raise
+
+    def rotate(
+        self, team: ManagedTeam, asked: Rotation, caller: Caller, *, gone: Callable[[], bool]
+    ) -> Json:
+        """Rotate one of the team's keys, as ``Rotations.rotate_for`` does.
+
+        Args:
+            team: As for :meth:`create`.
+            asked: The request.
+            caller: As for :meth:`create`.
+            gone: Returns whether the client has closed the connection.
+
+        Raises:
+            NotFound: It is no key of the team.
+            RotationRefused: As for ``Rotations.rotate_for``.
+            Forbidden: As many keys as allowed are active.
+        """
+        rows, policy = _owned(team), self._policy(caller)
+
+        def check(_: Json) -> None:
+            replaced = (asked.token,)
+            policy.refuse_more(
+                [
+                    row
+                    for row in rows
+                    if row["token"] != asked.token and Mark.of(row).replaces[:1] != replaced
+                ],
+                self._now(),
+            )
+
+        created_by = self._keys.created_by(caller)
+        owner = Owner(None, caller.name, lambda: policy, created_by, check, _unknown)
+        return self._shown(self._keys.rotations.rotate_one_of(rows, owner, asked, gone=gone))
+
+    def delete(self, team: ManagedTeam, token: str) -> None:
+        """Delete one of the team's keys for good.
+
+        Raises:
+            NotFound: It is no key of the team.
+        """
+        row = next((row for row in _owned(team) if row["token"] == token), None)
+        if row is None:
+            raise _unknown()
+        journal.note(keyAlias=row.get("key_alias"))
+        journal.changed(journal.key_hash(token), row, {})
+        self._litellm.delete_key(token)
+
+    def _policy(self, caller: Caller) -> Policy:
+        return combined([self._policies.of(caller, None), self._limits])
+
+    def _refuse_other_models(self, team: ManagedTeam, key: Json) -> None:
+        """Refuse models that the team may not use; LiteLLM would refuse only the calls."""
+        allowed = tuple(map(str, team.row.get("models") or ()))
+        wanted = [name for name in key.get("models") or () if name != MODELS_OF_TEAM]
+        if wanted and allowed and EVERY_MODEL not in allowed:
+            within = Policy(models=(Limit(allowed, f"team {team.team_id}"),))
+            within.new_key({"models": wanted}, self._policies.groups_of)
+
+    def _shown(self, key: Json) -> Json:
+        return shapes.without_budget(key) if self._hidden else key
+
+
+def _owned(team: ManagedTeam) -> list[Json]:
+    """Return LiteLLM's rows of the keys that the team owns.
+
+    Raises:
+        UpstreamError: LiteLLM did not list the team's keys.
+    """
+    if not isinstance(team.keys, list):
+        raise UpstreamError(
+            f"LiteLLM did not list the keys of team {team.team_id}",
+            advice="ask your administrator",
+        )
+    return [
+        row
+        for row in team.keys
+        if isinstance(row, dict)
+        and row.get("team_id") == team.team_id
+        and not row.get("user_id")
+        and isinstance(row.get("token"), str)
+        and as_object(row.get("metadata")).get(TEAM_KEY) is True
+    ]
+
+
+def _unknown() -> NotFound:
+    return NotFound("Team key not found")
