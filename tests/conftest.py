@@ -112,6 +112,15 @@ def _tables_are_made_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _redis_has_time() -> Iterator[None]:
+    """Let Redis answer as late as it may on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("litellm_plugin.cache.redis.CONNECT_SECONDS", 60.0)
+        patch.setattr("litellm_plugin.cache.redis.ANSWER_SECONDS", 60.0)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_secret_is_written() -> Iterator[None]:
     """Fail a test that wrote a secret; see ``tests/canaries.py``."""

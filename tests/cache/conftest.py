@@ -17,13 +17,6 @@ from tests.tokens import TokenFactory
 Worlds = Callable[..., World]
 
 
-@pytest.fixture(autouse=True)
-def _redis_has_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Redis answer as late as it may on a busy machine."""
-    monkeypatch.setattr("litellm_plugin.cache.redis.CONNECT_SECONDS", 60.0)
-    monkeypatch.setattr("litellm_plugin.cache.redis.ANSWER_SECONDS", 60.0)
-
-
 @pytest.fixture
 def open_world(tokens: TokenFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worlds:
     """Makes a world: ``open_world(caching(settings, 30), workers=2)``."""
