@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -43,6 +44,8 @@ ORIGINAL, OURS = "original", "ours"
 FRONTEND, LONG = 7, 299  # days before today, as far as the page goes back
 HISTORY = 300  # days of usage, today among them
 COLD, AGAIN, LATER = "cold", "again", "later"
+FIRST, THEN = "first", "then"  # reads of usage with litellm.usage.store
+KEEPING = "litellm: {usage: {store: true}, service: {cacheSeconds: 0}}\n"
 LIFE = 3.5  # seconds; a little more than cacheSeconds is by default
 
 ROUNDS, QUICK_ROUNDS = 12, 3
@@ -283,6 +286,7 @@ def direct(people: Sequence[Person]) -> list[Json]:
         "aggregated, today": f"{activity}/aggregated?{period(0)}&user_id=USER",
         "aggregated, 8 days": f"{activity}/aggregated?{period(FRONTEND)}&user_id=USER",
         "aggregated, 300 days": f"{activity}/aggregated?{period(LONG)}&user_id=USER",
+        "sums by key, 300 days": f"{activity}/aggregated/keys?{period(LONG)}&user_id=USER",
         # What the original asks for, however many there are.
         "100 rows, 8 days": f"{activity}?page_size=100&{period(FRONTEND)}&user_id=USER",
         "100 rows, 300 days": f"{activity}?page_size=100&{period(LONG)}&user_id=USER",
@@ -300,6 +304,24 @@ def direct(people: Sequence[Person]) -> list[Json]:
                 raise sides.UnusableError(f"LiteLLM answers {path_of} with {answer.text[:1000]}")
             size = len(answer.content)
         found.append({"what": name, "p50": statistics.median(taken), "bytes": size, "ms": taken})
+    return found
+
+
+def kept(service: Service, relay: Upstream, people: Sequence[Person]) -> list[Json]:
+    """Ask a service with ``litellm.usage.store``, and no cache, for 300 days of usage, twice."""
+    session = requests.Session()
+    url = f"{service.url}{MOUNT}/usage?{period(LONG)}"
+    found = []
+    for when in (FIRST, THEN):
+        taken, before = [], Counter(relay.calls())
+        for who in people:
+            begun = time.perf_counter()
+            answer = session.get(url, headers={"Authorization": f"Bearer {who.token}"}, timeout=60)
+            taken.append(1000 * (time.perf_counter() - begun))
+            if answer.status_code != 200:
+                raise sides.UnusableError(f"the service answers /usage with {answer.text[:1000]}")
+        calls = Counter(relay.calls()) - before
+        found.append({"when": when, "p50": statistics.median(taken), "calls": dict(calls)})
     return found
 
 
@@ -338,6 +360,17 @@ def told(found: Json) -> str:
             for row in found["litellm"]
         ],
     )
+    stored = table(
+        ["300 days of usage, kept", "ms", f"calls, for {DIRECT} people"],
+        [
+            [
+                row["when"],
+                f"{row['p50']:.0f}",
+                " ".join(f"{n} {p}" for p, n in row["calls"].items()),
+            ]
+            for row in found["kept"]
+        ],
+    )
     facts = found["environment"]
     commit = facts["commit"] + (" with uncommitted changes" if facts["uncommitted"] else "")
     where = (
@@ -347,7 +380,7 @@ def told(found: Json) -> str:
     )
     if facts["load_before"] > 0.5:
         where += f"\nThe machine was not idle: load {facts['load_before']:.2f} at the start."
-    return "\n\n".join([where, table(head, body), detail, own])
+    return "\n\n".join([where, table(head, body), detail, own, stored])
 
 
 def main() -> None:
@@ -373,19 +406,23 @@ def main() -> None:
             sides.upstream(folder, "--to", str(LITELLM_PORT), program="relay.py", ports=PORTS)
         )
         backstage = stack.enter_context(sides.backstage(given.shared, folder, PORTS))
-        service = stack.enter_context(
-            sides.service(given.shared, folder, given.checkout, given.config, PORTS)
-        )
-        sides.introduce(backstage, service)
-        people = list(map(Person, names, backstage.sign_all_in(names)))
-        pages = Pages(relay, backstage, service)
-        found["pages"] = []
-        for days, crowd in ((FRONTEND, people[:per_period]), (LONG, people[per_period:])):
-            command.say(f"pages with the usage of {days + 1} days ...")
-            for number, who in enumerate(crowd[: WARM_UPS * 2]):
-                pages.open((ORIGINAL, OURS)[number % 2], who, days)
-            row = measure(pages, crowd[WARM_UPS * 2 :], days, rounds)
-            found["pages"].append({"days": days + 1, **row})
+        run = partial(sides.service, given.shared, folder, given.checkout, ports=PORTS)
+        with run(overlays=given.config) as service:
+            sides.introduce(backstage, service)
+            people = list(map(Person, names, backstage.sign_all_in(names)))
+            pages = Pages(relay, backstage, service)
+            found["pages"] = []
+            for days, crowd in ((FRONTEND, people[:per_period]), (LONG, people[per_period:])):
+                command.say(f"pages with the usage of {days + 1} days ...")
+                for number, who in enumerate(crowd[: WARM_UPS * 2]):
+                    pages.open((ORIGINAL, OURS)[number % 2], who, days)
+                row = measure(pages, crowd[WARM_UPS * 2 :], days, rounds)
+                found["pages"].append({"days": days + 1, **row})
+        command.say("days of usage in the store ...")
+        keeping = folder / "app-config.keeping.yaml"
+        keeping.write_text(KEEPING)
+        with run(overlays=[*given.config, keeping]) as service:
+            found["kept"] = kept(service, relay, people[:DIRECT])
         command.say("LiteLLM itself ...")
         found["litellm"] = direct(people)
     command.finish(given, found, told(found))

@@ -52,7 +52,7 @@ from litellm_plugin.redaction import register_secrets
 from litellm_plugin.teams.administration import TeamAdmin
 from litellm_plugin.teams.keys import TeamKeys
 from litellm_plugin.teams.membership import Teams
-from litellm_plugin.usage.periods import Reports
+from litellm_plugin.usage.periods import Reports, Subject
 
 if TYPE_CHECKING:
     from litellm_plugin.accounts.sync import Sync
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from litellm_plugin.audit.reader import AuditReader
     from litellm_plugin.audit.writer import AuditWriter
     from litellm_plugin.store.database import Store
+    from litellm_plugin.usage.kept import KeptDays
 
 BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn_conf.py gives a worker without gevent
 PROBE = Timeouts(connect=2.0, read=2.0, total=2.0)  # for asking whether a server is up
@@ -169,10 +170,10 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     litellm = _litellm(settings, KnownVersion(litellm_probe.version))
 
     access = Access(settings, permissions, cache, tokens.on_behalf_of)
-    reports = Reports(cache, now)
     directory = Directory(catalog, cache, settings.user_id_domain)
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
     store = _store(settings) if settings.uses_store else None
+    reports = Reports(cache, now, _kept_days(settings, store, now))
     leavers = None
     if store is not None and settings.offboarding.enabled:
         leavers = _leavers(store, directory, settings.user_id_domain)
@@ -281,6 +282,15 @@ def _audit(
     writer = writing.AuditWriter(events, now, settings.audit.retention)
     reader = _imported("audit.reader").AuditReader(litellm, writer)
     return writer, reader
+
+
+def _kept_days(
+    settings: Settings, store: Store | None, now: Clock
+) -> Callable[[Subject], KeptDays] | None:
+    if store is None or not settings.usage.store:
+        return None
+    table = _imported("store.usage_days").UsageDays(store)
+    return partial(_imported("usage.kept").KeptDays, table, now)
 
 
 def _leavers(store: Store, directory: Directory, domain: str | None) -> Leavers:

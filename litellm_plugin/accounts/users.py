@@ -29,7 +29,7 @@ from litellm_plugin.observability import journal, metrics
 from litellm_plugin.observability.request_id import with_context
 from litellm_plugin.redaction import redact
 from litellm_plugin.shapes import present
-from litellm_plugin.usage.periods import Reports
+from litellm_plugin.usage.periods import Reports, Subject
 
 if TYPE_CHECKING:  # imports SQLAlchemy, which only some configurations need
     from litellm_plugin.accounts.visits import Visits
@@ -477,15 +477,17 @@ class Users:
 
         A service that names no user gets the usage of all users.
         """
-        user_id = None
+        user_id = subject = None
         if caller.user or caller.litellm_id:
             user_id = self.account(caller).asked
+            subject = Subject("user", user_id, partial(self._litellm.user_keys_used, user_id))
         return self._reports.read(
             ("usage", caller.name, user_id or ""),
             (keys_tag(user_id or ""),),  # the report names keys
             partial(self._litellm.user_activity, user_id),
             (start, end),
             stale=caller.note_stale,
+            subject=subject,
         )
 
     def _create(

@@ -617,6 +617,15 @@ class Audit(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class Usage(Section):
+    """``litellm.usage``."""
+
+    store: v.Flag = key(
+        "keep the usage of days that are over in the database; see docs/caching.md", False
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Offboarding(StrictSection):
     """``litellm.offboarding``: the accounts of people who have left the catalog."""
 
@@ -685,6 +694,7 @@ class LiteLLM(Section):
     user_id_domain: v.Text | None = key("user:default/jane is jane@example.com at LiteLLM", None)
     provisioning: Provisioning = key("What a first visit creates at LiteLLM.", Provisioning)
     audit: Audit = key("", Audit)
+    usage: Usage = key("", Usage)
     offboarding: Offboarding = key(
         "Blocks the keys of people who have left; see docs/offboarding.md.", Offboarding
     )
@@ -720,6 +730,7 @@ class LiteLLM(Section):
         """Whether anything is on that needs the store."""
         return (
             self.audit.store
+            or self.usage.store
             or self.provisioning.sync.enabled
             or self.offboarding.enabled
             or self.notifications.enabled

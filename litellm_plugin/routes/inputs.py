@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from flask import request
@@ -15,6 +16,8 @@ from litellm_plugin.accounts.caller import Caller
 from litellm_plugin.errors import BadRequest, Unauthenticated, UpstreamError, UsageUnavailable
 from litellm_plugin.identity.principal import Principal, ServicePrincipal
 from litellm_plugin.routes.request_state import plugin, state
+
+_OFFSET = re.compile(r"[+-]?[0-9]{1,3}")
 
 
 def principal() -> Principal:
@@ -78,13 +81,21 @@ def queries() -> dict[str, str]:
 def dates() -> Iterator[tuple[str, str]]:
     """Yield ``start_date`` and ``end_date`` to a block that reads usage from LiteLLM.
 
+    With ``timezone``, a period that ends today there ends today in UTC, too.
+
     Raises:
-        BadRequest: A date is missing, or is no day and LiteLLM refused it.
+        BadRequest: A date is missing, or is no day and LiteLLM refused it; or ``timezone`` is no
+            offset.
         UsageUnavailable: LiteLLM is down.
     """
     start, end = query("start_date"), query("end_date")
     if not start or not end:
         raise BadRequest("start_date and end_date are required")
+    offset = _timezone()
+    if offset is not None and _is_day(end):
+        now = datetime.now(UTC)
+        if end >= (now - offset).date().isoformat():
+            end = max(end, now.date().isoformat())
     try:
         yield start, end
     except UpstreamError as exc:
@@ -97,6 +108,31 @@ def dates() -> Iterator[tuple[str, str]]:
                 f"LiteLLM can't be asked for the usage: {exc.message}", advice=exc.advice
             ) from exc
         raise
+
+
+def with_timezone(report: dict[str, Any]) -> dict[str, Any]:
+    """Return a usage report with the time zone of its days, if ``timezone`` was given.
+
+    LiteLLM adds usage up by UTC days, and can't tell that of a part of a day.
+    """
+    return report if _timezone() is None else {**report, "timezone": "UTC"}
+
+
+def _timezone() -> timedelta | None:
+    """Return ``timezone``: how far a clock is behind UTC, as JavaScript's ``getTimezoneOffset``.
+
+    Raises:
+        BadRequest: It is no such number.
+    """
+    text = query("timezone")
+    if not text:
+        return None
+    if not _OFFSET.fullmatch(text) or not -14 * 60 <= int(text) <= 12 * 60:
+        raise BadRequest(
+            "timezone must be minutes behind UTC, from -840 (UTC+14) to 720 (UTC-12), such as 300"
+            " for UTC-5"
+        )
+    return timedelta(minutes=int(text))
 
 
 def _is_day(text: str) -> bool:

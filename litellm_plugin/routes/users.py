@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litellm_plugin import shapes
-from litellm_plugin.routes.inputs import current_caller, dates
+from litellm_plugin.routes.inputs import current_caller, dates, with_timezone
 from litellm_plugin.routes.request_state import plugin
 from litellm_plugin.routes.routing import routes
 
@@ -38,10 +38,10 @@ def teams() -> list[dict[str, Any]]:
 @routes.get("/usage")
 def user_usage() -> dict[str, Any]:
     with dates() as (start, end):
-        return plugin.users.usage(current_caller(), start, end)
+        return with_timezone(plugin.users.usage(current_caller(), start, end))
 
 
 @routes.get("/teams/<litellm_id:team_id>/usage")
 def team_usage(team_id: str) -> dict[str, Any]:
     with dates() as (start, end):
-        return plugin.teams.usage(team_id, start, end, current_caller())
+        return with_timezone(plugin.teams.usage(team_id, start, end, current_caller()))

@@ -21,6 +21,11 @@ _OTHERS: Json = {  # of LiteLLM's metrics; always zero here
 }
 
 
+_OF_KEYS = ("spend", "prompt_tokens", "completion_tokens", "total_tokens", "api_requests",
+            "successful_requests", "failed_requests", "cache_read_input_tokens",
+            "cache_creation_input_tokens")  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class UsageRow:
     """The usage of one key and one model on one day; a row of LiteLLM's table.
@@ -92,6 +97,25 @@ def page_of(
             "total_api_keys": None if page_size else len({row.token for row in rows}),
             "entity_total_api_keys": None,
         },
+    }
+
+
+def keys_of(rows: Sequence[UsageRow], *, offset: int, limit: int, about_key: Described) -> Json:
+    """Return what each key used, the dearest first: a page of ``aggregated/keys``."""
+    used = [(token, _metrics(own)) for token, own in _groups(rows, lambda row: row.token)]
+    used.sort(key=lambda use: (-use[1]["spend"], use[0]))
+    return {
+        "api_keys": [
+            {
+                "api_key": token,
+                "metrics": {name: metrics[name] for name in _OF_KEYS},
+                "metadata": about_key(token),
+            }
+            for token, metrics in used[offset:][:limit]
+        ],
+        "total_api_keys": len(used),
+        "offset": offset,
+        "limit": limit,
     }
 
 

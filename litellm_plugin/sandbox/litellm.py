@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl
 
 from flask import Flask, Response, request
 
-from litellm_plugin.sandbox.activity import page_of
+from litellm_plugin.sandbox.activity import UsageRow, keys_of, page_of
 from litellm_plugin.sandbox.refusals import (
     Json,
     RefusedError,
@@ -137,6 +137,8 @@ class LiteLLMStandIn:
             ("GET", "/user/daily/activity/aggregated", partial(self.activity, "user", None)),
             ("GET", "/team/daily/activity", partial(self.activity, "team", 10)),
             ("GET", "/team/daily/activity/aggregated", partial(self.activity, "team", None)),
+            ("GET", "/user/daily/activity/aggregated/keys", partial(self.keys_used, "user")),
+            ("GET", "/team/daily/activity/aggregated/keys", partial(self.keys_used, "team")),
             ("GET", "/audit", self.audit),
             ("GET", "/vector_store/list", self.vector_store_list),
             ("GET", "/v1/mcp/server", self.mcp_server_list),
@@ -579,15 +581,8 @@ class LiteLLMStandIn:
         if page_size is not None:
             page_size = whole_number(query, "page_size", page_size, most=1000)
             page = whole_number(query, "page", 1)
-        first, last = dates(query)
-        rows = [row for row in self.store.usage if first <= row.day <= last]
-        if owner == "user":
-            rows = [row for row in rows if query.get("user_id") in {None, row.user_id}]
-        else:
-            wanted = {id_ for id_ in query.get("team_ids", "").split(",") if id_}
-            rows = [row for row in rows if row.team_id and row.team_id in (wanted or {row.team_id})]
         return page_of(
-            rows,
+            self._used(owner, query),
             page=page,
             page_size=page_size,
             key_limit=whole_number(query, "api_key_limit", 100, most=1000),
@@ -595,6 +590,23 @@ class LiteLLMStandIn:
             about_entity=self._about_user if owner == "user" else self._about_team,
             about_key=self._about_key,
         )
+
+    def keys_used(self, owner: str, query: Json) -> Json:
+        """``GET /user/daily/activity/aggregated/keys`` or that of teams."""
+        return keys_of(
+            self._used(owner, query),
+            offset=int(query.get("offset", "0")),
+            limit=whole_number(query, "limit", 50, most=100),
+            about_key=self._about_key,
+        )
+
+    def _used(self, owner: str, query: Json) -> list[UsageRow]:
+        first, last = dates(query)
+        rows = [row for row in self.store.usage if first <= row.day <= last]
+        if owner == "user":
+            return [row for row in rows if query.get("user_id") in {None, row.user_id}]
+        wanted = {id_ for id_ in query.get("team_ids", "").split(",") if id_}
+        return [row for row in rows if row.team_id and row.team_id in (wanted or {row.team_id})]
 
     def audit(self, query: Json) -> Json:
         """``GET /audit``."""

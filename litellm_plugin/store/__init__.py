@@ -1,1 +1,1 @@
-"""The database of this service: audit events, grants, leavers, notices, runs of jobs."""
+"""The database of this service: audit events, grants, leavers, notices, usage, runs of jobs."""

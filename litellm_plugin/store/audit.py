@@ -18,7 +18,6 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
-    Table,
     and_,
     delete,
     func,
@@ -27,9 +26,8 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
-from litellm_plugin.store.database import Store
+from litellm_plugin.store.database import Store, insert_of
 from litellm_plugin.store.tables import audit_chains, audit_counts, audit_events
 
 GENESIS = "0" * 64  # in place of the hash before the first event
@@ -149,7 +147,7 @@ class AuditEvents:
                 "lost": last.lost,
                 "ended_at": ended_at,
             }
-            row = _insert(connection, audit_chains).values(
+            row = insert_of(connection, audit_chains).values(
                 chain=head.chain,
                 host=head.host,
                 started_at=head.started_at,
@@ -339,14 +337,8 @@ class AuditEvents:
             batch = query.where(tuple_(*keys) > last)
 
 
-def _insert(connection: Connection, table: Table) -> Any:
-    """Return an INSERT that has ON CONFLICT."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table)
-
-
 def _add_counts(connection: Connection, numbers: Mapping[tuple[Any, ...], int]) -> None:
-    statement = _insert(connection, audit_counts)
+    statement = insert_of(connection, audit_counts)
     statement = statement.on_conflict_do_update(
         index_elements=("changed_by", *_COUNTED),
         set_={"events": _count.events + statement.excluded.events},

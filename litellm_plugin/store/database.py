@@ -14,7 +14,9 @@ from hashlib import blake2b
 from typing import Any
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Table, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import SQLAlchemyError
 
 from litellm_plugin.config.database import Database, DatabaseError
@@ -265,6 +267,12 @@ class Store:
                 made = _postgres().engine if self.shared else sqlite.engine
                 self._engines[pid] = made(self.database)
             return self._engines[pid]
+
+
+def insert_of(connection: Connection, table: Table) -> Any:
+    """Return an INSERT that has ON CONFLICT."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite_dialect
+    return dialect.insert(table)
 
 
 def _postgres() -> Any:

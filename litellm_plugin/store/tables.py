@@ -150,6 +150,17 @@ notices = Table(
     ),
 )
 
+# The usage of days that are over: a row for each day of a user or a team.
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("subject", String(16), primary_key=True),  # user or team
+    Column("subject_id", String(512), primary_key=True),
+    Column("day", String(10), primary_key=True),  # in UTC
+    Column("report", JSON(none_as_null=True)),  # as GET /usage answers; None: no usage
+    Index(None, "day"),
+)
+
 job_runs = Table(
     "job_runs",
     metadata,

@@ -22,7 +22,7 @@ from litellm_plugin.errors import (
     UsageUnavailable,
 )
 from litellm_plugin.usage import report as usage
-from litellm_plugin.usage.periods import Reports
+from litellm_plugin.usage.periods import Reports, Subject
 
 NOT_A_MEMBER = "Access denied: not a member of this team"
 
@@ -126,6 +126,7 @@ class Teams:
             partial(self._litellm.team_activity, team_id),
             (start, end),
             stale=caller.note_stale,
+            subject=Subject("team", team_id, partial(self._litellm.team_keys_used, team_id)),
         )
         hidden = for_managers if manager else for_members
         return usage.without_spend(report) if hidden else report

@@ -2,21 +2,26 @@
 
 The cache holds reports, not LiteLLM's answers. For a period with both kinds of days, LiteLLM
 is asked once for all of them. The report of the past days is then cached by itself, and until
-it expires LiteLLM is asked only for the other days.
+it expires LiteLLM is asked only for the other days. Where ``litellm.usage.store`` is on, past days
+are also kept in the store.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clock import Clock
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.shapes import Json
 from litellm_plugin.usage import report as usage
+
+if TYPE_CHECKING:  # imports SQLAlchemy, which only some configurations need
+    from litellm_plugin.usage.kept import KeptDays
 
 # TTL of past days in seconds. Their figures don't change; names and owners of keys may, where
 # they are changed in LiteLLM itself.
@@ -26,17 +31,34 @@ KEPT = 300.0
 # began, but records it at its end. A request may take 100 minutes (REQUEST_TIMEOUT).
 LATE = timedelta(hours=2)
 
-_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-
 Ask = Callable[[str, str], list[Any]]  # LiteLLM's pages, given the first and the last day
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose days are kept in the store.
+
+    Attributes:
+        kind: ``user`` or ``team``.
+        id: LiteLLM's id.
+        keys_used: Reads what each key has used from a first to a last day, as
+            :meth:`~litellm_plugin.clients.litellm.LiteLLM.user_keys_used`.
+    """
+
+    kind: str
+    id: str
+    keys_used: Callable[[str, str], list[Json]]
 
 
 class Reports:
     """Reads usage reports."""
 
-    def __init__(self, cache: Cache, now: Clock) -> None:
+    def __init__(
+        self, cache: Cache, now: Clock, kept: Callable[[Subject], KeptDays] | None = None
+    ) -> None:
         self._cache = cache
         self._now = now
+        self._kept = kept  # None: litellm.usage.store is off
 
     def read(
         self,
@@ -46,6 +68,7 @@ class Reports:
         period: tuple[str, str],
         *,
         stale: Callable[[float], None],
+        subject: Subject | None = None,
     ) -> Json:
         """Return the report of a period; callers must not modify it.
 
@@ -55,45 +78,56 @@ class Reports:
             ask: Reads LiteLLM's pages of a period.
             period: First and last day, ``YYYY-MM-DD``; other texts go to LiteLLM as they are.
             stale: As for :meth:`Cache.read`.
+            subject: Whose days are kept; None: they are not.
         """
         start, end = period
-        unfinished = (self._now() - LATE).date().isoformat()  # the first day that is not past
-        days = all(map(_DAY.fullmatch, period))
+        yesterday = self._now() - LATE - timedelta(days=1)
+        last = min(end, yesterday.date().isoformat())  # the last past day of the period
+        days = all(map(_is_day, period))
+        kept = self._kept(subject) if self._kept and subject else None
 
         def load() -> Json:
-            if not (self._cache.seconds and days and start < unfinished <= end):
-                return usage.report(_pages(ask, start, end))
+            if not (days and start <= last and (kept or (self._cache.seconds and last < end))):
+                return usage.report(pages_of(ask, start, end))
             whole: list[Any] | None = None  # the pages of the whole period, if they were read
             newer: Json | None = None
 
             def past() -> Json | None:
                 nonlocal whole, newer
-                whole = _pages(ask, start, end)
-                newer, older = usage.parts(whole, unfinished) or (None, None)
+                older = kept.report(partial(pages_of, ask), start, last) if kept else None
+                if older is None:
+                    whole = pages_of(ask, start, end)
+                    parts = kept.parts(whole, start, last) if kept else None
+                    newer, older = parts or usage.parts(whole, _after(last)) or (None, None)
                 return older
 
-            older = self._cache.read(
-                (*key, start, unfinished, "past"),
-                tags,
-                past,
-                seconds=KEPT,
-                weight=lambda report: usage.rows(report) if report else 1,
-            )
+            if last == end:
+                older = past()
+            else:
+                older = self._cache.read(
+                    (*key, start, _after(last), "past"),
+                    tags,
+                    past,
+                    seconds=KEPT,
+                    weight=lambda report: usage.rows(report) if report else 1,
+                )
             if older is None:  # the days can't be told apart
-                return usage.report(_pages(ask, start, end) if whole is None else whole)
-            return usage.merged(newer or usage.report(_pages(ask, unfinished, end)), older)
+                return usage.report(pages_of(ask, start, end) if whole is None else whole)
+            if last == end:
+                return older
+            return usage.merged(newer or usage.report(pages_of(ask, _after(last), end)), older)
 
         return self._cache.read(
             (*key, start, end),
             tags,
             load,
-            seconds=max(KEPT, self._cache.seconds) if days and end < unfinished else None,
+            seconds=max(KEPT, self._cache.seconds) if days and last == end else None,
             weight=usage.rows,
             stale=stale,
         )
 
 
-def _pages(ask: Ask, start: str, end: str) -> list[Any]:
+def pages_of(ask: Ask, start: str, end: str) -> list[Any]:
     """Read LiteLLM's pages of a period; none where LiteLLM reports no usage as an error.
 
     LiteLLM may not know a user or a team without any usage (404; old versions 500 "not found").
@@ -103,7 +137,18 @@ def _pages(ask: Ask, start: str, end: str) -> list[Any]:
         return ask(start, end)
     except UpstreamError as exc:
         unknown = exc.answered == 404 or (exc.answered == 500 and "not found" in exc.message)
-        days = _DAY.fullmatch(start) and _DAY.fullmatch(end)
-        if unknown or (exc.answered == 400 and days and end < start):
+        backwards = end < start and _is_day(start) and _is_day(end)
+        if unknown or (exc.answered == 400 and backwards):
             return []
         raise
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def _after(day: str) -> str:
+    return (date.fromisoformat(day) + timedelta(days=1)).isoformat()

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
-from itertools import chain
+from itertools import chain, groupby
 from operator import add, itemgetter
 from typing import Any, TypeVar
 
-from litellm_plugin.shapes import Json, as_object, present
+from litellm_plugin.shapes import Json, as_object, picked, present
 
 COUNTS = (
     "total_tokens",
@@ -25,6 +25,7 @@ COUNTS = (
 )
 METRICS = ("spend", *COUNTS)
 TOTALS = ("total_spend", *COUNTS)
+ABOUT_KEY = ("key_alias", "team_id")
 
 T = TypeVar("T", bound=tuple[Any, ...])
 
@@ -63,13 +64,29 @@ def parts(pages: Sequence[Any], day: str) -> tuple[Json, Json] | None:
     split = next((at for at, (date, _) in enumerate(rows) if date < day), len(rows))
     newer, older = rows[:split], rows[split:]
     totals = [_added_up([row.get("metrics") for _, row in part]) for part in (newer, older)]
-    same = all(
-        math.isclose(new + old, total, abs_tol=1e-9)
-        for new, old, total in zip(*totals, _totals(pages), strict=True)
-    )
-    if not same or any(date >= day for date, _ in older):
+    if not _all_same(_columns(totals), _totals(pages)) or any(date >= day for date, _ in older):
         return None
     return _report(newer, totals[0]), _report(older, totals[1])
+
+
+def by_day(pages: Sequence[Any]) -> dict[str, Json] | None:
+    """Add up daily activity in a report of each day, the newest first, for :func:`joined`.
+
+    Returns:
+        None where the joined reports would differ from :func:`report`, as for :func:`parts`.
+    """
+    pages = _once(pages)
+    grouped = [(date, list(rows)) for date, rows in groupby(_rows(pages), itemgetter(0))]
+    dates = [date for date, _ in grouped]
+    totals = [_added_up([row.get("metrics") for _, row in rows]) for _, rows in grouped]
+    if dates != sorted(set(dates), reverse=True) or not _all_same(_columns(totals), _totals(pages)):
+        return None
+    return {date: _report(rows, total) for (date, rows), total in zip(grouped, totals, strict=True)}
+
+
+def joined(reports: Iterable[Json]) -> Json:
+    """Return the report of several periods without a common day, the newest first."""
+    return reduce(merged, reports, report([]))
 
 
 def merged(newer: Json, older: Json) -> Json:
@@ -92,6 +109,22 @@ def merged(newer: Json, older: Json) -> Json:
 def rows(usage: Json) -> int:
     """Return the number of entries of a report, which is its weight in the cache."""
     return sum(len(part) for part in usage.values() if isinstance(part, dict | list))
+
+
+def adds_up_to(report: Json, uses: Iterable[Json]) -> bool:
+    """Tell whether LiteLLM's ``{metrics}`` of some keys add up to the totals of a report."""
+    sums = _added_up([use.get("metrics") for use in uses])
+    return _all_same([report[name] for name in TOTALS], sums)
+
+
+def renamed(report: Json, keys: Mapping[str, Any]) -> Json:
+    """Return a report with names and teams of keys from LiteLLM's ``metadata`` of each."""
+    by_key = {}
+    for token, use in report["usage_by_key"].items():
+        figures = {name: value for name, value in use.items() if name != "key_alias"}
+        about = picked(as_object(keys.get(token)), ABOUT_KEY)
+        by_key[token] = {**figures, "team_id": None, **about}
+    return {**report, "usage_by_key": by_key}
 
 
 def without_spend(usage: Json) -> Json:
@@ -152,7 +185,7 @@ def _key(uses: Sequence[tuple[str | None, Any]]) -> Json:
         **_named(TOTALS, _added_up([entry.get("metrics") for entry in entries])),
     }
     described = [data for entry in entries if isinstance(data := entry.get("metadata"), dict)]
-    for name in ("key_alias", "team_id"):
+    for name in ABOUT_KEY:
         # Older rows of a key may lack its name or team.
         values = [data[name] for data in described if name in data]
         if values:
@@ -163,7 +196,7 @@ def _key(uses: Sequence[tuple[str | None, Any]]) -> Json:
 def _merged_key(newer: Json, older: Json) -> Json:
     more = [model for model in older["models"] if model not in newer["models"]]
     about = {**newer, "models": newer["models"] + more}
-    for name in ("key_alias", "team_id"):
+    for name in ABOUT_KEY:
         if name in older and not about.get(name):
             about[name] = older[name]
     return {**about, **_merged_totals(newer, older)}
@@ -242,11 +275,15 @@ def _fullest(row: Json, sources: Iterable[Sequence[T]]) -> Sequence[T]:
         if not source:
             continue
         sums = _added_up([entry[-1].get("metrics") for entry in source])
-        if any(day) and all(map(_same, sums, day)):
+        if any(day) and _all_same(sums, day):
             return source
         if not fullest or any(_less(most[at], sums[at]) for at in _COMPARED):
             fullest, most = source, sums
     return fullest
+
+
+def _all_same(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(map(_same, one, other))
 
 
 def _same(one: float, other: float) -> bool:

@@ -102,11 +102,11 @@ def test_doctor_looks_at_the_store_without_making_one(config: Path, file: Path) 
     found = checked(config)
     assert (found.status, found.found) == (
         Status.OK,
-        f"SQLite {file}: readable, writable, tables of version 0001",
+        f"SQLite {file}: readable, writable, tables of version 0002",
     )
     with made.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
-    assert "has tables of version 0000; this package has 0001" in checked(config).found
+    assert "has tables of version 0000; this package has 0002" in checked(config).found
     with made.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     found = checked(config)

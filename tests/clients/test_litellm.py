@@ -168,7 +168,8 @@ class TestWhatIsSent:
     def test_every_method_is_looked_at(self) -> None:
         # These look at what comes back, and have tests of their own.
         public = {name for name in vars(LiteLLM) if not name.startswith("_")}
-        assert CALLS.keys() == public - {"works", "version", "own_key", "keys_of", "teams_of"}
+        own = {"works", "version", "own_key", "keys_of", "teams_of"}
+        assert CALLS.keys() == public - own - {"user_keys_used", "team_keys_used"}
 
     @pytest.mark.parametrize("name", CALLS)
     def test_path_query_body_and_key(
@@ -803,6 +804,53 @@ def page_of(total: Any) -> Callable[[Sent, Any], Any]:
         "results": [asked.qs["page"][0]],
         "metadata": {"total_pages": total, "page": int(asked.qs["page"][0])},
     }
+
+
+class TestKeysUsed:
+    @pytest.fixture(params=["user", "team"])
+    def keys_used(
+        self, request: pytest.FixtureRequest, client: LiteLLM
+    ) -> tuple[Callable[[], list[Any]], str]:
+        """What reads the keys of a user or a team, and LiteLLM's path for it."""
+        ask = client.user_keys_used if request.param == "user" else client.team_keys_used
+        return (lambda: ask("x", *DAYS)), f"{BASE}/{request.param}/daily/activity/aggregated/keys"
+
+    @pytest.mark.parametrize("total", [0, 1, 100, 101, 1000])
+    def test_all_pages_are_read(
+        self, keys_used: tuple[Callable[[], list[Any]], str], requests_mock: Mocker, total: int
+    ) -> None:
+        ask, path = keys_used
+        rows = [{"api_key": str(number)} for number in range(total)]
+
+        def page(asked: Any, _: Any) -> Any:
+            first, size = int(asked.qs["offset"][0]), int(asked.qs["limit"][0])
+            return {"api_keys": rows[first:][:size], "total_api_keys": total}
+
+        requests_mock.get(path, json=page)
+        assert ask() == rows
+        assert len(requests_mock.request_history) == max(1, -(-total // 100))
+        whose = "user_id=x" if "/user/" in path else "team_ids=x"
+        assert all(whose in asked.url and TIME in asked.url for asked in
+                   requests_mock.request_history)  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            [],
+            {},
+            {"api_keys": [{}]},
+            {"api_keys": [], "total_api_keys": 1},
+            {"api_keys": [{}, {}], "total_api_keys": 1},
+            {"api_keys": [], "total_api_keys": 1001},
+        ],
+    )
+    def test_an_incomplete_answer_is_refused(
+        self, keys_used: tuple[Callable[[], list[Any]], str], requests_mock: Mocker, answer: Any
+    ) -> None:
+        ask, path = keys_used
+        requests_mock.get(path, json=answer)
+        with pytest.raises(UsageUnavailable):
+            ask()
 
 
 class TestActivity:

@@ -140,6 +140,11 @@ class LiteLLMRig:
         store = {"vector_store_id": "vs-rig-docs", "vector_store_name": "Docs"}
         json_of(self.admin.post("/vector_store/new", {**store, "custom_llm_provider": "openai"}))
 
+    def sql(self, statement: str) -> None:
+        """Change LiteLLM's database, in which the API can't write to the past."""
+        script = '. "$0/lib.sh"; use_running_version; sql -d "$DB" -c "$1"'
+        run(Path("/bin/bash"), "-c", script, str(self._folder), statement, env=self._env)
+
     def user(self, user_id: str) -> dict[str, Any] | None:
         """Return ``/user/info``: ``user_info``, ``keys`` and ``teams``; None for nobody."""
         response = self.admin.get("/user/info", user_id=user_id)

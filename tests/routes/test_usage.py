@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
 
 from litellm_plugin import create_app
-from litellm_plugin.config.settings import Settings
+from litellm_plugin.config.database import Database
+from litellm_plugin.config.settings import Settings, Usage
+from litellm_plugin.sandbox.activity import UsageRow
 from tests.client import PluginClient
-from tests.fakes import FakeLiteLLM, Reply
+from tests.fakes import Asked, FakeLiteLLM, Network, Reply
 from tests.fakes.litellm import Rule
+from tests.standin import KEY, furnished
 
 DAYS = "start_date=2026-11-01&end_date=2026-11-03"
 OWN = f"/usage?{DAYS}"
@@ -190,3 +194,116 @@ def test_the_plain_list_of_models_keeps_what_it_says(
         {"model_name": "gpt-4o", "mode": "chat", **told},
         {"model_name": "x", "mode": "chat"},
     ]
+
+
+# -- time zones --------------------------------------------------------------
+
+
+class Clock(datetime):
+    """Three o'clock in the night in UTC, and the day before west of UTC-3."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+        return datetime(2026, 11, 3, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("target", ["/usage", "/teams/t1/usage"])
+@pytest.mark.parametrize(
+    ("timezone", "end", "asked_for"),
+    [
+        ("300", "2026-11-02", "2026-11-03"),
+        ("180", "2026-11-02", "2026-11-02"),  # it is the third there
+        ("300", "2026-11-01", "2026-11-01"),
+        ("300", "2026-11-04", "2026-11-04"),
+        ("0", "2026-11-03", "2026-11-03"),
+        ("-120", "2026-11-03", "2026-11-03"),
+        ("720", "2026-11-03", "2026-11-03"),
+    ],
+)
+def test_a_period_that_ends_today_elsewhere_ends_today_in_utc(
+    client: PluginClient,
+    litellm: FakeLiteLLM,
+    bob: Headers,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    timezone: str,
+    end: str,
+    asked_for: str,
+) -> None:
+    monkeypatch.setattr("litellm_plugin.routes.inputs.datetime", Clock)
+    path = "/user" if target == "/usage" else "/team"
+    litellm.get(
+        f"{path}/daily/activity/aggregated", json={"results": []}, query={"end_date": asked_for}
+    )
+    period = f"start_date=2026-11-01&end_date={end}"
+    answer = client.get(f"{target}?{period}&timezone={timezone}", headers=bob)
+    assert answer.status_code == 200, answer.text
+    assert answer.get_json()["timezone"] == "UTC"
+    (call,) = [call for call in litellm.calls if "activity" in call.path]
+    assert "timezone" not in call.target
+
+
+@pytest.mark.parametrize("target", [OWN, TEAMS])
+@pytest.mark.parametrize("timezone", ["CET", "-841", "721", "1.5", "1e2", "²", "9999"])
+def test_what_is_no_time_zone_is_refused(
+    client: PluginClient, bob: Headers, target: str, timezone: str
+) -> None:
+    answer = client.get(f"{target}&timezone={timezone}", headers=bob)
+    assert answer.status_code == 400
+    assert "timezone must be minutes behind UTC" in answer.get_json()["error"]
+
+
+@pytest.mark.parametrize("target", [OWN, TEAMS])
+def test_without_a_time_zone_nothing_is_said_of_it(
+    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, target: str
+) -> None:
+    litellm.get(f"{ACTIVITY[target]}/aggregated", json={"results": []})
+    assert "timezone" not in client.get(target, headers=bob).get_json()
+
+
+# -- kept days ---------------------------------------------------------------
+
+
+def test_kept_days_have_the_names_and_the_usage_of_now(
+    network: Network,
+    litellm: FakeLiteLLM,
+    settings: Settings,
+    client_of: Callable[[Flask], PluginClient],
+    alice: Headers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def used(day: str) -> UsageRow:
+        own = (date.fromisoformat(day), KEY, "alice@example.com", None, "m", "openai/m")
+        return UsageRow(*own, 1.0, prompt_tokens=7, completion_tokens=2, successful_requests=1)
+
+    network.hosts[network.hosts.index(litellm)] = standin = furnished()
+    answer = standin.answer
+    asked_for: list[str] = []
+
+    def watched(request: Asked) -> Reply:
+        asked_for.append(request.path)
+        return answer(request)
+
+    monkeypatch.setattr(standin, "answer", watched)
+    today = datetime.now(UTC).date()
+    days = [(today - timedelta(days=ago)).isoformat() for ago in range(4)]
+    store = standin.litellm.store
+    store.usage.clear()
+    store.add_usage(used(day) for day in days)
+    stored = replace(settings, usage=Usage(store=True), database=Database())
+    client = client_of(create_app(stored))
+
+    def key(period: str = f"start_date={days[-1]}&end_date={days[0]}") -> dict[str, Any]:
+        report = client.get(f"/usage?{period}", headers=alice).get_json()
+        use: dict[str, Any] = report["usage_by_key"][KEY]
+        assert use["total_spend"] == pytest.approx(report["total_spend"])
+        return use
+
+    assert key()["total_spend"] == pytest.approx(4)
+    renamed = client.post(f"/keys/{KEY}/update", json={"key_alias": "renamed"}, headers=alice)
+    assert renamed.status_code == 200, renamed.text
+    assert key()["key_alias"] == "renamed"
+    aggregated = "/user/daily/activity/aggregated"
+    assert asked_for[-2:] == [f"{aggregated}/keys", aggregated]
+    store.add_usage([used(days[-1])])  # late
+    assert key(f"start_date={days[-1]}&end_date={days[-2]}")["total_spend"] == pytest.approx(3)

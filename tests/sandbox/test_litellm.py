@@ -473,6 +473,25 @@ class TestUsage:
         # A page is one of rows: the third row of a day may be on the next page.
         assert pages[0]["results"][1]["date"] == pages[1]["results"][0]["date"]
 
+    def test_what_keys_used_adds_up_to_the_aggregated_answer(
+        self, standin: LiteLLMStandIn, get: Ask
+    ) -> None:
+        standin.store.add_usage(
+            usage(f"2026-11-0{day}", day * price, token=token * 64)
+            for day in range(1, 8)
+            for token, price in (("a", 0.25), ("b", 1.0), ("c", 0.5))
+        )
+        for owner, whose in (("user", {"user_id": "bob"}), ("team", {"team_ids": "t1"})):
+            query = {**whose, "start_date": "2026-11-01", "end_date": "2026-11-03"}
+            path = f"/{owner}/daily/activity/aggregated"
+            first = get(f"{path}/keys", **query, limit=2)[1]
+            second = get(f"{path}/keys", **query, limit=2, offset=2)[1]
+            keys = first["api_keys"] + second["api_keys"]
+            assert first["total_api_keys"] == second["total_api_keys"] == 3
+            assert [key["metrics"]["spend"] for key in keys] == [6.0, 3.0, 1.5]
+            assert [key["api_key"][0] for key in keys] == ["b", "c", "a"]
+            assert get(path, **query)[1]["metadata"]["total_spend"] == 10.5
+
     def test_a_day_is_broken_down(self, standin: LiteLLMStandIn, get: Ask, bobs_key: Any) -> None:
         token = bobs_key["token"]
         standin.store.add_usage([usage("2026-11-02", 0.5, token=token, failed_requests=1)])
