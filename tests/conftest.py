@@ -96,7 +96,8 @@ def _tables_are_made_once() -> Iterator[None]:
 
     def once(config: Config, revision: str) -> None:
         connection: Connection = config.attributes["connection"]
-        if connection.dialect.name != "sqlite" or migrate.version(connection) is not None:
+        empty = connection.dialect.name == "sqlite" and migrate.version(connection) is None
+        if not empty or revision != "head":
             upgrade(config, revision)
             return
         if made:
