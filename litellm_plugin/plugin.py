@@ -43,6 +43,7 @@ from litellm_plugin.keys.bridge import Bridge
 from litellm_plugin.keys.opencode import OpencodeKeys
 from litellm_plugin.keys.policy import KeyPolicies
 from litellm_plugin.keys.service import Keys
+from litellm_plugin.keys.tools import ToolKeys
 from litellm_plugin.keys.undelivered import UndeliveredKeys
 from litellm_plugin.models import Models
 from litellm_plugin.observability import journal, logs, metrics
@@ -196,6 +197,9 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     journal.sink = None if writer is None else writer.add
 
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
+    tool_keys = None
+    if settings.bridge.keys is not None:
+        tool_keys = ToolKeys(keys, litellm, cache, policies, settings.bridge.keys, now)
     parts = Plugin(
         settings=settings,
         authenticator=TokenCache(verifier, 0.0 if service.cache_seconds == 0 else MAX_SECONDS),
@@ -211,7 +215,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         models=models,
         team_admin=TeamAdmin(settings, litellm, cache, catalog, users, access, now),
         team_keys=TeamKeys(keys, litellm, policies, settings, now),
-        bridge=Bridge(settings, users, keys, directory, now),
+        bridge=Bridge(settings, users, keys, policies, tool_keys, directory, now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),
         readiness=_readiness(settings, verifier, litellm_probe, cache, store),

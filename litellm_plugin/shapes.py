@@ -88,14 +88,17 @@ KEY_FIELDS = (
     *_UNCHANGED_KEY_FIELDS,
 )
 
-ROTATION = "backstage_rotation"  # field of a key's metadata, see keys.metadata.Mark
-TEAM_KEY = "backstage_team_key"  # field of a key's metadata: True for the keys of teams/keys.py
+# Fields of a key's metadata, see Mark and Tool in keys.metadata; TEAM_KEY is True for the keys of
+# teams/keys.py.
+ROTATION = "backstage_rotation"
+BRIDGE_KEY = "backstage_bridge_key"
+TEAM_KEY = "backstage_team_key"
 
 
 def key_row(row: Json) -> Json:
-    """Return the part of a key's row that is cached; of the metadata only ``ROTATION``."""
-    rotation = picked(as_object(row.get("metadata")), (ROTATION,))
-    return {**picked(row, KEY_FIELDS), **({"metadata": rotation} if rotation else {})}
+    """Return the part of a key's row that is cached; of the metadata only the two fields above."""
+    marks = picked(as_object(row.get("metadata")), (ROTATION, BRIDGE_KEY))
+    return {**picked(row, KEY_FIELDS), **({"metadata": marks} if marks else {})}
 
 
 def virtual_key(row: Json) -> Json:

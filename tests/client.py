@@ -82,6 +82,11 @@ class PluginClient:
         return self.request("DELETE", path, **sent)
 
 
+def environ_of(method: str, target: str, headers: Mapping[str, str], json: Any) -> WSGIEnvironment:
+    """Return what a WSGI server makes of a request with a body of JSON."""
+    return _environ(method, target, headers, jsonlib.dumps(json).encode())
+
+
 def _environ(
     method: str, target: str, headers: Mapping[str, str], body: bytes | None
 ) -> WSGIEnvironment:

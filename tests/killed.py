@@ -19,7 +19,8 @@ from typing import Any
 import requests
 
 from litellm_plugin.accounts import sync
-from litellm_plugin.cli import main
+from litellm_plugin.cli import main, notify, offboard
+from litellm_plugin.cli import sync as sync_command
 from litellm_plugin.config import schema
 from litellm_plugin.store import postgres
 from litellm_plugin.store.database import Store
@@ -27,7 +28,7 @@ from tests.fakes import Asked
 from tests.fakes.network import NOTHING, Host
 
 # What a run takes longest for: modules that are imported when they are needed, and the schema.
-NEEDED = (sync, postgres, schema.json_schema())
+NEEDED = (notify, offboard, sync_command, sync, postgres, schema.json_schema())
 
 _processes = get_context("forkserver")
 _processes.set_forkserver_preload([__name__])

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "litellm_plugin"
 # From top to bottom; a layer imports from itself and from those below it.
 LAYERS = (
     ("__main__", "cli"),
-    ("sandbox", "server", "wsgi", "gunicorn_conf"),
+    ("sandbox", "server", "wsgi", "gunicorn_conf", "developer"),
     ("factory", "__init__"),
     ("routes",),
     ("plugin",),
@@ -31,7 +31,9 @@ LAYERS = (
 )
 
 DOORS = {
-    "requests": {"clients/http.py"},
+    "requests": {"clients/http.py", "developer/web.py"},
+    "authlib": {"developer/sign_in.py"},
+    "keyring": {"developer/saved.py"},
     "urllib3": {"clients/http.py"},
     "joserfc": {"identity/jwt.py"},
     "yaml": {"config/yaml12.py"},
@@ -42,7 +44,7 @@ DOORS = {
     "psycopg": {"store/postgres.py"},
     "alembic": {"store/migrate.py", "store/migrations/"},
     "limits": {"cache/counters.py"},
-    "filelock": {"cache/locks.py", "store/database.py"},
+    "filelock": {"cache/locks.py", "store/database.py", "developer/saved.py"},
     "gevent": {"server/worker.py", "gunicorn_conf.py"},
     "gunicorn": {"server/worker.py", "server/access_log.py"},
     "click": {"cli/"},

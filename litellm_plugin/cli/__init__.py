@@ -1,41 +1,65 @@
-"""The ``litellm-plugin`` command: a module for each subcommand.
+"""The ``litellm-plugin`` command: a module for each subcommand, imported when it is run.
 
-They read the service's configuration and use its clients. All but ``sandbox``, and jobs that
-apply changes, only read.
+``login``, ``key`` and ``logout`` are for developers. The others are for operators: they read the
+service's configuration and use its clients; all but ``sandbox``, and jobs that apply changes, only
+read.
 """
 
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 
 import click
 
 from litellm_plugin import __version__
-from litellm_plugin.cli.audit import audit
-from litellm_plugin.cli.config import config
-from litellm_plugin.cli.doctor import doctor
-from litellm_plugin.cli.jobs import jobs
-from litellm_plugin.cli.notify import notify
-from litellm_plugin.cli.offboard import offboard
-from litellm_plugin.cli.sandbox import sandbox
-from litellm_plugin.cli.sync import sync
-from litellm_plugin.cli.token import token
-from litellm_plugin.cli.whoami import whoami
+
+# Each has a module of its name, but for logout.
+COMMANDS = (
+    "audit",
+    "config",
+    "doctor",
+    "jobs",
+    "key",
+    "login",
+    "logout",
+    "notify",
+    "offboard",
+    "prune",
+    "sandbox",
+    "sync",
+    "token",
+    "whoami",
+)
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is needed: ``key`` is to be fast."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command."""
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"{__name__}.{'login' if name == 'logout' else name}")
+        command: click.Command = getattr(module, name)
+        return command
 
 
 @click.group(
     "litellm",
+    cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="The commands read the service's configuration: the files of --config, else those of "
-    "LITELLM_PLUGIN_CONFIG, else app-config.yaml and app-config.local.yaml of the working folder.",
+    epilog="login, key and logout are for developers. The others read the service's configuration: "
+    "the files of --config, else those of LITELLM_PLUGIN_CONFIG, else app-config.yaml and "
+    "app-config.local.yaml of the working folder.",
 )
 @click.version_option(__version__, prog_name="litellm-plugin")
 @click.option("-v", "--verbose", is_flag=True, help="Show log messages.")
 def main(*, verbose: bool) -> None:
-    """Inspect the LiteLLM plugin: its configuration, its upstreams, its users."""
+    """Get keys for your tools, and inspect the LiteLLM plugin, its upstreams and users."""
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-
-
-for command in (config, doctor, token, whoami, audit, sync, offboard, notify, jobs, sandbox):
-    main.add_command(command)

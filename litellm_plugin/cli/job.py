@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from litellm_plugin.cli.terminal import FAILED, Page, captured_log
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import PluginError
+from litellm_plugin.observability import journal
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.redaction import redact
 from litellm_plugin.store.database import Store, StoreUnavailable
@@ -67,6 +69,21 @@ def job(name: str, settings: Settings, *, dry_run: bool) -> Iterator[Job]:
         finally:
             if plugin.audit_writer is not None:
                 plugin.audit_writer.flush()
+
+
+@contextmanager
+def audited(name: str, settings: Settings) -> Iterator[None]:
+    """Write audit events with a command as actor, to standard error too."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    actor = f"litellm-plugin:{name}"
+    token = journal.begin(journal.Command(settings.service.plugin_id, actor, settings.audit_levels))
+    journal.log.addHandler(handler)
+    try:
+        yield
+    finally:
+        journal.log.removeHandler(handler)
+        journal.end(token)
 
 
 def short_time(stamp: str) -> str:

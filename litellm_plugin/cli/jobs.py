@@ -35,7 +35,7 @@ from litellm_plugin.store.database import Store, StoreUnavailable
 )
 @json_option
 def jobs(files: Sequence[Path], job: str | None, limit: int, *, as_json: bool) -> None:
-    """List the last runs of sync, offboard and notify, the newest first.
+    """List the last runs of sync, offboard, notify and prune, the newest first.
 
     Only reads. Ends with status 1 if the store can't be read, 2 if no feature that is on has one.
     """

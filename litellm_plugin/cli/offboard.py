@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import click
 
 from litellm_plugin.accounts.offboarding import Action, Offboarding, Plan, Step, refusal
-from litellm_plugin.cli.job import Job, job, print_table, short_time
+from litellm_plugin.cli.job import Job, audited, job, print_table, short_time
 from litellm_plugin.cli.terminal import (
     FAILED,
     FAULTY,
@@ -23,10 +21,8 @@ from litellm_plugin.cli.terminal import (
     print_json,
     settings_of,
 )
-from litellm_plugin.config.settings import Settings
 from litellm_plugin.config.values import seconds
 from litellm_plugin.jobs import NOW, JobRefused
-from litellm_plugin.observability import journal
 from litellm_plugin.store.leavers import LeaverTable, timestamp
 
 NAME = "offboard"
@@ -114,7 +110,7 @@ def offboard(
             if report["refused"] is not None:
                 raise JobRefused(report["refused"])
             if apply:
-                with _audited(plugin.settings):
+                with audited(NAME, plugin.settings):
                     offboarding.apply(plan, running.tell)
                 if offboarding.failures:
                     running.run.problem = "LiteLLM refused some changes"
@@ -150,21 +146,6 @@ def _report(
         "failures": offboarding.failures,
         "leavers": [_as_json(step) for step in plan.steps],
     }
-
-
-@contextmanager
-def _audited(settings: Settings) -> Iterator[None]:
-    """Write audit events with this command as actor, to standard error too."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    actor = f"litellm-plugin:{NAME}"
-    token = journal.begin(journal.Command(settings.service.plugin_id, actor, settings.audit_levels))
-    journal.log.addHandler(handler)
-    try:
-        yield
-    finally:
-        journal.log.removeHandler(handler)
-        journal.end(token)
 
 
 def _as_json(step: Step) -> dict[str, Any]:

@@ -301,6 +301,17 @@ class LiteLLM:
         query |= {"sort_by": "created_at", "sort_order": "desc"}
         return _listed(self._get("/key/list", query), "keys")
 
+    def key(self, token: str) -> Json | None:
+        """Return the row of a key by its hash; None for an unknown or a deleted key."""
+        try:
+            info = _object(_object(self._get("/key/info", {"key": token})).get("info"))
+        except UpstreamError as exc:
+            if exc.answered == 404 and not exc.no_such_route:
+                return None
+            raise
+        # LiteLLM finds deleted keys, too.
+        return None if info.get("status") == "deleted" else {**info, "token": token}
+
     def update_key(self, change: Json) -> Any:
         """Change the key named by ``key`` (a secret or its hash); returns the key."""
         return self._post("/key/update", change)

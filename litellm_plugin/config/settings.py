@@ -33,6 +33,8 @@ KEY_TYPES = (LLM_API, "read_only", "default")  # not "management"
 
 ORIGINAL, UNAMBIGUOUS = "original", "unambiguous"  # values of userIds
 
+ANY_TOOL = "*"  # in perTool: every tool without an entry of its own
+
 SHARED_STORES = ("redis", "valkey")
 _OTHER_STORES = ("memory", "none", "memcache", "infinispan")  # of Backstage, past and present
 
@@ -276,6 +278,51 @@ class Display(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class ToolBudget(StrictSection):
+    """One of ``litellm.bridge.keys.perTool``: the budget of a tool's keys."""
+
+    tool: v.ToolName = key('name of the tool; "*" is every tool without an entry of its own')
+    max_budget: v.Positive = key("USD, highest budget of a key, and the default")
+    # None: each key has the whole budget, for its whole life
+    budget_duration: v.Period | None = key(
+        "time after which the spend is reset",
+        None,
+        limits=True,
+        usual="each new key has the whole budget",
+    )
+
+
+def _each_tool_once(budgets: tuple[ToolBudget, ...]) -> tuple[ToolBudget, ...]:
+    tools = [budget.tool for budget in budgets]
+    for index, tool in enumerate(tools):
+        if tool in tools[:index]:
+            raise v.fault("the same tool twice", at=(index, "tool"))
+    return budgets
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeKeys(StrictSection):
+    """``litellm.bridge.keys``: short-lived keys of the bridge."""
+
+    default_ttl: v.Period = key("lifetime of a key whose request has no duration", "8h")
+    max_ttl: v.Period = key("longest lifetime of a key", "24h", limits=True)
+    per_tool: Annotated[tuple[ToolBudget, ...], AfterValidator(_each_tool_once)] = key(
+        "budgets of keys that name a tool", ()
+    )
+
+    def budget_of(self, tool: str) -> ToolBudget | None:
+        """Return the entry of ``perTool`` for a tool; None where its keys have no budget."""
+        by_name = {budget.tool: budget for budget in self.per_tool}
+        return by_name.get(tool, by_name.get(ANY_TOOL))
+
+
+def _within_max_ttl(keys: BridgeKeys | None) -> BridgeKeys | None:
+    if keys is not None and v.seconds(keys.default_ttl) > v.seconds(keys.max_ttl):
+        raise v.fault(f"longer than maxTtl, {keys.max_ttl}", at=("defaultTtl",))
+    return keys
+
+
+@dataclass(frozen=True, slots=True)
 class Bridge(Section):
     """``litellm.bridge``: CLI clients with a Keycloak token."""
 
@@ -284,6 +331,11 @@ class Bridge(Section):
     client_id: v.Text = key("the client that the tokens are issued for", "abby-cli")
     group: v.EntityRef | None = key(
         "only members of this group may use the bridge", None, usual="everybody"
+    )
+    keys: Annotated[BridgeKeys | None, AfterValidator(_within_max_ttl)] = key(
+        "short-lived keys, {} for the defaults: each key expires, and a request may name tool and "
+        "machine",
+        None,
     )
 
 
@@ -528,7 +580,7 @@ class _Metrics(StrictSection):
 
 @dataclass(frozen=True, slots=True)
 class Jobs(StrictSection):
-    """``litellm.service.jobs``: the commands sync, offboard and notify."""
+    """``litellm.service.jobs``: the commands sync, offboard, notify and prune."""
 
     per_second: v.Positive = key("calls to LiteLLM per second that a job makes at most", 20.0)
 
@@ -734,6 +786,7 @@ class LiteLLM(Section):
             or self.provisioning.sync.enabled
             or self.offboarding.enabled
             or self.notifications.enabled
+            or (self.bridge.enabled and self.bridge.keys is not None)  # for prune
         )
 
 

@@ -410,6 +410,7 @@ _DURATION = pattern("[1-9][0-9]{0,5}(?:s|m|h|d|w|mo)", "duration like 30d (s, m,
 _LONG_DURATION = pattern(
     "[1-9][0-9]{0,4}(?:s|m|h|d|w|mo|y)", "duration like 30d (s, m, h, d, w, mo, y)"
 )
+_PERIOD = pattern("[1-9][0-9]{0,5}[smhdw]", "duration like 8h (s, m, h, d, w)")
 _POSITIVE = Value(positive, "number", **_NUMERIC)
 _WHOLE = Value(whole, "whole number", **_NUMERIC)
 _SOME_STRINGS = "string or list of strings"
@@ -432,6 +433,10 @@ UrlWithQuery = Annotated[str, Value(url_with_query, "http or https URL", **_HTTP
 Target = Annotated[str, Value(target, "http or https URL", type="string")]
 RedisUrl = Annotated[str, Value(redis_url, "redis or rediss URL", type="string")]
 Flag = Annotated[bool, Value(flag, "boolean", enum=[True, False, 0, 1, *_BOOLEANS])]
+Period = Annotated[str, _PERIOD]
+ToolName = Annotated[
+    str, pattern(r"\*|[A-Za-z0-9._-]{1,64}", "1 to 64 letters, digits, ., _ and -, or *")
+]
 Seconds = Annotated[float, Value(seconds, "duration like 10m (s, m, h, d, w)", **_STRING)]
 Number = Annotated[float, Value(number, "number", **_NUMERIC)]
 Positive = Annotated[float, _POSITIVE]

@@ -14,8 +14,10 @@ from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import Forbidden, NotFound, PluginError, UpstreamError
 from litellm_plugin.identity.keycloak import BridgeIdentity
+from litellm_plugin.keys.policy import KeyPolicies
 from litellm_plugin.keys.rotation import Rotation
 from litellm_plugin.keys.service import Keys
+from litellm_plugin.keys.tools import Issued, ToolKeys
 
 NO_USER = (
     "No LiteLLM user for this identity. Log in to Backstage once to be provisioned,"
@@ -30,13 +32,24 @@ class Bridge:
         settings: All settings; ``litellm.bridge`` names client and group.
         users: Finds and provisions users.
         keys: Creates keys.
+        policies: The limits of keys.
+        tool_keys: Creates keys in place of ``keys``; None: ``litellm.bridge.keys`` is not set.
         directory: Finds people in the catalog.
         now: Returns the present time, in UTC.
     """
 
     def __init__(
-        self, settings: Settings, users: Users, keys: Keys, directory: Directory, now: Clock
+        self,
+        settings: Settings,
+        users: Users,
+        keys: Keys,
+        policies: KeyPolicies,
+        tool_keys: ToolKeys | None,
+        directory: Directory,
+        now: Clock,
     ) -> None:
+        self._policies = policies
+        self._tool_keys = tool_keys
         self._directory = directory
         self._settings = settings
         self._users = users
@@ -96,18 +109,34 @@ class Bridge:
         except UpstreamError as exc:
             raise PluginError(exc.message, advice=exc.advice) from exc
 
-    def generate(self, person: BridgeIdentity, body: Mapping[str, Any]) -> Json:
-        """Create a key; returns LiteLLM's answer, with the secret in ``key``.
+    def generate(self, person: BridgeIdentity, body: Mapping[str, Any]) -> Issued:
+        """Create a key.
 
         Raises:
             BadRequest: A field is wrong or forbidden, or exceeds a limit.
             Forbidden: ``team_id`` is not one of the person's teams, or as many keys as
                 allowed are active.
         """
-        key = self._keys.fields.new(body, named=False, service=False)
+        tool = None
+        if self._tool_keys is None:
+            key = self._keys.fields.new(body, named=False, service=False)
+        else:
+            tool, key = self._tool_keys.read(body)
         account = self.account(person, fresh=True)
-        own, created_by = self._owner(person).own_id, self._created_by(account)
-        return self._keys.generate_for(account, key, created_by, own_id=own, reader=_reader(person))
+        created_by, reader = self._created_by(account), _reader(person)
+        policy = self._policies.of_id(self._owner(person).own_id)
+        if self._tool_keys is None:
+            made = self._keys.generate_for(account, key, created_by, policy, reader=reader)
+            return Issued(made)
+        return self._tool_keys.issue(account, tool, key, created_by, policy, reader=reader)
+
+    def delete(self, person: BridgeIdentity, token: str) -> None:
+        """Delete one of a person's keys for good.
+
+        Raises:
+            Forbidden: The key is another user's or does not exist.
+        """
+        self._keys.delete_for(self.account(person, fresh=True), token, _reader(person))
 
     def rotate(
         self, person: BridgeIdentity, rotation: Rotation, *, gone: Callable[[], bool]

@@ -1,4 +1,4 @@
-"""The metadata of keys: which fields callers may write, and how a rotation is recorded.
+"""The metadata of keys: which fields callers may write, and what this service records.
 
 LiteLLM reads settings from a key's metadata and applies them to each call: they raise the key's
 budget, lift limits and guardrails, or send prompts and answers to an address. Callers may write
@@ -7,16 +7,18 @@ none of these.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from litellm_plugin import fields
+from litellm_plugin.clock import moment
 from litellm_plugin.errors import BadRequest
-from litellm_plugin.shapes import ROTATION, Json, as_object, present
+from litellm_plugin.shapes import BRIDGE_KEY, ROTATION, Json, as_object, present
 
-# Prefixes of the fields in which this service records who created a key, and how keys were rotated
-# (``shapes.ROTATION``); dropped from requests.
+# Prefixes of the fields in which this service records who created a key, how keys were rotated
+# (``shapes.ROTATION``), and which tool has a key (``shapes.BRIDGE_KEY``); dropped from requests.
 OWNERSHIP = ("created_by", "created_via", "created_at_iso", "backstage_")
 
 # Settings that LiteLLM 1.106 reads from a key's metadata: the lists LiteLLM_*MetadataFields*
@@ -44,6 +46,8 @@ FAMILIES = (
 
 # Older LiteLLMs replace such a reference by the environment variable's value.
 _REFERENCE = "os.environ/"
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")  # of a tool or a machine; LiteLLM's aliases may have it
 
 
 def given(name: str, value: Any) -> Json:
@@ -83,6 +87,7 @@ class Mark:
         delivered: Whether the key's secret was handed out.
         replaced: ``alias`` and ``expires`` that this key had before it was rotated, and
             ``until``, the end of its grace; None for a key that was not rotated.
+        grace: The requested grace of the key before this one.
     """
 
     replaces: tuple[str, ...] = ()
@@ -90,24 +95,92 @@ class Mark:
     request: str | None = None
     delivered: bool = False
     replaced: Mapping[str, Any] | None = None
+    grace: str | None = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Mark:
-        """Read the mark of a key from LiteLLM's row."""
-        kept = as_object(as_object(row.get("metadata")).get(ROTATION))
-        replaces, replaced = kept.get("replaces"), kept.get("replaced")
-        alias, request = kept.get("alias"), kept.get("request")
+        """Read the mark of a key from LiteLLM's row; a malformed mark counts as none.
+
+        An owner may have written it with another key, of LiteLLM's type ``management``.
+        """
+        kept = as_object(row.get("metadata")).get(ROTATION)
+        if kept is None or is_malformed(kept):
+            return cls()
+        replaced = kept.get("replaced")
         return cls(
-            tuple(map(str, replaces)) if isinstance(replaces, list) else (),
-            alias if isinstance(alias, str) else None,
-            request if isinstance(request, str) else None,
+            tuple(kept.get("replaces") or ()),
+            kept.get("alias"),
+            kept.get("request"),
             kept.get("delivered") is True,
-            dict.fromkeys(("alias", "expires", "until")) | replaced
-            if isinstance(replaced, dict)
-            else None,
+            None if replaced is None else dict.fromkeys(("alias", "expires", "until")) | replaced,
+            kept.get("grace"),
         )
 
     def as_json(self) -> Json:
         """Return the mark for a key's metadata."""
-        known = present(alias=self.alias, request=self.request, replaced=self.replaced)
+        known = present(
+            alias=self.alias, request=self.request, replaced=self.replaced, grace=self.grace
+        )
         return {"replaces": list(self.replaces), "delivered": self.delivered, **known}
+
+
+def is_malformed(mark: Any) -> bool:
+    """Tell whether the metadata field ``shapes.ROTATION`` is not as :class:`Mark` writes it."""
+    if not isinstance(mark, dict):
+        return True
+    replaces, replaced = mark.get("replaces") or [], mark.get("replaced") or {}
+    if not isinstance(replaces, list) or not isinstance(replaced, dict):
+        return True
+    texts = present(alias=mark.get("alias"), request=mark.get("request"), was=replaced.get("alias"))
+    times = present(expires=replaced.get("expires"), until=replaced.get("until"))
+    grace = mark.get("grace")
+    return not (
+        all(isinstance(text, str) for text in (*replaces, *texts.values()))
+        and all(moment(time) is not None for time in times.values())
+        and (grace is None or fields.seconds(grace) is not None)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A program on a person's machine that has a key of the bridge.
+
+    A key of the bridge records it in the metadata field ``shapes.BRIDGE_KEY``, which is empty for
+    a key without a tool.
+    """
+
+    name: str
+    machine: str
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any]) -> Tool | None:
+        """Read ``tool`` and ``machine`` of a request; None where it has neither.
+
+        Raises:
+            BadRequest: One of them is missing or no such name.
+        """
+        names = ("tool", "machine")
+        if all(body.get(name) is None for name in names):
+            return None
+        for name in names:
+            value = body.get(name)
+            if not isinstance(value, str) or not _NAME.fullmatch(value):
+                raise BadRequest(
+                    f"{name} must be 1 to 64 letters, digits, dots, underscores and hyphens;"
+                    " tool and machine belong together"
+                )
+        return cls(body["tool"], body["machine"])
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Tool | None:
+        """Return the tool of a key by LiteLLM's row; None for another key."""
+        kept = as_object(as_object(row.get("metadata")).get(BRIDGE_KEY))
+        name, machine = kept.get("tool"), kept.get("machine")
+        if not isinstance(name, str) or not isinstance(machine, str):
+            return None
+        return cls(name, machine)
+
+
+def is_of_bridge(row: Mapping[str, Any]) -> bool:
+    """Tell whether the bridge made a key while ``litellm.bridge.keys`` was set."""
+    return BRIDGE_KEY in as_object(row.get("metadata"))

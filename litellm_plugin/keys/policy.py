@@ -16,10 +16,10 @@ from typing import Any, Generic, TypeVar
 from litellm_plugin.accounts.caller import Caller
 from litellm_plugin.accounts.directory import Directory
 from litellm_plugin.clock import moment
-from litellm_plugin.config.settings import KeyPolicy, Provisioning, Settings
+from litellm_plugin.config.settings import BridgeKeys, KeyPolicy, Provisioning, Settings
 from litellm_plugin.errors import BadRequest, Forbidden
 from litellm_plugin.fields import is_number, seconds, shortest
-from litellm_plugin.keys.metadata import Mark
+from litellm_plugin.keys.metadata import Mark, Tool, is_of_bridge
 from litellm_plugin.models import Models, allows
 from litellm_plugin.shapes import Json, present
 
@@ -243,11 +243,13 @@ class KeyPolicies:
         self._provisioning = settings.provisioning
         self._directory = directory
         self._models = models
+        self._bridge_keys = settings.bridge.keys
         roles = settings.provisioning.roles
         self._by_role = any(role.key_policy for role in roles)
         self.limits_budget = self._common.max_budget is not None or any(
             role.key_policy.get("max_budget") is not None for role in roles
         )
+        self.limits_budget |= bool(self._bridge_keys and self._bridge_keys.per_tool)
 
     def of(self, caller: Caller, user_id: str | None) -> Policy:
         """Return the policy of a user; for a service, that of the LiteLLM user ``user_id``.
@@ -271,6 +273,17 @@ class KeyPolicies:
         people = self._directory.of_id(user_id) if self._by_role and user_id else []
         groups = [person.groups for person in people] or [frozenset()]
         return combined(map(self._of_groups, groups))
+
+    def of_key(self, policy: Policy, row: Mapping[str, Any]) -> Policy:
+        """Return a person's policy, with the limits of ``litellm.bridge.keys`` for a key of those.
+
+        Args:
+            policy: The person's.
+            row: LiteLLM's row of the key.
+        """
+        if self._bridge_keys is None or not is_of_bridge(row):
+            return policy
+        return combined((policy, bridge_policy(self._bridge_keys, Tool.of(row))))
 
     def groups_of(self, model: str) -> Collection[str]:
         """Return the access groups of a model; none where LiteLLM does not list them."""
@@ -311,6 +324,17 @@ def policy_for(common: KeyPolicy, provisioning: Provisioning, groups: Collection
         models=(models,) if models else (),
         active_keys=limit("max_active_keys", merged.max_active_keys),
     )
+
+
+def bridge_policy(settings: BridgeKeys, tool: Tool | None) -> Policy:
+    """Return the limits of a key of the bridge, by ``litellm.bridge.keys``."""
+    longest = Limit(settings.max_ttl, "keys of the bridge")
+    entry = settings.budget_of(tool.name) if tool else None
+    if tool is None or entry is None:
+        return Policy(duration=longest)
+    whom = f"keys of the tool {tool.name}"
+    renewal: Limit[str | None] = Limit(entry.budget_duration, whom)
+    return Policy(duration=longest, budget=Limit(entry.max_budget, whom), renewal=renewal)
 
 
 def combined(policies: Iterable[Policy]) -> Policy:

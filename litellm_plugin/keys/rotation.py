@@ -39,7 +39,7 @@ from litellm_plugin.errors import (
     PluginError,
     UpstreamError,
 )
-from litellm_plugin.keys.metadata import Mark
+from litellm_plugin.keys.metadata import Mark, is_malformed
 from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending
 from litellm_plugin.observability import journal
 from litellm_plugin.shapes import ROTATION, as_object, present
@@ -299,6 +299,12 @@ class Rotations:
 
     def _refuse_unfit(self, old: Json) -> None:
         """Refuse to rotate a key that does not work, or that has fields which can't be copied."""
+        mark = as_object(old.get("metadata")).get(ROTATION)
+        if mark is not None and is_malformed(mark):
+            raise RotationRefused(
+                f"The key's metadata {ROTATION} was changed at LiteLLM, and is not as this service"
+                " writes it: remove it there, or create a new key"
+            )
         if old.get("blocked") is True:
             raise RotationRefused("The key is blocked: unblock it before you rotate it")
         if not is_active(old, self._now()):
@@ -314,11 +320,13 @@ class Rotations:
 
     def _replace(self, owner: Owner, old: Json, asked: Rotation, gone: Callable[[], bool]) -> Json:
         """Create the new key, record that it is handed out, and end the old one."""
-        earlier, before, policy = Mark.of(old).replaces, Mark.of(old).replaced, owner.policy()
+        earlier, before = Mark.of(old).replaces, Mark.of(old).replaced
+        policy = self._policies.of_key(owner.policy(), old)
         new = Mark(
             replaces=(asked.token, *earlier)[:MAX_REMEMBERED],
             alias=before["alias"] if before else old.get("key_alias") or None,
             request=asked.request,
+            grace=asked.grace,
         )
         key = self._request(owner, old, new, policy)
         mark = replace(new, delivered=True).as_json()
@@ -401,6 +409,10 @@ class Rotations:
         spent, taken = old.get("spend") or 0, made.get("spend") or 0
         if spent > taken:
             self._litellm.update_key({"key": token, "spend": spent})
+
+    def finish(self, new: Json, old: Json) -> None:
+        """Complete step 3 of a rotation whose request is not repeated, with its own grace."""
+        self._finish(new, old, Mark.of(new).grace or DEFAULT_GRACE)
 
     def _finish(self, new: Json, old: Json | None, grace: str) -> None:
         """Complete step 3 of a rotation that an earlier request began."""
@@ -492,6 +504,11 @@ def _lifetime(old: Json) -> str | None:
         return None
     seconds = max(round((expires - created).total_seconds()), 1)
     return f"{seconds}s" if seconds < 10**9 else f"{seconds // 86_400}d"
+
+
+def is_unfinished(new: Json, old: Json) -> bool:
+    """Tell whether step 3 of a rotation, or a part of it, was not done."""
+    return Mark.of(old).replaced is None or new.get("key_alias") == _temporary(Mark.of(new))
 
 
 def _temporary(new: Mark) -> str:

@@ -105,7 +105,14 @@ class Keys:
         }
 
     def generate_for(
-        self, account: Account, key: Json, created_by: Json, *, own_id: str, reader: str
+        self,
+        account: Account,
+        key: Json,
+        created_by: Json,
+        policy: Policy,
+        *,
+        reader: str,
+        but: Callable[[Json], bool] = lambda _: False,
     ) -> Json:
         """Create a key for an account whose owner is not signed in at Backstage.
 
@@ -113,8 +120,9 @@ class Keys:
             account: The owner's.
             key: As for :meth:`generate`.
             created_by: Metadata that records the creator.
-            own_id: The LiteLLM id derived from the owner's name.
+            policy: The owner's.
             reader: As for ``Users.account_of``.
+            but: Tells which keys the new one replaces, and so do not count as active.
 
         Raises:
             Forbidden: As for :meth:`generate`.
@@ -123,9 +131,8 @@ class Keys:
         if key.get("team_id") and not account.in_team(key["team_id"]):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
         self._users.refuse_key_type(key, account)
-        policy = self._policies.of_id(own_id)
         key = {**self._within(policy, key), "user_id": account.user_id}
-        with self._adding_active_key(policy, account, reader):
+        with self._adding_active_key(policy, account, reader, but=but):
             return self._create(key, created_by, policy, keys_tag(account.asked))
 
     def replace(
@@ -170,7 +177,7 @@ class Keys:
             if gone():
                 self.take_back(made)
                 raise HungUp
-            self._delete_replaced([row["token"] for row in keys if is_old(row)])
+            self.delete_replaced([row["token"] for row in keys if is_old(row)])
             return made
 
     @contextmanager
@@ -224,7 +231,7 @@ class Keys:
             key = UndeliveredKey(made.get("key_alias"), made.get("user_id"), created_by, tag)
             self._undelivered.remove(token, key)
 
-    def _delete_replaced(self, tokens: list[str]) -> None:
+    def delete_replaced(self, tokens: list[str]) -> None:
         """Delete replaced keys; a failure is logged and does not withhold the new key."""
         deleted: list[str] = []
         for token in tokens:
@@ -345,13 +352,16 @@ class Keys:
                 which.
         """
         account = self.account_for_change(caller)
-        keys = self._users.keys(account, caller.name, fresh=True)
+        return OwnedKey(token, caller, account, self._own_row(account, token, caller.name))
+
+    def _own_row(self, account: Account, token: str, reader: str) -> Json:
+        keys = self._users.keys(account, reader, fresh=True)
         row = next((row for row in keys if _hash_of(row) == token), None)
         if row is None:
             raise self.foreign_key()
         journal.note(userId=account.user_id, keyAlias=row.get("key_alias"))
         journal.changed(journal.key_hash(token))
-        return OwnedKey(token, caller, account, row)
+        return row
 
     @staticmethod
     def foreign_key() -> Forbidden:
@@ -439,8 +449,25 @@ class Keys:
             key.will_be({})
             self._litellm.delete_key(key.token)
 
+    def delete_for(self, account: Account, token: str, reader: str) -> None:
+        """Delete a key of an account whose owner is not signed in at Backstage.
+
+        Args:
+            account: The owner's.
+            token: Hash of the key.
+            reader: As for ``Users.account_of``.
+
+        Raises:
+            Forbidden: As for :meth:`owned`.
+        """
+        row = self._own_row(account, token, reader)
+        with self._cache.invalidating(keys_tag(account.asked)):
+            journal.changed(journal.key_hash(token), row, {})
+            self._litellm.delete_key(token)
+
     def _policy_of(self, key: OwnedKey) -> Policy:
-        return self._policies.of(key.owner, key.account.asked)
+        policy = self._policies.of(key.owner, key.account.asked)
+        return self._policies.of_key(policy, key.row)
 
     def _changing(self, key: OwnedKey) -> AbstractContextManager[None]:
         return self._cache.invalidating(keys_tag(key.account.asked))

@@ -76,6 +76,8 @@ UNDELIVERED = Event("undelivered-key-delete", "high")
 OFFBOARD_BLOCK = Event("offboard-key-block")
 OFFBOARD_UNBLOCK = Event("offboard-key-unblock")
 OFFBOARD_DELETE = Event("offboard-user-delete", "high")
+PRUNE_DELETE = Event("prune-key-delete", "high")
+PRUNE_FINISH = Event("prune-rotation-finish")
 
 # Events of refused reads, by status.
 DENIALS: Mapping[int, Event] = {401: AUTHENTICATE, 403: AUTHORIZE, 429: RATE_LIMIT}

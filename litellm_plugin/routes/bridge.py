@@ -15,9 +15,9 @@ from litellm_plugin.errors import NotFound
 from litellm_plugin.identity.keycloak import BridgeIdentity
 from litellm_plugin.observability.journal import Event
 from litellm_plugin.routes.inputs import body, client_gone, set_actor
-from litellm_plugin.routes.keys import handed_over, rotation
+from litellm_plugin.routes.keys import DONE, REFUSED, handed_over, rotation
 from litellm_plugin.routes.request_state import plugin
-from litellm_plugin.routes.responses import PublicResponse, json_response
+from litellm_plugin.routes.responses import PublicResponse, json_response, secured
 from litellm_plugin.routes.routing import routes
 
 
@@ -25,8 +25,12 @@ from litellm_plugin.routes.routing import routes
 def bridge_health() -> Response:
     if plugin.bridge_tokens is None:
         raise NotFound
-    client_id = plugin.settings.bridge.client_id
-    health = {"status": "ok", "bridge": True, "clientId": client_id}
+    bridge, base_url = plugin.settings.bridge, plugin.settings.public_base_url
+    health: dict[str, Any] = {"status": "ok", "bridge": True, "clientId": bridge.client_id}
+    if bridge.keys is not None:
+        # From these, command-line clients configure themselves.
+        keys = {"defaultTtl": bridge.keys.default_ttl, "maxTtl": bridge.keys.max_ttl}
+        health |= shapes.present(issuer=bridge.issuer, baseUrl=base_url, keys=keys)
     return json_response(health, kind=PublicResponse)
 
 
@@ -36,8 +40,22 @@ def list_bridge_keys() -> list[dict[str, Any]]:
 
 
 @routes.post("/bridge/keys", relays=True, event=Event("bridge-key-create"), exempt=True)
-def generate_bridge_key() -> dict[str, Any]:
-    return handed_over(plugin.bridge.generate(_person(), body()))
+def generate_bridge_key() -> Response:
+    issued = plugin.bridge.generate(_person(), body())
+    response = secured(json_response(handed_over(issued.key)))
+    response.settle = issued.settle
+    return response
+
+
+@routes.delete(
+    "/bridge/keys/<litellm_id:token>",
+    relays=REFUSED,
+    event=Event("bridge-key-delete", "high"),
+    exempt=True,
+)
+def delete_bridge_key(token: str) -> dict[str, Any]:
+    plugin.bridge.delete(_person(), token)
+    return DONE
 
 
 @routes.post(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import translate
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 from flask import Request, Response
+from werkzeug.wsgi import ClosingIterator
 
 from litellm_plugin.config.settings import Cors
 from litellm_plugin.observability.request_id import REQUEST_ID
@@ -47,10 +48,12 @@ class SecuredResponse(Response):
     Attributes:
         public: Whether caches may keep the response.
         varies_by_origin: Whether the response depends on ``Origin``.
+        settle: Called when the server has sent the body (True), or could not send it (False).
     """
 
     public = False
     varies_by_origin = False
+    settle: Callable[[bool], None] | None = None
 
     def get_wsgi_response(
         self, environ: WSGIEnvironment
@@ -71,7 +74,20 @@ class SecuredResponse(Response):
                 vary.append("Origin")
             sent = [header for header in sent if header[0].lower() != "vary"]
             sent.append(("Vary", ", ".join(vary)))
-        return body, status, sent
+        return body if self.settle is None else _settled(body, self.settle), status, sent
+
+
+def _settled(body: Iterable[bytes], settle: Callable[[bool], None]) -> Iterator[bytes]:
+    # A WSGI server asks for what follows a part once it has sent that, and closes the iterator
+    # where it could not.
+    sent = False
+    try:
+        yield from body
+        sent = True
+    finally:
+        if isinstance(body, ClosingIterator):
+            body.close()
+        settle(sent)
 
 
 class PublicResponse(SecuredResponse):

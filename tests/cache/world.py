@@ -178,10 +178,14 @@ class World:
         headers: Mapping[str, str] | None = None,
     ) -> TestResponse:
         """Send a request to a worker."""
+        sent = {**self.headers(who), **(headers or {})}
+        return self.workers[worker].request(method, target, json=json, headers=sent)
+
+    def headers(self, who: str) -> dict[str, str]:
+        """Return the headers with which somebody asks."""
         if who not in self._headers:
             self._headers[who] = {"Authorization": self._tokens.authorization(who) or ""}
-        sent = {**self._headers[who], **(headers or {})}
-        return self.workers[worker].request(method, target, json=json, headers=sent)
+        return self._headers[who]
 
     def get(self, who: str, target: str, *, worker: int = 0) -> Any:
         """Return what a worker answers; it must be 200."""

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import text
 
+from litellm_plugin.cli import audit as commands
 from litellm_plugin.cli import main
 from litellm_plugin.config.database import Database
 from litellm_plugin.config.settings import Settings
@@ -22,7 +22,6 @@ from litellm_plugin.store import audit as events_module
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Head
 from litellm_plugin.store.database import Store
 
-COMMANDS = sys.modules["litellm_plugin.cli.audit"]  # the package's attribute is the command
 ENDED = "2026-11-29T12:00:00.000Z"
 
 
@@ -75,7 +74,7 @@ def installed(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         audit=replace(settings.audit, store=True),
         database=Database(file=tmp_path / "store.db"),
     )
-    monkeypatch.setattr(COMMANDS, "settings_of", lambda _files: settings)
+    monkeypatch.setattr(commands, "settings_of", lambda _files: settings)
     return Installed(Store(settings.database))
 
 
@@ -166,11 +165,11 @@ def test_a_deleted_chain_is_no_work_of_retention(
     installed.sql("DELETE FROM audit_events WHERE chain = 'aaaa'")
     installed.sql(hidden)
     assert installed.faults() == []
-    settings = COMMANDS.settings_of(())
+    settings = commands.settings_of(())  # type: ignore[attr-defined]
 
     def retain(seconds: float) -> None:
         kept = replace(settings, audit=replace(settings.audit, retention=seconds))
-        monkeypatch.setattr(COMMANDS, "settings_of", lambda _files: kept)
+        monkeypatch.setattr(commands, "settings_of", lambda _files: kept)
 
     retain(math.inf)
     (fault,) = installed.faults("--heads", str(heads))
@@ -267,7 +266,7 @@ def test_a_store_that_can_not_be_read_is_told(
 ) -> None:
     on = replace(settings, audit=replace(settings.audit, store=True))
     configured = [on]
-    monkeypatch.setattr(COMMANDS, "settings_of", lambda _files: configured[-1])
+    monkeypatch.setattr(commands, "settings_of", lambda _files: configured[-1])
     result = installed.run(*command)
     assert (result.exit_code, "in the memory of the service" in result.output) == (2, True)
     configured.append(settings)

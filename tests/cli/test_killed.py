@@ -1,4 +1,4 @@
-"""``sync``, ``offboard`` and ``notify`` are killed before each of their changes, and run again.
+"""``sync``, ``offboard``, ``notify`` and ``prune`` are killed before each change, and run again.
 
 A change is a call over HTTP, other than GET, or a transaction: what a run does between two of them,
 such as reading the answer, leaves nothing behind. The command is the real one, in a process of its
@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from litellm_plugin.keys.metadata import Mark
+from litellm_plugin.sandbox.store import token_of
+from litellm_plugin.shapes import BRIDGE_KEY, ROTATION
 from litellm_plugin.store import tables
 from tests import killed
 from tests.cli.installation import Installation
@@ -309,3 +312,34 @@ def test_notify(world: World) -> None:
     titles, number, ids, sent = state()
     assert set(titles) == {"user:default/ann", "user:default/ben"}
     assert (number, len(ids), len(sent)) == (2, 2, 4)
+
+
+def test_prune(world: World) -> None:
+    past, tool = "2026-11-01T00:00:00+00:00", {"tool": "claude-code", "machine": "laptop"}
+    for number in range(3):
+        world.key("ann", f"tool-{number}", metadata={BRIDGE_KEY: tool})
+    secret = "sk-killed-old-key-0123456789"
+    world.key("ann", "ci", key=secret)
+    old = token_of(secret)
+    mark = Mark((old,), "ci", delivered=True)
+    world.key("ann", f"ci.rotation-{old[:12]}", metadata={ROTATION: mark.as_json()})
+    world.key("ann", "by-hand")
+    for row in world.litellm.store.keys.values():
+        row["created_at"] = past
+        if row["key_alias"] == "by-hand" or row["key_alias"].startswith("tool-"):
+            row["expires"] = past
+
+    def state() -> Any:
+        rows = world.litellm.store.keys.values()
+        return {row["key_alias"]: row["expires"] is None for row in rows}
+
+    job = ("prune", "--json", "--apply", "--config", world.config)
+    world.run("prune", "--json", "--config", world.config)  # makes the tables
+    counted = world.killed_at_every_step(state, *job)
+    assert counted["partial"] >= 4
+    found = state()
+    assert found.pop("ci") is True
+    assert found.pop("by-hand") is False
+    ((alias, endless),) = found.items()
+    assert alias.startswith("ci.rotated-")
+    assert not endless

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -132,8 +131,7 @@ def office(installation: Installation, tmp_path: Path, monkeypatch: pytest.Monke
     make = Store.__init__
     monkeypatch.setattr(Store, "__init__", lambda self, _given: make(self, database))
     office = Office(installation, database)
-    command = sys.modules["litellm_plugin.cli.offboard"]  # the package has the command by that name
-    monkeypatch.setattr(command, "NOW", lambda: office.now)
+    monkeypatch.setattr("litellm_plugin.cli.offboard.NOW", lambda: office.now)
     installation.settings["offboarding"] = {"enabled": True}
     installation.settings["service"]["jobs"] = {"perSecond": 10_000}
     office.litellm.store.reset()

@@ -164,11 +164,37 @@ def errors_of(
         yield name, error_of(client, name), requests_mock.call_count
 
 
+class TestKey:
+    def test_a_key_is_found_by_its_hash(self, client: LiteLLM, requests_mock: Mocker) -> None:
+        info = {"key_alias": "ci", "status": "active"}
+        requests_mock.get(f"{BASE}/key/info?key={HASH}", json={"key": HASH, "info": info})
+        assert client.key(HASH) == {**info, "token": HASH}
+
+    def test_an_unknown_or_deleted_key_is_none(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        info = {"key": HASH, "info": {"status": "deleted"}}
+        unknown = {"error": {"message": "Key not found in database", "code": "404"}}
+        requests_mock.get(
+            f"{BASE}/key/info", [{"json": info}, {"json": unknown, "status_code": 404}]
+        )
+        assert client.key(HASH) is None
+        assert client.key(HASH) is None
+
+    def test_a_missing_route_is_no_unknown_key(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        missing = {"json": {"detail": "Not Found"}, "status_code": 404}
+        requests_mock.get(f"{BASE}/key/info", [missing])
+        with pytest.raises(UpstreamError):
+            client.key(HASH)
+
+
 class TestWhatIsSent:
     def test_every_method_is_looked_at(self) -> None:
         # These look at what comes back, and have tests of their own.
         public = {name for name in vars(LiteLLM) if not name.startswith("_")}
-        own = {"works", "version", "own_key", "keys_of", "teams_of"}
+        own = {"works", "version", "own_key", "key", "keys_of", "teams_of"}
         assert CALLS.keys() == public - own - {"user_keys_used", "team_keys_used"}
 
     @pytest.mark.parametrize("name", CALLS)

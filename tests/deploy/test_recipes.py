@@ -126,7 +126,7 @@ def test_the_jobs_run_as_the_service_does() -> None:
     pod = _of(JOBS)["Deployment"]["spec"]["template"]["spec"]
     jobs = [made for made in _all(JOBS) if made["kind"] == "CronJob"]
     assert [job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"]
-            for job in jobs] == [["notify"], ["offboard"], ["sync"]]  # fmt: skip
+            for job in jobs] == [["notify"], ["offboard"], ["prune"], ["sync"]]  # fmt: skip
     for job in jobs:
         template = job["spec"]["jobTemplate"]["spec"]["template"]
         found = template["spec"]

@@ -164,6 +164,35 @@ def test_two_first_visits_make_one_user(replicas: tuple[Replica, Replica], litel
     assert litellm.calls["POST /user/new"] == 1
 
 
+def test_of_two_rotations_through_two_replicas_one_makes_a_key(
+    replicas: tuple[Replica, Replica], litellm: Gate, redis: RedisServer
+) -> None:
+    for number in range(4):
+        old = replicas[0].make(f"rotated-{number}")["token"]
+        # Without the lock both would get there.
+        litellm.meetings = {"POST /key/generate": threading.Barrier(2, timeout=MEETING)}
+        with ThreadPoolExecutor(2) as pool:
+            sent = [
+                pool.submit(replica.send, people.BOB, "POST", f"/keys/{old}/rotate", {})
+                for replica in replicas
+            ]
+            made, refused = sorted((each.result() for each in sent), key=lambda a: a.status_code)
+        litellm.meetings = {}
+        assert (made.status_code, refused.status_code) == (200, 409), refused.text
+        assert refused.json()["token"] == made.json()["token"]
+        for replica in replicas:
+            mine = {alias for alias in replica.aliases() if alias.startswith(f"rotated-{number}")}
+            assert len(mine) == 2
+            assert f"rotated-{number}" in mine
+    redis.freeze()
+    try:
+        old = replicas[0].make("not-rotated")["token"]
+        answer = replicas[0].send(people.BOB, "POST", f"/keys/{old}/rotate", {})
+        assert answer.status_code == 503, answer.text
+    finally:
+        redis.thaw()
+
+
 def test_redis_goes_away_and_comes_back(
     replicas: tuple[Replica, Replica], litellm: Gate, redis: RedisServer
 ) -> None:

@@ -455,6 +455,41 @@ def test_nobody_writes_the_mark_of_a_rotation(world: World) -> None:
         keys(world).clear()
 
 
+MALFORMED: list[Any] = [
+    5,
+    "x",
+    [],
+    {"replaces": "x"},
+    {"replaces": [5]},
+    {"replaces": [], "alias": {"a": 1}},
+    {"request": 5},
+    {"grace": "soon"},
+    {"replaced": 5},
+    {"replaced": {"alias": ["a"], "expires": None, "until": None}},
+    {"replaced": {"alias": "a", "expires": 5, "until": None}},
+    {"replaced": {"until": "soon"}},
+]
+
+
+@pytest.mark.parametrize("key_policy", [KeyPolicy(max_active_keys=9)])
+def test_a_mark_that_its_owner_has_changed_is_refused(world: World) -> None:
+    for mark in MALFORMED:
+        keys(world)[OLD]["metadata"] = {"backstage_rotation": mark}
+        before = {token: dict(row) for token, row in keys(world).items()}
+        for who in ("bob", BRIDGED):
+            answer = rotate(world, who=who)
+            assert answer.status_code == 409, mark
+            assert "backstage_rotation was changed at LiteLLM" in answer.get_json()["error"]
+        assert keys(world) == before
+        # Other requests take it for no mark.
+        for path in ("block", "unblock"):
+            assert world.ask("bob", "POST", f"/keys/{OLD}/{path}").status_code == 200
+        made = world.ask("bob", "POST", "/keys/generate", json={"alias": "other"}).get_json()
+        assert rotate(world, token_of(made["key"]), grace="0s").status_code == 200
+        for token in {*keys(world)} - {OLD}:
+            del keys(world)[token]
+
+
 # -- once ----------------------------------------------------------------------
 
 

@@ -109,6 +109,20 @@ def test_nothing_is_missing(installed: Environment) -> None:
     assert Path(file).is_relative_to(installed.folder)
 
 
+def test_developers_run_it_without_installing_it(wheel: Path, tmp_path: Path) -> None:
+    wanted = f"litellm-plugin[cli] @ {wheel.as_uri()}"
+    done = subprocess.run(
+        [sys.executable, "-m", "uv", "tool", "run", "--from", wanted, "litellm-plugin", "key"],
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("Nobody is signed in. Sign in again: litellm-plugin login\n")
+
+
 def test_it_is_served_without_a_checkout(installed: Environment) -> None:
     folder = installed.folder
     (folder / "app-config.yaml").write_text(SETTINGS)

@@ -1,0 +1,94 @@
+"""``login`` and ``logout``: sign-in of a developer at the company's identity provider."""
+
+from __future__ import annotations
+
+import webbrowser
+from datetime import UTC, datetime
+
+import click
+
+from litellm_plugin.cli.key import fails_plainly, saved_here
+from litellm_plugin.developer.errors import CommandError
+
+
+@click.command()
+@click.option("--url", help="The service, such as https://backstage.example.com/api/litellm.")
+@click.option("--device", is_flag=True, help="Sign in with a browser of another host, by a code.")
+@click.option("--issuer", help="The identity provider, if the service does not name it.")
+@click.option("--client-id", help="The client at the identity provider, if not the service's.")
+@click.option("--scope", help="What to ask the identity provider for.")
+@fails_plainly
+def login(
+    *, url: str | None, device: bool, issuer: str | None, client_id: str | None, scope: str | None
+) -> None:
+    """Sign in, so that ``key`` can get keys.
+
+    Without --url, sign in where you were signed in last.
+    """
+    from litellm_plugin.developer import bridge  # noqa: PLC0415
+    from litellm_plugin.developer.sign_in import Issuer  # noqa: PLC0415
+    from litellm_plugin.developer.web import plain, secure_url  # noqa: PLC0415
+
+    saved = saved_here()
+    url = url or saved.read().get("current")
+    if url is None:
+        raise click.UsageError("Name the service: --url https://backstage.example.com/api/litellm")
+    url = secure_url(url, "--url")
+    health = bridge.health(url)
+    issuer, client_id = issuer or health.get("issuer"), client_id or health.get("clientId")
+    if not isinstance(issuer, str) or not isinstance(client_id, str):
+        raise CommandError(
+            "The service does not name its identity provider, because it has no "
+            "litellm.bridge.keys. Ask its operator; or name it: --issuer and --client-id"
+        )
+    provider = Issuer.discover(issuer, client_id)
+    scope = scope or provider.scope
+    click.echo(f"Signing in at {plain(issuer)}", err=True)
+    tokens = provider.by_device(scope, _show_code) if device else provider.by_browser(scope, _open)
+    litellm_url = health.get("baseUrl")
+    with saved.lock():
+        document = saved.read()
+        sites = document.setdefault("sites", {})
+        # Without the keys of before: somebody else may have signed in.
+        sites[url] = bridge.site(
+            issuer, client_id, tokens, litellm_url if isinstance(litellm_url, str) else None
+        )
+        saved.write(document | {"current": url})
+    click.echo(f"Signed in as {tokens.user}" if tokens.user else "Signed in")
+    if tokens.refresh_token is None:
+        click.echo(
+            "The identity provider gave no refresh token: sign in again after "
+            f"{datetime.fromtimestamp(tokens.until, UTC):%Y-%m-%d %H:%M} UTC",
+            err=True,
+        )
+
+
+@click.command()
+@fails_plainly
+def logout() -> None:
+    """Delete the keys, revoke the sign-ins at the identity provider, and forget both.
+
+    Ends with status 1 if the service or the identity provider refuses or is away.
+    """
+    from litellm_plugin.developer import bridge  # noqa: PLC0415
+
+    saved, problems = saved_here(), list[str]()
+    with saved.lock():
+        sites = saved.read().get("sites", {})
+        for url, signed_in in sites.items():
+            problems += [f"{url}: {problem}" for problem in bridge.sign_out(url, signed_in)]
+        saved.forget()
+    click.echo("Signed out" if sites else "Nobody was signed in")
+    if problems:
+        raise CommandError("\n".join(problems))
+
+
+def _open(url: str) -> None:
+    click.echo(f"If no browser opens, open this page on this host:\n{url}", err=True)
+    webbrowser.open(url)
+
+
+def _show_code(url: str, code: str, complete: str | None) -> None:
+    click.echo(f"Open {url} in a browser and enter the code {code}", err=True)
+    if complete is not None:
+        click.echo(f"Or open {complete} and compare the code", err=True)

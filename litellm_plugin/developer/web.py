@@ -1,0 +1,142 @@
+"""HTTP requests of the developer's commands, and the errors of these commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from litellm_plugin import __version__
+from litellm_plugin.developer.errors import CommandError
+from litellm_plugin.redaction import redact
+
+Answer = requests.Response
+
+TIMEOUT = 30.0  # seconds, to connect and between two bytes
+
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+_QUOTED = 300  # characters of a server's text
+
+
+def secure_url(url: Any, name: str) -> str:
+    """Return ``url`` without a trailing slash.
+
+    Args:
+        url: An ``https`` URL, or an ``http`` URL of this host.
+        name: The option or field that has it, for the error.
+
+    Raises:
+        CommandError: It is not such a URL.
+    """
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+        host = parts.hostname
+    except ValueError:
+        parts, host = urlsplit(""), None
+    wanted = parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
+    if not wanted or not host or parts.username is not None or parts.fragment:
+        raise CommandError(
+            f"{name}: got {plain(str(url))!r}, wanted a URL that begins with https:// "
+            "(http:// is for this host only)"
+        )
+    return str(url).rstrip("/")
+
+
+class Bearer(requests.auth.AuthBase):
+    """Sends an access token; None sends no credentials, not even those of ``.netrc``."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the header."""
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def request(
+    method: str,
+    url: str,
+    name: str,
+    *,
+    token: str | None = None,
+    json: Any = None,
+    form: Mapping[str, str] | None = None,
+) -> Answer:
+    """Send a request; redirects are not followed.
+
+    Args:
+        method: Such as GET.
+        url: Where to.
+        name: The server, for the error.
+        token: The access token to send.
+        json: The body, as JSON.
+        form: The body, as a form.
+
+    Raises:
+        CommandError: There is no answer.
+    """
+    headers = {"Accept": "application/json", "User-Agent": f"litellm-plugin/{__version__}"}
+    with unanswered(name, url):
+        return requests.request(
+            method,
+            url,
+            auth=Bearer(token),
+            json=json,
+            data=form,
+            headers=headers,
+            timeout=TIMEOUT,
+            allow_redirects=False,
+        )
+
+
+@contextmanager
+def unanswered(name: str, url: str) -> Iterator[None]:
+    """Turn what ``requests`` raises in the block into a ``CommandError``."""
+    where = plain(url)  # the id of a key may be in it
+    try:
+        yield
+    except requests.exceptions.SSLError as exc:
+        raise CommandError(
+            f"{name}: the certificate of {where} can't be verified. REQUESTS_CA_BUNDLE names a "
+            "file with your company's certificates."
+        ) from exc
+    except requests.RequestException as exc:
+        if exc.response is not None:
+            raise CommandError(f"{name} answered {exc.response.status_code} at {where}") from exc
+        raise CommandError(f"{name} did not answer at {where} ({type(exc).__name__})") from exc
+
+
+def json_object(answer: Answer, name: str) -> dict[str, Any]:
+    """Return the JSON object of an answer with status 200.
+
+    Raises:
+        CommandError: It has another status, or no JSON object.
+    """
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if answer.status_code != 200 or not isinstance(body, dict):
+        what = str(answer.status_code) if answer.status_code != 200 else "no JSON object"
+        raise CommandError(f"{name} answered {what} at {plain(answer.url)}")
+    return body
+
+
+def date_of(answer: Answer) -> float | None:
+    """Return the time of the server's clock, in Unix seconds; None without a ``Date``."""
+    try:
+        # The header is rounded down to a second.
+        return parsedate_to_datetime(answer.headers.get("Date", "")).timestamp() + 0.5
+    except ValueError:
+        return None
+
+
+def plain(text: str) -> str:
+    """Return a server's text for the terminal: no control characters, secrets or long texts."""
+    return redact("".join(each if each.isprintable() else " " for each in text))[:_QUOTED]
