@@ -74,20 +74,45 @@ class SecuredResponse(Response):
                 vary.append("Origin")
             sent = [header for header in sent if header[0].lower() != "vary"]
             sent.append(("Vary", ", ".join(vary)))
-        return body if self.settle is None else _settled(body, self.settle), status, sent
+        if self.settle is not None:
+            body = _SettledBody(body, self.settle)
+        return body, status, sent
 
 
-def _settled(body: Iterable[bytes], settle: Callable[[bool], None]) -> Iterator[bytes]:
-    # A WSGI server asks for what follows a part once it has sent that, and closes the iterator
-    # where it could not.
-    sent = False
-    try:
-        yield from body
-        sent = True
-    finally:
-        if isinstance(body, ClosingIterator):
-            body.close()
-        settle(sent)
+class _SettledBody:
+    """A body that tells :attr:`SecuredResponse.settle` what became of it.
+
+    A WSGI server asks for what follows a part once it has sent that, and closes the body where it
+    could not. An application around this one may close a body that it has not begun to read.
+    """
+
+    def __init__(self, body: Iterable[bytes], settle: Callable[[bool], None]) -> None:
+        self._body = body
+        self._parts = iter(body)
+        self._settle: Callable[[bool], None] | None = settle
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._parts)
+        except StopIteration:
+            self._end(sent=True)
+            raise
+
+    def close(self) -> None:
+        """End the body, as a WSGI server does in any case."""
+        try:
+            if isinstance(self._body, ClosingIterator):
+                self._body.close()
+        finally:
+            self._end(sent=False)
+
+    def _end(self, *, sent: bool) -> None:
+        settle, self._settle = self._settle, None
+        if settle is not None:
+            settle(sent)
 
 
 class PublicResponse(SecuredResponse):
