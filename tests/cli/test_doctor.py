@@ -40,15 +40,7 @@ def untrusted() -> requests.exceptions.SSLError:
 
 def sets(path: str, value: Any) -> Break:
     """Return what puts a value into the configuration."""
-
-    def break_(installation: Installation) -> None:
-        *above, last = path.split(".")
-        place: Any = installation.config
-        for part in above:
-            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-        place[last] = value
-
-    return break_
+    return lambda installation: installation.set(path, value)
 
 
 def answers(host: str, path: str, reply: Reply | Exception) -> Break:
@@ -764,8 +756,9 @@ class TestTheSharedCache:
 
     @pytest.mark.deep
     def test_that_is_silent_is_not_waited_for(
-        self, installation: Installation, server: RedisServer
+        self, installation: Installation, server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("litellm_plugin.cache.redis.ANSWER_SECONDS", 1.0)
         server.freeze()
         try:
             told = self.look(installation, server.url)

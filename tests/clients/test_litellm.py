@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -41,6 +41,7 @@ NEWEST = (
 )
 
 # What every public method sends: its arguments, path and query as sent, body.
+DAY = "start_date=2026-11-01&end_date=2026-11-01"
 CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
     "account": (("a b+c@x.org",), "/v2/user/info?user_id=a%20b%2Bc%40x.org", None),
     "whole_account": (("a b+c@x.org",), "/user/info?user_id=a%20b%2Bc%40x.org", None),
@@ -106,6 +107,11 @@ CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
         f"/team/daily/activity/aggregated?{TIME}&team_ids=t1&api_key_limit=1000",
         None,
     ),
+    "activity_page": (
+        ("team", "2026-11-01", 2, "t1"),
+        f"/team/daily/activity?{DAY}&team_ids=t1&page=2&page_size=1000",
+        None,
+    ),
     "audit_log": (({"page": "2", "action": "deleted"},), "/audit?page=2&action=deleted", None),
 }  # fmt: skip
 
@@ -155,6 +161,15 @@ def error_of(client: LiteLLM, name: str = "model_info") -> UpstreamError:
     return caught.value
 
 
+def errors_of(
+    client: LiteLLM, requests_mock: Mocker, names: Iterable[str]
+) -> Iterator[tuple[str, UpstreamError, int]]:
+    """Yield each method's name, its error, and the number of requests that it sent."""
+    for name in names:
+        requests_mock.reset_mock()
+        yield name, error_of(client, name), requests_mock.call_count
+
+
 class TestKey:
     def test_a_key_is_found_by_its_hash(self, client: LiteLLM, requests_mock: Mocker) -> None:
         info = {"key_alias": "ci", "status": "active"}
@@ -185,7 +200,7 @@ class TestWhatIsSent:
     def test_every_method_is_looked_at(self) -> None:
         # These look at what comes back, and have tests of their own.
         public = {name for name in vars(LiteLLM) if not name.startswith("_")}
-        own = {"works", "version", "own_key", "key", "keys_of", "teams_of"}
+        own = {"works", "version", "own_key", "key", "keys_of", "teams_of", "activity_totals"}
         assert CALLS.keys() == public - own - {"user_keys_used", "team_keys_used"}
 
     @pytest.mark.parametrize("name", CALLS)
@@ -215,18 +230,17 @@ class TestWhatIsSent:
         assert body.get("max_budget_in_team") == budget
         assert ("max_budget_in_team" in body) == (budget is not None)
 
-    @pytest.mark.parametrize("name", CALLS)
     def test_the_key_does_not_follow_a_redirect(
-        self, client: LiteLLM, requests_mock: Mocker, pauses: list[float], name: str
+        self, client: LiteLLM, requests_mock: Mocker, pauses: list[float]
     ) -> None:
         headers = {"Location": "http://elsewhere.example/"}
         requests_mock.register_uri(ANY, ANY, status_code=307, headers=headers)
 
-        if name == "teams":
-            assert call(client, name) == []
-        else:
-            assert error_of(client, name).answered == 307
-        assert {asked.hostname for asked in requests_mock.request_history} == {"litellm.example"}
+        assert call(client, "teams") == []
+        for name, error, _ in errors_of(client, requests_mock, CALLS.keys() - {"teams"}):
+            assert error.answered == 307, name
+            hosts = {asked.hostname for asked in requests_mock.request_history}
+            assert hosts == {"litellm.example"}, name
 
 
 class TestErrors:
@@ -278,25 +292,18 @@ class TestErrors:
 
         assert len(error_of(client).message) == module.MAX_TEXT
 
-    @pytest.mark.parametrize("name", ALONE)
     @pytest.mark.parametrize("status", [400, 403, 429, 500, 503])
     def test_every_method_tells_what_was_answered(
-        self,
-        client: LiteLLM,
-        requests_mock: Mocker,
-        pauses: list[float],
-        name: str,
-        status: int,
+        self, client: LiteLLM, requests_mock: Mocker, pauses: list[float], status: int
     ) -> None:
         requests_mock.register_uri(ANY, ANY, status_code=status, json={"message": "no"})
 
-        error = error_of(client, name)
+        for name, error, asked in errors_of(client, requests_mock, ALONE):
+            told = (error.answered, error.message, error.unfinished)
+            assert told == (status, "no", False), name
+            again = status == 503 and name not in WRITES
+            assert asked == (READ_ATTEMPTS if again else 1), name
 
-        assert (error.answered, error.message, error.unfinished) == (status, "no", False)
-        again = status == 503 and name not in WRITES
-        assert len(requests_mock.request_history) == (READ_ATTEMPTS if again else 1)
-
-    @pytest.mark.parametrize("name", ALONE)
     @pytest.mark.parametrize(
         ("failure", "passing"),
         [
@@ -313,17 +320,16 @@ class TestErrors:
         client: LiteLLM,
         requests_mock: Mocker,
         pauses: list[float],
-        name: str,
         failure: type[Exception],
         passing: bool,
     ) -> None:
         requests_mock.register_uri(ANY, ANY, exc=failure)
 
-        assert error_of(client, name).answered is None
-        again = passing and name not in WRITES
-        assert len(requests_mock.request_history) == (READ_ATTEMPTS if again else 1)
+        for name, error, asked in errors_of(client, requests_mock, ALONE):
+            assert error.answered is None, name
+            again = passing and name not in WRITES
+            assert asked == (READ_ATTEMPTS if again else 1), name
 
-    @pytest.mark.parametrize("name", WRITES)
     @pytest.mark.parametrize(
         "cut_off",
         [
@@ -337,41 +343,37 @@ class TestErrors:
         ],
     )
     def test_a_write_that_was_cut_off_says_that_it_may_have_been_done(
-        self, client: LiteLLM, requests_mock: Mocker, name: str, cut_off: Any
+        self, client: LiteLLM, requests_mock: Mocker, cut_off: Any
     ) -> None:
         requests_mock.register_uri(ANY, ANY, **cut_off)
 
-        error = error_of(client, name)
+        for name, error, asked in errors_of(client, requests_mock, WRITES):
+            assert error.unfinished, name
+            # Of keys it is told by who looks for them.
+            sentence = {"generate_key": "", "create_user": "the next visit finds it"}
+            assert sentence.get(name, "look before you try again") in error.text, name
+            assert asked == 1, name
 
-        assert error.unfinished
-        # Of keys it is told by who looks for them.
-        sentence = {"generate_key": "", "create_user": "the next visit finds it"}
-        assert sentence.get(name, "look before you try again") in error.text
-        assert len(requests_mock.request_history) == 1
-
-    @pytest.mark.parametrize("name", ALONE)
     @pytest.mark.parametrize("text", ["", "not json", "[1e999]"])
     def test_a_success_that_is_no_json_is_an_error(
-        self, client: LiteLLM, requests_mock: Mocker, name: str, text: str
+        self, client: LiteLLM, requests_mock: Mocker, text: str
     ) -> None:
         requests_mock.register_uri(ANY, ANY, text=text)
 
-        error = error_of(client, name)
+        for name, error, _ in errors_of(client, requests_mock, ALONE):
+            assert error.answered is None, name
+            assert error.message.startswith("LiteLLM's answer is not valid JSON"), name
 
-        assert error.answered is None
-        assert error.message.startswith("LiteLLM's answer is not valid JSON")
-
-    @pytest.mark.parametrize("name", ["generate_key", "create_team", "update_team"])
     @pytest.mark.parametrize("odd", [[], None, "text", 5])
     def test_a_write_is_answered_with_an_object(
-        self, client: LiteLLM, requests_mock: Mocker, name: str, odd: Any
+        self, client: LiteLLM, requests_mock: Mocker, odd: Any
     ) -> None:
         requests_mock.register_uri(ANY, ANY, text=json.dumps(odd))
 
-        error = error_of(client, name)
-
-        assert error.message.startswith("LiteLLM's answer is not an object")
-        assert error.unfinished
+        names = ("generate_key", "create_team", "update_team")
+        for name, error, _ in errors_of(client, requests_mock, names):
+            assert error.message.startswith("LiteLLM's answer is not an object"), name
+            assert error.unfinished, name
 
     def test_a_refused_master_key_is_told_to_the_operator_by_its_setting(
         self, client: LiteLLM, requests_mock: Mocker, caplog: pytest.LogCaptureFixture
@@ -704,14 +706,14 @@ class TestLists:
 
             assert call(client, name) == rows
 
-    @pytest.mark.parametrize("name", ["all_teams", "model_info", "vector_stores", "mcp_servers"])
     @pytest.mark.parametrize("body", [{}, [], None, 5, {"data": None}, {"data": {}}])
     def test_without_rows_the_list_is_empty(
-        self, client: LiteLLM, requests_mock: Mocker, name: str, body: Any
+        self, client: LiteLLM, requests_mock: Mocker, body: Any
     ) -> None:
         requests_mock.get(ANY, text=json.dumps(body))
 
-        assert call(client, name) == []
+        for name in ("all_teams", "model_info", "vector_stores", "mcp_servers"):
+            assert call(client, name) == [], name
 
 
 PASSING = [
@@ -968,6 +970,30 @@ class TestActivity:
         requests_mock.get(f"{BASE}/user/daily/activity", json=page_of(1))
 
         assert len(client.user_activity("bob", *DAYS)) == 1
+
+    def test_a_page_of_one_day_comes_with_the_number_of_pages(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        requests_mock.get(f"{BASE}/user/daily/activity", json=page_of(3))
+        assert client.activity_page("user", "2026-11-01")[1] == 3
+        page, pages = client.activity_page("user", "2026-11-01", 2, "bob")
+        assert (page["results"], pages) == (["2"], 3)
+        assert "user_id" not in sent(requests_mock)[0]
+        assert sent(requests_mock)[1].endswith("user_id=bob&page=2&page_size=1000")
+        with pytest.raises(UsageUnavailable, match="comma"):
+            client.activity_page("team", "2026-11-01", 1, "t1,t2")
+
+    def test_the_totals_of_a_day_are_those_of_the_aggregated_answer(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        teams = f"{BASE}/team/daily/activity/aggregated"
+        requests_mock.get(teams, json={"results": [], "metadata": {"total_spend": 0.5}})
+        assert client.activity_totals("team", "2026-11-01") == {"total_spend": 0.5}
+        requests_mock.get(teams, status_code=404, json={"detail": "Not Found"})
+        assert client.activity_totals("team", "2026-11-01") is None
+        requests_mock.get(teams, status_code=500, json={"error": {"message": "db"}})
+        with pytest.raises(UpstreamError):
+            client.activity_totals("team", "2026-11-01")
 
     def test_nobody_named_means_everybody(self, client: LiteLLM, requests_mock: Mocker) -> None:
         requests_mock.get(AGGREGATED, status_code=404, json={"detail": "Not Found"})
