@@ -15,7 +15,7 @@ from typing import Any
 from litellm_plugin import fields
 from litellm_plugin.clock import moment
 from litellm_plugin.errors import BadRequest
-from litellm_plugin.shapes import BRIDGE_KEY, ROTATION, Json, as_object, present
+from litellm_plugin.shapes import BRIDGE_KEY, ROTATION, Json, as_object, first, present
 
 # Prefixes of the fields in which this service records who created a key, how keys were rotated
 # (``shapes.ROTATION``), and which tool has a key (``shapes.BRIDGE_KEY``); dropped from requests.
@@ -43,6 +43,8 @@ FAMILIES = (
     *("_", "allow_", "allowed_", "default_estimated_", "denied_", "disable_", "enforced_"),
     *("litellm_", "max_batch_", "scim_", "team_member_", "temp_budget_", "user_api_key"),
 )
+
+MAX_GRACE = "7d"  # of a rotated key
 
 # Older LiteLLMs replace such a reference by the environment variable's value.
 _REFERENCE = "os.environ/"
@@ -128,16 +130,17 @@ def is_malformed(mark: Any) -> bool:
     """Tell whether the metadata field ``shapes.ROTATION`` is not as :class:`Mark` writes it."""
     if not isinstance(mark, dict):
         return True
-    replaces, replaced = mark.get("replaces") or [], mark.get("replaced") or {}
+    replaces, replaced = first(mark.get("replaces"), []), first(mark.get("replaced"), {})
     if not isinstance(replaces, list) or not isinstance(replaced, dict):
         return True
     texts = present(alias=mark.get("alias"), request=mark.get("request"), was=replaced.get("alias"))
     times = present(expires=replaced.get("expires"), until=replaced.get("until"))
-    grace = mark.get("grace")
+    grace = fields.seconds(first(mark.get("grace"), "0s"))
     return not (
         all(isinstance(text, str) for text in (*replaces, *texts.values()))
         and all(moment(time) is not None for time in times.values())
-        and (grace is None or fields.seconds(grace) is not None)
+        and grace is not None
+        and grace <= (fields.seconds(MAX_GRACE) or 0)
     )
 
 
