@@ -6,7 +6,6 @@ import functools
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -185,9 +184,7 @@ def _entry(answer: web.Answer, order: Order, now: float) -> Json:
 
 def _reason(answer: web.Answer) -> str:
     """Return the texts of an error, after a colon."""
-    told: Any = None
-    with suppress(ValueError):
-        told = answer.json()
+    told = web.json_of(answer)
     texts = [told.get(name) for name in ("error", "hint")] if isinstance(told, dict) else []
     found = ". ".join(web.plain(text).rstrip(".") for text in texts if isinstance(text, str))
     return f": {found}" if found else ""
@@ -196,6 +193,8 @@ def _reason(answer: web.Answer) -> str:
 def _seconds(expires: Any) -> float | None:
     try:
         end = datetime.fromisoformat(expires)
-        return end.replace(tzinfo=end.tzinfo or UTC).timestamp()
+        seconds = end.replace(tzinfo=end.tzinfo or UTC).timestamp()
+        datetime.fromtimestamp(seconds, UTC)  # as logout shows it
+        return seconds
     except (TypeError, ValueError, OverflowError):
         return None

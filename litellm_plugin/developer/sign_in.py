@@ -5,7 +5,6 @@ By authorization code with PKCE (RFC 8252, RFC 7636) or by device code (RFC 8628
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +35,7 @@ DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 _NAME = "The identity provider"
 _DEFAULT_INTERVAL = 5.0  # seconds between two polls, of RFC 8628
 _DEFAULT_LIFE = 60.0  # seconds, for an access token without expires_in
+_CENTURY = 36_525 * 86_400.0  # seconds
 _CLOCKS_DIFFER = 300.0  # seconds by which the issuer's clock and this one may differ
 
 
@@ -157,17 +157,18 @@ class Issuer:
         show(device["verification_uri"], device["user_code"], device["verification_uri_complete"])
         interval, end = device["interval"], time.monotonic() + device["expires_in"]
         while time.monotonic() < end:
-            time.sleep(interval)
+            time.sleep(min(interval, device["expires_in"]))
             try:
                 return self._fetch(
                     DEVICE_CODE, device_code=device["device_code"], code_verifier=verifier
                 )
             except OAuthError as exc:
-                if exc.error == "slow_down":
+                error = str(exc.error)
+                if error == "slow_down":
                     interval += 5
-                elif exc.error not in {"authorization_pending", "expired_token"}:
+                elif error not in {"authorization_pending", "expired_token"}:
                     raise _refused(exc.error, exc.description) from exc
-                if exc.error == "expired_token":
+                if error == "expired_token":
                     break
         raise CommandError("The code has expired before anybody signed in with it")
 
@@ -227,9 +228,8 @@ class Issuer:
                 if grant_type != "authorization_code":
                     raise
                 raise _refused(exc.error, exc.description) from exc
-            except ValueError as exc:
-                # requests' own error about JSON is a ValueError, too.
-                raise CommandError(f"{_NAME} answered no JSON object at {endpoint}") from exc
+            except _MALFORMED as exc:
+                raise CommandError(f"{_NAME} answered no tokens at {endpoint}") from exc
         access_token, refresh_token = told.get("access_token"), told.get("refresh_token")
         if not _is_text(access_token) or str(told.get("token_type")).lower() != "bearer":
             raise CommandError(f"{_NAME} gave no access token of the type Bearer")
@@ -270,7 +270,8 @@ class Issuer:
     def _keys(self) -> list[PublicKey]:
         answer = web.request("GET", self._endpoint("jwks_uri"), _NAME)
         keys = []
-        for members in web.json_object(answer, _NAME).get("keys") or ():
+        found = web.json_object(answer, _NAME).get("keys")
+        for members in found if isinstance(found, list) else ():
             try:
                 keys.append(PublicKey.from_jwk(members))
             except (KeyFormatError, AttributeError):
@@ -278,15 +279,14 @@ class Issuer:
         return keys
 
 
+# What authlib raises for an answer of the token endpoint with values of wrong types.
+_MALFORMED = (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError)
 _OPTIONS = {"allow_redirects": False, "timeout": web.TIMEOUT}
 
 
 def _device(answer: Any) -> dict[str, Any]:
     """Return the device authorization response, checked (RFC 8628, section 3.2)."""
-    try:
-        told = answer.json()
-    except ValueError:
-        told = None
+    told = web.json_of(answer)
     if answer.status_code in {400, 401} and isinstance(told, dict) and "error" in told:
         raise _refused(told["error"], told.get("error_description"))
     told = web.json_object(answer, _NAME)
@@ -313,12 +313,15 @@ def _refused(error: Any, description: Any) -> CommandError:
 
 
 def _number(value: Any) -> float | None:
-    """Return a positive number; None for anything else. Some issuers write it as a string."""
+    """Return a positive number of seconds; None for anything else, and for more than a century.
+
+    Some issuers write it as a string.
+    """
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
-    return number if 0 < number < math.inf else None
+    return number if 0 < number < _CENTURY else None
 
 
 def _is_text(value: Any) -> bool:

@@ -38,7 +38,9 @@ def secure_url(url: Any, name: str) -> str:
     except ValueError:
         parts, host = urlsplit(""), None
     wanted = parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
-    if not wanted or not host or parts.username is not None or parts.fragment:
+    # URLs are printed, and urlsplit ignores some of the control characters in them.
+    visible = str(url).isprintable() and " " not in str(url)
+    if not (wanted and visible and host) or parts.username is not None or parts.fragment:
         raise CommandError(
             f"{name}: got {plain(str(url))!r}, wanted a URL that begins with https:// "
             "(http:// is for this host only)"
@@ -112,16 +114,21 @@ def unanswered(name: str, url: str) -> Iterator[None]:
         raise CommandError(f"{name} did not answer at {where} ({type(exc).__name__})") from exc
 
 
+def json_of(answer: Answer) -> Any:
+    """Return the JSON of an answer; None where it is no JSON."""
+    try:
+        return answer.json()
+    except (ValueError, RecursionError):  # the latter where it is nested too deeply
+        return None
+
+
 def json_object(answer: Answer, name: str) -> dict[str, Any]:
     """Return the JSON object of an answer with status 200.
 
     Raises:
         CommandError: It has another status, or no JSON object.
     """
-    try:
-        body = answer.json()
-    except ValueError:
-        body = None
+    body = json_of(answer)
     if answer.status_code != 200 or not isinstance(body, dict):
         what = str(answer.status_code) if answer.status_code != 200 else "no JSON object"
         raise CommandError(f"{name} answered {what} at {plain(answer.url)}")

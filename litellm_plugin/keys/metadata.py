@@ -15,7 +15,7 @@ from typing import Any
 from litellm_plugin import fields
 from litellm_plugin.clock import moment
 from litellm_plugin.errors import BadRequest
-from litellm_plugin.shapes import BRIDGE_KEY, ROTATION, Json, as_object, present
+from litellm_plugin.shapes import BRIDGE_KEY, ROTATION, Json, as_object, first, present
 
 # Prefixes of the fields that this service writes: who created the key, and ``ROTATION``,
 # ``BRIDGE_KEY`` and ``TEAM_KEY`` of ``shapes``. Such fields are dropped from requests.
@@ -43,6 +43,8 @@ FAMILIES = (
     *("_", "allow_", "allowed_", "default_estimated_", "denied_", "disable_", "enforced_"),
     *("litellm_", "max_batch_", "scim_", "team_member_", "temp_budget_", "user_api_key"),
 )
+
+MAX_GRACE = "7d"  # of a rotated key
 
 # Older LiteLLMs replace such a reference by the environment variable's value.
 _REFERENCE = "os.environ/"
@@ -129,16 +131,18 @@ def is_malformed(value: Any) -> bool:
     """Tell whether the value of ``shapes.ROTATION`` was not written by this service."""
     if not isinstance(value, dict):
         return True
-    replaces, replaced = value.get("replaces") or [], value.get("replaced") or {}
+    replaces, replaced = first(value.get("replaces"), []), first(value.get("replaced"), {})
     if not isinstance(replaces, list) or not isinstance(replaced, dict):
         return True
     texts = (value.get("alias"), value.get("request"), replaced.get("alias"))
-    times, grace = (replaced.get("expires"), replaced.get("until")), value.get("grace")
+    times = (replaced.get("expires"), replaced.get("until"))
+    grace = fields.seconds(first(value.get("grace"), "0s"))
     return not (
         all(isinstance(token, str) for token in replaces)
         and all(text is None or isinstance(text, str) for text in texts)
         and all(time is None or moment(time) is not None for time in times)
-        and (grace is None or fields.seconds(grace) is not None)
+        and grace is not None
+        and grace <= (fields.seconds(MAX_GRACE) or 0)
     )
 
 

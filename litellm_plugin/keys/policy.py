@@ -357,7 +357,7 @@ def is_ending(key: Mapping[str, Any]) -> bool:
     """Tell whether a key was rotated, and expires when its grace ends."""
     replaced = RotationRecord.of(key).replaced
     expires, until = moment(key.get("expires")), moment(replaced and replaced["until"])
-    return expires is not None and until is not None and expires <= until + CLOCK_SKEW
+    return expires is not None and until is not None and expires - until <= CLOCK_SKEW
 
 
 def is_active(key: Mapping[str, Any], now: datetime) -> bool:

@@ -39,7 +39,7 @@ from litellm_plugin.errors import (
     PluginError,
     UpstreamError,
 )
-from litellm_plugin.keys.metadata import RotationRecord, is_malformed
+from litellm_plugin.keys.metadata import MAX_GRACE, RotationRecord, is_malformed
 from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending
 from litellm_plugin.observability import journal
 from litellm_plugin.shapes import ROTATION, as_object, present
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_GRACE = "24h"
-MAX_GRACE = "7d"
 REPEATED_GRACE = "1h"  # at least, after a repeated request: the first answer may have been lost
 MAX_REMEMBERED = 10  # hashes of earlier keys in a key's metadata
 MAX_ALIAS = 220  # characters of an alias before a suffix; LiteLLM may allow 255 in all

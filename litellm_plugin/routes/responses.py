@@ -76,21 +76,45 @@ class SecuredResponse(Response):
             sent = [header for header in sent if header[0].lower() != "vary"]
             sent.append(("Vary", ", ".join(vary)))
         if self.after_sending is not None:
-            body = _followed(body, self.after_sending)
+            body = _WatchedBody(body, self.after_sending)
         return body, status, sent
 
 
-def _followed(body: Iterable[bytes], after_sending: Callable[[bool], None]) -> Iterator[bytes]:
-    # A WSGI server takes the next part of a body after it has sent the part before. If it can't
-    # send a part, it closes the iterator.
-    sent = False
-    try:
-        yield from body
-        sent = True
-    finally:
-        if isinstance(body, ClosingIterator):
-            body.close()
-        after_sending(sent)
+class _WatchedBody:
+    """A body that calls :attr:`SecuredResponse.after_sending`, once.
+
+    A WSGI server takes the next part of a body after it has sent the part before, and closes the
+    body at the end or when a part can't be sent. A surrounding application may close a body
+    without taking any part.
+    """
+
+    def __init__(self, body: Iterable[bytes], after_sending: Callable[[bool], None]) -> None:
+        self._body = body
+        self._parts = iter(body)
+        self._after_sending: Callable[[bool], None] | None = after_sending
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._parts)
+        except StopIteration:
+            self._end(sent=True)
+            raise
+
+    def close(self) -> None:
+        """Close the body; without a call of ``after_sending`` before, it was not sent."""
+        try:
+            if isinstance(self._body, ClosingIterator):
+                self._body.close()
+        finally:
+            self._end(sent=False)
+
+    def _end(self, *, sent: bool) -> None:
+        after_sending, self._after_sending = self._after_sending, None
+        if after_sending is not None:
+            after_sending(sent)
 
 
 class PublicResponse(SecuredResponse):

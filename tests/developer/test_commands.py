@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import stat
 import subprocess
@@ -223,13 +224,59 @@ def test_an_id_token_that_another_key_signs(machine: Machine, issuer: FakeIssuer
         ({"issuer": "https://evil.example.com"}, "is of another issuer: 'https://evil.example"),
         ({"token_endpoint": "http://sso.example.com/token"}, "token_endpoint: got"),
         ({"authorization_endpoint": None}, "has no authorization_endpoint"),
+        ({"authorization_endpoint": f"{ISSUER}/\x1b]0;title\x07"}, "authorization_endpoint: got"),
+        ({"authorization_endpoint": f"\x1b{ISSUER}"}, "authorization_endpoint: got"),
+        ({"authorization_endpoint": f"{ISSUER} evil"}, "authorization_endpoint: got"),
     ],
 )
 def test_metadata_that_can_not_be_used(
     machine: Machine, issuer: FakeIssuer, metadata: dict[str, Any], message: str
 ) -> None:
     issuer.metadata = metadata
-    assert message in machine.refused("login", "--url", SERVICE)
+    said = machine.refused("login", "--url", SERVICE)
+    assert message in said
+    assert "\x1b" not in said
+
+
+TOKENS: dict[str, Any] = {"access_token": "a", "token_type": "Bearer", "refresh_token": "r"}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(json=["a"]),
+        Reply(json=5),
+        Reply(json={**TOKENS, "expires_in": [[1]]}),
+        Reply(json={**TOKENS, "expires_in": math.inf}),
+        Reply(json={**TOKENS, "access_token": {}}),
+        Reply(400, {"error": ["slow_down"]}),
+        Reply(text="[" * 100_000),
+    ],
+    ids=lambda reply: f"{reply.json}{reply.text}"[:60],
+)
+@pytest.mark.parametrize("how", [[], ["--device"]], ids=str)
+def test_an_answer_with_tokens_of_wrong_types(
+    machine: Machine, issuer: FakeIssuer, how: list[str], reply: Reply
+) -> None:
+    issuer.answers = [reply]
+    assert "The identity provider" in machine.refused("login", "--url", SERVICE, *how)
+
+
+@pytest.mark.parametrize("lives", [10**400, 1e300])
+def test_a_life_of_tokens_that_is_no_number_of_seconds(
+    machine: Machine, issuer: FakeIssuer, clock: Clock, lives: Any
+) -> None:
+    issuer.answers = [Reply(json={**TOKENS, "refresh_token": None, "expires_in": lives})]
+    assert "sign in again after 2026-09-21" in machine.login().stderr
+
+
+@pytest.mark.parametrize("keys", [5, {}, [5], "x"], ids=str)
+def test_keys_of_an_issuer_that_are_none(machine: Machine, issuer: FakeIssuer, keys: Any) -> None:
+    answer = issuer.answer
+    issuer.answer = lambda asked: (  # type: ignore[method-assign]
+        Reply(json={"keys": keys}) if asked.path == "/jwks" else answer(asked)
+    )
+    assert "ID token is refused" in machine.refused("login", "--url", SERVICE)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +287,8 @@ def test_metadata_that_can_not_be_used(
         "backstage",
         "https://user:pw@x.example.com",
         "https://[x",
+        "https://x.example.com/\x1b]0;title",
+        " https://x.example.com",
     ],
 )
 def test_a_url_without_tls_is_not_asked(machine: Machine, url: str) -> None:
@@ -417,6 +466,14 @@ def test_lines_for_a_shell_need_an_address(machine: Machine, bridge: FakeBridge)
     assert LITELLM in machine.key("--env", "--litellm-url", LITELLM)
 
 
+def test_lines_for_a_shell_have_no_control_characters(machine: Machine, bridge: FakeBridge) -> None:
+    bridge.health["baseUrl"] = f"{LITELLM}/\x1b]0;title\x07"
+    machine.login()
+    said = machine.refused("key", "--env")
+    assert said.startswith("--litellm-url: got")
+    assert "\x1b" not in said
+
+
 @pytest.mark.parametrize("budget", ["0", "-1", "nan", "inf"])
 def test_a_budget_that_is_none(machine: Machine, bridge: FakeBridge, budget: str) -> None:
     machine.login()
@@ -438,6 +495,9 @@ def test_a_budget_that_is_none(machine: Machine, bridge: FakeBridge, budget: str
         (Reply(json={"key": "sk-a"}), "in the field expires"),
         (Reply(json={"key": "sk-a", "expires": "2030-01-01T00:00:00Z"}), "no readable token"),
         (Reply(json={"key": "sk-a", "expires": "soon"}), "in the field expires"),
+        (Reply(json={"key": "sk-a", "expires": "9999-12-31T23:59:59-23:59"}), "the field expires"),
+        (Reply(400, text="[" * 100_000), "made no key (400)\n"),
+        (Reply(text="[" * 100_000), "answered no JSON object"),
     ],
 )
 def test_an_answer_without_a_key(

@@ -101,12 +101,18 @@ def marked(mark: Any) -> Json:
         ([marked(5)], None),
         ([marked({"replaced": {"until": 5}})], None),
         ([marked({"replaced": "x", "replaces": {}})], None),
+        ([marked({"replaced": False})], None),
+        ([marked({"replaced": []})], None),
+        ([marked({"replaces": ""})], None),
+        ([marked({"replaced": {**UNTIL, "until": "9999-12-31T23:59:59Z"}})], Action.ROTATED),
         # New keys that were not handed out.
         ([new(replace(NEW, delivered=False))], Action.UNDELIVERED),
         ([new(replace(NEW, delivered=False)), row(OLD_TOKEN)], Action.UNDELIVERED),
         ([new(replace(NEW, delivered=False), created_at=iso(NOW - MINUTE))], None),
         # Rotations whose old key was not ended.
         ([new(), row(OLD_TOKEN)], Action.FINISH),
+        ([new(replace(NEW, grace="7d")), row(OLD_TOKEN)], Action.FINISH),
+        ([new(replace(NEW, grace="999999999w")), row(OLD_TOKEN)], None),
         ([new()], None),
         ([new(created_at=iso(NOW - MINUTE)), row(OLD_TOKEN)], None),
         ([new(), row(OLD_TOKEN, user_id="eve@example.com")], None),
