@@ -36,6 +36,7 @@ class Permission(Enum):
     TEAM_KNOWLEDGE_BASE = ("litellm.team.knowledgebase.manage", "update")
     TEAM_MCP = ("litellm.team.mcp.manage", "update")
     TEAM_DELETE = ("litellm.team.delete", "delete")
+    TEAM_USAGE = ("litellm.team.usage.read", "read")  # only with litellm.teamUsage
 
     @property
     def id(self) -> str:
@@ -65,6 +66,11 @@ class Access:
         self._permissions = permissions
         self._cache = cache
         self._on_behalf_of = on_behalf_of
+
+    def permissions(self) -> list[Permission]:
+        """Return the permissions of the features that are on, for the metadata route."""
+        shown = self._settings.team_usage.member_breakdown.enabled
+        return [each for each in Permission if shown or each is not Permission.TEAM_USAGE]
 
     def require(self, caller: Caller, permission: Permission) -> None:
         """Refuse a caller whom Backstage's permission policy denies ``permission``.
@@ -175,6 +181,27 @@ class Access:
         """Tell whether the caller manages the teams that the team admins' group owns."""
         settings = self._settings
         return settings.team_management and settings.team_admin.group in caller.entity.groups
+
+    def require_usage_viewer(self, caller: Caller, role: str) -> None:
+        """Refuse a member who may not read the usage of each member of the team.
+
+        Args:
+            caller: A member of the team.
+            role: LiteLLM's role of the caller in the team, such as ``admin``.
+
+        Raises:
+            Forbidden: The role is not one of ``viewerRoles``, and Backstage's policy does not
+                grant the permission.
+            BackstageUnavailable: The permission API does not answer.
+        """
+        if role in self._settings.team_usage.member_breakdown.viewer_roles:
+            return
+        if not self._settings.permission_enabled:
+            raise Forbidden(
+                "Access denied: your role in this team may not read the usage of its members",
+                reason="permission",
+            )
+        self.require(caller, Permission.TEAM_USAGE)
 
     def owner(self, team: Json) -> str | None:
         """Return the group that owns a team: ``owning_group`` of its metadata."""

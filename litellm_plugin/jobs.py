@@ -20,7 +20,7 @@ from litellm_plugin.errors import PluginError
 from litellm_plugin.redaction import redact
 from litellm_plugin.store import runs
 from litellm_plugin.store.database import Lock, Store, StoreUnavailable
-from litellm_plugin.store.runs import FAILED, KILLED, SUCCEEDED
+from litellm_plugin.store.runs import FAILED, KILLED, PARTIAL, SUCCEEDED
 
 NOW = partial(datetime.now, UTC)
 MAX_ERROR = 300  # characters of an error in a record
@@ -44,12 +44,14 @@ class Run:
         dry_run: Whether the run only reports.
         counts: Numbers to report, by a word such as ``changed``.
         problem: Why a run that went to its end has failed; the text names no person.
+        partial: Whether the run goes through some of the accounts only.
     """
 
     job: str
     dry_run: bool
     counts: Counter[str] = field(default_factory=Counter)
     problem: str | None = None
+    partial: bool = False
     _lock: Lock | None = None
 
     def check(self) -> None:
@@ -100,20 +102,14 @@ def _recorded(begun: Run, record: Callable[..., None], now: Clock) -> Iterator[N
         # If the store has failed, the row still has the status "running"; the next run mends it.
         with suppress(StoreUnavailable):
             begun.check()  # without the lock, another run has marked this one as killed
-            end(*_outcome(exc))
+            # The text of other errors may name people.
+            known = isinstance(exc, PluginError | StoreUnavailable | JobRefused)
+            error = redact(str(exc) if known else type(exc).__name__)[:MAX_ERROR]
+            end(FAILED if isinstance(exc, Exception) else KILLED, error)
         raise
     with suppress(StoreUnavailable) if begun.dry_run else nullcontext():
-        end(FAILED if begun.problem else SUCCEEDED, begun.problem)
-
-
-def _outcome(exc: BaseException) -> tuple[str, str | None]:
-    """Return the status and the error of a run that ended with an exception."""
-    if isinstance(exc, SystemExit) and not exc.code:
-        return SUCCEEDED, None
-    status = FAILED if isinstance(exc, Exception | SystemExit) else KILLED
-    # The text of other errors may name people.
-    known = isinstance(exc, PluginError | StoreUnavailable | JobRefused)
-    return status, redact(str(exc) if known else type(exc).__name__)[:MAX_ERROR]
+        succeeded = PARTIAL if begun.partial else SUCCEEDED
+        end(FAILED if begun.problem else succeeded, begun.problem)
 
 
 class Pace:

@@ -52,6 +52,7 @@ from litellm_plugin.rate_limits import RateLimits
 from litellm_plugin.redaction import register_secrets
 from litellm_plugin.teams.administration import TeamAdmin
 from litellm_plugin.teams.keys import TeamKeys
+from litellm_plugin.teams.member_usage import MemberUsage
 from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports, Subject
 
@@ -82,6 +83,7 @@ class Plugin:
     users: Users
     keys: Keys
     teams: Teams
+    member_usage: MemberUsage
     models: Models
     team_admin: TeamAdmin
     team_keys: TeamKeys
@@ -192,9 +194,9 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
     generation = settings.key_generation
     keys = Keys(litellm, cache, users, teams, generation, policies, undelivered, now, leavers)
-
     writer, reader = _audit(settings, store, litellm, now)
     journal.sink = None if writer is None else writer.add
+    audited = None if reader is None else reader.keys
 
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
     tool_keys = None
@@ -212,6 +214,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         users=users,
         keys=keys,
         teams=teams,
+        member_usage=MemberUsage(litellm, cache, users, access, settings, directory, audited),
         models=models,
         team_admin=TeamAdmin(settings, litellm, cache, catalog, users, access, now),
         team_keys=TeamKeys(keys, litellm, policies, settings, now),

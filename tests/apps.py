@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from flask import Flask
 
 from litellm_plugin import create_app
 from litellm_plugin.config import load_settings
-from litellm_plugin.config.settings import Settings
+from litellm_plugin.config.settings import MemberBreakdown, Settings, TeamUsage
 from tests.fakes.litellm import BASE_URL, MASTER_KEY
 
 CONTRACT = Path(__file__).parent / "contract"
@@ -50,3 +52,9 @@ class Apps:
         if variant not in self._apps:
             self._apps[variant] = create_app(self.settings(variant))
         return self._apps[variant]
+
+    @cached_property
+    def whole(self) -> Flask:
+        """The one application with the features that the contract's settings leave off."""
+        breakdown = TeamUsage(MemberBreakdown(enabled=True))
+        return create_app(replace(self.settings(), team_usage=breakdown))

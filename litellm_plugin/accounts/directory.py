@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from litellm_plugin.accounts.caller import litellm_id, plain
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.backstage import Catalog, Entity
+from litellm_plugin.errors import BackstageUnavailable
+
+NAMES_AT_ONCE = 50  # e-mails of one call to the catalog, which has them in its URL
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,34 @@ class Directory:
             BackstageUnavailable: The catalog can't be read.
         """
         return self._found("spec.profile.email", [email])
+
+    def display_names(self, emails: Sequence[str]) -> dict[str, str]:
+        """Return the names that the catalog shows for people, by e-mail in lower case.
+
+        Left out are e-mails that no user or several users have, and all while the catalog can't be
+        read.
+        """
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        wanted = sorted({email.lower() for email in emails})
+        try:
+            for start in range(0, len(wanted), NAMES_AT_ONCE):
+                part = wanted[start : start + NAMES_AT_ONCE]
+                for email, name in self._names(part):
+                    found[email].add(name)
+        except BackstageUnavailable as exc:
+            log.warning("people are shown without their names: %s", exc)
+            return {}
+        return {email: min(names) for email, names in found.items() if len(names) == 1}
+
+    def _names(self, emails: list[str]) -> list[tuple[str, str]]:
+        def read() -> list[tuple[str, str]]:
+            return [
+                (entity.email.lower(), entity.display_name)
+                for _, entity in self._catalog.users("spec.profile.email", emails)
+                if entity.email and entity.display_name
+            ]
+
+        return self._cache.read(("display-names", *emails), (), read, weight=len)
 
     def members(self, group: str) -> list[Person]:
         """Return the direct members of a group, given its full entity ref.

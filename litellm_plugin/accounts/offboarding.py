@@ -154,10 +154,7 @@ def make_plan(
         grace: How long an entity has to be missing.
         delete_after: How long an account stays blocked before it is deleted; None: forever.
     """
-    accounts = {
-        row.user_id: Candidate(row.user_id, row.entity_ref, frozenset(filter(None, [row.email])))
-        for row in known.values()
-    } | dict(candidates)
+    accounts = {row.user_id: _as_candidate(row) for row in known.values()} | dict(candidates)
     steps = []
     for user_id, account in sorted(accounts.items()):
         row, listed_account = known.get(user_id), candidates.get(user_id)
@@ -171,6 +168,10 @@ def make_plan(
             back = Action.RESTORE if _is_back(account, people) else Action.LEAVE
             steps.append(Step(back if recorded else Action.FORGET, row, recorded))
     return Plan(len(candidates), len(people), tuple(steps))
+
+
+def _as_candidate(row: Leaver) -> Candidate:
+    return Candidate(row.user_id, row.entity_ref, frozenset(filter(None, [row.email])))
 
 
 def _in_catalog(account: Candidate, people: AllPeople) -> bool:
@@ -379,13 +380,13 @@ class Offboarding:
 
     def _is_renamed(self, row: Leaver) -> bool:
         """Ask the catalog for entities with the leaver's LiteLLM id or e-mail."""
-        who = Candidate(row.user_id, row.entity_ref, frozenset(filter(None, [row.email])))
+        account = _as_candidate(row)
         names = {row.user_id, row.user_id.rpartition("@")[0]} - {""}
         found = [
             *self.catalog.users("metadata.name", sorted(names)),
-            *self.catalog.users("spec.profile.email", sorted(who.emails)),
+            *self.catalog.users("spec.profile.email", sorted(account.emails)),
         ]
-        return _in_catalog(who, AllPeople(found, self.settings.user_id_domain))
+        return _in_catalog(account, AllPeople(found, self.settings.user_id_domain))
 
     def _block(self, row: Leaver) -> None:
         """Block all keys; in the first pass, until a look at the account finds none to block.

@@ -67,6 +67,21 @@ class KeyChange:
 
 
 @dataclass(frozen=True, slots=True)
+class _ExcessKey:
+    """A key that the owner's role does not allow any more, with what to write.
+
+    Attributes:
+        token: The key's hash.
+        models: The models that the key keeps; none: block the key; None: leave the key as it is.
+        change: What happens, for the report.
+    """
+
+    token: str
+    models: list[str] | None
+    change: KeyChange
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """Result of comparing one account.
 
@@ -247,7 +262,7 @@ class Sync:
                 self.grants.put(record)
             status = DIFFERS if plan.writes else UNCHANGED
             excess = self._excess_keys(user_id, plan.update.get("models"), plan.leave)
-            keys = tuple(change for _, _, change in excess)
+            keys = tuple(key.change for key in excess)
             return Outcome(
                 user_id, person.ref, status, plan.differences, keys, taken_in=grant is None
             )
@@ -325,7 +340,7 @@ class Sync:
         granted = plan.granted_after(now)
         if not errors and (kept := [name for name, it in plan.update.items() if now[name] != it]):
             errors.append(f"LiteLLM kept its own {', '.join(kept)}")
-        changes = tuple(change for _, _, change in keys)
+        changes = tuple(key.change for key in keys)
         self._record_change(user_id, person.ref, plan.granted, granted, changes, errors)
         self.grants.put(replace(record, granted=granted))
         status = REFUSED if errors else CHANGED if plan.writes else UNCHANGED
@@ -350,16 +365,14 @@ class Sync:
         for team in plan.leave:
             yield from self._tried(self.litellm.remove_member, team, user_id)
 
-    def _limit_keys(
-        self, keys: Sequence[tuple[Json, list[str] | None, KeyChange]]
-    ) -> Iterator[str]:
+    def _limit_keys(self, keys: Sequence[_ExcessKey]) -> Iterator[str]:
         """Narrow or block keys; yield LiteLLM's refusals."""
-        for row, kept, _ in keys:
-            token = str(row["token"])
-            if kept:
-                yield from self._tried(self.litellm.update_key, {"key": token, "models": kept})
-            elif kept is not None:
-                yield from self._tried(self.litellm.block_key, token)
+        for key in keys:
+            if key.models:
+                change = {"key": key.token, "models": key.models}
+                yield from self._tried(self.litellm.update_key, change)
+            elif key.models is not None:
+                yield from self._tried(self.litellm.block_key, key.token)
 
     def _tried(self, write: Callable[..., Any], *arguments: Any) -> Iterator[str]:
         """Write; yield LiteLLM's refusal, if it concerns this write alone.
@@ -377,22 +390,18 @@ class Sync:
 
     def _excess_keys(
         self, user_id: str, models: list[str] | None, left: Sequence[str]
-    ) -> list[tuple[Json, list[str] | None, KeyChange]]:
+    ) -> list[_ExcessKey]:
         """Return the keys that new models or left teams forbid.
 
         Args:
             user_id: LiteLLM's id.
             models: The owner's new models; none or None: keys are not compared with them.
             left: Ids of the teams that the owner leaves.
-
-        Returns:
-            For each key its row; the models that the key keeps, none to block the key, or None
-            to leave the key as it is; and what happens, in words.
         """
         if not models and not left:
             return []
         self.pace()
-        found: list[tuple[Json, list[str] | None, KeyChange]] = []
+        found: list[_ExcessKey] = []
         for row in self.litellm.keys_of(user_id):
             if row.get("blocked") is True:
                 continue
@@ -405,12 +414,13 @@ class Sync:
             else:
                 continue
             if action:
-                token = journal.key_id(str(row.get("token")))
-                found.append((row, kept, KeyChange(token, row.get("key_alias"), action)))
+                token = str(row.get("token"))
+                change = KeyChange(journal.key_id(token), row.get("key_alias"), action)
+                found.append(_ExcessKey(token, kept, change))
         return found
 
     def _narrowed(self, allowed: list[str], named: list[str]) -> tuple[list[str] | None, str]:
-        """Return the models that a key keeps, as :meth:`_excess_keys` does, and what happens."""
+        """Return the models that a key keeps, as ``_ExcessKey`` has them, and what happens."""
         groups: dict[str, set[str]] = {}
         for model in self.models.all():
             listed = model.get("access_groups")
@@ -466,13 +476,9 @@ class Sync:
         error: Exception | None = None,
         change: journal.Change | None = None,
     ) -> None:
-        service, levels = self.settings.service, self.settings.audit_levels
-        token = journal.begin(journal.Command(service.plugin_id, ACTOR, levels))
-        try:
+        with journal.acting(ACTOR, self.settings):
             meta = {"userId": user_id, "entityRef": ref, **meta}
             journal.record(event, meta, error, change)
-        finally:
-            journal.end(token)
 
     @contextmanager
     def _locked(self, user_id: str) -> Iterator[bool]:

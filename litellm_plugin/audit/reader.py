@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -101,6 +101,17 @@ class AuditReader:
             "total_pages": -(-total // asked.page_size),
         }
         return {**answer, "missing": " ".join(missing)} if missing else answer
+
+    def keys(self, hashes: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return ``user_id`` and ``key_alias`` of keys, by hash, as far as events name them.
+
+        Empty while the store is unavailable.
+        """
+        try:
+            return self._writer.events.keys(hashes)
+        except StoreUnavailable as exc:
+            log.warning("The names of deleted keys can't be read: %s", exc)
+            return {}
 
 
 class _Ours:

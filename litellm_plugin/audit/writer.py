@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +21,7 @@ from litellm_plugin.clock import Clock, iso, stamp
 from litellm_plugin.observability import metrics
 from litellm_plugin.observability.journal import Change
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Head
-from litellm_plugin.store.database import StoreUnavailable
+from litellm_plugin.store.database import StoreUnavailable, ValuesRefused
 
 log = logging.getLogger(__name__)
 
@@ -93,39 +93,50 @@ def _text(value: Any, most: int) -> str:
 
 
 @dataclass
+class _Omitted:
+    """Events that are not stored."""
+
+    events: int = 0
+    first: str = ""  # the time, as for the next one
+    last: str = ""
+
+    def count(self, at: str) -> None:
+        """Count an event of the time ``at``."""
+        self.events, self.first, self.last = self.events + 1, self.first or at, at
+
+
+@dataclass
 class _Denials:
     """The denied requests of one minute, by actor.
 
     Attributes:
         minute: Such as ``2026-11-27T12:00``.
         seen: All of them.
-        left_out: Number, and time of the first and last, of those that are not stored.
+        left_out: Those that are not stored.
     """
 
     minute: str = ""
     seen: Counter[str] = field(default_factory=Counter)
-    left_out: tuple[int, str, str] | None = None
+    left_out: _Omitted = field(default_factory=_Omitted)
 
     def is_too_many(self, actor: str, at: str, *, full: bool) -> bool:
         """Count a denied request; return whether it is left out. ``full``: there is no room."""
         self.seen[actor] += 1
         if self.seen[actor] <= MAX_DENIED and not full:
             return False
-        number, first, _ = self.left_out or (0, at, at)
-        self.left_out = (number + 1, first, at)
+        self.left_out.count(at)
         return True
 
     def summary(self) -> dict[str, Any] | None:
         """Return the event that stands for those that are left out; None where all are stored."""
-        if self.left_out is None:
+        if not self.left_out.events:
             return None
-        number, first, last = self.left_out
         actors = {who or "invalid credentials": times for who, times in self.seen.most_common(10)}
         return {
-            "timestamp": last,
+            "timestamp": self.left_out.last,
             "eventId": "denied-requests-left-out",
             "status": "failed",
-            "meta": {"events": number, "first": first, "last": last, "actors": actors},
+            "meta": {**asdict(self.left_out), "actors": actors},
             "error": {"message": "Too many denied requests in a minute; the log has all of them"},
         }
 
@@ -139,7 +150,7 @@ class _Queue:
         waiting: Events that are in no batch yet, oldest first.
         batch: Events of the present transaction. A retry has the same ones: the store may have
             committed them, and recognises them by their number and hash.
-        lost: Number, and time of the first and last, of events dropped since the last batch.
+        lost: Events dropped since the last batch.
         denials: The denied requests of the present minute.
         writing: Held while a batch is written.
         changed: Held while ``waiting`` or ``lost`` changes; notifies the thread.
@@ -151,7 +162,7 @@ class _Queue:
     head: Head
     waiting: deque[AuditEvent] = field(default_factory=deque)
     batch: list[AuditEvent] = field(default_factory=list)
-    lost: tuple[int, str, str] | None = None
+    lost: _Omitted = field(default_factory=_Omitted)
     denials: _Denials = field(default_factory=_Denials)
     writing: threading.Lock = field(default_factory=threading.Lock)
     changed: threading.Condition = field(default_factory=threading.Condition)  # re-entrant
@@ -219,7 +230,7 @@ class AuditWriter:
             return True
         batches = len(queue.waiting) // BATCH + 2  # with the one that is being written
         with queue.writing:
-            while batches and (queue.waiting or queue.batch or queue.lost):
+            while batches and (queue.waiting or queue.batch or queue.lost.events):
                 if not self._write(queue):
                     return False
                 batches -= 1
@@ -268,9 +279,9 @@ class AuditWriter:
     def _drop(self, queue: _Queue, at: str) -> None:
         """Count an event that is not stored; the next batch reports the number."""
         with queue.changed:
-            number, first, _ = queue.lost or (0, at, at)
-            queue.lost = (number + 1, first, at)
-        if number == 0:
+            queue.lost.count(at)
+            is_first = queue.lost.events == 1
+        if is_first:
             log.error("audit events are not stored: they are only in the log")
         metrics.audit_events("lost", 1)
 
@@ -296,40 +307,48 @@ class AuditWriter:
             log.warning("old audit events can't be deleted; the next try is tomorrow: %s", exc)
 
     def _write(self, queue: _Queue) -> bool:
-        """Write one batch; return whether the store took it."""
+        """Write one batch; return whether the store could be written."""
         if not queue.batch:
-            with queue.changed:
-                size = min(BATCH, len(queue.waiting))
-                queue.batch = [queue.waiting.popleft() for _ in range(size)]
-                lost, queue.lost = queue.lost, None
-            if lost is not None:
-                queue.batch.append(self._gap(queue, *lost))
-                queue.head = replace(queue.head, lost=queue.head.lost + lost[0])
-            if not queue.batch:
-                return True
-        try:
-            queue.head = self.events.append(queue.head, queue.batch)
-        except StoreUnavailable as exc:
-            if queue.fault is None:
-                log.warning("audit events wait in memory, up to %d of them: %s", MAX_WAITING, exc)
-            queue.fault = str(exc)
-            return False
-        except Exception:  # a fault of this service that concerns this batch
-            log.exception("%d audit events can't be stored; they are in the log", len(queue.batch))
-            for event in queue.batch:
-                self._drop(queue, event.at)
-            queue.batch = []
-            return False
+            self._fill(queue)
+        at_once = len(queue.batch)
+        while queue.batch:
+            events = queue.batch[:at_once]
+            try:
+                queue.head = self.events.append(queue.head, events)
+            except Exception as exc:
+                if isinstance(exc, StoreUnavailable) and not isinstance(exc, ValuesRefused):
+                    if queue.fault is None:
+                        text = "audit events wait in memory, up to %d of them: %s"
+                        log.warning(text, MAX_WAITING, exc)
+                    queue.fault = str(exc)
+                    return False
+                # The database refuses a value, or this service has a fault. The transaction has
+                # stored nothing, so the events are written one by one.
+                if at_once > 1:
+                    at_once = 1
+                    continue
+                log.exception("an audit event can't be stored; it is in the log")
+                self._drop(queue, events[0].at)
+            else:
+                metrics.audit_events("stored", len(events))
+            del queue.batch[:at_once]
         if queue.fault is not None:
             queue.fault = None
             log.warning("audit events are stored again")
-        metrics.audit_events("stored", len(queue.batch))
-        queue.batch = []
         return True
 
-    def _gap(self, queue: _Queue, number: int, first: str, last: str) -> AuditEvent:
-        """Return the event that reports the number of dropped events."""
-        values = {"events": number, "first": first, "last": last}
+    def _fill(self, queue: _Queue) -> None:
+        """Make the next batch: waiting events, and the report of dropped ones."""
+        with queue.changed:
+            size = min(BATCH, len(queue.waiting))
+            queue.batch = [queue.waiting.popleft() for _ in range(size)]
+            lost, queue.lost = queue.lost, _Omitted()
+        if lost.events:
+            queue.batch.append(self._gap(queue, lost))
+            queue.head = replace(queue.head, lost=queue.head.lost + lost.events)
+
+    def _gap(self, queue: _Queue, lost: _Omitted) -> AuditEvent:
+        """Return the event that reports dropped events."""
         return AuditEvent(
             at=stamp(self._now),
             action="lost",
@@ -338,6 +357,6 @@ class AuditWriter:
             changed_by=OURS,
             denied=False,
             before_value=None,
-            updated_values=values,
-            event={"eventId": "audit-events-lost", "meta": values},
+            updated_values=asdict(lost),
+            event={"eventId": "audit-events-lost", "meta": asdict(lost)},
         )

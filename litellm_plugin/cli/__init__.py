@@ -26,6 +26,7 @@ COMMANDS = (
     "notify",
     "offboard",
     "prune",
+    "report",
     "sandbox",
     "sync",
     "token",

@@ -9,9 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -21,9 +19,12 @@ from litellm_plugin.cli.terminal import (
     FAILED,
     FAULTY,
     config_option,
+    csv_text,
     json_option,
     print_json,
     settings_of,
+    stop,
+    write_out,
 )
 from litellm_plugin.clock import iso
 from litellm_plugin.redaction import redact
@@ -35,7 +36,6 @@ COLUMNS = (
     *("before_value", "updated_values", "chain", "sequence", "hash"),
 )
 LONGEST = 1e10  # seconds of a retention: 317 years, before which no event was written
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet calculates
 
 
 @click.group()
@@ -136,22 +136,19 @@ def _events(files: Sequence[Path]) -> Iterator[AuditEvents]:
     """Yield the events of the configured store; end the command with 1 where it is unavailable."""
     settings = settings_of(files)
     if not settings.uses_store:
-        click.echo("litellm.audit.store is false, and no other feature has a store.", err=True)
-        sys.exit(FAULTY)
+        stop("litellm.audit.store is false, and no other feature has a store.", FAULTY)
     database = settings.database
     if database.client != "pg" and database.file is None:
-        click.echo(
+        stop(
             "The store is in the memory of the service, where no command can read it. Configure a"
             " file or PostgreSQL in backend.database.",
-            err=True,
+            FAULTY,
         )
-        sys.exit(FAULTY)
     store = Store(database)
     try:
         yield AuditEvents(store)
     except StoreUnavailable as exc:
-        click.echo(f"The audit events can't be read: {redact(str(exc))}", err=True)
-        sys.exit(FAILED)
+        stop(f"The audit events can't be read: {redact(str(exc))}", FAILED)
     finally:
         store.close()
 
@@ -297,12 +294,11 @@ def _jsonl(rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _csv(rows: Iterator[dict[str, Any]]) -> None:
-    writer = csv.writer(SimpleNamespace(write=partial(click.echo, nl=False)))
+    writer = csv.writer(write_out())
     writer.writerow(COLUMNS)
     for row in rows:
         writer.writerow([_cell(row[name]) for name in COLUMNS])
 
 
 def _cell(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"'{text}" if text.startswith(FORMULA) else text
+    return csv_text(value if isinstance(value, str) else json.dumps(value))

@@ -9,10 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
 from litellm_plugin import jobs
-from litellm_plugin.cli.terminal import FAILED, Page, captured_log
+from litellm_plugin.cli.terminal import FAILED, Page, captured_log, stop
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import PluginError
@@ -61,11 +59,9 @@ def job(name: str, settings: Settings, *, dry_run: bool) -> Iterator[Job]:
                 pace = jobs.Pace(settings.service.jobs.per_second, run.check)
                 yield Job(plugin, store, run, pace, tell)
         except jobs.JobIsRunning:
-            click.echo(f"Another process runs {name}.", err=True)
-            sys.exit(IS_RUNNING)
+            stop(f"Another process runs {name}.", IS_RUNNING)
         except (PluginError, StoreUnavailable) as exc:
-            click.echo(f"{name} stopped: {redact(str(exc))}", err=True)
-            sys.exit(FAILED)
+            stop(f"{name} stopped: {redact(str(exc))}", FAILED)
         finally:
             if plugin.audit_writer is not None:
                 plugin.audit_writer.flush()
@@ -76,14 +72,12 @@ def audited(name: str, settings: Settings) -> Iterator[None]:
     """Write audit events with a command as actor, to standard error too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    actor = f"litellm-plugin:{name}"
-    token = journal.begin(journal.Command(settings.service.plugin_id, actor, settings.audit_levels))
     journal.log.addHandler(handler)
     try:
-        yield
+        with journal.acting(f"litellm-plugin:{name}", settings):
+            yield
     finally:
         journal.log.removeHandler(handler)
-        journal.end(token)
 
 
 def short_time(stamp: str) -> str:

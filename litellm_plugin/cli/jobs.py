@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from litellm_plugin.cli.terminal import (
     json_option,
     print_json,
     settings_of,
+    stop,
 )
 from litellm_plugin.plugin import check_installed
 from litellm_plugin.redaction import redact
@@ -41,15 +41,13 @@ def jobs(files: Sequence[Path], job: str | None, limit: int, *, as_json: bool) -
     """
     settings = settings_of(files)
     if not settings.uses_store:
-        click.echo("No enabled feature uses the store, so no run is recorded.", err=True)
-        sys.exit(FAULTY)
+        stop("No enabled feature uses the store, so no run is recorded.", FAULTY)
     check_installed(settings)
     with captured_log():
         try:
             found = runs.recent(Store(settings.database), job, limit)
         except StoreUnavailable as exc:
-            click.echo(f"The store can't be read: {redact(str(exc))}", err=True)
-            sys.exit(FAILED)
+            stop(f"The store can't be read: {redact(str(exc))}", FAILED)
     if as_json:
         print_json([_as_json(row) for row in found])
     elif not found:

@@ -19,6 +19,7 @@ from litellm_plugin.cli.terminal import (
     json_option,
     print_json,
     settings_of,
+    stop,
 )
 from litellm_plugin.clients.webhook import Webhook
 from litellm_plugin.clock import iso, stamp
@@ -71,17 +72,11 @@ def notify(files: Sequence[Path], *, apply: bool, as_json: bool) -> None:
 
 
 def _check(settings: Notifications, *, apply: bool) -> None:
-    fault = None
     if apply and not settings.enabled:
-        fault = "litellm.notifications.enabled is false: no notice is sent."
-    elif not settings.backstage and settings.webhook is None:
-        fault = (
-            "litellm.notifications.backstage is false and there is no webhook: no notice can be "
-            "sent."
-        )
-    if fault:
-        click.echo(fault, err=True)
-        sys.exit(FAULTY)
+        stop("litellm.notifications.enabled is false: no notice is sent.", FAULTY)
+    if not settings.backstage and settings.webhook is None:
+        text = "litellm.notifications.backstage is false and there is no webhook"
+        stop(f"{text}: no notice can be sent.", FAULTY)
 
 
 def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:

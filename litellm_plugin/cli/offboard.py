@@ -20,9 +20,11 @@ from litellm_plugin.cli.terminal import (
     json_option,
     print_json,
     settings_of,
+    stop,
 )
 from litellm_plugin.config.values import seconds
 from litellm_plugin.jobs import NOW, JobRefused
+from litellm_plugin.store import runs
 from litellm_plugin.store.leavers import LeaverTable, timestamp
 
 NAME = "offboard"
@@ -89,8 +91,7 @@ def offboard(
     """
     settings = settings_of(files)
     if apply and not settings.offboarding.enabled:
-        click.echo(OFF, err=True)
-        sys.exit(FAULTY)
+        stop(OFF, FAULTY)
     report: dict[str, Any] = {}
     try:
         with job(NAME, settings, dry_run=not apply) as running:
@@ -99,18 +100,18 @@ def offboard(
                 plugin.litellm,
                 plugin.catalog,
                 LeaverTable(running.store),
-                plugin.settings,
+                settings,
                 running.pace.wait,
                 NOW,
                 running.run.counts,
             )
-            default = timedelta(seconds=plugin.settings.offboarding.grace)
+            default = timedelta(seconds=settings.offboarding.grace)
             plan = offboarding.plan(default if grace is None else grace, delete_after)
             report = _report(running, offboarding, plan, force)
             if report["refused"] is not None:
                 raise JobRefused(report["refused"])
             if apply:
-                with audited(NAME, plugin.settings):
+                with audited(NAME, settings):
                     offboarding.apply(plan, running.tell)
                 if offboarding.failures:
                     running.run.problem = "LiteLLM refused some changes"
@@ -130,7 +131,7 @@ def _report(
 ) -> dict[str, Any]:
     """Return what ``--json`` prints; ``counts`` and ``failures`` are filled by the run."""
     settings, run = running.plugin.settings.offboarding, running.run
-    before = offboarding.table.people_of_last_run(NAME)
+    before = runs.last_counts(running.store, NAME).get("people")
     # The next run compares its number of people with this one.
     run.counts.update({"people": plan.people, "accounts": plan.accounts})
     return {
@@ -187,12 +188,9 @@ def _print(report: dict[str, Any], *, as_json: bool) -> None:
         todo = "Nothing was changed. Run with --apply to do this."
         page.line(todo if report["leavers"] else "Nothing to do.")
     else:
-        done = {
-            name: n for name, n in report["counts"].items() if name not in {"people", "accounts"}
-        }
-        page.line(
-            ", ".join(f"{name}: {n}" for name, n in done.items()) or "Nothing to do at LiteLLM."
-        )
+        counts = report["counts"].items()
+        done = [f"{name}: {n}" for name, n in counts if name not in {"people", "accounts"}]
+        page.line(", ".join(done) or "Nothing to do at LiteLLM.")
 
 
 def _cells(leaver: dict[str, Any]) -> tuple[Any, ...]:

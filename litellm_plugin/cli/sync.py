@@ -29,9 +29,11 @@ from litellm_plugin.cli.terminal import (
     FAULTY,
     Page,
     config_option,
+    full_ref,
     json_option,
     print_json,
     settings_of,
+    stop,
 )
 from litellm_plugin.clients.litellm import Account, rows_of_all_pages
 from litellm_plugin.store.grants import Grant
@@ -86,11 +88,11 @@ def sync(
     settings = settings_of(files)
     configured = settings.provisioning.sync
     if not configured.enabled:
-        click.echo(OFF, err=True)
-        sys.exit(FAULTY)
+        stop(OFF, FAULTY)
     applies = apply or (configured.applies and not dry_run)
     with job("sync", settings, dry_run=not applies) as running:
         outcomes = []
+        running.run.partial = bool(ref or group)
         for outcome in _outcomes(running, ref, group, applies=applies):
             outcomes.append(outcome)
             running.run.counts.update(_counted(outcome))
@@ -118,7 +120,8 @@ def _outcomes(
     sync = cast("Sync", running.plugin.sync)  # not None, as it is enabled
     sync.pace, sync.patience = running.pace.wait, PATIENCE
     owner: Callable[[Account], Person] = sync.owner
-    ref, group = _full("user", ref), _full("group", group)
+    ref = full_ref("user", ref).lower() if ref else None
+    group = full_ref("group", group).lower() if group else None
     if group is not None and running.plugin.catalog.entity(group) is None:
         raise click.ClickException(f"The catalog has no {group}.")
     grants: dict[str, Grant] = {}
@@ -142,11 +145,6 @@ def _outcomes(
         if group is None or group in person.groups:
             known = grants.get(account.user_id)
             yield sync.compare(person, account, apply=applies, known=known)
-
-
-def _full(kind: str, name: str | None) -> str | None:
-    """Return the ref of an entity by its ref, or by its name in the default namespace."""
-    return (name if ":" in name else f"{kind}:default/{name}").lower() if name else None
 
 
 def _all_accounts(running: Job, sync: Sync) -> dict[str, Account]:

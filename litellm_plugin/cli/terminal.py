@@ -13,8 +13,10 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import click
@@ -30,6 +32,8 @@ from litellm_plugin.redaction import redact
 FAILED, FAULTY = 1, 2  # exit statuses: something failed; the configuration is faulty
 
 MASK = "********"  # the same for each secret, so that the length is not shown
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet calculates
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
@@ -67,13 +71,33 @@ def settings_of(files: Sequence[Path]) -> Settings:
         try:
             return load_settings(paths_of(files), os.environ)
         except ConfigError as exc:
-            click.echo(f"The configuration is faulty:\n{exc}", err=True)
-            sys.exit(FAULTY)
+            stop(f"The configuration is faulty:\n{exc}", FAULTY)
+
+
+def stop(text: str, status: int) -> NoReturn:
+    """End the command with an exit status, and a text on standard error."""
+    click.echo(text, err=True)
+    sys.exit(status)
+
+
+def full_ref(kind: str, name: str) -> str:
+    """Return the ref of an entity by its ref, or by its name in the default namespace."""
+    return name if ":" in name else f"{kind}:default/{name}"
 
 
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def write_out() -> Any:
+    """Return a file-like object for ``csv.writer``, which prints as the command does."""
+    return SimpleNamespace(write=partial(click.echo, nl=False))
+
+
+def csv_text(text: str) -> str:
+    """Return a cell of CSV; an apostrophe is put before what a spreadsheet would calculate."""
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 class _Capture(logging.Handler):

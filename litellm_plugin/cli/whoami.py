@@ -18,6 +18,7 @@ from litellm_plugin.cli.terminal import (
     Page,
     captured_log,
     config_option,
+    full_ref,
     json_option,
     print_json,
     settings_of,
@@ -46,7 +47,7 @@ def whoami(user: str, files: Sequence[Path], *, as_json: bool) -> None:
     or the user is not in the catalog.
     """
     settings = settings_of(files)
-    ref = user if ":" in user else f"user:default/{user}"
+    ref = full_ref("user", user)
     if split_ref(ref) is None or not ref.lower().startswith("user:"):
         raise click.BadParameter(f"{ref} is not the entity ref of a user", param_hint="USER")
     with captured_log():

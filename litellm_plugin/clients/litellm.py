@@ -494,6 +494,43 @@ class LiteLLM:
             raise UsageUnavailable(f"LiteLLM has the usage of {total} keys, and lists {len(rows)}")
         return rows
 
+    def activity_page(
+        self, kind: str, day: str, page: int = 1, owner: str | None = None
+    ) -> tuple[Any, int]:
+        """Return a page of one day's activity, and the number of pages.
+
+        Args:
+            kind: ``user`` or ``team``.
+            day: ``YYYY-MM-DD`` in UTC.
+            page: From 1; a page has :data:`PAGE_SIZE` rows of LiteLLM's database.
+            owner: The id of a user, or of a team; None: all of them.
+
+        Raises:
+            UsageUnavailable: LiteLLM is too old to select one user, or the team's id has a comma.
+        """
+        period: dict[str, str] = {"start_date": day, "end_date": day}
+        if owner is not None:
+            of_team = kind == "team"
+            period = _of_team(owner, day, day) if of_team else self._of_user(owner, day, day)
+        query = {**period, "page": str(page), "page_size": str(PAGE_SIZE)}
+        data = self._get(f"/{kind}/daily/activity", query)
+        return data, _page_count(data.get("metadata") if isinstance(data, dict) else None)
+
+    def activity_totals(self, kind: str, day: str) -> Json | None:
+        """Return LiteLLM's own totals of a day, over all users or teams.
+
+        They are ``metadata`` of ``/aggregated``; None where LiteLLM does not have that route, as
+        1.81 has not for teams.
+        """
+        query = {"start_date": day, "end_date": day, "api_key_limit": "1"}
+        try:
+            data = _object(self._get(f"/{kind}/daily/activity/aggregated", query))
+        except UpstreamError as exc:
+            if exc.no_such_route or exc.answered == 405:
+                return None
+            raise
+        return _object(data.get("metadata"))
+
     def audit_log(self, query: Mapping[str, str]) -> Any:
         """Return a page of the audit log, unchanged."""
         return self._get("/audit", query)

@@ -278,6 +278,27 @@ class Display(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class MemberBreakdown(Section):
+    """``litellm.teamUsage.memberBreakdown``."""
+
+    enabled: v.Flag = key(
+        "usage of each member of a team, for those who manage the team, viewerRoles, and members "
+        "with the permission litellm.team.usage.read, which needs permission.enabled",
+        False,
+    )
+    viewer_roles: v.Texts = key(
+        "LiteLLM's roles in the team, such as admin, whose holders may read it", ()
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TeamUsage(Section):
+    """``litellm.teamUsage``."""
+
+    member_breakdown: MemberBreakdown = key("", MemberBreakdown)
+
+
+@dataclass(frozen=True, slots=True)
 class ToolBudget(StrictSection):
     """One of ``litellm.bridge.keys.perTool``: the budget of a tool's keys."""
 
@@ -767,6 +788,9 @@ class LiteLLM(Section):
     team_admin: TeamAdmin = key("Managing teams; needs permission.enabled too.", TeamAdmin)
     display: Display = key(
         "Which users see a team's budget as a percentage in place of dollars.", Display
+    )
+    team_usage: TeamUsage = key(
+        "Usage of each member of a team; see docs/charge-back.md.", TeamUsage
     )
     bridge: Bridge = key("Keys for command-line clients with a Keycloak token.", Bridge)
     opencode: Opencode = key(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -118,7 +119,7 @@ class Sender:
     def __init__(self, notifications: Notifications, webhook: Webhook | None) -> None:
         self._notifications = notifications
         self._webhook = webhook
-        self._failures = {True: 0, False: 0}  # in a row; True: of the webhook, False: of Backstage
+        self._failures = Counter[bool]()  # in a row; True: of the webhook, False: of Backstage
 
     def send(self, delivery: Delivery) -> None:
         """Send a notice.

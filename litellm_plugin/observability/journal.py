@@ -17,14 +17,15 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, Protocol
 
+from litellm_plugin.config.settings import Settings
 from litellm_plugin.redaction import redact
 
 Severity = Literal["low", "medium", "high", "critical"]
@@ -127,12 +128,12 @@ class AuditedRequest(Protocol):
 
 
 @dataclass(slots=True)
-class Command:
-    """A command that changes something, as the actor of its audit events.
+class _Command:
+    """A command or background task, as the actor of its audit events.
 
     Attributes:
         plugin: The plugin id.
-        name: Such as ``litellm-plugin:offboard``.
+        name: The actor's id.
         levels: Log level of each severity, as ``backend.auditor`` has them.
     """
 
@@ -167,6 +168,16 @@ def begin(request: AuditedRequest) -> Token[AuditedRequest | None]:
 def end(token: Token[AuditedRequest | None]) -> None:
     """Restore the request that was under way before :func:`begin`, if any."""
     _request.reset(token)
+
+
+@contextmanager
+def acting(name: str, settings: Settings) -> Iterator[None]:
+    """Make a command, such as ``litellm-plugin:offboard``, the actor of the block's events."""
+    token = begin(_Command(settings.service.plugin_id, name, settings.audit_levels))
+    try:
+        yield
+    finally:
+        end(token)
 
 
 def note(**facts: Any) -> None:

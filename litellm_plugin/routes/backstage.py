@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from flask import Response
 
-from litellm_plugin.access import Permission
 from litellm_plugin.errors import InputRefused, NotAllowed, Unauthenticated
 from litellm_plugin.identity.principal import ServicePrincipal, UserPrincipal
 from litellm_plugin.routes.inputs import body, principal
@@ -54,7 +53,7 @@ def permissions_metadata() -> dict[str, Any]:
                 "name": permission.id,
                 "attributes": {"action": permission.action},
             }
-            for permission in Permission
+            for permission in plugin.access.permissions()
         ],
         "rules": [],
     }

@@ -45,3 +45,9 @@ def user_usage() -> dict[str, Any]:
 def team_usage(team_id: str) -> dict[str, Any]:
     with dates() as (start, end):
         return with_timezone(plugin.teams.usage(team_id, start, end, current_caller()))
+
+
+@routes.get("/teams/<litellm_id:team_id>/usage/members")
+def team_member_usage(team_id: str) -> dict[str, Any]:
+    with dates() as (start, end):
+        return with_timezone(plugin.member_usage.of(team_id, start, end, current_caller()))

@@ -33,6 +33,8 @@ from litellm_plugin.store.tables import audit_chains, audit_counts, audit_events
 GENESIS = "0" * 64  # in place of the hash before the first event
 EVERYBODY = ""  # changed_by of the counts of all events
 READ_BATCH = 1000  # events of one query when all are read
+KEY_TABLE = "LiteLLM_VerificationToken"  # table_name of events about keys
+KEYS_AT_ONCE = 500  # of one query
 DELETE_BATCH = 1000  # events of one transaction, for which other processes wait on SQLite
 
 _event, _chain, _count = audit_events.c, audit_chains.c, audit_counts.c
@@ -287,6 +289,27 @@ class AuditEvents:
                 connection.execute(select(audit_events).where(_event.id.in_(ids)).order_by(*order))
             )
 
+    # -- keys ----------------------------------------------------------------
+
+    def keys(self, hashes: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return the last known owner and name of keys, also of deleted ones.
+
+        Args:
+            hashes: LiteLLM's hashes of the keys.
+
+        Returns:
+            By hash, ``user_id`` and ``key_alias``, each only if an event names it.
+        """
+        found: dict[str, dict[str, str]] = {}
+        about_keys = (_event.table_name == KEY_TABLE, _event.denied.is_(False))
+        query = select(audit_events).where(*about_keys).order_by(_event.at, _event.id)
+        for start in range(0, len(hashes), KEYS_AT_ONCE):
+            part = hashes[start : start + KEYS_AT_ONCE]
+            with self._store.read() as connection:
+                for row in connection.execute(query.where(_event.object_id.in_(part))):
+                    found.setdefault(row.object_id, {}).update(_key_names(row))
+        return {token: names for token, names in found.items() if names}
+
     # -- whole chains --------------------------------------------------------
 
     def heads(self) -> list[Row[Any]]:
@@ -335,6 +358,23 @@ class AuditEvents:
                 return
             last = tuple(getattr(rows[-1], str(key.key)) for key in keys)
             batch = query.where(tuple_(*keys) > last)
+
+
+def _key_names(row: Row[Any]) -> dict[str, str]:
+    """Return owner and name of the key that an event is about, as far as it has them."""
+    meta = row.event.get("meta") or {}
+    sources = (
+        {"user_id": meta.get("userId"), "key_alias": meta.get("keyAlias")},
+        row.before_value,
+        row.updated_values,
+    )
+    return {
+        name: source[name]
+        for source in sources
+        if isinstance(source, dict)
+        for name in ("user_id", "key_alias")
+        if isinstance(source.get(name), str) and source[name]
+    }
 
 
 def _add_counts(connection: Connection, numbers: Mapping[tuple[Any, ...], int]) -> None:

@@ -6,18 +6,18 @@ import importlib
 import logging
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from hashlib import blake2b
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, Table, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects import sqlite as sqlite_dialect
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError, StatementError
 
 from litellm_plugin.config.database import Database, DatabaseError
 from litellm_plugin.store import migrate, sqlite
@@ -29,6 +29,10 @@ RETRY = 5.0  # seconds after a failed connection to PostgreSQL until the next tr
 
 class StoreUnavailable(Exception):
     """The database can't be used now; the message says why, without its password."""
+
+
+class ValuesRefused(StoreUnavailable):
+    """The database refuses the values of a statement; another try would end like this one."""
 
 
 class Lock:
@@ -72,7 +76,7 @@ class Store:
         self._engines: dict[int, Engine] = {}  # by process, which can't share connections
         self._migrated: int | None = None  # the process that migrated
         self._retry_at = 0.0
-        self._fault = ""
+        self._fault = ""  # why the store can't be used, since the last transaction that worked
         # A database in memory has one connection, for one transaction at a time.
         self._memory = threading.RLock()
         self._locks: dict[str, threading.Lock] = {}
@@ -81,6 +85,14 @@ class Store:
     def shared(self) -> bool:
         """Whether several hosts can share the database."""
         return self.database.client == "pg"
+
+    @property
+    def open_to_others(self) -> bool:
+        """Whether the mode of SQLite's file lets other users of this host open it."""
+        file = self.database.file
+        if self.shared or file is None or not file.exists():
+            return False
+        return bool(file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
 
     @property
     def _in_memory(self) -> bool:
@@ -140,10 +152,11 @@ class Store:
 
         Closes its connections, so that forked processes share none.
         """
-        try:
-            self.migrate()
-        except (StoreUnavailable, DatabaseError) as exc:
-            log.warning("The store can't be used, and is tried again when it is needed: %s", exc)
+        with suppress(StoreUnavailable):  # logged
+            self._ready()
+        if self.open_to_others:
+            database = self.database
+            log.warning("%s: other users can open it; chmod 600 %s*", database.name, database.file)
         if not self._in_memory:
             self.close()
 
@@ -173,6 +186,9 @@ class Store:
                 connection = self._engine().connect().execution_options(litellm_begin=begin)
             with self._mapped(), connection, connection.begin():
                 yield connection
+        if self._fault:
+            self._retry_at, self._fault = 0.0, ""
+            log.warning("The store can be used again")
 
     def _ready(self) -> None:
         """Migrate if this object has not done so.
@@ -187,13 +203,17 @@ class Store:
             try:
                 self.migrate()
             except DatabaseError as exc:
-                raise StoreUnavailable(self._failed(str(exc))) from exc
+                raise self._failed(str(exc), connecting=True) from exc
 
-    def _failed(self, fault: str) -> str:
-        if self.shared:
+    def _failed(self, fault: str, *, connecting: bool) -> StoreUnavailable:
+        """Log the beginning of an outage; return the error to raise."""
+        if not self._fault:
+            log.warning("The store can't be used, and is tried again when it is needed: %s", fault)
+        self._fault = fault
+        if connecting and self.shared:
             # So that not each request waits for a server that does not answer.
-            self._fault, self._retry_at = fault, time.monotonic() + RETRY
-        return fault
+            self._retry_at = time.monotonic() + RETRY
+        return StoreUnavailable(fault)
 
     @contextmanager
     def _mapped(self, *, connecting: bool = False) -> Iterator[None]:
@@ -205,17 +225,21 @@ class Store:
             if reason is None:
                 raise
             fault = f"{self.database.name}: {reason}"
-            raise StoreUnavailable(self._failed(fault) if connecting else fault) from exc
+            values = isinstance(exc, DataError | IntegrityError) or type(exc) is StatementError
+            if values and not connecting:
+                raise ValuesRefused(fault) from exc
+            raise self._failed(fault, connecting=connecting) from exc
 
     @contextmanager
     def _advisory_lock(self, name: str) -> Iterator[Lock | None]:
-        number = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), signed=True)
+        # Two schemas of one database are two stores.
+        key, named = "hashtextextended(current_schema() || '/' || :name, 0)", {"name": name}
         self._ready()
         with self._mapped(connecting=True):
             connection = self._engine().connect().execution_options(isolation_level="AUTOCOMMIT")
         with connection:
             with self._mapped():
-                held = connection.scalar(text("SELECT pg_try_advisory_lock(:n)"), {"n": number})
+                held = connection.scalar(text(f"SELECT pg_try_advisory_lock({key})"), named)
             if not held:
                 yield None
                 return
@@ -224,7 +248,7 @@ class Store:
                 yield lock
             finally:
                 try:
-                    connection.execute(text("SELECT pg_advisory_unlock(:n)"), {"n": number})
+                    connection.execute(text(f"SELECT pg_advisory_unlock({key})"), named)
                 except SQLAlchemyError:
                     connection.invalidate()  # or the pool keeps a session that holds the lock
 

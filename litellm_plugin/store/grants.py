@@ -9,10 +9,10 @@ from datetime import UTC, timedelta
 from typing import Any
 from zlib import crc32
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select, update
 
 from litellm_plugin.clock import Clock, stamp
-from litellm_plugin.store.database import Store
+from litellm_plugin.store.database import Store, insert_of
 from litellm_plugin.store.tables import grants
 
 CREATED, TAKEN_IN = "created", "taken-in"  # origins of a row
@@ -68,9 +68,8 @@ class Grants:
             "checked_at": stamp(self._now),
         }
         with self._store.write() as connection:
-            same = grants.c.user_id == grant.user_id
-            if not connection.execute(update(grants).where(same).values(**values)).rowcount:
-                connection.execute(insert(grants).values(user_id=grant.user_id, **values))
+            row = insert_of(connection, grants).values(user_id=grant.user_id, **values)
+            connection.execute(row.on_conflict_do_update(index_elements=["user_id"], set_=values))
 
     def forget(self, user_id: str) -> None:
         """Delete the grant of an account."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,11 +9,9 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, or_, select
 
-from litellm_plugin.clock import moment, stamp
+from litellm_plugin.clock import iso, moment
 from litellm_plugin.store.database import Store, StoreUnavailable
-from litellm_plugin.store.tables import job_runs, leavers
-
-log = logging.getLogger(__name__)
+from litellm_plugin.store.tables import leavers
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +82,7 @@ class LeaverTable:
         try:
             with self._store.read() as connection:
                 found = [_leaver(row) for row in connection.execute(select(leavers).where(same))]
-        except StoreUnavailable as exc:
-            log.warning("the table of leavers can't be read: %s", exc)
+        except StoreUnavailable:  # the store logs that
             return None
         return [each for each in found if each.shut_out]
 
@@ -100,20 +96,6 @@ class LeaverTable:
             connection.execute(delete(leavers).where(leavers.c.user_id == bindparam("id")), gone)
             if values:
                 connection.execute(insert(leavers), values)
-
-    def people_of_last_run(self, job: str) -> int | None:
-        """Return the number of people in the catalog in the last successful run, no dry run."""
-        c = job_runs.c
-        last = (
-            select(c.counts)
-            .where(c.job == job, c.status == "succeeded", ~c.dry_run)
-            .order_by(c.id.desc())
-            .limit(1)
-        )
-        with self._store.read() as connection:
-            counts = connection.scalar(last)
-        people = counts.get("people") if isinstance(counts, dict) else None
-        return people if isinstance(people, int) else None
 
 
 _TIMES = ("missing_since", "blocked_at", "deleted_at")
@@ -133,4 +115,4 @@ def _values(row: Leaver) -> dict[str, Any]:
 
 def timestamp(time: datetime | None) -> str | None:
     """Return a time as text, as the tables have it."""
-    return None if time is None else stamp(lambda: time)
+    return None if time is None else iso(time)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Column, Connection, Select, delete, func, insert, select, update
 
 from litellm_plugin.observability import metrics
 from litellm_plugin.store.database import Store, StoreUnavailable
@@ -14,6 +13,7 @@ from litellm_plugin.store.tables import job_runs
 KEPT = 100  # runs of each job
 
 RUNNING, SUCCEEDED, FAILED, KILLED = "running", "succeeded", "failed", "killed"
+PARTIAL = "partial"  # succeeded, for some accounts only
 
 _c = job_runs.c
 
@@ -48,9 +48,19 @@ def prune(store: Store, job: str) -> None:
         own = select(_c.id).where(_c.job == job)
         oldest = connection.scalar(own.order_by(_c.id.desc()).offset(KEPT - 1).limit(1))
         if oldest is not None:
-            succeeded = own.where(_c.status == SUCCEEDED, ~_c.dry_run)
-            last = connection.scalar(succeeded.order_by(_c.id.desc()).limit(1)) or 0
+            last = connection.scalar(_last_success(job, _c.id)) or 0
             connection.execute(delete(job_runs).where(_c.job == job, _c.id < oldest, _c.id != last))
+
+
+def last_counts(store: Store, job: str) -> dict[str, int]:
+    """Return the counts of the last run that succeeded, no dry run; empty if there is none."""
+    with store.read() as connection:
+        return connection.scalar(_last_success(job, _c.counts)) or {}
+
+
+def _last_success(job: str, column: Column[Any]) -> Select[Any]:
+    succeeded = select(column).where(_c.job == job, _c.status == SUCCEEDED, ~_c.dry_run)
+    return succeeded.order_by(_c.id.desc()).limit(1)
 
 
 def recent(store: Store, job: str | None, limit: int) -> list[dict[str, Any]]:
@@ -62,26 +72,22 @@ def recent(store: Store, job: str | None, limit: int) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(wanted).mappings()]
 
 
-class _UndoneError(Exception):
-    pass
-
-
 def check_writable(store: Store) -> None:
     """Write a row and roll it back.
 
     Raises:
         StoreUnavailable: The database can't be written to.
     """
-    with suppress(_UndoneError), store.write() as connection:
+    with store.write() as connection:
         _insert(connection, job="doctor", started_at="", status=RUNNING)
-        raise _UndoneError
+        connection.rollback()
 
 
 def publish(store: Store) -> bool:
     """Set the metrics of jobs, and return whether the store can be used."""
     ended = (
         select(_c.job, _c.status, func.max(_c.ended_at))
-        .where(~_c.dry_run, _c.ended_at.is_not(None))
+        .where(~_c.dry_run, _c.status.in_([SUCCEEDED, FAILED, KILLED]))
         .group_by(_c.job, _c.status)
     )
     try:

@@ -169,7 +169,7 @@ job_runs = Table(
     Column("host", Text, nullable=False, default=platform.node),
     Column("started_at", _TIME, nullable=False),
     Column("ended_at", _TIME),
-    Column("status", String(16), nullable=False),  # running, succeeded, failed, killed
+    Column("status", String(16), nullable=False),  # running, succeeded, partial, failed, killed
     Column("dry_run", Boolean, nullable=False, default=False),
     Column("counts", JSON, nullable=False, default=dict),
     Column("error", Text),

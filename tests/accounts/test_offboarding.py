@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import deepcopy
@@ -175,57 +176,50 @@ def world() -> World:
     return left
 
 
-def killed_at_every_step(
-    before: World, settings: Settings, delete_after: timedelta | None = None
-) -> World:
-    """Kill a run at each of its steps, run again, and compare with a run that was not killed.
-
-    Returns the world after the run that was not killed.
-    """
-    whole = deepcopy(before)
-    whole.steps = 0
-    whole.run(settings, delete_after)
-    assert whole.steps > 1
-    for step in range(1, whole.steps + 1):
-        for done in (False, True):
-            killed = deepcopy(before)
-            killed.steps, killed.kill_at, killed.done_when_killed = 0, step, done
-            with pytest.raises(KilledError):
-                killed.run(settings, delete_after)
-            killed.kill_at = None
-            killed.run(settings, delete_after)
-            assert killed.keys == whole.keys, (step, done)
-            assert killed.table == whole.table, (step, done)
-            assert sorted(killed.blocked) == sorted(whole.blocked), (step, done)
-            assert sorted(killed.unblocked) == sorted(whole.unblocked), (step, done)
-            assert killed.deleted == whole.deleted, (step, done)
-    return whole
-
-
-def blocked_world(settings: Settings) -> World:
+def due_world(settings: Settings) -> World:
+    """A world in which the next run blocks the keys of both leavers."""
     left = world()
     left.run(settings)
     left.now += GRACE
+    return left
+
+
+def blocked_world(settings: Settings) -> World:
+    left = due_world(settings)
     left.run(settings)
     return left
 
 
-def test_a_run_that_blocks_may_be_killed_at_any_step(settings: Settings) -> None:
-    left = world()
-    left.run(settings)
-    left.now += GRACE
-    whole = killed_at_every_step(left, settings)
-    assert sorted(whole.blocked) == ["a1", "a3", "b1"]
-    assert whole.rows["ann@example.com"].blocked_keys == ("a1", "a3")
-
-
-def test_a_run_that_unblocks_may_be_killed_at_any_step(settings: Settings) -> None:
-    left = blocked_world(settings)
-    left.present |= {"ann", "ben"}
-    whole = killed_at_every_step(left, settings)
-    assert sorted(whole.unblocked) == ["a1", "a3", "b1"]
-    assert whole.keys["ann@example.com"] == {"a1": False, "a2": True, "a3": False}
-    assert whole.rows == {}
+@pytest.mark.parametrize("act", ["block", "unblock", "delete"])
+def test_a_run_may_be_killed_twice_at_any_steps(settings: Settings, act: str) -> None:
+    before = due_world(settings) if act == "block" else blocked_world(settings)
+    before.steps, delete_after = 0, timedelta(0) if act == "delete" else None
+    if act == "unblock":
+        before.present |= {"ann", "ben"}
+    whole = deepcopy(before)
+    whole.run(settings, delete_after)
+    steps = range(1, whole.steps + 1)
+    for step, done, second in itertools.product(steps, (False, True), steps):
+        killed = deepcopy(before)
+        killed.kill_at, killed.done_when_killed = step, done
+        with pytest.raises(KilledError):
+            killed.run(settings, delete_after)
+        killed.steps, killed.kill_at = 0, second
+        with suppress(KilledError):
+            killed.run(settings, delete_after)
+        killed.kill_at = None
+        killed.run(settings, delete_after)
+        for seen in ("keys", "table", "deleted"):
+            assert getattr(killed, seen) == getattr(whole, seen), (step, done, second)
+        for seen in ("blocked", "unblocked"):
+            assert sorted(getattr(killed, seen)) == sorted(getattr(whole, seen))
+    if act == "delete":
+        assert set(whole.keys) == {"zoe@example.com"}
+        assert all(row.deleted_at is not None for row in whole.rows.values())
+    else:
+        calls = whole.blocked if act == "block" else whole.unblocked
+        assert sorted(calls) == ["a1", "a3", "b1"]
+        assert whole.keys["ann@example.com"]["a2"] is True  # blocked by hand
 
 
 @pytest.mark.parametrize("done", [False, True])
@@ -247,14 +241,6 @@ def test_a_person_who_leaves_again_while_keys_are_unblocked_keeps_no_key(
     left.present |= {"ann", "ben"}
     left.run(settings)
     assert left.keys == world().keys
-
-
-def test_a_run_that_deletes_may_be_killed_at_any_step(settings: Settings) -> None:
-    left = blocked_world(settings)
-    left.now += timedelta(days=30)
-    whole = killed_at_every_step(left, settings, timedelta(days=30))
-    assert set(whole.keys) == {"zoe@example.com"}
-    assert all(row.deleted_at is not None for row in whole.rows.values())
 
 
 EVENTS = st.one_of(
@@ -317,7 +303,6 @@ BLOCKED = {"blocked_at": START - timedelta(days=30), "runs_missing": 5}
         (None, True, None, Action.WAIT),
         (leaver(), True, None, Action.BLOCK),
         (leaver(missing_since=START - GRACE / 2), True, None, Action.WAIT),
-        (leaver(runs_missing=0), True, None, Action.WAIT),  # was back, and left again
         (leaver(), False, None, Action.GONE),
         (leaver(missing_since=START), False, None, Action.WAIT),
         (leaver(**BLOCKED), True, None, Action.FINISH),
@@ -340,6 +325,14 @@ def test_what_is_done_about_a_missing_entity(
     people = AllPeople([("user:default/zoe", Entity("User"))], "example.com")
     plan = make_plan(accounts, frozenset(accounts), people, known, START, GRACE, delete_after)
     assert [step.action for step in plan.steps] == [action]
+
+
+def test_the_grace_begins_anew_for_a_leaver_who_was_back() -> None:
+    ann = Candidate("ann@example.com", "user:default/ann")
+    rows = {ann.user_id: leaver(runs_missing=0)}
+    people = AllPeople([], "example.com")
+    (step,) = make_plan({ann.user_id: ann}, frozenset(), people, rows, START, GRACE, None).steps
+    assert (step.action, step.leaver.missing_since) == (Action.WAIT, START)
 
 
 @pytest.mark.parametrize(

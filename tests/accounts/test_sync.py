@@ -119,18 +119,6 @@ def test_in_mode_report_nothing_is_written(org: World) -> None:
     assert org.writes == []
 
 
-@pytest.mark.parametrize("fuse", range(18))
-def test_a_killed_run_is_continued(org: World, fuse: int) -> None:
-    org.person("jane", PLAIN)
-    assert org.killed_visit(JANE, fuse)
-    org.visit(JANE)
-    user = org.user(JANE)
-    assert (user["models"], user["teams"]) == (["gpt-4o-mini"], ["team-plain"])
-    org.person("jane")
-    org.visit(JANE)
-    assert org.user(JANE)["teams"] == ["team-guests"]
-
-
 def test_an_unavailable_catalog_takes_nothing_away(org: World) -> None:
     org.backstage.failures["catalog"] = 503
     with pytest.raises(Exception, match="Backstage"):
@@ -230,13 +218,26 @@ def test_keys_beyond_the_role_are_narrowed_or_blocked(org: World) -> None:
 
 
 @pytest.mark.parametrize("options", [{"on_excess_keys": "block"}])
-@pytest.mark.parametrize("fuse", range(6, 20))
-def test_keys_are_blocked_after_a_killed_run(org: World, fuse: int) -> None:
+@pytest.mark.parametrize("fuse", range(22))
+def test_a_killed_run_is_continued(org: World, caplog: pytest.LogCaptureFixture, fuse: int) -> None:
     wide = _key(org, "wide", models=["gpt-4o"])
     org.person("jane", PLAIN)
-    org.killed_visit(JANE, fuse)
-    org.visit(JANE)
+    with caplog.at_level(logging.INFO, "litellm_plugin.audit"):
+        assert org.killed_visit(JANE, fuse)
+        sync, account = org.plugin.sync, org.plugin.litellm.account(JANE)
+        assert sync is not None
+        assert account is not None
+        person, known = sync.owner(account), sync.grants.of(JANE)
+        sync.compare(person, account, apply=False, known=known)  # a dry run in between
+        sync.compare(person, account, apply=True, known=known)
+    user = org.user(JANE)
+    assert (user["models"], user["teams"]) == (["gpt-4o-mini"], ["team-plain"])
     assert org.litellm.store.keys[wide]["blocked"] is True
+    told = {name for event in _events(caplog) for name in event["meta"]["after"]}
+    assert told == {"models", "user_role", "teams"}
+    org.person("jane")
+    org.visit(JANE)
+    assert org.user(JANE)["teams"] == ["team-guests"]
 
 
 # -- owners ------------------------------------------------------------------

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from litellm_plugin.audit import writer as writing
 from litellm_plugin.audit.writer import stored
 from litellm_plugin.observability.journal import Change
-from litellm_plugin.store.audit import Head
+from litellm_plugin.store.audit import AuditEvents, Head
 from litellm_plugin.store.database import Store, StoreUnavailable
 from tests.audit.conftest import Audited
 from tests.standin import KEY
@@ -115,43 +115,35 @@ def test_a_batch_whose_answer_was_lost_is_stored_once(audited: Audited, switch: 
     assert answer["total"] == len(answer["audit_logs"]) == 2
 
 
+@pytest.mark.parametrize("place", [AuditEvents, writing], ids=["append", "stored"])
 def test_a_fault_of_ours_does_not_stop_the_writer(
-    audited: Audited, switch: Switch, monkeypatch: pytest.MonkeyPatch
+    audited: Audited, switch: Switch, monkeypatch: pytest.MonkeyPatch, place: Any
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(type(audited.writer.events), "append", lambda *_: 1 // 0)
+        patch.setattr(place, "append" if place is AuditEvents else "stored", lambda *_: 1 // 0)
         _block(audited)
         audited.writer.flush()
     _block(audited)
     assert audited.writer.flush()
-    assert [row["action"] for row in audited.rows()] == ["lost", "blocked"]
+    assert sorted(row["action"] for row in audited.rows()) == ["blocked", "lost"]
 
 
-def test_an_event_that_can_not_be_converted_fails_no_request(
-    audited: Audited, switch: Switch, monkeypatch: pytest.MonkeyPatch
+def test_an_event_that_the_database_refuses_does_not_hold_up_the_others(
+    audited: Audited, switch: Switch
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(writing, "stored", lambda *_: 1 // 0)
-        _block(audited)
-    _block(audited)
+    with audited.store.write() as connection:
+        connection.execute(
+            text(
+                "CREATE TRIGGER refuse BEFORE INSERT ON audit_events WHEN NEW.changed_by LIKE"
+                " '%carol' BEGIN SELECT RAISE(ABORT, 'a value that is refused'); END"
+            )
+        )
+    for who in ("alice", "carol", "bob"):
+        audited.rig.ask(who, "POST", f"/keys/{KEY}/block")
     assert audited.writer.flush()
-    assert [row["action"] for row in audited.rows()] == ["lost", "blocked"]
-
-
-def test_the_thread_writes_without_being_asked(
-    audited: Audited, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stored = threading.Event()
-    append = type(audited.writer.events).append
-
-    def told(*args: Any, **named: Any) -> Any:
-        head = append(*args, **named)
-        stored.set()
-        return head
-
-    monkeypatch.setattr(type(audited.writer.events), "append", told)
-    _block(audited)
-    assert stored.wait(30)
+    told = [row["changed_by"] for row in audited.rows("include=denied")]
+    assert told == ["litellm-plugin", "user:default/bob", "user:default/alice"]
+    assert _chains(audited)[0]["lost"] == 1
 
 
 def test_the_end_of_the_process_stores_the_rest_and_closes_the_chain(audited: Audited) -> None:
@@ -194,22 +186,23 @@ def test_a_forked_process_has_a_chain_of_its_own(audited: Audited) -> None:
     assert len(_chains(audited)) == 2
 
 
-def test_what_is_older_than_the_retention_is_deleted(
+def test_the_thread_writes_and_deletes_what_is_older_than_the_retention(
     audited: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pruned = threading.Event()
-    prune = type(audited.writer.events).prune
+    prune = AuditEvents.prune
 
-    def told(events: Any, before: str) -> None:
+    def told(events: AuditEvents, before: str) -> None:
         prune(events, before)
         pruned.set()
 
-    monkeypatch.setattr(type(audited.writer.events), "prune", told)
+    monkeypatch.setattr(AuditEvents, "prune", told)
     old = replace(stored(*_noted()), at="2024-11-30T12:00:00.000Z")
     audited.writer.events.append(Head("old", "host", "2024"), [old], ended_at="2024-12-01")
     assert [row["changed_by"] for row in audited.rows()] == ["litellm-plugin"]
     _block(audited)
     assert pruned.wait(30)
+    monkeypatch.setattr(audited.writer, "flush", lambda: True)  # the thread has written it
     assert [row["changed_by"] for row in audited.rows()] == ["user:default/alice"]
     assert [chain["chain"] == "old" for chain in _chains(audited)] == [False]
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from litellm_plugin.store.database import Store
 from tests.cli.installation import Installation
 from tests.tokens import TokenFactory
 
@@ -19,3 +21,11 @@ def installation(
 ) -> Installation:
     """A set-up in which nothing is wrong."""
     return Installation(tmp_path, _key_folder / "key.json", tokens, monkeypatch)
+
+
+@pytest.fixture
+def store(installation: Installation) -> Iterator[Store]:
+    """The store that the commands use."""
+    store = Store(installation.database)
+    yield store
+    store.close()

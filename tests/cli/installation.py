@@ -17,13 +17,15 @@ from click.testing import CliRunner, Result
 
 from litellm_plugin.cli import main
 from litellm_plugin.config import load_settings
+from litellm_plugin.config.database import Database
 from litellm_plugin.identity.signing import PluginKeys
+from litellm_plugin.sandbox.litellm import LiteLLMStandIn
 from tests.canaries import secrets_in
 from tests.fakes import Asked, FakeBackstage, FakeKeycloak, Network, People, Reply
 from tests.fakes.backstage import PEOPLE_FILE
 from tests.fakes.litellm import BASE_URL, MASTER_KEY
 from tests.fakes.network import Host
-from tests.standin import TEAM, furnished
+from tests.standin import TEAM, StandIn, furnished
 from tests.tokens import TokenFactory
 
 SERVICE = "http://litellm-plugin:5000"
@@ -117,6 +119,7 @@ class Installation:
 
     Attributes:
         config: What the configuration file says.
+        database: The database of the store.
     """
 
     def __init__(
@@ -125,7 +128,11 @@ class Installation:
         self.folder = folder
         self.config = deepcopy(CONFIG)
         self.key_file = key_file
-        self.config["litellm"]["service"] = {"keyFile": str(key_file)}
+        jobs = {"perSecond": 100_000}
+        self.config["litellm"]["service"] = {"keyFile": str(key_file), "jobs": jobs}
+        self.database = Database(file=folder / "store.sqlite")
+        block = {"client": "better-sqlite3", "connection": str(self.database.file)}
+        self.config["backend"]["database"] = block
         self.fake = FakeBackstage(tokens, _people_apart())
         self.litellm = Broken(furnished())
         self.backstage = Broken(self.fake)
@@ -141,6 +148,20 @@ class Installation:
     def settings(self) -> dict[str, Any]:
         """What is below ``litellm``."""
         return dict(self.config)["litellm"]  # type: ignore[no-any-return]
+
+    @property
+    def standin(self) -> LiteLLMStandIn:
+        """The LiteLLM behind the stand-in's API."""
+        assert isinstance(self.litellm.host, StandIn)
+        return self.litellm.host.litellm
+
+    def set(self, path: str, value: Any) -> None:
+        """Put a value into the configuration; the path may have indices of lists."""
+        *above, last = path.split(".")
+        place: Any = self.config
+        for part in above:
+            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
+        place[last] = value
 
     def publish(self, key_set: Any) -> None:
         """Let the service have this key set, and Backstage find it there."""

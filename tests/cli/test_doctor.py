@@ -40,15 +40,7 @@ def untrusted() -> requests.exceptions.SSLError:
 
 def sets(path: str, value: Any) -> Break:
     """Return what puts a value into the configuration."""
-
-    def break_(installation: Installation) -> None:
-        *above, last = path.split(".")
-        place: Any = installation.config
-        for part in above:
-            place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
-        place[last] = value
-
-    return break_
+    return lambda installation: installation.set(path, value)
 
 
 def answers(host: str, path: str, reply: Reply | Exception) -> Break:

@@ -25,14 +25,6 @@ def words(installation: Installation, *arguments: str, status: int, **options: A
     return " ".join(result.output.split())
 
 
-def sets(installation: Installation, path: str, value: Any) -> None:
-    *above, last = path.split(".")
-    place: Any = installation.config
-    for part in above:
-        place = place.setdefault(part, {})
-    place[last] = value
-
-
 # The key that is written wrongly, its value, the exit status, and what doctor prints.
 IN_THE_CONFIGURATION: dict[str, tuple[str, Any, int, tuple[str, ...]]] = {
     "a key is misspelt, and the configuration is faulty besides": (
@@ -90,7 +82,7 @@ IN_THE_CONFIGURATION: dict[str, tuple[str, Any, int, tuple[str, ...]]] = {
 @pytest.mark.parametrize("mistake", IN_THE_CONFIGURATION)
 def test_doctor_says_what_is_written_wrongly(installation: Installation, mistake: str) -> None:
     path, value, status, printed = IN_THE_CONFIGURATION[mistake]
-    sets(installation, path, value)
+    installation.set(path, value)
     page = words(installation, "doctor", status=status)
     for text in printed:
         assert text in page
@@ -115,7 +107,7 @@ def test_a_state_folder_that_can_t_be_written(
 ) -> None:
     folder = installation.folder / "read-only"
     folder.mkdir()
-    sets(installation, "litellm.service.keyFile", str(folder / "deeper" / "key.json"))
+    installation.set("litellm.service.keyFile", str(folder / "deeper" / "key.json"))
     access = os.access  # which root passes everywhere
     monkeypatch.setattr("os.access", lambda path, mode: path != folder and access(path, mode))
     found = installation.doctor()["plugin-key"]

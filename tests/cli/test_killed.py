@@ -25,7 +25,6 @@ from tests import killed
 from tests.cli.installation import Installation
 from tests.fakes import Asked, People, Reply
 from tests.postgres import OWNER, PASSWORD, Postgres, postgres
-from tests.standin import StandIn
 
 __all__ = ["postgres"]
 
@@ -69,9 +68,7 @@ class World:
     ) -> None:
         self._server, self._out = server, folder / "out"
         self.backstage, self.hook = installation.fake, Hook()
-        host = installation.litellm.host
-        assert isinstance(host, StandIn)
-        self.litellm = host.litellm
+        self.litellm = installation.standin
         self.litellm.store.reset()
         for team in ("team-old", "team-new"):
             self.litellm.team_new({"team_id": team})
@@ -79,7 +76,7 @@ class World:
             self.litellm.store.models.append({"model_name": model, "model_info": {}})
         backstage, litellm, hook = (
             stack.enter_context(killed.served(host))
-            for host in (_BelowApi(self.backstage), host, self.hook)
+            for host in (_BelowApi(self.backstage), installation.litellm.host, self.hook)
         )
         at = {"host": "127.0.0.1", "port": server.port, "user": OWNER, "password": PASSWORD}
         installation.config["backend"] = {
@@ -99,7 +96,6 @@ class World:
             "roles": ROLES,
             "sync": {"enabled": True, "mode": "apply", "onExcessKeys": "block"},
         }
-        installation.settings["service"]["jobs"] = {"perSecond": 100_000}
         self.config = str(installation.write())
 
     def account(self, name: str, **fields: Any) -> None:

@@ -17,6 +17,7 @@ from litellm_plugin.cli.terminal import MASK
 from litellm_plugin.cli.world import World
 from litellm_plugin.config import load_settings
 from litellm_plugin.config.database import Database
+from litellm_plugin.store import runs
 from litellm_plugin.store.database import Store
 
 CONFIG: dict[str, Any] = {
@@ -95,7 +96,7 @@ def test_doctor_looks_at_the_store_without_making_one(config: Path, file: Path) 
         Status.WARNING, f"SQLite {file} is not there yet.", "The service makes it when it starts."
     )
     assert not file.exists()
-    file.touch()
+    file.touch(mode=0o600)
     assert checked(config).found == f"SQLite {file} has no tables yet."
     made = Store(Database(file=file))
     made.prepare()
@@ -104,6 +105,10 @@ def test_doctor_looks_at_the_store_without_making_one(config: Path, file: Path) 
         Status.OK,
         f"SQLite {file}: readable, writable, tables of version 0002",
     )
+    assert runs.recent(made, None, 1) == []  # its row was rolled back
+    file.chmod(0o640)
+    found = checked(config)
+    assert (found.status, found.remedy) == (Status.WARNING, f"Run chmod 600 {file}*")
     with made.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
     assert "has tables of version 0000; this package has 0002" in checked(config).found

@@ -41,6 +41,7 @@ NEWEST = (
 )
 
 # What every public method sends: its arguments, path and query as sent, body.
+DAY = "start_date=2026-11-01&end_date=2026-11-01"
 CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
     "account": (("a b+c@x.org",), "/v2/user/info?user_id=a%20b%2Bc%40x.org", None),
     "whole_account": (("a b+c@x.org",), "/user/info?user_id=a%20b%2Bc%40x.org", None),
@@ -104,6 +105,11 @@ CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
     "team_activity": (
         ("t1", *DAYS),
         f"/team/daily/activity/aggregated?{TIME}&team_ids=t1&api_key_limit=1000",
+        None,
+    ),
+    "activity_page": (
+        ("team", "2026-11-01", 2, "t1"),
+        f"/team/daily/activity?{DAY}&team_ids=t1&page=2&page_size=1000",
         None,
     ),
     "audit_log": (({"page": "2", "action": "deleted"},), "/audit?page=2&action=deleted", None),
@@ -185,7 +191,7 @@ class TestWhatIsSent:
     def test_every_method_is_looked_at(self) -> None:
         # These look at what comes back, and have tests of their own.
         public = {name for name in vars(LiteLLM) if not name.startswith("_")}
-        own = {"works", "version", "own_key", "key", "keys_of", "teams_of"}
+        own = {"works", "version", "own_key", "key", "keys_of", "teams_of", "activity_totals"}
         assert CALLS.keys() == public - own - {"user_keys_used", "team_keys_used"}
 
     @pytest.mark.parametrize("name", CALLS)
@@ -968,6 +974,30 @@ class TestActivity:
         requests_mock.get(f"{BASE}/user/daily/activity", json=page_of(1))
 
         assert len(client.user_activity("bob", *DAYS)) == 1
+
+    def test_a_page_of_one_day_comes_with_the_number_of_pages(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        requests_mock.get(f"{BASE}/user/daily/activity", json=page_of(3))
+        assert client.activity_page("user", "2026-11-01")[1] == 3
+        page, pages = client.activity_page("user", "2026-11-01", 2, "bob")
+        assert (page["results"], pages) == (["2"], 3)
+        assert "user_id" not in sent(requests_mock)[0]
+        assert sent(requests_mock)[1].endswith("user_id=bob&page=2&page_size=1000")
+        with pytest.raises(UsageUnavailable, match="comma"):
+            client.activity_page("team", "2026-11-01", 1, "t1,t2")
+
+    def test_the_totals_of_a_day_are_those_of_the_aggregated_answer(
+        self, client: LiteLLM, requests_mock: Mocker
+    ) -> None:
+        teams = f"{BASE}/team/daily/activity/aggregated"
+        requests_mock.get(teams, json={"results": [], "metadata": {"total_spend": 0.5}})
+        assert client.activity_totals("team", "2026-11-01") == {"total_spend": 0.5}
+        requests_mock.get(teams, status_code=404, json={"detail": "Not Found"})
+        assert client.activity_totals("team", "2026-11-01") is None
+        requests_mock.get(teams, status_code=500, json={"error": {"message": "db"}})
+        with pytest.raises(UpstreamError):
+            client.activity_totals("team", "2026-11-01")
 
     def test_nobody_named_means_everybody(self, client: LiteLLM, requests_mock: Mocker) -> None:
         requests_mock.get(AGGREGATED, status_code=404, json={"detail": "Not Found"})

@@ -81,10 +81,6 @@ def test_a_tiny_budget_does_not_stop_the_notices_of_others() -> None:
     assert notice.title == "LiteLLM: the budget of jane@example.com is spent"
 
 
-def test_without_thresholds_there_is_none() -> None:
-    assert budget_notice(USER, user(), (), SHOWN) is None
-
-
 @pytest.mark.parametrize(
     ("reset_at", "period"),
     [
@@ -145,10 +141,11 @@ def test_a_key_may_be_due_two_notices() -> None:
     assert key_notices(ended, THRESHOLDS, SPANS, NOW, SHOWN) == []
 
 
-def test_a_blocked_team_is_not_warned_about() -> None:
-    row = {"team_id": "t", "team_alias": "T", "spend": 5, "max_budget": 5}
-    assert budget_notice(TEAM, {**row, "blocked": True}, THRESHOLDS, SHOWN) is None
-    assert budget_notice(TEAM, {**row, "blocked": False}, THRESHOLDS, SHOWN) is not None
+def test_what_is_not_warned_about() -> None:
+    assert budget_notice(USER, user(), (), SHOWN) is None
+    team = {"team_id": "t", "team_alias": "T", "spend": 5, "max_budget": 5, "blocked": False}
+    assert budget_notice(TEAM, team, THRESHOLDS, SHOWN) is not None
+    assert budget_notice(TEAM, {**team, "blocked": True}, THRESHOLDS, SHOWN) is None
 
 
 def test_what_a_person_reads() -> None:

@@ -163,7 +163,7 @@ def bare_app(apps: Apps) -> Flask:
 
 @pytest.fixture
 def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    return Rig(apps.app(), tokens, monkeypatch)
+    return Rig(apps.whole, tokens, monkeypatch)
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ def test_unknown_fields_are_refused_where_documented(rig: Rig, operation: Operat
 def test_litellm_out_of_reach_is_500_where_documented(rig: Rig, operation: Operation) -> None:
     rig.litellm.failures[""] = connection_refused()
     answer = _ask(rig, operation)
-    if operation.path.endswith("/usage"):
+    if "/usage" in operation.path:
         assert answer.status_code == 503
     else:
         assert (answer.status_code == 500) == ("500" in operation.codes)

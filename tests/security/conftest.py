@@ -13,7 +13,7 @@ from tests.tokens import TokenFactory
 @pytest.fixture
 def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Rig:
     """Alice is in the audit group and a team admin; bob is nobody special."""
-    return Rig(apps.app(), tokens, monkeypatch)
+    return Rig(apps.whole, tokens, monkeypatch)
 
 
 @pytest.fixture

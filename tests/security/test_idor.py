@@ -141,7 +141,7 @@ def test_nobody_gets_at_what_is_somebody_elses(world: Rig, who: str) -> None:
         for team_id in teams if "team_id" in route.names else teams[:1]:
             key = token_of(_secret_of(team_id))
             ids = {"token": CAROLS_KEY, "team_id": team_id, "key": key}
-            if who in SERVICES and (route.method, "usage" in route.rule) == ("GET", True):
+            if who in SERVICES and route.rule.endswith("/usage"):
                 continue  # services may see any team's usage
             answer = _ask(world, who, route, ids)
             assert 400 <= answer.status_code < 500, f"{route}: {answer.status_code}"

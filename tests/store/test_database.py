@@ -69,6 +69,17 @@ def test_only_this_user_can_read_the_file(store: Store, file: Path) -> None:
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
+def test_a_file_that_others_can_open_is_told(
+    store: Store, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.prepare()
+    file.chmod(0o640)
+    assert caplog.messages == []
+    store.prepare()
+    (message,) = caplog.messages
+    assert message == f"SQLite {file}: other users can open it; chmod 600 {file}*"
+
+
 @pytest.mark.parametrize("kind", ["store", "memory"])
 def test_a_transaction_is_written_whole_or_not_at_all(
     kind: str, request: pytest.FixtureRequest
@@ -151,10 +162,14 @@ def test_a_store_that_is_away_at_the_start_is_used_later(
     store = Store(Database(file=file))
     with caplog.at_level(logging.WARNING):
         store.prepare()
-    (message,) = caplog.messages
-    assert "is tried again when it is needed" in message
-    file.parent.unlink()
-    assert ids(store) == []
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable), store.read():
+                pass
+        (message,) = caplog.messages
+        assert "is tried again when it is needed" in message
+        file.parent.unlink()
+        assert ids(store) == ids(store) == []
+    assert caplog.messages == [message, "The store can be used again"]
     store.close()
 
 

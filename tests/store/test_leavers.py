@@ -1,14 +1,10 @@
-"""The table of leavers."""
+"""The table of leavers; ``tests/routes/test_leavers.py`` has what a leaver is refused."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
-import pytest
-
-from litellm_plugin import jobs
 from litellm_plugin.config.database import Database
 from litellm_plugin.store.database import Store
 from litellm_plugin.store.leavers import Leaver, LeaverTable
@@ -29,63 +25,12 @@ ANN = Leaver(
 BEN = Leaver("ben@example.com", "ben@example.com", "user:default/ben", NOW, 1)
 
 
-@pytest.fixture
-def store() -> Store:
-    return Store(Database())
-
-
-@pytest.fixture
-def table(store: Store) -> LeaverTable:
-    table = LeaverTable(store)
+def test_rows_are_read_as_they_were_written() -> None:
+    table = LeaverTable(Store(Database()))
     table.save([ANN, BEN])
-    return table
-
-
-def test_rows_are_read_as_they_were_written(table: LeaverTable) -> None:
     assert table.all() == {ANN.user_id: ANN, BEN.user_id: BEN}
-    gone = replace(ANN, deleted_at=NOW, blocking=None, blocked_keys=())
-    table.save([gone], forget=[BEN.user_id])
-    assert table.all() == {ANN.user_id: gone}
-    table.save([])
-    assert table.all() == {ANN.user_id: gone}
-
-
-@pytest.mark.parametrize(
-    ("ids", "emails", "ref"),
-    [
-        ({"ann@example.com"}, set(), ""),
-        ({"x", "ann@example.com"}, set(), ""),
-        (set(), {"ann@example.org"}, ""),
-        (set(), set(), "user:default/ann"),
-        ({"ben@example.com"}, {"ann@example.org"}, "user:default/ben"),
-    ],
-)
-def test_a_leaver_is_found_by_id_e_mail_or_entity(
-    table: LeaverTable, ids: set[str], emails: set[str], ref: str
-) -> None:
-    assert table.shut_out_if_known(ids, emails, ref) == [ANN]
-
-
-@pytest.mark.parametrize("row", [BEN, replace(ANN, blocked_at=None)])
-def test_who_is_not_blocked_is_not_shut_out(table: LeaverTable, row: Leaver) -> None:
-    table.save([row])
-    assert table.shut_out_if_known({row.plain_id}, set(), row.entity_ref) == []
-
-
-def test_a_database_that_cannot_be_read_is_told_from_an_empty_one(tmp_path: Path) -> None:
-    file = tmp_path / "store.sqlite"
-    file.write_text("no database, but long enough to be taken for the header of one")
-    table = LeaverTable(Store(Database(file=file)))
-    assert table.shut_out_if_known({"ann@example.com"}, set(), "") is None
-
-
-def test_only_successful_runs_that_were_no_dry_runs_are_compared_with(
-    store: Store, table: LeaverTable
-) -> None:
-    assert table.people_of_last_run("offboard") is None
-    for job, people, dry_run in (("offboard", 7, False), ("offboard", 8, True), ("sync", 9, False)):
-        with jobs.run(store, job, dry_run=dry_run) as run:
-            run.counts["people"] = people
-    with pytest.raises(ZeroDivisionError), jobs.run(store, "offboard", dry_run=False) as run:
-        run.counts["people"] = 1 // 0
-    assert table.people_of_last_run("offboard") == 7
+    gone = replace(BEN, deleted_at=NOW)
+    table.save([gone], forget=[ANN.user_id])
+    assert table.all() == {BEN.user_id: gone}
+    assert table.shut_out_if_known(set(), set(), BEN.entity_ref) == [gone], "found by entity alone"
+    assert table.shut_out_if_known(set(), set(), "") == []

@@ -62,6 +62,11 @@ def test_a_schema_for_each_plugin_in_one_database(postgres: Postgres) -> None:
         assert ids(store) == ["a"]
         assert ids(other) == []
         assert differences(store) == []
+        with store.lock("job") as held, other.lock("job") as others:
+            assert held is not None
+            assert others is not None, "it is another store"
+            with store.lock("job") as again:
+                assert again is None
     found = postgres.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'",
                              first.database or "")  # fmt: skip
     assert found == []

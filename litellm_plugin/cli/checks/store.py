@@ -26,6 +26,9 @@ def works(world: World) -> Result:
             text = f"{database.name} has tables of version {found}; this package has {newest}."
             return warning(text, "The service changes them when it starts.")
         runs.check_writable(store)
+        if store.open_to_others:
+            text = f"{database.name} names people, and other users of this host can open it."
+            return warning(text, f"Run chmod 600 {database.file}*")
     except (StoreUnavailable, OSError) as exc:
         return failed(
             f"{str(exc).removesuffix('.')}.",

@@ -1,0 +1,403 @@
+"""Charge-back: daily usage by day, user, team, key and model, in any combination.
+
+LiteLLM adds usage up in two tables: by day, user, key and model, and by day, team, key and model.
+Its answers have sums for each key: by user or team, and by model. Here both are put together;
+where that is not certain, :class:`NotTold` is raised. The rows add up to LiteLLM's own totals.
+Spend is in USD; days are UTC days, as LiteLLM has no other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from litellm_plugin.errors import PluginError, UpstreamError
+from litellm_plugin.shapes import Json, as_object
+from litellm_plugin.usage.report import METRICS
+
+Kind = Literal["user", "team"]
+Figures = tuple[float, ...]  # in the order of METRICS
+
+DIMENSIONS = ("day", "team", "user", "key", "model")
+UNASSIGNED = "Unassigned"  # LiteLLM's name for usage without user, or without team
+NONE: Figures = (0.0, *(0 for _ in METRICS[1:]))
+NOISE = 1e-9  # USD; smaller differences come from adding up in another order
+ATTEMPTS = 3  # to read a day whose pages do not add up, because usage was written meanwhile
+_FAILED = {METRICS.index("api_requests"), METRICS.index("failed_requests")}
+
+
+class NotTold(PluginError):
+    """LiteLLM's daily rows do not tell a combination."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Usage of one key on one day.
+
+    Attributes:
+        key: The key's hash; "" where LiteLLM names no key.
+        model: The public name; "" where there is none, or where models are not told apart.
+        user: LiteLLM id; None without a user, or where users are not told apart.
+        team: LiteLLM id; None without a team, or where teams are not told apart.
+        figures: The sums.
+    """
+
+    key: str
+    model: str
+    user: str | None
+    team: str | None
+    figures: Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """How LiteLLM is asked for daily activity.
+
+    Attributes:
+        page: Returns a page of a day and the number of pages, given kind, day, page number and
+            the user or team; None is all of them.
+        totals: Returns LiteLLM's own totals of a day, as the ``metadata`` of a page; None where
+            this LiteLLM does not have them.
+    """
+
+    page: Callable[[Kind, str, int, str | None], tuple[Any, int]]
+    totals: Callable[[Kind, str], Json | None]
+
+
+@dataclass(slots=True)
+class Names:
+    """What LiteLLM tells about users, teams and keys beside their usage.
+
+    Attributes:
+        users: E-mails by user id.
+        teams: Aliases by team id.
+        keys: LiteLLM's metadata by key hash: ``key_alias``, and since 1.106 ``key_exists``,
+            ``user_id`` and ``user_email``.
+        notes: What the reader of the report should know.
+    """
+
+    users: dict[str, str] = field(default_factory=dict)
+    teams: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, Json] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def uses_of(day: str, apart: Iterable[str], activity: Activity, names: Names) -> list[Use]:
+    """Return the usage of all keys on one day.
+
+    Args:
+        day: ``YYYY-MM-DD``.
+        apart: The :data:`DIMENSIONS` to tell apart; keys always are.
+        activity: How LiteLLM is asked.
+        names: Gets the names that LiteLLM tells.
+
+    Raises:
+        NotTold: LiteLLM does not tell who used a key in which team.
+        UpstreamError: LiteLLM's answer can't be read, or does not add up.
+    """
+    wanted = set(apart)
+    by_model = "model" in wanted
+    read_users = _Day("user", day, activity, names, by_owner="user" in wanted).read
+    read_teams = _Day("team", day, activity, names, by_owner=True).read
+    # Teams come first: what is written between the two reads is then without a team, and not
+    # without a user and twice.
+    teams = read_teams(by_model=by_model) if "team" in wanted else None
+    users = read_users(by_model=by_model)
+    if teams is None:
+        return [
+            Use(key, model, user, None, figures) for (key, model, user), figures in users.items()
+        ]
+    return list(_joined(day, users, teams, names.notes))
+
+
+_Uses = dict[tuple[str, str, str | None], Figures]  # by key, model, and user or team
+
+
+@dataclass(slots=True)
+class _Sums:
+    """The usage of one key on one day, by user or team, and by model."""
+
+    owners: dict[str | None, Figures] = field(default_factory=dict)
+    models: dict[str, Figures] = field(default_factory=dict)
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is plain which user or team used which model."""
+        return len(self.owners) < 2 or len(self.models) < 2
+
+    def both(self) -> Iterator[tuple[str | None, str, Figures]]:
+        """Yield users or teams with models, where that is plain."""
+        for owner, figures in self.owners.items():
+            for model, of_model in self.models.items():
+                yield owner, model, figures if len(self.models) == 1 else of_model
+
+
+class _Day:
+    """Reads one day of one of LiteLLM's tables.
+
+    ``by_owner`` tells whether users or teams are told apart; else all usage is that of None.
+    """
+
+    def __init__(
+        self, kind: Kind, day: str, activity: Activity, names: Names, *, by_owner: bool
+    ) -> None:
+        self._kind = kind
+        self._day = day
+        self._activity = activity
+        self._names = names
+        self._by_owner = by_owner
+
+    def read(self, *, by_model: bool) -> _Uses:
+        """Return the sums by key, model, and user or team."""
+        keys = self._keys(self._checked_pages(), by_model=by_model)
+        unclear = {key: sums for key, sums in keys.items() if not sums.clear}
+        uses = {
+            (key, model, owner): figures
+            for key, sums in keys.items()
+            if key not in unclear
+            for owner, model, figures in sums.both()
+        }
+        return uses | (self._cleared(unclear) if unclear else {})
+
+    def _cleared(self, unclear: Mapping[str, _Sums]) -> _Uses:
+        """Return the uses of keys that several users, or teams, used with several models.
+
+        Each user is asked for alone. The rest is without a user, which can't be asked for.
+        """
+        uses: _Uses = {}
+        rest = {
+            (key, model): each for key, own in unclear.items() for model, each in own.models.items()
+        }
+        for owner in sorted({each for own in unclear.values() for each in own.owners if each}):
+            for key, sums in self._keys(self._pages(owner), by_model=True).items():
+                for model, figures in sums.models.items():
+                    if (key, model) in rest and any(figures):
+                        uses[key, model, owner] = figures
+                        rest[key, model] = self._rest(rest[key, model], [figures])
+        for (key, model), figures in rest.items():
+            if any(figures) and None not in unclear[key].owners:
+                raise self._unequal()
+            if any(figures):
+                uses[key, model, None] = figures
+        return uses
+
+    def _keys(self, pages: Iterable[Any], *, by_model: bool) -> dict[str, _Sums]:
+        """Return the sums of each key over all pages."""
+        keys: defaultdict[str, _Sums] = defaultdict(_Sums)
+        for row in (row for page in pages for row in _rows(page)):
+            breakdown = as_object(row.get("breakdown"))
+            self._note(breakdown)
+            for owner, key, figures in self._owners(breakdown, _figures(row)):
+                _add(keys[key].owners, owner, figures)
+                if not by_model:
+                    _add(keys[key].models, "", figures)
+            if by_model:
+                for key, model, figures in self._models(breakdown, _figures(row)):
+                    _add(keys[key].models, model, figures)
+        return keys
+
+    def _owners(self, breakdown: Json, day: Figures) -> Iterator[tuple[str | None, str, Figures]]:
+        """Yield the figures by user or team and key; they add up to the day's."""
+        for name, entry in _entries(breakdown.get("entities")):
+            owner = name if self._by_owner and name != UNASSIGNED else None
+            whole = _figures(entry)
+            keys = _by_key(entry)
+            for key, figures in keys.items():
+                yield owner, key, figures
+            yield owner, "", self._rest(whole, keys.values())
+            day = self._rest(day, [whole])
+        yield None, "", day
+
+    def _models(self, breakdown: Json, day: Figures) -> Iterator[tuple[str, str, Figures]]:
+        """Yield the figures by key and model; they add up to the day's.
+
+        Models have their public names (``model_groups``), unless only ``models`` has all of a
+        key's usage. What no model has, such as calls of MCP servers, has the model "".
+        """
+        sources = [
+            {name: _by_key(entry) for name, entry in _entries(breakdown.get(source))}
+            for source in ("model_groups", "models")
+        ]
+        for key, use in _entries(breakdown.get("api_keys")):
+            whole = _figures(use)
+            found = [
+                {model: keys[key] for model, keys in source.items() if key in keys}
+                for source in sources
+            ]
+            rests = [self._rest(whole, models.values()) for models in found]
+            best = 1 if any(rests[0]) and not any(rests[1]) else 0
+            for model, figures in found[best].items():
+                yield key, model, figures
+            yield key, "", rests[best]
+            day = self._rest(day, [whole])
+        yield "", "", day
+
+    def _rest(self, whole: Figures, parts: Iterable[Figures]) -> Figures:
+        """Return what a sum has and its parts don't."""
+        rest = _minus(whole, _sum(parts))
+        if min(rest) < 0:
+            raise self._unequal()
+        return rest
+
+    def _unequal(self) -> UpstreamError:
+        return UpstreamError(
+            f"LiteLLM's usage of {self._day} does not add up: usage is being written",
+            advice="try again, or end with a day that is over",
+        )
+
+    def _note(self, breakdown: Json) -> None:
+        """Take the names out of a breakdown."""
+        field_name = "user_email" if self._kind == "user" else "team_alias"
+        known = self._names.users if self._kind == "user" else self._names.teams
+        for name, entry in _entries(breakdown.get("entities")):
+            text = as_object(entry.get("metadata")).get(field_name)
+            if isinstance(text, str) and text:
+                known[name] = text
+            for key, use in _entries(entry.get("api_key_breakdown")):
+                about = as_object(use.get("metadata"))
+                self._names.keys.setdefault(key, {}).update(
+                    {name: value for name, value in about.items() if value is not None}
+                )
+
+    def _checked_pages(self) -> list[Any]:
+        """Return all pages, which add up to LiteLLM's own totals.
+
+        One page is one look at LiteLLM's table. Rows may move between pages while usage is
+        written, and before 1.106 at any time.
+        """
+        for _ in range(ATTEMPTS):
+            pages = list(self._pages(None))
+            if len(pages) == 1:
+                return pages
+            totals = self._activity.totals(self._kind, self._day)
+            if totals is None:
+                raise UpstreamError(
+                    f"This LiteLLM does not tell the total of {self._day} by {self._kind}, so that"
+                    f" {len(pages)} pages of usage can't be checked",
+                    advice="update LiteLLM",
+                )
+            found = _sum(_figures(row) for page in pages for row in _rows(page))
+            wanted = _figures({"metrics": _unprefixed(totals)})
+            if not any(_minus(found, wanted)):
+                return pages
+        raise self._unequal()
+
+    def _pages(self, owner: str | None) -> Iterator[Any]:
+        number, count = 1, 1
+        while number <= count:
+            page, count = self._activity.page(self._kind, self._day, number, owner)
+            yield page
+            number += 1
+
+
+def _joined(day: str, users: _Uses, teams: _Uses, notes: list[str]) -> Iterator[Use]:
+    """Yield uses with user and team, from uses with one of the two."""
+    by_user, by_team = _by_cell(users), _by_cell(teams)
+    for cell in {**by_user, **by_team}:
+        key, model = cell
+        own_users, own_teams = by_user.get(cell, {}), by_team.get(cell, {})
+        rest = _minus(_sum(own_users.values()), _sum(own_teams.values()))
+        if any(figure > 0 for figure in rest):
+            without = own_teams.get(None, NONE)
+            own_teams[None] = _plus(without, tuple(max(figure, 0) for figure in rest))
+        if any(figure < 0 for figure in rest):
+            # LiteLLM failed to write to one of its two tables.
+            lacking = tuple(max(-figure, 0) for figure in rest)
+            own_users[None] = _plus(own_users.get(None, NONE), lacking)
+            notes.append(
+                f"{day}: LiteLLM counts {lacking[0]} USD and {lacking[4]:.0f} requests of the key"
+                f" {key} for a team and for no user; they are in this report."
+            )
+        refused = own_users.get(None)
+        if (
+            refused is not None
+            and len(own_users) > 1
+            and len(own_teams) > 1
+            and own_teams.get(None) == refused
+            and not any(figure for at, figure in enumerate(refused) if at not in _FAILED)
+        ):
+            # LiteLLM takes user and team of a request from its key. Refused requests of a deleted
+            # key have neither.
+            yield Use(key, model, None, None, refused)
+            del own_users[None], own_teams[None]
+        if len(own_users) > 1 and len(own_teams) > 1:
+            raise NotTold(
+                f"LiteLLM does not tell which of {len(own_users)} users used the key"
+                f" {key or 'without a hash'} in which of {len(own_teams)} teams on {day}",
+                advice="leave user or team out of --by",
+            )
+        for user, figures in own_users.items():
+            for team, team_figures in own_teams.items():
+                yield Use(key, model, user, team, team_figures if len(own_users) == 1 else figures)
+
+
+def _by_cell(uses: _Uses) -> dict[tuple[str, str], dict[str | None, Figures]]:
+    cells: defaultdict[tuple[str, str], dict[str | None, Figures]] = defaultdict(dict)
+    for (key, model, owner), figures in uses.items():
+        cells[key, model][owner] = figures
+    return dict(cells)
+
+
+def _by_key(entry: Json) -> dict[str, Figures]:
+    return {key: _figures(use) for key, use in _entries(entry.get("api_key_breakdown"))}
+
+
+def _add(sums: dict[Any, Figures], name: str | None, figures: Figures) -> None:
+    if any(figures):
+        sums[name] = _plus(sums.get(name, NONE), figures)
+
+
+def _rows(page: Any) -> list[Json]:
+    results = as_object(page).get("results")
+    if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
+        raise UpstreamError("LiteLLM's usage has no list of days")
+    return results
+
+
+def _entries(value: Any) -> list[tuple[str, Json]]:
+    return [(name, as_object(entry)) for name, entry in as_object(value).items()]
+
+
+def _unprefixed(totals: Json) -> Json:
+    return {name: totals.get(f"total_{name.removeprefix('total_')}") for name in METRICS}
+
+
+def _figures(entry: Json) -> Figures:
+    """Return the figures of one of LiteLLM's entries; what can't be read is no 0 here."""
+    metrics = as_object(entry.get("metrics"))
+    figures: list[float] = []
+    for name in METRICS:
+        match metrics.get(name):
+            case bool():
+                pass
+            case int() | float() as figure if math.isfinite(figure):
+                figures.append(figure)
+                continue
+        found = str(metrics.get(name))[:50]
+        raise UpstreamError(f"LiteLLM's usage has {found} for {name}, which is no number")
+    return tuple(figures)
+
+
+def _plus(one: Figures, other: Figures) -> Figures:
+    return tuple(a + b for a, b in zip(one, other, strict=True))
+
+
+def _minus(one: Figures, other: Figures) -> Figures:
+    spend, *counts = (a - b for a, b in zip(one, other, strict=True))
+    return (0.0 if abs(spend) <= NOISE else spend, *counts)
+
+
+def _sum(figures: Iterable[Figures]) -> Figures:
+    listed: Sequence[Figures] = list(figures)
+    if not listed:
+        return NONE
+    spend, *counts = zip(*listed, strict=True)
+    return (math.fsum(spend), *map(sum, counts))
+
+
+def total(uses: Iterable[Use]) -> Json:
+    """Return the sums of uses, by the names of :data:`METRICS`."""
+    return dict(zip(METRICS, _sum(use.figures for use in uses), strict=True))
