@@ -8,18 +8,23 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from flask import Flask
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from sqlalchemy import Connection, text
 from werkzeug.routing import Rule
 
 from litellm_plugin import create_app
 from litellm_plugin.config.settings import Settings
+from litellm_plugin.store import migrate
 from tests.apps import Apps
 from tests.canaries import WATCH, failed_for_output, shared_folder
 from tests.client import PluginClient
 from tests.contract.cases import RESTRICTED
 from tests.fakes import FakeBackstage, FakeKeycloak, FakeLiteLLM, Network
+from tests.rig import Rig
 from tests.tokens import TokenFactory
 
 JWKS_PATH = "/.backstage/auth/v1/jwks.json"
@@ -77,6 +82,43 @@ def _rules_are_compiled_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Rule, "compile", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tables_are_made_once() -> Iterator[None]:
+    """Copy the tables that Alembic made in a first SQLite database into those of later tests.
+
+    A migration takes twenty times as long.
+    """
+    made: list[str] = []
+    upgrade = command.upgrade
+
+    def once(config: Config, revision: str) -> None:
+        connection: Connection = config.attributes["connection"]
+        empty = connection.dialect.name == "sqlite" and migrate.version(connection) is None
+        if not empty or revision != "head":
+            upgrade(config, revision)
+            return
+        if made:
+            for statement in made:
+                connection.exec_driver_sql(statement)
+            return
+        upgrade(config, revision)
+        made.extend(connection.scalars(text("SELECT sql FROM sqlite_master WHERE sql > ''")))
+        made.append(f"INSERT INTO alembic_version VALUES ('{migrate.version(connection)}')")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "upgrade", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _redis_has_time() -> Iterator[None]:
+    """Let Redis answer as late as it may on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("litellm_plugin.cache.redis.CONNECT_SECONDS", 60.0)
+        patch.setattr("litellm_plugin.cache.redis.ANSWER_SECONDS", 60.0)
         yield
 
 
@@ -194,6 +236,12 @@ def app(network: Network, settings: Settings) -> Flask:
 def client(app: Flask, client_of: Callable[[Flask], PluginClient]) -> PluginClient:
     """Asks ``app``: ``client.post("/keys/generate", json={"alias": "ci"}, headers=alice)``."""
     return client_of(app)
+
+
+@pytest.fixture
+def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """A shared application, between a LiteLLM that keeps what it is told, and Backstage."""
+    return Rig(apps.app(), tokens, monkeypatch)
 
 
 @pytest.fixture

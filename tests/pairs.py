@@ -118,6 +118,13 @@ PAIRS = (
     *itertools.combinations_with_replacement(KEY_WRITES, 2),
 )
 
+# Each write with itself, and with the next one.
+SOME = tuple(
+    pair
+    for writes in (TEAM_WRITES, KEY_WRITES)
+    for pair in (*zip(writes, writes, strict=True), *itertools.pairwise(writes))
+)
+
 _numbers = itertools.count(1)
 
 

@@ -41,6 +41,7 @@ class Rig:
         self.litellm = furnished()
         self.backstage = FakeBackstage(tokens)
         self._tokens = tokens
+        self._credentials: dict[str, dict[str, str]] = {}
         self._client = PluginClient(app)
         self.backstage.discovers("litellm", lambda: self._client.get(JWKS_PATH).get_json())
         Network(self.litellm, self.backstage, FakeKeycloak(tokens)).install(monkeypatch)
@@ -49,8 +50,10 @@ class Rig:
 
     def credentials(self, who: str) -> dict[str, str]:
         """Return the headers of a caller, as the contract names callers."""
-        authorization = self._tokens.authorization(who)
-        return {} if authorization is None else {"Authorization": authorization}
+        if who not in self._credentials:  # as clients do, who keep a token for a while
+            authorization = self._tokens.authorization(who)
+            self._credentials[who] = {"Authorization": authorization} if authorization else {}
+        return self._credentials[who]
 
     def ask(
         self,

@@ -257,6 +257,8 @@ def test_our_own_token_is_checked_against_the_keys_we_publish(
 ) -> None:
     assert entity(session, "user:default/bob", our_token(tokens)).status_code == 200
     assert entity(session, "user:default/bob", our_token(tokens, ["catalog"])).status_code == 200
+    assert len(discovered) == 1
+    entity(session, "user:default/bob", our_token(tokens, key=SigningKey.ec("unknown")))
     assert len(discovered) == 2
 
 

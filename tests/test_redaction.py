@@ -117,7 +117,7 @@ def test_the_longest_text_a_request_can_cause_is_read_at_once(piece: str) -> Non
 
     redact(text)
 
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 5.0  # a quadratic search takes minutes
 
 
 def test_no_password_in_a_url_gets_through() -> None:

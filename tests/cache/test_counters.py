@@ -79,8 +79,12 @@ def test_all_workers_count_together_in_redis(server: RedisServer) -> None:
 @needs_redis
 @pytest.mark.parametrize("gone", ["killed", pytest.param("frozen", marks=pytest.mark.deep)])
 def test_while_redis_is_gone_each_worker_counts_for_itself(
-    server: RedisServer, gone: str, caplog: pytest.LogCaptureFixture
+    server: RedisServer,
+    gone: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("litellm_plugin.cache.redis.ANSWER_SECONDS", 1.0)
     counters = Counters(_storage(server))
     assert counters.hit(THREE, "writes", "alice") is None
     server.kill() if gone == "killed" else server.freeze()

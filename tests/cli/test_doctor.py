@@ -756,8 +756,9 @@ class TestTheSharedCache:
 
     @pytest.mark.deep
     def test_that_is_silent_is_not_waited_for(
-        self, installation: Installation, server: RedisServer
+        self, installation: Installation, server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("litellm_plugin.cache.redis.ANSWER_SECONDS", 1.0)
         server.freeze()
         try:
             told = self.look(installation, server.url)

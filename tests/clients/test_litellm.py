@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -161,6 +161,15 @@ def error_of(client: LiteLLM, name: str = "model_info") -> UpstreamError:
     return caught.value
 
 
+def errors_of(
+    client: LiteLLM, requests_mock: Mocker, names: Iterable[str]
+) -> Iterator[tuple[str, UpstreamError, int]]:
+    """Yield each method's name, its error, and the number of requests that it sent."""
+    for name in names:
+        requests_mock.reset_mock()
+        yield name, error_of(client, name), requests_mock.call_count
+
+
 class TestKey:
     def test_a_key_is_found_by_its_hash(self, client: LiteLLM, requests_mock: Mocker) -> None:
         info = {"key_alias": "ci", "status": "active"}
@@ -221,18 +230,17 @@ class TestWhatIsSent:
         assert body.get("max_budget_in_team") == budget
         assert ("max_budget_in_team" in body) == (budget is not None)
 
-    @pytest.mark.parametrize("name", CALLS)
     def test_the_key_does_not_follow_a_redirect(
-        self, client: LiteLLM, requests_mock: Mocker, pauses: list[float], name: str
+        self, client: LiteLLM, requests_mock: Mocker, pauses: list[float]
     ) -> None:
         headers = {"Location": "http://elsewhere.example/"}
         requests_mock.register_uri(ANY, ANY, status_code=307, headers=headers)
 
-        if name == "teams":
-            assert call(client, name) == []
-        else:
-            assert error_of(client, name).answered == 307
-        assert {asked.hostname for asked in requests_mock.request_history} == {"litellm.example"}
+        assert call(client, "teams") == []
+        for name, error, _ in errors_of(client, requests_mock, CALLS.keys() - {"teams"}):
+            assert error.answered == 307, name
+            hosts = {asked.hostname for asked in requests_mock.request_history}
+            assert hosts == {"litellm.example"}, name
 
 
 class TestErrors:
@@ -284,25 +292,18 @@ class TestErrors:
 
         assert len(error_of(client).message) == module.MAX_TEXT
 
-    @pytest.mark.parametrize("name", ALONE)
     @pytest.mark.parametrize("status", [400, 403, 429, 500, 503])
     def test_every_method_tells_what_was_answered(
-        self,
-        client: LiteLLM,
-        requests_mock: Mocker,
-        pauses: list[float],
-        name: str,
-        status: int,
+        self, client: LiteLLM, requests_mock: Mocker, pauses: list[float], status: int
     ) -> None:
         requests_mock.register_uri(ANY, ANY, status_code=status, json={"message": "no"})
 
-        error = error_of(client, name)
+        for name, error, asked in errors_of(client, requests_mock, ALONE):
+            told = (error.answered, error.message, error.unfinished)
+            assert told == (status, "no", False), name
+            again = status == 503 and name not in WRITES
+            assert asked == (READ_ATTEMPTS if again else 1), name
 
-        assert (error.answered, error.message, error.unfinished) == (status, "no", False)
-        again = status == 503 and name not in WRITES
-        assert len(requests_mock.request_history) == (READ_ATTEMPTS if again else 1)
-
-    @pytest.mark.parametrize("name", ALONE)
     @pytest.mark.parametrize(
         ("failure", "passing"),
         [
@@ -319,17 +320,16 @@ class TestErrors:
         client: LiteLLM,
         requests_mock: Mocker,
         pauses: list[float],
-        name: str,
         failure: type[Exception],
         passing: bool,
     ) -> None:
         requests_mock.register_uri(ANY, ANY, exc=failure)
 
-        assert error_of(client, name).answered is None
-        again = passing and name not in WRITES
-        assert len(requests_mock.request_history) == (READ_ATTEMPTS if again else 1)
+        for name, error, asked in errors_of(client, requests_mock, ALONE):
+            assert error.answered is None, name
+            again = passing and name not in WRITES
+            assert asked == (READ_ATTEMPTS if again else 1), name
 
-    @pytest.mark.parametrize("name", WRITES)
     @pytest.mark.parametrize(
         "cut_off",
         [
@@ -343,41 +343,37 @@ class TestErrors:
         ],
     )
     def test_a_write_that_was_cut_off_says_that_it_may_have_been_done(
-        self, client: LiteLLM, requests_mock: Mocker, name: str, cut_off: Any
+        self, client: LiteLLM, requests_mock: Mocker, cut_off: Any
     ) -> None:
         requests_mock.register_uri(ANY, ANY, **cut_off)
 
-        error = error_of(client, name)
+        for name, error, asked in errors_of(client, requests_mock, WRITES):
+            assert error.unfinished, name
+            # Of keys it is told by who looks for them.
+            sentence = {"generate_key": "", "create_user": "the next visit finds it"}
+            assert sentence.get(name, "look before you try again") in error.text, name
+            assert asked == 1, name
 
-        assert error.unfinished
-        # Of keys it is told by who looks for them.
-        sentence = {"generate_key": "", "create_user": "the next visit finds it"}
-        assert sentence.get(name, "look before you try again") in error.text
-        assert len(requests_mock.request_history) == 1
-
-    @pytest.mark.parametrize("name", ALONE)
     @pytest.mark.parametrize("text", ["", "not json", "[1e999]"])
     def test_a_success_that_is_no_json_is_an_error(
-        self, client: LiteLLM, requests_mock: Mocker, name: str, text: str
+        self, client: LiteLLM, requests_mock: Mocker, text: str
     ) -> None:
         requests_mock.register_uri(ANY, ANY, text=text)
 
-        error = error_of(client, name)
+        for name, error, _ in errors_of(client, requests_mock, ALONE):
+            assert error.answered is None, name
+            assert error.message.startswith("LiteLLM's answer is not valid JSON"), name
 
-        assert error.answered is None
-        assert error.message.startswith("LiteLLM's answer is not valid JSON")
-
-    @pytest.mark.parametrize("name", ["generate_key", "create_team", "update_team"])
     @pytest.mark.parametrize("odd", [[], None, "text", 5])
     def test_a_write_is_answered_with_an_object(
-        self, client: LiteLLM, requests_mock: Mocker, name: str, odd: Any
+        self, client: LiteLLM, requests_mock: Mocker, odd: Any
     ) -> None:
         requests_mock.register_uri(ANY, ANY, text=json.dumps(odd))
 
-        error = error_of(client, name)
-
-        assert error.message.startswith("LiteLLM's answer is not an object")
-        assert error.unfinished
+        names = ("generate_key", "create_team", "update_team")
+        for name, error, _ in errors_of(client, requests_mock, names):
+            assert error.message.startswith("LiteLLM's answer is not an object"), name
+            assert error.unfinished, name
 
     def test_a_refused_master_key_is_told_to_the_operator_by_its_setting(
         self, client: LiteLLM, requests_mock: Mocker, caplog: pytest.LogCaptureFixture
@@ -710,14 +706,14 @@ class TestLists:
 
             assert call(client, name) == rows
 
-    @pytest.mark.parametrize("name", ["all_teams", "model_info", "vector_stores", "mcp_servers"])
     @pytest.mark.parametrize("body", [{}, [], None, 5, {"data": None}, {"data": {}}])
     def test_without_rows_the_list_is_empty(
-        self, client: LiteLLM, requests_mock: Mocker, name: str, body: Any
+        self, client: LiteLLM, requests_mock: Mocker, body: Any
     ) -> None:
         requests_mock.get(ANY, text=json.dumps(body))
 
-        assert call(client, name) == []
+        for name in ("all_teams", "model_info", "vector_stores", "mcp_servers"):
+            assert call(client, name) == [], name
 
 
 PASSING = [

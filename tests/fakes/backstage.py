@@ -22,7 +22,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from tests.fakes.network import Asked, Reply
-from tests.tokens import LIMITED_TYP, PLUGIN_TYP, STATIC_TOKEN, USER_TYP, TokenFactory
+from tests.tokens import LIMITED_TYP, PLUGIN_TYP, STATIC_TOKEN, USER_TYP, SigningKey, TokenFactory
 
 PEOPLE_FILE = Path(__file__).parents[1] / "contract" / "people" / "org.yaml"
 
@@ -224,6 +224,7 @@ class FakeBackstage:
             url.removeprefix(self.base_url): keys for url, keys in tokens.jwks().items()
         }
         self._discovered: dict[str, Callable[[], Any]] = {}
+        self._kept: dict[str, KeySet] = {}  # key sets by plugin, as they were read last
         self._lock = threading.Lock()
 
     def discovers(self, plugin: str, key_set: Callable[[], Any]) -> None:
@@ -234,6 +235,7 @@ class FakeBackstage:
             key_set: Fetches the decoded key set.
         """
         self._discovered[plugin] = key_set
+        self._kept.pop(plugin, None)
 
     def asked_of(self, plugin: str) -> list[BackstageCall]:
         return [call for call in self.calls if call.plugin == plugin]
@@ -352,24 +354,22 @@ class FakeBackstage:
         raise _illegal("Illegal token")
 
     def _user(self, token: str) -> _User:
-        keys = {"keys": [self._tokens.user_key.jwk()]}
-        claims = self._claims(token, keys, "Failed user token verification")
+        claims = self._claims(token, self._tokens.user_key, "Failed user token verification")
         return _User(claims["sub"])
 
     def _plugin(self, token: str, called: str) -> _User | _Service:
         failed = "Failed plugin token verification"
         caller = _unverified(token, 1).get("sub")
         if caller == self._tokens.plugin_id:
-            keys: Any = {"keys": [self._tokens.plugin_key.jwk()]}
+            claims = self._claims(token, self._tokens.plugin_key, failed)
         elif caller in self._discovered:
-            keys = self._discovered[caller]()
+            claims = self._claims(token, caller, failed)
         else:
             raise _illegal(
                 f"Received a plugin token where the source '{caller}' plugin unexpectedly does"
                 " not have a JWKS endpoint. The target plugin needs to be migrated to be"
                 " installed in an app using the new backend system."
             )
-        claims = self._claims(token, keys, failed)
         audience = claims.get("aud")
         if called not in (audience if isinstance(audience, list) else [audience]):
             raise _illegal(failed)
@@ -381,10 +381,12 @@ class FakeBackstage:
             raise _illegal("Invalid user token in plugin token obo claim")
         return self._user(behalf)
 
-    def _claims(self, token: str, keys: Any, failed: str) -> dict[str, Any]:
+    def _claims(self, token: str, signer: SigningKey | str, failed: str) -> dict[str, Any]:
+        """Return the claims of a token that a key, or a key of a plugin's set, has signed."""
         now = self._tokens.clock()
         try:
-            claims = jwt.decode(token, KeySet.import_key_set(keys), algorithms=["ES256"]).claims
+            keys = self._keys_of(signer, token) if isinstance(signer, str) else _only(signer)
+            claims = jwt.decode(token, keys, algorithms=["ES256"]).claims
         except (JoseError, ValueError) as exc:
             raise _illegal(failed) from exc
         expires, issued = claims.get("exp"), claims.get("iat")
@@ -393,6 +395,18 @@ class FakeBackstage:
         if claims.get("nbf", now) > now or not isinstance(claims.get("sub"), str):
             raise _illegal(failed)
         return claims
+
+    def _keys_of(self, plugin: str, token: str) -> KeySet:
+        """Return a plugin's keys; they are read again where the token's key is none of them."""
+        kept = self._kept.get(plugin)
+        if kept is None or _unverified(token, 0).get("kid") not in {key.kid for key in kept.keys}:
+            kept = self._kept[plugin] = KeySet.import_key_set(self._discovered[plugin]())
+        return kept
+
+
+@functools.cache
+def _only(key: SigningKey) -> KeySet:
+    return KeySet.import_key_set({"keys": [key.jwk()]})
 
 
 def _is_query(item: Any) -> bool:

@@ -21,6 +21,9 @@ CONFIG = Path(litellm_plugin.sandbox.__file__).with_name("app-config.yaml")
 NOWHERE = {"LITELLM_BASE_URL": "http://127.0.0.1:0", "BACKSTAGE_URL": "http://127.0.0.1:0"}
 SERVICE_TOKEN = "static-token-for-the-catalog"
 
+# After so many answers in a row, each of two workers has given one: that one of them has given all
+# happens once in thirty thousand times.
+BY_EACH_WORKER = 16
 PATIENCE = 60.0  # seconds, at most; a busy machine takes a while to start two of them
 
 

@@ -12,7 +12,7 @@ import requests
 
 from litellm_plugin.clients.circuit_breaker import FAILURES
 from tests.deployed import free_port
-from tests.faults.rig import Rig, Route, running
+from tests.faults.rig import UNHURRIED, Rig, Route, running
 
 pytestmark = pytest.mark.faults
 
@@ -24,7 +24,7 @@ def test_prometheus_sees_that_litellm_is_left_alone_and_by_living_workers_only(
 ) -> None:
     port = free_port()
     more = f"cacheSeconds: 0\n    metrics: {{bind: 127.0.0.1:{port}}}"
-    with running(tmp_path / "rig", more=more) as rig:
+    with running(tmp_path / "rig", more=more, total=UNHURRIED) as rig:
         assert rig.ask(KEYS).status == 200
         _break(rig)
         assert rig.settled(lambda: _listens(port))

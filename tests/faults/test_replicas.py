@@ -17,12 +17,19 @@ import pytest
 from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.launch import MASTER_KEY, Sandbox, running
 from tests.cache.redis_server import RedisServer, needs_redis
-from tests.faults.replica import CONFIG, NOWHERE, PATIENCE, SERVICE_TOKEN, Replica
+from tests.faults.replica import (
+    BY_EACH_WORKER,
+    CONFIG,
+    NOWHERE,
+    PATIENCE,
+    SERVICE_TOKEN,
+    Replica,
+)
 
 pytestmark = [pytest.mark.faults, needs_redis]
 
 MEETING = 0.3  # seconds that calls of LiteLLM wait for each other
-BOUND = 3.0  # seconds that a request may take while Redis is away
+BOUND = 10.0  # seconds that a request may take while Redis is away
 
 Wsgi = Callable[..., Iterable[bytes]]
 
@@ -108,7 +115,7 @@ def settled(replicas: Iterable[Replica], litellm: Gate) -> None:
     """Ask until nobody has to ask LiteLLM any more."""
     until = time.monotonic() + PATIENCE
     quiet = 0
-    while quiet < 8:
+    while quiet < BY_EACH_WORKER:
         assert time.monotonic() < until, "answers are not remembered"
         before = litellm.looked_up
         for replica in replicas:
@@ -209,13 +216,12 @@ def test_redis_goes_away_and_comes_back(
         assert "while-away" in keys_of(writer)
     redis.start()  # with what it knew before that write
     until, seen = time.monotonic() + PATIENCE, 0
-    while seen < 8:  # each worker asks Redis again within a second
+    while seen < BY_EACH_WORKER:  # each worker asks Redis again within a second
         assert time.monotonic() < until, "the other host does not learn of it"
         assert "while-away" in keys_of(writer)
         seen = seen + 1 if "while-away" in keys_of(other) else 0
-        time.sleep(0.1)
     other.make("afterwards")
-    for replica in (writer, other) * 8:  # so that each worker has read it
+    for replica in (writer, other) * BY_EACH_WORKER:
         assert {"while-away", "afterwards"} <= keys_of(replica)
     redis.freeze()
     for replica in (writer, other):

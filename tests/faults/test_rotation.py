@@ -25,11 +25,12 @@ pytestmark = pytest.mark.faults
 
 ALICE = "alice@example.com"
 DAY = timedelta(days=1)
+HANGING = 6.0  # seconds; the deadline of a request, which two tests wait for
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with running(tmp_path_factory.mktemp("rotation")) as rig:
+    with running(tmp_path_factory.mktemp("rotation"), total=HANGING) as rig:
         yield rig
 
 
@@ -59,7 +60,7 @@ class Rotation:
         url = f"{self.rig.url}/keys/{self.old}/rotate"
         with requests.Session() as session:
             session.trust_env = False
-            return session.post(url, json={"grace": "24h"}, headers=headers, timeout=20)
+            return session.post(url, json={"grace": "24h"}, headers=headers, timeout=60)
 
     def is_complete(self) -> bool:
         """Tell whether there are two keys: one with the alias, and one that ends in a day."""
@@ -110,7 +111,7 @@ def test_a_worker_that_is_killed_between_the_steps_leaves_a_key_that_works(
     rig.litellm.spoil(at(path, number, acted=acted, there=there))
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(rotation.ask)
-        assert there.wait(10)
+        assert there.wait(20)
         os.kill(rig.worker, signal.SIGKILL)
         assert isinstance(answer.exception(), requests.ConnectionError)
     rig.litellm.mend()
@@ -144,18 +145,18 @@ def test_a_client_that_hangs_up_leaves_the_old_key_as_it_was(rig: Rig) -> None:
         answer = exchange.forward()
         if exchange.asked.target == "/key/generate":
             made.set()
-            goes_on.wait(5)
+            goes_on.wait(30)
         exchange.send(answer)
 
     rig.litellm.spoil(held)
     host, port = urlsplit(rig.url).hostname, urlsplit(rig.url).port
     body = json.dumps({"grace": "0s"})
-    with socket.create_connection((host, port), timeout=5) as client:
+    with socket.create_connection((host, port), timeout=20) as client:
         head = f"POST {MOUNT}/keys/{rotation.old}/rotate HTTP/1.1\r\nHost: {host}\r\n"
         head += "Content-Type: application/json\r\n"
         head += f"Authorization: Bearer {rig.token}\r\nContent-Length: {len(body)}\r\n\r\n"
         client.sendall((head + body).encode())
-        assert made.wait(5)
+        assert made.wait(20)
         client.shutdown(socket.SHUT_RDWR)
         goes_on.set()
     rig.litellm.mend()

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from tests.deployed import free_port
-from tests.faults.rig import Answer, Rig, Route, running
+from tests.faults.rig import UNHURRIED, Answer, Rig, Route, running
 from tests.postgres import OWNER, PASSWORD, Postgres, postgres
 
 __all__ = ["postgres"]
@@ -35,6 +35,7 @@ def test_no_request_fails_while_the_store_is_away(tmp_path: Path, postgres: Post
         more=f"cacheSeconds: 0\n    metrics: {{bind: 127.0.0.1:{port}}}",
         over=over,
         served="tests.faults.few_events:app",
+        total=UNHURRIED,
     ) as rig:
         before = _asked(rig)
         assert rig.settled(lambda: "created" in _actions(rig))

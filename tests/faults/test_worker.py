@@ -23,7 +23,7 @@ pytestmark = pytest.mark.faults
 
 SETTINGS = REPO / "litellm_plugin" / "gunicorn_conf.py"
 
-ENOUGH = 20.0  # seconds for whatever is to happen soon; ``keepalive`` is 75
+ENOUGH = 60.0  # seconds for whatever is to happen soon; ``keepalive`` is 75
 
 # A request to /held says that it has begun, and ends when it is let go.
 APP = """\

@@ -18,10 +18,8 @@ from litellm_plugin.identity import jwt
 from litellm_plugin.keys.service import Keys, OwnedKey
 from litellm_plugin.routes.openapi import document
 from litellm_plugin.shapes import Json, virtual_key
-from tests.apps import Apps
 from tests.rig import Rig
 from tests.standin import KEY
-from tests.tokens import TokenFactory
 
 FOUND = Path(fuzz_run.__file__).parent / "found"
 ATHERIS = {"tokens": tokens, "config": config, "shapes": shapes}
@@ -133,11 +131,6 @@ def test_an_answer_that_is_changed_where_it_may_be_remembered_is_noticed(
 
 
 # Requests along the links; the walks themselves take too long for here, and are part of make fuzz.
-
-
-@pytest.fixture
-def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    return Rig(apps.app(), tokens, monkeypatch)
 
 
 def test_the_links_lead_from_a_new_key_and_a_new_team_to_what_can_be_done_with_it() -> None:

@@ -72,7 +72,7 @@ def world(
     yield world
     for thread in threading.enumerate():
         if thread.name == "undelivered-keys":
-            thread.join(10)
+            thread.join(60)
 
 
 def make(world: World, **fields: Any) -> None:

@@ -19,7 +19,7 @@ from tests.cache.world import Call, FailsError, World
 from tests.fakes.network import connection_refused, dropped
 from tests.tokens import TokenFactory
 
-ENOUGH = 10.0  # seconds for whatever is to happen soon
+ENOUGH = 60.0  # seconds for whatever is to happen soon
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.live.rigs import (
     answers,
 )
 
-STARTING = 30.0  # seconds
+STARTING = 60.0  # seconds
 STOPPING = 10.0  # seconds
 
 MOUNT = "/api/litellm"

@@ -106,22 +106,26 @@ def test_the_page_works_through_backstages_proxy(
     told(f"{summary['passed']} steps in the browser through Backstage's proxy")
 
 
-def test_the_page_works_with_budgets_hidden_from_members(
-    deploy: Deploy, backstage: BackstageRig, tmp_path: Path, told: Told
+@pytest.mark.parametrize(
+    ("what", "config", "steps"),
+    [
+        ("hidden budgets", "  display: { hideTeamBudgetForMembers: true }\n", "home:|teams:"),
+        ("no team management", "  teamAdmin: null\n", "teams:|plain user"),
+    ],
+)
+def test_the_page_works_with_other_settings(
+    deploy: Deploy,
+    backstage: BackstageRig,
+    tmp_path: Path,
+    told: Told,
+    what: str,
+    config: str,
+    steps: str,
 ) -> None:
-    hiding = deploy("walk-hidden", "  display: { hideTeamBudgetForMembers: true }\n", caching=True)
-    summary = _walk(hiding.url, tmp_path / "walk", "--only", "arrange|sign in|home:|teams:")
+    other = deploy(f"walk-{what.replace(' ', '-')}", config, caching=True)
+    summary = _walk(other.url, tmp_path / "walk", "--only", f"arrange|sign in|{steps}")
     assert _failures(summary) == []
-    told(f"{summary['passed']} steps in the browser with team budgets hidden")
-
-
-def test_the_page_works_without_team_management(
-    deploy: Deploy, backstage: BackstageRig, tmp_path: Path, told: Told
-) -> None:
-    plain = deploy("walk-no-teams", "  teamAdmin: null\n", caching=True)
-    summary = _walk(plain.url, tmp_path / "walk", "--only", "arrange|sign in|teams:|plain user")
-    assert _failures(summary) == []
-    told(f"{summary['passed']} steps in the browser without team management")
+    told(f"{summary['passed']} steps in the browser with {what}")
 
 
 def test_the_audit_tab_works_on_an_open_source_litellm(

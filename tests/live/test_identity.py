@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.faults.replica import BY_EACH_WORKER
 from tests.live.kinds import Deploy, Told
 from tests.live.rigs import BackstageRig, LiteLLMRig
 from tests.live.service import Service
@@ -106,7 +107,7 @@ def test_an_account_stays_its_owners_after_a_restart_without_provisioning(
     before = deploy("adopting", caching=True)
     assert json_of(Client(before.url, heidi).get("/user/info"))["user_id"] == sso
     after = deploy("adopted", "  provisioning: { enabled: false }\n", caching=True)
-    for _ in range(8):  # by both workers
+    for _ in range(BY_EACH_WORKER):
         assert json_of(Client(after.url, heidi).get("/user/info"))["user_id"] == sso
     told("An account found by e-mail is its owner's after a restart without provisioning")
 

@@ -65,7 +65,7 @@ def json_of(response: requests.Response, status: int = 200) -> Any:
     return response.json()
 
 
-def eventually(probe: Callable[[], T], *, within: float = 20.0) -> T:
+def eventually(probe: Callable[[], T], *, within: float = 60.0) -> T:
     """Return the first result of ``probe`` that is not falsy, within some seconds."""
     deadline = time.monotonic() + within
     while True:

@@ -17,14 +17,12 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.observability import journal
 from litellm_plugin.redaction import redact
 from litellm_plugin.routes.routing import routes
-from tests.apps import Apps
 from tests.canaries import WATCH, secrets_in
 from tests.client import MOUNT, PluginClient
 from tests.fakes.network import NOTHING
 from tests.openapi import Operation, operations
 from tests.rig import Rig
 from tests.standin import KEY, SECRET, TEAM
-from tests.tokens import TokenFactory
 
 # Routes of other methods than GET that change nothing in LiteLLM.
 NO_WRITES = {"clear_cookie", "apply_conditions"}
@@ -59,11 +57,6 @@ def lines() -> Iterator[Lines]:
     journal.log.addHandler(handler)
     yield handler
     journal.log.removeHandler(handler)
-
-
-@pytest.fixture
-def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    return Rig(apps.app(), tokens, monkeypatch)
 
 
 # Each is asked as its examples in the OpenAPI document say.

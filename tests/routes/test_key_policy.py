@@ -219,19 +219,23 @@ def test_a_key_that_its_team_lets_live_too_long_is_shortened(
     assert known_bob.writes[-1].body == {"key": token, "duration": "5d"}
 
 
+SHORTENED: list[Json] = [
+    *({"json": {"key": "2" * 64, "expires": expires}} for expires in LONG),
+    {"json": {"key": "2" * 64}},
+    {"json": []},
+    {"status": 400, "json": {"error": {"message": "no"}}},
+    {"status": 500, "json": {}},
+]
+
+
 @pytest.mark.parametrize(
-    "shortened",
+    ("expires", "shortened", "deleted"),
     [
-        *({"json": {"key": "2" * 64, "expires": expires}} for expires in LONG),
-        {"json": {"key": "2" * 64}},
-        {"json": []},
-        {"status": 400, "json": {"error": {"message": "no"}}},
-        {"status": 500, "json": {}},
+        *((LONG[0], shortened, 200) for shortened in SHORTENED),
+        *((expires, SHORTENED[0], 500) for expires in LONG),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("deleted", [200, 500])
-@pytest.mark.parametrize("expires", LONG)
 def test_a_key_that_lives_too_long_is_deleted_and_not_handed_out(
     under: Under,
     litellm: FakeLiteLLM,

@@ -32,16 +32,17 @@ def grown() -> Grown:
     def grown(name: str, **labels: str) -> float:
         name = f"litellm_plugin_{name}"
         was = before.get((name, tuple(sorted(labels.items()))), 0.0)
-        return (REGISTRY.get_sample_value(name, labels) or 0.0) - was
+        return _samples(name).get((name, tuple(sorted(labels.items()))), 0.0) - was
 
     return grown
 
 
-def _samples() -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """Return what there is by name and labels."""
+def _samples(name: str | None = None) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Return what there is by name and labels; of one name, or of all."""
+    registry = REGISTRY.restricted_registry([name]) if name else REGISTRY
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for metric in REGISTRY.collect()
+        for metric in registry.collect()
         for sample in metric.samples
     }
 

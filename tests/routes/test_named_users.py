@@ -60,11 +60,10 @@ PATHS = described().at("/paths")
 OPEN = {"/health", "/livez", "/readyz", "/config", "/openapi.json", "/bridge/health"}
 OF_PEOPLE = [
     (method.upper(), path)
-    for path, item in PATHS.items()
+    for path, item in sorted(PATHS.items())
     for method in item.keys() & {"get", "post", "put", "patch", "delete"}
     if path not in OPEN and not path.startswith(("/.", "/bridge/"))
 ]
-every_route = pytest.mark.parametrize(("method", "path"), sorted(OF_PEOPLE))
 
 
 def _full(path: str) -> str:
@@ -72,42 +71,30 @@ def _full(path: str) -> str:
     return path.format(token=OWN_KEY, team_id="t1", key=OWN_KEY) + query
 
 
-@every_route
 def test_litellms_own_administrator_is_nobody_on_every_route(
-    service: ServiceOf,
-    litellm: FakeLiteLLM,
-    headers_of: HeadersOf,
-    backstage: FakeBackstage,
-    method: str,
-    path: str,
+    service: ServiceOf, litellm: FakeLiteLLM, headers_of: HeadersOf, backstage: FakeBackstage
 ) -> None:
     groups = ["litellm-team-admins", "litellm-admins"]
     person = {"kind": "User", "metadata": {"name": ADMIN}, "spec": {"memberOf": groups}}
     backstage.people = People([person])
-    client = service("no-domain")
-    answer = client.request(
-        method,
-        _full(path),
-        json={"alias": "a", "team_alias": "a"},
-        headers=headers_of(f"user:default/{ADMIN}"),
-    )
-    assert answer.status_code == 409
-    assert "reserved" in answer.get_json()["error"]
-    assert "litellm.userIdDomain" in answer.get_json()["hint"]
+    client, headers = service("no-domain"), headers_of(f"user:default/{ADMIN}")
+    for method, path in OF_PEOPLE:
+        sent = {"alias": "a", "team_alias": "a"}
+        answer = client.request(method, _full(path), json=sent, headers=headers)
+        assert answer.status_code == 409, path
+        assert "reserved" in answer.get_json()["error"]
+        assert "litellm.userIdDomain" in answer.get_json()["hint"]
     assert litellm.calls == []
 
 
-@every_route
 def test_no_service_may_name_it(
-    service: ServiceOf, litellm: FakeLiteLLM, headers_of: HeadersOf, method: str, path: str
+    service: ServiceOf, litellm: FakeLiteLLM, headers_of: HeadersOf
 ) -> None:
-    answer = service().request(
-        method,
-        f"{_full(path)}&user_id={ADMIN}",
-        json={"alias": "a"},
-        headers=headers_of("static"),
-    )
-    assert answer.status_code == 409
+    client, headers = service(), headers_of("static")
+    for method, path in OF_PEOPLE:
+        target = f"{_full(path)}&user_id={ADMIN}"
+        answer = client.request(method, target, json={"alias": "a"}, headers=headers)
+        assert answer.status_code == 409, path
     assert litellm.calls == []
 
 
@@ -198,8 +185,14 @@ ROLES: list[tuple[Json, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("role", "plain"), ROLES, ids=str)
-@pytest.mark.parametrize("found_by", ["id", "e-mail", "service", "bridge"])
+@pytest.mark.parametrize(
+    ("found_by", "role", "plain"),
+    [
+        *(("id", role, plain) for role, plain in ROLES),
+        *((way, *ROLES[n]) for way in ("e-mail", "service", "bridge") for n in (0, 4, -1)),
+    ],
+    ids=str,
+)
 def test_an_administrator_is_served_however_found_and_has_keys_for_models_only(
     apps: Apps,
     network: Network,

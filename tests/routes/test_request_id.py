@@ -14,6 +14,7 @@ from litellm_plugin.observability import request_id
 from tests.client import PluginClient
 from tests.fakes import FakeBackstage, FakeLiteLLM
 from tests.fakes.network import Asked, Reply
+from tests.routes.conftest import Account
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-00"
@@ -124,17 +125,11 @@ def test_tracestate_is_passed_on_with_its_trace(
 
 
 def test_calls_side_by_side_are_told(
-    client: PluginClient, litellm: FakeLiteLLM, bob: Headers
+    client: PluginClient, litellm: FakeLiteLLM, account: Account, bob: Headers
 ) -> None:
     teams = [{"team_id": f"t{number}"} for number in range(5)]
-    litellm.get(
-        "/user/info",
-        json={
-            "user_id": "bob@example.com",
-            "user_info": {"user_id": "bob@example.com"},
-            "teams": teams,
-        },
-    )
+    user = {"user_id": "bob@example.com"}
+    litellm.get("/user/info", json=account(user_info=user, teams=teams))
     litellm.get("/team/info", json={"team_info": {"team_id": "t"}})
     client.get("/teams", headers=bob | {"X-Request-Id": "me"})
     calls = [call for call in litellm.calls if call.path == "/team/info"]

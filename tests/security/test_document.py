@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -54,16 +54,16 @@ def _rows() -> list[tuple[str, str, list[str]]]:
     return rows[1:]
 
 
-def _tests(file: Path) -> Iterator[str]:
+@functools.cache
+def _tests(file: Path) -> set[str]:
+    tests = set()
     for node in ast.parse(file.read_text("utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            yield node.name
+        if isinstance(node, ast.FunctionDef):
+            tests.add(node.name)
         elif isinstance(node, ast.ClassDef):
-            yield from (
-                f"{node.name}::{each.name}"
-                for each in node.body
-                if isinstance(each, ast.FunctionDef) and each.name.startswith("test_")
-            )
+            functions = (each for each in node.body if isinstance(each, ast.FunctionDef))
+            tests |= {f"{node.name}::{each.name}" for each in functions}
+    return {name for name in tests if name.rpartition("::")[2].startswith("test_")}
 
 
 def test_every_threat_has_a_test_that_there_is() -> None:
@@ -74,7 +74,7 @@ def test_every_threat_has_a_test_that_there_is() -> None:
         assert tests, threat
         for test in tests:
             file, _, name = test.partition("::")
-            assert name in set(_tests(TESTS / file)), test
+            assert name in _tests(TESTS / file), test
 
 
 def test_no_threat_is_missing() -> None:

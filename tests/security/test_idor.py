@@ -105,15 +105,13 @@ def _state(rig: Rig) -> Any:
     """Return what nobody but Carol and the team admins may change."""
     store = rig.litellm.litellm.store
     teams = {OTHERS_TEAM, OWNED_TEAM}
-    return deepcopy(
-        (
-            store.users[CAROL],
-            {token: key for token, key in store.keys.items() if key["user_id"] == CAROL},
-            {token: key for token, key in store.keys.items() if key["team_id"] in teams},
-            {team_id: store.teams.get(team_id) for team_id in teams},
-            {who: row for who, row in store.memberships.items() if who[0] in teams},
-            {team_id: store.objects.get(team_id) for team_id in teams},
-        )
+    return (
+        store.users[CAROL],
+        {token: key for token, key in store.keys.items() if key["user_id"] == CAROL},
+        {token: key for token, key in store.keys.items() if key["team_id"] in teams},
+        {team_id: store.teams.get(team_id) for team_id in teams},
+        {who: row for who, row in store.memberships.items() if who[0] in teams},
+        {team_id: store.objects.get(team_id) for team_id in teams},
     )
 
 
@@ -135,7 +133,7 @@ def _with_an_id(rig: Rig) -> list[Surface]:
 
 @pytest.mark.parametrize("who", EVERYBODY)
 def test_nobody_gets_at_what_is_somebody_elses(world: Rig, who: str) -> None:
-    before = _state(world)
+    before = deepcopy(_state(world))
     teams = [OTHERS_TEAM] if who in TEAM_ADMIN else [OTHERS_TEAM, OWNED_TEAM]
     for route in _with_an_id(world):
         for team_id in teams if "team_id" in route.names else teams[:1]:
@@ -152,7 +150,7 @@ def test_nobody_gets_at_what_is_somebody_elses(world: Rig, who: str) -> None:
 
 @pytest.mark.parametrize("who", ["bob", "dave", "obo:bob", "plugin", "expired:carol"])
 def test_other_spellings_of_an_id_are_nobodys(world: Rig, who: str) -> None:
-    before = _state(world)
+    before = deepcopy(_state(world))
     spellings = [
         CAROLS_SECRET,  # LiteLLM takes the secret as well as the hash
         "sk-...6789",
@@ -199,7 +197,7 @@ def test_a_teams_routes_know_no_keys_but_its_own(world: Rig, who: str) -> None:
 @pytest.mark.parametrize("who", ["bob", "ivan", "grace.hopper", "dave", "obo:bob", KEYCLOAK_BOB])
 def test_an_id_in_a_body_or_a_query_opens_nothing(world: Rig, asked: list[Asked], who: str) -> None:
     """What is in the path is the attacker's own, as far as there is anything."""
-    before = _state(world)
+    before = deepcopy(_state(world))
     name = who.removeprefix("obo:")
     team_id = "team-two-of-team-admins" if who in TEAM_ADMIN else "team-of-ivan"
     own = {

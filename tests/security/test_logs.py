@@ -145,7 +145,8 @@ def test_every_logger_of_the_package_is_guarded(client: PluginClient) -> None:
     # Those of Redis and of what the store is for are there as soon as they are configured; those of
     # gunicorn and of the command before anything is built.
     rooms = (
-        *("cache.redis", "store.adopted", "store.leavers", "audit.writer"),
+        *("cache.redis", "store.database", "store.adopted", "store.leavers"),
+        *("audit.writer", "audit.reader", "usage.kept"),
         *("accounts.sync", "accounts.visits"),
         *("access", "cli.checks"),
     )
