@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from litellm_plugin import jobs
-from litellm_plugin.cli.job import print_table
 from litellm_plugin.cli.terminal import (
     FAILED,
     Page,
@@ -62,8 +61,12 @@ def _dimensions(_context: click.Context, _option: click.Parameter, text: str) ->
 
 
 @report.command()
-@click.option("--from", "first", required=True, type=DAY, metavar="DAY", help="The first day.")
-@click.option("--to", "last", required=True, type=DAY, metavar="DAY", help="The last day.")
+@click.option(
+    "--from", "first", required=True, type=DAY, metavar="DAY", help="The first day: 2026-11-01."
+)
+@click.option(
+    "--to", "last", required=True, type=DAY, metavar="DAY", help="The last day: 2026-11-30."
+)
 @click.option(
     "--by",
     default="team",
@@ -72,8 +75,8 @@ def _dimensions(_context: click.Context, _option: click.Parameter, text: str) ->
     metavar="NAMES",
     help="What to separate: day, team, user, key and model, in any combination, such as team,user.",
 )
-@click.option("--team", metavar="ID", help="Only the usage of this team.")
-@click.option("--user", metavar="ID", help="Only the usage of this user of LiteLLM.")
+@click.option("--team", metavar="ID", help="Only the usage of this team, by its id.")
+@click.option("--user", metavar="ID", help="Only the usage of this LiteLLM id.")
 @click.option(
     "--format",
     "form",
@@ -200,6 +203,8 @@ class _Reader:
         unfinished = (datetime.now(UTC) - LATE).date()
         final = asked.last < unfinished
         notes = list(names.notes)
+        if not groups and (asked.team or asked.user):
+            notes.append("There is no usage with this --team or --user: both take LiteLLM's ids.")
         if not final:
             notes.append(f"Figures from {max(asked.first, unfinished)} on still change.")
         uses = [use for group in groups.values() for use in group]
@@ -280,14 +285,20 @@ class _Reader:
 
 
 def _print_table(asked: Asked, found: Report) -> None:
-    page = Page()
     columns = [column for column in asked.columns if column != "key_alias_source"]
     head = [column.replace("_", " ") for column in columns]
     rows = [
         [*(_short(column, row[column]) for column in columns), *_shown(row)] for row in found.rows
     ]
     total_row = ["total", *("" for _ in columns[1:]), *_shown(found.totals)]
-    print_table(page, [*head, "USD", "tokens", "requests", "failed"], [*rows, total_row])
+    head += ["USD", "tokens", "requests", "failed"]
+    # Figures that are folded can't be read.
+    Page().lines(
+        [
+            [(text, "dim") for text in head],
+            *([(text, "") for text in row] for row in (*rows, total_row)),
+        ]
+    )
 
 
 def _short(column: str, value: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
 
+from litellm_plugin import fields
 from litellm_plugin.accounts.users import keys_tag
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients import deadline
@@ -76,7 +77,10 @@ class ToolKeys:
         if tool is not None and body.get("alias") is not None:
             raise BadRequest("alias must be left out: the service makes it from tool and machine")
         others = {name: body[name] for name in body if name not in {"tool", "machine"}}
-        return tool, self._keys.fields.new(others, named=False, service=False)
+        key = self._keys.fields.new(others, named=False, service=False)
+        if fields.seconds(key.get("duration")) == 0:
+            raise BadRequest("duration must be more than 0")
+        return tool, key
 
     def create(
         self,

@@ -176,6 +176,7 @@ def test_every_key_of_the_bridge_ends_in_time(world: World, named: Json) -> None
         words = error(ask(world, **named, duration=longer))
         assert "at most 24h for bridge keys (litellm.bridge.keys.maxTtl)" in words
     assert "must not be unlimited: at most 24h" in error(ask(world, **named, duration=None))
+    assert error(ask(world, **named, duration="0s")) == "duration must be more than 0"
     assert keys(world) == {}
 
 
