@@ -1,4 +1,4 @@
-"""``key``: prints a key for a tool; and what the developer's commands share."""
+"""``key``: prints a key for a tool. Also has the parts that ``login`` and ``logout`` share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from litellm_plugin.developer.errors import CommandError
-from litellm_plugin.developer.keys import Order, usable
+from litellm_plugin.developer.keys import KeyRequest, usable
 from litellm_plugin.developer.saved import Saved
 
 FAILED = 1
@@ -24,7 +24,7 @@ FAILED = 1
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def fails_plainly(command: F) -> F:
+def prints_errors(command: F) -> F:
     """Print the message of a ``CommandError``, without a traceback, and end with status 1."""
 
     @functools.wraps(command)
@@ -38,23 +38,23 @@ def fails_plainly(command: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
-def saved_here() -> Saved:
-    """Return what this user's commands have saved."""
+def open_saved() -> Saved:
+    """Return the saved sign-ins and keys of this user."""
     folder = Path(click.get_app_dir("litellm-plugin"))
     return Saved(folder, lambda text: click.echo(f"Warning: {text}", err=True))
 
 
 @click.command()
 @click.option("--tool", default="cli", show_default=True, help="The tool that uses the key.")
-@click.option("--ttl", help="How long the key lives, such as 8h.")
-@click.option("--models", help="The only models that the key is for, such as gpt-4o,gpt-4o-mini.")
+@click.option("--ttl", help="Lifetime of the key, such as 8h.")
+@click.option("--models", help="Models that the key is limited to, such as gpt-4o,gpt-4o-mini.")
 @click.option("--team", help="Id of the team that the key belongs to.")
-@click.option("--budget", type=float, help="What the key may spend, in USD.")
+@click.option("--budget", type=float, help="Budget of the key, in USD.")
 @click.option("--env", is_flag=True, help="Print lines for a shell to evaluate.")
 @click.option("--litellm-url", help="LiteLLM's address for --env, if not the service's.")
 @click.option("--url", help="The service, if you are signed in at several.")
 @click.option("--fresh", is_flag=True, help="Get a new key, though the last one has not expired.")
-@fails_plainly
+@prints_errors
 def key(
     *,
     tool: str,
@@ -69,15 +69,16 @@ def key(
 ) -> None:
     """Print a key for a tool, and nothing else.
 
-    The same one until a tenth of its life is left. Ends with status 1 if there is none.
+    Prints the same key until a tenth of its life is left, then a new one. Ends with status 1 if
+    there is no key.
     """
     if budget is not None and not 0 < budget < math.inf:
         raise click.BadParameter("wanted a positive number", param_hint="--budget")
     names = tuple(name for each in (models or "").split(",") if (name := each.strip()))
     if models is not None and not names:  # such as an empty variable of a script
         raise click.BadParameter("wanted names, such as gpt-4o,gpt-4o-mini", param_hint="--models")
-    order = Order(tool, _machine(), ttl, names, team, budget)
-    saved = saved_here()
+    wanted = KeyRequest(tool, _machine(), ttl, names, team, budget)
+    saved = open_saved()
     document = saved.read()
     url = url.rstrip("/") if url else document.get("current")
     if url is None:
@@ -85,28 +86,28 @@ def key(
             "You are not signed in. Sign in: litellm-plugin login --url "
             "https://backstage.example.com/api/litellm, with the address of your service"
         )
-    site = document.get("sites", {}).get(url, {})
+    sign_in = document.get("sign_ins", {}).get(url, {})
     if env:
-        litellm_url = _litellm_url(litellm_url, site)
-    entry = site.get("keys", {}).get(order.slot)
-    if fresh or not usable(entry, order, time.time()):
-        # Imports libraries that are not needed until then.
+        litellm_url = _litellm_url(litellm_url, sign_in)
+    entry = sign_in.get("keys", {}).get(wanted.slot)
+    if fresh or not usable(entry, wanted, time.time()):
+        # Its libraries would make printing a saved key slow.
         from litellm_plugin.developer import bridge  # noqa: PLC0415
 
-        entry = bridge.obtain(saved, url, order, fresh=fresh)
+        entry = bridge.obtain(saved, url, wanted, fresh=fresh)
     click.echo(_exports(entry["key"], litellm_url) if env and litellm_url else entry["key"])
 
 
 def _machine() -> str:
-    """Return the short name of this host, in the letters that names of keys may have."""
+    """Return the short name of this host, with "-" for characters that aliases may not have."""
     name = socket.gethostname().partition(".")[0]
     return re.sub(r"[^A-Za-z0-9._-]", "-", name)[:64] or "unknown"
 
 
-def _litellm_url(given: str | None, site: dict[str, Any]) -> str:
+def _litellm_url(given: str | None, sign_in: dict[str, Any]) -> str:
     from litellm_plugin.developer.web import secure_url  # noqa: PLC0415
 
-    found = given or site.get("litellm_url")
+    found = given or sign_in.get("litellm_url")
     if found is None:
         raise CommandError("The service does not tell LiteLLM's address. Name it: --litellm-url")
     return secure_url(found, "--litellm-url")

@@ -1,4 +1,4 @@
-"""``login`` and ``logout``: sign-in of a developer at the company's identity provider."""
+"""``login`` and ``logout``: a developer's sign-in at the company's identity provider."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from datetime import UTC, datetime
 
 import click
 
-from litellm_plugin.cli.key import fails_plainly, saved_here
+from litellm_plugin.cli.key import open_saved, prints_errors
 from litellm_plugin.developer.errors import CommandError
 
 
 @click.command()
 @click.option("--url", help="The service, such as https://backstage.example.com/api/litellm.")
-@click.option("--device", is_flag=True, help="Sign in with a browser of another host, by a code.")
+@click.option("--device", is_flag=True, help="Print a code, to sign in with a browser on any host.")
 @click.option("--issuer", help="The identity provider, if the service does not name it.")
 @click.option("--client-id", help="The client at the identity provider, if not the service's.")
-@click.option("--scope", help="What to ask the identity provider for.")
-@fails_plainly
+@click.option("--scope", help="OAuth scopes to ask for, separated by spaces.")
+@prints_errors
 def login(
     *, url: str | None, device: bool, issuer: str | None, client_id: str | None, scope: str | None
 ) -> None:
-    """Sign in, so that ``key`` can get keys.
+    """Sign in, so that the command key can get keys.
 
-    Without --url, sign in where you were signed in last.
+    Without --url, sign in where you signed in last.
     """
     from litellm_plugin.developer import bridge  # noqa: PLC0415
     from litellm_plugin.developer.sign_in import Issuer  # noqa: PLC0415
     from litellm_plugin.developer.web import plain, secure_url  # noqa: PLC0415
 
-    saved = saved_here()
+    saved = open_saved()
     url = url or saved.read().get("current")
     if url is None:
         raise click.UsageError("Name the service: --url https://backstage.example.com/api/litellm")
@@ -46,19 +46,19 @@ def login(
     click.echo(f"Signing in at {plain(issuer)}", err=True)
     tokens = provider.by_device(scope, _show_code) if device else provider.by_browser(scope, _open)
     litellm_url = health.get("baseUrl")
-    site = bridge.site(
+    sign_in = bridge.new_sign_in(
         issuer, client_id, tokens, litellm_url if isinstance(litellm_url, str) else None
     )
     problems: list[str] = []
     with saved.lock():
         document = saved.read()
-        sites = document.setdefault("sites", {})
-        before = sites.get(url)
-        if before is not None and bridge.same_user(before, site):
-            site["keys"] = before["keys"]
+        sign_ins = document.setdefault("sign_ins", {})
+        before = sign_ins.get(url)
+        if before is not None and bridge.same_user(before, sign_in):
+            sign_in["keys"] = before["keys"]
         elif before is not None:
             problems = bridge.sign_out(url, before)
-        sites[url] = site
+        sign_ins[url] = sign_in
         saved.write(document | {"current": url})
     click.echo(f"Signed in as {tokens.user}" if tokens.user else "Signed in")
     for problem in problems:
@@ -72,21 +72,22 @@ def login(
 
 
 @click.command()
-@fails_plainly
+@prints_errors
 def logout() -> None:
-    """Delete the keys, revoke the sign-ins at the identity provider, and forget both.
+    """Delete the keys, and revoke the sign-ins at the identity provider.
 
-    Ends with status 1 if the service or the identity provider refuses or is away.
+    Ends with status 1 if the service or the identity provider refuses or does not answer. Nothing
+    stays saved in any case.
     """
     from litellm_plugin.developer import bridge  # noqa: PLC0415
 
-    saved, problems = saved_here(), list[str]()
+    saved, problems = open_saved(), list[str]()
     with saved.lock():
-        sites = saved.read().get("sites", {})
-        for url, signed_in in sites.items():
-            problems += [f"{url}: {problem}" for problem in bridge.sign_out(url, signed_in)]
+        sign_ins = saved.read().get("sign_ins", {})
+        for url, sign_in in sign_ins.items():
+            problems += [f"{url}: {problem}" for problem in bridge.sign_out(url, sign_in)]
         saved.forget()
-    click.echo("Signed out" if sites else "Nobody was signed in")
+    click.echo("Signed out" if sign_ins else "Nobody was signed in")
     if problems:
         raise CommandError("\n".join(problems))
 

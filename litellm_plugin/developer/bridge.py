@@ -1,4 +1,4 @@
-"""The service's ``/bridge`` routes, asked with the tokens of the saved sign-in."""
+"""Calls of the service's ``/bridge`` routes, with the tokens of a saved sign-in."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 from litellm_plugin.developer import web
 from litellm_plugin.developer.errors import CommandError, SignInAgain
-from litellm_plugin.developer.keys import Order, kept, remaining, usable
+from litellm_plugin.developer.keys import KeyRequest, remaining, saved_key, usable
 from litellm_plugin.developer.saved import Saved
 from litellm_plugin.developer.sign_in import Issuer, Tokens
 
 _NAME = "The service"
-_LEEWAY = 30.0  # seconds before its end that an access token is renewed
+_LEEWAY = 30.0  # an access token is renewed this many seconds before it expires
 _KEY = re.compile(r"[\x21-\x7e]+")
 
 Json = dict[str, Any]
@@ -27,7 +27,7 @@ def health(url: str) -> Json:
     """Return ``GET /bridge/health``.
 
     Raises:
-        CommandError: The service is away, or its bridge is off.
+        CommandError: The service does not answer, or its bridge is off.
     """
     answer = web.request("GET", f"{url}/bridge/health", _NAME)
     if answer.status_code == 404:
@@ -38,7 +38,7 @@ def health(url: str) -> Json:
     return web.json_object(answer, _NAME)
 
 
-def site(issuer: str, client_id: str, tokens: Tokens, litellm_url: str | None) -> Json:
+def new_sign_in(issuer: str, client_id: str, tokens: Tokens, litellm_url: str | None) -> Json:
     """Return what is saved of a sign-in."""
     return {
         "issuer": issuer,
@@ -51,39 +51,39 @@ def site(issuer: str, client_id: str, tokens: Tokens, litellm_url: str | None) -
 
 
 def same_user(before: Json, after: Json) -> bool:
-    """Return whether two sign-ins, as :func:`site` returns them, are certainly one user's."""
+    """Return whether two saved sign-ins are certainly those of one user."""
     return after["user"] is not None and all(
         before.get(name) == after[name] for name in ("issuer", "user")
     )
 
 
-def obtain(saved: Saved, url: str, order: Order, *, fresh: bool = False) -> Json:
-    """Return a key, as :func:`kept` has it: the kept one, or a new one.
+def obtain(saved: Saved, url: str, wanted: KeyRequest, *, fresh: bool = False) -> Json:
+    """Return the saved key, or save and return a new one; in the form of :func:`saved_key`.
 
     Args:
-        saved: Has the sign-in and the keys.
+        saved: The saved sign-ins and keys.
         url: The service's.
-        order: What is asked for.
-        fresh: Whether to make a key although a kept one could be used.
+        wanted: The request.
+        fresh: Whether to get a new key although the saved one could be used.
 
     Raises:
         SignInAgain: The sign-in has ended.
-        CommandError: There is no sign-in, the service refuses, or is away.
+        CommandError: There is no sign-in, or the service refuses or does not answer.
     """
     with saved.lock():
         document = saved.read()
-        signed_in = document.get("sites", {}).get(url)
-        if signed_in is None:
+        sign_in = document.get("sign_ins", {}).get(url)
+        if sign_in is None:
             raise CommandError(
                 f"You are not signed in at {url}. Sign in: litellm-plugin login --url {url}"
             )
-        entry: Json | None = signed_in["keys"].get(order.slot)
-        if entry is not None and not fresh and usable(entry, order, time.time()):
-            return entry  # another process has made it while this one waited
+        entry: Json | None = sign_in["keys"].get(wanted.slot)
+        if entry is not None and not fresh and usable(entry, wanted, time.time()):
+            return entry  # another process has got the key while this one waited for the lock
 
-        # A renewal is saved at once: the old refresh token may be good no more.
-        access = _Access(signed_in, lambda: saved.write(document))
-        answer = access.ask("POST", f"{url}/bridge/keys", order.body())
+        # Renewed tokens are saved at once, as the old refresh token may no longer be valid.
+        access = _Access(sign_in, lambda: saved.write(document))
+        answer = access.ask("POST", f"{url}/bridge/keys", wanted.body())
         if answer.status_code == 401:
             raise SignInAgain(f"The service does not accept the sign-in{_reason(answer)}.")
         if answer.status_code == 400 and "keys" not in health(url):
@@ -91,20 +91,20 @@ def obtain(saved: Saved, url: str, order: Order, *, fresh: bool = False) -> Json
                 "The service makes no keys for tools: litellm.bridge.keys is not set there"
                 f"{_reason(answer)}"
             )
-        entry = _entry(answer, order, time.time())
-        signed_in["keys"][order.slot] = entry
+        entry = _entry(answer, wanted, time.time())
+        sign_in["keys"][wanted.slot] = entry
         saved.write(document)
         return entry
 
 
-def sign_out(url: str, signed_in: Json) -> list[str]:
+def sign_out(url: str, sign_in: Json) -> list[str]:
     """Delete the keys of a sign-in and revoke its refresh token.
 
     Returns:
-        A sentence for each of them for which that failed.
+        A sentence for each that failed.
     """
-    problems, access = [], _Access(signed_in)
-    for slot, entry in sorted(signed_in["keys"].items()):
+    problems, access = [], _Access(sign_in)
+    for slot, entry in sorted(sign_in["keys"].items()):
         if remaining(entry, time.time()) > 0 and (failure := _deleted(url, entry, access)):
             end = datetime.fromtimestamp(entry["expires"], UTC)
             problems.append(
@@ -112,8 +112,8 @@ def sign_out(url: str, signed_in: Json) -> list[str]:
                 f"works until {end:%Y-%m-%d %H:%M} UTC."
             )
     try:
-        revoked = signed_in["refresh_token"] is not None and access.issuer.revoke(
-            signed_in["refresh_token"]
+        revoked = sign_in["refresh_token"] is not None and access.issuer.revoke(
+            sign_in["refresh_token"]
         )
         failure = None if revoked else "the identity provider can't revoke it"
     except CommandError as exc:
@@ -139,15 +139,15 @@ def _of_tokens(tokens: Tokens) -> Json:
 
 
 class _Access:
-    """Asks the service with the access token of a sign-in, which is renewed where needed.
+    """Sends requests to the service with the access token of a sign-in, and renews the token.
 
     Args:
-        signed_in: What is saved of the sign-in; gets the new tokens.
-        save: Saves it.
+        sign_in: The saved sign-in; renewed tokens are written to it.
+        save: Called after that.
     """
 
-    def __init__(self, signed_in: Json, save: Callable[[], None] = lambda: None) -> None:
-        self._signed_in = signed_in
+    def __init__(self, sign_in: Json, save: Callable[[], None] = lambda: None) -> None:
+        self._signed_in = sign_in
         self._save = save
 
     @functools.cached_property
@@ -155,7 +155,10 @@ class _Access:
         return Issuer.discover(self._signed_in["issuer"], self._signed_in["client_id"])
 
     def ask(self, method: str, url: str, body: Any = None) -> web.Answer:
-        """Send a request; a 401 renews the access token once, as this host's clock may be wrong."""
+        """Send a request; after a 401, renew the access token and try again, once.
+
+        This host's clock may be wrong, so the expiry alone does not decide.
+        """
         renewed = self._signed_in["until"] - _LEEWAY <= time.time()
         if renewed:
             self._renew()
@@ -177,7 +180,7 @@ class _Access:
         self._save()
 
 
-def _entry(answer: web.Answer, order: Order, now: float) -> Json:
+def _entry(answer: web.Answer, wanted: KeyRequest, now: float) -> Json:
     if answer.status_code != 200:
         raise CommandError(f"The service made no key ({answer.status_code}){_reason(answer)}")
     made = web.json_object(answer, _NAME)
@@ -189,11 +192,11 @@ def _entry(answer: web.Answer, order: Order, now: float) -> Json:
     token = made.get("token")
     if not isinstance(token, str):
         raise CommandError("The service's answer has no readable token, the id of the key")
-    return kept(key, token, order, expires=expires, date=web.date_of(answer) or now, now=now)
+    return saved_key(key, token, wanted, expires=expires, date=web.date_of(answer) or now, now=now)
 
 
 def _reason(answer: web.Answer) -> str:
-    """Return the texts of an error, after a colon."""
+    """Return the error and hint of an answer, after a colon; "" without them."""
     told = web.json_of(answer)
     texts = [told.get(name) for name in ("error", "hint")] if isinstance(told, dict) else []
     found = ". ".join(web.plain(text).rstrip(".") for text in texts if isinstance(text, str))

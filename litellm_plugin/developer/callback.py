@@ -16,9 +16,9 @@ from litellm_plugin.developer.errors import CommandError
 
 PATH = "/callback"
 
-_POLL = 0.01  # seconds until the server notices that it is to stop
-_IDLE = 10.0  # seconds that a connection may be silent
-# Nothing of the request is in it.
+_POLL = 0.01  # seconds between checks whether the server is to stop
+_IDLE = 10.0  # seconds until a silent connection is closed
+# The page has nothing of the request, so nothing can be injected.
 _PAGE = (
     b"<!doctype html><html lang=en><meta charset=utf-8><title>litellm-plugin</title>"
     b"<p>litellm-plugin has the answer of the sign-in. You can close this page.</p></html>"
@@ -28,8 +28,7 @@ _PAGE = (
 class Callback:
     """Receives one redirect with the right ``state``, on a free port of 127.0.0.1.
 
-    Any other request gets 404: it can neither end the sign-in nor delay it. Use it in a ``with``
-    block.
+    Any other request gets 404, and neither ends nor delays the sign-in. Use it in a ``with`` block.
 
     Args:
         state: The ``state`` of the authorization request.
@@ -63,7 +62,7 @@ class Callback:
         """Return the parameters of the redirect.
 
         Raises:
-            CommandError: It did not come within ``seconds``.
+            CommandError: No redirect came within ``seconds``.
         """
         try:
             return self._answers.get(timeout=seconds)
@@ -93,10 +92,10 @@ class Callback:
 
 
 class _Server(ThreadingTCPServer):
-    """Browsers open connections that they do not use, so each one has a thread.
+    """A server with a thread for each connection, as browsers open connections without using them.
 
-    ``http.server``'s own server would look up the name of 127.0.0.1, which takes seconds on some
-    hosts.
+    It is no ``http.server.HTTPServer``, which looks up the name of 127.0.0.1: that takes seconds on
+    some hosts.
     """
 
     daemon_threads = True
@@ -138,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(page)
 
     def send_error(self, *_: Any) -> None:
-        """Answer what is no GET request with 404; http.server would quote the request."""
+        """Answer any request but GET with 404; http.server would quote the request."""
         self.close_connection = True
         self._send(b"")
 

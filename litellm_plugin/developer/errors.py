@@ -4,14 +4,14 @@ from __future__ import annotations
 
 
 class CommandError(Exception):
-    """The command can't do what it is for. The message is for the terminal and has no secret."""
+    """The command failed. The message is shown on the terminal and has no secret."""
 
 
 class SignInAgain(CommandError):
     """There is no valid sign-in.
 
     Args:
-        reason: A sentence.
+        reason: A sentence that says why.
     """
 
     def __init__(self, reason: str) -> None:

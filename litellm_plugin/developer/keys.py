@@ -1,4 +1,4 @@
-"""Keys for tools: what is asked for, and when a kept key is used again."""
+"""Keys of the command ``key``: the request, and whether a saved key can be used again."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-RENEWED_AT = 0.1  # of a key's life that is left
+RENEWED_AT = 0.1  # a key is replaced when this share of its life is left
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A key that a tool needs.
+class KeyRequest:
+    """A request for a key.
 
     Attributes:
         tool: The tool's name, such as ``claude-code``.
         machine: The name of this host.
-        duration: Such as ``8h``; None: as the service has it.
-        models: Names of models; none: all that the user may use.
-        team_id: The team that the key belongs to, if one.
-        max_budget: In USD; None: as the service has it.
+        duration: Such as ``8h``; None: the service's default.
+        models: Names of models; empty: all that the user may use.
+        team_id: LiteLLM id of a team; None: a key outside of teams.
+        max_budget: In USD; None: the service's default.
     """
 
     tool: str
@@ -31,11 +31,11 @@ class Order:
 
     @property
     def slot(self) -> str:
-        """Names the place of the key: a tool on a host has one, as at the service."""
+        """The name under which the key is saved: each tool on a host has one, as at the service."""
         return f"{self.tool}@{self.machine}"
 
     def body(self) -> dict[str, Any]:
-        """Return the body of ``POST /bridge/keys``, with what is given only."""
+        """Return the body of ``POST /bridge/keys``, without fields that are None."""
         fields = {
             "tool": self.tool,
             "machine": self.machine,
@@ -47,49 +47,49 @@ class Order:
         return {name: value for name, value in fields.items() if value is not None}
 
 
-def kept(
-    key: str, token: str, order: Order, *, expires: float, date: float, now: float
+def saved_key(
+    key: str, token: str, request: KeyRequest, *, expires: float, date: float, now: float
 ) -> dict[str, Any]:
-    """Return what is kept of a new key.
+    """Return what is saved of a new key.
 
     Args:
         key: The key.
-        token: Its id at LiteLLM, which is its hash.
-        order: What was asked for.
+        token: LiteLLM's hash of the key, by which the service deletes it.
+        request: The request.
         expires: When the key expires, in Unix seconds of the service's clock.
-        date: The time by the service's clock when it answered, in Unix seconds.
-        now: The same by this host's clock.
+        date: The time of the service's clock when it answered, in Unix seconds.
+        now: The time of this host's clock then, in Unix seconds.
     """
     return {
         "key": key,
         "token": token,
-        "order": order.body(),
+        "request": request.body(),
         "expires": expires,
-        "made": date,
+        "created": date,
         "ahead": date - now,
     }
 
 
-def usable(entry: Mapping[str, Any] | None, order: Order, now: float) -> bool:
-    """Return whether a kept key can be used again.
+def usable(saved: Mapping[str, Any] | None, request: KeyRequest, now: float) -> bool:
+    """Return whether a saved key can be used again.
 
-    The wall clock of this host decides, because monotonic clocks stop while a laptop sleeps. It is
-    corrected by its difference to the service's clock when the key was made. A clock that shows a
-    time before that was set back, so nothing is known about the key's age.
+    This uses the host's wall clock, because monotonic clocks stop while a laptop sleeps, corrected
+    by its difference to the service's clock at the key's creation. If the clock shows a time before
+    the creation, it was set back, and the key's age is unknown.
 
     Args:
-        entry: The result of :func:`kept`; None where there is no key.
-        order: What is asked for now.
-        now: The time in Unix seconds.
+        saved: A result of :func:`saved_key`; None where no key is saved.
+        request: The request of now.
+        now: The time of this host's clock, in Unix seconds.
     """
-    if entry is None or entry["order"] != order.body():
+    if saved is None or saved["request"] != request.body():
         return False
-    time = now + entry["ahead"]
-    if time < entry["made"]:
+    time = now + saved["ahead"]
+    if time < saved["created"]:
         return False
-    return bool(entry["expires"] - time > RENEWED_AT * (entry["expires"] - entry["made"]))
+    return bool(saved["expires"] - time > RENEWED_AT * (saved["expires"] - saved["created"]))
 
 
-def remaining(entry: Mapping[str, Any], now: float) -> float:
-    """Return the seconds that a kept key has left, by the service's clock."""
-    return float(entry["expires"] - now - entry["ahead"])
+def remaining(saved: Mapping[str, Any], now: float) -> float:
+    """Return the seconds until a saved key expires, by the service's clock."""
+    return float(saved["expires"] - now - saved["ahead"])

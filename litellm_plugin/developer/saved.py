@@ -1,9 +1,9 @@
-"""What the commands keep on this machine: sign-ins and keys, in one file.
+"""The file with the saved sign-ins and keys.
 
-The file is encrypted with a random key that is in the system's keyring. The tokens themselves
-would not fit there: the Credential Manager of Windows takes 1,280 characters, and keyrings can't
-list what they hold, so ``logout`` could not find all of it. Where there is no keyring, the file is
-plain JSON with mode 0600, and the commands say so.
+The file is encrypted with a random key that is in the system's keyring. The tokens themselves can't
+be there: the Credential Manager of Windows takes 1,280 characters, and ``logout`` could not find
+them, as keyrings can't list their entries. Without a keyring the file is plain JSON with mode 0600,
+and the commands say so.
 
 One process at a time writes; the others read either the old file or the new one.
 """
@@ -21,11 +21,11 @@ from typing import Any
 from litellm_plugin.developer.errors import CommandError
 
 SERVICE, NAME = "litellm-plugin", "saved"  # of the keyring's entry
-PATIENCE = 120.0  # seconds that a command waits for another one
+PATIENCE = 120.0  # seconds that a command waits for the lock
 
 _NO_KEYRING = (
-    "No keyring of the system can be used, so tokens and keys are kept in plain text in {file}, "
-    "which only your user may read."
+    "No keyring of the system can be used, so tokens and keys are saved in plain text in {file}, "
+    "which only your user can read."
 )
 
 
@@ -34,7 +34,7 @@ class Saved:
 
     Args:
         folder: The user's folder for this program; made with mode 0700.
-        warn: Takes a sentence for the user.
+        warn: Shows a sentence to the user.
     """
 
     def __init__(self, folder: Path, warn: Callable[[str], None]) -> None:
@@ -49,7 +49,7 @@ class Saved:
         Raises:
             CommandError: Another process has held the lock for two minutes.
         """
-        # Not needed where a key is only read, which is to be fast.
+        # Imported here, because printing a saved key is to be fast and needs no lock.
         from filelock import FileLock, Timeout  # noqa: PLC0415
 
         try:
@@ -69,7 +69,7 @@ class Saved:
             lock.release()
 
     def read(self) -> dict[str, Any]:
-        """Return what :meth:`write` was given last; empty where there is nothing readable."""
+        """Return the saved document; empty if there is none or it can't be decrypted."""
         try:
             content = self._file.read_bytes()
         except FileNotFoundError:
@@ -86,7 +86,7 @@ class Saved:
         return {}
 
     def write(self, document: dict[str, Any]) -> None:
-        """Replace the file at once, or leave it as it is.
+        """Replace the file atomically.
 
         Raises:
             CommandError: The file can't be written.
@@ -141,10 +141,10 @@ def _decrypted(content: bytes, secret: bytes) -> bytes:
 
 
 def _keyring_secret(*, make: bool = False) -> bytes | None:
-    """Return the key of the file from the keyring; None where no keyring works.
+    """Return the file's encryption key from the keyring; None without a working keyring.
 
     Args:
-        make: Whether to make one where there is none.
+        make: Whether to create the key if the keyring has none.
     """
     # A backend raises errors of its own libraries, such as those of D-Bus, besides KeyringError.
     with suppress(Exception):
@@ -155,7 +155,7 @@ def _keyring_secret(*, make: bool = False) -> bytes | None:
             from cryptography.fernet import Fernet  # noqa: PLC0415
 
             keyring.set_password(SERVICE, NAME, Fernet.generate_key().decode())
-            # keyring's null backend forgets what it is given.
+            # keyring's null backend stores nothing.
             secret = keyring.get_password(SERVICE, NAME)
         if secret is not None:
             return secret.encode()

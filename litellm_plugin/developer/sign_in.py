@@ -36,7 +36,7 @@ _NAME = "The identity provider"
 _DEFAULT_INTERVAL = 5.0  # seconds between two polls, of RFC 8628
 _DEFAULT_LIFE = 60.0  # seconds, for an access token without expires_in
 _CENTURY = 36_525 * 86_400.0  # seconds
-_CLOCKS_DIFFER = 300.0  # seconds by which the issuer's clock and this one may differ
+_CLOCK_SKEW = 300.0  # seconds by which the issuer's clock and this host's may differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class Tokens:
     Attributes:
         access_token: For the bridge.
         until: When the access token expires, in Unix seconds of this host's clock.
-        refresh_token: None where the issuer gives none.
-        user: The user's name from the ID token; None without one, and at a renewal.
+        refresh_token: None if the issuer gives none.
+        user: The user's name from the ID token; None without an ID token, and after a renewal.
     """
 
     access_token: str = field(repr=False)
@@ -57,7 +57,7 @@ class Tokens:
 
 
 class Issuer:
-    """An issuer and the client that users sign in to.
+    """An issuer, and the client at this issuer that users sign in with.
 
     Args:
         metadata: The issuer's metadata (OpenID Connect Discovery 1.0).
@@ -73,13 +73,13 @@ class Issuer:
         """Read the issuer's metadata.
 
         Raises:
-            CommandError: There is none, or it is another issuer's.
+            CommandError: There is none, or another issuer's.
         """
         url = secure_url(issuer, "issuer") + "/.well-known/openid-configuration"
         metadata = web.json_object(web.request("GET", url, _NAME), _NAME)
-        told = metadata.get("issuer")
-        if not isinstance(told, str) or told.rstrip("/") != issuer.rstrip("/"):
-            raise CommandError(f"{url} is of another issuer: {plain(str(told))!r}")
+        named = metadata.get("issuer")
+        if not isinstance(named, str) or named.rstrip("/") != issuer.rstrip("/"):
+            raise CommandError(f"{url} is of another issuer: {plain(str(named))!r}")
         return cls(metadata, client_id)
 
     @property
@@ -195,7 +195,7 @@ class Issuer:
         if "revocation_endpoint" not in self._metadata:
             return False
         endpoint = self._endpoint("revocation_endpoint")
-        with self._session() as session, web.unanswered(_NAME, endpoint):
+        with self._session() as session, web.request_errors(_NAME, endpoint):
             answer = session.revoke_token(endpoint, token=refresh_token, **_OPTIONS)
         if answer.status_code != 200:
             raise CommandError(f"{_NAME} answered {answer.status_code} at {endpoint}")
@@ -211,35 +211,35 @@ class Issuer:
         secure_url(url, name)
         return str(url)
 
-    def _check_issuer(self, told: str | None) -> None:
+    def _check_issuer(self, issuer: str | None) -> None:
         # RFC 9207: another issuer may have sent the user here with its own code.
         required = self._metadata.get("authorization_response_iss_parameter_supported") is True
-        if (told is not None or required) and told != self._metadata["issuer"]:
+        if (issuer is not None or required) and issuer != self._metadata["issuer"]:
             raise CommandError("The answer of the sign-in is of another issuer")
 
     def _fetch(self, grant_type: str, *, nonce: str | None = None, **fields: str) -> Tokens:
         """Ask the token endpoint; raises ``OAuthError`` for all but authorization codes."""
         endpoint = self._endpoint("token_endpoint")
         asked = time.time()
-        with self._session() as session, web.unanswered(_NAME, endpoint):
+        with self._session() as session, web.request_errors(_NAME, endpoint):
             try:
-                told = session.fetch_token(endpoint, grant_type=grant_type, **fields, **_OPTIONS)
+                answer = session.fetch_token(endpoint, grant_type=grant_type, **fields, **_OPTIONS)
             except OAuthError as exc:
                 if grant_type != "authorization_code":
                     raise
                 raise _refused(exc.error, exc.description) from exc
             except _MALFORMED as exc:
                 raise CommandError(f"{_NAME} answered no tokens at {endpoint}") from exc
-        access_token, refresh_token = told.get("access_token"), told.get("refresh_token")
-        if not _is_text(access_token) or str(told.get("token_type")).lower() != "bearer":
+        access_token, refresh_token = answer.get("access_token"), answer.get("refresh_token")
+        if not _is_text(access_token) or str(answer.get("token_type")).lower() != "bearer":
             raise CommandError(f"{_NAME} gave no access token of the type Bearer")
         if not _is_text(refresh_token):
             refresh_token = fields.get("refresh_token")
-        id_token = told.get("id_token")
+        id_token = answer.get("id_token")
         shown = _is_text(id_token) and grant_type != "refresh_token"  # at a sign-in only
         return Tokens(
             access_token,
-            asked + (_number(told.get("expires_in")) or _DEFAULT_LIFE),
+            asked + (_number(answer.get("expires_in")) or _DEFAULT_LIFE),
             refresh_token,
             self._user(id_token, nonce) if shown else None,
         )
@@ -262,7 +262,7 @@ class Issuer:
         if self._client_id not in named or claims.get("azp", self._client_id) != self._client_id:
             raise TokenError("it is for another client")
         ends = claims.get("exp")
-        if not isinstance(ends, int | float) or not ends > time.time() - _CLOCKS_DIFFER:
+        if not isinstance(ends, int | float) or not ends > time.time() - _CLOCK_SKEW:
             raise TokenError("it has expired, or this host's clock is wrong")
         if nonce is not None and claims.get("nonce") != nonce:
             raise TokenError("it has another nonce")
@@ -286,24 +286,24 @@ _OPTIONS = {"allow_redirects": False, "timeout": web.TIMEOUT}
 
 def _device(answer: Any) -> dict[str, Any]:
     """Return the device authorization response, checked (RFC 8628, section 3.2)."""
-    told = web.json_of(answer)
-    if answer.status_code in {400, 401} and isinstance(told, dict) and "error" in told:
-        raise _refused(told["error"], told.get("error_description"))
-    told = web.json_object(answer, _NAME)
+    body = web.json_of(answer)
+    if answer.status_code in {400, 401} and isinstance(body, dict) and "error" in body:
+        raise _refused(body["error"], body.get("error_description"))
+    body = web.json_object(answer, _NAME)
     for name in ("device_code", "user_code", "verification_uri"):
-        if not _is_text(told.get(name)):
+        if not _is_text(body.get(name)):
             raise CommandError(f"{_NAME} sent no {name}")
-    complete = told.get("verification_uri_complete")
-    secure_url(told["verification_uri"], "verification_uri")
+    complete = body.get("verification_uri_complete")
+    secure_url(body["verification_uri"], "verification_uri")
     if complete is not None:
         secure_url(complete, "verification_uri_complete")
     return {
-        "device_code": told["device_code"],
-        "user_code": plain(told["user_code"]),
-        "verification_uri": plain(told["verification_uri"]),
+        "device_code": body["device_code"],
+        "user_code": plain(body["user_code"]),
+        "verification_uri": plain(body["verification_uri"]),
         "verification_uri_complete": None if complete is None else plain(complete),
-        "interval": _number(told.get("interval")) or _DEFAULT_INTERVAL,
-        "expires_in": _number(told.get("expires_in")) or SIGN_IN_SECONDS,
+        "interval": _number(body.get("interval")) or _DEFAULT_INTERVAL,
+        "expires_in": _number(body.get("expires_in")) or SIGN_IN_SECONDS,
     }
 
 

@@ -27,10 +27,10 @@ def secure_url(url: Any, name: str) -> str:
 
     Args:
         url: An ``https`` URL, or an ``http`` URL of this host.
-        name: The option or field that has it, for the error.
+        name: The option or field with the URL, for the error.
 
     Raises:
-        CommandError: It is not such a URL.
+        CommandError: The URL is of another kind.
     """
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
@@ -74,8 +74,8 @@ def request(
 
     Args:
         method: Such as GET.
-        url: Where to.
-        name: The server, for the error.
+        url: The URL.
+        name: The server's name, for the error.
         token: The access token to send.
         json: The body, as JSON.
         form: The body, as a form.
@@ -84,7 +84,7 @@ def request(
         CommandError: There is no answer.
     """
     headers = {"Accept": "application/json", "User-Agent": f"litellm-plugin/{__version__}"}
-    with unanswered(name, url):
+    with request_errors(name, url):
         return requests.request(
             method,
             url,
@@ -98,8 +98,8 @@ def request(
 
 
 @contextmanager
-def unanswered(name: str, url: str) -> Iterator[None]:
-    """Turn what ``requests`` raises in the block into a ``CommandError``."""
+def request_errors(name: str, url: str) -> Iterator[None]:
+    """Raise a ``CommandError`` in place of an error of ``requests`` in the block."""
     where = plain(url)  # the id of a key may be in it
     try:
         yield
@@ -136,7 +136,7 @@ def json_object(answer: Answer, name: str) -> dict[str, Any]:
 
 
 def date_of(answer: Answer) -> float | None:
-    """Return the time of the server's clock, in Unix seconds; None without a ``Date``."""
+    """Return the time in the ``Date`` header, in Unix seconds; None without the header."""
     try:
         # The header is rounded down to a second.
         return parsedate_to_datetime(answer.headers.get("Date", "")).timestamp() + 0.5
@@ -145,5 +145,5 @@ def date_of(answer: Answer) -> float | None:
 
 
 def plain(text: str) -> str:
-    """Return a server's text for the terminal: no control characters, secrets or long texts."""
+    """Return a server's text for the terminal: cut, without secrets and control characters."""
     return redact("".join(each if each.isprintable() else " " for each in text))[:_QUOTED]

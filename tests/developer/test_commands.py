@@ -19,9 +19,9 @@ from urllib.request import urlopen
 import pytest
 import requests
 
-from litellm_plugin.cli.key import saved_here
+from litellm_plugin.cli.key import open_saved
 from litellm_plugin.developer.bridge import obtain
-from litellm_plugin.developer.keys import Order
+from litellm_plugin.developer.keys import KeyRequest
 from tests.canaries import secrets_in
 from tests.developer.conftest import (
     HOUR,
@@ -430,13 +430,13 @@ def test_a_clock_that_was_set_forward_and_back(machine: Machine, clock: Clock) -
 
 def test_two_tools_at_once_make_one_key(machine: Machine, bridge: FakeBridge) -> None:
     machine.login()
-    order = Order("cli", "laptop")
+    wanted = KeyRequest("cli", "laptop")
     together = threading.Barrier(4)
 
     def key(_number: int) -> str:
-        saved = saved_here()
+        saved = open_saved()
         together.wait()
-        return str(obtain(saved, SERVICE, order)["key"])
+        return str(obtain(saved, SERVICE, wanted)["key"])
 
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(key, range(4))) == {"sk-made-00000001"}
@@ -795,13 +795,13 @@ def test_a_kept_key_is_printed_without_the_libraries_of_a_sign_in(tmp_path: Path
     entry = {
         "key": "sk-kept",
         "token": "hash",
-        "order": {"tool": "cli", "machine": "box"},
+        "request": {"tool": "cli", "machine": "box"},
         "expires": 4e9,
-        "made": 0,
+        "created": 0,
         "ahead": 0,
     }
-    site = {"keys": {"cli@box": entry}}
-    (folder / "saved").write_text(json.dumps({"current": SERVICE, "sites": {SERVICE: site}}))
+    sign_in = {"keys": {"cli@box": entry}}
+    (folder / "saved").write_text(json.dumps({"current": SERVICE, "sign_ins": {SERVICE: sign_in}}))
     slow = ("requests", "authlib", "joserfc", "keyring", "filelock", "cryptography", "yaml", "rich")
     program = (
         "import socket, sys\n"
