@@ -68,9 +68,9 @@ class Access:
         self._on_behalf_of = on_behalf_of
 
     def permissions(self) -> list[Permission]:
-        """Return the permissions of the features that are on, for the metadata route."""
-        shown = self._settings.team_usage.member_breakdown.enabled
-        return [each for each in Permission if shown or each is not Permission.TEAM_USAGE]
+        """Return the permissions that Backstage is told of: those of features that are on."""
+        by_member = self._settings.team_usage.member_breakdown.enabled
+        return [each for each in Permission if by_member or each is not Permission.TEAM_USAGE]
 
     def require(self, caller: Caller, permission: Permission) -> None:
         """Refuse a caller whom Backstage's permission policy denies ``permission``.

@@ -12,7 +12,7 @@ from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.backstage import Catalog, Entity
 from litellm_plugin.errors import BackstageUnavailable
 
-NAMES_AT_ONCE = 50  # e-mails of one call to the catalog, which has them in its URL
+NAMES_AT_ONCE = 50  # e-mails of one call to the catalog; they are in its URL
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +81,9 @@ class Directory:
         return self._found("spec.profile.email", [email])
 
     def display_names(self, emails: Sequence[str]) -> dict[str, str]:
-        """Return the names that the catalog shows for people, by e-mail in lower case.
+        """Return display names of people in the catalog, by e-mail in lower case.
 
-        Left out are e-mails that no user or several users have, and all while the catalog can't be
-        read.
+        E-mails of nobody or of several people are left out; all, while the catalog can't be read.
         """
         found: defaultdict[str, set[str]] = defaultdict(set)
         wanted = sorted({email.lower() for email in emails})

@@ -282,12 +282,12 @@ class MemberBreakdown(Section):
     """``litellm.teamUsage.memberBreakdown``."""
 
     enabled: v.Flag = key(
-        "usage of each member of a team, for those who manage the team, viewerRoles, and members "
-        "with the permission litellm.team.usage.read, which needs permission.enabled",
+        "usage by member, for team admins, viewerRoles, and members with the permission "
+        "litellm.team.usage.read, which needs permission.enabled",
         False,
     )
     viewer_roles: v.Texts = key(
-        "LiteLLM's roles in the team, such as admin, whose holders may read it", ()
+        "LiteLLM's roles in a team, such as admin, whose members may read it", ()
     )
 
 
@@ -786,9 +786,7 @@ class LiteLLM(Section):
     display: Display = key(
         "Which users see a team's budget as a percentage in place of dollars.", Display
     )
-    team_usage: TeamUsage = key(
-        "Usage of each member of a team; see docs/charge-back.md.", TeamUsage
-    )
+    team_usage: TeamUsage = key("Usage of a team by member; see docs/charge-back.md.", TeamUsage)
     bridge: Bridge = key("Keys for command-line clients with a Keycloak token.", Bridge)
     opencode: Opencode = key(
         "/opencode/connect, which sends a key to a program on the user's machine.", Opencode
