@@ -480,7 +480,7 @@ class Users:
         user_id = subject = None
         if caller.user or caller.litellm_id:
             user_id = self.account(caller).asked
-            subject = Subject("user", user_id, partial(self._litellm.user_keys_used, user_id))
+            subject = Subject("user", user_id, partial(self._litellm.user_key_sums, user_id))
         return self._reports.read(
             ("usage", caller.name, user_id or ""),
             (keys_tag(user_id or ""),),  # the report names keys

@@ -103,14 +103,11 @@ class AuditReader:
         return {**answer, "missing": " ".join(missing)} if missing else answer
 
     def keys(self, hashes: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return ``user_id`` and ``key_alias`` of keys, by hash, as far as events name them.
-
-        Empty while the store is unavailable.
-        """
+        """Return owner and alias of keys, as ``AuditEvents.keys``; none while the store is down."""
         try:
             return self._writer.events.keys(hashes)
         except StoreUnavailable as exc:
-            log.warning("The names of deleted keys can't be read: %s", exc)
+            log.warning("owners and aliases of deleted keys can't be read: %s", exc)
             return {}
 
 

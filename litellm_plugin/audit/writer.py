@@ -20,7 +20,7 @@ from typing import Any
 from litellm_plugin.clock import Clock, iso, stamp
 from litellm_plugin.observability import metrics
 from litellm_plugin.observability.journal import Change
-from litellm_plugin.store.audit import AuditEvent, AuditEvents, Head
+from litellm_plugin.store.audit import KEYS, TEAMS, USERS, AuditEvent, AuditEvents, Head
 from litellm_plugin.store.database import StoreUnavailable, ValuesRefused
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ PRUNE_INTERVAL = 86_400.0  # seconds between deletions of events older than the 
 
 OURS = "litellm-plugin"  # changed_by of events that this service caused by itself
 DENIED = "denied"
-KEYS, TEAMS, USERS = "LiteLLM_VerificationToken", "LiteLLM_TeamTable", "LiteLLM_UserTable"
 _TABLES = {"key": KEYS, "opencode": KEYS, "team": TEAMS, "user": USERS}
 _IDS = {KEYS: "keyId", TEAMS: "teamId", USERS: "userId"}  # in the "meta" of an audit event
 _ACTIONS = {

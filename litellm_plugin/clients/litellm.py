@@ -444,7 +444,7 @@ class LiteLLM:
             UsageUnavailable: There are more than :data:`MAX_PAGES` pages, or LiteLLM is too old
                 to select one user.
         """
-        return self._activity(USER_ACTIVITY, self._of_user(user_id, start, end))
+        return self._activity(USER_ACTIVITY, self._user_query(user_id, start, end))
 
     def team_activity(self, team_id: str, start: str, end: str) -> list[Any]:
         """Return the daily activity of a team, in pages as :meth:`user_activity`.
@@ -452,26 +452,26 @@ class LiteLLM:
         Raises:
             UsageUnavailable: There are too many pages, or the id has a comma.
         """
-        return self._activity(TEAM_ACTIVITY, _of_team(team_id, start, end))
+        return self._activity(TEAM_ACTIVITY, _team_query(team_id, start, end))
 
-    def user_keys_used(self, user_id: str, start: str, end: str) -> list[Json]:
-        """Return what each key of a user has used in a period, which costs LiteLLM little.
+    def user_key_sums(self, user_id: str, start: str, end: str) -> list[Json]:
+        """Return LiteLLM's sums of a period for each key of a user, a cheap read.
 
-        LiteLLM has no such answer before ``/user/daily/activity/aggregated/keys``, which 1.106 has.
+        LiteLLM 1.106 has ``/user/daily/activity/aggregated/keys``, 1.81 does not.
 
         Returns:
-            ``{api_key, metrics, metadata}`` of each key: sums of all days, name and team of today.
+            ``{api_key, metrics, metadata}`` of each key; ``metadata`` has name and team of now.
 
         Raises:
             UsageUnavailable: There are more than :data:`MAX_KEYS` keys.
         """
-        return self._keys_used(USER_ACTIVITY, self._of_user(user_id, start, end))
+        return self._key_sums(USER_ACTIVITY, self._user_query(user_id, start, end))
 
-    def team_keys_used(self, team_id: str, start: str, end: str) -> list[Json]:
-        """Return what each key has used for a team in a period, as :meth:`user_keys_used`."""
-        return self._keys_used(TEAM_ACTIVITY, _of_team(team_id, start, end))
+    def team_key_sums(self, team_id: str, start: str, end: str) -> list[Json]:
+        """Return LiteLLM's sums of a period for each key of a team, as :meth:`user_key_sums`."""
+        return self._key_sums(TEAM_ACTIVITY, _team_query(team_id, start, end))
 
-    def _of_user(self, user_id: str | None, start: str, end: str) -> dict[str, str]:
+    def _user_query(self, user_id: str | None, start: str, end: str) -> dict[str, str]:
         query = {"start_date": start, "end_date": end}
         if user_id is not None:
             if self._version is not None:
@@ -479,7 +479,7 @@ class LiteLLM:
             query["user_id"] = user_id
         return query
 
-    def _keys_used(self, path: str, query: Mapping[str, str]) -> list[Json]:
+    def _key_sums(self, path: str, query: Mapping[str, str]) -> list[Json]:
         def page(number: int) -> Any:
             place = {"limit": str(PART_SIZE), "offset": str(number * PART_SIZE)}
             return self._get(f"{path}/aggregated/keys", {**query, **place})
@@ -503,15 +503,15 @@ class LiteLLM:
             kind: ``user`` or ``team``.
             day: ``YYYY-MM-DD`` in UTC.
             page: From 1; a page has :data:`PAGE_SIZE` rows of LiteLLM's database.
-            owner: The id of a user, or of a team; None: all of them.
+            owner: LiteLLM id of a user or team; None: all of them.
 
         Raises:
             UsageUnavailable: LiteLLM is too old to select one user, or the team's id has a comma.
         """
         period: dict[str, str] = {"start_date": day, "end_date": day}
         if owner is not None:
-            of_team = kind == "team"
-            period = _of_team(owner, day, day) if of_team else self._of_user(owner, day, day)
+            query_of = _team_query if kind == "team" else self._user_query
+            period = query_of(owner, day, day)
         query = {**period, "page": str(page), "page_size": str(PAGE_SIZE)}
         data = self._get(f"/{kind}/daily/activity", query)
         return data, _page_count(data.get("metadata") if isinstance(data, dict) else None)
@@ -519,8 +519,9 @@ class LiteLLM:
     def activity_totals(self, kind: str, day: str) -> Json | None:
         """Return LiteLLM's own totals of a day, over all users or teams.
 
-        They are ``metadata`` of ``/aggregated``; None where LiteLLM does not have that route, as
-        1.81 has not for teams.
+        Returns:
+            ``metadata`` of ``/aggregated``; None where LiteLLM does not have that route, as 1.81
+            for teams.
         """
         query = {"start_date": day, "end_date": day, "api_key_limit": "1"}
         try:
@@ -707,15 +708,11 @@ def _is_own_error(answer: Answer) -> bool:
     return isinstance(body, dict) and not body.keys().isdisjoint({"error", "detail", "message"})
 
 
-def _of_team(team_id: str, start: str, end: str) -> dict[str, str]:
-    return {"start_date": start, "end_date": end, "team_ids": _one_team(team_id)}
-
-
-def _one_team(team_id: str) -> str:
+def _team_query(team_id: str, start: str, end: str) -> dict[str, str]:
     if "," in team_id:
         # LiteLLM would return the usage of several teams.
         raise UsageUnavailable("LiteLLM can't tell the usage of a team with a comma in its id")
-    return team_id
+    return {"start_date": start, "end_date": end, "team_ids": team_id}
 
 
 def _keys_cut(data: Any) -> bool:

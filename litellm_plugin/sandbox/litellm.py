@@ -137,8 +137,8 @@ class LiteLLMStandIn:
             ("GET", "/user/daily/activity/aggregated", partial(self.activity, "user", None)),
             ("GET", "/team/daily/activity", partial(self.activity, "team", 10)),
             ("GET", "/team/daily/activity/aggregated", partial(self.activity, "team", None)),
-            ("GET", "/user/daily/activity/aggregated/keys", partial(self.keys_used, "user")),
-            ("GET", "/team/daily/activity/aggregated/keys", partial(self.keys_used, "team")),
+            ("GET", "/user/daily/activity/aggregated/keys", partial(self.key_sums, "user")),
+            ("GET", "/team/daily/activity/aggregated/keys", partial(self.key_sums, "team")),
             ("GET", "/audit", self.audit),
             ("GET", "/vector_store/list", self.vector_store_list),
             ("GET", "/v1/mcp/server", self.mcp_server_list),
@@ -591,7 +591,7 @@ class LiteLLMStandIn:
             about_key=self._about_key,
         )
 
-    def keys_used(self, owner: str, query: Json) -> Json:
+    def key_sums(self, owner: str, query: Json) -> Json:
         """``GET /user/daily/activity/aggregated/keys`` or that of teams."""
         return keys_of(
             self._used(owner, query),

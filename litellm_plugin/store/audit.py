@@ -33,7 +33,8 @@ from litellm_plugin.store.tables import audit_chains, audit_counts, audit_events
 GENESIS = "0" * 64  # in place of the hash before the first event
 EVERYBODY = ""  # changed_by of the counts of all events
 READ_BATCH = 1000  # events of one query when all are read
-KEY_TABLE = "LiteLLM_VerificationToken"  # table_name of events about keys
+# table_name of events, as in LiteLLM's audit log
+KEYS, TEAMS, USERS = "LiteLLM_VerificationToken", "LiteLLM_TeamTable", "LiteLLM_UserTable"
 KEYS_AT_ONCE = 500  # of one query
 DELETE_BATCH = 1000  # events of one transaction, for which other processes wait on SQLite
 
@@ -292,7 +293,7 @@ class AuditEvents:
     # -- keys ----------------------------------------------------------------
 
     def keys(self, hashes: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return the last known owner and name of keys, also of deleted ones.
+        """Return the last known owner and alias of keys, also of deleted ones.
 
         Args:
             hashes: LiteLLM's hashes of the keys.
@@ -301,7 +302,7 @@ class AuditEvents:
             By hash, ``user_id`` and ``key_alias``, each only if an event names it.
         """
         found: dict[str, dict[str, str]] = {}
-        about_keys = (_event.table_name == KEY_TABLE, _event.denied.is_(False))
+        about_keys = (_event.table_name == KEYS, _event.denied.is_(False))
         query = select(audit_events).where(*about_keys).order_by(_event.at, _event.id)
         for start in range(0, len(hashes), KEYS_AT_ONCE):
             part = hashes[start : start + KEYS_AT_ONCE]
@@ -361,7 +362,7 @@ class AuditEvents:
 
 
 def _key_names(row: Row[Any]) -> dict[str, str]:
-    """Return owner and name of the key that an event is about, as far as it has them."""
+    """Return owner and alias of an event's key, each only if the event has it."""
     meta = row.event.get("meta") or {}
     sources = (
         {"user_id": meta.get("userId"), "key_alias": meta.get("keyAlias")},

@@ -126,7 +126,7 @@ class Teams:
             partial(self._litellm.team_activity, team_id),
             (start, end),
             stale=caller.note_stale,
-            subject=Subject("team", team_id, partial(self._litellm.team_keys_used, team_id)),
+            subject=Subject("team", team_id, partial(self._litellm.team_key_sums, team_id)),
         )
         hidden = for_managers if manager else for_members
         return usage.without_spend(report) if hidden else report

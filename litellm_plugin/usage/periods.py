@@ -41,13 +41,13 @@ class Subject:
     Attributes:
         kind: ``user`` or ``team``.
         id: LiteLLM's id.
-        keys_used: Reads what each key has used from a first to a last day, as
-            :meth:`~litellm_plugin.clients.litellm.LiteLLM.user_keys_used`.
+        key_sums: Reads what each key has used from a first to a last day, as
+            :meth:`~litellm_plugin.clients.litellm.LiteLLM.user_key_sums`.
     """
 
     kind: str
     id: str
-    keys_used: Callable[[str, str], list[Json]]
+    key_sums: Callable[[str, str], list[Json]]
 
 
 class Reports:

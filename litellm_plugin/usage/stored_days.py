@@ -97,7 +97,7 @@ class StoredDays:
         """Return LiteLLM's metadata by key; None if LiteLLM's sums differ from the report's."""
         whose = f"{self._subject.kind} {self._subject.id}"
         try:
-            keys = self._subject.keys_used(start, end)
+            keys = self._subject.key_sums(start, end)
         except PluginError as exc:
             log.info("LiteLLM's sums of %s can't be read: %s", whose, exc)
             return None

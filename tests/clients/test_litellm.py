@@ -201,7 +201,7 @@ class TestWhatIsSent:
         # These look at what comes back, and have tests of their own.
         public = {name for name in vars(LiteLLM) if not name.startswith("_")}
         own = {"works", "version", "own_key", "key", "keys_of", "teams_of", "activity_totals"}
-        assert CALLS.keys() == public - own - {"user_keys_used", "team_keys_used"}
+        assert CALLS.keys() == public - own - {"user_key_sums", "team_key_sums"}
 
     @pytest.mark.parametrize("name", CALLS)
     def test_path_query_body_and_key(
@@ -840,18 +840,18 @@ def page_of(total: Any) -> Callable[[Sent, Any], Any]:
 
 class TestKeysUsed:
     @pytest.fixture(params=["user", "team"])
-    def keys_used(
+    def key_sums(
         self, request: pytest.FixtureRequest, client: LiteLLM
     ) -> tuple[Callable[[], list[Any]], str]:
         """What reads the keys of a user or a team, and LiteLLM's path for it."""
-        ask = client.user_keys_used if request.param == "user" else client.team_keys_used
+        ask = client.user_key_sums if request.param == "user" else client.team_key_sums
         return (lambda: ask("x", *DAYS)), f"{BASE}/{request.param}/daily/activity/aggregated/keys"
 
     @pytest.mark.parametrize("total", [0, 1, 100, 101, 1000])
     def test_all_pages_are_read(
-        self, keys_used: tuple[Callable[[], list[Any]], str], requests_mock: Mocker, total: int
+        self, key_sums: tuple[Callable[[], list[Any]], str], requests_mock: Mocker, total: int
     ) -> None:
-        ask, path = keys_used
+        ask, path = key_sums
         rows = [{"api_key": str(number)} for number in range(total)]
 
         def page(asked: Any, _: Any) -> Any:
@@ -877,9 +877,9 @@ class TestKeysUsed:
         ],
     )
     def test_an_incomplete_answer_is_refused(
-        self, keys_used: tuple[Callable[[], list[Any]], str], requests_mock: Mocker, answer: Any
+        self, key_sums: tuple[Callable[[], list[Any]], str], requests_mock: Mocker, answer: Any
     ) -> None:
-        ask, path = keys_used
+        ask, path = key_sums
         requests_mock.get(path, json=answer)
         with pytest.raises(UsageUnavailable):
             ask()

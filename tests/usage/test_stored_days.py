@@ -53,7 +53,7 @@ class World:
         about, size = self.about_key, self.page_size
         return pages_of(self.rows, start, end, page_size=size, about_key=about)
 
-    def keys_used(self, start: str, end: str) -> list[Json]:
+    def key_sums(self, start: str, end: str) -> list[Json]:
         self.asked.append(("sums", start, end))
         if self.fault is not None:
             raise self.fault
@@ -68,7 +68,7 @@ class World:
         self.asked.clear()
         return reports.read(
             ("usage", of), (), self.ask, (start, end), stale=lambda _: None,
-            subject=Subject("user", of, self.keys_used),
+            subject=Subject("user", of, self.key_sums),
         )  # fmt: skip
 
     def whole(self, start: str = START, end: str = TODAY) -> Json:
