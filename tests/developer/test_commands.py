@@ -20,7 +20,9 @@ import pytest
 import requests
 
 from litellm_plugin.cli.key import saved_here
+from litellm_plugin.developer import web
 from litellm_plugin.developer.bridge import obtain
+from litellm_plugin.developer.errors import CommandError
 from litellm_plugin.developer.keys import Order
 from tests.canaries import secrets_in
 from tests.developer.conftest import (
@@ -295,6 +297,11 @@ def test_a_url_without_tls_is_not_asked(machine: Machine, url: str) -> None:
     message = machine.refused("login", "--url", url)
     assert message.startswith("--url: got")
     assert "https://" in message
+
+
+def test_a_host_that_is_no_name() -> None:
+    with pytest.raises(CommandError, match="no valid host name"):
+        web.request("GET", "https://backstage..example.com", "The service")
 
 
 def test_a_service_that_does_not_name_its_issuer(machine: Machine, bridge: FakeBridge) -> None:
