@@ -254,7 +254,7 @@ TOKENS: dict[str, Any] = {"access_token": "a", "token_type": "Bearer", "refresh_
         Reply(400, {"error": ["slow_down"]}),
         Reply(text="[" * 100_000),
     ],
-    ids=lambda reply: f"{reply.json}{reply.text}"[:60],
+    ids=["list", "number", "life", "inf", "token", "error", "depth"],
 )
 @pytest.mark.parametrize("how", [[], ["--device"]], ids=str)
 def test_an_answer_with_tokens_of_wrong_types(
@@ -264,7 +264,7 @@ def test_an_answer_with_tokens_of_wrong_types(
     assert "The identity provider" in machine.refused("login", "--url", SERVICE, *how)
 
 
-@pytest.mark.parametrize("lives", [10**400, 1e300])
+@pytest.mark.parametrize("lives", [10**400, 1e300], ids=["int", "float"])
 def test_a_life_of_tokens_that_is_no_number_of_seconds(
     machine: Machine, issuer: FakeIssuer, clock: Clock, lives: Any
 ) -> None:
