@@ -34,7 +34,8 @@ FAILED, FAULTY = 1, 2  # exit statuses: something failed; the configuration is f
 
 MASK = "********"  # the same for each secret, so that the length is not shown
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how cells begin that a spreadsheet calculates
+# How cells begin that a spreadsheet calculates; some take full-width signs, too.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 

@@ -112,6 +112,8 @@ def request_errors(name: str, url: str) -> Iterator[None]:
         if exc.response is not None:
             raise CommandError(f"{name} answered {exc.response.status_code} at {where}") from exc
         raise CommandError(f"{name} did not answer at {where} ({type(exc).__name__})") from exc
+    except ValueError as exc:  # of urllib3, such as for the host "a..b"
+        raise CommandError(f"{name} can't be asked: {where} has no valid host name") from exc
 
 
 def json_of(answer: Answer) -> Any:

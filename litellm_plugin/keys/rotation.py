@@ -452,7 +452,7 @@ class Rotations:
         answer, name = self._renamed(change, names)
         ends = moment(as_object(answer).get("expires"))
         if not is_ending({**change, "expires": as_object(answer).get("expires")}):
-            raise UpstreamError("LiteLLM did not take the old key's duration")
+            raise UpstreamError("LiteLLM did not take the old key's duration", answered=200)
         return {"expires": iso(ends or expires), **present(key_alias=name)}
 
     def _renamed(self, change: Json, names: Sequence[str | None]) -> tuple[Any, str | None]:

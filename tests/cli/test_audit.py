@@ -228,7 +228,7 @@ def test_jsonl_has_every_event_of_the_time(
     assert installed.run("export", "--since", "9999d").stdout.count("\n") == 6
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "\uff1d1"])
 def test_no_cell_is_a_formula(installed: Installed, name: str) -> None:
     installed.events.append(Head("aaaa", "h", ENDED), [_event(1, object_id=name, changed_by="a,b")])
     result = installed.run("export", "--since", "2026-11-01", "--format", "csv")

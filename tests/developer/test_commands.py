@@ -20,7 +20,9 @@ import pytest
 import requests
 
 from litellm_plugin.cli.key import open_saved
+from litellm_plugin.developer import web
 from litellm_plugin.developer.bridge import obtain
+from litellm_plugin.developer.errors import CommandError
 from litellm_plugin.developer.keys import KeyRequest
 from tests.canaries import secrets_in
 from tests.developer.conftest import (
@@ -252,7 +254,7 @@ TOKENS: dict[str, Any] = {"access_token": "a", "token_type": "Bearer", "refresh_
         Reply(400, {"error": ["slow_down"]}),
         Reply(text="[" * 100_000),
     ],
-    ids=lambda reply: f"{reply.json}{reply.text}"[:60],
+    ids=["list", "number", "life", "inf", "token", "error", "depth"],
 )
 @pytest.mark.parametrize("how", [[], ["--device"]], ids=str)
 def test_an_answer_with_tokens_of_wrong_types(
@@ -262,7 +264,7 @@ def test_an_answer_with_tokens_of_wrong_types(
     assert "The identity provider" in machine.refused("login", "--url", SERVICE, *how)
 
 
-@pytest.mark.parametrize("lives", [10**400, 1e300])
+@pytest.mark.parametrize("lives", [10**400, 1e300], ids=["int", "float"])
 def test_a_life_of_tokens_that_is_no_number_of_seconds(
     machine: Machine, issuer: FakeIssuer, clock: Clock, lives: Any
 ) -> None:
@@ -295,6 +297,11 @@ def test_a_url_without_tls_is_not_asked(machine: Machine, url: str) -> None:
     message = machine.refused("login", "--url", url)
     assert message.startswith("--url: got")
     assert "https://" in message
+
+
+def test_a_host_that_is_no_name() -> None:
+    with pytest.raises(CommandError, match="no valid host name"):
+        web.request("GET", "https://backstage..example.com", "The service")
 
 
 def test_a_service_that_does_not_name_its_issuer(machine: Machine, bridge: FakeBridge) -> None:

@@ -24,6 +24,7 @@ from tests.keys.test_rotation import (
     STEPS,
     KilledError,
     fails,
+    ignoring,
     keys,
     life_left,
     make,
@@ -236,6 +237,21 @@ def test_a_key_that_has_changed_since_it_was_listed_is_left_alone(
     job.apply(steps[0])
     assert job.counts == {}
     assert job.failures == {}
+
+
+def test_an_old_key_that_litellm_does_not_end_stops_no_job(
+    world: World, pruning: Callable[..., Pruning]
+) -> None:
+    make(world)
+    world.litellm.arriving = on(*STEPS["the old key is shortened"], fails(KilledError()))
+    with pytest.raises(KilledError):
+        rotate(world)
+    mended(world)
+    job = pruning()
+    with ignoring(world, "/key/update", "duration"):
+        assert prune(job) == [Action.FINISH]
+    assert job.counts == {"failed": 1}
+    assert list(job.failures.values()) == ["LiteLLM did not take the old key's duration"]
 
 
 def test_a_refusal_is_told_and_an_outage_stops_the_job(
