@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from typing import Any
 import click
 
 from litellm_plugin import jobs
+from litellm_plugin.cli.job import stopped
 from litellm_plugin.cli.terminal import (
-    FAILED,
     Page,
     captured_log,
     config_option,
@@ -29,7 +28,6 @@ from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.clients.litellm import LiteLLM, rows_of_all_pages
 from litellm_plugin.errors import PluginError
 from litellm_plugin.plugin import Plugin
-from litellm_plugin.redaction import redact
 from litellm_plugin.shapes import Json
 from litellm_plugin.usage.charges import DIMENSIONS, Activity, Names, Use, total, uses_of
 from litellm_plugin.usage.periods import LATE
@@ -119,8 +117,7 @@ def usage(
             with Page(err=True).progress("report ...") as tell:
                 found = _Reader(plugin, pace, tell).read(asked)
         except PluginError as exc:
-            click.echo(f"report stopped: {redact(exc.text)}", err=True)
-            sys.exit(FAILED)
+            stopped("report", exc)
     {"table": _print_table, "csv": _print_csv, "json": _print_json}[form](asked, found)
     for note in found.notes:
         click.echo(note, err=True)
