@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from litellm_plugin import jobs
+from litellm_plugin.cli.job import stopped
 from litellm_plugin.cli.terminal import (
-    FAILED,
     Page,
     captured_log,
     config_option,
@@ -22,13 +22,11 @@ from litellm_plugin.cli.terminal import (
     csv_writer,
     print_json,
     settings_of,
-    stop,
 )
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.clients.litellm import LiteLLM, rows_of_all_pages
 from litellm_plugin.errors import PluginError
 from litellm_plugin.plugin import Plugin
-from litellm_plugin.redaction import redact
 from litellm_plugin.shapes import Json
 from litellm_plugin.usage.charges import DIMENSIONS, Activity, Names, Use, total, uses_of
 from litellm_plugin.usage.periods import LATE
@@ -117,7 +115,7 @@ def usage(
             with Page(err=True).progress("report ...") as tell:
                 found = _Reader(plugin, pace, tell).read(asked)
         except PluginError as exc:
-            stop(f"report stopped: {redact(exc.text)}", FAILED)
+            stopped("report", exc)
     {"table": _print_table, "csv": _print_csv, "json": _print_json}[form](asked, found)
     for note in found.notes:
         click.echo(note, err=True)

@@ -88,7 +88,7 @@ def obtain(saved: Saved, url: str, wanted: KeyRequest, *, fresh: bool = False) -
             raise SignInAgain(f"The service does not accept the sign-in{_reason(answer)}.")
         if answer.status_code == 400 and "keys" not in health(url):
             raise CommandError(
-                "The service makes no keys for tools: litellm.bridge.keys is not set there"
+                "The service makes no tool keys: litellm.bridge.keys is not set there"
                 f"{_reason(answer)}"
             )
         entry = _entry(answer, wanted, time.time())

@@ -270,6 +270,7 @@ def test_a_litellm_that_fails_ends_with_status_1(ready: Installation, reply: Any
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "report stopped: LiteLLM" in result.stderr
+    assert result.stderr.endswith("; run litellm-plugin doctor\n")
 
 
 def _refused(result: Result, *texts: str) -> None:

@@ -539,7 +539,7 @@ def test_a_service_without_keys_for_tools(machine: Machine, bridge: FakeBridge) 
     del bridge.health["keys"]
     bridge.replies = [Reply(400, {"error": "tool is not a field of a key"})]
     assert machine.refused("key") == (
-        "The service makes no keys for tools: litellm.bridge.keys is not set there: "
+        "The service makes no tool keys: litellm.bridge.keys is not set there: "
         "tool is not a field of a key\n"
     )
 
