@@ -32,8 +32,8 @@ def health(url: str) -> Json:
     answer = web.request("GET", f"{url}/bridge/health", _NAME)
     if answer.status_code == 404:
         raise CommandError(
-            f"{url} has no bridge: the URL ends with /api/litellm, and the operator sets "
-            "litellm.bridge.enabled"
+            f"{url} has no bridge. Check the URL, which ends with /api/litellm, or ask the operator to "
+            "set litellm.bridge.enabled and issuer"
         )
     return web.json_object(answer, _NAME)
 
@@ -105,7 +105,7 @@ def sign_out(url: str, sign_in: Json) -> list[str]:
     """
     problems, access = [], _Access(sign_in)
     for slot, entry in sorted(sign_in["keys"].items()):
-        if remaining(entry, time.time()) > 0 and (failure := _deleted(url, entry, access)):
+        if remaining(entry, time.time()) > 0 and (failure := _delete(url, entry, access)):
             end = datetime.fromtimestamp(entry["expires"], UTC)
             problems.append(
                 f"The key of {slot} was not deleted ({failure}). If LiteLLM still has it, it "
@@ -121,8 +121,8 @@ def sign_out(url: str, sign_in: Json) -> list[str]:
     return [*problems, f"The sign-in was not revoked ({failure})."] if failure else problems
 
 
-def _deleted(url: str, entry: Mapping[str, Any], access: _Access) -> str | None:
-    """Delete a key; return why it failed, or None."""
+def _delete(url: str, entry: Mapping[str, Any], access: _Access) -> str | None:
+    """Delete a key; return the reason if that failed, else None."""
     try:
         answer = access.ask("DELETE", f"{url}/bridge/keys/{quote(entry['token'], safe='')}")
     except CommandError as exc:
@@ -197,8 +197,8 @@ def _entry(answer: web.Answer, wanted: KeyRequest, now: float) -> Json:
 
 def _reason(answer: web.Answer) -> str:
     """Return the error and hint of an answer, after a colon; "" without them."""
-    told = web.json_of(answer)
-    texts = [told.get(name) for name in ("error", "hint")] if isinstance(told, dict) else []
+    body = web.json_of(answer)
+    texts = [body.get(name) for name in ("error", "hint")] if isinstance(body, dict) else []
     found = ". ".join(web.plain(text).rstrip(".") for text in texts if isinstance(text, str))
     return f": {found}" if found else ""
 

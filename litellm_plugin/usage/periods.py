@@ -111,7 +111,7 @@ class Reports:
                     seconds=PAST_DAYS_TTL,
                     weight=lambda report: usage.rows(report) if report else 1,
                 )
-            if older is None:  # the days can't be told apart
+            if older is None:  # days are not in order, or do not add up
                 return usage.report(pages_of(ask, start, end) if whole is None else whole)
             if last == end:
                 return older

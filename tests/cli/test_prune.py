@@ -1,4 +1,4 @@
-"""``prune``: expired keys of tools and interrupted rotations, by way of the real command."""
+"""``prune``: expired tool keys and interrupted rotations, by way of the real command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys for tools, while workers are killed, clients hang up and LiteLLM hangs."""
+"""Tool keys, while workers are killed, clients hang up and LiteLLM hangs."""
 
 from __future__ import annotations
 

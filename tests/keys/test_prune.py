@@ -1,4 +1,4 @@
-"""What pruning does with keys: only with those that this service has marked, and when it is due."""
+"""Pruning changes only keys with this service's metadata, and only when a step is due."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def marked(mark: Any) -> Json:
         ([row(metadata=TOOL, expires=AHEAD)], None),
         ([row(metadata=TOOL)], None),
         ([row(metadata=TOOL, expires="soon")], None),
-        # A key of the bridge without a tool, one by hand, and one that another program marked.
+        # A bridge key without a tool, one by hand, and one with metadata of another program.
         ([row(metadata={BRIDGE_KEY: {}}, expires=PAST)], None),
         ([row(expires=PAST)], None),
         ([row(metadata={"tool": "claude-code", "machine": "laptop"}, expires=PAST)], None),

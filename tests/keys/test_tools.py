@@ -1,4 +1,4 @@
-"""Keys of the bridge for tools: short-lived, and one for each person, tool and machine."""
+"""Tool keys: short-lived keys of the bridge, one for each person, tool and machine."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def front(backstage: BackstageRig) -> Iterator[Front]:
 
 @pytest.fixture(scope="module")
 def tools(deploy: Deploy, front: Front, litellm: LiteLLMRig) -> Service:
-    """A service with keys for tools."""
+    """A service with tool keys."""
     url = front.issuer.base_url
     return deploy(
         "tools",

@@ -1,4 +1,4 @@
-"""Keys for tools, and their end: by a newer key, by time, by a rotation, by the job ``prune``."""
+"""Tool keys, and their end: by a newer key, by time, by a rotation, by the job ``prune``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture(scope="module")
 def site(deploy: Deploy) -> Service:
-    """A service that makes keys for tools."""
+    """A service that makes tool keys."""
     service: Service = deploy("tools", CONFIG)
     return service
 
