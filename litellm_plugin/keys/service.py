@@ -211,9 +211,7 @@ class Keys:
         """
         with self._adding_active_key(policy, account, reader, but=but):
             made = self._create(key, created_by, policy, keys_tag(account.asked if account else ""))
-            if not isinstance(made.get("key"), str) or not made["key"]:
-                self.take_back(made)
-                raise NoKey("LiteLLM returned no key material")
+            self.require_secret(made)
             if account is None and made.get("user_id"):
                 self.take_back(made)
                 raise NoKey(
@@ -221,6 +219,16 @@ class Keys:
                     " administrator of LiteLLM to remove user_id from default_key_generate_params"
                 )
             yield made
+
+    def require_secret(self, made: Json) -> None:
+        """Delete a new key whose secret LiteLLM did not return.
+
+        Raises:
+            NoKey: There is no secret.
+        """
+        if not isinstance(made.get("key"), str) or not made["key"]:
+            self.take_back(made)
+            raise NoKey("LiteLLM returned no key material")
 
     def take_back(self, made: Json) -> None:
         """Delete a new key that can't be delivered; ``made`` is LiteLLM's answer."""

@@ -24,7 +24,7 @@ from litellm_plugin.config.settings import BridgeKeys
 from litellm_plugin.errors import BadRequest, UpstreamError
 from litellm_plugin.keys.metadata import Tool
 from litellm_plugin.keys.policy import KeyPolicies, Policy, bridge_policy, combined
-from litellm_plugin.keys.service import Keys, NoKey
+from litellm_plugin.keys.service import Keys
 from litellm_plugin.observability import journal
 from litellm_plugin.shapes import BRIDGE_KEY, amount, picked, present
 
@@ -136,7 +136,8 @@ class ToolKeys:
                 reader=reader,
                 but=is_replaced,
             )
-            self._ensure_complete(made, spent)
+            self._keys.require_secret(made)
+            self._require_spend(made, spent)
         tokens = [str(row["token"]) for row in replaced]
         if tool is not None:
             ids = [journal.key_id(token) for token in tokens]
@@ -175,11 +176,8 @@ class ToolKeys:
         ends = [(moment(row.get("budget_reset_at")), amount(row.get("spend"))) for row in replaced]
         return max((spend for end, spend in ends if end is None or end > now), default=None)
 
-    def _ensure_complete(self, made: Json, spent: float | None) -> None:
-        """Delete a new key without a secret; set its spend if LiteLLM ignored it at creation."""
-        if not isinstance(made.get("key"), str) or not made["key"]:
-            self._keys.take_back(made)
-            raise NoKey("LiteLLM returned no key material")
+    def _require_spend(self, made: Json, spent: float | None) -> None:
+        """Set the spend if LiteLLM ignored it at creation; delete the key if that fails."""
         if spent and amount(made.get("spend")) < spent:
             token = str(made.get("token") or made.get("token_id") or made["key"])
             try:
