@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from litellm_plugin.cli.terminal import (
     csv_text,
     print_json,
     settings_of,
+    stop,
+    visible,
     write_out,
 )
 from litellm_plugin.cli.world import read_only_plugin
@@ -116,11 +117,10 @@ def usage(
             with Page(err=True).progress("report ...") as tell:
                 found = _Reader(plugin, pace, tell).read(asked)
         except PluginError as exc:
-            click.echo(f"report stopped: {redact(exc.text)}", err=True)
-            sys.exit(FAILED)
+            stop(f"report stopped: {redact(exc.text)}", FAILED)
     {"table": _print_table, "csv": _print_csv, "json": _print_json}[form](asked, found)
     for note in found.notes:
-        click.echo(note, err=True)
+        click.echo(visible(note), err=True)
 
 
 @dataclass(frozen=True, slots=True)
