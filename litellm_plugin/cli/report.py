@@ -22,6 +22,7 @@ from litellm_plugin.cli.terminal import (
     csv_writer,
     print_json,
     settings_of,
+    visible,
 )
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.clients.litellm import LiteLLM, rows_of_all_pages
@@ -118,7 +119,7 @@ def usage(
             stopped("report", exc)
     {"table": _print_table, "csv": _print_csv, "json": _print_json}[form](asked, found)
     for note in found.notes:
-        click.echo(note, err=True)
+        click.echo(visible(note), err=True)
 
 
 @dataclass(frozen=True, slots=True)

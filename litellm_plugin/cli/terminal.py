@@ -78,8 +78,16 @@ def settings_of(files: Sequence[Path]) -> Settings:
 
 def stop(text: str, status: int) -> NoReturn:
     """End the command with an exit status, and a text on standard error."""
-    click.echo(text, err=True)
+    click.echo(visible(text), err=True)
     sys.exit(status)
+
+
+def visible(text: str) -> str:
+    """Return ``text`` with control characters as escapes, except for tabs and line ends.
+
+    Names and errors are texts of others, and a terminal obeys control characters.
+    """
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def full_ref(kind: str, name: str) -> str:
@@ -89,7 +97,8 @@ def full_ref(kind: str, name: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def csv_writer() -> Any:
@@ -243,4 +252,4 @@ class Page:
 
 
 def _text(text: str, style: str = "") -> Text:
-    return Text(_CONTROL.sub(lambda found: repr(found[0])[1:-1], text), style)
+    return Text(visible(text), style)

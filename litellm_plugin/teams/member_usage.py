@@ -129,7 +129,7 @@ class MemberUsage:
         keys = _keys(info)
         owners = members.owners(pages)
         for key in keys:
-            owners.setdefault(str(key.get("token")), present(user_id=key.get("user_id")))
+            owners.setdefault(str(key.get("token")), members.texts(key, ("user_id",)))
         missing = [token for token in figures["usage_by_key"] if token not in owners]
         if missing and self._audited_keys is not None:
             owners.update(self._audited_keys(missing))

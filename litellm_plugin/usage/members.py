@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from litellm_plugin.shapes import Json, as_object, present
+from litellm_plugin.shapes import Json, as_object
 from litellm_plugin.usage import report as usage
 
 
@@ -22,13 +22,12 @@ def owners(pages: Iterable[Any]) -> dict[str, Json]:
         pages: LiteLLM's daily activity, as for :func:`litellm_plugin.usage.report.report`.
 
     Returns:
-        By key hash: ``user_id`` and ``user_email``, each only if LiteLLM has it (from 1.106 on).
+        By key hash: ``user_id``, and ``user_email`` if LiteLLM has it; none before LiteLLM 1.106.
     """
     found: dict[str, Json] = {}
     for token, use in _key_entries(pages):
-        about = as_object(use.get("metadata"))
-        known = present(user_id=about.get("user_id"), user_email=about.get("user_email"))
-        if known:
+        known = texts(as_object(use.get("metadata")), ("user_id", "user_email"))
+        if "user_id" in known:
             found[token] = known
     return found
 
@@ -53,8 +52,7 @@ def by_member(
     rows: defaultdict[str | None, Json] = defaultdict(dict)
     parts: defaultdict[str | None, list[Json]] = defaultdict(list)
     for member in _members(team):
-        about = present(user_email=member.get("user_email"), role=member.get("role"))
-        rows[member["user_id"]].update(about)
+        rows[member["user_id"]].update(texts(member, ("user_email", "role")))
     for token, used in figures["usage_by_key"].items():
         owner = owner_of.get(token, {})
         user_id = owner.get("user_id")
@@ -66,7 +64,7 @@ def by_member(
         parts[None].append(rest)
     count: defaultdict[str | None, int] = defaultdict(int)
     for key in keys:
-        count[key.get("user_id") or None] += 1
+        count[texts(key, ("user_id",)).get("user_id")] += 1
     listed = []
     for user_id in {**rows, **parts, **count}:
         about = rows[user_id]
@@ -79,6 +77,12 @@ def by_member(
     for row in listed:
         row["spend_share_pct"] = round(100 * row["spend"] / total, 2) if total > 0 else 0
     return sorted(listed, key=_order)
+
+
+def texts(row: Json, names: Iterable[str]) -> dict[str, str]:
+    """Return those fields of LiteLLM's row that are texts and not empty."""
+    found = {name: row.get(name) for name in names}
+    return {name: text for name, text in found.items() if isinstance(text, str) and text}
 
 
 def without_spend(rows: Iterable[Json]) -> list[Json]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from litellm_plugin import __version__
 from litellm_plugin.cli import COMMANDS, main
+from litellm_plugin.cli.terminal import FAILED, print_json, stop
 
 BIN = Path(sys.executable).parent
 
@@ -51,3 +53,16 @@ def test_below_flask_it_works_where_the_configuration_is_faulty(tmp_path: Path) 
     )
     assert done.returncode == 2
     assert "litellm.baseUrl: missing" in done.stdout
+
+
+def test_no_control_character_of_a_name_or_an_error_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = "ci\x1b]0;title\x07\x7f\x9b2J"
+    print_json([name])
+    with pytest.raises(SystemExit):
+        stop(f"LiteLLM says:\n{name}", FAILED)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == [name]
+    assert printed.err == "LiteLLM says:\nci\\x1b]0;title\\x07\\x7f\\x9b2J\n"
+    assert printed.out.replace("\n", "").isprintable()

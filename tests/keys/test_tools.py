@@ -209,6 +209,22 @@ def test_the_persons_own_policy_counts_too(world: World) -> None:
 # -- changes and rotations --------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("key_policy", "taken_over"),
+    [
+        (KeyPolicy(max_budget=3.0), 0),
+        (KeyPolicy(max_budget=3.0, min_budget_duration="1d"), 2.5),
+    ],
+    ids=["no period", "a period"],
+)
+def test_a_policy_without_periods_gives_each_key_the_whole_reduced_budget(
+    world: World, taken_over: float
+) -> None:
+    made(world, **CLAUDE)["spend"] = 2.5
+    row = made(world, **CLAUDE)
+    assert (row["max_budget"], row["spend"]) == (3, taken_over)
+
+
 @pytest.mark.parametrize("named", [CLAUDE, {"alias": "ci"}], ids=str)
 def test_a_key_of_the_bridge_can_not_be_made_to_live_longer(world: World, named: Json) -> None:
     token = made(world, **named)["token"]

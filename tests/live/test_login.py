@@ -108,7 +108,7 @@ def tools(deploy: Deploy, front: Front, litellm: LiteLLMRig) -> Service:
     """A service with tool keys."""
     url = front.issuer.base_url
     return deploy(
-        "tools",
+        "login",
         f"  publicBaseUrl: {litellm.url}\n"
         f"  bridge: {{ enabled: true, issuer: '{url}', clientId: abby-cli, keys: {{}} }}\n",
     )

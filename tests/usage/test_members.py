@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from litellm_plugin.sandbox.activity import UsageRow
 from litellm_plugin.usage import members
 from litellm_plugin.usage import report as usage
-from tests.usage.activity import pages_of
+from tests.usage.activity import pages_of, used
 from tests.usage.test_report import END, ROWS, START, TOKENS
 
 OWNERS = st.fixed_dictionaries(
@@ -70,3 +70,22 @@ def test_no_dollars_are_left_where_they_are_hidden(
     assert all(row["spend"] == 0 for row in hidden)
     assert all(isinstance(row["spend_share_pct"], int) for row in hidden)
     assert [row["total_tokens"] for row in hidden] == [row["total_tokens"] for row in shown]
+
+
+def test_an_e_mail_without_a_user_names_nobody() -> None:
+    row = used(START)
+    pages = pages_of([row], START, END, about_key=lambda _: {"user_email": "bob@example.com"})
+    assert members.owners(pages) == {}
+
+
+def test_ids_of_wrong_types_name_nobody() -> None:
+    row = used(START)
+    pages = pages_of([row], START, END, about_key=lambda _: {"user_id": 5, "user_email": ["x"]})
+    listed = members.by_member(
+        {"members_with_roles": [{"user_id": "alice", "role": 5}]},
+        usage.report(pages),
+        members.owners(pages),
+        keys=[{"token": row.token, "user_id": {}}],
+    )
+    assert [(each["user_id"], each["key_count"]) for each in listed] == [(None, 1), ("alice", 0)]
+    assert not any("user_email" in each or "role" in each for each in listed)
