@@ -32,8 +32,8 @@ def health(url: str) -> Json:
     answer = web.request("GET", f"{url}/bridge/health", _NAME)
     if answer.status_code == 404:
         raise CommandError(
-            f"{url} has no bridge. Check the URL, which ends with /api/litellm, or ask the operator "
-            "to set litellm.bridge.enabled and issuer"
+            f"{url} has no bridge. Check the URL, which ends with /api/litellm, or ask the "
+            "operator to set litellm.bridge.enabled and issuer"
         )
     return web.json_object(answer, _NAME)
 
