@@ -285,6 +285,30 @@ class KeyPolicies:
             return policy
         return combined((policy, bridge_policy(self._bridge_keys, Tool.of(row))))
 
+    def refuse_extension(self, change: Json, row: Mapping[str, Any], now: datetime) -> None:
+        """Refuse a change after which a key of the bridge lives longer than ``maxTtl`` in all.
+
+        Args:
+            change: As :meth:`Policy.change` returned it.
+            row: LiteLLM's row of the key before the change.
+            now: The present time, in UTC.
+
+        Raises:
+            PolicyRefused: It would live longer.
+        """
+        if self._bridge_keys is None or not is_bridge_key(row):
+            return
+        created, added = moment(row.get("created_at")), seconds(change.get("duration"))
+        if created is None or added is None:
+            return
+        longest = self._bridge_keys.max_ttl
+        most = (seconds(longest) or 0) + CLOCK_SKEW.total_seconds()
+        if (now - created).total_seconds() + added > most:
+            raise PolicyRefused(
+                f"duration must be shorter: bridge keys live for {longest} at most from"
+                " their creation (litellm.bridge.keys.maxTtl)"
+            )
+
     def groups_of(self, model: str) -> Collection[str]:
         """Return the access groups of a model; none where LiteLLM does not list them."""
         groups: set[str] = set()

@@ -402,6 +402,7 @@ class Keys:
             self._teams.usable(change["team_id"], key.owner, key.account)
         policy = self._policy_of(key)
         change = policy.change(change, key.row, self._policies.groups_of)
+        self._policies.refuse_extension(change, key.row, self._now())
         expired = key.row.get("blocked") is not True and not is_active(key.row, self._now())
         # A rotated key does not count until it ends, unless it is to live longer.
         revives = "duration" in change and (

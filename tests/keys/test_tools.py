@@ -234,6 +234,13 @@ def test_a_key_of_the_bridge_can_not_be_made_to_live_longer(world: World, named:
         assert "at most 24h for bridge keys" in error(answer)
     assert world.ask("bob", "POST", path, json={"duration": "24h"}).status_code == 200
     assert near(life_left(keys(world)[token]), 24 * HOUR)
+    # Nor by the same change again each day.
+    created = datetime.now(UTC) - timedelta(hours=20)
+    keys(world)[token]["created_at"] = created.isoformat()
+    words = error(world.ask("bob", "POST", path, json={"duration": "5h"}))
+    assert "bridge keys live for 24h at most from their creation" in words
+    assert world.ask("bob", "POST", path, json={"duration": "4h"}).status_code == 200
+    assert near(life_left(keys(world)[token]), 4 * HOUR)
 
 
 @pytest.mark.parametrize("at_bridge", [True, False])
