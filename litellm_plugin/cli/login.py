@@ -21,7 +21,7 @@ from litellm_plugin.developer.errors import CommandError
 def login(
     *, url: str | None, device: bool, issuer: str | None, client_id: str | None, scope: str | None
 ) -> None:
-    """Sign in, so that ``key`` can get keys.
+    """Sign in, so that the command key can get keys.
 
     Without --url, sign in where you were signed in last.
     """
