@@ -46,9 +46,7 @@ def saved_here() -> Saved:
 
 @click.command()
 @click.option("--tool", default="cli", show_default=True, help="The tool that uses the key.")
-@click.option(
-    "--ttl", help="How long the key lives, such as 8h, if not as long as the service has it."
-)
+@click.option("--ttl", help="How long the key lives, such as 8h; default: the service's.")
 @click.option("--models", help="The only models that the key is for, such as gpt-4o,gpt-4o-mini.")
 @click.option("--team", help="Id of the team that the key belongs to.")
 @click.option("--budget", type=float, help="What the key may spend, in USD.")
