@@ -46,7 +46,7 @@ def open_saved() -> Saved:
 
 @click.command()
 @click.option("--tool", default="cli", show_default=True, help="The tool that uses the key.")
-@click.option("--ttl", help="Lifetime of the key, such as 8h.")
+@click.option("--ttl", help="Lifetime of the key, such as 8h; default: the service's.")
 @click.option("--models", help="Models that the key is limited to, such as gpt-4o,gpt-4o-mini.")
 @click.option("--team", help="Id of the team that the key belongs to.")
 @click.option("--budget", type=float, help="Budget of the key, in USD.")
