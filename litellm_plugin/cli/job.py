@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from litellm_plugin import jobs
 from litellm_plugin.cli.terminal import FAILED, Page, captured_log, stop
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.errors import PluginError
+from litellm_plugin.errors import BackstageUnavailable, PluginError, UpstreamError
 from litellm_plugin.observability import journal
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.redaction import redact
@@ -61,10 +61,21 @@ def job(name: str, settings: Settings, *, dry_run: bool) -> Iterator[Job]:
         except jobs.JobIsRunning:
             stop(f"Another process runs {name}.", IS_RUNNING)
         except (PluginError, StoreUnavailable) as exc:
-            stop(f"{name} stopped: {redact(str(exc))}", FAILED)
+            stopped(name, exc)
         finally:
             if plugin.audit_writer is not None:
                 plugin.audit_writer.flush()
+
+
+def stopped(name: str, exc: PluginError | StoreUnavailable) -> NoReturn:
+    """End the command with status 1, and the reason on standard error."""
+    text = exc.text if isinstance(exc, PluginError) else str(exc)
+    remedy = (
+        "; run litellm-plugin doctor"
+        if isinstance(exc, UpstreamError | BackstageUnavailable)
+        else ""
+    )
+    stop(f"{name} stopped: {redact(text)}{remedy}", FAILED)
 
 
 @contextmanager

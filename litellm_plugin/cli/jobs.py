@@ -29,7 +29,11 @@ from litellm_plugin.store.database import Store, StoreUnavailable
 
 @click.command()
 @config_option
-@click.option("--job", metavar="NAME", help="Only runs of this job, such as sync.")
+@click.option(
+    "--job",
+    type=click.Choice(["sync", "offboard", "notify", "prune"]),
+    help="Only runs of this job.",
+)
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Number of runs."
 )

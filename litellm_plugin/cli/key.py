@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from litellm_plugin.developer.errors import CommandError, SignInAgain
+from litellm_plugin.developer.errors import CommandError
 from litellm_plugin.developer.keys import Order, usable
 from litellm_plugin.developer.saved import Saved
 
@@ -46,7 +46,7 @@ def saved_here() -> Saved:
 
 @click.command()
 @click.option("--tool", default="cli", show_default=True, help="The tool that uses the key.")
-@click.option("--ttl", help="How long the key lives, such as 8h.")
+@click.option("--ttl", help="How long the key lives, such as 8h; default: the service's.")
 @click.option("--models", help="The only models that the key is for, such as gpt-4o,gpt-4o-mini.")
 @click.option("--team", help="Id of the team that the key belongs to.")
 @click.option("--budget", type=float, help="What the key may spend, in USD.")
@@ -74,12 +74,17 @@ def key(
     if budget is not None and not 0 < budget < math.inf:
         raise click.BadParameter("wanted a positive number", param_hint="--budget")
     names = tuple(name for each in (models or "").split(",") if (name := each.strip()))
+    if models is not None and not names:  # such as an empty variable of a script
+        raise click.BadParameter("wanted names, such as gpt-4o,gpt-4o-mini", param_hint="--models")
     order = Order(tool, _machine(), ttl, names, team, budget)
     saved = saved_here()
     document = saved.read()
     url = url.rstrip("/") if url else document.get("current")
     if url is None:
-        raise SignInAgain("Nobody is signed in.")
+        raise CommandError(
+            "You are not signed in. Sign in: litellm-plugin login --url "
+            "https://backstage.example.com/api/litellm, with the address of your service"
+        )
     site = document.get("sites", {}).get(url, {})
     if env:
         litellm_url = _litellm_url(litellm_url, site)

@@ -21,7 +21,7 @@ from litellm_plugin.developer.errors import CommandError
 def login(
     *, url: str | None, device: bool, issuer: str | None, client_id: str | None, scope: str | None
 ) -> None:
-    """Sign in, so that ``key`` can get keys.
+    """Sign in, so that the command key can get keys.
 
     Without --url, sign in where you were signed in last.
     """
@@ -46,15 +46,23 @@ def login(
     click.echo(f"Signing in at {plain(issuer)}", err=True)
     tokens = provider.by_device(scope, _show_code) if device else provider.by_browser(scope, _open)
     litellm_url = health.get("baseUrl")
+    site = bridge.site(
+        issuer, client_id, tokens, litellm_url if isinstance(litellm_url, str) else None
+    )
+    problems: list[str] = []
     with saved.lock():
         document = saved.read()
         sites = document.setdefault("sites", {})
-        # Without the keys of before: somebody else may have signed in.
-        sites[url] = bridge.site(
-            issuer, client_id, tokens, litellm_url if isinstance(litellm_url, str) else None
-        )
+        before = sites.get(url)
+        if before is not None and bridge.same_user(before, site):
+            site["keys"] = before["keys"]
+        elif before is not None:
+            problems = bridge.sign_out(url, before)
+        sites[url] = site
         saved.write(document | {"current": url})
     click.echo(f"Signed in as {tokens.user}" if tokens.user else "Signed in")
+    for problem in problems:
+        click.echo(f"Warning: of the sign-in before this one: {problem}", err=True)
     if tokens.refresh_token is None:
         click.echo(
             "The identity provider gave no refresh token: sign in again after "

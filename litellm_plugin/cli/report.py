@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from typing import Any
 import click
 
 from litellm_plugin import jobs
-from litellm_plugin.cli.job import print_table
+from litellm_plugin.cli.job import stopped
 from litellm_plugin.cli.terminal import (
-    FAILED,
     Page,
     captured_log,
     config_option,
@@ -30,7 +28,6 @@ from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.clients.litellm import LiteLLM, rows_of_all_pages
 from litellm_plugin.errors import PluginError
 from litellm_plugin.plugin import Plugin
-from litellm_plugin.redaction import redact
 from litellm_plugin.shapes import Json
 from litellm_plugin.usage.charges import DIMENSIONS, Activity, Names, Use, total, uses_of
 from litellm_plugin.usage.periods import LATE
@@ -63,8 +60,12 @@ def _dimensions(_context: click.Context, _option: click.Parameter, text: str) ->
 
 
 @report.command()
-@click.option("--from", "first", required=True, type=DAY, metavar="DAY", help="The first day.")
-@click.option("--to", "last", required=True, type=DAY, metavar="DAY", help="The last day.")
+@click.option(
+    "--from", "first", required=True, type=DAY, metavar="DAY", help="The first day: 2026-11-01."
+)
+@click.option(
+    "--to", "last", required=True, type=DAY, metavar="DAY", help="The last day: 2026-11-30."
+)
 @click.option(
     "--by",
     default="team",
@@ -73,8 +74,8 @@ def _dimensions(_context: click.Context, _option: click.Parameter, text: str) ->
     metavar="NAMES",
     help="One row for each of: day, team, user, key, model, in any combination, such as team,user.",
 )
-@click.option("--team", metavar="ID", help="Only the usage of this team.")
-@click.option("--user", metavar="ID", help="Only the usage of this user of LiteLLM.")
+@click.option("--team", metavar="ID", help="Only the usage of this team, by its id.")
+@click.option("--user", metavar="ID", help="Only the usage of this LiteLLM id.")
 @click.option(
     "--format",
     "form",
@@ -116,8 +117,7 @@ def usage(
             with Page(err=True).progress("report ...") as tell:
                 found = _Reader(plugin, pace, tell).read(asked)
         except PluginError as exc:
-            click.echo(f"report stopped: {redact(exc.text)}", err=True)
-            sys.exit(FAILED)
+            stopped("report", exc)
     {"table": _print_table, "csv": _print_csv, "json": _print_json}[form](asked, found)
     for note in found.notes:
         click.echo(note, err=True)
@@ -203,6 +203,8 @@ class _Reader:
         unfinished = (datetime.now(UTC) - LATE).date()
         final = asked.last < unfinished
         notes = list(names.notes)
+        if not groups and (asked.team or asked.user):
+            notes.append("There is no usage with this --team or --user: both take LiteLLM's ids.")
         if not final:
             notes.append(f"Figures from {max(asked.first, unfinished)} on still change.")
         uses = [use for group in groups.values() for use in group]
@@ -286,14 +288,20 @@ class _Reader:
 
 
 def _print_table(asked: Asked, found: Report) -> None:
-    page = Page()
     columns = [column for column in asked.columns if column != "key_alias_source"]
     head = [column.replace("_", " ") for column in columns]
     rows = [
         [*(_short(column, row[column]) for column in columns), *_shown(row)] for row in found.rows
     ]
     total_row = ["total", *("" for _ in columns[1:]), *_shown(found.totals)]
-    print_table(page, [*head, "USD", "tokens", "requests", "failed"], [*rows, total_row])
+    head += ["USD", "tokens", "requests", "failed"]
+    # Figures that are folded can't be read.
+    Page().lines(
+        [
+            [(text, "dim") for text in head],
+            *([(text, "") for text in row] for row in (*rows, total_row)),
+        ]
+    )
 
 
 def _short(column: str, value: str) -> str:

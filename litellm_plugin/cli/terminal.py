@@ -196,6 +196,17 @@ class Page:
             grid.add_row(*row)
         self._print(Padding(grid, (0, 0, 0, indent)))
 
+    def lines(self, rows: Sequence[Row], *, indent: int = 2) -> None:
+        """Print a table with one line for each row, which may be wider than the terminal."""
+        cells = [[_text(text.replace("\n", "\\n"), style) for text, style in row] for row in rows]
+        widths = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
+        for row in cells:
+            line = Text(" " * indent)
+            for cell, width in zip(row, widths, strict=True):
+                line.append_text(cell).append(" " * (width - cell.cell_len + 2))
+            line.rstrip()
+            self._console.print(line, soft_wrap=True)
+
     def pairs(self, rows: Mapping[str, Any]) -> None:
         """Print names with their values as :func:`printable`, without those that are None."""
         told = {name: value for name, value in rows.items() if value is not None}

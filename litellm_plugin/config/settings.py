@@ -339,7 +339,9 @@ class BridgeKeys(StrictSection):
 
 def _within_max_ttl(keys: BridgeKeys | None) -> BridgeKeys | None:
     if keys is not None and v.seconds(keys.default_ttl) > v.seconds(keys.max_ttl):
-        raise v.fault(f"longer than maxTtl, {keys.max_ttl}", at=("defaultTtl",))
+        raise v.fault(
+            f"{keys.default_ttl} is longer than maxTtl, {keys.max_ttl}", at=("defaultTtl",)
+        )
     return keys
 
 

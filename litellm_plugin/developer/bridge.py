@@ -44,10 +44,18 @@ def site(issuer: str, client_id: str, tokens: Tokens, litellm_url: str | None) -
     return {
         "issuer": issuer,
         "client_id": client_id,
+        "user": tokens.user,
         "litellm_url": litellm_url,
         "keys": {},
         **_of_tokens(tokens),
     }
+
+
+def same_user(before: Json, after: Json) -> bool:
+    """Return whether two sign-ins, as :func:`site` returns them, are certainly one user's."""
+    return after["user"] is not None and all(
+        before.get(name) == after[name] for name in ("issuer", "user")
+    )
 
 
 def obtain(saved: Saved, url: str, order: Order, *, fresh: bool = False) -> Json:
@@ -60,14 +68,16 @@ def obtain(saved: Saved, url: str, order: Order, *, fresh: bool = False) -> Json
         fresh: Whether to make a key although a kept one could be used.
 
     Raises:
-        SignInAgain: There is no sign-in, or it has ended.
-        CommandError: The service refuses, or is away.
+        SignInAgain: The sign-in has ended.
+        CommandError: There is no sign-in, the service refuses, or is away.
     """
     with saved.lock():
         document = saved.read()
         signed_in = document.get("sites", {}).get(url)
         if signed_in is None:
-            raise SignInAgain(f"Nobody is signed in at {url}.")
+            raise CommandError(
+                f"You are not signed in at {url}. Sign in: litellm-plugin login --url {url}"
+            )
         entry: Json | None = signed_in["keys"].get(order.slot)
         if entry is not None and not fresh and usable(entry, order, time.time()):
             return entry  # another process has made it while this one waited

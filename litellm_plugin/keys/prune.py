@@ -165,7 +165,7 @@ class Pruning:
         if old is None:
             event, change = journal.PRUNE_DELETE, journal.change(journal.key_hash(token), new, {})
         else:
-            after = {"replaced_by": journal.key_hash(token)}
+            after = {"replaced_by": journal.key_id(token)}
             change = journal.change(journal.key_hash(str(old["token"])), old, after)
             event = journal.PRUNE_FINISH
         told = {

@@ -344,7 +344,7 @@ class Rotations:
                 keyAlias=old.get("key_alias"),
                 newKeyId=journal.key_id(token),
             )
-            successor = {"replaced_by": journal.key_hash(token)}
+            successor = {"replaced_by": journal.key_id(token)}
             journal.changed(journal.key_hash(asked.token), old, successor)
             if gone():
                 self._keys.take_back(made)

@@ -75,6 +75,8 @@ class ToolKeys:
         others = {name: body[name] for name in body if name not in {"tool", "machine"}}
         key = self._keys.fields.new(others, named=False, service=False)
         asked, longest = key.get("duration"), self._settings.max_ttl
+        if fields.seconds(asked) == 0:
+            raise BadRequest("duration must be more than 0")
         if (fields.seconds(asked) or 0) > (fields.seconds(longest) or 0):
             raise BadRequest(
                 f"duration {asked} is too long: at most {longest} for keys of the bridge"

@@ -126,6 +126,14 @@ def test_a_new_key_and_its_end_are_shown_whole(audited: Audited) -> None:
     assert deleted["updated_values"] == {}
 
 
+def test_a_rotated_key_names_its_successor(audited: Audited) -> None:
+    made = _do(audited, "POST", f"/keys/{KEY}/rotate")
+    (row,) = audited.rows()
+    assert (row["action"], row["object_id"]) == ("rotated", KEY)
+    # The beginning of the hash, as in the log: the whole one is redacted.
+    assert row["updated_values"]["replaced_by"] == made["token"][:12]
+
+
 def test_a_new_user_is_an_event_of_its_own(audited: Audited) -> None:
     assert audited.rig.ask("bob", "GET", "/keys").status_code == 200
     (row,) = audited.rows()

@@ -30,6 +30,7 @@ def test_an_upstream_that_does_not_answer_ends_the_run(
     result = installation.run(job, "--apply")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"{job} stopped: ")
+    assert result.stderr.endswith("; run litellm-plugin doctor\n")
     assert {asked.method for asked in installation.litellm.asked} <= {"GET"}
 
 

@@ -149,6 +149,16 @@ def test_of_one_team_or_user(ready: Installation, options: tuple[str, ...], spen
     assert _json(ready, *options)["totals"]["spend"] == pytest.approx(spend)
 
 
+def test_a_team_without_usage_may_be_a_wrong_id(ready: Installation) -> None:
+    def doubted(team: str) -> bool:
+        result = ready.run("report", "usage", *NOVEMBER, "--team", team)
+        assert result.exit_code == 0
+        return "take LiteLLM's ids" in result.stderr
+
+    assert doubted("Platform")
+    assert not doubted(TEAM)
+
+
 def test_names_of_deleted_keys_come_from_the_audit_log_too(
     ready: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,10 +223,8 @@ def test_an_old_litellm_that_tells_no_names_is_asked_for_its_keys_and_users(
     assert {row["user_email"] for row in rows if row["user_id"] == JANE} == {JANE}
 
 
-def test_the_table_has_a_total(ready: Installation) -> None:
-    result = ready.run(
-        "report", "usage", *NOVEMBER, "--by", "team,user", environ={"COLUMNS": "150"}
-    )
+def test_the_table_has_a_line_for_each_row_and_a_total(ready: Installation) -> None:
+    result = ready.run("report", "usage", *NOVEMBER, "--by", "team,user", environ={"COLUMNS": "40"})
     assert result.exit_code == 0
     lines = [line.split() for line in result.stdout.splitlines()]
     assert [TEAM, "Platform", LEFT, "0.2000", "110", "2", "0"] in lines
@@ -262,6 +270,7 @@ def test_a_litellm_that_fails_ends_with_status_1(ready: Installation, reply: Any
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "report stopped: LiteLLM" in result.stderr
+    assert result.stderr.endswith("; run litellm-plugin doctor\n")
 
 
 def _refused(result: Result, *texts: str) -> None:

@@ -72,6 +72,7 @@ def test_jobs_lists_the_last_runs(config: Path, file: Path) -> None:
     assert first.split()[0] == "offboard"
     assert first.split()[-2:] == ["failed", "ValueError"]
     assert second.split()[4:] == ["succeeded", "yes", "3", "changed"]
+    assert "'synk' is not one of 'sync'" in run(config, "--job", "synk").stderr
     (told,) = json.loads(run(config, "--json", "--job", "sync").stdout)
     assert told.keys() == {
         *("job", "host", "started_at", "ended_at", "seconds", "status", "dry_run", "counts"),
@@ -125,6 +126,7 @@ def test_doctor_says_why_the_store_cannot_be_used(tmp_path: Path) -> None:
     found = checked(written(tmp_path, {"client": "pg", "connection": url}))
     assert found.status is Status.FAILED
     assert found.found.startswith("PostgreSQL 127.0.0.1:9/backstage_plugin_litellm: ")
+    assert "makes a missing database when it starts" in (found.remedy or "")
     assert "refused" in found.found
     assert "hunter2" not in found.found
 

@@ -81,7 +81,7 @@ def test_a_device_code_that_is_refused(
 ) -> None:
     issuer.device_errors = [error]
     assert message in machine.refused("login", "--url", SERVICE, "--device")
-    assert machine.refused("key").startswith("Nobody is signed in")
+    assert machine.refused("key").startswith("You are not signed in")
 
 
 def test_an_issuer_that_keeps_the_refresh_token(
@@ -121,7 +121,7 @@ def test_a_redirect_that_does_not_sign_in(
 ) -> None:
     issuer.redirected = redirected
     assert message in machine.refused("login", "--url", SERVICE)
-    assert machine.files == [] or machine.refused("key").startswith("Nobody is signed in")
+    assert machine.files == [] or machine.refused("key").startswith("You are not signed in")
 
 
 def test_an_issuer_that_promises_its_name_has_to_send_it(
@@ -252,6 +252,13 @@ def test_a_service_that_does_not_name_its_issuer(machine: Machine, bridge: FakeB
     del bridge.health["issuer"]
     assert "--issuer" in machine.refused("login", "--url", SERVICE)
     assert machine.login("--issuer", ISSUER).stdout == "Signed in as alice\n"
+
+
+def test_without_a_sign_in_the_command_tells_how_to_sign_in(machine: Machine) -> None:
+    assert "Sign in: litellm-plugin login --url https://" in machine.refused("key")
+    machine.login()
+    other = "https://other.example.com/api/litellm"
+    assert f"litellm-plugin login --url {other}\n" in machine.refused("key", "--url", other)
 
 
 def test_a_service_has_to_be_named_once(machine: Machine) -> None:
@@ -417,6 +424,15 @@ def test_lines_for_a_shell_need_an_address(machine: Machine, bridge: FakeBridge)
     assert LITELLM in machine.key("--env", "--litellm-url", LITELLM)
 
 
+@pytest.mark.parametrize("models", ["", " , "])
+def test_no_models_are_not_all_models(machine: Machine, bridge: FakeBridge, models: str) -> None:
+    machine.login()
+    result = machine.run("key", "--models", models)
+    assert result.exit_code == 2
+    assert "gpt-4o,gpt-4o-mini" in result.stderr
+    assert bridge.bodies == []
+
+
 @pytest.mark.parametrize("budget", ["0", "-1", "nan", "inf"])
 def test_a_budget_that_is_none(machine: Machine, bridge: FakeBridge, budget: str) -> None:
     machine.login()
@@ -530,12 +546,33 @@ def test_a_renewal_is_saved_before_it_is_used(
     assert machine.key() == "sk-made-00000001"
 
 
-def test_a_sign_in_forgets_the_keys_of_before(machine: Machine, issuer: FakeIssuer) -> None:
+def test_a_new_sign_in_of_the_same_user_keeps_the_keys(
+    machine: Machine, issuer: FakeIssuer, bridge: FakeBridge
+) -> None:
+    machine.login()
+    key = machine.key()
+    issuer.revoke_all()
+    assert machine.login().stderr.count("\n") == 3
+    assert machine.key() == key
+    assert bridge.deleted == []
+    machine.run("logout")
+    assert len(bridge.deleted) == 1
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_a_sign_in_of_another_user_deletes_the_keys(
+    machine: Machine, issuer: FakeIssuer, bridge: FakeBridge, revoked: bool
+) -> None:
     machine.login()
     key = machine.key()
     issuer.user = "bob"
-    assert machine.login().stdout == "Signed in as bob\n"
+    if revoked:
+        issuer.revoke_all()
+    result = machine.login()
+    assert result.stdout == "Signed in as bob\n"
     assert machine.key() != key
+    assert len(bridge.deleted) == (0 if revoked else 1)
+    assert ("The key of cli@Alice-s-Laptop was not deleted" in result.stderr) is revoked
 
 
 @pytest.mark.parametrize("hours", [0, 1])
@@ -558,7 +595,7 @@ def test_logout(
     assert issuer.refresh_tokens == {}
     assert system_keyring.entries == {}
     assert [path.name for path in machine.files] == ["lock"]
-    assert machine.refused("key").startswith("Nobody is signed in")
+    assert machine.refused("key").startswith("You are not signed in")
     assert machine.run("logout").stdout == "Nobody was signed in\n"
 
 
@@ -577,7 +614,7 @@ def test_logout_forgets_what_it_can_not_revoke(
     result = machine.run("logout")
     assert result.exit_code == 1
     assert message in result.stderr
-    assert machine.refused("key").startswith("Nobody is signed in")
+    assert machine.refused("key").startswith("You are not signed in")
 
 
 @pytest.mark.parametrize(
@@ -603,7 +640,7 @@ def test_logout_tells_how_long_a_key_works_that_was_not_deleted(
     assert "it works until 2026-09-21 22:13 UTC." in result.stderr
     assert "sk-" not in result.output
     assert "00000001" not in result.output  # nor its id
-    assert machine.refused("key").startswith("Nobody is signed in")
+    assert machine.refused("key").startswith("You are not signed in")
 
 
 # What is saved.
@@ -647,7 +684,7 @@ def test_a_file_whose_key_is_gone_is_no_sign_in(
 ) -> None:
     machine.login()
     system_keyring.entries.clear()
-    assert machine.refused("key").startswith("Nobody is signed in")
+    assert machine.refused("key").startswith("You are not signed in")
     machine.login()
     assert machine.key()
 
@@ -688,7 +725,7 @@ def test_the_command_needs_no_library_of_the_service(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("Nobody is signed in")
+    assert done.stderr.startswith("You are not signed in")
 
 
 @pytest.mark.deep

@@ -177,6 +177,7 @@ def test_every_key_of_the_bridge_ends_in_time(world: World, named: Json) -> None
         assert "at most 24h for keys of the bridge (litellm.bridge.keys.maxTtl)" in words
     assert "duration 25h is too long" in error(ask(world, **named, duration="25h"))
     assert "must not be unlimited: at most 24h" in error(ask(world, **named, duration=None))
+    assert error(ask(world, **named, duration="0s")) == "duration must be more than 0"
     assert keys(world) == {}
 
 

@@ -83,7 +83,6 @@ def key_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def deploy(tmp_path_factory: pytest.TempPathFactory, key_file: Path) -> Iterator[Deploy]:
     """Starts services; they share one signing key, as replicas do."""
-    folder = tmp_path_factory.mktemp("services")
     services: list[Service] = []
 
     def deploy(
@@ -101,7 +100,8 @@ def deploy(tmp_path_factory: pytest.TempPathFactory, key_file: Path) -> Iterator
         """
         text = f"litellm:\n  service:\n    keyFile: {key_file}\n"
         text += config if caching else f"    cacheSeconds: 0\n{config}"
-        service = Service(name, folder, text, **options)
+        # Services of several modules may have one name.
+        service = Service(name, tmp_path_factory.mktemp("service"), text, **options)
         services.append(service)
         if start:
             service.start()

@@ -19,7 +19,14 @@ from uuid import uuid4
 import pytest
 
 from tests.live.kinds import Deploy, Person, Told
-from tests.live.rigs import LITELLM_PORT, LITELLM_VERSION, REPO, STATIC_TOKEN, LiteLLMRig
+from tests.live.rigs import (
+    LITELLM_PORT,
+    LITELLM_VERSION,
+    REPO,
+    STATIC_TOKEN,
+    BackstageRig,
+    LiteLLMRig,
+)
 from tests.live.service import Service
 from tests.live.web import Client, eventually, json_of
 
@@ -109,8 +116,14 @@ class Month:
 
 @pytest.fixture(scope="module")
 def month(
-    deploy: Deploy, litellm: LiteLLMRig, tmp_path_factory: pytest.TempPathFactory
+    deploy: Deploy,
+    service: Service,
+    backstage: BackstageRig,
+    litellm: LiteLLMRig,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Month]:
+    # A first visit gives ivan the teams of his role, but not once he is a member of a team below.
+    json_of(Client(service.url, backstage.sign_in("ivan")).get("/user/info"))
     folder = tmp_path_factory.mktemp("report-store")
     site = deploy("report", CONFIG.format(token=STATIC_TOKEN, folder=folder))
     today = datetime.now(UTC).date()

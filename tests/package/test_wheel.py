@@ -120,7 +120,7 @@ def test_developers_run_it_without_installing_it(wheel: Path, tmp_path: Path) ->
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.endswith("Nobody is signed in. Sign in again: litellm-plugin login\n")
+    assert "You are not signed in. Sign in: litellm-plugin login --url" in done.stderr
 
 
 def test_it_is_served_without_a_checkout(installed: Environment) -> None:

@@ -30,10 +30,10 @@ def works(world: World) -> Result:
             text = f"{database.name} names people, and other users of this host can open it."
             return warning(text, f"Run chmod 600 {database.file}*")
     except (StoreUnavailable, OSError) as exc:
-        return failed(
-            f"{str(exc).removesuffix('.')}.",
-            "Start the database, or correct backend.database and the user's rights.",
-        )
+        remedy = "Start the database, or correct backend.database and the user's rights."
+        if database.client == "pg" and database.ensure_exists:
+            remedy += " The service makes a missing database when it starts."
+        return failed(f"{str(exc).removesuffix('.')}.", remedy)
     finally:
         store.close()
     return ok(f"{database.name}: readable, writable, tables of version {found}")
