@@ -28,7 +28,7 @@ def upgrade(engine: Engine, database: Database) -> None:
     with engine.begin() as connection:
         if version(connection) == newest():
             return
-    writing = engine.execution_options(litellm_begin="BEGIN IMMEDIATE")
+    writing = engine.execution_options(litellm_begin="BEGIN IMMEDIATE", litellm_migrates=True)
     with writing.begin() as connection:
         if database.client == "pg":
             connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": LOCK})

@@ -13,6 +13,7 @@ from sqlalchemy.pool import StaticPool
 from litellm_plugin.config.database import Database
 
 BUSY = 5.0  # seconds that a write waits for the write of another process
+MIGRATION = 60.0  # seconds that a migration waits for that of another process
 PAUSE = 0.01  # seconds between two attempts
 IN_C = 100  # milliseconds that SQLite itself waits, while no other greenlet can run
 
@@ -36,24 +37,28 @@ def engine(database: Database) -> Engine:
     @event.listens_for(made, "connect")
     def connected(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # sqlite3 begins transactions too late: see begin()
-        connection.execute("PRAGMA journal_mode=WAL")
+        # SQLite itself does not wait for the process that changes the mode of a new file.
+        _execute(connection, "PRAGMA journal_mode=WAL", BUSY)
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute(f"PRAGMA busy_timeout={IN_C}")
 
     @event.listens_for(made, "begin")
     def begin(connection: Connection) -> None:
-        wanted = connection.get_execution_options().get("litellm_begin", "BEGIN")
-        _begin(connection.connection.driver_connection, wanted)
+        options = connection.get_execution_options()
+        patience = MIGRATION if options.get("litellm_migrates") else BUSY
+        wanted = options.get("litellm_begin", "BEGIN")
+        _execute(connection.connection.driver_connection, wanted, patience)
 
     return made
 
 
-def _begin(connection: Any, wanted: str) -> None:
-    until = time.monotonic() + BUSY
+def _execute(connection: Any, statement: str, patience: float) -> None:
+    """Execute a statement, which waits up to ``patience`` seconds for other processes."""
+    until = time.monotonic() + patience
     while True:
         try:
-            connection.execute(wanted)
+            connection.execute(statement)
         except sqlite3.OperationalError as exc:
             busy = exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
             if not busy or time.monotonic() >= until:
