@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Generator, Iterator
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from sqlalchemy import Connection, text
 from werkzeug.routing import Rule
 
 from litellm_plugin import create_app
+from litellm_plugin.config import yaml12
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.store import migrate
 from tests.apps import Apps
@@ -82,6 +85,15 @@ def _rules_are_compiled_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Rule, "compile", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_file_is_parsed_once() -> Iterator[None]:
+    """Let tests that read the same YAML share the parsing, most of what a configuration takes."""
+    parsed = lru_cache(yaml12.load)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml12, "load", lambda text: deepcopy(parsed(text)))
         yield
 
 

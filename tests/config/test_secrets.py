@@ -85,6 +85,7 @@ def test_no_problem_and_no_warning_quotes_what_may_be_a_secret(
     assert SECRET not in caplog.text
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("secret", SECRETS[:2], ids=json.dumps)
 def test_nothing_is_quoted_where_an_object_or_a_list_should_be(
     document: Document, caplog: pytest.LogCaptureFixture, secret: Value

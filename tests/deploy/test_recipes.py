@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def test_the_configurations_are_read_without_a_word(
     assert caplog.messages == []
 
 
+@cache
 def _all(folder: Path) -> list[dict[str, Any]]:
     """Return all objects that kustomize makes of a folder."""
     kubectl = shutil.which("kubectl")

@@ -148,7 +148,17 @@ def test_nobody_gets_at_what_is_somebody_elses(world: Rig, who: str) -> None:
             assert _state(world) == before, str(route)
 
 
-@pytest.mark.parametrize("who", ["bob", "dave", "obo:bob", "plugin", "expired:carol"])
+@pytest.mark.parametrize(
+    "who",
+    [
+        "bob",
+        "dave",
+        *(
+            pytest.param(who, marks=pytest.mark.deep)
+            for who in ("obo:bob", "plugin", "expired:carol")
+        ),
+    ],
+)
 def test_other_spellings_of_an_id_are_nobodys(world: Rig, who: str) -> None:
     before = deepcopy(_state(world))
     spellings = [
