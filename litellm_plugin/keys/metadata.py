@@ -15,7 +15,7 @@ from typing import Any
 from litellm_plugin import fields
 from litellm_plugin.clock import moment
 from litellm_plugin.errors import BadRequest
-from litellm_plugin.shapes import BRIDGE_KEY, ROTATION, Json, as_object, first, present
+from litellm_plugin.shapes import BRIDGE_KEY, ROTATION, TEAM_KEY, Json, as_object, first, present
 
 # Prefixes of the fields that this service writes: who created the key, and ``ROTATION``,
 # ``BRIDGE_KEY`` and ``TEAM_KEY`` of ``shapes``. Such fields are dropped from requests.
@@ -192,3 +192,8 @@ class Tool:
 def is_bridge_key(row: Mapping[str, Any]) -> bool:
     """Tell whether the bridge made a key while ``litellm.bridge.keys`` was set."""
     return BRIDGE_KEY in as_object(row.get("metadata"))
+
+
+def is_team_key(row: Mapping[str, Any]) -> bool:
+    """Tell whether this service made a key that belongs to a team, not to a person."""
+    return not row.get("user_id") and as_object(row.get("metadata")).get(TEAM_KEY) is True

@@ -19,12 +19,11 @@ from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.clock import Clock, moment
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import UpstreamError
-from litellm_plugin.keys.metadata import RotationRecord, Tool
+from litellm_plugin.keys.metadata import RotationRecord, Tool, is_team_key
 from litellm_plugin.keys.policy import is_ending
 from litellm_plugin.keys.rotation import Rotations, is_unfinished
 from litellm_plugin.observability import journal
 from litellm_plugin.redaction import redact
-from litellm_plugin.shapes import TEAM_KEY, as_object
 
 # Until then the rotation's request may still be running: its deadline is 30 seconds by default.
 INTERRUPTED_AFTER = timedelta(minutes=10)
@@ -58,7 +57,7 @@ def steps_of(rows: Iterable[Json], settings: Settings, now: datetime) -> list[St
 
     Args:
         rows: LiteLLM's rows of keys; for ``FINISH``, of both keys.
-        settings: All settings; keys of reserved LiteLLM ids are left alone.
+        settings: All settings. Keys of reserved LiteLLM ids get no step.
         now: The present time, in UTC.
     """
     keys = {row["token"]: row for row in rows if isinstance(row.get("token"), str)}
@@ -98,9 +97,8 @@ def _same_owner(one: Json, other: Json) -> bool:
     # not change another owner's key.
     if one.get("user_id"):
         return bool(one["user_id"] == other.get("user_id"))
-    of_teams = (as_object(row.get("metadata")).get(TEAM_KEY) is True for row in (one, other))
     same_team = bool(one.get("team_id")) and one["team_id"] == other.get("team_id")
-    return same_team and not other.get("user_id") and all(of_teams)
+    return same_team and is_team_key(one) and is_team_key(other)
 
 
 @dataclass

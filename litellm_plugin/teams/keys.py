@@ -16,13 +16,13 @@ from litellm_plugin.clients.litellm import Json, LiteLLM
 from litellm_plugin.clock import Clock
 from litellm_plugin.config.settings import LLM_API, Settings
 from litellm_plugin.errors import NotFound, UpstreamError
-from litellm_plugin.keys.metadata import RotationRecord
+from litellm_plugin.keys.metadata import RotationRecord, is_team_key
 from litellm_plugin.keys.policy import KeyPolicies, Limit, Policy, combined
 from litellm_plugin.keys.requests import KeyFields, team_key_fields
 from litellm_plugin.keys.rotation import Owner, Rotation
 from litellm_plugin.keys.service import Keys, TeamDurationBroken
 from litellm_plugin.observability import journal
-from litellm_plugin.shapes import TEAM_KEY, as_object
+from litellm_plugin.shapes import TEAM_KEY
 from litellm_plugin.teams.administration import ManagedTeam
 
 MAX_DURATION = "365d"
@@ -191,9 +191,8 @@ def _owned(team: ManagedTeam) -> list[Json]:
         for row in team.keys
         if isinstance(row, dict)
         and row.get("team_id") == team.team_id
-        and not row.get("user_id")
         and isinstance(row.get("token"), str)
-        and as_object(row.get("metadata")).get(TEAM_KEY) is True
+        and is_team_key(row)
     ]
 
 
