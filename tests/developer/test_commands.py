@@ -765,6 +765,18 @@ def test_a_folder_that_can_not_be_used(machine: Machine) -> None:
 # The command itself.
 
 
+def python(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own; ``folder`` is the user's."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPO,
+        env={"HOME": str(folder), "XDG_CONFIG_HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.deep
 def test_the_command_needs_no_library_of_the_service(tmp_path: Path) -> None:
     server = (
@@ -783,14 +795,7 @@ def test_the_command_needs_no_library_of_the_service(tmp_path: Path) -> None:
         "from litellm_plugin.cli import main\n"
         "main(['key'], standalone_mode=False)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=REPO,
-        env={"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python(program, tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("You are not signed in")
 
@@ -817,12 +822,5 @@ def test_a_kept_key_is_printed_without_the_libraries_of_a_sign_in(tmp_path: Path
         "from litellm_plugin.cli import main\n"
         "main(['key'])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=REPO,
-        env={"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python(program, tmp_path)
     assert (done.returncode, done.stdout) == (0, "sk-kept\n"), done.stderr

@@ -35,11 +35,7 @@ from tests.keys.test_rotation import (
     rotate,
 )
 
-key_policy, key_generation, world = (
-    test_rotation.key_policy,
-    test_rotation.key_generation,
-    test_rotation.world,
-)
+world = test_rotation.world
 
 Json = dict[str, Any]
 

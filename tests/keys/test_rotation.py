@@ -37,16 +37,6 @@ class KilledError(BaseException):
 
 
 @pytest.fixture
-def key_policy() -> KeyPolicy:
-    return KeyPolicy()
-
-
-@pytest.fixture
-def key_generation() -> KeyGeneration:
-    return KeyGeneration()
-
-
-@pytest.fixture
 def world(
     settings: Settings,
     key_policy: KeyPolicy,

@@ -28,7 +28,16 @@ from litellm_plugin.shapes import BRIDGE_KEY
 from tests.cache.world import FailsError, World
 from tests.client import environ_of
 from tests.fakes.network import dropped
-from tests.keys.test_rotation import KilledError, fails, ignoring, life_left, near, nothing, on
+from tests.keys.test_rotation import (
+    KilledError,
+    fails,
+    ignoring,
+    keys,
+    life_left,
+    near,
+    nothing,
+    on,
+)
 from tests.tokens import TokenFactory
 
 Json = dict[str, Any]
@@ -55,16 +64,6 @@ def bridge_keys() -> BridgeKeys | None:
 @pytest.fixture
 def workers() -> int:
     return 1
-
-
-@pytest.fixture
-def key_policy() -> KeyPolicy:
-    return KeyPolicy()
-
-
-@pytest.fixture
-def key_generation() -> KeyGeneration:
-    return KeyGeneration()
 
 
 @pytest.fixture
@@ -95,11 +94,6 @@ def world(
     for thread in threading.enumerate():
         if thread.name == "undelivered-keys":
             thread.join(10)
-
-
-def keys(world: World) -> dict[str, Json]:
-    """Return LiteLLM's rows, by hash."""
-    return world.litellm.stand_in.store.keys
 
 
 def ask(world: World, who: str = "bob", worker: int = 0, **body: Any) -> TestResponse:
