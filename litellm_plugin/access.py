@@ -68,7 +68,7 @@ class Access:
         self._on_behalf_of = on_behalf_of
 
     def permissions(self) -> list[Permission]:
-        """Return the permissions that Backstage is told of: those of features that are on."""
+        """Return the permissions for Backstage's metadata route: those of enabled features."""
         by_member = self._settings.team_usage.member_breakdown.enabled
         return [each for each in Permission if by_member or each is not Permission.TEAM_USAGE]
 

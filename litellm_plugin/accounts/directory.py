@@ -83,7 +83,8 @@ class Directory:
     def display_names(self, emails: Sequence[str]) -> dict[str, str]:
         """Return display names of people in the catalog, by e-mail in lower case.
 
-        E-mails of nobody or of several people are left out; all, while the catalog can't be read.
+        An e-mail is left out if no person or several people have it. While the catalog can't be
+        read, the result is empty.
         """
         found: defaultdict[str, set[str]] = defaultdict(set)
         wanted = sorted({email.lower() for email in emails})
