@@ -126,6 +126,7 @@ def _loaded(
         _quotes_nothing("".join(traceback.format_exception_only(exc)) + repr(exc))
     finally:
         logger.removeHandler(heard)
+    assert all("\n" not in line for line in heard.lines)
     _quotes_nothing("\n".join(heard.lines))
     return told
 

@@ -1,7 +1,8 @@
-"""Redacts secrets in texts that are logged, shown or sent."""
+"""Makes texts safe to log, show or send: without secrets, and each on one line."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from urllib.parse import quote
@@ -69,3 +70,19 @@ def redact(text: str, *, hashes: bool = True) -> str:
     if hashes and len(text) >= _HASH_DIGITS and _DIGITS.search(text):
         text = _KEY_HASH.sub("[redacted]", text)
     return text
+
+
+def printable(text: str) -> str:
+    """Escape unprintable characters as JSON does, so that a line of JSON remains JSON."""
+    if text.isprintable():
+        return text
+    # JSON escapes every unprintable character except DEL.
+    return "".join(
+        char if char.isprintable() else json.dumps(char)[1:-1].replace("\x7f", "\\u007f")
+        for char in text
+    )
+
+
+def safe_line(text: str) -> str:
+    """Return ``text`` without secrets, as one line."""
+    return printable(redact(text))

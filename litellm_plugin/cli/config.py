@@ -30,7 +30,7 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.config.sources import Tree
 from litellm_plugin.identity.signing import KeyStoreError, PluginKeys
 from litellm_plugin.plugin import check_installed
-from litellm_plugin.redaction import redact
+from litellm_plugin.redaction import redact, safe_line
 
 Line = dict[str, Any]  # a key, its value and its source, as documented for --json
 
@@ -97,7 +97,7 @@ def _line(key: Key, tree: Tree) -> Line:
     if secret and is_set and not is_url:
         value = MASK
     return {
-        "key": redact(dotted(key.path)),
+        "key": safe_line(dotted(key.path)),
         "value": _masked(value),
         "secret": secret,
         "default": not is_set,
@@ -131,7 +131,7 @@ def _as_json(paths: Sequence[Path], reading: Reading, problems: Sequence[str]) -
         "problems": problems,
         "warnings": reading.warnings,
         "unread": [
-            {"key": redact(dotted(stray.path)), "meant": stray.meant} for stray in reading.strays
+            {"key": safe_line(dotted(stray.path)), "meant": stray.meant} for stray in reading.strays
         ],
     }
 
@@ -141,7 +141,7 @@ def _print(page: Page, told: dict[str, Any], usual: Mapping[str, str]) -> None:
     for path in told["files"]:
         page.line(path, indent=2)
     for name in told["variables"]:
-        page.line(f"{redact(name)} (environment)", indent=2)
+        page.line(f"{safe_line(name)} (environment)", indent=2)
     known = {line.partition(":")[0] for line in told["warnings"]}
     unread = [stray["key"] for stray in told["unread"]]
     for title, items, style in (

@@ -40,6 +40,7 @@ from litellm_plugin.cli.world import World
 from litellm_plugin.config import ConfigError, Reading, read_configuration
 from litellm_plugin.config.report import deepest, dotted
 from litellm_plugin.plugin import check_installed
+from litellm_plugin.redaction import safe_line
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"  # where systemd's LoadCredential puts files
 
@@ -153,7 +154,7 @@ def _how_to_correct(files: Sequence[Path], problems: Sequence[str]) -> str:
 def _unset(reading: Reading) -> list[str]:
     """Return the keys that are left out because a variable is not set."""
     return [
-        f"{dotted(key.path)}: left out, as {reason}"
+        safe_line(f"{dotted(key.path)}: left out, as {reason}")
         for key in reading.keys
         if key.value is None
         and "is not set" in (reason := deepest(key.path, reading.tree.left_out) or "")

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from litellm_plugin.redaction import redact
+from litellm_plugin.redaction import printable, safe_line
 
 _logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class ConfigError(Exception):
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(problems)
-        self.problems = list(problems)
+        self.problems = list(map(printable, problems))
 
     def __str__(self) -> str:
         return "\n".join(self.problems)
@@ -74,7 +74,7 @@ class Report:
 
     def warn(self, path: KeyPath, text: str) -> None:
         """Add and log a warning about the key at ``path``; ``text`` must not quote a secret."""
-        line = redact(f"{dotted(path)}: {text}")
+        line = safe_line(f"{dotted(path)}: {text}")
         _logger.warning("%s", line)
         self.warnings.append(line)
 
@@ -84,5 +84,5 @@ class Report:
         return list(self._lines)
 
     def _add(self, line: str) -> None:
-        # Secrets are redacted in case that one is written as a key.
-        self._lines[redact(line)] = None
+        # A key may have a secret or a line break in it, where one was written by mistake.
+        self._lines[safe_line(line)] = None

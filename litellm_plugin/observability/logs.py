@@ -16,7 +16,7 @@ import orjson
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from litellm_plugin.observability import request_id
-from litellm_plugin.redaction import redact
+from litellm_plugin.redaction import printable, redact
 
 TEXT = "%(asctime)s %(levelname)-7s %(name)s [%(request_id)s] %(message)s"
 
@@ -43,17 +43,6 @@ class Printable(logging.Filter):
 
 
 _PRINTABLE = Printable()
-
-
-def printable(text: str) -> str:
-    """Escape unprintable characters as JSON does, so that a line of JSON remains JSON."""
-    if text.isprintable():
-        return text
-    # JSON escapes every unprintable character except DEL.
-    return "".join(
-        char if char.isprintable() else json.dumps(char)[1:-1].replace("\x7f", "\\u007f")
-        for char in text
-    )
 
 
 def add_filters() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from litellm_plugin.config import ConfigError, load_settings
+from litellm_plugin.config import ConfigError, load_settings, read_configuration
 from litellm_plugin.config.settings import (
     AccessRestriction,
     Audit,
@@ -200,6 +200,24 @@ def test_files_and_keys_complain_together(write: Write, tmp_path: Path) -> None:
         "APP_CONFIG_a__b: not the name of a configuration key",
         "litellm.audit.group: got number in base.yaml, wanted string",
     ], "nothing is called missing that an unreadable file may have"
+
+
+def test_a_line_break_in_a_key_or_name_does_not_break_the_line(
+    write: Write, tmp_path: Path
+) -> None:
+    text = r"""
+litellm: {"bridg\ne": {}, service: {"a\u2028b": 1}, userIdDomain: {$file: "no\n\tfile"}}
+"""
+    files = [write("base.yaml", REQUIRED), write("app-config.yaml", text)]
+    reading = read_configuration(files, {})
+    place = f"app-config.yaml does not exist; looked in {tmp_path}"
+    assert reading.problems == [
+        rf"litellm.userIdDomain: $file no\n\tfile in {place}",
+        r"litellm.service.a\u2028b: no such key",
+    ]
+    assert reading.warnings == [
+        r"litellm.bridg\ne: not a key of this service; did you mean bridge?"
+    ]
 
 
 @pytest.mark.parametrize(

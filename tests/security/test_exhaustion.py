@@ -17,8 +17,7 @@ from litellm_plugin.errors import PluginError
 from litellm_plugin.identity.jwt import MAX_TOKEN_CHARS, TokenError, audiences, parse
 from litellm_plugin.keys import metadata
 from litellm_plugin.keys.opencode import callback
-from litellm_plugin.observability.logs import printable
-from litellm_plugin.redaction import redact
+from litellm_plugin.redaction import printable, redact
 from litellm_plugin.routes import bodies
 from litellm_plugin.routes.responses import CrossOrigin
 from tests.client import PluginClient
