@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json as jsonlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 MOUNT = "/api/litellm"
 
+Json = dict[str, Any]
+Headers = dict[str, str]
+HeadersOf = Callable[[str], Headers]
+
 
 class PluginClient:
     """Asks one application, with paths below the plugin's mount.
@@ -31,17 +35,22 @@ class PluginClient:
     Args:
         app: The application.
         mount: Put in front of every path.
+        headers_of: Makes the credentials of a caller, as the contract's ``as`` names them.
     """
 
-    def __init__(self, app: WSGIApplication, mount: str = MOUNT) -> None:
+    def __init__(
+        self, app: WSGIApplication, mount: str = MOUNT, headers_of: HeadersOf | None = None
+    ) -> None:
         self.app = app
         self.mount = mount
+        self._headers_of = headers_of
 
     def request(
         self,
         method: str,
         path: str,
         *,
+        who: str | None = None,
         json: Any = NOTHING,
         raw: str | bytes | None = None,
         headers: Mapping[str, str] | None = None,
@@ -51,11 +60,15 @@ class PluginClient:
         Args:
             method: HTTP method.
             path: Path and query below the mount, percent-encoded or not: as on the wire.
+            who: The caller, such as ``bob`` or ``static``; by default nobody.
             json: Sent as JSON; null is ``None``.
             raw: Sent as it is, without a Content-Type unless ``headers`` has one.
             headers: Request headers.
         """
         sent = dict(headers or {})
+        if who is not None:
+            assert self._headers_of is not None
+            sent = {**self._headers_of(who), **sent}
         body = raw.encode() if isinstance(raw, str) else raw
         if json is not NOTHING:
             body = jsonlib.dumps(json).encode()
@@ -80,6 +93,10 @@ class PluginClient:
 
     def delete(self, path: str, **sent: Any) -> TestResponse:
         return self.request("DELETE", path, **sent)
+
+
+# Makes the client of an application with other settings; the fixture ``serve``.
+Serve = Callable[..., PluginClient]
 
 
 def environ_of(method: str, target: str, headers: Mapping[str, str], json: Any) -> WSGIEnvironment:

@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Callable, Generator, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,7 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.store import migrate
 from tests.apps import Apps
 from tests.canaries import WATCH, failed_for_output, shared_folder
-from tests.client import PluginClient
+from tests.client import Headers, HeadersOf, PluginClient, Serve
 from tests.contract.cases import RESTRICTED
 from tests.fakes import FakeBackstage, FakeKeycloak, FakeLiteLLM, Network
 from tests.rig import Rig
@@ -227,15 +228,34 @@ def settings(apps: Apps, variant: str) -> Settings:
 
 
 @pytest.fixture
-def client_of(network: Network, backstage: FakeBackstage) -> Callable[[Flask], PluginClient]:
+def client_of(
+    network: Network, backstage: FakeBackstage, headers_of: HeadersOf
+) -> Callable[[Flask], PluginClient]:
     """Makes the client of an application, which Backstage takes for the plugin then."""
 
     def client_of(app: Flask) -> PluginClient:
-        client = PluginClient(app)
+        client = PluginClient(app, headers_of=headers_of)
         backstage.discovers("litellm", lambda: client.get(JWKS_PATH).json)
         return client
 
     return client_of
+
+
+@pytest.fixture
+def serve(settings: Settings, client_of: Callable[[Flask], PluginClient]) -> Serve:
+    """Makes the client of an application with other settings: ``serve(key_policy=KeyPolicy())``.
+
+    A dict changes fields of a part: ``serve(service={"cache_seconds": 0.0})``.
+    """
+
+    def serve(**changed: Any) -> PluginClient:
+        parts = {
+            name: replace(getattr(settings, name), **value) if isinstance(value, dict) else value
+            for name, value in changed.items()
+        }
+        return client_of(create_app(replace(settings, **parts)))
+
+    return serve
 
 
 @pytest.fixture
@@ -246,7 +266,7 @@ def app(network: Network, settings: Settings) -> Flask:
 
 @pytest.fixture
 def client(app: Flask, client_of: Callable[[Flask], PluginClient]) -> PluginClient:
-    """Asks ``app``: ``client.post("/keys/generate", json={"alias": "ci"}, headers=alice)``."""
+    """Asks ``app``: ``client.post("/keys/generate", who="alice", json={"alias": "ci"})``."""
     return client_of(app)
 
 
@@ -257,10 +277,10 @@ def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Ri
 
 
 @pytest.fixture
-def headers_of(tokens: TokenFactory) -> Callable[[str], dict[str, str]]:
+def headers_of(tokens: TokenFactory) -> HeadersOf:
     """Makes request headers for a caller as the contract's ``as`` names them."""
 
-    def headers_of(who: str) -> dict[str, str]:
+    def headers_of(who: str) -> Headers:
         if who in RESTRICTED:
             return {"Authorization": f"Bearer {RESTRICTED[who]}"}
         authorization = tokens.authorization(who)
@@ -270,24 +290,24 @@ def headers_of(tokens: TokenFactory) -> Callable[[str], dict[str, str]]:
 
 
 @pytest.fixture
-def alice(headers_of: Callable[[str], dict[str, str]]) -> dict[str, str]:
+def alice(headers_of: HeadersOf) -> Headers:
     """Member of the audit group and of the team admins."""
     return headers_of("alice")
 
 
 @pytest.fixture
-def bob(headers_of: Callable[[str], dict[str, str]]) -> dict[str, str]:
+def bob(headers_of: HeadersOf) -> Headers:
     """Member of no special group."""
     return headers_of("bob")
 
 
 @pytest.fixture
-def carol(headers_of: Callable[[str], dict[str, str]]) -> dict[str, str]:
+def carol(headers_of: HeadersOf) -> Headers:
     """Power user: a role of its own in provisioning."""
     return headers_of("carol")
 
 
 @pytest.fixture
-def dave(headers_of: Callable[[str], dict[str, str]]) -> dict[str, str]:
+def dave(headers_of: HeadersOf) -> Headers:
     """Team admin."""
     return headers_of("dave")
