@@ -6,7 +6,7 @@ import gc
 import threading
 from collections.abc import Callable, Generator, Iterator
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -249,11 +249,11 @@ def serve(settings: Settings, client_of: Callable[[Flask], PluginClient]) -> Ser
     """
 
     def serve(**changed: Any) -> PluginClient:
-        parts = {
-            name: replace(getattr(settings, name), **value) if isinstance(value, dict) else value
-            for name, value in changed.items()
-        }
-        return client_of(create_app(replace(settings, **parts)))
+        for name, value in changed.items():
+            part = getattr(settings, name)
+            if is_dataclass(part) and isinstance(value, dict):
+                changed[name] = replace(part, **value)  # type: ignore[type-var]
+        return client_of(create_app(replace(settings, **changed)))
 
     return serve
 
@@ -280,6 +280,7 @@ def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Ri
 def headers_of(tokens: TokenFactory) -> HeadersOf:
     """Makes request headers for a caller as the contract's ``as`` names them."""
 
+    @lru_cache  # as clients do, who keep a token for a while
     def headers_of(who: str) -> Headers:
         if who in RESTRICTED:
             return {"Authorization": f"Bearer {RESTRICTED[who]}"}

@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from litellm_plugin import create_app
-from litellm_plugin.config.settings import Settings
 from litellm_plugin.observability import journal
 from litellm_plugin.redaction import redact
 from litellm_plugin.routes.routing import routes
 from tests.canaries import WATCH, secrets_in
-from tests.client import MOUNT, PluginClient
+from tests.client import MOUNT, PluginClient, Serve
 from tests.fakes.network import NOTHING
 from tests.openapi import Operation, operations
 from tests.rig import Rig
@@ -27,7 +23,6 @@ from tests.standin import KEY, SECRET, TEAM
 # Routes of other methods than GET that change nothing in LiteLLM.
 NO_WRITES = {"clear_cookie", "apply_conditions"}
 
-Headers = dict[str, str]
 USAGE = f"/teams/{TEAM}/usage?start_date=2026-11-01&end_date=2026-11-02"
 BACK = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1455%2Fcallback"
 
@@ -255,11 +250,9 @@ def test_the_request_id_of_the_environment_is_told(rig: Rig, lines: Lines) -> No
     assert line["requestId"]
 
 
-def test_the_level_goes_by_severity(
-    settings: Settings, network: object, client_of: Callable[[Flask], PluginClient], bob: Headers
-) -> None:
+def test_the_level_goes_by_severity(serve: Serve) -> None:
     levels = {"low": logging.DEBUG, "medium": logging.ERROR, "high": 20, "critical": 20}
-    client = client_of(create_app(replace(settings, audit_levels=levels)))
+    client = serve(audit_levels=levels)
     records: list[logging.LogRecord] = []
 
     class Keep(logging.Handler):
@@ -269,7 +262,7 @@ def test_the_level_goes_by_severity(
     handler = Keep()
     journal.log.addHandler(handler)
     try:
-        client.get("/audit", headers=bob)  # low, so it is not logged
+        client.get("/audit", who="bob")  # low, so it is not logged
         client.get("/audit")
     finally:
         journal.log.removeHandler(handler)

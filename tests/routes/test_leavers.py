@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from litellm_plugin import create_app
 from litellm_plugin.accounts.leavers import HAS_LEFT, NOT_KNOWN
 from litellm_plugin.config.database import Database
 from litellm_plugin.config.settings import Offboarding
 from litellm_plugin.sandbox.store import token_of
 from litellm_plugin.store.database import Store, StoreUnavailable
 from litellm_plugin.store.leavers import Leaver, LeaverTable
-from tests.apps import Apps
-from tests.client import PluginClient
+from tests.client import PluginClient, Serve
 from tests.fakes import FakeBackstage, FakeKeycloak, Network, People
 from tests.standin import StandIn, furnished
-
-Headers = dict[str, str]
-HeadersOf = Callable[[str], Headers]
 
 CAROL = "carol@example.com"
 REF = "user:default/carol"
@@ -49,11 +42,10 @@ class Office:
     litellm: StandIn
     backstage: FakeBackstage
     database: Path
-    headers_of: HeadersOf
 
     def ask(self, who: str, method: str, path: str, body: Any = None) -> Any:
         sent = {} if body is None else {"json": body}
-        return self.client.request(method, path, **sent, headers=self.headers_of(who))
+        return self.client.request(method, path, **sent, who=who)
 
     def refused(self, who: str, method: str, path: str, body: Any = None) -> None:
         """Ask for what a leaver must not get."""
@@ -72,11 +64,9 @@ class Office:
 
 @pytest.fixture
 def office(
-    apps: Apps,
+    serve: Serve,
     backstage: FakeBackstage,
     keycloak: FakeKeycloak,
-    headers_of: HeadersOf,
-    client_of: Callable[[Flask], PluginClient],
     network: Network,
     tmp_path: Path,
     enabled: bool,
@@ -89,11 +79,10 @@ def office(
     litellm.litellm.key_block({"key": TOKEN})
     file = tmp_path / "store.sqlite"
     LeaverTable(Store(Database(file=file))).save([LEFT])
-    settings = replace(
-        apps.settings(),
+    client = serve(
         offboarding=Offboarding(enabled=enabled),
         database=Database(file=file),
-        service=replace(apps.settings().service, cache_seconds=0.0),
+        service={"cache_seconds": 0.0},
     )
     backstage.people = People(
         entity
@@ -101,7 +90,7 @@ def office(
         for entity in EVERYBODY.of_kind(kind)
         if entity["metadata"]["name"] != "carol"
     )
-    return Office(client_of(create_app(settings)), litellm, backstage, file, headers_of)
+    return Office(client, litellm, backstage, file)
 
 
 @pytest.fixture

@@ -59,9 +59,9 @@ def statuses(some: tuple[int, ...], others: tuple[int, ...]) -> pytest.MarkDecor
 
 
 @pytest.fixture
-def document(client: PluginClient, bob: Headers) -> dict[str, Any]:
+def document(client: PluginClient) -> dict[str, Any]:
     """The document as it is served."""
-    answer = client.get("/openapi.json", headers=bob)
+    answer = client.get("/openapi.json", who="bob")
     assert answer.status_code == 200
     served: dict[str, Any] = answer.get_json()
     return served
