@@ -10,70 +10,10 @@ from litellm_plugin.config.settings import KeyGeneration
 from litellm_plugin.keys.requests import BUDGET, KeyField, key_fields
 from tests.client import PluginClient, Serve
 from tests.fakes import FakeBackstage, FakeLiteLLM, Policy
-from tests.routes.conftest import FOREIGN_KEY, OWN_KEY
+from tests.routes.conftest import OWN_KEY
 
 Json = dict[str, Any]
 BRIDGE = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
-
-NOT_THE_CALLERS: Json = {
-    "key": "sk-chosen-by-the-caller",
-    "key_alias": "x",
-    "permissions": {},
-    "spend": 0,
-    "soft_budget": 1,
-    "budget_id": "b",
-    "organization_id": "o",
-    "project_id": "p",
-    "guardrails": [],
-    "allowed_routes": ["/user/new"],
-    "aliases": {"gpt-4o": "expensive"},
-    "config": {},
-    "blocked": False,
-    "tags": [],
-    "user_role": "proxy_admin",
-    "object_permission": {},
-    "send_invite_email": True,
-    "__proto__": {},
-}
-
-
-def test_a_field_that_is_not_the_callers_to_set_is_named_and_refused(
-    client: PluginClient, known_bob: FakeLiteLLM
-) -> None:
-    for name, value in NOT_THE_CALLERS.items():
-        answer = client.post("/keys/generate", json={"alias": "mine", name: value}, who="bob")
-        assert answer.status_code == 400, name
-        assert name in answer.get_json()["error"]
-    assert known_bob.calls == []
-
-
-def test_a_wrong_value_is_refused_before_anything_is_asked(
-    client: PluginClient, known_bob: FakeLiteLLM
-) -> None:
-    wrong: list[Json] = [
-        {"alias": 5},
-        {"alias": "a" * 513},
-        {"alias": "line\nbreak"},
-        {"models": "gpt-4o"},
-        {"models": [1]},
-        {"duration": 30},
-        {"team_id": ["t1"]},
-        {"tpm_limit": -1},
-        {"tpm_limit": 1.5},
-        {"rpm_limit": "10"},
-        {"rpm_limit": True},
-        {"metadata": "x"},
-        {"key_type": "management"},
-        {"max_budget": 0},
-        {"max_budget": -1},
-        {"max_budget": "5"},
-        {"max_budget": True},
-        {"max_budget": []},
-    ]
-    for field in wrong:
-        answer = client.post("/keys/generate", json={"alias": "mine", **field}, who="bob")
-        assert answer.status_code == 400, field
-    assert known_bob.calls == []
 
 
 # What no key may have, by the name that LiteLLM has for it, where a team and a budget are required.
@@ -284,15 +224,6 @@ def test_spend_is_reset_by_an_update_where_litellm_has_no_route_for_it(
     assert written == ([{"key": OWN_KEY, "spend": 0}] if updates else [])
 
 
-@pytest.mark.parametrize("raw", ["1e999", "-1e999"])
-def test_an_infinite_budget_is_none(client: PluginClient, known_bob: FakeLiteLLM, raw: str) -> None:
-    sent = '{"alias":"a","max_budget":' + raw + "}"
-    headers = {"Content-Type": "application/json"}
-    answer = client.post("/keys/generate", raw=sent, who="bob", headers=headers)
-    assert answer.status_code == 400
-    assert known_bob.calls == []
-
-
 def test_whose_key_it_is_can_not_be_forged(client: PluginClient, known_bob: FakeLiteLLM) -> None:
     metadata = {
         "created_by_backstage_user": "user:default/alice",
@@ -333,20 +264,6 @@ def test_a_team_admin_makes_keys_in_the_teams_of_their_group(
     assert len(known_bob.writes) == (status == 200)
 
 
-@pytest.mark.parametrize("variant", ["open-keys"])
-@pytest.mark.parametrize("budget", [{}, {"max_budget": None}])
-def test_an_unlimited_key_is_refused_where_the_configuration_says_so(
-    client: PluginClient, known_bob: FakeLiteLLM, budget: Json
-) -> None:
-    sent = {"alias": "mine", "team_id": "t1", **budget}
-    answer = client.post("/keys/generate", json=sent, who="bob")
-    assert answer.status_code == 400
-    assert "max_budget" in answer.get_json()["hint"]
-    path = f"/keys/{OWN_KEY}/update"
-    assert client.post(path, json={"max_budget": None}, who="bob").status_code == 400
-    assert known_bob.writes == []
-
-
 @pytest.mark.parametrize("who", ["static", "plugin"])
 def test_a_service_names_whom_the_key_is_for(
     client: PluginClient, known_bob: FakeLiteLLM, who: str
@@ -373,17 +290,6 @@ def _path(token: str, action: str) -> str:
     return f"/keys/{token}/{action}".rstrip("/")
 
 
-@pytest.mark.parametrize("token", [FOREIGN_KEY, "sk-...aaaa", "mine", OWN_KEY.upper() + "0"])
-def test_a_key_of_somebody_else_can_not_be_touched(
-    client: PluginClient, known_bob: FakeLiteLLM, token: str
-) -> None:
-    for method, action, body in MUTATIONS:
-        answer = client.request(method, _path(token, action), json=body or {}, who="bob")
-        assert answer.status_code == 403, action
-        assert answer.get_json() == {"error": "Access denied: key does not belong to the caller"}
-    assert known_bob.writes == []
-
-
 @pytest.mark.parametrize(("method", "action", "body"), MUTATIONS)
 @pytest.mark.parametrize(("policy", "status"), [("=DENY", 403), ("=THROW", 503)])
 def test_nothing_is_written_without_a_permission(
@@ -400,18 +306,6 @@ def test_nothing_is_written_without_a_permission(
     answer = client.request(method, _path(OWN_KEY, action), json=body or {}, who="bob")
     assert answer.status_code == status
     assert known_bob.calls == []
-
-
-@pytest.mark.parametrize(
-    ("answered", "ours"), [(400, 400), (409, 409), (401, 502), (403, 502), (429, 429), (500, 500)]
-)
-def test_a_refused_master_key_never_looks_like_a_dead_session(
-    client: PluginClient, litellm: FakeLiteLLM, account: Any, answered: int, ours: int
-) -> None:
-    litellm.get("/user/info", json=account())
-    litellm.post("/key/generate", status=answered, json={"error": {"message": "no"}})
-    answer = client.post("/keys/generate", json={"alias": "ci"}, who="bob")
-    assert answer.status_code == ours
 
 
 @pytest.mark.parametrize("secret", ["sk-abcdefgh12345678", "Bearer abc.def", "f" * 64])
