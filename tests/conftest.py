@@ -45,12 +45,6 @@ for profile, examples in (("default", 20), ("deep", 200)):
 hypothesis_settings.load_profile("default")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "no_promise: a contract case whose answer may be any but a server error"
-    )
-
-
 def pytest_collection_finish() -> None:
     # Thousands of tests are there to stay; looking through them again and again takes time.
     gc.freeze()
