@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 MOUNT = "/api/litellm"
+JWKS_PATH = "/.backstage/auth/v1/jwks.json"
 
 Json = dict[str, Any]
 Headers = dict[str, str]

@@ -25,13 +25,10 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.store import migrate
 from tests.apps import Apps
 from tests.canaries import WATCH, failed_for_output, shared_folder
-from tests.client import Headers, HeadersOf, PluginClient, Serve
-from tests.contract.cases import RESTRICTED
+from tests.client import JWKS_PATH, Headers, HeadersOf, PluginClient, Serve
 from tests.fakes import FakeBackstage, FakeKeycloak, FakeLiteLLM, Network
 from tests.rig import Rig
 from tests.tokens import TokenFactory
-
-JWKS_PATH = "/.backstage/auth/v1/jwks.json"
 
 # How many examples a property is tried with: few by default, many for ``make deep``. None has a
 # time to keep to: a busy machine is no fault.
@@ -189,7 +186,6 @@ def network(
     """The three hosts, and nothing else, for every ``requests`` session."""
     hosts = Network(litellm, backstage, keycloak)
     hosts.install(monkeypatch)
-    monkeypatch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)  # no waiting in tests
     return hosts
 
 
@@ -274,14 +270,7 @@ def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Ri
 def headers_of(tokens: TokenFactory) -> HeadersOf:
     """Makes request headers for a caller as the contract's ``as`` names them."""
 
-    @lru_cache  # as clients do, who keep a token for a while
-    def headers_of(who: str) -> Headers:
-        if who in RESTRICTED:
-            return {"Authorization": f"Bearer {RESTRICTED[who]}"}
-        authorization = tokens.authorization(who)
-        return {} if authorization is None else {"Authorization": authorization}
-
-    return headers_of
+    return lru_cache(tokens.headers)  # clients keep a token for a while, too
 
 
 @pytest.fixture

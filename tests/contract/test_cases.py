@@ -19,7 +19,7 @@ from tests.fakes import FakeBackstage, FakeLiteLLM, Network, People, Policy
 from tests.fakes.litellm import MASTER_KEY
 from tests.fakes.network import NOTHING
 from tests.openapi import described
-from tests.tokens import entity_ref
+from tests.tokens import RESTRICTED, entity_ref
 
 RECORDED = cases.load(cases.HERE / "cases")
 
@@ -97,7 +97,7 @@ def test_every_case_has_a_name_of_its_own() -> None:
 
 
 def test_everyone_who_asks_is_known() -> None:
-    others = {"none", "static", "plugin", *cases.RESTRICTED}
+    others = {"none", "static", "plugin", *RESTRICTED}
     names = {case.who for case in RECORDED if ":" not in case.who} - others
     assert {name for name in names if People.of().entity(entity_ref(name)) is None} == set()
 
