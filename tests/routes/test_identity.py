@@ -17,13 +17,13 @@ from litellm_plugin.store.database import Store
 from tests.client import PluginClient, Serve
 from tests.fakes import FakeBackstage, FakeLiteLLM, People
 from tests.routes.conftest import OWN_KEY
+from tests.standin import TEAM_ADMINS
 
 Json = dict[str, Any]
 
 SSO = "0f6c-sso"
 BOB = "bob@example.com"
 BRIDGE = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
-TEAM_ADMINS = "group:default/litellm-team-admins"
 CALLBACK = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
 
 
@@ -54,6 +54,12 @@ def sso(litellm: FakeLiteLLM, account: Any) -> Json:
     for path in ("/key/generate", "/key/update", "/key/block", "/key/delete"):
         litellm.post(path, json={"key": "sk-new"})
     return row
+
+
+def _owned(*members: Json) -> Json:
+    """Return LiteLLM's answer about a team of the team admins' group."""
+    row = {"metadata": {"owning_group": TEAM_ADMINS}, "members_with_roles": [*members]}
+    return {"team_id": "t1", "team_info": row}
 
 
 @pytest.mark.parametrize("caching", [{}, {"cache_seconds": 0}], ids=["cached", "uncached"])
@@ -109,7 +115,7 @@ def test_an_adopted_account_stays_its_owners_where_nobody_is_provisioned_any_mor
     service: Serve, sso: Json, litellm: FakeLiteLLM
 ) -> None:
     """After a restart, by workers that have never served their owner."""
-    litellm.get("/team/info", json={"team_info": {"metadata": {"owning_group": TEAM_ADMINS}}})
+    litellm.get("/team/info", json=_owned())
     litellm.post("/team/member_add", json={})
     for method, path, sent, who in (
         ("GET", "/user/info", None, "bob"),
@@ -155,23 +161,11 @@ def test_who_has_an_account_of_their_own_costs_no_further_call(
     assert backstage.asked_of("catalog") == []
 
 
-@pytest.mark.parametrize(
-    ("over", "why"),
-    [
-        ({"metadata": {"backstage_entity": "user:default/alice"}}, "made for another"),
-        ({"metadata": {"backstage_entity": "rob@example.com"}}, "made for another"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("made_for", ["user:default/alice", "rob@example.com"])
 def test_an_account_that_may_be_another_persons_is_not_used(
-    service: Serve,
-    sso: Json,
-    litellm: FakeLiteLLM,
-    caplog: pytest.LogCaptureFixture,
-    over: Json,
-    why: str,
+    service: Serve, sso: Json, litellm: FakeLiteLLM, caplog: pytest.LogCaptureFixture, made_for: str
 ) -> None:
-    sso.update(over)
+    sso["metadata"] = {"backstage_entity": made_for}
     client = service()
     for method, path in (
         ("GET", "/user/info"),
@@ -184,7 +178,7 @@ def test_an_account_that_may_be_another_persons_is_not_used(
         assert answer.status_code == 409, path
         body = answer.get_json()
         assert "e-mail" in body["error"]
-        assert why in body["hint"]
+        assert "made for another" in body["hint"]
         assert SSO not in answer.text
     assert litellm.writes == []
     assert SSO in caplog.text
@@ -266,14 +260,8 @@ def test_a_bridge_token_with_another_email_makes_no_second_account(
 def test_a_team_admin_adds_and_removes_whoever_has_an_account_under_another_id(
     service: Serve, sso: Json, litellm: FakeLiteLLM
 ) -> None:
-    team = {
-        "team_id": "t1",
-        "team_info": {
-            "metadata": {"owning_group": "group:default/litellm-team-admins"},
-            "members_with_roles": [{"user_id": SSO, "user_email": "bob@example.com"}],
-        },
-    }
-    litellm.get("/team/info", json=team)
+    member = {"user_id": SSO, "user_email": "bob@example.com"}
+    litellm.get("/team/info", json=_owned(member))
     litellm.post("/team/member_add", json={})
     litellm.post("/team/member_delete", json={})
     client = service()
@@ -375,14 +363,7 @@ def test_no_route_touches_an_account_of_somebody_else(
     info = {"user_id": BOB, "metadata": _record(OTHER_BOB)}
     litellm.get("/user/info", query={"user_id": BOB}, json=account(user_info=info))
     litellm.get("/user/info", json=account("dave@example.com"))
-    team = {
-        "team_id": "t1",
-        "team_info": {
-            "metadata": {"owning_group": "group:default/litellm-team-admins"},
-            "members_with_roles": [{"user_id": BOB}],
-        },
-    }
-    litellm.get("/team/info", json=team)
+    litellm.get("/team/info", json=_owned({"user_id": BOB}))
     client = service(user_ids=UNAMBIGUOUS)
     for method, path, sent in ROUTES:
         answer = client.request(method, path, json=sent or {}, who="bob")

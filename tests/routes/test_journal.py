@@ -33,6 +33,7 @@ class Lines(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[dict[str, Any]] = []
+        self.levels: list[int] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
@@ -41,6 +42,7 @@ class Lines(logging.Handler):
         line = json.loads(text)
         assert line == vars(record)["audit"]
         self.lines.append(line)
+        self.levels.append(record.levelno)
 
     def of(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["eventId"] == event]
@@ -250,23 +252,12 @@ def test_the_request_id_of_the_environment_is_told(rig: Rig, lines: Lines) -> No
     assert line["requestId"]
 
 
-def test_the_level_goes_by_severity(serve: Serve) -> None:
+def test_the_level_goes_by_severity(serve: Serve, lines: Lines) -> None:
     levels = {"low": logging.DEBUG, "medium": logging.ERROR, "high": 20, "critical": 20}
     client = serve(audit_levels=levels)
-    records: list[logging.LogRecord] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            records.append(record)
-
-    handler = Keep()
-    journal.log.addHandler(handler)
-    try:
-        client.get("/audit", who="bob")  # low, so it is not logged
-        client.get("/audit")
-    finally:
-        journal.log.removeHandler(handler)
-    assert [record.levelno for record in records] == [logging.ERROR]
+    client.get("/audit", who="bob")  # low, so it is not logged
+    client.get("/audit")
+    assert lines.levels == [logging.ERROR]
 
 
 def test_where_no_logging_is_set_up_it_goes_to_standard_error(

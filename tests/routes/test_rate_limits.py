@@ -160,16 +160,20 @@ def test_a_guesser_makes_us_ask_no_plugin_for_its_keys(
     assert len(asked) == 4  # the fourth was the one too many
 
 
-def test_no_credentials_are_no_guess(make: Serve) -> None:
+@pytest.mark.parametrize(
+    ("who", "path", "status"),
+    [
+        ("none", "/keys", 401),
+        ("none", "/bridge/keys", 401),
+        ("static", "/audit", 401),
+        ("bob", "/audit", 403),
+    ],
+)
+def test_a_refusal_that_is_not_about_the_token_is_no_guess(
+    make: Serve, known_bob: FakeLiteLLM, who: str, path: str, status: int
+) -> None:
     client = make()
-    assert {client.get("/keys").status_code for _ in range(6)} == {401}
-    assert {client.get("/bridge/keys").status_code for _ in range(6)} == {401}
-
-
-def test_a_denied_user_has_not_guessed(make: Serve, known_bob: FakeLiteLLM) -> None:
-    client = make()
-    assert {client.get("/audit", who="static").status_code for _ in range(6)} == {401}
-    assert {client.get("/audit", who="bob").status_code for _ in range(6)} == {403}
+    assert {client.get(path, who=who).status_code for _ in range(6)} == {status}
 
 
 def test_while_backstage_is_down_nobody_has_guessed(make: Serve, backstage: FakeBackstage) -> None:

@@ -475,15 +475,21 @@ def test_a_worker_that_is_killed_leaves_a_key_that_works_and_never_two_for_long(
     assert life_left(rows(world)[old]) <= timedelta(days=1)
 
 
-def test_of_two_rotations_at_once_one_makes_a_key(world: World) -> None:
-    old, meet = made(world)["token"], threading.Barrier(2)
+def at_once(ask: Callable[[int], TestResponse]) -> list[TestResponse]:
+    """Ask through both workers at the same time; return the answers in the order of statuses."""
+    meet = threading.Barrier(2)
 
-    def ask(worker: int) -> TestResponse:
+    def one(worker: int) -> TestResponse:
         meet.wait(10)
-        return rotate(world, old, worker=worker)
+        return ask(worker)
 
     with ThreadPoolExecutor(2) as pool:
-        one, other = sorted(pool.map(ask, (0, 1)), key=lambda answer: answer.status_code)
+        return sorted(pool.map(one, (0, 1)), key=lambda answer: answer.status_code)
+
+
+def test_of_two_rotations_at_once_one_makes_a_key(world: World) -> None:
+    old = made(world)["token"]
+    one, other = at_once(lambda worker: rotate(world, old, worker=worker))
     assert (one.status_code, other.status_code) == (200, 409)
     assert other.get_json()["token"] == one.get_json()["token"]
     assert len(rows(world)) == 2
@@ -491,14 +497,8 @@ def test_of_two_rotations_at_once_one_makes_a_key(world: World) -> None:
 
 @pytest.mark.parametrize("key_policy", [KeyPolicy(max_active_keys=1)])
 def test_two_requests_at_once_do_not_exceed_the_number_of_keys(world: World) -> None:
-    meet = threading.Barrier(2)
-
-    def ask(worker: int) -> int:
-        meet.wait(10)
-        return create(world, worker=worker, alias=f"key-{worker}").status_code
-
-    with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(ask, (0, 1))) == [200, 403]
+    answers = at_once(lambda worker: create(world, worker, alias=f"key-{worker}"))
+    assert [answer.status_code for answer in answers] == [200, 403]
 
 
 @pytest.mark.parametrize(
