@@ -283,15 +283,3 @@ def alice(headers_of: HeadersOf) -> Headers:
 def bob(headers_of: HeadersOf) -> Headers:
     """Member of no special group."""
     return headers_of("bob")
-
-
-@pytest.fixture
-def carol(headers_of: HeadersOf) -> Headers:
-    """Power user: a role of its own in provisioning."""
-    return headers_of("carol")
-
-
-@pytest.fixture
-def dave(headers_of: HeadersOf) -> Headers:
-    """Team admin."""
-    return headers_of("dave")

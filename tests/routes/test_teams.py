@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.client import PluginClient
-from tests.fakes import Asked, FakeBackstage, FakeLiteLLM, Reply
+from tests.fakes import FakeBackstage, FakeLiteLLM
 
 GROUP = {"owning_group": "group:default/litellm-team-admins"}
 OTHERS = {"owning_group": "group:default/platform"}
@@ -111,17 +111,9 @@ def test_every_route_for_managers_hides_what_is_hidden_from_managers(
 
 @pytest.mark.parametrize("variant", ["hide-members", "hide-managers"])
 def test_budgets_are_hidden_while_nobody_can_tell_who_manages_a_team(
-    client: PluginClient,
-    teams: FakeLiteLLM,
-    backstage: FakeBackstage,
-    monkeypatch: pytest.MonkeyPatch,
+    client: PluginClient, teams: FakeLiteLLM, backstage: FakeBackstage
 ) -> None:
-    answer = backstage.answer
-
-    def without_catalog(asked: Asked) -> Reply:
-        return Reply(503) if asked.path.startswith("/catalog/") else answer(asked)
-
-    monkeypatch.setattr(backstage, "answer", without_catalog)
+    backstage.failures["catalog"] = 503
     assert _hidden(client, "dave")["ours"]
 
 
