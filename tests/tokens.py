@@ -133,6 +133,11 @@ def _without_none(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
+def bridged(name: str = "bob", email: str | None = "bob@example.com") -> str:
+    """Return who comes over the bridge, with a token of Keycloak, as the contract names callers."""
+    return "keycloak:" + json.dumps({"preferred_username": name, "email": email})
+
+
 def entity_ref(person: str) -> str:
     """Return the user entity ref of ``bob``, ``contractors/bob`` or ``user:default/bob``."""
     kind, _, rest = person.rpartition(":")

@@ -18,12 +18,12 @@ from tests.client import PluginClient, Serve
 from tests.fakes import FakeBackstage, FakeLiteLLM, People
 from tests.routes.conftest import OWN_KEY
 from tests.standin import TEAM_ADMINS
+from tests.tokens import bridged
 
 Json = dict[str, Any]
 
 SSO = "0f6c-sso"
 BOB = "bob@example.com"
-BRIDGE = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
 CALLBACK = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
 
 
@@ -78,7 +78,7 @@ def test_an_account_with_the_callers_email_is_theirs_on_every_route(
     assert client.post("/keys/generate", json=sent, who="bob").status_code == 200
     assert client.post(f"/keys/{OWN_KEY}/block", json={}, who="bob").status_code == 200
     assert client.get(CALLBACK, who="bob").status_code == 302
-    bridge = BRIDGE
+    bridge = bridged()
     assert len(client.get("/bridge/keys", who=bridge).get_json()) == 1
     assert client.post("/bridge/keys", json={"alias": "cli"}, who=bridge).status_code == 200
     made = [call.body["user_id"] for call in litellm.writes if call.path == "/key/generate"]
@@ -122,7 +122,7 @@ def test_an_adopted_account_stays_its_owners_where_nobody_is_provisioned_any_mor
         ("GET", "/keys", None, "bob"),
         ("POST", "/keys/generate", {"alias": "ci"}, "bob"),
         ("POST", f"/keys/{OWN_KEY}/block", {}, "bob"),
-        ("GET", "/bridge/keys", None, BRIDGE),
+        ("GET", "/bridge/keys", None, bridged()),
         ("POST", "/teams/t1/members", {"userEntityRef": "user:default/bob"}, "dave"),
     ):
         client = service()
@@ -242,8 +242,7 @@ def test_the_email_of_a_bridge_token_counts_for_nothing(
 ) -> None:
     """Somebody typed bob's e-mail in at Keycloak."""
     litellm.get("/user/info", query={"user_id": "noprofile@example.com"}, status=404, json={})
-    claims = '{"azp":"abby-cli","preferred_username":"noprofile","email":"bob@example.com"}'
-    answer = service().get("/bridge/keys", who=f"keycloak:{claims}")
+    answer = service().get("/bridge/keys", who=bridged("noprofile", "bob@example.com"))
     assert answer.status_code >= 400
     assert not any(SSO in call.query for call in litellm.calls)
 
@@ -251,8 +250,7 @@ def test_the_email_of_a_bridge_token_counts_for_nothing(
 def test_a_bridge_token_with_another_email_makes_no_second_account(
     service: Serve, sso: Json, litellm: FakeLiteLLM
 ) -> None:
-    claims = '{"azp":"abby-cli","preferred_username":"bob","email":"bob@elsewhere.example"}'
-    answer = service().get("/bridge/keys", who=f"keycloak:{claims}")
+    answer = service().get("/bridge/keys", who=bridged("bob", "bob@elsewhere.example"))
     assert [key["token"] for key in answer.get_json()] == [OWN_KEY]
     assert litellm.writes == []
 
@@ -324,8 +322,7 @@ def test_an_account_that_may_be_somebody_elses_is_refused_where_that_is_asked_fo
 ) -> None:
     bridge = who.startswith("bridge:")
     name = who.removeprefix("bridge:")
-    claims = f'{{"azp":"abby-cli","preferred_username":"{name}","email":null}}'
-    who = f"keycloak:{claims}" if bridge else who
+    who = bridged(name, None) if bridge else who
     user_id = f"{name.rpartition('/')[2].partition('@')[0]}@example.com"
     info = {"user_id": user_id, "metadata": _record(made_for, email)}
     litellm.get("/user/info", query={"user_id": user_id}, json=account(user_id, user_info=info))

@@ -14,14 +14,22 @@ from tests.fakes import FakeBackstage, FakeLiteLLM, Network
 from tests.fakes.network import NOTHING
 from tests.routes.conftest import OWN_KEY
 from tests.standin import furnished
+from tests.tokens import bridged
 
 Json = dict[str, Any]
 
 POWER = "group:default/ai-power-users"  # carol's, and heidi's of the contractors
 POLICY = KeyPolicy(max_duration="30d", max_budget=100, max_rpm_limit=10, allowed_models=("cheap",))
 FILLED = {"duration": "30d", "max_budget": 100, "rpm_limit": 10, "models": ["cheap"]}
-BOB = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
 CALLBACK = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
+
+# Every way to make a key, or to change one, and who takes it.
+WAYS = (
+    ("/keys/generate", "bob"),
+    (f"/keys/{OWN_KEY}/update", "bob"),
+    ("/bridge/keys", bridged()),
+    ("/keys/generate", "static"),
+)
 
 ENDED = "2020-01-01T00:00:00+00:00"  # within any limit, whatever the time is
 LONG = ["2999-01-01T00:00:00+00:00", None, "never", 5]
@@ -72,15 +80,10 @@ def test_what_goes_beyond_is_refused_on_every_way(
     known_bob.get("/model/info", json={"data": []})
     known_bob.get("/models", json={"data": []})
     client = under()
-    for method_path, who in (
-        ("/keys/generate", "bob"),
-        (f"/keys/{OWN_KEY}/update", "bob"),
-        ("/bridge/keys", BOB),
-        ("/keys/generate", "static"),
-    ):
-        alias = {} if "update" in method_path else {"alias": "ci"}
-        answer = client.post(method_path, json={**alias, **beyond}, who=who)
-        assert answer.status_code == 400, method_path
+    for path, who in WAYS:
+        alias = {} if "update" in path else {"alias": "ci"}
+        answer = client.post(path, json={**alias, **beyond}, who=who)
+        assert answer.status_code == 400, path
         assert "everybody" in answer.get_json()["error"]
     assert known_bob.writes == []
 
@@ -131,7 +134,7 @@ def test_the_bridge_is_no_way_round_the_limits_of_a_role(
 ) -> None:
     user_id = f"{name}@example.com"
     litellm.get("/user/info", query={"user_id": user_id}, json=account(user_id))
-    who = f'keycloak:{{"azp":"abby-cli","preferred_username":"{name}"}}'
+    who = bridged(name, None)
     client = under(max_budget=5.0)
     sent = {"alias": "cli", "max_budget": most + 1}
     answer = client.post("/bridge/keys", json=sent, who=who)
@@ -151,7 +154,7 @@ def test_no_key_is_made_while_a_role_can_not_be_known(
     client = under(max_budget=5.0)
     assert client.get("/health", who="bob").status_code == 200  # the key set is known now
     backstage.failures["catalog"] = 503
-    who = BOB if "bridge" in path else "bob"
+    who = bridged() if "bridge" in path else "bob"
     answer = client.post(path, json={"alias": "cli", "max_budget": 1}, who=who)
     assert answer.status_code == 503
     assert known_bob.writes == []
@@ -212,7 +215,7 @@ def test_a_key_that_lives_too_long_is_deleted_and_not_handed_out(
     service = "static"
     for method, path, sent, who in (
         ("POST", "/keys/generate", {"alias": "a"}, "bob"),
-        ("POST", "/bridge/keys", {"duration": "1d"}, BOB),
+        ("POST", "/bridge/keys", {"duration": "1d"}, bridged()),
         ("POST", "/keys/generate", {"alias": "a", "user_id": "x"}, service),
         ("GET", CALLBACK, NOTHING, "bob"),
     ):
@@ -283,12 +286,7 @@ def test_a_wildcard_is_every_model_that_it_fits_on_every_way(
 ) -> None:
     known_bob.get("/model/info", json={"data": [{"model_name": "cheap"}]})
     client = under(KeyPolicy(allowed_models=("openai/*", "cheap")))
-    for path, who in (
-        ("/keys/generate", "bob"),
-        (f"/keys/{OWN_KEY}/update", "bob"),
-        ("/bridge/keys", BOB),
-        ("/keys/generate", "static"),
-    ):
+    for path, who in WAYS:
         named = {} if "update" in path else {"alias": "ci"}
         answer = client.post(path, json={**named, "models": [model]}, who=who)
         assert answer.status_code == status, path
@@ -328,7 +326,7 @@ def _active(client: PluginClient, who: str) -> list[str]:
 
 
 def test_many_requests_at_once_make_no_key_too_many(three_keys: PluginClient) -> None:
-    bridge = BOB
+    bridge = bridged()
     assert three_keys.get("/keys", who="bob").get_json() == []
 
     def make(number: int) -> int:
@@ -355,7 +353,7 @@ def test_no_way_leads_to_a_key_too_many(three_keys: PluginClient) -> None:
         assert text.startswith("At most 3 active keys are allowed for everybody, and there are 3.")
 
     refused(client.post("/keys/generate", json={"alias": "more"}, who="bob"))
-    refused(client.post("/bridge/keys", json={"alias": "more"}, who=BOB))
+    refused(client.post("/bridge/keys", json={"alias": "more"}, who=bridged()))
     refused(client.post("/keys/generate", json=own, who=service))
     refused(client.get(CALLBACK, who="bob"))
 

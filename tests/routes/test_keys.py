@@ -11,9 +11,9 @@ from litellm_plugin.keys.requests import BUDGET, KeyField, key_fields
 from tests.client import PluginClient, Serve
 from tests.fakes import FakeBackstage, FakeLiteLLM, Policy
 from tests.routes.conftest import OWN_KEY
+from tests.tokens import bridged
 
 Json = dict[str, Any]
-BRIDGE = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
 
 
 # What no key may have, by the name that LiteLLM has for it, where a team and a budget are required.
@@ -49,7 +49,7 @@ def test_what_is_checked_of_a_new_key_is_checked_of_a_change(
 ) -> None:
     complete = {"alias": "a", "max_budget": 1, "team_id": "t1"}
     for wrong in (WRONG | ONLY_NEW)[field.name]:
-        for path, who in (("/keys/generate", "bob"), ("/bridge/keys", BRIDGE)):
+        for path, who in (("/keys/generate", "bob"), ("/bridge/keys", bridged())):
             sent = {**complete, field.created_as: wrong}
             answer = client.post(path, json=sent, who=who)
             assert answer.status_code == 400, (path, wrong)
@@ -87,7 +87,7 @@ def test_the_hint_lists_what_the_configuration_requires(
 ) -> None:
     for path, who, named in (
         ("/keys/generate", "bob", "alias, "),
-        ("/bridge/keys", BRIDGE, ""),
+        ("/bridge/keys", bridged(), ""),
     ):
         answer = client.post(path, json={"team_id": ""}, who=who)
         hint = f"Required: {named}max_budget (positive number), team_id"
@@ -97,7 +97,7 @@ def test_the_hint_lists_what_the_configuration_requires(
 def test_a_wrong_budget_is_told_of_as_such_where_no_recording_says_otherwise(
     client: PluginClient, known_bob: FakeLiteLLM
 ) -> None:
-    for path, who in ((f"/keys/{OWN_KEY}/update", "bob"), ("/bridge/keys", BRIDGE)):
+    for path, who in ((f"/keys/{OWN_KEY}/update", "bob"), ("/bridge/keys", bridged())):
         answer = client.post(path, json={"max_budget": -1}, who=who)
         assert answer.status_code == 400
         assert answer.get_json()["error"].startswith("max_budget must be a positive number")
@@ -123,7 +123,7 @@ def test_what_litellm_is_sent(
 ) -> None:
     for path, who in (
         ("/keys/generate", "bob"),
-        ("/bridge/keys", BRIDGE),
+        ("/bridge/keys", bridged()),
         ("/keys/generate", "static"),
         ("/keys/generate", "obo:bob"),
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ from litellm_plugin.store.leavers import Leaver, LeaverTable
 from tests.client import PluginClient, Serve
 from tests.fakes import FakeBackstage, FakeKeycloak, Network, People
 from tests.standin import StandIn, furnished
+from tests.tokens import bridged
 
 CAROL = "carol@example.com"
 REF = "user:default/carol"
@@ -28,10 +28,6 @@ NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 LEFT = Leaver(CAROL, CAROL, REF, NOW, 2, "carol.clark@example.com", blocked_at=NOW, passes=1)
 CALLBACK = "redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
 EVERYBODY = People.of()
-
-
-def bridge(name: str = "carol", email: str | None = None) -> str:
-    return f"keycloak:{json.dumps({'azp': 'abby-cli', 'preferred_username': name, 'email': email})}"
 
 
 @dataclass
@@ -120,7 +116,7 @@ def test_an_expired_key_is_not_extended(office: Office) -> None:
     office.refused("carol", "POST", f"/keys/{TOKEN}/update", {"duration": "10d"})
 
 
-@pytest.mark.parametrize("who", ["carol", bridge()])
+@pytest.mark.parametrize("who", ["carol", bridged("carol", None)])
 def test_a_key_that_an_administrator_unblocked_is_not_rotated(office: Office, who: str) -> None:
     office.key.update(blocked=False)
     path = f"/keys/{TOKEN}/rotate"
@@ -128,7 +124,7 @@ def test_a_key_that_an_administrator_unblocked_is_not_rotated(office: Office, wh
 
 
 def test_the_bridge_makes_no_key(office: Office) -> None:
-    office.refused(bridge(), "POST", "/bridge/keys", {"alias": "cli"})
+    office.refused(bridged("carol", None), "POST", "/bridge/keys", {"alias": "cli"})
 
 
 @pytest.mark.parametrize("who", ["static", "static-keycreate", "plugin"])
@@ -156,7 +152,7 @@ def test_only_a_service_whose_token_is_not_restricted_unblocks_a_leaver_s_key(
 def test_reads_go_on_and_keys_may_be_blocked_and_deleted(office: Office) -> None:
     assert office.ask("carol", "GET", "/user/info").status_code == 200
     assert len(office.ask("carol", "GET", "/keys").get_json()) == 1
-    assert office.ask(bridge(), "GET", "/bridge/keys").status_code == 200
+    assert office.ask(bridged("carol", None), "GET", "/bridge/keys").status_code == 200
     assert office.ask("carol", "POST", f"/keys/{TOKEN}/block").status_code == 200
     assert office.ask("carol", "DELETE", f"/keys/{TOKEN}").status_code == 200
 
@@ -167,9 +163,9 @@ def test_reads_go_on_and_keys_may_be_blocked_and_deleted(office: Office) -> None
         ("carol", "/user/info"),
         ("carol", "/keys"),
         (f"obo:{REF}", "/teams"),
-        (bridge(), "/bridge/keys"),
-        (bridge("Carol"), "/bridge/keys"),
-        (bridge("c.clark", "Carol.Clark@example.com"), "/bridge/keys"),
+        (bridged("carol", None), "/bridge/keys"),
+        (bridged("Carol", None), "/bridge/keys"),
+        (bridged("c.clark", "Carol.Clark@example.com"), "/bridge/keys"),
         ("static", f"/user/info?user_id={CAROL}"),
         ("static", "/user/info?user_id=CAROL@example.com"),
         ("plugin", f"/user/info?user_id={CAROL}"),
@@ -185,7 +181,7 @@ def test_a_key_is_made_for_no_deleted_account(office: Office) -> None:
     office.deletes_carol()
     for who, path, body in (
         ("carol", "/keys/generate", NEW),
-        (bridge(), "/bridge/keys", {"alias": "cli"}),
+        (bridged("carol", None), "/bridge/keys", {"alias": "cli"}),
         ("static", "/keys/generate", {**NEW, "user_id": CAROL}),
     ):
         office.refused(who, "POST", path, body)
@@ -202,7 +198,7 @@ def test_who_is_back_in_the_catalog_is_served_before_the_next_run(
 def test_who_is_back_gets_a_new_account_in_place_of_a_deleted_one(office: Office) -> None:
     office.deletes_carol()
     office.backstage.people = EVERYBODY
-    assert office.ask(bridge(), "GET", "/bridge/keys").status_code == 200
+    assert office.ask(bridged("carol", None), "GET", "/bridge/keys").status_code == 200
 
 
 def test_others_are_served(office: Office) -> None:

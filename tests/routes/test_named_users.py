@@ -10,6 +10,7 @@ from tests.client import PluginClient, Serve
 from tests.fakes import FakeBackstage, FakeLiteLLM, People
 from tests.openapi import described
 from tests.routes.conftest import OWN_KEY, Account
+from tests.tokens import bridged
 
 Json = dict[str, Any]
 
@@ -24,10 +25,6 @@ TEAM = {
         "members_with_roles": [{"user_id": ADMIN, "role": "admin"}],
     },
 }
-
-
-def _bridge(name: str) -> str:
-    return f'keycloak:{{"azp":"abby-cli","preferred_username":"{name}","email":null}}'
 
 
 # -- ids that are nobody's ---------------------------------------------------
@@ -105,7 +102,7 @@ def test_no_key_is_made_for_it_however_it_is_spelt(
 def test_nobody_is_it_at_the_bridge(
     client: PluginClient, litellm: FakeLiteLLM, method: str, path: str, name: str
 ) -> None:
-    who = _bridge(name)
+    who = bridged(name, None)
     answer = client.request(method, path, json={}, who=who)
     assert answer.status_code == 409
     assert litellm.calls == []
@@ -176,7 +173,7 @@ def test_an_administrator_is_served_however_found_and_has_keys_for_models_only(
     litellm.get("/user/list", json={"users": [row], "total_pages": 1})
     litellm.post("/key/generate", json={"key": "sk-canary-new-key", "token": "2" * 64})
     client = serve(service={"cache_seconds": 3.0})
-    who = {"service": "static", "bridge": _bridge("bob")}.get(found_by, "bob")
+    who = {"service": "static", "bridge": bridged("bob", None)}.get(found_by, "bob")
     path = "/bridge/keys" if found_by == "bridge" else "/keys/generate"
 
     def made(**sent: Any) -> int:
@@ -267,7 +264,7 @@ def test_the_bridge_is_open_to_its_group(
     litellm.get("/user/info", json=account(user_id, user_info={"user_id": user_id}))
     litellm.get("/model/info", json={"data": [{"model_name": "gpt-4o"}]})
     litellm.post("/key/generate", json={"key": "sk-canary-new-key", "token": "2" * 64})
-    who = _bridge(name)
+    who = bridged(name, None)
     answer = serve(bridge={"group": GROUP}).request(method, path, json={}, who=who)
     assert answer.status_code == (200 if open_to else 403)
     if not open_to:
@@ -281,7 +278,7 @@ def test_the_bridge_is_closed_while_the_catalog_can_not_tell_its_group(
     serve: Serve, litellm: FakeLiteLLM, backstage: FakeBackstage, method: str, path: str
 ) -> None:
     backstage.failures["catalog"] = 503
-    who = _bridge("carol")
+    who = bridged("carol", None)
     assert serve(bridge={"group": GROUP}).request(method, path, json={}, who=who).status_code == 503
     assert litellm.calls == []
 
@@ -300,7 +297,7 @@ def test_a_first_visit_by_the_bridge_takes_the_role_of_the_catalog(
     user_id = f"{name}@example.com"
     litellm.get("/user/list", json={"users": []})
     litellm.get("/user/info", json=account(user_id, user_info={"user_id": user_id}))
-    assert client.get("/bridge/keys", who=_bridge(name)).status_code == 200
+    assert client.get("/bridge/keys", who=bridged(name, None)).status_code == 200
     assert litellm.writes[0].body["max_budget"] == budget
 
 
@@ -309,5 +306,5 @@ def test_nobody_is_provisioned_by_the_bridge_while_the_role_can_not_be_known(
 ) -> None:
     litellm.get("/user/info", status=404)
     backstage.failures["catalog"] = 503
-    assert client.get("/bridge/keys", who=_bridge("zoe")).status_code == 503
+    assert client.get("/bridge/keys", who=bridged("zoe", None)).status_code == 503
     assert litellm.writes == []

@@ -14,7 +14,7 @@ from tests.client import PluginClient, Serve
 from tests.fakes import FakeBackstage, FakeLiteLLM
 from tests.openapi import described
 from tests.routes.conftest import OWN_KEY
-from tests.tokens import TokenFactory
+from tests.tokens import TokenFactory, bridged
 
 STRANGER = "203.0.113.66"
 
@@ -105,11 +105,10 @@ def test_a_service_has_a_limit_of_its_own(make: Serve, known_bob: FakeLiteLLM) -
 
 def test_a_bridge_client_is_counted_by_its_identity(make: Serve, known_bob: FakeLiteLLM) -> None:
     client = make()
-    person = 'keycloak:{"preferred_username": "bob"}'
-    answers = [client.post("/bridge/keys", json={}, who=person) for _ in range(4)]
+    answers = [client.post("/bridge/keys", json={}, who=bridged()) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     _refused(answers[3], path="/bridge/keys")
-    assert client.get("/bridge/keys", who=person).status_code == 200
+    assert client.get("/bridge/keys", who=bridged()).status_code == 200
 
 
 def _guess(
