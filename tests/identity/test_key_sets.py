@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from litellm_plugin.cache import single_flight
 from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.jwt import TokenError, UnverifiedToken, parse
 from litellm_plugin.identity.key_sets import KeySet, NoKeysError
@@ -229,16 +228,6 @@ class TestFailure:
         assert known(key_set, KEYS[0])
 
 
-class WatchedEvent(threading.Event):
-    """Tells when somebody starts to wait for it."""
-
-    waiting = threading.Semaphore(0)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self.waiting.release()
-        return super().wait(timeout)
-
-
 def test_a_prefetch_that_fails_is_logged_at_the_level_given(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -252,17 +241,12 @@ def test_a_prefetch_that_fails_is_logged_at_the_level_given(
 
 
 class TestThreads:
-    @pytest.fixture(autouse=True)
-    def watched(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(WatchedEvent, "waiting", threading.Semaphore(0))
-        monkeypatch.setattr(single_flight, "Event", WatchedEvent)
-
     def test_all_who_wait_for_the_first_keys_share_one_fetch(
-        self, key_set: KeySet, web: Web
+        self, key_set: KeySet, web: Web, joined: threading.Semaphore
     ) -> None:
         def until_seven_wait() -> None:
             for _ in range(7):
-                assert WatchedEvent.waiting.acquire(timeout=60)
+                assert joined.acquire(timeout=60)
 
         web.before = until_seven_wait
         with ThreadPoolExecutor(8) as pool:
