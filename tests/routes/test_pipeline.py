@@ -127,12 +127,6 @@ def test_a_trailing_slash_does_not_matter(client: PluginClient) -> None:
     assert client.get("/health/", who="bob").get_json()["status"] == "ok"
 
 
-def test_a_parameter_given_twice_is_refused(client: PluginClient, known_bob: FakeLiteLLM) -> None:
-    answer = client.get("/usage?start_date=a&start_date=b&end_date=c", who="bob")
-    assert answer.status_code == 400
-    assert "start_date" in answer.get_json()["error"]
-
-
 def test_a_fault_of_ours_is_answered_in_json_and_tells_nothing(
     client: PluginClient, litellm: FakeLiteLLM, caplog: pytest.LogCaptureFixture
 ) -> None:
