@@ -6,10 +6,12 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from litellm_plugin.config.settings import Settings
 from litellm_plugin.observability import journal
 from litellm_plugin.redaction import redact
 from litellm_plugin.routes.routing import routes
@@ -246,12 +248,15 @@ def test_the_request_id_of_the_environment_is_told(rig: Rig, lines: Lines) -> No
     assert line["requestId"]
 
 
-def test_the_level_goes_by_severity(serve: Serve, lines: Lines) -> None:
+def test_the_level_goes_by_severity(serve: Serve, settings: Settings, lines: Lines) -> None:
     levels = {"low": logging.DEBUG, "medium": logging.ERROR, "high": 20, "critical": 20}
     client = serve(audit_levels=levels)
     client.get("/audit", who="bob")  # low, so it is not logged
     client.get("/audit")
-    assert lines.levels == [logging.ERROR]
+    with journal.acting("litellm-plugin:offboard", replace(settings, audit_levels=levels)):
+        journal.record(journal.AUTHORIZE, {})  # low
+        journal.record(journal.USER_PROVISION, {})
+    assert lines.levels == [logging.ERROR] * 2
 
 
 def test_where_no_logging_is_set_up_it_goes_to_standard_error(
