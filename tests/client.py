@@ -96,6 +96,12 @@ class PluginClient:
         return self.request("DELETE", path, **sent)
 
 
+def json_of(answer: TestResponse, status: int = 200) -> Any:
+    """Return the JSON of an answer that must have ``status``."""
+    assert answer.status_code == status, answer.text
+    return answer.get_json()
+
+
 # Makes the client of an application with other settings; the fixture ``serve``.
 Serve = Callable[..., PluginClient]
 

@@ -9,7 +9,7 @@ import pytest
 
 from litellm_plugin.cache.locks import FileLocks
 from litellm_plugin.config.settings import KeyGeneration, KeyPolicy, Provisioning, Role, Settings
-from tests.client import PluginClient, Serve
+from tests.client import PluginClient, Serve, json_of
 from tests.fakes import FakeBackstage, FakeLiteLLM, Network
 from tests.fakes.network import NOTHING
 from tests.routes.conftest import OWN_KEY
@@ -101,9 +101,8 @@ def test_a_change_leaves_alone_what_it_does_not_name(under: Serve, known_bob: Fa
 
 def test_spend_is_not_reset_under_a_limit_of_budgets(under: Serve, known_bob: FakeLiteLLM) -> None:
     path = f"/keys/{OWN_KEY}/reset_spend"
-    answer = under().post(path, json={}, who="bob")
-    assert answer.status_code == 403
-    assert "at most 100 USD for everybody" in answer.get_json()["error"]
+    told = json_of(under().post(path, json={}, who="bob"), 403)
+    assert "at most 100 USD for everybody" in told["error"]
     known_bob.post(f"/key/{OWN_KEY}/reset_spend", json={})
     free = KeyPolicy(max_duration="30d")
     assert under(free).post(path, json={}, who="bob").status_code == 200
@@ -117,9 +116,8 @@ def test_a_role_has_limits_of_its_own(under: Serve, litellm: FakeLiteLLM, accoun
     ):
         litellm.get("/user/info", query={"user_id": f"{who}@example.com"}, json=account())
         sent = {"alias": "ci", "max_budget": most + 1}
-        answer = client.post("/keys/generate", json=sent, who=who)
-        assert answer.status_code == 400
-        assert answer.get_json() == {"error": f"max_budget must be at most {most} USD for {whom}"}
+        told = json_of(client.post("/keys/generate", json=sent, who=who), 400)
+        assert told == {"error": f"max_budget must be at most {most} USD for {whom}"}
     litellm.post("/key/generate", json={"key": "sk-new"})
     sent = {"alias": "ci", "duration": None}
     assert client.post("/keys/generate", json=sent, who="carol").status_code == 200
@@ -137,9 +135,8 @@ def test_the_bridge_is_no_way_round_the_limits_of_a_role(
     who = bridged(name, None)
     client = under(max_budget=5.0)
     sent = {"alias": "cli", "max_budget": most + 1}
-    answer = client.post("/bridge/keys", json=sent, who=who)
-    assert answer.status_code == 400
-    assert f"at most {most} USD" in answer.get_json()["error"]
+    told = json_of(client.post("/bridge/keys", json=sent, who=who), 400)
+    assert f"at most {most} USD" in told["error"]
     service = "static"
     sent = {"alias": "cli", "max_budget": most + 1, "user_id": user_id}
     answer = client.post("/keys/generate", json=sent, who=service)
@@ -305,9 +302,8 @@ def test_a_limit_takes_the_place_of_a_budget_that_must_not_be_missing(
     assert made(known_bob) == {"max_budget": 7}
     lifted = Role("group:default/platform-ai", {}, key_policy={"max_budget": None})
     client = serve(**limited, provisioning=Provisioning(enabled=True, roles=(lifted,)))
-    answer = client.post("/keys/generate", json={"alias": "a"}, who="bob")
-    assert answer.status_code == 400
-    assert "max_budget" in answer.get_json()["hint"]
+    told = json_of(client.post("/keys/generate", json={"alias": "a"}, who="bob"), 400)
+    assert "max_budget" in told["hint"]
 
 
 # -- the number of keys ------------------------------------------------------

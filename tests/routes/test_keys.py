@@ -8,7 +8,7 @@ import pytest
 
 from litellm_plugin.config.settings import KeyGeneration
 from litellm_plugin.keys.requests import BUDGET, KeyField, key_fields
-from tests.client import PluginClient, Serve
+from tests.client import PluginClient, Serve, json_of
 from tests.fakes import FakeBackstage, FakeLiteLLM, Policy
 from tests.routes.conftest import OWN_KEY
 from tests.tokens import bridged
@@ -98,9 +98,8 @@ def test_a_wrong_budget_is_told_of_as_such_where_no_recording_says_otherwise(
     client: PluginClient, known_bob: FakeLiteLLM
 ) -> None:
     for path, who in ((f"/keys/{OWN_KEY}/update", "bob"), ("/bridge/keys", bridged())):
-        answer = client.post(path, json={"max_budget": -1}, who=who)
-        assert answer.status_code == 400
-        assert answer.get_json()["error"].startswith("max_budget must be a positive number")
+        told = json_of(client.post(path, json={"max_budget": -1}, who=who), 400)
+        assert told["error"].startswith("max_budget must be a positive number")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from litellm_plugin.config.settings import (
     TeamUsage,
 )
 from litellm_plugin.sandbox.activity import UsageRow, page_of
-from tests.client import PluginClient, Serve
+from tests.client import PluginClient, Serve, json_of
 from tests.fakes import Asked, FakeBackstage, FakeLiteLLM, Reply
 from tests.fakes.backstage import Policy
 from tests.fakes.litellm import Rule
@@ -222,9 +222,8 @@ def test_usage_without_a_key_is_in_the_row_without_a_user(
 
 @pytest.mark.parametrize("breakdown", [MemberBreakdown(), MemberBreakdown(viewer_roles=("admin",))])
 def test_it_is_off_by_default(client: PluginClient, team: FakeLiteLLM) -> None:
-    answer = client.get(MEMBERS, who="alice")
-    assert answer.status_code == 404
-    assert "litellm.teamUsage.memberBreakdown.enabled" in answer.get_json()["error"]
+    told = json_of(client.get(MEMBERS, who="alice"), 404)
+    assert "litellm.teamUsage.memberBreakdown.enabled" in told["error"]
     assert team.calls == []
 
 

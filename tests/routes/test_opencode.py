@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.client import PluginClient
+from tests.client import PluginClient, json_of
 from tests.fakes import FakeLiteLLM, Network
 from tests.routes.conftest import OWN_KEY
 from tests.standin import furnished
@@ -166,8 +166,6 @@ def test_a_team_must_be_the_callers(client: PluginClient, known_bob: FakeLiteLLM
 def test_where_keys_have_to_be_in_a_team_this_one_has_to_be(
     client: PluginClient, known_bob: FakeLiteLLM
 ) -> None:
-    answer = client.get(_connect(CALLBACK), who="bob")
-    assert answer.status_code == 400
-    assert "team is required" in answer.get_json()["error"]
+    assert "team is required" in json_of(client.get(_connect(CALLBACK), who="bob"), 400)["error"]
     assert known_bob.writes == []
     assert client.get(_connect(CALLBACK, "t1"), who="bob").status_code == 302

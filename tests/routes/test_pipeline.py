@@ -9,7 +9,7 @@ import zlib
 import pytest
 
 from litellm_plugin.clients import deadline
-from tests.client import PluginClient
+from tests.client import PluginClient, json_of
 from tests.fakes import FakeLiteLLM
 from tests.routes.conftest import OWN_KEY
 
@@ -49,9 +49,8 @@ def _padded(size: int) -> str:
 def test_a_body_that_can_not_be_read_is_refused_and_nothing_is_written(
     client: PluginClient, known_bob: FakeLiteLLM, body: str | bytes, headers: Headers, status: int
 ) -> None:
-    answer = client.post("/keys/generate", raw=body, who="bob", headers=headers)
-    assert answer.status_code == status
-    assert isinstance(answer.get_json()["error"], str)
+    told = json_of(client.post("/keys/generate", raw=body, who="bob", headers=headers), status)
+    assert isinstance(told["error"], str)
     assert known_bob.calls == []
 
 
@@ -68,9 +67,8 @@ def test_a_body_that_can_not_be_read_is_refused_and_nothing_is_written(
 def test_a_body_that_is_no_json_object_counts_as_an_empty_one(
     client: PluginClient, known_bob: FakeLiteLLM, body: str, headers: Headers
 ) -> None:
-    answer = client.post("/keys/generate", raw=body, who="bob", headers=headers)
-    assert answer.status_code == 400
-    assert answer.get_json() == {"error": "Missing required fields", "hint": "Required: alias"}
+    told = json_of(client.post("/keys/generate", raw=body, who="bob", headers=headers), 400)
+    assert told == {"error": "Missing required fields", "hint": "Required: alias"}
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
@@ -111,16 +109,12 @@ def test_a_delete_with_a_content_type_and_no_body_is_served(
 def test_a_path_means_what_was_sent(
     client: PluginClient, known_bob: FakeLiteLLM, path: str, status: int
 ) -> None:
-    answer = client.post(path, json={}, who="bob")
-    assert answer.status_code == status
-    assert isinstance(answer.get_json()["error"], str)
+    assert isinstance(json_of(client.post(path, json={}, who="bob"), status)["error"], str)
     assert known_bob.writes == []
 
 
 def test_an_unknown_path_wants_credentials_too(client: PluginClient) -> None:
-    answer = client.get("/nope?x=1")
-    assert answer.status_code == 401
-    assert answer.get_json()["request"] == {"method": "GET", "url": "/nope?x=1"}
+    assert json_of(client.get("/nope?x=1"), 401)["request"] == {"method": "GET", "url": "/nope?x=1"}
 
 
 def test_a_trailing_slash_does_not_matter(client: PluginClient) -> None:
@@ -131,9 +125,7 @@ def test_a_fault_of_ours_is_answered_in_json_and_tells_nothing(
     client: PluginClient, litellm: FakeLiteLLM, caplog: pytest.LogCaptureFixture
 ) -> None:
     litellm.get("/user/info", error=RuntimeError("sk-secret-inside-a-fault"))
-    answer = client.get("/keys", who="bob")
-    assert answer.status_code == 500
-    assert answer.get_json() == {"error": "Internal server error"}
+    assert json_of(client.get("/keys", who="bob"), 500) == {"error": "Internal server error"}
     assert "GET" in caplog.text
 
 

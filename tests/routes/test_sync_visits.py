@@ -14,7 +14,7 @@ from litellm_plugin.plugin import Plugin
 from litellm_plugin.store.database import StoreUnavailable
 from tests.accounts.sync_world import Killed, World, with_sync, world
 from tests.apps import Apps
-from tests.client import HeadersOf, PluginClient
+from tests.client import HeadersOf, PluginClient, json_of
 from tests.tokens import TokenFactory
 
 BOB = "bob@example.com"
@@ -174,9 +174,8 @@ def test_a_service_that_asks_about_a_user_compares_nothing(site: Site) -> None:
 
 
 def _preview(site: Site, who: str, group: str) -> Any:
-    answer = site.open_page(who, f"/provisioning/preview?group={group}")
-    assert answer.status_code == 200
-    return answer.json["sync"]
+    told = json_of(site.open_page(who, f"/provisioning/preview?group={group}"))
+    return told["sync"]
 
 
 @pytest.mark.parametrize("options", [{"mode": "report"}])

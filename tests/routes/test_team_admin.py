@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.client import PluginClient
+from tests.client import PluginClient, json_of
 from tests.fakes import FakeLiteLLM
 
 OWNED = {"owning_group": "group:default/litellm-team-admins"}
@@ -92,9 +92,8 @@ def test_the_managed_list_never_shows_a_team_as_bare_because_litellm_failed(
     row = {"team_id": "t", "metadata": OWNED, "object_permission_id": "op"}
     litellm.get("/team/list", json=[row])
     litellm.get("/team/info", status=500)
-    answer = client.get("/teams/managed", who="dave")
-    assert answer.status_code == 500
-    assert "the objects of team t" in answer.get_json()["error"]
+    told = json_of(client.get("/teams/managed", who="dave"), 500)
+    assert "the objects of team t" in told["error"]
 
 
 # -- the fields of a team ------------------------------------------------------
@@ -191,9 +190,8 @@ def test_no_member_may_spend_more_than_a_team(
     client: PluginClient, owned: FakeLiteLLM, budget: Any
 ) -> None:
     member = {"userEntityRef": "user:default/bob", "maxBudgetInTeam": budget}
-    answer = client.post("/teams/owned/members", json=member, who="dave")
-    assert answer.status_code == 400
-    assert "maxBudgetInTeam" in answer.get_json()["error"]
+    told = json_of(client.post("/teams/owned/members", json=member, who="dave"), 400)
+    assert "maxBudgetInTeam" in told["error"]
     assert owned.writes == []
 
 
@@ -318,7 +316,6 @@ def test_a_team_that_is_being_changed_all_the_time_is_not_changed(
         ("POST", f"/keys/{'1' * 64}/rotate"),
         ("DELETE", f"/keys/{'1' * 64}"),
     ):
-        answer = client.request(method, f"/teams/owned{path}", json={}, who="dave")
-        assert answer.status_code == 503
-        assert "Try again" in answer.get_json()["error"]
+        told = json_of(client.request(method, f"/teams/owned{path}", json={}, who="dave"), 503)
+        assert "Try again" in told["error"]
     assert owned.calls == []

@@ -18,6 +18,7 @@ from litellm_plugin.keys import undelivered
 from litellm_plugin.sandbox.refusals import proxy_error
 from litellm_plugin.shapes import TEAM_KEY
 from tests.cache.world import TEAM_ADMINS, Call, FailsError, World
+from tests.client import json_of
 from tests.fakes import Policy
 from tests.fakes.network import dropped
 from tests.keys.test_rotation import STEPS, KilledError, fails, on
@@ -189,9 +190,8 @@ def test_the_key_policy_of_the_creator_holds(world: World) -> None:
     # A person's own keys are not the team's.
     world.litellm.stand_in.key_generate({"user_id": DAVE, "team_id": "t1"})
     key = made(world, **within)
-    full = create(world, alias="another", **within)
-    assert full.status_code == 403
-    assert "At most 1 active keys" in full.get_json()["error"]
+    told = json_of(create(world, alias="another", **within), 403)
+    assert "At most 1 active keys" in told["error"]
     assert rotate(world, key["token"]).status_code == 200
     assert create(world, alias="another", **within).status_code == 403
 
@@ -210,9 +210,7 @@ def test_a_team_whose_own_key_duration_is_malformed_is_named(
 
     stand_in = world.litellm.stand_in
     monkeypatch.setitem(stand_in.app.view_functions, "/key/generate", stand_in._view(refuse))
-    answer = create(world)
-    assert answer.status_code == 502
-    assert answer.get_json()["teamId"] == "t1"
+    assert json_of(create(world), 502)["teamId"] == "t1"
 
 
 def test_a_key_that_litellm_gives_to_a_person_is_removed(
@@ -224,9 +222,7 @@ def test_a_key_that_litellm_gives_to_a_person_is_removed(
         return stand_in.key_generate({"user_id": DAVE, **body})
 
     monkeypatch.setitem(stand_in.app.view_functions, "/key/generate", stand_in._view(generate))
-    answer = create(world)
-    assert answer.status_code == 502
-    assert "default_key_generate_params" in answer.get_json()["error"]
+    assert "default_key_generate_params" in json_of(create(world), 502)["error"]
     assert rows(world) == {}
 
 
@@ -294,9 +290,7 @@ def test_a_key_whose_answer_was_lost_is_removed(world: World) -> None:
             raise dropped()
 
     world.litellm.acted = lose
-    answer = create(world)
-    assert answer.status_code == 500
-    assert "removed" in answer.get_json()["error"]
+    assert "removed" in json_of(create(world), 500)["error"]
     assert rows(world) == {}
 
 
@@ -378,9 +372,8 @@ def test_backstage_decides_with_the_permissions_of_teams_and_of_keys(
 @pytest.mark.parametrize("variant", ["no-permission"])
 def test_where_team_management_is_off_there_are_no_team_keys(world: World) -> None:
     for method, target, body in every_route(FOREIGN):
-        answer = world.ask("dave", method, target, json=body or {})
-        assert answer.status_code == 403
-        assert "Team management is disabled" in answer.get_json()["error"]
+        told = json_of(world.ask("dave", method, target, json=body or {}), 403)
+        assert "Team management is disabled" in told["error"]
 
 
 def test_a_team_of_others_has_no_keys_here(world: World) -> None:

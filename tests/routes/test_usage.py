@@ -11,7 +11,7 @@ import pytest
 from litellm_plugin.config.database import Database
 from litellm_plugin.config.settings import Usage
 from litellm_plugin.sandbox.activity import UsageRow
-from tests.client import PluginClient, Serve
+from tests.client import PluginClient, Serve, json_of
 from tests.fakes import Asked, FakeLiteLLM, Network, Reply
 from tests.fakes.litellm import Rule
 from tests.standin import KEY, furnished
@@ -47,9 +47,7 @@ def test_what_litellm_does_not_find_is_an_empty_report(
     path = ACTIVITY[target]
     litellm.get(f"{path}/aggregated", json=NOT_FOUND, status=404)
     litellm.get(path, json={"detail": {"error": "No usage found"}}, status=404)
-    answer = client.get(target, who="bob")
-    assert answer.status_code == 200
-    assert answer.get_json()["daily_usage"] == []
+    assert json_of(client.get(target, who="bob"))["daily_usage"] == []
 
 
 @pytest.mark.parametrize("target", [OWN, TEAMS])
@@ -60,9 +58,7 @@ def test_a_later_page_that_litellm_does_not_find_is_no_empty_report(
     litellm.get(f"{path}/aggregated", json=NOT_FOUND, status=404)
     litellm.get(path, query={"page": "1"}, json={"results": [], "metadata": {"total_pages": 2}})
     litellm.get(path, json=NOT_FOUND, status=404)
-    answer = client.get(target, who="bob")
-    assert answer.status_code == 503
-    assert "not page 2" in answer.get_json()["error"]
+    assert "not page 2" in json_of(client.get(target, who="bob"), 503)["error"]
 
 
 @pytest.mark.parametrize("target", [OWN, TEAMS])
@@ -71,9 +67,8 @@ def test_what_is_not_about_the_dates_is_503(
     client: PluginClient, litellm: FakeLiteLLM, target: str, status: int
 ) -> None:
     litellm.get(f"{ACTIVITY[target]}/aggregated", text="down, not found", status=status)
-    answer = client.get(target, who="bob")
-    assert answer.status_code == 503
-    assert status < 500 or "LiteLLM can't be asked for the usage" in answer.get_json()["error"]
+    told = json_of(client.get(target, who="bob"), 503)
+    assert status < 500 or "LiteLLM can't be asked for the usage" in told["error"]
 
 
 @pytest.mark.parametrize("status", [401, 429, 500])
@@ -91,10 +86,9 @@ def test_too_many_pages_are_too_much_to_ask_for(
     path = ACTIVITY[target]
     litellm.get(f"{path}/aggregated", json=NOT_FOUND, status=404)
     litellm.get(path, json={"results": [], "metadata": {"total_pages": 1329}})
-    answer = client.get(target, who="bob")
-    assert answer.status_code == 503
-    assert "1329" in answer.get_json()["error"]
-    assert "fewer days" in answer.get_json()["error"]
+    told = json_of(client.get(target, who="bob"), 503)
+    assert "1329" in told["error"]
+    assert "fewer days" in told["error"]
     assert asked(litellm, path) == 1
 
 
@@ -111,9 +105,8 @@ def test_an_end_before_the_start_is_an_empty_report_with_every_version(
 ) -> None:
     for path in ACTIVITY.values():
         litellm.get(f"{path}/aggregated", json=body, status=status)
-    answer = client.get(f"{whose}?start_date=2026-11-03&end_date=2026-11-01", who="bob")
-    assert answer.status_code == 200
-    assert answer.get_json()["daily_usage"] == []
+    told = json_of(client.get(f"{whose}?start_date=2026-11-03&end_date=2026-11-01", who="bob"))
+    assert told["daily_usage"] == []
 
 
 @pytest.mark.parametrize(
@@ -137,9 +130,7 @@ def test_a_litellm_that_ignores_whose_usage_it_is_is_not_asked_for_a_persons(
         ("static", f"{OWN}&user_id=bob%40example.com"),
         ("bob", OWN),
     ):
-        answer = client.get(target, who=who)
-        assert answer.status_code == 503
-        assert "1.81.14" in answer.get_json()["error"]
+        assert "1.81.14" in json_of(client.get(target, who=who), 503)["error"]
     assert asked(litellm, "/user/daily/activity/aggregated") == 0
     assert asked(litellm, DETAILS) == 1
     # A team's usage is told apart by all versions, and everybody's is what a service asks for.
@@ -219,9 +210,8 @@ def test_a_period_that_ends_today_elsewhere_ends_today_in_utc(
 @pytest.mark.parametrize("target", [OWN, TEAMS])
 @pytest.mark.parametrize("timezone", ["CET", "-841", "721", "1.5", "1e2", "²", "9999"])
 def test_what_is_no_time_zone_is_refused(client: PluginClient, target: str, timezone: str) -> None:
-    answer = client.get(f"{target}&timezone={timezone}", who="bob")
-    assert answer.status_code == 400
-    assert "wanted minutes behind UTC" in answer.get_json()["error"]
+    told = json_of(client.get(f"{target}&timezone={timezone}", who="bob"), 400)
+    assert "wanted minutes behind UTC" in told["error"]
 
 
 @pytest.mark.parametrize("target", [OWN, TEAMS])
