@@ -17,8 +17,8 @@ from litellm_plugin.accounts.ownership import (
     Owner,
     is_administrator,
     is_email,
-    owner_fields,
     same_email,
+    slim,
 )
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
@@ -301,7 +301,9 @@ class Users:
                 self._keys_ahead.submit(
                     with_context(partial(self._keys, user_id, user_id)), asking.reader
                 )
-            return _slim(self._litellm.account(user_id))
+            account = self._litellm.account(user_id)
+            # No route needs the other fields, which are most of them.
+            return None if account is None else slim(account, shapes.USER_FIELDS)
 
         account: Account | None = self._cache.read(
             ("account", asking.reader, user_id),
@@ -580,14 +582,6 @@ class Users:
         return NotFound(
             "User not found in LiteLLM", hint=hint, provisioning=self._provisioning.enabled
         )
-
-
-def _slim(account: Account | None) -> Account | None:
-    """Drop the fields of a user's row that no route needs, which are most of them."""
-    if account is None:
-        return None
-    info = {**shapes.picked(account.info, shapes.USER_FIELDS), **owner_fields(account.info)}
-    return replace(account, info=info)
 
 
 def owner_of(caller: Caller) -> Owner | None:
