@@ -24,6 +24,7 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.observability import journal
 from litellm_plugin.redaction import redact
+from litellm_plugin.shapes import as_object
 from litellm_plugin.store.leavers import Leaver, LeaverTable
 
 MIN_SHARE = 3  # accounts that a run may always block or delete
@@ -108,26 +109,26 @@ class Plan:
         return max(MIN_SHARE, int(self.accounts * max_share / 100))
 
 
-def candidate(row: Json, settings: Settings) -> Candidate | None:
-    """Read a row of ``/user/list``; None for an account that offboarding leaves alone.
+def candidate(account: Account, settings: Settings) -> Candidate | None:
+    """Return what offboarding needs of an account; None for one that it leaves alone.
 
-    Offboarding leaves alone: accounts that provisioning did not make, or made without an entity
-    ref (for the bridge or a service), administrators of LiteLLM, and reserved ids.
+    It leaves alone: accounts that provisioning did not make, or made without an entity ref (for
+    the bridge or a service), administrators of LiteLLM, and reserved ids.
     """
-    user_id, metadata = row.get("user_id"), row.get("metadata")
-    if not isinstance(user_id, str) or not user_id or is_reserved(user_id, settings):
+    metadata = as_object(account.info.get("metadata"))
+    parts = split_ref(made_for(account) or "")
+    if (
+        metadata.get("provisioned_by") != "backstage"
+        or parts is None
+        or parts[0] != "user"
+        or is_reserved(account.user_id, settings)
+        or is_administrator(account)
+    ):
         return None
-    if not isinstance(metadata, dict) or metadata.get("provisioned_by") != "backstage":
-        return None
-    account = Account(user_id, row, [], user_id)
-    ref = made_for(account)
-    parts = split_ref(ref) if ref else None
-    if ref is None or parts is None or parts[0] != "user" or is_administrator(account):
-        return None
-    emails = (row.get("user_email"), metadata.get("backstage_email"))
-    count = row.get("key_count")
+    emails = (account.info.get("user_email"), metadata.get("backstage_email"))
+    count = account.info.get("key_count")
     return Candidate(
-        user_id,
+        account.user_id,
         f"user:{parts[1]}/{parts[2]}",
         frozenset(each.strip().lower() for each in emails if isinstance(each, str) and "@" in each),
         count if isinstance(count, int) else None,
@@ -135,8 +136,7 @@ def candidate(row: Json, settings: Settings) -> Candidate | None:
 
 
 def make_plan(
-    candidates: Mapping[str, Candidate],
-    listed: frozenset[str],
+    accounts: Mapping[str, Candidate | None],
     people: AllPeople,
     known: Mapping[str, Leaver],
     now: datetime,
@@ -146,27 +146,28 @@ def make_plan(
     """Decide what a run does.
 
     Args:
-        candidates: The accounts that offboarding may change, by user id.
-        listed: Ids of all accounts that LiteLLM lists.
+        accounts: What :func:`candidate` returns for LiteLLM's accounts, by user id.
         people: The catalog's users.
         known: The table of leavers.
         now: The present time.
         grace: How long an entity has to be missing.
         delete_after: How long an account stays blocked before it is deleted; None: forever.
     """
-    accounts = {row.user_id: _as_candidate(row) for row in known.values()} | dict(candidates)
+    candidates = {user_id: each for user_id, each in accounts.items() if each is not None}
+    recorded = {row.user_id: _as_candidate(row) for row in known.values()}
     steps = []
-    for user_id, account in sorted(accounts.items()):
-        row, listed_account = known.get(user_id), candidates.get(user_id)
-        if row is not None and _has_new_owner(row, listed_account, listed):
+    for user_id, account in sorted((recorded | candidates).items()):
+        row, listed = known.get(user_id), candidates.get(user_id)
+        if row and user_id in accounts and (not listed or listed.entity_ref != row.entity_ref):
+            # An administrator gave the account to another person, or to no person.
             steps.append(Step(Action.FORGET, row))
         elif not _in_catalog(account, people):
             seen = _seen_missing(row, account, now)
-            steps.append(_missing(seen, listed_account, now, grace, delete_after))
+            steps.append(_missing(seen, listed, now, grace, delete_after))
         elif row is not None:
-            recorded = len(_recorded(row))
+            keys = len(_recorded(row))
             back = Action.RESTORE if _is_back(account, people) else Action.LEAVE
-            steps.append(Step(back if recorded else Action.FORGET, row, recorded))
+            steps.append(Step(back if keys else Action.FORGET, row, keys))
     return Plan(len(candidates), len(people), tuple(steps))
 
 
@@ -197,13 +198,6 @@ def _is_back(account: Candidate, people: AllPeople) -> bool:
         return True
     entity = people.entity(account.entity_ref)
     return entity is not None and not (account.emails and entity.email)
-
-
-def _has_new_owner(row: Leaver, account: Candidate | None, listed: frozenset[str]) -> bool:
-    """Tell whether an administrator gave the account to another person, or to no person."""
-    if account is None:
-        return row.user_id in listed
-    return account.entity_ref != row.entity_ref
 
 
 def _recorded(row: Leaver) -> tuple[str, ...]:
@@ -315,17 +309,9 @@ class Offboarding:
             BackstageUnavailable, UpstreamError, StoreUnavailable: One of them can't be read.
         """
         people = AllPeople(self.catalog.people(), self.settings.user_id_domain)
-        rows = list(rows_of_all_pages(self.litellm.users, lambda _page, _pages: self.pace()))
-        candidates = filter(None, (candidate(row, self.settings) for row in rows))
-        return make_plan(
-            {each.user_id: each for each in candidates},
-            frozenset(str(row.get("user_id")) for row in rows),
-            people,
-            self.table.all(),
-            self.now(),
-            grace,
-            delete_after,
-        )
+        found = rows_of_all_pages(self.litellm.accounts, lambda _page, _pages: self.pace())
+        accounts = {each.user_id: candidate(each, self.settings) for each in found}
+        return make_plan(accounts, people, self.table.all(), self.now(), grace, delete_after)
 
     def apply(self, plan: Plan, tell: Callable[[str], None] = lambda _text: None) -> None:
         """Apply a plan, people who are back first.
@@ -452,7 +438,7 @@ class Offboarding:
         if account is None:
             self._deleted(row)
             return None
-        now = candidate({**account.info, "user_id": account.user_id}, self.settings)
+        now = candidate(account, self.settings)
         if now is None or now.entity_ref != row.entity_ref:
             self._forget(row)
             return None

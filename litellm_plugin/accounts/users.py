@@ -185,7 +185,7 @@ class Users:
 
         Raises:
             IdentityRefused: The account may be another person's.
-            HasLeft: The person is a leaver, and would get a new account.
+            Forbidden: The person is a leaver, and would get a new account.
             NotFound: There is no account, and none is created; or a service names no user.
             ProvisioningFailed: LiteLLM refused to create the user.
             BackstageUnavailable: The catalog can't be read, and the role depends on it.
@@ -264,7 +264,7 @@ class Users:
                 "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
             )
         if self._leavers is not None:
-            self._leavers.refuse_account(user_id, owner)
+            self._leavers.refuse(user_id, owner=owner)
         person = profile()
         # LiteLLM refuses only duplicates of the new user's e-mail, so look up the catalog's here.
         if (

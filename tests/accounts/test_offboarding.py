@@ -78,6 +78,9 @@ class World:
     def entity(self, ref: str) -> Entity | None:
         return Entity("User") if ref.rpartition("/")[2] in self.present else None
 
+    def users(self, _field: str, _values: Any) -> list[Any]:
+        return []  # the list has everybody who is there
+
     # -- LiteLLM -------------------------------------------------------------
 
     def _row(self, user_id: str) -> dict[str, Any]:
@@ -87,10 +90,8 @@ class World:
         }
         return {"user_id": user_id, "metadata": metadata, "key_count": len(self.keys[user_id])}
 
-    def users(self, _page: int | str, _values: Any = None) -> Any:
-        if _values is not None:  # the catalog's: the list has everybody who is there
-            return []
-        return [self._row(user_id) for user_id in self.keys], 1
+    def accounts(self, _page: int) -> tuple[list[Account], int]:
+        return [Account(user_id, self._row(user_id), [], user_id) for user_id in self.keys], 1
 
     def whole_account(self, user_id: str) -> Account | None:
         if user_id not in self.keys:
@@ -320,10 +321,10 @@ def test_what_is_done_about_a_missing_entity(
     row: Leaver | None, listed: bool, delete_after: timedelta | None, action: Action
 ) -> None:
     ann = Candidate("ann@example.com", "user:default/ann")
-    accounts = {ann.user_id: ann} if listed else {}
+    accounts: dict[str, Candidate | None] = {ann.user_id: ann} if listed else {}
     known = {ann.user_id: row} if row is not None else {}
     people = AllPeople([("user:default/zoe", Entity("User"))], "example.com")
-    plan = make_plan(accounts, frozenset(accounts), people, known, START, GRACE, delete_after)
+    plan = make_plan(accounts, people, known, START, GRACE, delete_after)
     assert [step.action for step in plan.steps] == [action]
 
 
@@ -331,7 +332,7 @@ def test_the_grace_begins_anew_for_a_leaver_who_was_back() -> None:
     ann = Candidate("ann@example.com", "user:default/ann")
     rows = {ann.user_id: leaver(runs_missing=0)}
     people = AllPeople([], "example.com")
-    (step,) = make_plan({ann.user_id: ann}, frozenset(), people, rows, START, GRACE, None).steps
+    (step,) = make_plan({ann.user_id: ann}, people, rows, START, GRACE, None).steps
     assert (step.action, step.leaver.missing_since) == (Action.WAIT, START)
 
 
