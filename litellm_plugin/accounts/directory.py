@@ -25,11 +25,15 @@ class Person:
         ref: Full entity ref, in lower case.
         user_id: LiteLLM id derived from the user's name.
         groups: Entity refs of the groups that the user is a direct member of.
+        email: The e-mail in the catalog, if any.
+        display_name: The name for people, if any.
     """
 
     ref: str
     user_id: str
     groups: frozenset[str]
+    email: str | None = None
+    display_name: str | None = None
 
 
 class Directory:
@@ -91,22 +95,13 @@ class Directory:
         try:
             for start in range(0, len(wanted), NAMES_AT_ONCE):
                 part = wanted[start : start + NAMES_AT_ONCE]
-                for email, name in self._names(part):
-                    found[email].add(name)
+                for person in self._found("spec.profile.email", part):
+                    if person.email and person.display_name:
+                        found[person.email.lower()].add(person.display_name)
         except BackstageUnavailable as exc:
             log.warning("people are shown without their names: %s", exc)
             return {}
         return {email: min(names) for email, names in found.items() if len(names) == 1}
-
-    def _names(self, emails: list[str]) -> list[tuple[str, str]]:
-        def read() -> list[tuple[str, str]]:
-            return [
-                (entity.email.lower(), entity.display_name)
-                for _, entity in self._catalog.users("spec.profile.email", emails)
-                if entity.email and entity.display_name
-            ]
-
-        return self._cache.read(("display-names", *emails), (), read, weight=len)
 
     def members(self, group: str) -> list[Person]:
         """Return the direct members of a group, given its full entity ref.
@@ -117,13 +112,16 @@ class Directory:
         return self._found("relations.memberOf", [group])
 
     def _found(self, field: str, values: list[str]) -> list[Person]:
-        def read() -> list[tuple[str, list[str]]]:
+        def read() -> list[tuple[str, list[str], str | None, str | None]]:
             found = self._catalog.users(field, values)
-            return [(ref, sorted(entity.groups)) for ref, entity in found]
+            return [
+                (ref, sorted(each.groups), each.email, each.display_name) for ref, each in found
+            ]
 
         rows = self._cache.read(("people", field, *values), (), read, weight=len)
         return [
-            Person(ref, litellm_id(ref, self._domain), frozenset(groups)) for ref, groups in rows
+            Person(ref, litellm_id(ref, self._domain), frozenset(groups), email, name)
+            for ref, groups, email, name in rows
         ]
 
 
@@ -142,7 +140,8 @@ class AllPeople:
         self._by_id: dict[str, list[Person]] = defaultdict(list)
         self._by_email: dict[str, list[Person]] = defaultdict(list)
         for ref, entity in self._entities.items():
-            person = Person(ref, litellm_id(ref, domain), entity.groups)
+            user_id = litellm_id(ref, domain)
+            person = Person(ref, user_id, entity.groups, entity.email, entity.display_name)
             self._by_id[plain(person.user_id)].append(person)
             if entity.email:
                 self._by_email[plain(entity.email)].append(person)
@@ -161,3 +160,8 @@ class AllPeople:
     def with_email(self, email: str) -> list[Person]:
         """Return the users with that e-mail."""
         return self._by_email.get(plain(email), [])
+
+    def members(self, group: str) -> list[Person]:
+        """Return the direct members of a group, given its full entity ref."""
+        people = (person for same_id in self._by_id.values() for person in same_id)
+        return [person for person in people if group in person.groups]

@@ -142,12 +142,15 @@ class Users:
         # Its threads start with the first use, so a worker forked before has its own.
         self._keys_ahead = ThreadPoolExecutor(KEYS_AHEAD, thread_name_prefix="keys")
 
-    def find(self, caller: Caller, *, fresh: bool = False) -> Account | None:
+    def find(
+        self, caller: Caller, *, fresh: bool = False, by_email: bool = False
+    ) -> Account | None:
         """Return the caller's account, or None; creates no user.
 
         Args:
             caller: The owner.
             fresh: Use no cached answer, because a write depends on the account.
+            by_email: Whether to look by e-mail too where the service has no cache.
 
         Raises:
             IdentityRefused: The account may be another person's.
@@ -159,7 +162,7 @@ class Users:
         account = self._look_up(user_id, asking)
         if account is not None:
             return self._owners.confirmed(owner, account)
-        if owner is None or not self._looks_by_email(user_id):
+        if owner is None or not (by_email or self._looks_by_email(user_id)):
             return None
         return self._by_email(owner, asking)
 
@@ -298,9 +301,8 @@ class Users:
             if asking.keys_too:
                 # This read only fills the cache. Once the account is confirmed, keys() takes the
                 # result from there, or joins this read, or asks again where it has failed.
-                self._keys_ahead.submit(
-                    with_context(partial(self._keys, user_id, user_id)), asking.reader
-                )
+                read = with_context(partial(self.keys, reader=asking.reader))
+                self._keys_ahead.submit(read, Account(user_id, {}, [], asked=user_id))
             account = self._litellm.account(user_id)
             # No route needs the other fields, which are most of them.
             return None if account is None else slim(account, shapes.USER_FIELDS)
@@ -334,21 +336,10 @@ class Users:
             fresh: As for :meth:`find`.
             stale: As for ``Cache.read``.
         """
-        return self._keys(account.user_id, account.asked, reader, fresh=fresh, stale=stale)
-
-    def _keys(
-        self,
-        user_id: str,
-        asked: str,
-        reader: str,
-        *,
-        fresh: bool = False,
-        stale: Callable[[float], None] | None = None,
-    ) -> list[Json]:
         return self._cache.read(
-            ("keys", reader, user_id),
-            (keys_tag(asked), TEAMS),
-            lambda: [shapes.key_row(row) for row in self._litellm.keys_of(user_id)],
+            ("keys", reader, account.user_id),
+            (keys_tag(account.asked), TEAMS),
+            lambda: [shapes.key_row(row) for row in self._litellm.keys_of(account.user_id)],
             fresh=fresh,
             seconds=self._cache.account_seconds,
             weight=len,
@@ -414,23 +405,6 @@ class Users:
         if whole is not None:
             not_reserved(whole.user_id, self._settings)
         return whole
-
-    def would_find(self, caller: Caller, *, answers_kept: bool) -> Account | None:
-        """Return the account that the service would use for a person; creates no user.
-
-        Args:
-            caller: A person.
-            answers_kept: Whether the service has a cache; this process may have none.
-
-        Raises:
-            IdentityRefused: The account may be another person's.
-        """
-        account, owner = self.find(caller, fresh=True), owner_of(caller)
-        # Provisioning looks by e-mail when LiteLLM refuses a second user with the same e-mail.
-        looks_by_email = answers_kept or self._provisioning.enabled
-        if account is None and owner is not None and looks_by_email:
-            account = self._by_email(owner, _Asking(caller.name, fresh=True))
-        return account
 
     def would_create(self, caller: Caller) -> Json:
         """Return what a first visit would send to LiteLLM; sends nothing.

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from litellm_plugin.accounts.directory import AllPeople
 from litellm_plugin.cli.job import Job, job, print_table
 from litellm_plugin.cli.terminal import (
     FAILED,
@@ -90,7 +91,8 @@ def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:
 
     running.tell("notify: reading the catalog ...")
     adopted = AdoptedAccounts(running.store, NOW).owners()
-    recipients = Recipients(plugin.catalog.people(), settings, plugin.access.owns, adopted)
+    people = AllPeople(plugin.catalog.people(), settings.user_id_domain)
+    recipients = Recipients(people, settings, plugin.access.owns, adopted)
     due = due_notices(plugin.litellm, recipients, settings.notifications, NOW(), before_page)
     deliveries = open_deliveries(due, settings.notifications, running.store)
     sender = Sender(plugin.notifications, _webhook(settings))
