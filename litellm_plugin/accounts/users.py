@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from litellm_plugin import fields, shapes
-from litellm_plugin.accounts.caller import Caller, not_reserved
+from litellm_plugin.accounts.caller import NO_ENTITY, Caller, not_reserved
 from litellm_plugin.accounts.leavers import Leavers
 from litellm_plugin.accounts.ownership import (
     AccountOwners,
@@ -21,6 +21,7 @@ from litellm_plugin.accounts.ownership import (
     slim,
 )
 from litellm_plugin.cache.cache import Cache
+from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import LLM_API, Settings
@@ -64,17 +65,15 @@ def keys_tag(user_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A person to be provisioned.
+    """What a new user is created with.
 
     Attributes:
         source: Entity ref, or another name of the person.
-        groups: Entity refs of the groups that decide the role.
+        entity: Its groups decide the role.
     """
 
     source: str
-    groups: frozenset[str] = frozenset()
-    email: str | None = None
-    display_name: str | None = None
+    entity: Entity = NO_ENTITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +235,9 @@ class Users:
         Raises:
             IdentityRefused: The account may be another person's.
         """
-        if self._owners.refuse:
-            account = self._look_up(owner.own_id, _Asking(reader))
-            if account is not None:
-                self._owners.confirmed(owner, account)
+        account = self._look_up(owner.own_id, _Asking(reader))
+        if account is not None:
+            self._owners.confirmed(owner, account)
 
     def _first_visit(
         self,
@@ -473,7 +471,7 @@ class Users:
         told = {"userId": user_id, "entityRef": person.source, "role": user.get("user_role")}
         change = journal.change(user_id, None, user)
         if self._visits is not None:
-            self._visits.sync.creating(user_id, person.source, person.groups)
+            self._visits.sync.creating(user_id, person.source, person.entity.groups)
         try:
             self._litellm.create_user(user)
         except UpstreamError as exc:
@@ -531,10 +529,11 @@ class Users:
             log.warning("the role of new user %s could not be confirmed: %s", user["user_id"], exc)
 
     def _new_user(self, user_id: str, person: Profile) -> Json:
-        gets = self._provisioning.for_groups(person.groups)
+        gets = self._provisioning.for_groups(person.entity.groups)
+        email, name = person.entity.email, person.entity.display_name
         return {
             "user_id": user_id,
-            **present(user_email=person.email, user_alias=person.display_name),
+            **present(user_email=email, user_alias=name),
             **present(max_budget=gets.max_budget),
             "budget_duration": gets.budget_duration
             and fields.duration("budgetDuration", gets.budget_duration),
@@ -548,7 +547,7 @@ class Users:
                 "provisioned_by": "backstage",
                 "provisioned_at": stamp(self._now),
                 "backstage_entity": person.source,
-                **present(backstage_email=person.email, backstage_display_name=person.display_name),
+                **present(backstage_email=email, backstage_display_name=name),
             },
         }
 
@@ -568,20 +567,14 @@ def owner_of(caller: Caller) -> Owner | None:
 def profile_of(caller: Caller) -> Profile:
     """Return the caller's profile from the catalog; a service has only a name."""
     if caller.user is None:
-        return Profile(source=caller.litellm_id or caller.name)
-    entity = caller.entity
-    return Profile(
-        source=caller.user.entity_ref,
-        groups=entity.groups,
-        email=entity.email,
-        display_name=entity.display_name,
-    )
+        return Profile(caller.litellm_id or caller.name)
+    return Profile(caller.user.entity_ref, caller.entity)
 
 
 def _has_another_email(person: Profile, owner: Owner) -> bool:
     """Tell whether a user of the bridge has another e-mail than the catalog knows."""
     email = owner.email() if owner.login else None
-    return email is not None and not same_email(email, person.email)
+    return email is not None and not same_email(email, person.entity.email)
 
 
 def _may_manage(key: Json) -> bool:
