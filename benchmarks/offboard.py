@@ -144,7 +144,7 @@ def _measured(url: str, folder: Path, title: str, now: datetime) -> None:
     with run(store, "offboard", dry_run=False) as record:
         work = Offboarding(
             plugin.litellm,
-            plugin.catalog,
+            plugin.directory,
             LeaverTable(store),
             settings,
             Pace(1e6).wait,

@@ -59,22 +59,19 @@ class Directory:
         return self._cache.read(("entity", ref), (), lambda: self._catalog.entity(ref))
 
     def of_id(self, user_id: str) -> list[Person]:
-        """Return the users whose derived LiteLLM id is ``user_id``, ignoring letter case.
+        """Return the users whose derived LiteLLM id is ``user_id``, compared as by ``plain``.
 
         Users in several namespaces can have the same id.
 
         Raises:
             BackstageUnavailable: The catalog can't be read.
         """
-        names = {user_id}
-        local, _, domain = user_id.rpartition("@")
+        names = {user_id.strip()}
+        local, _, domain = user_id.strip().rpartition("@")
         if self._domain and domain.lower() == self._domain.lower():
             names.add(local)
-        return [
-            person
-            for person in self._found("metadata.name", sorted(names))
-            if person.user_id.lower() == user_id.lower()
-        ]
+        found = self._found("metadata.name", sorted(names))
+        return [person for person in found if plain(person.user_id) == plain(user_id)]
 
     def with_email(self, email: str) -> list[Person]:
         """Return the users with that e-mail in the catalog.
@@ -83,6 +80,14 @@ class Directory:
             BackstageUnavailable: The catalog can't be read.
         """
         return self._found("spec.profile.email", [email])
+
+    def everyone(self) -> AllPeople:
+        """Read all users of the catalog, past the cache.
+
+        Raises:
+            BackstageUnavailable: The catalog can't be read.
+        """
+        return AllPeople(self._catalog.people(), self._domain)
 
     def display_names(self, emails: Sequence[str]) -> dict[str, str]:
         """Return display names of people in the catalog, by e-mail in lower case.

@@ -15,9 +15,9 @@ from enum import StrEnum
 from typing import Any
 
 from litellm_plugin.accounts.caller import is_reserved, plain
-from litellm_plugin.accounts.directory import AllPeople
+from litellm_plugin.accounts.directory import AllPeople, Directory
 from litellm_plugin.accounts.ownership import is_administrator, made_for
-from litellm_plugin.clients.backstage import Catalog, split_ref
+from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM, rows_of_all_pages
 from litellm_plugin.clock import Clock, moment
 from litellm_plugin.config.settings import Settings
@@ -175,7 +175,7 @@ def _as_candidate(row: Leaver) -> Candidate:
     return Candidate(row.user_id, row.entity_ref, frozenset(filter(None, [row.email])))
 
 
-def _in_catalog(account: Candidate, people: AllPeople) -> bool:
+def _in_catalog(account: Candidate, people: AllPeople | Directory) -> bool:
     """Tell whether the catalog has the account's owner: by entity ref, LiteLLM id or e-mail.
 
     So people who were renamed or moved to another namespace, and people who share a LiteLLM id,
@@ -282,7 +282,7 @@ class Offboarding:
 
     Args:
         litellm: The client.
-        catalog: Asked for the entity again before an account is blocked or deleted.
+        directory: Asked for the person again before an account is blocked or deleted.
         table: The table of leavers.
         settings: All settings.
         pace: Called before each call to LiteLLM.
@@ -294,7 +294,7 @@ class Offboarding:
     """
 
     litellm: LiteLLM
-    catalog: Catalog
+    directory: Directory
     table: LeaverTable
     settings: Settings
     pace: Callable[[], None]
@@ -308,7 +308,7 @@ class Offboarding:
         Raises:
             BackstageUnavailable, UpstreamError, StoreUnavailable: One of them can't be read.
         """
-        people = AllPeople(self.catalog.people(), self.settings.user_id_domain)
+        people = self.directory.everyone()
         found = rows_of_all_pages(self.litellm.accounts, lambda _page, _pages: self.pace())
         accounts = {each.user_id: candidate(each, self.settings) for each in found}
         return make_plan(accounts, people, self.table.all(), self.now(), grace, delete_after)
@@ -358,21 +358,11 @@ class Offboarding:
 
     def _is_missing(self, row: Leaver) -> bool:
         """Ask the catalog for the person; the list may have left the entity out."""
-        if self.catalog.entity(row.entity_ref) is None and not self._is_renamed(row):
+        if not _in_catalog(_as_candidate(row), self.directory):
             return True
         if not row.shut_out and not _recorded(row):
             self._forget(row)
         return False
-
-    def _is_renamed(self, row: Leaver) -> bool:
-        """Ask the catalog for entities with the leaver's LiteLLM id or e-mail."""
-        account = _as_candidate(row)
-        names = {row.user_id, row.user_id.rpartition("@")[0]} - {""}
-        found = [
-            *self.catalog.users("metadata.name", sorted(names)),
-            *self.catalog.users("spec.profile.email", sorted(account.emails)),
-        ]
-        return _in_catalog(account, AllPeople(found, self.settings.user_id_domain))
 
     def _block(self, row: Leaver) -> None:
         """Block all keys; in the first pass, until a look at the account finds none to block.

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from litellm_plugin.accounts.directory import AllPeople
 from litellm_plugin.cli.job import Job, job, print_table
 from litellm_plugin.cli.terminal import (
     FAILED,
@@ -91,7 +90,7 @@ def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:
 
     running.tell("notify: reading the catalog ...")
     adopted = AdoptedAccounts(running.store, NOW).owners()
-    people = AllPeople(plugin.catalog.people(), settings.user_id_domain)
+    people = plugin.directory.everyone()
     recipients = Recipients(people, settings, plugin.access.owns, adopted)
     due = due_notices(plugin.litellm, recipients, settings.notifications, NOW(), before_page)
     deliveries = open_deliveries(due, settings.notifications, running.store)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import click
 
-from litellm_plugin.accounts.directory import AllPeople, Person
+from litellm_plugin.accounts.directory import Person
 from litellm_plugin.accounts.known_owners import UNCLEAR, NoOwnerError, account_owner
 from litellm_plugin.accounts.ownership import slim
 from litellm_plugin.accounts.sync import (
@@ -161,7 +161,7 @@ def _all_accounts(running: Job) -> dict[str, Account]:
 def _owners(running: Job, accounts: Mapping[str, Account]) -> Callable[[Account], Person]:
     """Return a function as ``Sync.owner``, which asks neither the catalog nor LiteLLM again."""
     settings = running.plugin.settings
-    people = AllPeople(running.plugin.catalog.people(), settings.user_id_domain)
+    people = running.plugin.directory.everyone()
     emails = Counter(str(each.info.get("user_email")).strip().lower() for each in accounts.values())
 
     def is_only(person: Person, email: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litellm_plugin.accounts.directory import AllPeople
+from litellm_plugin.accounts.directory import AllPeople, Directory, Person
 from litellm_plugin.accounts.offboarding import (
     Action,
     Candidate,
@@ -24,7 +24,7 @@ from litellm_plugin.accounts.offboarding import (
     make_plan,
     refusal,
 )
-from litellm_plugin.clients.backstage import Catalog, Entity
+from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account, LiteLLM
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.store.leavers import Leaver, LeaverTable
@@ -71,15 +71,15 @@ class World:
 
     # -- the catalog ---------------------------------------------------------
 
-    def people(self) -> Iterator[tuple[str, Entity]]:
-        for name in sorted(self.present):
-            yield f"user:default/{name}", Entity("User")
+    def everyone(self) -> AllPeople:
+        people = ((f"user:default/{name}", Entity("User")) for name in sorted(self.present))
+        return AllPeople(people, "example.com")
 
     def entity(self, ref: str) -> Entity | None:
         return Entity("User") if ref.rpartition("/")[2] in self.present else None
 
-    def users(self, _field: str, _values: Any) -> list[Any]:
-        return []  # the list has everybody who is there
+    def of_id(self, user_id: str) -> list[Person]:
+        return self.everyone().of_id(user_id)
 
     # -- LiteLLM -------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class World:
     def run(self, settings: Settings, delete_after: timedelta | None = None) -> None:
         work = Offboarding(
             cast("LiteLLM", self),
-            cast("Catalog", self),
+            cast("Directory", self),
             cast("LeaverTable", self),
             settings,
             lambda: None,
