@@ -183,9 +183,7 @@ class Access:
     def require_usage_viewer(self, caller: Caller, role: str) -> None:
         """Refuse a member who may not read the usage of each member of the team.
 
-        Args:
-            caller: A member of the team.
-            role: LiteLLM's role of the caller in the team, such as ``admin``.
+        ``role`` is LiteLLM's role of the caller in the team, such as ``admin``.
 
         Raises:
             Forbidden: The role is not one of ``viewerRoles``, and Backstage's policy does not

@@ -37,13 +37,7 @@ class Person:
 
 
 class Directory:
-    """Looks up users in the catalog.
-
-    Args:
-        catalog: The client.
-        cache: The cache.
-        domain: ``litellm.userIdDomain``.
-    """
+    """Looks up users in the catalog; ``domain`` is ``litellm.userIdDomain``."""
 
     def __init__(self, catalog: Catalog, cache: Cache, domain: str | None) -> None:
         self._catalog = catalog
@@ -131,13 +125,10 @@ class Directory:
 
 
 class AllPeople:
-    """The catalog's users, all read at once; has the look-ups of :class:`Directory`.
+    """The catalog's users, all read at once, with the look-ups of :class:`Directory`.
 
-    Ids and e-mails are compared as ``plain`` returns them.
-
-    Args:
-        people: Entity refs and entities, as ``Catalog.people`` yields them.
-        domain: ``litellm.userIdDomain``.
+    ``people`` are entity refs and entities, as ``Catalog.people`` yields them. Ids and e-mails are
+    compared as ``plain`` returns them.
     """
 
     def __init__(self, people: Iterable[tuple[str, Entity]], domain: str | None) -> None:

@@ -27,11 +27,6 @@ class Leavers:
 
     A person whose entity is in the catalog is never refused, since the table is as old as the
     last run of ``offboard``. Where the table can't be read, the catalog alone decides.
-
-    Args:
-        table: The table of leavers.
-        directory: Finds people in the catalog.
-        domain: ``litellm.userIdDomain``.
     """
 
     def __init__(self, table: LeaverTable, directory: Directory, domain: str | None) -> None:

@@ -143,15 +143,10 @@ def make_plan(
     grace: timedelta,
     delete_after: timedelta | None,
 ) -> Plan:
-    """Decide what a run does.
+    """Decide what a run does about the accounts and the known leavers, both by user id.
 
-    Args:
-        accounts: What :func:`candidate` returns for LiteLLM's accounts, by user id.
-        people: The catalog's users.
-        known: The table of leavers.
-        now: The present time.
-        grace: How long an entity has to be missing.
-        delete_after: How long an account stays blocked before it is deleted; None: forever.
+    ``accounts`` has what :func:`candidate` returns for each account of LiteLLM. An entity has to
+    be missing for ``grace``. A blocked account is deleted after ``delete_after``; None: never.
     """
     candidates = {user_id: each for user_id, each in accounts.items() if each is not None}
     recorded = {row.user_id: _as_candidate(row) for row in known.values()}
@@ -242,11 +237,8 @@ def _missing(
 def refusal(plan: Plan, before: int | None, max_share: float, force: int | None) -> str | None:
     """Return why a plan must not be applied, and what to do; None if it may be applied.
 
-    Args:
-        plan: The plan.
-        before: Number of people in the catalog in the last successful run; None: no run yet.
-        max_share: ``litellm.offboarding.maxShare``, in percent.
-        force: The number of ``--force``.
+    ``before`` is the number of people in the catalog in the last successful run, ``max_share``
+    is in percent, and ``force`` the number of ``--force``.
     """
     if not plan.people:
         return (
@@ -280,15 +272,10 @@ def refusal(plan: Plan, before: int | None, max_share: float, force: int | None)
 class Offboarding:
     """Makes and applies plans.
 
-    Args:
-        litellm: The client.
-        directory: Asked for the person again before an account is blocked or deleted.
-        table: The table of leavers.
-        settings: All settings.
-        pace: Called before each call to LiteLLM.
-        now: Returns the present time.
-
     Attributes:
+        directory: Reads past the cache; asked for the person again before an account is blocked
+            or deleted.
+        pace: Called before each call to LiteLLM.
         counts: Numbers of changes, such as ``keys blocked``.
         failures: LiteLLM's refusals, by user id.
     """

@@ -113,12 +113,7 @@ class Sync:
     """Compares accounts with the roles of their owners, and changes the accounts.
 
     Attributes:
-        settings: Roles, and ``litellm.provisioning.sync``.
-        litellm: The client.
         cache: Entries of changed accounts are invalidated in it.
-        directory: Finds people in the catalog.
-        models: The proxy's models.
-        grants: The table of grants.
         pace: Called before each call to LiteLLM. A job sets it.
         patience: Seconds to wait while another process changes an account. A job sets it.
     """
@@ -213,12 +208,9 @@ class Sync:
     ) -> Outcome:
         """Compare an account with the role of its owner, and record what counts as granted.
 
-        Args:
-            person: The owner.
-            account: The account; read again before a write.
-            apply: Whether to write the role's values to LiteLLM.
-            known: The account's grant, read earlier. If it shows that there is nothing to write
-                or to record, the account is not locked.
+        With ``apply``, the account is read again, and the role's values are written to LiteLLM.
+        ``known`` is the account's grant, read earlier: if it shows that there is nothing to write
+        or to record, the account is not locked.
 
         Raises:
             UpstreamError, BackstageUnavailable, StoreUnavailable: One of them failed. Writes that
@@ -365,10 +357,7 @@ class Sync:
     ) -> list[tuple[KeyChange, Write | None]]:
         """Return the keys that new models or left teams forbid, with the writes for them.
 
-        Args:
-            user_id: LiteLLM's id.
-            models: The owner's new models; none or None: keys are not compared with them.
-            left: Ids of the teams that the owner leaves.
+        ``models`` are the owner's new models; without any, keys are not compared with them.
         """
         if not models and not left:
             return []

@@ -106,10 +106,8 @@ def account_values(account: Account) -> Json:
 def granted_values(granted: Values, pending: Values | None, now: Values) -> Json:
     """Return the values that count as granted, after a write that may have been interrupted.
 
-    Args:
-        granted: The values recorded as granted; fields may be missing.
-        pending: The values recorded before the write; fields may be missing. None: no write.
-        now: LiteLLM's values.
+    ``granted`` and ``pending`` are recorded, both with some of the fields: what was granted before
+    the write, and what was to be written; None: there was no write. ``now`` are LiteLLM's values.
     """
     pending = pending or {}
     written = {
@@ -135,16 +133,11 @@ def make_plan(
 ) -> Plan:
     """Compare an account with its role.
 
-    A field follows the role if its value counts as granted. Any other value was set by hand, and
-    stays.
+    A field follows the role if its value counts as granted by :func:`granted_values`. Any other
+    value was set by hand, and stays.
 
-    Args:
-        granted: As for :func:`granted_values`.
-        pending: As for :func:`granted_values`.
-        now: LiteLLM's values.
-        role: The role's values.
-        watched: Ids of the teams that some role grants. Memberships in other teams are no
-            differences, unless provisioning granted them.
+    ``watched`` are the ids of the teams that some role grants. Memberships in other teams are no
+    differences, unless provisioning granted them.
     """
     granted = granted_values(granted, pending, now)
     update: Json = {}

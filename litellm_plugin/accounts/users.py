@@ -374,9 +374,7 @@ class Users:
         if not user_id:
             return
         not_reserved(user_id, self._settings)
-        if not restricted and not _may_manage(key):
-            return
-        whole = self._whole(user_id)
+        whole = self._whole(user_id) if restricted or _may_manage(key) else None
         if restricted and (whole is None or is_administrator(whole)):
             raise Forbidden(
                 "Access denied: the token of this service is restricted, so user_id must be a"
