@@ -243,28 +243,25 @@ def _doubt(owner: Owner, account: Account) -> str | None:
     """Return why the account's metadata points to another person, or None."""
     recorded = made_for(account)
     ref = split_ref(recorded) if recorded else None
+    if ref is None:
+        return _other_email(owner, account)
     if owner.login is None:
-        if ref is not None:
-            return None if recorded == owner.ref else f"it was made for {recorded}"
-        return _other_email(account, lambda: frozenset(filter(None, (owner.email(),))))
-    if ref is not None and ref[2] != owner.ref.rpartition("/")[2]:
+        return None if recorded == owner.ref else f"it was made for {recorded}"
+    if ref[2] != owner.ref.rpartition("/")[2]:
         return f"it was made for {recorded}"
-    if ref is None or owner.login.cut:
-        names = owner.login.names
-        return _other_email(account, lambda: names, certain=owner.login.cut)
-    return None
+    return _other_email(owner, account) if owner.login.cut else None
 
 
-def _other_email(
-    account: Account, mine: Callable[[], frozenset[str]], *, certain: bool = False
-) -> str | None:
-    """Return why the e-mail is not the owner's, or None; ``certain`` requires a known e-mail."""
+def _other_email(owner: Owner, account: Account) -> str | None:
+    """Return why the account's e-mail is not the owner's, or None."""
+    certain = owner.login is not None and owner.login.cut  # an e-mail has to be known
     recorded = _metadata(account).get("backstage_email")
     known = [recorded] if recorded else [account.info.get("user_email")] if certain else []
     known = [email for email in known if isinstance(email, str) and (certain or "@" in email)]
     if not known:
         return "it has no e-mail address" if certain else None
-    own = [name for name in mine() if certain or "@" in name]
+    names = owner.login.names if owner.login else filter(None, [owner.email()])
+    own = [name for name in names if certain or "@" in name]
     if not own or any(same_email(name, email) for name in own for email in known):
         return None
     return "it was made for another e-mail address"
