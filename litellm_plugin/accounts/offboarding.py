@@ -480,11 +480,13 @@ class Offboarding:
 
 
 def _keys(account: Account) -> list[Json]:
+    """Return the account's keys; an answer without a list of keys is an error."""
     rows = account.info.get("keys")
-    return [
-        row
-        for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, dict)
-        and isinstance(row.get("token"), str)
-        and row.get("user_id") in {None, account.user_id}
-    ]
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("token"), str) for row in rows
+    ):
+        raise UpstreamError(
+            f"LiteLLM's answer about {account.user_id} has no list of keys",
+            advice="ask your administrator",
+        )
+    return [row for row in rows if row.get("user_id") in {None, account.user_id}]
