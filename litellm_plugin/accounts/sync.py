@@ -136,13 +136,13 @@ class Sync:
     # -- first visits --------------------------------------------------------
 
     def creating(self, user_id: str, ref: str, groups: frozenset[str]) -> None:
-        """Record the values that an account is about to be created with; a lost store is logged."""
+        """Record the values that an account is about to be created with, if the store is up."""
         pending = role_values(self._provisioning.for_groups(groups))
         with _lost_store_logged(user_id):
             self.grants.put(Grant(user_id, ref, CREATED, {}, pending))
 
     def created(self, account: Account | None, user_id: str) -> None:
-        """Record the values of a new account, or drop its record if it was not created (None)."""
+        """Record the values of a new account; None: it was not created, so drop its record."""
         with _lost_store_logged(user_id):
             grant = self.grants.of(user_id)
             if grant is None or grant.pending is None:

@@ -149,7 +149,7 @@ class Users:
         Args:
             caller: The owner.
             fresh: Use no cached answer, because a write depends on the account.
-            by_email: Whether to look by e-mail too where the service has no cache.
+            by_email: Whether to look by e-mail even if this process has no cache.
 
         Raises:
             IdentityRefused: The account may be another person's.
