@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import (
@@ -27,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from litellm_plugin.store.database import Store, insert_of
+from litellm_plugin.store.database import Store, upsert
 from litellm_plugin.store.tables import audit_chains, audit_counts, audit_events
 
 GENESIS = "0" * 64  # in place of the hash before the first event
@@ -39,7 +40,6 @@ KEYS_AT_ONCE = 500  # of one query
 DELETE_BATCH = 1000  # events of one transaction, for which other processes wait on SQLite
 
 _event, _chain, _count = audit_events.c, audit_chains.c, audit_counts.c
-_COUNTED = ("day", "action", "table_name", "denied")
 _LAST_OF_DAY = "T23:59:59.999Z"
 _FIRST_OF_DAY = "T00:00:00.000Z"
 
@@ -150,23 +150,22 @@ class AuditEvents:
                 "lost": last.lost,
                 "ended_at": ended_at,
             }
-            row = insert_of(connection, audit_chains).values(
-                chain=head.chain,
-                host=head.host,
-                started_at=head.started_at,
-                first_sequence=1,
-                first_previous=GENESIS,
+            row = {
+                "chain": head.chain,
+                "host": head.host,
+                "started_at": head.started_at,
+                "first_sequence": 1,
+                "first_previous": GENESIS,
                 **state,
-            )
-            connection.execute(row.on_conflict_do_update(index_elements=["chain"], set_=state))
+            }
+            upsert(connection, audit_chains, [row], columns=state)
             if rows and stored != last.sequence:
                 connection.execute(insert(audit_events), rows)
-                numbers: Counter[tuple[Any, ...]] = Counter()
-                for row in rows:
-                    group = (row["at"][:10], row["action"], row["table_name"], row["denied"])
-                    for whose in {row["changed_by"], EVERYBODY}:
-                        numbers[(whose, *group)] += 1
-                _add_counts(connection, numbers)
+                groups = (
+                    (each.changed_by, each.at[:10], each.action, each.table_name, each.denied)
+                    for each in events
+                )
+                _add_counts(connection, Counter(groups))
         return last
 
     def prune(self, before: str) -> int:
@@ -198,35 +197,27 @@ class AuditEvents:
     def _prune_some(self, chain: str, before: str) -> int:
         """Delete one batch of old events of a chain; return their number."""
         of_chain = _event.chain == chain
+        day = func.substr(_event.at, 1, 10)
+        by = (_event.changed_by, day, _event.action, _event.table_name, _event.denied)
+        oldest = (
+            select(_event.sequence, _event.hash, _event.at)
+            .where(of_chain)
+            .order_by(_event.sequence)
+            .limit(DELETE_BATCH)
+        )
         with self._store.write() as connection:
-            kept = connection.scalar(
-                select(func.min(_event.sequence)).where(of_chain, _event.at >= before)
-            )
-            oldest = connection.scalar(select(func.min(_event.sequence)).where(of_chain))
-            if oldest is None or oldest == kept:
+            first = list(takewhile(lambda row: row.at < before, connection.execute(oldest)))
+            if not first:
                 return 0
-            end = oldest + DELETE_BATCH if kept is None else min(kept, oldest + DELETE_BATCH)
-            newest = connection.execute(
-                select(_event.sequence, _event.hash)
-                .where(of_chain, _event.sequence < end)
-                .order_by(_event.sequence.desc())
-                .limit(1)
-            ).one()
-            old = and_(of_chain, _event.sequence <= newest.sequence)
-            day = func.substr(_event.at, 1, 10)
-            by = (_event.changed_by, day, _event.action, _event.table_name, _event.denied)
-            numbers: Counter[tuple[Any, ...]] = Counter()
-            for person, *group, number in connection.execute(
-                select(*by, func.count()).where(old).group_by(*by)
-            ):
-                for whose in {person, EVERYBODY}:
-                    numbers[(whose, *group)] -= number
-            _add_counts(connection, numbers)
+            last = first[-1]
+            old = and_(of_chain, _event.sequence <= last.sequence)
+            groups = connection.execute(select(*by, func.count()).where(old).group_by(*by))
+            _add_counts(connection, {tuple(group): -number for *group, number in groups})
             deleted = connection.execute(delete(audit_events).where(old)).rowcount
             connection.execute(
                 update(audit_chains)
                 .where(_chain.chain == chain)
-                .values(first_sequence=newest.sequence + 1, first_previous=newest.hash)
+                .values(first_sequence=last.sequence + 1, first_previous=last.hash)
             )
         return deleted
 
@@ -379,19 +370,17 @@ def _key_names(row: Row[Any]) -> dict[str, str]:
 
 
 def _add_counts(connection: Connection, numbers: Mapping[tuple[Any, ...], int]) -> None:
-    statement = insert_of(connection, audit_counts)
-    statement = statement.on_conflict_do_update(
-        index_elements=("changed_by", *_COUNTED),
-        set_={"events": _count.events + statement.excluded.events},
-    )
+    """Add numbers of events, by the key of ``audit_counts``, to each person's and everybody's."""
+    sums: Counter[tuple[Any, ...]] = Counter()
+    for (person, *group), number in numbers.items():
+        for changed_by in {person, EVERYBODY}:
+            sums[(changed_by, *group)] += number
     # All processes lock the rows in the same order, so that no deadlock is possible.
-    connection.execute(
-        statement,
-        [
-            dict(zip(("changed_by", *_COUNTED, "events"), (*group, number), strict=True))
-            for group, number in sorted(numbers.items())
-        ],
-    )
+    rows = [
+        dict(zip(_count.keys(), (*group, number), strict=True))
+        for group, number in sorted(sums.items())
+    ]
+    upsert(connection, audit_counts, rows, columns=["events"], add=True)
 
 
 def _limited(wanted: Filter, day: str) -> Filter:

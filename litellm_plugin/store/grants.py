@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, timedelta
 from typing import Any
 from zlib import crc32
@@ -12,7 +12,7 @@ from zlib import crc32
 from sqlalchemy import delete, select, update
 
 from litellm_plugin.clock import Clock, stamp
-from litellm_plugin.store.database import Store, insert_of
+from litellm_plugin.store.database import Store, upsert
 from litellm_plugin.store.tables import grants
 
 CREATED, TAKEN_IN = "created", "taken-in"  # origins of a row
@@ -60,16 +60,8 @@ class Grants:
 
     def put(self, grant: Grant) -> None:
         """Record a grant, in place of the account's earlier one."""
-        values = {
-            "entity_ref": grant.entity_ref,
-            "origin": grant.origin,
-            "granted": grant.granted,
-            "pending": grant.pending,
-            "checked_at": stamp(self._now),
-        }
         with self._store.write() as connection:
-            row = insert_of(connection, grants).values(user_id=grant.user_id, **values)
-            connection.execute(row.on_conflict_do_update(index_elements=["user_id"], set_=values))
+            upsert(connection, grants, [{**asdict(grant), "checked_at": stamp(self._now)}])
 
     def forget(self, user_id: str) -> None:
         """Delete the grant of an account."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, or_, select
+from sqlalchemy import bindparam, delete, or_, select
 
 from litellm_plugin.clock import iso, moment
-from litellm_plugin.store.database import Store, StoreUnavailable
+from litellm_plugin.store.database import Store, StoreUnavailable, upsert
 from litellm_plugin.store.tables import leavers
 
 
@@ -88,14 +88,12 @@ class LeaverTable:
 
     def save(self, rows: Iterable[Leaver], *, forget: Iterable[str] = ()) -> None:
         """Write ``rows``, and delete the rows of the user ids ``forget``, in one transaction."""
-        values = [_values(row) for row in rows]
-        gone = [*({"id": row["user_id"]} for row in values), *({"id": id_} for id_ in forget)]
-        if not gone:
-            return
+        gone = [{"id": user_id} for user_id in forget]
         with self._store.write() as connection:
-            connection.execute(delete(leavers).where(leavers.c.user_id == bindparam("id")), gone)
-            if values:
-                connection.execute(insert(leavers), values)
+            if gone:
+                same = leavers.c.user_id == bindparam("id")
+                connection.execute(delete(leavers).where(same), gone)
+            upsert(connection, leavers, [_values(row) for row in rows])
 
 
 _TIMES = ("missing_since", "blocked_at", "deleted_at")
@@ -108,9 +106,8 @@ def _leaver(row: Any) -> Leaver:
 
 
 def _values(row: Leaver) -> dict[str, Any]:
-    values = {name: getattr(row, name) for name in Leaver.__dataclass_fields__}
-    times = {name: timestamp(values[name]) for name in _TIMES}
-    return {**values, **times, "blocked_keys": list(row.blocked_keys)}
+    values = asdict(row)
+    return {**values, **{name: timestamp(values[name]) for name in _TIMES}}
 
 
 def timestamp(time: datetime | None) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
-from litellm_plugin.store.database import Store, insert_of
+from litellm_plugin.store.database import Store, upsert
 from litellm_plugin.store.tables import usage_days
 
 Json = dict[str, Any]
@@ -52,12 +52,5 @@ class UsageDays:
             for day, report in sorted(days.items())  # sorted, against deadlocks
         ]
         with self._store.write() as connection:
-            insert = insert_of(connection, usage_days)
-            connection.execute(
-                insert.on_conflict_do_update(
-                    index_elements=["subject", "subject_id", "day"],
-                    set_={"report": insert.excluded.report},
-                ),
-                rows,
-            )
+            upsert(connection, usage_days, rows)
             connection.execute(delete(usage_days).where(_c.day < oldest))
