@@ -111,22 +111,22 @@ class AuditReader:
             return {}
 
 
+@dataclass(frozen=True, slots=True)
 class _Ours:
-    """The events of the store that a request asks for."""
+    """The events of the store that a request asks for; ``days`` has their number by day."""
 
-    def __init__(self, events: AuditEvents, asked: _Asked, days: dict[str, int]) -> None:
-        self._events = events
-        self._asked = asked
-        self._days = days
-        self.total = sum(days.values())
+    events: AuditEvents
+    asked: _Asked
+    days: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.days.values())
 
     def rows(self, offset: int, limit: int) -> list[Json]:
-        rows = self._events.page(
-            self._asked.wanted,
-            self._days,
-            offset=offset,
-            limit=limit,
-            newest_first=self._asked.newest_first,
+        wanted, newest_first = self.asked.wanted, self.asked.newest_first
+        rows = self.events.page(
+            wanted, self.days, offset=offset, limit=limit, newest_first=newest_first
         )
         return [_row(row) for row in rows]
 
@@ -134,12 +134,12 @@ class _Ours:
         """Return the number of events that come before a row of LiteLLM with the time ``at``."""
         if self.total == 0:
             return 0
-        wanted = self._asked.wanted
-        if self._asked.newest_first:
+        wanted = self.asked.wanted
+        if self.asked.newest_first:
             wanted = replace(wanted, start=max(wanted.start or "", at))
         else:
             wanted = replace(wanted, end=at if wanted.end is None else min(wanted.end, at))
-        return sum(self._events.days(wanted).values())
+        return sum(self.events.days(wanted).values())
 
 
 class _Theirs:

@@ -6,19 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, timedelta
-from typing import Any
 from zlib import crc32
 
 from sqlalchemy import delete, select, update
 
 from litellm_plugin.clock import Clock, stamp
+from litellm_plugin.shapes import Json
 from litellm_plugin.store.database import Store, upsert
 from litellm_plugin.store.tables import grants
 
 CREATED, TAKEN_IN = "created", "taken-in"  # origins of a row
 LOCKS = 64  # number of locks that all accounts share, since SQLite has a file for each
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ class Grants:
 
     @contextmanager
     def lock(self, user_id: str) -> Iterator[bool]:
-        """Hold an account's lock, which it shares; yields False if another process holds it."""
+        """Hold the lock of an account, or yield False if another process holds it."""
         with self._store.lock(f"grant-{crc32(user_id.encode()) % LOCKS}") as held:
             yield bool(held)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import delete, select
 
+from litellm_plugin.shapes import Json
 from litellm_plugin.store.database import Store, upsert
 from litellm_plugin.store.tables import usage_days
-
-Json = dict[str, Any]
 
 _c = usage_days.c
 

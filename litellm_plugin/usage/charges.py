@@ -99,12 +99,12 @@ def uses_of(day: str, separate: Iterable[str], activity: Activity, names: Names)
     """
     wanted = set(separate)
     by_model = "model" in wanted
-    read_users = _Day("user", day, activity, names, by_owner="user" in wanted).read
-    read_teams = _Day("team", day, activity, names, by_owner=True).read
+    of_users = _Day("user", day, activity, names, by_owner="user" in wanted)
+    of_teams = _Day("team", day, activity, names, by_owner=True)
     # Teams are read first. Usage that is written between the two reads is then in the second answer
     # only, and counts once, without a team.
-    teams = read_teams(by_model=by_model) if "team" in wanted else None
-    users = read_users(by_model=by_model)
+    teams = of_teams.read(by_model=by_model) if "team" in wanted else None
+    users = of_users.read(by_model=by_model)
     if teams is None:
         return [
             Use(key, model, user, None, figures) for (key, model, user), figures in users.items()
@@ -134,20 +134,18 @@ class _Sums:
                 yield owner, model, figures if len(self.models) == 1 else of_model
 
 
+@dataclass(frozen=True, slots=True)
 class _Day:
     """Reads one day of one of LiteLLM's tables.
 
     ``by_owner`` tells whether users (or teams) are separated; else all usage is that of None.
     """
 
-    def __init__(
-        self, kind: Kind, day: str, activity: Activity, names: Names, *, by_owner: bool
-    ) -> None:
-        self._kind = kind
-        self._day = day
-        self._activity = activity
-        self._names = names
-        self._by_owner = by_owner
+    kind: Kind
+    day: str
+    activity: Activity
+    names: Names
+    by_owner: bool
 
     def read(self, *, by_model: bool) -> _Uses:
         """Return the sums by key, model, and user or team."""
@@ -203,7 +201,7 @@ class _Day:
     def _owners(self, breakdown: Json, day: Figures) -> Iterator[tuple[str | None, str, Figures]]:
         """Yield the figures by user or team and key; they add up to the day's."""
         for name, entry in entries(breakdown.get("entities")):
-            owner = name if self._by_owner and name != UNASSIGNED else None
+            owner = name if self.by_owner and name != UNASSIGNED else None
             whole = _figures(entry)
             keys = _by_key(entry)
             for key, figures in keys.items():
@@ -245,21 +243,21 @@ class _Day:
 
     def _unequal(self) -> UpstreamError:
         return UpstreamError(
-            f"LiteLLM's usage of {self._day} does not add up: usage is being written",
+            f"LiteLLM's usage of {self.day} does not add up: usage is being written",
             advice="try again, or end with a day that is over",
         )
 
     def _note(self, breakdown: Json) -> None:
         """Add the names in a breakdown to ``names``."""
-        field_name = "user_email" if self._kind == "user" else "team_alias"
-        known = self._names.users if self._kind == "user" else self._names.teams
+        field_name = "user_email" if self.kind == "user" else "team_alias"
+        known = self.names.users if self.kind == "user" else self.names.teams
         for name, entry in entries(breakdown.get("entities")):
             text = as_object(entry.get("metadata")).get(field_name)
             if isinstance(text, str) and text:
                 known[name] = text
             for key, use in entries(entry.get("api_key_breakdown")):
                 about = as_object(use.get("metadata"))
-                self._names.keys.setdefault(key, {}).update(
+                self.names.keys.setdefault(key, {}).update(
                     {name: value for name, value in about.items() if value is not None}
                 )
 
@@ -273,10 +271,10 @@ class _Day:
             pages = list(self._pages(None))
             if len(pages) == 1:
                 return pages
-            totals = self._activity.totals(self._kind, self._day)
+            totals = self.activity.totals(self.kind, self.day)
             if totals is None:
                 raise UpstreamError(
-                    f"This LiteLLM has no totals of {self._day} by {self._kind}, so"
+                    f"This LiteLLM has no totals of {self.day} by {self.kind}, so"
                     f" {len(pages)} pages of usage can't be checked",
                     advice="update LiteLLM",
                 )
@@ -289,7 +287,7 @@ class _Day:
     def _pages(self, owner: str | None) -> Iterator[Any]:
         number, count = 1, 1
         while number <= count:
-            page, count = self._activity.page(self._kind, self._day, number, owner)
+            page, count = self.activity.page(self.kind, self.day, number, owner)
             yield page
             number += 1
 
@@ -303,11 +301,11 @@ def _joined(day: str, users: _Uses, teams: _Uses, notes: list[str]) -> Iterator[
         rest = _minus(_sum(own_users.values()), _sum(own_teams.values()))
         if any(figure > 0 for figure in rest):
             without = own_teams.get(None, NONE)
-            own_teams[None] = _plus(without, tuple(max(figure, 0) for figure in rest))
+            own_teams[None] = _sum([without, tuple(max(figure, 0) for figure in rest)])
         if any(figure < 0 for figure in rest):
             # LiteLLM failed to write to one of its two tables.
             lacking = tuple(max(-figure, 0) for figure in rest)
-            own_users[None] = _plus(own_users.get(None, NONE), lacking)
+            own_users[None] = _sum([own_users.get(None, NONE), lacking])
             notes.append(
                 f"{day}: LiteLLM counts {lacking[0]} USD and {lacking[4]:.0f} requests of the key"
                 f" {key} for a team and for no user; they are in this report."
@@ -348,7 +346,7 @@ def _by_key(entry: Json) -> dict[str, Figures]:
 
 def _add(sums: dict[Any, Figures], name: str | None, figures: Figures) -> None:
     if any(figures):
-        sums[name] = _plus(sums.get(name, NONE), figures)
+        sums[name] = _sum([sums.get(name, NONE), figures])
 
 
 def _rows(page: Any) -> list[Json]:
@@ -372,10 +370,6 @@ def _figures(entry: Json) -> Figures:
         found = str(metrics.get(name))[:50]
         raise UpstreamError(f"LiteLLM's usage has {found} for {name}, which is no number")
     return tuple(figures)
-
-
-def _plus(one: Figures, other: Figures) -> Figures:
-    return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
 def _minus(one: Figures, other: Figures) -> Figures:

@@ -78,7 +78,7 @@ class Reports:
             ask: Reads LiteLLM's pages of a period.
             period: First and last day, ``YYYY-MM-DD``; other texts go to LiteLLM as they are.
             stale: As for :meth:`Cache.read`.
-            subject: Whose past days are stored; None: nobody's.
+            subject: The user or team whose past days are stored; None: they are not stored.
         """
         start, end = period
         yesterday = self._now() - LATE - timedelta(days=1)
