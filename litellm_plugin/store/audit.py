@@ -254,14 +254,9 @@ class AuditEvents:
         limit: int,
         newest_first: bool = True,
     ) -> list[Row[Any]]:
-        """Return events by time.
+        """Return up to ``limit`` events by time, after the first ``offset`` ones.
 
-        Args:
-            wanted: Which events.
-            days: What :meth:`days` returned for ``wanted``, to skip whole days.
-            offset: Events to skip.
-            limit: Events to return.
-            newest_first: Whether the newest event comes first.
+        ``days`` is what :meth:`days` returned for ``wanted``: whole days are skipped by it.
         """
         for day in sorted(days, reverse=newest_first):
             if offset < days[day]:

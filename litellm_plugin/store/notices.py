@@ -1,4 +1,4 @@
-"""Which notices were sent to whom."""
+"""Which notices were sent to whom. Every function may raise ``StoreUnavailable``."""
 
 from __future__ import annotations
 
@@ -32,11 +32,7 @@ class SentNotice(NamedTuple):
 
 
 def sent_about(store: Store, subject_ids: Iterable[str]) -> set[SentNotice]:
-    """Return the notices that were sent about some users, keys or teams.
-
-    Raises:
-        StoreUnavailable: The database can't be used.
-    """
+    """Return the notices that were sent about some users, keys or teams."""
     ids = sorted(set(subject_ids))
     found: set[SentNotice] = set()
     c = notices.c
@@ -50,21 +46,13 @@ def sent_about(store: Store, subject_ids: Iterable[str]) -> set[SentNotice]:
 
 
 def record(store: Store, notice: SentNotice, at: str) -> None:
-    """Record that a notice was sent at a time, as ``clock.stamp`` writes it.
-
-    Raises:
-        StoreUnavailable: The database can't be used.
-    """
+    """Record that a notice was sent at a time, as ``clock.stamp`` writes it."""
     with store.write() as connection:
         connection.execute(insert(notices).values(**notice._asdict(), sent_at=at))
 
 
 def prune(store: Store, before: str) -> None:
-    """Delete the notices that were sent before a time and whose period or key ended before it.
-
-    Raises:
-        StoreUnavailable: The database can't be used.
-    """
+    """Delete the notices that were sent before a time and whose period or key ended before it."""
     # The period "lifetime" sorts after every time. LiteLLM may renew a budget late: a notice about
     # a period that ended long ago would be deleted, and sent again, in every run.
     old = (notices.c.period < before) & (notices.c.sent_at < before)

@@ -39,11 +39,7 @@ class UsageDays:
     ) -> None:
         """Insert or replace days; delete the days of all subjects before ``oldest``.
 
-        Args:
-            subject: As for :meth:`read`.
-            subject_id: As for :meth:`read`.
-            days: Reports by day; None for a day without usage.
-            oldest: The first day that is not deleted.
+        The arguments are those of :meth:`read`, and ``days`` as it returns them.
         """
         rows = [
             {"subject": subject, "subject_id": subject_id, "day": day, "report": report}

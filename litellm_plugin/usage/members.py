@@ -1,7 +1,7 @@
 """Usage of a team by member.
 
-LiteLLM adds a team's usage up by key, not by person; here a key's usage counts as its owner's. Pure
-functions; spend is in USD.
+LiteLLM adds a team's usage up by key, not by person; here a key's usage counts as its owner's.
+Spend is in USD.
 """
 
 from __future__ import annotations

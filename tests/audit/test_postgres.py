@@ -17,6 +17,7 @@ from litellm_plugin.observability.journal import Change
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Filter, Head
 from litellm_plugin.store.database import Store
 from tests import postgres
+from tests.audit.conftest import event
 
 pytestmark = pytest.mark.deep
 
@@ -42,16 +43,14 @@ def events(store: Store) -> AuditEvents:
 
 def _event(chance: random.Random) -> AuditEvent:
     action = chance.choice(ACTIONS)
-    return AuditEvent(
+    return event(
         at=f"2026-11-{chance.randint(1, 4):02d}T{chance.randint(0, 23):02d}:00:00.000Z",
         action=action,
         table_name=chance.choice(TABLES),
-        object_id="team",
         changed_by=chance.choice(PEOPLE),
         denied=action == "denied",
         before_value=chance.choice([None, {}, {"max_budget": 0.1}]),
         updated_values={"spend": 1e-7, "name": "a\0b\ud800 \U0001f600"},
-        event={"eventId": "team-update"},
     )
 
 
@@ -146,7 +145,7 @@ def test_any_name_can_be_stored(events: AuditEvents, name: str) -> None:
         "actor": {"actorId": name},
         "meta": {"teamId": name},
     }
-    event = stored(entry, Change(name, {"team_alias": name}, {"team_alias": "x"}))
-    events.append(Head("aaaa", "host", "x"), [event])
+    made = stored(entry, Change(name, {"team_alias": name}, {"team_alias": "x"}))
+    events.append(Head("aaaa", "host", "x"), [made])
     assert _verified(events).faults == []
-    assert sum(events.days(Filter(changed_by=event.changed_by)).values()) == 1
+    assert sum(events.days(Filter(changed_by=made.changed_by)).values()) == 1
