@@ -93,10 +93,10 @@ def _text(value: Any, most: int) -> str:
 
 @dataclass
 class _Omitted:
-    """Events that are not stored."""
+    """Events that are not stored: their number, and the times of the first and the last one."""
 
     events: int = 0
-    first: str = ""  # the time, as for the next one
+    first: str = ""
     last: str = ""
 
     def count(self, at: str) -> None:

@@ -206,20 +206,21 @@ class AuditEvents:
             .limit(DELETE_BATCH)
         )
         with self._store.write() as connection:
-            first = list(takewhile(lambda row: row.at < before, connection.execute(oldest)))
-            if not first:
+            rows = connection.execute(oldest).all()
+            deleted = list(takewhile(lambda row: row.at < before, rows))
+            if not deleted:
                 return 0
-            last = first[-1]
+            last = deleted[-1]
             old = and_(of_chain, _event.sequence <= last.sequence)
             groups = connection.execute(select(*by, func.count()).where(old).group_by(*by))
             _add_counts(connection, {tuple(group): -number for *group, number in groups})
-            deleted = connection.execute(delete(audit_events).where(old)).rowcount
+            connection.execute(delete(audit_events).where(old))
             connection.execute(
                 update(audit_chains)
                 .where(_chain.chain == chain)
                 .values(first_sequence=last.sequence + 1, first_previous=last.hash)
             )
-        return deleted
+        return len(deleted)
 
     # -- pages ---------------------------------------------------------------
 

@@ -109,16 +109,12 @@ def _members(team: Json) -> list[Json]:
 
 
 def _key_entries(pages: Iterable[Any]) -> Iterator[tuple[str, Json]]:
-    for page in pages:
-        results = as_object(page).get("results")
-        for row in results if isinstance(results, list) else []:
-            breakdown = as_object(as_object(row).get("breakdown"))
-            sources = [breakdown.get("api_keys")]
-            for name in ("model_groups", "models"):
-                models = usage.entries(breakdown.get(name))
-                sources += [entry.get("api_key_breakdown") for _, entry in models]
-            for source in sources:
-                yield from usage.entries(source)
+    for _, row in usage.days_of(pages):
+        breakdown = as_object(row.get("breakdown"))
+        yield from usage.entries(breakdown.get("api_keys"))
+        for name in ("model_groups", "models"):
+            for _, entry in usage.entries(breakdown.get(name)):
+                yield from usage.entries(entry.get("api_key_breakdown"))
 
 
 def _rest(figures: Json) -> Json | None:
