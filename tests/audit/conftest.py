@@ -19,8 +19,11 @@ from litellm_plugin.plugin import Plugin
 from litellm_plugin.store.audit import AuditEvent
 from litellm_plugin.store.database import Store
 from tests.apps import Apps
+from tests.postgres import postgres
 from tests.rig import Rig
 from tests.tokens import TokenFactory
+
+__all__ = ["postgres"]
 
 Json = dict[str, Any]
 

@@ -9,15 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from litellm_plugin.audit.writer import stored
 from litellm_plugin.cli.audit import _verified
 from litellm_plugin.observability.journal import Change
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Filter, Head
 from litellm_plugin.store.database import Store
-from tests import postgres
 from tests.audit.conftest import event
+from tests.postgres import Postgres
 
 pytestmark = pytest.mark.deep
 
@@ -26,19 +25,11 @@ TABLES = ("LiteLLM_TeamTable", "LiteLLM_VerificationToken")
 PEOPLE = ("user:default/alice", "user:default/bob", "")
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    with postgres.running() as server:
-        store = Store(server.database())
-        yield store
-        store.close()
-
-
 @pytest.fixture
-def events(store: Store) -> AuditEvents:
-    with store.write() as connection:
-        connection.execute(text("TRUNCATE audit_events, audit_chains, audit_counts"))
-    return AuditEvents(store)
+def events(postgres: Postgres) -> Iterator[AuditEvents]:
+    store = Store(postgres.database())
+    yield AuditEvents(store)
+    store.close()
 
 
 def _event(chance: random.Random) -> AuditEvent:
