@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import takewhile
 from typing import Any
 
@@ -62,27 +62,18 @@ class AuditEvent:
     event: Any
 
 
-_HASHED = tuple(field.name for field in fields(AuditEvent))
+_HASHED = ("chain", "sequence", "previous", *(field.name for field in fields(AuditEvent)))
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last event of a chain.
+    """The end of a chain, in columns of :data:`~litellm_plugin.store.tables.audit_chains`."""
 
-    Attributes:
-        chain: Random id of the chain.
-        host: The host of the process that writes the chain.
-        started_at: The time of the process's first event.
-        sequence: Number of the last event; 0 before the first.
-        hash: Hash of the last event.
-        lost: Events that were dropped while the store could not be written.
-    """
-
-    chain: str
+    chain: str  # a random id
     host: str
     started_at: str
-    sequence: int = 0
-    hash: str = GENESIS
+    last_sequence: int = 0
+    last_hash: str = GENESIS
     lost: int = 0
 
 
@@ -101,13 +92,10 @@ class Filter:
     denied: bool = False  # whether denied events are included
 
 
-def digest(chain: str, sequence: int, previous: str, event: Mapping[str, Any]) -> str:
+def digest(row: Mapping[str, Any]) -> str:
     """Return the hash of an event: the SHA-256 of its columns and of the hash before it."""
-    text = json.dumps(
-        [chain, sequence, previous, *(event[name] for name in _HASHED)],
-        sort_keys=True,
-        separators=(",", ":"),
-    )
+    values = [row[name] for name in _HASHED]
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -135,31 +123,20 @@ class AuditEvents:
         rows: list[dict[str, Any]] = []
         last = head
         for each in events:
-            values = {name: getattr(each, name) for name in _HASHED}
-            own = digest(head.chain, last.sequence + 1, last.hash, values)
-            place = {"chain": head.chain, "sequence": last.sequence + 1, "previous": last.hash}
-            rows.append({**place, "hash": own, **values})
-            last = replace(last, sequence=last.sequence + 1, hash=own)
+            sequence = last.last_sequence + 1
+            place = {"chain": head.chain, "sequence": sequence, "previous": last.last_hash}
+            row = {**place, **asdict(each)}
+            row["hash"] = digest(row)
+            rows.append(row)
+            last = replace(last, last_sequence=sequence, last_hash=row["hash"])
         with self._store.write() as connection:
             stored = connection.scalar(
                 select(_chain.last_sequence).where(_chain.chain == head.chain)
             )
-            state = {
-                "last_sequence": last.sequence,
-                "last_hash": last.hash,
-                "lost": last.lost,
-                "ended_at": ended_at,
-            }
-            row = {
-                "chain": head.chain,
-                "host": head.host,
-                "started_at": head.started_at,
-                "first_sequence": 1,
-                "first_previous": GENESIS,
-                **state,
-            }
-            upsert(connection, audit_chains, [row], columns=state)
-            if rows and stored != last.sequence:
+            first = {"first_sequence": 1, "first_previous": GENESIS}
+            chain = {**asdict(last), "ended_at": ended_at, **first}
+            upsert(connection, audit_chains, [chain], columns=chain.keys() - first.keys())
+            if rows and stored != last.last_sequence:
                 connection.execute(insert(audit_events), rows)
                 groups = (
                     (each.changed_by, each.at[:10], each.action, each.table_name, each.denied)
