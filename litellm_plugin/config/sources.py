@@ -236,19 +236,13 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Merges one source into a tree, with variables and includes replaced.
+    """Merges one source into a tree, with variables and includes replaced."""
 
-    Attributes:
-        tree: Receives the values and their origins.
-        environ: The variables.
-        report: Receives the problems.
-        variables: The variable that sets each key, where the source is ``APP_CONFIG_*``. Its
-            values are used as they are, without variables and includes.
-    """
-
-    tree: Tree
+    tree: Tree  # receives the values and their origins
     environ: Mapping[str, str]
-    report: Report
+    report: Report  # receives the problems
+    # The variable that sets each key, where the source is APP_CONFIG_*. Its values are used as they
+    # are, without variables and includes.
     variables: Mapping[KeyPath, str] | None = None
 
     def add(self, raw: Value, place: _Place) -> None:

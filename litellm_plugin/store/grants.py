@@ -21,21 +21,13 @@ LOCKS = 64  # number of locks that all accounts share, since SQLite has a file f
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What was granted to an account.
+    """What was granted to an account; values are by field."""
 
-    Attributes:
-        user_id: LiteLLM's id.
-        entity_ref: The owner; None: not known.
-        origin: :data:`CREATED` by provisioning, or :data:`TAKEN_IN`: recorded later.
-        granted: The values that were granted, by field.
-        pending: Values about to be written, by field; None: no write is under way or interrupted.
-    """
-
-    user_id: str
-    entity_ref: str | None
-    origin: str
+    user_id: str  # LiteLLM's
+    entity_ref: str | None  # the owner; None: not known
+    origin: str  # CREATED by provisioning, or TAKEN_IN: recorded later
     granted: Json
-    pending: Json | None = None
+    pending: Json | None = None  # about to be written; None: no write is under way or interrupted
 
 
 class Grants:

@@ -16,35 +16,22 @@ from litellm_plugin.store.tables import leavers
 
 @dataclass(frozen=True, slots=True)
 class Leaver:
-    """An account whose owner's entity is missing in the catalog.
+    """An account whose owner's entity is missing in the catalog."""
 
-    Attributes:
-        user_id: LiteLLM's id.
-        plain_id: The id as ``plain`` returns it, to compare ids.
-        entity_ref: The owner's entity ref, in lower case.
-        missing_since: When a run first saw the entity missing.
-        runs_missing: Number of runs that saw the entity missing; 0: the entity is back, and the
-            keys are being unblocked.
-        email: The owner's e-mail, in lower case.
-        blocked_at: When blocking of the keys began; after the first pass, when a run last read the
-            keys and found none left to block.
-        passes: Number of runs that went through all keys since then.
-        blocking: Hash of the key that is being blocked or unblocked.
-        blocked_keys: Hashes of the keys that offboarding blocked.
-        deleted_at: When the account was deleted, or found to be deleted.
-    """
-
-    user_id: str
-    plain_id: str
-    entity_ref: str
-    missing_since: datetime
+    user_id: str  # LiteLLM's
+    plain_id: str  # the id as `plain` returns it, to compare ids
+    entity_ref: str  # the owner's, in lower case
+    missing_since: datetime  # when a run first saw the entity missing
+    # Number of runs that saw the entity missing; 0: it is back, and the keys are being unblocked.
     runs_missing: int
-    email: str | None = None
+    email: str | None = None  # the owner's, in lower case
+    # When blocking of the keys began; after the first pass, when a run last read the keys and found
+    # none left to block.
     blocked_at: datetime | None = None
-    passes: int = 0
-    blocking: str | None = None
-    blocked_keys: tuple[str, ...] = ()
-    deleted_at: datetime | None = None
+    passes: int = 0  # number of runs that went through all keys since then
+    blocking: str | None = None  # hash of the key that is being blocked or unblocked
+    blocked_keys: tuple[str, ...] = ()  # hashes of the keys that offboarding blocked
+    deleted_at: datetime | None = None  # when the account was deleted, or found to be deleted
 
     @property
     def shut_out(self) -> bool:

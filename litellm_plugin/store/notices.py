@@ -14,21 +14,13 @@ _AT_ONCE = 500  # ids in one query
 
 
 class SentNotice(NamedTuple):
-    """A notice that was sent.
+    """A notice that was sent."""
 
-    Attributes:
-        subject: ``user``, ``key`` or ``team``.
-        subject_id: Its id at LiteLLM.
-        threshold: Such as ``budget-80``.
-        period: When the budget's period or the key ends, as text; or ``lifetime``.
-        recipient: Entity ref of a person, or ``webhook``.
-    """
-
-    subject: str
-    subject_id: str
-    threshold: str
-    period: str
-    recipient: str
+    subject: str  # user, key or team
+    subject_id: str  # its id at LiteLLM
+    threshold: str  # such as budget-80
+    period: str  # when the budget's period or the key ends, as text; or lifetime
+    recipient: str  # entity ref of a person, or webhook
 
 
 def sent_about(store: Store, subject_ids: Iterable[str]) -> set[SentNotice]:

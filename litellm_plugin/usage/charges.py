@@ -34,20 +34,12 @@ class AmbiguousUsage(PluginError):
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Usage of one key on one day.
+    """Usage of one key on one day."""
 
-    Attributes:
-        key: The key's hash; "" where LiteLLM names no key.
-        model: The public name; "" without a model, or where models are not separated.
-        user: LiteLLM id; None without a user, or where users are not separated.
-        team: LiteLLM id; None without a team, or where teams are not separated.
-        figures: The sums, in the order of ``METRICS``.
-    """
-
-    key: str
-    model: str
-    user: str | None
-    team: str | None
+    key: str  # the hash; "" where LiteLLM names no key
+    model: str  # the public name; "" without a model, or where models are not separated
+    user: str | None  # LiteLLM id; None without a user, or where users are not separated
+    team: str | None  # LiteLLM id; None without a team, or where teams are not separated
     figures: Figures
 
 
@@ -68,20 +60,13 @@ class Activity:
 
 @dataclass(slots=True)
 class Names:
-    """What LiteLLM's usage says about users, teams and keys.
+    """What LiteLLM's usage says about users, teams and keys."""
 
-    Attributes:
-        users: E-mails by user id.
-        teams: Aliases by team id.
-        keys: LiteLLM's metadata by key hash: ``key_alias``, and since 1.106 ``key_exists``,
-            ``user_id`` and ``user_email``.
-        notes: Sentences for the reader of the report.
-    """
-
-    users: dict[str, str] = field(default_factory=dict)
-    teams: dict[str, str] = field(default_factory=dict)
+    users: dict[str, str] = field(default_factory=dict)  # e-mails by user id
+    teams: dict[str, str] = field(default_factory=dict)  # aliases by team id
+    # LiteLLM's metadata by key hash: key_alias, and since 1.106 key_exists, user_id and user_email.
     keys: dict[str, Json] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # sentences for the reader of the report
 
 
 def uses_of(day: str, separate: Iterable[str], activity: Activity, names: Names) -> list[Use]:

@@ -36,17 +36,11 @@ Ask = Callable[[str, str], list[Any]]  # LiteLLM's pages, given the first and th
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A user or a team whose past days are stored.
+    """A user or a team whose past days are stored."""
 
-    Attributes:
-        kind: ``user`` or ``team``.
-        id: LiteLLM's id.
-        key_sums: Reads what each key has used from a first to a last day, as
-            :meth:`~litellm_plugin.clients.litellm.LiteLLM.user_key_sums`.
-    """
-
-    kind: str
-    id: str
+    kind: str  # user or team
+    id: str  # LiteLLM's
+    # Reads what each key has used from a first to a last day, as LiteLLM.user_key_sums.
     key_sums: Callable[[str, str], list[Json]]
 
 
