@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from litellm_plugin.config import yaml12
@@ -50,26 +50,23 @@ def _words(text: str) -> list[str]:
     return [word for word in map(str.strip, text.split(",")) if word]
 
 
+@dataclass(slots=True)
 class Tree:
     """The merged configuration of all sources.
 
     Objects are merged deeply, other values are replaced, and null removes a key.
-
-    Attributes:
-        data: The merged configuration.
-        origins: The file of each value that is not an object, or ``env``.
-        filled: For a value, other than an object, from a variable or an included file: its
-            source, such as ``${X}``, ``default of ${X}`` or ``$file name``.
-        left_out: Keys that are written but missing from ``data``, and the reason.
-        lost: For each list with entries that are left out, the reason for each of these entries.
     """
 
-    def __init__(self) -> None:
-        self.data: dict[str, Value] = {}
-        self.origins: dict[KeyPath, str] = {}
-        self.filled: dict[KeyPath, str] = {}
-        self.left_out: dict[KeyPath, str] = {}
-        self.lost: dict[KeyPath, list[str]] = {}
+    data: dict[str, Value] = field(default_factory=dict)
+    # The file of each value that is not an object, or `env`.
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+    # For a value, other than an object, from a variable or an included file: its source, such as
+    # `${X}`, `default of ${X}` or `$file name`.
+    filled: dict[KeyPath, str] = field(default_factory=dict)
+    # Keys that are written but missing from `data`, and the reason.
+    left_out: dict[KeyPath, str] = field(default_factory=dict)
+    # For each list with entries that are left out, the reason for each of these entries.
+    lost: dict[KeyPath, list[str]] = field(default_factory=dict)
 
     def at(self, *path: str | int) -> Value:
         """Return the value at ``path``; None where there is none."""

@@ -296,12 +296,7 @@ def upsert(
 ) -> None:
     """Insert rows; a row whose primary key is in the table changes that one.
 
-    Args:
-        connection: A transaction that writes.
-        table: The table.
-        rows: Values by column.
-        columns: The columns to change; None: all of the table.
-        add: Whether the new value is added to the one in the table.
+    It changes ``columns``, by default all. With ``add``, numbers are added to those in the table.
     """
     if not rows:
         return

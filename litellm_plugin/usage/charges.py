@@ -45,16 +45,13 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Reads daily activity from LiteLLM.
+    """Reads daily activity from LiteLLM."""
 
-    Attributes:
-        page: Returns a page of a day and the number of pages, given kind, day, page number, and
-            the id of a user or team or None for all.
-        totals: Returns LiteLLM's own totals of a day, as the ``metadata`` of a page; None where
-            this LiteLLM does not have them.
-    """
-
+    # Returns a page of a day and the number of pages, given kind, day, page number, and the id of a
+    # user or team or None for all.
     page: Callable[[Kind, str, int, str | None], tuple[Any, int]]
+    # Returns LiteLLM's own totals of a day, as the metadata of a page; None where this LiteLLM does
+    # not have them.
     totals: Callable[[Kind, str], Json | None]
 
 
