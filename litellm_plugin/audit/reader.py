@@ -51,9 +51,7 @@ class _Asked:
 class AuditReader:
     """Reads pages of the audit log: events of the store and rows of LiteLLM, by time.
 
-    Args:
-        litellm: The client.
-        writer: Writes events to the store; its queue is written before a page is read.
+    The queue of ``writer`` is written to the store before a page is read.
     """
 
     def __init__(self, litellm: LiteLLM, writer: AuditWriter) -> None:

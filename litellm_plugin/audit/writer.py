@@ -157,12 +157,8 @@ class AuditWriter:
     """Writes audit events to the store.
 
     Events wait in memory. One thread of each process writes them; it starts with the process's
-    first event. Events that a killed process had in memory are only in the log.
-
-    Args:
-        events: The events of the store.
-        now: The clock.
-        retention: Seconds after which the thread deletes events, once a day.
+    first event. Events that a killed process had in memory are only in the log. Once a day the
+    thread deletes events that are older than ``retention`` seconds.
     """
 
     def __init__(self, events: AuditEvents, now: Clock, retention: float) -> None:

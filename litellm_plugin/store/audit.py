@@ -257,13 +257,9 @@ class AuditEvents:
     # -- keys ----------------------------------------------------------------
 
     def keys(self, hashes: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return the last known owner and alias of keys, also of deleted ones.
+        """Return the last known owner and alias of keys, also of deleted ones, by LiteLLM's hash.
 
-        Args:
-            hashes: LiteLLM's hashes of the keys.
-
-        Returns:
-            By hash, ``user_id`` and ``key_alias``, each only if an event names it.
+        They are ``user_id`` and ``key_alias``, each only if an event names it.
         """
         found: dict[str, dict[str, str]] = {}
         about_keys = (_event.table_name == KEYS, _event.denied.is_(False))

@@ -18,9 +18,6 @@ from litellm_plugin.usage import report as usage
 def owners(pages: Iterable[Any]) -> dict[str, Json]:
     """Return the owners of keys that LiteLLM's daily activity names, also of deleted keys.
 
-    Args:
-        pages: LiteLLM's daily activity, as for :func:`litellm_plugin.usage.report.report`.
-
     Returns:
         By key hash: ``user_id``, and ``user_email`` if LiteLLM has it; none before LiteLLM 1.106.
     """
