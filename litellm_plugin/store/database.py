@@ -255,10 +255,12 @@ class Store:
         """Hold a lock of this host; of this process where the database is in memory."""
         self._ready()
         file = f"{self.database.file}.{name}.lock"
-        lock: FileLock | threading.Lock = FileLock(file, mode=0o600)
+        lock: FileLock | threading.Lock
         if self._in_memory:
             with self._guard:
                 lock = self._locks.setdefault(name, threading.Lock())
+        else:
+            lock = FileLock(file, mode=0o600)
         try:
             held = lock.acquire(blocking=False)
         except Timeout:
