@@ -42,6 +42,7 @@ from litellm_plugin.identity.token_cache import MAX_SECONDS, TokenCache
 from litellm_plugin.keys.bridge import Bridge
 from litellm_plugin.keys.opencode import OpencodeKeys
 from litellm_plugin.keys.policy import KeyPolicies
+from litellm_plugin.keys.rotation import Rotations
 from litellm_plugin.keys.service import Keys
 from litellm_plugin.keys.tools import ToolKeys
 from litellm_plugin.keys.undelivered import UndeliveredKeys
@@ -82,6 +83,7 @@ class Plugin:
     access: Access
     users: Users
     keys: Keys
+    rotations: Rotations
     teams: Teams
     member_usage: MemberUsage
     models: Models
@@ -194,6 +196,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
     generation = settings.key_generation
     keys = Keys(litellm, cache, users, teams, generation, policies, undelivered, now, leavers)
+    rotations = Rotations(keys, litellm, cache, generation, policies, now)
     writer, reader = _audit(settings, store, litellm, now)
     journal.sink = None if writer is None else writer.add
     audited = None if reader is None else reader.keys
@@ -213,12 +216,13 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         access=access,
         users=users,
         keys=keys,
+        rotations=rotations,
         teams=teams,
         member_usage=MemberUsage(litellm, cache, users, access, settings, directory, audited),
         models=models,
         team_admin=TeamAdmin(settings, litellm, cache, catalog, users, access, now),
-        team_keys=TeamKeys(keys, litellm, policies, settings, now),
-        bridge=Bridge(settings, users, keys, policies, tool_keys, directory, now),
+        team_keys=TeamKeys(keys, rotations, litellm, policies, settings, now),
+        bridge=Bridge(settings, users, keys, rotations, policies, tool_keys, directory, now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),
         readiness=_readiness(settings, verifier, litellm_probe, cache, store),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -97,11 +98,12 @@ class OpencodeKeys:
             ),
         }
 
+        owner = self._keys.owner(caller, account)
+
         def make(key_alias: str, **more: str) -> str:
+            new_owner = replace(owner, created_by=lambda: created_by | more)
             named = {**key, "key_alias": key_alias}
-            made = self._keys.replace(
-                caller, account, keys, named, created_by | more, replaced=in_the_slot, gone=gone
-            )
+            made = self._keys.replace(new_owner, keys, named, replaced=in_the_slot, gone=gone)
             secret: str = made["key"]
             return secret
 
