@@ -136,13 +136,11 @@ def is_malformed(value: Any) -> bool:
         return True
     texts = (value.get("alias"), value.get("request"), replaced.get("alias"))
     times = (replaced.get("expires"), replaced.get("until"))
-    grace = fields.seconds(first(value.get("grace"), "0s"))
     return not (
         all(isinstance(token, str) for token in replaces)
         and all(text is None or isinstance(text, str) for text in texts)
         and all(time is None or moment(time) is not None for time in times)
-        and grace is not None
-        and grace <= (fields.seconds(MAX_GRACE) or 0)
+        and fields.is_within(first(value.get("grace"), "0s"), MAX_GRACE)
     )
 
 

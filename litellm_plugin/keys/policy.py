@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import reduce
 from typing import Any, Generic, TypeVar
 
 from litellm_plugin.accounts.caller import Caller
@@ -18,7 +17,7 @@ from litellm_plugin.accounts.directory import Directory
 from litellm_plugin.clock import moment
 from litellm_plugin.config.settings import BridgeKeys, KeyPolicy, Provisioning, Settings
 from litellm_plugin.errors import BadRequest, Forbidden
-from litellm_plugin.fields import is_number, seconds, shortest
+from litellm_plugin.fields import is_number, is_within, seconds, shortest
 from litellm_plugin.keys.metadata import RotationRecord, Tool, is_bridge_key
 from litellm_plugin.models import Models, allows
 from litellm_plugin.shapes import Json, present
@@ -120,11 +119,10 @@ class Policy:
             PolicyRefused: None of the models is allowed.
         """
         cut = {**self._limits(), **key}
-        if self.duration and not _is_within(cut["duration"], self.duration.value):
+        if self.duration and not is_within(cut["duration"], self.duration.value):
             cut["duration"] = self.duration.value
-        numbers = (("max_budget", self.budget), ("tpm_limit", self.tpm), ("rpm_limit", self.rpm))
-        for name, limit in numbers:
-            if limit and not _is_at_most(cut[name], limit.value):
+        for name, limit in self._numbers.items():
+            if not _is_at_most(cut[name], limit.value):
                 cut[name] = limit.value
         renewal = cut.get("budget_duration")
         if self.renewal and renewal is not None and _renews_too_often(renewal, self.renewal):
@@ -148,7 +146,7 @@ class Policy:
         if self.budget is not None:
             raise Forbidden(
                 "The spend of a key can't be reset: its budget may be at most"
-                f" {_usd(self.budget.value)} for {self.budget.whom}",
+                f" {self.budget.value:.15g} USD for {self.budget.whom}",
                 reason="ceiling",
             )
 
@@ -183,13 +181,18 @@ class Policy:
 
     # -- parts ---------------------------------------------------------------
 
+    @property
+    def _numbers(self) -> dict[str, Limit[float]]:
+        """The limits that are numbers, by the names of LiteLLM's fields."""
+        return present(max_budget=self.budget, tpm_limit=self.tpm, rpm_limit=self.rpm)
+
     def _limits(self) -> Json:
-        return present(
-            duration=self.duration and self.duration.value,
-            max_budget=self.budget and self.budget.value,
-            tpm_limit=self.tpm and self.tpm.value,
-            rpm_limit=self.rpm and self.rpm.value,
-        ) | ({"models": []} if self.models else {})
+        """Return the values for the fields that a request leaves out."""
+        return {
+            **present(duration=self.duration and self.duration.value),
+            **{name: limit.value for name, limit in self._numbers.items()},
+            **({"models": []} if self.models else {}),
+        }
 
     def _allowed_for_all(self, key: Mapping[str, Any]) -> Json:
         """Return ``models`` with all allowed models, where ``key`` asks for every model."""
@@ -209,16 +212,13 @@ class Policy:
         """Refuse fields, of a new key or of a change, that exceed their limits."""
         if self.duration and "duration" in given:
             _refuse_longer(given["duration"], self.duration)
-        if self.budget and "max_budget" in given:
-            _refuse_higher("max_budget", given["max_budget"], self.budget, unit=" USD")
+        for name, limit in self._numbers.items():
+            if name in given:
+                _refuse_higher(name, given[name], limit)
         if self.renewal and given.get("budget_duration") is not None:
             _refuse_renewal(given["budget_duration"], self.renewal)
-        if self.tpm and "tpm_limit" in given:
-            _refuse_higher("tpm_limit", given["tpm_limit"], self.tpm)
-        if self.rpm and "rpm_limit" in given:
-            _refuse_higher("rpm_limit", given["rpm_limit"], self.rpm)
-        for limit in self.models:
-            _refuse_other_models(given.get("models") or (), limit, groups_of)
+        for allowed in self.models:
+            _refuse_other_models(given.get("models") or (), allowed, groups_of)
 
     def _refuse_raise(self, budget: Any, row: Mapping[str, Any]) -> None:
         """Refuse a higher budget for a key whose ``budget_duration`` is shorter than allowed."""
@@ -246,10 +246,10 @@ class KeyPolicies:
         self._bridge_keys = settings.bridge.keys
         roles = settings.provisioning.roles
         self._by_role = any(role.key_policy for role in roles)
-        self.limits_budget = self._common.max_budget is not None or any(
-            role.key_policy.get("max_budget") is not None for role in roles
+        budgets = (self._common.max_budget, *(role.key_policy.get("max_budget") for role in roles))
+        self.limits_budget = any(budget is not None for budget in budgets) or bool(
+            self._bridge_keys and self._bridge_keys.per_tool
         )
-        self.limits_budget |= bool(self._bridge_keys and self._bridge_keys.per_tool)
 
     def of(self, caller: Caller, user_id: str | None) -> Policy:
         """Return the policy of a user; for a service, that of the LiteLLM user ``user_id``.
@@ -363,7 +363,28 @@ def bridge_policy(settings: BridgeKeys, tool: Tool | None) -> Policy:
 
 def combined(policies: Iterable[Policy]) -> Policy:
     """Return the policy that allows only what each of ``policies`` allows."""
-    return reduce(_both, policies, Policy())
+    each = tuple(policies)
+
+    def lowest(
+        limits: Iterable[Limit[T] | None], size: Callable[[Any], float] = float
+    ) -> Limit[T] | None:
+        return min(filter(None, limits), key=lambda limit: size(limit.value), default=None)
+
+    def life(duration: str) -> float:
+        return seconds(duration) or 0
+
+    def strictness(renewal: str | None) -> float:  # the longer time is the stricter limit
+        return -math.inf if renewal is None else -(shortest(renewal) or 0)
+
+    return Policy(
+        duration=lowest((policy.duration for policy in each), life),
+        budget=lowest(policy.budget for policy in each),
+        renewal=lowest((policy.renewal for policy in each), strictness),
+        tpm=lowest(policy.tpm for policy in each),
+        rpm=lowest(policy.rpm for policy in each),
+        models=tuple(dict.fromkeys(limit for policy in each for limit in policy.models)),
+        active_keys=lowest(policy.active_keys for policy in each),
+    )
 
 
 def counted(keys: Iterable[Mapping[str, Any]], now: datetime) -> list[Mapping[str, Any]]:
@@ -391,35 +412,8 @@ def is_active(key: Mapping[str, Any], now: datetime) -> bool:
         key: LiteLLM's row; ``blocked`` and ``expires`` count.
         now: The present time, in UTC.
     """
-    if key.get("blocked") is True:
-        return False
-    if key.get("expires") is None:
-        return True
-    end = moment(key["expires"])
-    return end is None or end > now
-
-
-def _both(one: Policy, other: Policy) -> Policy:
-    def lower(
-        first: Limit[T] | None, second: Limit[T] | None, size: Callable[[Any], float]
-    ) -> Limit[T] | None:
-        if first is None or second is None:
-            return first or second
-        return min(first, second, key=lambda limit: size(limit.value))
-
-    def shortest_renewal(value: str | None) -> float:
-        return math.inf if value is None else shortest(value) or 0
-
-    return Policy(
-        duration=lower(one.duration, other.duration, lambda value: seconds(value) or 0),
-        budget=lower(one.budget, other.budget, float),
-        # The longer time is the stricter limit.
-        renewal=lower(one.renewal, other.renewal, lambda value: -shortest_renewal(value)),
-        tpm=lower(one.tpm, other.tpm, float),
-        rpm=lower(one.rpm, other.rpm, float),
-        models=tuple(dict.fromkeys(one.models + other.models)),
-        active_keys=lower(one.active_keys, other.active_keys, float),
-    )
+    end = moment(key.get("expires"))
+    return key.get("blocked") is not True and (end is None or end > now)
 
 
 def _refuse_longer(duration: Any, limit: Limit[str]) -> None:
@@ -428,7 +422,7 @@ def _refuse_longer(duration: Any, limit: Limit[str]) -> None:
         raise PolicyRefused(f"duration must not be unlimited: {most}")
     if seconds(duration) is None:
         raise PolicyRefused(f"duration must be a number and one of s, m, h, d, w and mo: {most}")
-    if not _is_within(duration, limit.value):
+    if not is_within(duration, limit.value):
         raise PolicyRefused(f"duration must be {most}")
 
 
@@ -450,7 +444,8 @@ def _renews_too_often(duration: Any, limit: Limit[str | None]) -> bool:
     return bool(least) and (span is None or span < (least or 0))
 
 
-def _refuse_higher(name: str, value: Any, limit: Limit[float] | Limit[int], unit: str = "") -> None:
+def _refuse_higher(name: str, value: Any, limit: Limit[float]) -> None:
+    unit = " USD" if name == "max_budget" else ""
     most = f"at most {limit.value:.15g}{unit} for {limit.whom}"
     if value is None:
         raise PolicyRefused(f"{name} must not be unlimited: {most}")
@@ -474,14 +469,5 @@ def _is_allowed(allowed: tuple[str, ...], name: str, groups_of: GroupsOf) -> boo
     return allows(allowed, name) or bool(set(allowed) & {*groups_of(name)})
 
 
-def _is_within(duration: Any, limit: str) -> bool:
-    span, most = seconds(duration), seconds(limit)
-    return span is not None and most is not None and span <= most
-
-
 def _is_at_most(value: Any, limit: float) -> bool:
     return is_number(value) and value <= limit
-
-
-def _usd(amount: float) -> str:
-    return f"{amount:.15g} USD"

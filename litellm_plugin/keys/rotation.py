@@ -104,7 +104,7 @@ class Rotation:
         grace = DEFAULT_GRACE
         if body.get("grace") is not None:
             grace = fields.duration("grace", body["grace"])
-        if (fields.seconds(grace) or 0) > (fields.seconds(MAX_GRACE) or 0):
+        if not fields.is_within(grace, MAX_GRACE):
             raise BadRequest(f"grace must be at most {MAX_GRACE}")
         if idempotency_key is None:
             return cls(token, grace, None, gone)
