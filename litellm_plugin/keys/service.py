@@ -206,9 +206,8 @@ class Keys:
     def take_back(self, made: Json) -> None:
         """Delete a new key that can't be delivered; ``made`` is LiteLLM's answer."""
         if token := token_of(made):
-            tag = keys_tag(str(made.get("user_id") or ""))
-            created_by = as_object(made.get("metadata"))
-            key = UndeliveredKey(made.get("key_alias"), made.get("user_id"), created_by, tag)
+            metadata = as_object(made.get("metadata"))
+            key = UndeliveredKey(made.get("key_alias"), made.get("user_id"), metadata)
             self._undelivered.remove(token, key)
 
     def delete_replaced(self, tokens: list[str]) -> None:
@@ -239,9 +238,8 @@ class Keys:
                 made = self._litellm.generate_key(asked)
         except UpstreamError as exc:
             if exc.unfinished:
-                lost = UndeliveredKey(
-                    key.get("key_alias"), key.get("user_id"), owner.created_by(), owner.tag
-                )
+                created_by = owner.created_by()
+                lost = UndeliveredKey(key.get("key_alias"), key.get("user_id"), created_by)
                 raise exc.unfinished_with(self._undelivered.find_and_remove(lost)) from exc
             if key.get("team_id") and "Invalid duration format" in exc.message:
                 raise TeamDurationBroken(key["team_id"]) from exc

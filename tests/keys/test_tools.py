@@ -428,7 +428,7 @@ def test_litellm_hangs_before_and_after_it_makes_the_key(world: World) -> None:
     world.litellm.arriving = nothing
     world.litellm.acted = on("/key/generate", 1, fails(dropped()))
     answer = ask(world, **CLAUDE)
-    assert undelivered.REMOVED in error(answer, 500)
+    assert undelivered.Outcome.REMOVED in error(answer, 500)
     assert list(keys(world)) == [old]
     world.litellm.acted = nothing
     made(world, **CLAUDE)
