@@ -108,11 +108,7 @@ class Bridge:
 
     def keys(self, person: BridgeIdentity) -> list[Json]:
         """Return a person's virtual keys, the oldest first; raises as :meth:`account`."""
-        account = self.account(person)
-        try:
-            return self._users.keys(account, _reader(person))
-        except UpstreamError as exc:
-            raise PluginError(exc.message, advice=exc.advice) from exc
+        return self._users.keys(self.account(person), _reader(person))
 
     def generate(self, person: BridgeIdentity, body: Mapping[str, Any]) -> NewKey:
         """Create a key.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from litellm_plugin import fields
@@ -121,10 +121,7 @@ class RotationRecord:
 
     def as_json(self) -> Json:
         """Return the value of ``shapes.ROTATION``."""
-        known = present(
-            alias=self.alias, request=self.request, replaced=self.replaced, grace=self.grace
-        )
-        return {"replaces": list(self.replaces), "delivered": self.delivered, **known}
+        return present(**asdict(self)) | {"replaces": list(self.replaces)}
 
 
 def is_malformed(value: Any) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from litellm_plugin import shapes
 from litellm_plugin.access import Access
@@ -28,15 +27,12 @@ from litellm_plugin.usage import members
 from litellm_plugin.usage import report as usage
 from litellm_plugin.usage.periods import pages_of
 
-# Returns user_id and key_alias of keys, by hash, as far as they are known.
-KnownKeys = Callable[[Sequence[str]], Mapping[str, dict[str, str]]]
-
 
 class MemberUsage:
     """Reads the usage of a team by member.
 
-    ``audited_keys`` reads owners of deleted keys from this service's audit log; None without
-    ``litellm.audit.store``.
+    ``audited_keys`` reads ``user_id`` and ``key_alias`` of deleted keys, by hash, from this
+    service's audit log, as far as they are known; None without ``litellm.audit.store``.
     """
 
     def __init__(
@@ -47,7 +43,7 @@ class MemberUsage:
         access: Access,
         settings: Settings,
         directory: Directory,
-        audited_keys: KnownKeys | None,
+        audited_keys: Callable[[Sequence[str]], Mapping[str, dict[str, str]]] | None,
     ) -> None:
         self._litellm = litellm
         self._cache = cache
@@ -126,7 +122,8 @@ class MemberUsage:
     def _rows(self, team: Json, info: Json, start: str, end: str) -> list[Json]:
         pages = pages_of(partial(self._litellm.team_activity, team["team_id"]), start, end)
         figures = usage.report(pages)
-        keys = _keys(info)
+        listed = info.get("keys")
+        keys = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
         owners = members.owners(pages)
         for key in keys:
             owners.setdefault(str(key.get("token")), members.texts(key, ("user_id",)))
@@ -140,8 +137,3 @@ class MemberUsage:
             {**row, **present(display_name=names.get(row.get("user_email", "").lower()))}
             for row in rows
         ]
-
-
-def _keys(info: Json) -> list[Json]:
-    keys: Any = info.get("keys")
-    return [row for row in keys if isinstance(row, dict)] if isinstance(keys, list) else []
