@@ -204,7 +204,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
     tool_keys = None
     if settings.bridge.keys is not None:
-        tool_keys = ToolKeys(keys, litellm, cache, policies, settings.bridge.keys, now)
+        tool_keys = ToolKeys(keys, litellm, cache, settings.bridge.keys, now)
     parts = Plugin(
         settings=settings,
         authenticator=TokenCache(verifier, 0.0 if service.cache_seconds == 0 else MAX_SECONDS),

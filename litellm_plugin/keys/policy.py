@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -42,12 +42,39 @@ class Limit(Generic[T]):
     """One limit of a key policy.
 
     Attributes:
-        value: The highest allowed value, or the allowed values.
+        value: The highest allowed value.
         whom: Whom the limit applies to, as messages say it, such as "everybody".
     """
 
     value: T
     whom: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimit:
+    """The allowed models, wildcards and access groups; ``whom`` is as in :class:`Limit`."""
+
+    value: tuple[str, ...]
+    whom: str
+    groups_of: GroupsOf = field(compare=False)
+
+    def allows(self, name: str) -> bool:
+        """Tell whether a model is allowed, by its name or by one of its access groups."""
+        return allows(self.value, name) or not set(self.value).isdisjoint(self.groups_of(name))
+
+    def refuse_others(self, names: Iterable[str]) -> None:
+        """Refuse models that are not allowed.
+
+        Raises:
+            PolicyRefused: ``names`` has such a model.
+        """
+        for name in names:
+            if not self.allows(name):
+                listed = ", ".join(self.value[:MAX_NAMED])
+                more = ", …" if len(self.value) > MAX_NAMED else ""
+                raise PolicyRefused(
+                    f'model "{name}" is not allowed: only {listed}{more} for {self.whom}'
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +88,7 @@ class Policy:
             allows no ``budget_duration`` at all.
         tpm: Tokens per minute.
         rpm: Requests per minute.
-        models: Allowed models, wildcards and access groups; a model must be in each list.
+        models: A model must be allowed by each of them.
         active_keys: Number of keys that are neither expired nor blocked.
     """
 
@@ -70,50 +97,40 @@ class Policy:
     renewal: Limit[str | None] | None = None
     tpm: Limit[int] | None = None
     rpm: Limit[int] | None = None
-    models: tuple[Limit[tuple[str, ...]], ...] = ()
+    models: tuple[ModelLimit, ...] = ()
     active_keys: Limit[int] | None = None
 
     # -- requests for keys ---------------------------------------------------
 
-    def new_key(self, key: Json, groups_of: GroupsOf) -> Json:
-        """Return a request for a new key, with the limits for the fields that it leaves out.
-
-        Args:
-            key: Fields of LiteLLM's ``/key/generate``.
-            groups_of: Called only for models that are not allowed by name.
+    def new_key(self, key: Json) -> Json:
+        """Return the fields of ``/key/generate``, with the limits for those that are left out.
 
         Raises:
             PolicyRefused: A field exceeds its limit.
         """
         filled = {**self._limits(), **key}
-        self._refuse(filled, groups_of)
+        self._refuse(filled)
         return {**filled, **self._allowed_for_all(filled)}
 
-    def change(self, change: Json, row: Mapping[str, Any], groups_of: GroupsOf) -> Json:
-        """Return a change of a key; fields that it does not name are not checked.
+    def change(self, change: Json, row: Mapping[str, Any]) -> Json:
+        """Return the fields of ``/key/update``; fields that are left out are not checked.
 
-        Args:
-            change: Fields of LiteLLM's ``/key/update``.
-            row: LiteLLM's row of the key before the change.
-            groups_of: As for :meth:`new_key`.
+        ``row`` is LiteLLM's row of the key before the change.
 
         Raises:
             PolicyRefused: A field exceeds its limit.
         """
-        self._refuse(change, groups_of)
+        self._refuse(change)
         # LiteLLM 1.81 ignores a budget_duration of null: the key may keep what it has.
         if "max_budget" in change and change.get("budget_duration") is None:
             self._refuse_raise(change["max_budget"], row)
         return {**change, **self._allowed_for_all(change)}
 
-    def capped(self, key: Json, groups_of: GroupsOf) -> Json:
+    def capped(self, key: Json) -> Json:
         """Reduce a request that the owner did not write to the limits.
 
-        The request is made from the configuration, or from a key that is rotated.
-
-        Args:
-            key: Fields of LiteLLM's ``/key/generate``, without null.
-            groups_of: As for :meth:`new_key`.
+        The request is made from the configuration, or from a key that is rotated: fields of
+        ``/key/generate``, without null.
 
         Raises:
             PolicyRefused: None of the models is allowed.
@@ -129,9 +146,7 @@ class Policy:
             cut["budget_duration"] = self.renewal.value
         if self.models and cut["models"]:
             cut["models"] = [
-                name
-                for name in cut["models"]
-                if all(_is_allowed(limit.value, name, groups_of) for limit in self.models)
+                name for name in cut["models"] if all(limit.allows(name) for limit in self.models)
             ]
             if not cut["models"]:
                 raise PolicyRefused(f"None of the key's models is allowed for {self._whom()}")
@@ -208,7 +223,7 @@ class Policy:
     def _whom(self) -> str:
         return " who are also ".join(dict.fromkeys(limit.whom for limit in self.models))
 
-    def _refuse(self, given: Mapping[str, Any], groups_of: GroupsOf) -> None:
+    def _refuse(self, given: Mapping[str, Any]) -> None:
         """Refuse fields, of a new key or of a change, that exceed their limits."""
         if self.duration and "duration" in given:
             _refuse_longer(given["duration"], self.duration)
@@ -218,7 +233,7 @@ class Policy:
         if self.renewal and given.get("budget_duration") is not None:
             _refuse_renewal(given["budget_duration"], self.renewal)
         for allowed in self.models:
-            _refuse_other_models(given.get("models") or (), allowed, groups_of)
+            allowed.refuse_others(given.get("models") or ())
 
     def _refuse_raise(self, budget: Any, row: Mapping[str, Any]) -> None:
         """Refuse a higher budget for a key whose ``budget_duration`` is shorter than allowed."""
@@ -318,13 +333,16 @@ class KeyPolicies:
         return groups
 
     def _of_groups(self, groups: Collection[str]) -> Policy:
-        return policy_for(self._common, self._provisioning, groups)
+        return policy_for(self._common, self._provisioning, groups, self.groups_of)
 
 
-def policy_for(common: KeyPolicy, provisioning: Provisioning, groups: Collection[str]) -> Policy:
+def policy_for(
+    common: KeyPolicy, provisioning: Provisioning, groups: Collection[str], groups_of: GroupsOf
+) -> Policy:
     """Return the policy of a member of ``groups`` (entity refs).
 
     The first role of ``provisioning`` whose group is among them replaces fields of ``common``.
+    ``groups_of`` is called only for models that are not allowed by name.
     """
     role = provisioning.role_for(frozenset(groups))
     own = role.key_policy if role else {}
@@ -345,7 +363,7 @@ def policy_for(common: KeyPolicy, provisioning: Provisioning, groups: Collection
         renewal=(renewal or Limit(None, budget.whom)) if budget else None,
         tpm=limit("max_tpm_limit", merged.max_tpm_limit),
         rpm=limit("max_rpm_limit", merged.max_rpm_limit),
-        models=(models,) if models else (),
+        models=(ModelLimit(models.value, models.whom, groups_of),) if models else (),
         active_keys=limit("max_active_keys", merged.max_active_keys),
     )
 
@@ -451,22 +469,6 @@ def _refuse_higher(name: str, value: Any, limit: Limit[float]) -> None:
         raise PolicyRefused(f"{name} must not be unlimited: {most}")
     if not _is_at_most(value, limit.value):
         raise PolicyRefused(f"{name} must be {most}")
-
-
-def _refuse_other_models(
-    names: Iterable[str], limit: Limit[tuple[str, ...]], groups_of: GroupsOf
-) -> None:
-    for name in names:
-        if not _is_allowed(limit.value, name, groups_of):
-            listed = ", ".join(limit.value[:MAX_NAMED])
-            more = ", …" if len(limit.value) > MAX_NAMED else ""
-            raise PolicyRefused(
-                f'model "{name}" is not allowed: only {listed}{more} for {limit.whom}'
-            )
-
-
-def _is_allowed(allowed: tuple[str, ...], name: str, groups_of: GroupsOf) -> bool:
-    return allows(allowed, name) or bool(set(allowed) & {*groups_of(name)})
 
 
 def _is_at_most(value: Any, limit: float) -> bool:

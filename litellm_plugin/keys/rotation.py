@@ -310,7 +310,7 @@ class Rotations:
             raise RotationRefused(
                 "The key is in no team, and keys must be in one: create a new key"
             )
-        key = owner.policy().capped(key, self._policies.groups_of)
+        key = owner.policy().capped(key)
         if self._settings.allow_unlimited_budget is False and key.get("max_budget") is None:
             raise RotationRefused(
                 "The key has no budget, and keys must have one: give it a max_budget first"

@@ -115,7 +115,7 @@ class Keys:
             TeamDurationBroken: LiteLLM can't create keys in the team.
         """
         owner.check(key)
-        key = owner.policy().new_key(key, self._policies.groups_of)
+        key = owner.policy().new_key(key)
         refuse_unlimited(key, self._settings)
         with self._adding_active_key(owner, but=but):
             return self._create(owner, key)
@@ -146,7 +146,7 @@ class Keys:
         """
         if self._settings.team_required and not key.get("team_id"):
             raise BadRequest("A team is required: keys outside of a team are not allowed")
-        key = owner.policy().capped(key, self._policies.groups_of)
+        key = owner.policy().capped(key)
 
         def is_old(row: Json) -> bool:
             return isinstance(row.get("token"), str) and replaced(row)
@@ -359,7 +359,7 @@ class Keys:
         if change.get("team_id"):
             self._teams.usable(change["team_id"], key.caller, key.account)
         policy = self._policy_of(key)
-        change = policy.change(change, key.row, self._policies.groups_of)
+        change = policy.change(change, key.row)
         self._policies.refuse_extension(change, key.row, self._now())
         expired = key.row.get("blocked") is not True and not is_active(key.row, self._now())
         # A rotated key does not count until it ends, unless it is to live longer.

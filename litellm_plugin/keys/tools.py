@@ -22,7 +22,7 @@ from litellm_plugin.clock import Clock, moment
 from litellm_plugin.config.settings import BridgeKeys
 from litellm_plugin.errors import BadRequest, UpstreamError
 from litellm_plugin.keys.metadata import Tool
-from litellm_plugin.keys.policy import KeyPolicies, Policy, bridge_policy, combined
+from litellm_plugin.keys.policy import Policy, bridge_policy, combined
 from litellm_plugin.keys.service import KeyOwner, Keys
 from litellm_plugin.observability import journal
 from litellm_plugin.shapes import BRIDGE_KEY, amount, picked, present
@@ -52,14 +52,12 @@ class ToolKeys:
         keys: Keys,
         litellm: LiteLLM,
         cache: Cache,
-        policies: KeyPolicies,
         settings: BridgeKeys,
         now: Clock,
     ) -> None:
         self._keys = keys
         self._litellm = litellm
         self._cache = cache
-        self._policies = policies
         self._settings = settings
         self._now = now
 
@@ -151,7 +149,7 @@ class ToolKeys:
         defaults = {"duration": self._settings.default_ttl}
         if entry is not None:
             defaults |= present(max_budget=entry.max_budget, budget_duration=entry.budget_duration)
-        return picked(policy.capped(defaults, self._policies.groups_of), defaults)
+        return picked(policy.capped(defaults), defaults)
 
     def _spent(self, key: Json, replaced: Iterable[Json]) -> float | None:
         """Return the spend in USD that the new key takes over from the replaced keys.

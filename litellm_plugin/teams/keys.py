@@ -18,7 +18,7 @@ from litellm_plugin.clock import Clock
 from litellm_plugin.config.settings import LLM_API, Settings
 from litellm_plugin.errors import NotFound, UpstreamError
 from litellm_plugin.keys.metadata import RotationRecord, is_team_key
-from litellm_plugin.keys.policy import KeyPolicies, Limit, Policy, combined
+from litellm_plugin.keys.policy import KeyPolicies, Limit, ModelLimit, Policy, combined
 from litellm_plugin.keys.requests import KeyFields, team_key_fields
 from litellm_plugin.keys.rotation import Rotation, Rotations
 from litellm_plugin.keys.service import KeyOwner, Keys
@@ -95,7 +95,7 @@ class TeamKeys:
         """
         owner = self._owner(_owned(team), caller)
         self._refuse_other_models(team, key)
-        key = owner.policy().new_key(key, self._policies.groups_of)
+        key = owner.policy().new_key(key)
         key |= {
             "team_id": team.team_id,
             "key_type": LLM_API,
@@ -165,8 +165,8 @@ class TeamKeys:
         allowed = tuple(map(str, team.row.get("models") or ()))
         wanted = [name for name in key.get("models") or () if name != MODELS_OF_TEAM]
         if wanted and allowed and EVERY_MODEL not in allowed:
-            within = Policy(models=(Limit(allowed, f"team {team.team_id}"),))
-            within.new_key({"models": wanted}, self._policies.groups_of)
+            limit = ModelLimit(allowed, f"team {team.team_id}", self._policies.groups_of)
+            limit.refuse_others(wanted)
 
     def _shown(self, key: Json) -> Json:
         return shapes.without_budget(key) if self._hidden else key
