@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from litellm_plugin.accounts.caller import own_id
@@ -27,39 +28,18 @@ NO_USER = (
 )
 
 
+@dataclass(frozen=True)
 class Bridge:
-    """Serves people with a Keycloak token.
+    """Serves people with a Keycloak token."""
 
-    Args:
-        settings: All settings; ``litellm.bridge`` names client and group.
-        users: Finds and provisions users.
-        keys: Creates and deletes keys.
-        rotations: Rotates keys.
-        policies: The limits of keys.
-        tool_keys: Creates short-lived keys; None where ``litellm.bridge.keys`` is not set.
-        directory: Finds people in the catalog.
-        now: Returns the present time, in UTC.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        users: Users,
-        keys: Keys,
-        rotations: Rotations,
-        policies: KeyPolicies,
-        tool_keys: ToolKeys | None,
-        directory: Directory,
-        now: Clock,
-    ) -> None:
-        self._policies = policies
-        self._tool_keys = tool_keys
-        self._directory = directory
-        self._settings = settings
-        self._users = users
-        self._keys = keys
-        self._rotations = rotations
-        self._now = now
+    _settings: Settings
+    _users: Users
+    _keys: Keys
+    _rotations: Rotations
+    _policies: KeyPolicies
+    _tool_keys: ToolKeys | None  # None: litellm.bridge.keys is not set
+    _directory: Directory
+    _now: Clock
 
     def admit(self, person: BridgeIdentity) -> None:
         """Refuse people outside ``litellm.bridge.group``; without that setting, admit all.
@@ -76,9 +56,7 @@ class Bridge:
     def account(self, person: BridgeIdentity, *, fresh: bool = False) -> Account:
         """Return a person's account, provisioned where there is none.
 
-        Args:
-            person: The caller.
-            fresh: Whether to read past the cache, because a write depends on the account.
+        ``fresh`` reads past the cache, because a write depends on the account.
 
         Raises:
             NotFound: The person has no account, and provisioning is off.

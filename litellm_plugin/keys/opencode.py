@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -23,33 +23,18 @@ from litellm_plugin.shapes import present
 LOOPBACK = frozenset({"localhost", "127.0.0.1"})
 
 
+@dataclass(frozen=True)
 class OpencodeKeys:
-    """Keeps one key in each slot; a slot is a user, or a user and a team.
+    """Keeps one key in each slot; a slot is a user, or a user and a team."""
 
-    Args:
-        users: Finds and provisions users.
-        keys: Creates keys.
-        cache: Holds the lock of a user's slots.
-        settings: ``litellm.opencode``.
-        now: Returns the present time, in UTC.
-    """
-
-    def __init__(
-        self, users: Users, keys: Keys, cache: Cache, settings: Opencode, now: Clock
-    ) -> None:
-        self._now = now
-        self._users = users
-        self._keys = keys
-        self._cache = cache
-        self._settings = settings
+    _users: Users
+    _keys: Keys
+    _cache: Cache  # holds the lock of a user's slots
+    _settings: Opencode
+    _now: Clock
 
     def connect(
-        self,
-        caller: Caller,
-        redirect_uri: str,
-        team_id: str | None,
-        *,
-        gone: Callable[[], bool],
+        self, caller: Caller, redirect_uri: str, team_id: str | None, *, gone: Callable[[], bool]
     ) -> str:
         """Create a new key for the caller's slot, and then delete the slot's old key.
 

@@ -166,11 +166,7 @@ class Policy:
             )
 
     def refuse_more(self, keys: Iterable[Mapping[str, Any]], now: datetime) -> None:
-        """Refuse one more active key.
-
-        Args:
-            keys: The keys that the owner has.
-            now: The present time, in UTC.
+        """Refuse one more active key to the owner of ``keys``.
 
         Raises:
             Forbidden: As many keys as allowed are active.
@@ -290,11 +286,9 @@ class KeyPolicies:
         return combined(map(self._of_groups, groups))
 
     def of_key(self, policy: Policy, row: Mapping[str, Any]) -> Policy:
-        """Return the policy of a key: for a bridge key, also the limits of ``litellm.bridge.keys``.
+        """Return the policy of a key, made from its owner's.
 
-        Args:
-            policy: The owner's.
-            row: LiteLLM's row of the key.
+        A bridge key also has the limits of ``litellm.bridge.keys``.
         """
         if self._bridge_keys is None or not is_bridge_key(row):
             return policy
@@ -303,10 +297,7 @@ class KeyPolicies:
     def refuse_extension(self, change: Json, row: Mapping[str, Any], now: datetime) -> None:
         """Refuse a change after which a key of the bridge lives longer than ``maxTtl`` in all.
 
-        Args:
-            change: As :meth:`Policy.change` returned it.
-            row: LiteLLM's row of the key before the change.
-            now: The present time, in UTC.
+        ``change`` is what :meth:`Policy.change` returned.
 
         Raises:
             PolicyRefused: It would live longer.
@@ -424,12 +415,7 @@ def is_ending(key: Mapping[str, Any]) -> bool:
 
 
 def is_active(key: Mapping[str, Any], now: datetime) -> bool:
-    """Tell whether a key is neither expired nor blocked.
-
-    Args:
-        key: LiteLLM's row; ``blocked`` and ``expires`` count.
-        now: The present time, in UTC.
-    """
+    """Tell whether a key is neither expired nor blocked, by LiteLLM's row."""
     end = moment(key.get("expires"))
     return key.get("blocked") is not True and (end is None or end > now)
 

@@ -53,12 +53,9 @@ class Step:
 
 
 def steps_of(rows: Iterable[Json], settings: Settings, now: datetime) -> list[Step]:
-    """Return the steps that are due.
+    """Return the steps that are due; keys of reserved LiteLLM ids get none.
 
-    Args:
-        rows: LiteLLM's rows of keys; for ``FINISH``, of both keys.
-        settings: All settings. Keys of reserved LiteLLM ids get no step.
-        now: The present time, in UTC.
+    ``rows`` are LiteLLM's rows of keys; for ``FINISH``, of both keys.
     """
     keys = {row["token"]: row for row in rows if isinstance(row.get("token"), str)}
     steps = []
@@ -101,14 +98,8 @@ def _same_owner(one: Json, other: Json) -> bool:
 class Pruning:
     """Finds and applies steps.
 
-    Args:
-        litellm: The client.
-        rotations: Completes rotations.
-        settings: All settings.
-        pace: Called before each call to LiteLLM.
-        now: Returns the present time.
-
     Attributes:
+        pace: Called before each call to LiteLLM.
         counts: How many steps were done, by :class:`Action`, and how many ``failed``.
         failures: LiteLLM's error messages, by hash of the key.
     """

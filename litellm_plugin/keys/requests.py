@@ -104,15 +104,12 @@ class KeyFields:
         self._budget_filled = budget_filled
 
     def new(self, body: Mapping[str, Any], *, named: bool, service: bool) -> Json:
-        """Read a request for a new key.
+        """Read a request for a new key; returns the fields for LiteLLM's ``/key/generate``.
 
         Args:
             body: The request's body.
             named: Whether ``alias`` is required, as for ``POST /keys/generate``.
             service: Whether the caller is a service; ``user_id`` of other callers is ignored.
-
-        Returns:
-            The fields for LiteLLM's ``/key/generate``.
 
         Raises:
             BadRequest: A field is missing, wrong or forbidden.
@@ -146,10 +143,9 @@ class KeyFields:
         return key
 
     def change(self, body: Mapping[str, Any]) -> Json:
-        """Read a change of a key; ``key`` in the body is ignored.
+        """Read a change of a key; returns the fields for LiteLLM's ``/key/update``.
 
-        Returns:
-            The fields for LiteLLM's ``/key/update``.
+        ``key`` in the body is ignored.
 
         Raises:
             BadRequest: A field is wrong or forbidden.

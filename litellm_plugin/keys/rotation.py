@@ -114,24 +114,16 @@ class Rotation:
         return cls(token, grace, digest, gone)
 
 
+@dataclass(frozen=True)
 class Rotations:
     """Rotates keys for their owners."""
 
-    def __init__(
-        self,
-        keys: Keys,
-        litellm: LiteLLM,
-        cache: Cache,
-        settings: KeyGeneration,
-        policies: KeyPolicies,
-        now: Clock,
-    ) -> None:
-        self._keys = keys
-        self._litellm = litellm
-        self._cache = cache
-        self._settings = settings
-        self._policies = policies
-        self._now = now
+    _keys: Keys
+    _litellm: LiteLLM
+    _cache: Cache
+    _settings: KeyGeneration
+    _policies: KeyPolicies
+    _now: Clock
 
     def rotate(self, caller: Caller, asked: Rotation) -> Json:
         """Rotate a key for a caller with Backstage credentials, as :meth:`rotate_for` does."""
@@ -139,12 +131,7 @@ class Rotations:
         return self.rotate_for(self._keys.owner(caller, account), account, asked)
 
     def rotate_for(self, owner: KeyOwner, account: Account, asked: Rotation) -> Json:
-        """Rotate a key of a user.
-
-        Args:
-            owner: The owner.
-            account: The owner's.
-            asked: The request.
+        """Rotate a key of a user, who is the owner of the account.
 
         Returns:
             LiteLLM's answer about the new key, with the secret in ``key``. ``rotated`` has the
@@ -170,10 +157,8 @@ class Rotations:
     def rotate_one_of(self, rows: Sequence[Json], owner: KeyOwner, asked: Rotation) -> Json:
         """Rotate one of the owner's keys, as :meth:`rotate_for` does.
 
-        Args:
-            rows: LiteLLM's rows of all keys of the owner, read under a lock that the caller holds.
-            owner: The owner.
-            asked: The request.
+        ``rows`` are LiteLLM's rows of all keys of the owner, read under a lock that the caller of
+        this method holds.
         """
         old = next((row for row in rows if row.get("token") == asked.token), None)
         if old is not None:

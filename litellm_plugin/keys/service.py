@@ -29,35 +29,27 @@ from litellm_plugin.teams.membership import Teams
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class Keys:
-    """Creates, changes and deletes virtual keys for their owners.
+    """Creates, changes and deletes virtual keys for their owners."""
 
-    Attributes:
-        fields: Reads requests; :meth:`generate` takes what ``fields.new`` returns.
-    """
+    _litellm: LiteLLM
+    _cache: Cache
+    _users: Users
+    _teams: Teams
+    _settings: KeyGeneration
+    _policies: KeyPolicies
+    _undelivered: UndeliveredKeys
+    _now: Clock
+    _leavers: Leavers | None = None  # None: offboarding is off
 
-    def __init__(
-        self,
-        litellm: LiteLLM,
-        cache: Cache,
-        users: Users,
-        teams: Teams,
-        settings: KeyGeneration,
-        policies: KeyPolicies,
-        undelivered: UndeliveredKeys,
-        now: Clock,
-        leavers: Leavers | None = None,
-    ) -> None:
-        self.fields = KeyFields(key_fields(settings), budget_filled=policies.limits_budget)
-        self._litellm = litellm
-        self._cache = cache
-        self._users = users
-        self._teams = teams
-        self._settings = settings
-        self._policies = policies
-        self._undelivered = undelivered
-        self._now = now
-        self._leavers = leavers  # None: offboarding is off
+    @functools.cached_property
+    def fields(self) -> KeyFields:
+        """Reads requests; :meth:`generate` takes what ``fields.new`` returns."""
+        table = key_fields(self._settings)
+        return KeyFields(table, budget_filled=self._policies.limits_budget)
+
+    # -- new keys ------------------------------------------------------------
 
     def owner(self, caller: Caller, account: Account | None, named: str | None = None) -> KeyOwner:
         """Return the owner of a key that the caller makes.
@@ -99,15 +91,9 @@ class Keys:
     def generate_for(
         self, owner: KeyOwner, key: Json, *, but: Callable[[Json], bool] = lambda _: False
     ) -> Json:
-        """Create a key.
+        """Create a key by fields of ``/key/generate``; returns LiteLLM's answer, with the secret.
 
-        Args:
-            owner: The owner.
-            key: Fields of LiteLLM's ``/key/generate``.
-            but: Tells which keys the new one replaces, and so do not count as active.
-
-        Returns:
-            LiteLLM's answer, with the secret in ``key``.
+        ``but`` tells which keys the new one replaces: they do not count as active.
 
         Raises:
             Forbidden: The owner may not have such a key, or as many keys as allowed are active.
@@ -129,7 +115,7 @@ class Keys:
         replaced: Callable[[Json], bool],
         gone: Callable[[], bool],
     ) -> Json:
-        """Create a key, and then delete the keys that it replaces.
+        """Create a key, and then delete those of the owner's ``keys`` that it replaces.
 
         Args:
             owner: The owner, who is in the team of ``key``, if any.
@@ -140,8 +126,7 @@ class Keys:
 
         Raises:
             BadRequest: Keys must be in a team, and this one is in none.
-            Forbidden: As many keys as allowed are active.
-            NoKey: LiteLLM did not return the new secret; the old keys stay.
+            Forbidden, NoKey: As for :meth:`adding`; the old keys stay.
             HungUp: The client is gone; the new key is deleted, and the old keys stay.
         """
         if self._settings.team_required and not key.get("team_id"):
@@ -162,15 +147,9 @@ class Keys:
     def adding(
         self, owner: KeyOwner, key: Json, *, but: Callable[[Json], bool] = lambda _: False
     ) -> Iterator[Json]:
-        """Create a key that may replace others, under the owner's lock.
+        """Create a key as :meth:`generate_for` does, and hold the owner's lock during the block.
 
-        Args:
-            owner: The owner. The caller of this method has counted the keys of a team.
-            key: Fields of ``/key/generate``, within the limits.
-            but: As for :meth:`generate_for`.
-
-        Yields:
-            LiteLLM's answer, with the secret in ``key``.
+        The caller of this method has reduced the key to the limits, and counted a team's keys.
 
         Raises:
             Forbidden: As many keys as allowed are active.
@@ -421,13 +400,8 @@ class Keys:
     def delete_for(self, account: Account, token: str, reader: str) -> None:
         """Delete a key of an account whose owner is not signed in at Backstage.
 
-        Args:
-            account: The owner's.
-            token: Hash of the key.
-            reader: As for ``Users.account_of``.
-
-        Raises:
-            Forbidden: As for :meth:`owned`.
+        ``token`` is the key's hash, ``reader`` as for ``Users.account_of``; raises as
+        :meth:`owned`.
         """
         row = self._own_row(account, token, reader)
         with self._cache.invalidating(keys_tag(account.asked)):

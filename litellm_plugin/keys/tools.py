@@ -44,22 +44,15 @@ class NewKey:
     after_sending: Callable[[bool], None] | None = None
 
 
+@dataclass(frozen=True)
 class ToolKeys:
     """Creates short-lived keys of the bridge: tool keys, and keys without a tool."""
 
-    def __init__(
-        self,
-        keys: Keys,
-        litellm: LiteLLM,
-        cache: Cache,
-        settings: BridgeKeys,
-        now: Clock,
-    ) -> None:
-        self._keys = keys
-        self._litellm = litellm
-        self._cache = cache
-        self._settings = settings
-        self._now = now
+    _keys: Keys
+    _litellm: LiteLLM
+    _cache: Cache
+    _settings: BridgeKeys
+    _now: Clock
 
     def read(self, body: Mapping[str, Any]) -> tuple[Tool | None, Json]:
         """Read a request for a new key.
@@ -82,11 +75,7 @@ class ToolKeys:
     def create(self, owner: KeyOwner, account: Account, tool: Tool | None, key: Json) -> NewKey:
         """Create a key; one for a tool replaces the tool's keys.
 
-        Args:
-            owner: The owner.
-            account: The owner's.
-            tool: As :meth:`read` returned it.
-            key: As :meth:`read` returned it.
+        ``account`` is the owner's, ``tool`` and ``key`` are what :meth:`read` returned.
 
         Raises:
             BadRequest: A field exceeds a limit.

@@ -94,12 +94,8 @@ class UndeliveredKey:
 class UndeliveredKeys:
     """Finds and deletes undelivered keys.
 
-    A worker that ends looks for each key once more and logs those that it does not find.
-
-    Args:
-        litellm: The client.
-        cache: The cache.
-        looking: Whether to look for keys; if not, messages ask the owner to look.
+    A worker that ends looks for each key once more and logs those that it does not find. If not
+    ``looking``, keys are not looked for, and messages ask the owner to look.
     """
 
     def __init__(self, litellm: LiteLLM, cache: Cache, *, looking: bool) -> None:

@@ -117,11 +117,7 @@ class TeamAdmin:
 
         LiteLLM replaces a team's metadata as a whole. So a change reads, checks and writes the
         team under the lock; otherwise one of two concurrent changes would be lost.
-
-        Args:
-            user: The team admin.
-            team_id: The team.
-            on_all_hosts: As for ``Cache.lock``.
+        ``on_all_hosts`` is as for ``Cache.lock``.
 
         Raises:
             Forbidden: No group or another one owns the team.

@@ -62,10 +62,7 @@ class TeamKeys:
         )
 
     def read(self, body: Mapping[str, Any]) -> Json:
-        """Read a request for a new key.
-
-        Returns:
-            The fields for :meth:`create`, with LiteLLM's names.
+        """Read a request for a new key; returns the fields for :meth:`create`.
 
         Raises:
             BadRequest: A field is missing, wrong or forbidden.
@@ -78,16 +75,10 @@ class TeamKeys:
         return [self._shown(shapes.virtual_key(row)) for row in rows]
 
     def create(self, team: ManagedTeam, key: Json, caller: Caller) -> Json:
-        """Create a team key.
+        """Create a team key, under the team's lock on all hosts; returns LiteLLM's answer.
 
-        Args:
-            team: The team; the caller of this method holds its lock, on all hosts.
-            key: What :meth:`read` returns.
-            caller: The team admin. The admin's key policy limits the key, and its
-                ``maxActiveKeys`` the number of the team's keys.
-
-        Returns:
-            LiteLLM's answer, with the secret in ``key``.
+        The team admin's key policy limits the key, and its ``maxActiveKeys`` the number of the
+        team's keys.
 
         Raises:
             PolicyRefused: A field exceeds a limit, or a model is not one of the team's.
@@ -110,16 +101,10 @@ class TeamKeys:
             return self._shown(made)
 
     def rotate(self, team: ManagedTeam, asked: Rotation, caller: Caller) -> Json:
-        """Rotate a team key, as ``Rotations.rotate_for`` does.
-
-        Args:
-            team: As for :meth:`create`.
-            asked: The request.
-            caller: As for :meth:`create`.
+        """Rotate a team key, as ``Rotations.rotate_for`` does, under the lock of the team.
 
         Raises:
             NotFound: The team has no such key.
-            RotationRefused: As for ``Rotations.rotate_for``.
             Forbidden: As many keys as allowed are active.
         """
         rows = _owned(team)
@@ -140,12 +125,9 @@ class TeamKeys:
         self._litellm.delete_key(token)
 
     def _owner(self, rows: list[Json], caller: Caller, *, replaced: str = "") -> KeyOwner:
-        """Return the team as the owner of a new key.
+        """Return the team, whose keys are ``rows``, as the owner of a new key.
 
-        Args:
-            rows: LiteLLM's rows of the team keys.
-            caller: As for :meth:`create`.
-            replaced: Hash of a key that does not count as active, nor does its successor.
+        ``replaced`` is the hash of a key that does not count as active, nor does its successor.
         """
         policy = combined([self._policies.of(caller, None), self._limits])
 

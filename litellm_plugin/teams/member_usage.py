@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from litellm_plugin import shapes
@@ -28,6 +29,7 @@ from litellm_plugin.usage import report as usage
 from litellm_plugin.usage.periods import pages_of
 
 
+@dataclass(frozen=True)
 class MemberUsage:
     """Reads the usage of a team by member.
 
@@ -35,24 +37,13 @@ class MemberUsage:
     service's audit log, as far as they are known; None without ``litellm.audit.store``.
     """
 
-    def __init__(
-        self,
-        litellm: LiteLLM,
-        cache: Cache,
-        users: Users,
-        access: Access,
-        settings: Settings,
-        directory: Directory,
-        audited_keys: Callable[[Sequence[str]], Mapping[str, dict[str, str]]] | None,
-    ) -> None:
-        self._litellm = litellm
-        self._cache = cache
-        self._users = users
-        self._access = access
-        self._enabled = settings.team_usage.member_breakdown.enabled
-        self._display = settings.display
-        self._directory = directory
-        self._audited_keys = audited_keys
+    _litellm: LiteLLM
+    _cache: Cache
+    _users: Users
+    _access: Access
+    _settings: Settings
+    _directory: Directory
+    _audited_keys: Callable[[Sequence[str]], Mapping[str, dict[str, str]]] | None
 
     def of(self, team_id: str, start: str, end: str, caller: Caller) -> Json:
         """Return a team's usage by member, for its managers and for members who may read it.
@@ -61,11 +52,7 @@ class MemberUsage:
         audit log. Usage without a known owner is a row with ``user_id`` None. The rows' spend adds
         up to ``total_spend``.
 
-        Args:
-            team_id: LiteLLM id, without a comma: LiteLLM would read several ids.
-            start: First day, ``YYYY-MM-DD``.
-            end: Last day, included.
-            caller: A user.
+        ``start`` and ``end`` are the first and the last day, ``YYYY-MM-DD``.
 
         Raises:
             NotFound: ``litellm.teamUsage.memberBreakdown.enabled`` is false.
@@ -75,7 +62,7 @@ class MemberUsage:
             BadRequest: The id has a comma.
             UsageUnavailable: LiteLLM can't return the caller's account or the team.
         """
-        if not self._enabled:
+        if not self._settings.team_usage.member_breakdown.enabled:
             raise NotFound(
                 "Usage by member is disabled (litellm.teamUsage.memberBreakdown.enabled)"
             )
@@ -87,7 +74,7 @@ class MemberUsage:
             if account is None or not account.in_team(team_id):
                 raise Forbidden(NOT_A_MEMBER, reason="membership")
             self._access.require_usage_viewer(caller, members.role_of(team, account.user_id))
-        if "," in team_id:
+        if "," in team_id:  # LiteLLM would read several ids
             raise BadRequest("LiteLLM can't tell the usage of a team with a comma in its id")
         rows = self._cache.read(
             ("team-member-usage", caller.name, team_id, start, end),
@@ -96,10 +83,11 @@ class MemberUsage:
             weight=len,
             stale=caller.note_stale,
         )
+        display = self._settings.display
         hidden = (
-            self._display.hide_team_budget_for_managers
+            display.hide_team_budget_for_managers
             if manager
-            else self._display.hide_team_budget_for_members
+            else display.hide_team_budget_for_members
         )
         if hidden:
             blank = {"team_id": team_id, "total_spend": 0, "budget_hidden": True}

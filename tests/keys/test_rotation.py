@@ -7,21 +7,19 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from werkzeug.test import TestResponse
 
-from litellm_plugin.config.settings import KeyGeneration, KeyPolicy, Settings
+from litellm_plugin.config.settings import KeyGeneration, KeyPolicy
 from litellm_plugin.keys import undelivered
 from litellm_plugin.sandbox.store import token_of
 from tests.cache.world import Call, FailsError, Hook, World
 from tests.fakes import Policy
 from tests.fakes.network import dropped
-from tests.tokens import TokenFactory
+from tests.keys.conftest import MakeWorld
 
 Json = dict[str, Any]
 
@@ -37,32 +35,13 @@ class KilledError(BaseException):
 
 
 @pytest.fixture
-def world(
-    settings: Settings,
-    key_policy: KeyPolicy,
-    key_generation: KeyGeneration,
-    tokens: TokenFactory,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[World]:
-    monkeypatch.setattr(undelivered, "PAUSES", (0.0, 0.0))
-    settings = replace(
-        settings,
-        key_policy=key_policy,
-        key_generation=key_generation,
-        service=replace(settings.service, circuit_breaker=True, cache_seconds=60.0),
-    )
-    world = World(settings, tokens, tmp_path, monkeypatch, workers=2)
-    world.people(bob=(), alice=())
-    world.get("bob", "/user/info")
+def world(make_world: MakeWorld) -> World:
+    world = make_world(workers=2)
     world.litellm.stand_in.team_new(
         {"team_id": "t1", "members_with_roles": [{"user_id": BOB, "role": "user"}]}
     )
     make(world)
-    yield world
-    for thread in threading.enumerate():
-        if thread.name == "undelivered-keys":
-            thread.join(60)
+    return world
 
 
 def make(world: World, **fields: Any) -> None:

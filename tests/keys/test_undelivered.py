@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +18,16 @@ from litellm_plugin.plugin import build
 from litellm_plugin.sandbox.store import token_of
 from tests.cache.world import Call, FailsError, World
 from tests.fakes.network import connection_refused, dropped
+from tests.keys.conftest import MakeWorld, wait_for_the_watcher
 from tests.tokens import TokenFactory
 
-ENOUGH = 60.0  # seconds for whatever is to happen soon
-
 
 @pytest.fixture
-def careful(settings: Settings) -> Settings:
-    """Settings with what looks for undelivered keys."""
-    return replace(settings, service=replace(settings.service, circuit_breaker=True))
-
-
-@pytest.fixture
-def world(
-    careful: Settings, tokens: TokenFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    monkeypatch.setattr(undelivered, "PAUSES", (0.0, 0.0))
+def world(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(undelivered, "UNAVAILABLE_PAUSE", 0.01)
-    world = World(careful, tokens, tmp_path, monkeypatch)
-    world.people(bob=(), alice=())
-    for name in ("bob", "alice"):
-        world.get(name, "/user/info")
-    yield world
-    wait_for_the_watcher()
-
-
-def wait_for_the_watcher() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "undelivered-keys":
-            thread.join(ENOUGH)
-            assert not thread.is_alive()
+    world = make_world()
+    world.get("alice", "/user/info")
+    return world
 
 
 def cut_off(path: str, *, failure: Exception | None = None) -> Callable[[Call], None]:
