@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from secrets import token_hex
-from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from litellm_plugin import fields
@@ -56,7 +55,10 @@ class OpencodeKeys:
         # The lock makes the second of two concurrent requests replace the key of the first.
         with self._cache.lock(f"opencode key of {caller.litellm_id}"):
             secret = self._secret(caller, team_id, gone)
-        return _with(redirect_uri, key=secret, team=team_id)
+        url = urlsplit(redirect_uri)
+        query = dict(parse_qsl(url.query, keep_blank_values=True))
+        query |= present(key=secret, team=team_id)
+        return urlunsplit(url._replace(query=urlencode(query)))
 
     def _secret(self, caller: Caller, team_id: str | None, gone: Callable[[], bool]) -> str:
         account = self._users.account(caller, fresh=True)
@@ -84,6 +86,12 @@ class OpencodeKeys:
         }
 
         owner = self._keys.owner(caller, account)
+        # Older keys have "~" in place of the dot; LiteLLM can be configured to refuse "~".
+        of_the_slot = re.compile(re.escape(alias) + "([.~][0-9a-f]{8})?")
+
+        def in_the_slot(row: Json) -> bool:
+            name = row.get("key_alias")
+            return isinstance(name, str) and of_the_slot.fullmatch(name) is not None
 
         def make(key_alias: str, **more: str) -> str:
             new_owner = replace(owner, created_by=lambda: created_by | more)
@@ -92,23 +100,16 @@ class OpencodeKeys:
             secret: str = made["key"]
             return secret
 
-        def in_the_slot(row: Json) -> bool:
-            return _is_of(alias, row.get("key_alias"))
-
-        def make_another() -> str:
-            # Aliases are unique in LiteLLM. The slot's alias may belong to the old key, or to
-            # another user's key, since it can be guessed. The time distinguishes an
-            # undelivered key of this request from those of other requests.
-            return make(f"{alias}.{token_hex(4)}", created_at_iso=stamp(self._now))
-
-        if any(row.get("key_alias") == alias for row in keys):
-            return make_another()
-        try:
-            return make(alias)
-        except UpstreamError as exc:
-            if exc.answered != 400 or exc.param != "key_alias":
-                raise
-            return make_another()
+        if all(row.get("key_alias") != alias for row in keys):
+            try:
+                return make(alias)
+            except UpstreamError as exc:
+                if exc.answered != 400 or exc.param != "key_alias":
+                    raise
+        # Aliases are unique in LiteLLM. The slot's alias may belong to the old key, or to another
+        # user's key, since it can be guessed. The time distinguishes an undelivered key of this
+        # request from those of other requests.
+        return make(f"{alias}.{token_hex(4)}", created_at_iso=stamp(self._now))
 
 
 def callback(redirect_uri: str) -> str:
@@ -131,22 +132,5 @@ def callback(redirect_uri: str) -> str:
     return urlunsplit(url._replace(netloc=netloc))
 
 
-def _is_of(slot: str, alias: Any) -> bool:
-    """Tell whether ``alias`` is that of a slot, with or without a random suffix.
-
-    Older keys have "~" in place of the dot; LiteLLM can be configured to refuse "~".
-    """
-    return isinstance(alias, str) and (
-        alias == slot or re.fullmatch(re.escape(slot) + "[.~][0-9a-f]{8}", alias) is not None
-    )
-
-
 def _refused() -> BadRequest:
     return BadRequest("Invalid redirect_uri — expected http://localhost:<port>/callback")
-
-
-def _with(uri: str, **parameters: str | None) -> str:
-    """Return ``uri`` with query parameters added; parameters of the same name are replaced."""
-    url = urlsplit(uri)
-    query = dict(parse_qsl(url.query, keep_blank_values=True)) | present(**parameters)
-    return urlunsplit(url._replace(query=urlencode(query)))

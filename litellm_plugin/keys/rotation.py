@@ -34,7 +34,7 @@ from litellm_plugin.keys.metadata import MAX_GRACE, RotationRecord, is_malformed
 from litellm_plugin.keys.policy import KeyPolicies, is_active, is_ending
 from litellm_plugin.keys.service import KeyOwner, Keys, token_of
 from litellm_plugin.observability import journal
-from litellm_plugin.shapes import ROTATION, amount, as_object, present
+from litellm_plugin.shapes import ROTATION, amount, as_object, first, present
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +101,7 @@ class Rotation:
             BadRequest: A field or the ``Idempotency-Key`` is wrong.
         """
         fields.only(body, ("grace",))
-        grace = DEFAULT_GRACE
-        if body.get("grace") is not None:
-            grace = fields.duration("grace", body["grace"])
+        grace = fields.duration("grace", first(body.get("grace"), DEFAULT_GRACE))
         if not fields.is_within(grace, MAX_GRACE):
             raise BadRequest(f"grace must be at most {MAX_GRACE}")
         if idempotency_key is None:
@@ -357,9 +355,9 @@ class Rotations:
         Returns:
             LiteLLM's answer, and the alias.
         """
-        first, *others = names
+        name, *others = names
         try:
-            return self._litellm.update_key({**change, **present(key_alias=first)}), first
+            return self._litellm.update_key({**change, **present(key_alias=name)}), name
         except UpstreamError as exc:
             if not others or exc.answered != 400 or exc.param != "key_alias":
                 raise

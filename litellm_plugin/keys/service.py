@@ -56,7 +56,8 @@ class Keys:
 
         Args:
             caller: A user, or a service.
-            account: The account of the user, or of the user whose key a service rotates.
+            account: The account of the user, or of the user whose key a service rotates; None for
+                a team.
             named: LiteLLM id in a service's request for a new key, if any.
         """
 
@@ -67,10 +68,10 @@ class Keys:
 
         asked = account.asked if account else named
         policy = functools.cache(lambda: self._policies.of(caller, asked))
-        created_by = functools.cache(lambda: self.created_by(caller))
+        created_by = functools.cache(lambda: self._created_by(caller))
         return KeyOwner(account, caller.name, policy, created_by, check, named)
 
-    def created_by(self, caller: Caller) -> Json:
+    def _created_by(self, caller: Caller) -> Json:
         """Return the metadata that records the creator of a key made now."""
         entity = caller.entity
         return {

@@ -7,8 +7,8 @@ https://docs.litellm.ai/docs/proxy/service_accounts
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from litellm_plugin import shapes
@@ -129,7 +129,8 @@ class TeamKeys:
 
         ``replaced`` is the hash of a key that does not count as active, nor does its successor.
         """
-        policy = combined([self._policies.of(caller, None), self._limits])
+        owner = self._keys.owner(caller, None)
+        policy = combined([owner.policy(), self._limits])
 
         def check(_: Json) -> None:
             others = [
@@ -139,8 +140,7 @@ class TeamKeys:
             ]
             policy.refuse_more(others, self._now())
 
-        created_by = functools.cache(lambda: self._keys.created_by(caller))
-        return KeyOwner(None, caller.name, lambda: policy, created_by, check, unknown=_unknown)
+        return replace(owner, policy=lambda: policy, check=check, unknown=_unknown)
 
     def _refuse_other_models(self, team: ManagedTeam, key: Json) -> None:
         """Refuse models that the team may not use. LiteLLM would refuse each call instead."""
