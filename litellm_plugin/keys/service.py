@@ -205,20 +205,19 @@ class Keys:
             journal.note(replacedKeyIds=deleted)
 
     def _create(self, owner: KeyOwner, key: Json) -> Json:
-        key = {**key, **present(user_id=owner.user_id)}
+        key, created_by = {**key, **present(user_id=owner.user_id)}, owner.created_by()
         journal.note(userId=key.get("user_id"), keyAlias=key.get("key_alias"))
         journal.changed(None, None, key)
         asked = {
             **key,
             "key_type": key.get("key_type") or LLM_API,
-            "metadata": {**(key.get("metadata") or {}), **owner.created_by()},
+            "metadata": {**(key.get("metadata") or {}), **created_by},
         }
         try:
             with deadline.keeping(AFTERWARDS):
                 made = self._litellm.generate_key(asked)
         except UpstreamError as exc:
             if exc.unfinished:
-                created_by = owner.created_by()
                 lost = UndeliveredKey(key.get("key_alias"), key.get("user_id"), created_by)
                 raise exc.unfinished_with(self._undelivered.find_and_remove(lost)) from exc
             if key.get("team_id") and "Invalid duration format" in exc.message:
@@ -262,10 +261,8 @@ class Keys:
     ) -> Iterator[None]:
         """Hold the owner's lock while a key becomes active, so that ``maxActiveKeys`` holds.
 
-        Args:
-            owner: The owner; keys without an owner are not counted.
-            but: Tells which keys do not count.
-            to_leavers: Whether the owner may be a leaver.
+        Keys of a team or of nobody are not counted, nor those that ``but`` names. With
+        ``to_leavers`` the owner may be a leaver.
 
         Raises:
             Forbidden: As many keys as allowed are active, or the owner is a leaver.
