@@ -15,7 +15,7 @@ from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Json
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import Opencode
-from litellm_plugin.errors import BadRequest, Forbidden, UpstreamError
+from litellm_plugin.errors import BadRequest, Forbidden, HungUp, UpstreamError
 from litellm_plugin.keys.service import Keys
 from litellm_plugin.shapes import present
 
@@ -30,6 +30,7 @@ class OpencodeKeys:
     _keys: Keys
     _cache: Cache  # holds the lock of a user's slots
     _settings: Opencode
+    _team_required: bool | None  # litellm.keyGeneration.teamRequired
     _now: Clock
 
     def connect(
@@ -50,7 +51,9 @@ class OpencodeKeys:
 
         Raises:
             BadRequest: A team is required.
-            Forbidden: The caller is not in the team.
+            Forbidden: The caller is not in the team, or as many keys as allowed are active.
+            NoKey: LiteLLM did not return the new secret; the old key stays.
+            HungUp: The client is gone; the new key is deleted, and the old one stays.
         """
         # The lock makes the second of two concurrent requests replace the key of the first.
         with self._cache.lock(f"opencode key of {caller.litellm_id}"):
@@ -64,6 +67,8 @@ class OpencodeKeys:
         account = self._users.account(caller, fresh=True)
         if self._settings.require_team and not team_id:
             raise BadRequest("A team is required for this connection")
+        if self._team_required and not team_id:
+            raise BadRequest("A team is required: keys outside of a team are not allowed")
         if team_id and not account.in_team(team_id):
             foreign = "Access denied: team is not one of your teams"
             raise Forbidden(foreign, reason="membership", team=team_id)
@@ -91,14 +96,19 @@ class OpencodeKeys:
 
         def in_the_slot(row: Json) -> bool:
             name = row.get("key_alias")
-            return isinstance(name, str) and of_the_slot.fullmatch(name) is not None
+            named = isinstance(name, str) and of_the_slot.fullmatch(name) is not None
+            return named and isinstance(row.get("token"), str)
 
         def make(key_alias: str, **more: str) -> str:
             new_owner = replace(owner, created_by=lambda: created_by | more)
-            named = {**key, "key_alias": key_alias}
-            made = self._keys.replace(new_owner, keys, named, replaced=in_the_slot, gone=gone)
-            secret: str = made["key"]
-            return secret
+            within = owner.policy().capped({**key, "key_alias": key_alias})
+            with self._keys.adding(new_owner, within, but=in_the_slot) as made:
+                if gone():
+                    self._keys.take_back(made)
+                    raise HungUp
+                self._keys.delete_replaced([row["token"] for row in keys if in_the_slot(row)])
+                secret: str = made["key"]
+                return secret
 
         if all(row.get("key_alias") != alias for row in keys):
             try:

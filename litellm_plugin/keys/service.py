@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,13 +17,13 @@ from litellm_plugin.clients import deadline
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
-from litellm_plugin.errors import BadRequest, Busy, Forbidden, HungUp, PluginError, UpstreamError
+from litellm_plugin.errors import BadRequest, Busy, Forbidden, PluginError, UpstreamError
 from litellm_plugin.keys.metadata import RotationRecord
 from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending
 from litellm_plugin.keys.requests import KeyFields, key_fields, refuse_unlimited
 from litellm_plugin.keys.undelivered import AFTERWARDS, UndeliveredKey, UndeliveredKeys
 from litellm_plugin.observability import journal
-from litellm_plugin.shapes import amount, as_object, present
+from litellm_plugin.shapes import amount, as_object, first, present
 from litellm_plugin.teams.membership import Teams
 
 log = logging.getLogger(__name__)
@@ -106,43 +106,6 @@ class Keys:
         refuse_unlimited(key, self._settings)
         with self._adding_active_key(owner, but=but):
             return self._create(owner, key)
-
-    def replace(
-        self,
-        owner: KeyOwner,
-        keys: Sequence[Json],
-        key: Json,
-        *,
-        replaced: Callable[[Json], bool],
-        gone: Callable[[], bool],
-    ) -> Json:
-        """Create a key, and then delete those of the owner's ``keys`` that it replaces.
-
-        Args:
-            owner: The owner, who is in the team of ``key``, if any.
-            keys: The owner's keys, read fresh.
-            key: Fields of ``/key/generate`` from the configuration; reduced to the limits.
-            replaced: Tells which of ``keys`` are replaced.
-            gone: Tells whether the client has closed the connection.
-
-        Raises:
-            BadRequest: Keys must be in a team, and this one is in none.
-            Forbidden, NoKey: As for :meth:`adding`; the old keys stay.
-            HungUp: The client is gone; the new key is deleted, and the old keys stay.
-        """
-        if self._settings.team_required and not key.get("team_id"):
-            raise BadRequest("A team is required: keys outside of a team are not allowed")
-        key = owner.policy().capped(key)
-
-        def is_old(row: Json) -> bool:
-            return isinstance(row.get("token"), str) and replaced(row)
-
-        with self.adding(owner, key, but=is_old) as made:
-            if gone():
-                self.take_back(made)
-                raise HungUp
-            self.delete_replaced([row["token"] for row in keys if is_old(row)])
-            return made
 
     @contextmanager
     def adding(
@@ -304,7 +267,9 @@ class Keys:
 
     def _own_row(self, account: Account, token: str, reader: str) -> Json:
         keys = self._users.keys(account, reader, fresh=True)
-        row = next((row for row in keys if _hash_of(row) == token), None)
+        # A row without a hash is matched by its name.
+        same = (row for row in keys if first(row.get("token"), row.get("key_name")) == token)
+        row = next(same, None)
         if row is None:
             raise foreign_key()
         journal.note(userId=account.user_id, keyAlias=row.get("key_alias"))
@@ -529,8 +494,3 @@ def token_of(made: Json) -> str:
     """Return the hash of a new key from LiteLLM's answer, else the secret, else ""."""
     tokens = (made.get(name) for name in ("token", "token_id", "key"))
     return next((token for token in tokens if token and isinstance(token, str)), "")
-
-
-def _hash_of(row: Json) -> Any:
-    # A row without a hash is matched by its name.
-    return row.get("key_name") if row.get("token") is None else row["token"]
