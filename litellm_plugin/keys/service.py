@@ -233,7 +233,7 @@ class Keys:
         """
         asked, policy = owner.asked, owner.policy()
         if self._leavers is not None and asked and not to_leavers:
-            self._leavers.refuse_key(asked, owner.user_id or asked)
+            self._leavers.refuse(asked, owner.user_id or asked)
         with ExitStack() as held:
             if policy.active_keys and asked:
                 lock = self._cache.lock(f"active keys of {asked}", on_all_hosts=True)
