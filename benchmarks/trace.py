@@ -26,8 +26,7 @@ from litellm_plugin import create_app  # noqa: E402
 from litellm_plugin.config import load_settings  # noqa: E402
 from litellm_plugin.config.settings import Settings  # noqa: E402
 from tests.apps import Apps  # noqa: E402
-from tests.client import PluginClient  # noqa: E402
-from tests.conftest import JWKS_PATH  # noqa: E402
+from tests.client import JWKS_PATH, PluginClient  # noqa: E402
 from tests.fakes import FakeBackstage, FakeKeycloak, FakeLiteLLM, Network  # noqa: E402
 from tests.tokens import TokenFactory  # noqa: E402
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json as jsonlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 MOUNT = "/api/litellm"
+JWKS_PATH = "/.backstage/auth/v1/jwks.json"
+
+Json = dict[str, Any]
+Headers = dict[str, str]
+HeadersOf = Callable[[str], Headers]
 
 
 class PluginClient:
@@ -31,17 +36,22 @@ class PluginClient:
     Args:
         app: The application.
         mount: Put in front of every path.
+        headers_of: Makes the credentials of a caller, as the contract's ``as`` names them.
     """
 
-    def __init__(self, app: WSGIApplication, mount: str = MOUNT) -> None:
+    def __init__(
+        self, app: WSGIApplication, mount: str = MOUNT, headers_of: HeadersOf | None = None
+    ) -> None:
         self.app = app
         self.mount = mount
+        self._headers_of = headers_of
 
     def request(
         self,
         method: str,
         path: str,
         *,
+        who: str | None = None,
         json: Any = NOTHING,
         raw: str | bytes | None = None,
         headers: Mapping[str, str] | None = None,
@@ -51,11 +61,15 @@ class PluginClient:
         Args:
             method: HTTP method.
             path: Path and query below the mount, percent-encoded or not: as on the wire.
+            who: The caller, such as ``bob`` or ``static``; by default nobody.
             json: Sent as JSON; null is ``None``.
             raw: Sent as it is, without a Content-Type unless ``headers`` has one.
             headers: Request headers.
         """
         sent = dict(headers or {})
+        if who is not None:
+            assert self._headers_of is not None
+            sent = {**self._headers_of(who), **sent}
         body = raw.encode() if isinstance(raw, str) else raw
         if json is not NOTHING:
             body = jsonlib.dumps(json).encode()
@@ -80,6 +94,16 @@ class PluginClient:
 
     def delete(self, path: str, **sent: Any) -> TestResponse:
         return self.request("DELETE", path, **sent)
+
+
+def json_of(answer: TestResponse, status: int = 200) -> Any:
+    """Return the JSON of an answer that must have ``status``."""
+    assert answer.status_code == status, answer.text
+    return answer.get_json()
+
+
+# Makes the client of an application with other settings; the fixture ``serve``.
+Serve = Callable[..., PluginClient]
 
 
 def environ_of(method: str, target: str, headers: Mapping[str, str], json: Any) -> WSGIEnvironment:

@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Callable, Generator, Iterator
 from copy import deepcopy
+from dataclasses import is_dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,13 +25,10 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.store import migrate
 from tests.apps import Apps
 from tests.canaries import WATCH, failed_for_output, shared_folder
-from tests.client import PluginClient
-from tests.contract.cases import RESTRICTED
+from tests.client import JWKS_PATH, Headers, HeadersOf, PluginClient, Serve
 from tests.fakes import FakeBackstage, FakeKeycloak, FakeLiteLLM, Network
 from tests.rig import Rig
 from tests.tokens import TokenFactory
-
-JWKS_PATH = "/.backstage/auth/v1/jwks.json"
 
 # How many examples a property is tried with: few by default, many for ``make deep``. None has a
 # time to keep to: a busy machine is no fault.
@@ -42,12 +40,6 @@ for profile, examples in (("default", 20), ("deep", 200)):
         suppress_health_check=[HealthCheck.too_slow],
     )
 hypothesis_settings.load_profile("default")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "no_promise: a contract case whose answer may be any but a server error"
-    )
 
 
 def pytest_collection_finish() -> None:
@@ -194,7 +186,6 @@ def network(
     """The three hosts, and nothing else, for every ``requests`` session."""
     hosts = Network(litellm, backstage, keycloak)
     hosts.install(monkeypatch)
-    monkeypatch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)  # no waiting in tests
     return hosts
 
 
@@ -227,15 +218,34 @@ def settings(apps: Apps, variant: str) -> Settings:
 
 
 @pytest.fixture
-def client_of(network: Network, backstage: FakeBackstage) -> Callable[[Flask], PluginClient]:
+def client_of(
+    network: Network, backstage: FakeBackstage, headers_of: HeadersOf
+) -> Callable[[Flask], PluginClient]:
     """Makes the client of an application, which Backstage takes for the plugin then."""
 
     def client_of(app: Flask) -> PluginClient:
-        client = PluginClient(app)
+        client = PluginClient(app, headers_of=headers_of)
         backstage.discovers("litellm", lambda: client.get(JWKS_PATH).json)
         return client
 
     return client_of
+
+
+@pytest.fixture
+def serve(settings: Settings, client_of: Callable[[Flask], PluginClient]) -> Serve:
+    """Makes the client of an application with other settings: ``serve(key_policy=KeyPolicy())``.
+
+    A dict changes fields of a part: ``serve(service={"cache_seconds": 0.0})``.
+    """
+
+    def serve(**changed: Any) -> PluginClient:
+        for name, value in changed.items():
+            part = getattr(settings, name)
+            if is_dataclass(part) and isinstance(value, dict):
+                changed[name] = replace(part, **value)  # type: ignore[type-var]
+        return client_of(create_app(replace(settings, **changed)))
+
+    return serve
 
 
 @pytest.fixture
@@ -246,7 +256,7 @@ def app(network: Network, settings: Settings) -> Flask:
 
 @pytest.fixture
 def client(app: Flask, client_of: Callable[[Flask], PluginClient]) -> PluginClient:
-    """Asks ``app``: ``client.post("/keys/generate", json={"alias": "ci"}, headers=alice)``."""
+    """Asks ``app``: ``client.post("/keys/generate", who="alice", json={"alias": "ci"})``."""
     return client_of(app)
 
 
@@ -257,37 +267,19 @@ def rig(apps: Apps, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> Ri
 
 
 @pytest.fixture
-def headers_of(tokens: TokenFactory) -> Callable[[str], dict[str, str]]:
+def headers_of(tokens: TokenFactory) -> HeadersOf:
     """Makes request headers for a caller as the contract's ``as`` names them."""
 
-    def headers_of(who: str) -> dict[str, str]:
-        if who in RESTRICTED:
-            return {"Authorization": f"Bearer {RESTRICTED[who]}"}
-        authorization = tokens.authorization(who)
-        return {} if authorization is None else {"Authorization": authorization}
-
-    return headers_of
+    return lru_cache(tokens.headers)  # clients keep a token for a while, too
 
 
 @pytest.fixture
-def alice(headers_of: Callable[[str], dict[str, str]]) -> dict[str, str]:
+def alice(headers_of: HeadersOf) -> Headers:
     """Member of the audit group and of the team admins."""
     return headers_of("alice")
 
 
 @pytest.fixture
-def bob(headers_of: Callable[[str], dict[str, str]]) -> dict[str, str]:
+def bob(headers_of: HeadersOf) -> Headers:
     """Member of no special group."""
     return headers_of("bob")
-
-
-@pytest.fixture
-def carol(headers_of: Callable[[str], dict[str, str]]) -> dict[str, str]:
-    """Power user: a role of its own in provisioning."""
-    return headers_of("carol")
-
-
-@pytest.fixture
-def dave(headers_of: Callable[[str], dict[str, str]]) -> dict[str, str]:
-    """Team admin."""
-    return headers_of("dave")

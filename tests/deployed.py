@@ -6,7 +6,8 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 REPO = Path(__file__).parents[1]
@@ -64,6 +65,14 @@ def gunicorn(
             stderr=subprocess.STDOUT,
             start_new_session=new_session,
         )
+
+
+def wait_for(happens: Callable[[], bool], within: float = 90.0) -> None:
+    """Wait until something is so, for some seconds at most."""
+    until = time.monotonic() + within
+    while not happens():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def end(process: subprocess.Popen[bytes], seconds: float) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from tests.client import PluginClient
+from tests.client import JWKS_PATH, PluginClient
 from tests.fakes import FakeBackstage, FakeKeycloak, Network
-from tests.fakes.network import NOTHING
 from tests.standin import furnished
 from tests.tokens import TokenFactory
-
-JWKS_PATH = "/.backstage/auth/v1/jwks.json"
 
 # Somebody for each security scheme of the OpenAPI document, as the contract names callers.
 CALLERS = {
@@ -34,37 +32,18 @@ class Rig:
         app: The application.
         litellm: LiteLLM, furnished.
         backstage: Backstage, with the contract's people.
+        credentials: Makes the headers of a caller, as the contract names callers.
     """
 
     def __init__(self, app: Flask, tokens: TokenFactory, monkeypatch: pytest.MonkeyPatch) -> None:
         self.app = app
         self.litellm = furnished()
         self.backstage = FakeBackstage(tokens)
-        self._tokens = tokens
-        self._credentials: dict[str, dict[str, str]] = {}
-        self._client = PluginClient(app)
+        self.credentials = lru_cache(tokens.headers)  # clients keep a token for a while, too
+        self._client = PluginClient(app, headers_of=self.credentials)
         self.backstage.discovers("litellm", lambda: self._client.get(JWKS_PATH).get_json())
         Network(self.litellm, self.backstage, FakeKeycloak(tokens)).install(monkeypatch)
-        # No waiting in tests.
-        monkeypatch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)
 
-    def credentials(self, who: str) -> dict[str, str]:
-        """Return the headers of a caller, as the contract names callers."""
-        if who not in self._credentials:  # as clients do, who keep a token for a while
-            authorization = self._tokens.authorization(who)
-            self._credentials[who] = {"Authorization": authorization} if authorization else {}
-        return self._credentials[who]
-
-    def ask(
-        self,
-        who: str,
-        method: str,
-        target: str,
-        *,
-        json: Any = NOTHING,
-        raw: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> TestResponse:
-        """Send one request as ``who``."""
-        sent = self.credentials(who) | (headers or {})
-        return self._client.request(method, target, json=json, raw=raw, headers=sent)
+    def ask(self, who: str, method: str, target: str, **sent: Any) -> TestResponse:
+        """Send one request as ``who``, with what :meth:`PluginClient.request` takes."""
+        return self._client.request(method, target, who=who, **sent)

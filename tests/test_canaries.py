@@ -14,14 +14,12 @@ from litellm_plugin.config.settings import Cache, Settings
 from litellm_plugin.errors import BadRequest
 from litellm_plugin.redaction import redact
 from tests.canaries import CONFIGURED, PASSWORD, WATCH, failed_for_output, secrets_in, shared_folder
-from tests.client import PluginClient
+from tests.client import PluginClient, Serve
 from tests.fakes import FakeLiteLLM
 from tests.fakes.litellm import MASTER_KEY
 from tests.tokens import STATIC_TOKEN, TokenFactory
 
 KEY = "sk-canary-0123456789"
-
-Headers = dict[str, str]
 
 
 def _logged_at_debug(secret: str) -> None:
@@ -105,13 +103,12 @@ def test_a_printed_secret_fails_the_test_that_printed_it(stream: str) -> None:
 def test_a_fault_of_ours_is_logged_without_what_it_quotes(
     client: PluginClient,
     litellm: FakeLiteLLM,
-    bob: Headers,
     tokens: TokenFactory,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     quoted = f"{MASTER_KEY} {KEY} Bearer {STATIC_TOKEN} {tokens.user()}"
     litellm.get("/user/info", error=RuntimeError(f"it broke: {quoted}"))
-    assert client.get("/keys", headers=bob).status_code == 500
+    assert client.get("/keys", who="bob").status_code == 500
     assert "RuntimeError: it broke" in caplog.text
     assert secrets_in(caplog.text) == []
 
@@ -132,27 +129,17 @@ def test_configured_secrets_are_redacted_whatever_they_look_like(with_redis: Set
         assert redact(f"a{secret}b") == "a[redacted]b"
 
 
-@pytest.fixture
-def odd_secrets(
-    settings: Settings, litellm: FakeLiteLLM, monkeypatch: pytest.MonkeyPatch
-) -> Settings:
-    """A master key that nothing but the configuration tells from a word."""
-    monkeypatch.setattr(redaction, "_configured", ())  # and as it was, when the test is over
-    litellm.master_key = "correct/horse+battery"
-    return replace(settings, master_key=litellm.master_key)
-
-
 def test_a_master_key_that_litellm_repeats_is_not_passed_on(
-    odd_secrets: Settings,
+    serve: Serve,
     litellm: FakeLiteLLM,
-    client_of: Callable[[Flask], PluginClient],
-    bob: Headers,
-    network: object,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr(redaction, "_configured", ())  # and as it was, when the test is over
+    litellm.master_key = "correct/horse+battery"  # only the configuration tells it from words
     said = {"error": {"message": f"no such user for {litellm.master_key}", "code": "400"}}
     litellm.get("/user/info", json=said, status=400)
-    answer = client_of(create_app(odd_secrets)).get("/keys", headers=bob)
+    answer = serve(master_key=litellm.master_key).get("/keys", who="bob")
     assert answer.status_code >= 400
     assert "no such user for [redacted]" in answer.text
     assert litellm.master_key not in answer.text + caplog.text

@@ -33,6 +33,12 @@ PLUGIN_TYP = "vnd.backstage.plugin"
 # What tests/contract/base.yaml has in backend.auth.externalAccess.
 STATIC_TOKEN = "rig-static-full-access-token"
 LEGACY_SECRET = b"rig-legacy-secret-0123456789"
+# Those that are limited to something; callers of our own recordings.
+RESTRICTED = {
+    "static-catalog": "rig-static-catalog-only-token",
+    "static-keycreate": "rig-static-litellm-keycreate-token",
+    "static-read": "rig-static-litellm-read-token",
+}
 
 
 def b64url(data: bytes) -> str:
@@ -125,6 +131,11 @@ def _rsa_key(kid: str) -> rsa.RSAPrivateKey:
 
 def _without_none(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
+
+
+def bridged(name: str = "bob", email: str | None = "bob@example.com") -> str:
+    """Return who comes over the bridge, with a token of Keycloak, as the contract names callers."""
+    return "keycloak:" + json.dumps({"preferred_username": name, "email": email})
 
 
 def entity_ref(person: str) -> str:
@@ -293,6 +304,11 @@ class TokenFactory:
             f"{self.issuer}/protocol/openid-connect/certs": {"keys": [self.keycloak_key.jwk()]},
         }
 
+    def headers(self, who: str) -> dict[str, str]:
+        """Return the request headers of ``who``."""
+        authorization = self.authorization(who)
+        return {} if authorization is None else {"Authorization": authorization}
+
     def authorization(self, who: str) -> str | None:
         """Return the Authorization header for ``who``, as the contract's ``as`` names callers."""
         kind, _, rest = who.partition(":")
@@ -306,6 +322,8 @@ class TokenFactory:
     def _token(self, who: str, kind: str, rest: str) -> str:
         if who == "static":
             return STATIC_TOKEN
+        if who in RESTRICTED:
+            return RESTRICTED[who]
         if who == "plugin":
             return self.plugin()
         if kind == "keycloak":

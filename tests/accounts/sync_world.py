@@ -145,7 +145,6 @@ def world(settings: Settings, tokens: TokenFactory, kind: type[W]) -> Iterator[W
     made = kind(settings, tokens)
     with pytest.MonkeyPatch.context() as patch:
         made.network.install(patch)
-        patch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)
 
         def burning(method: Callable[..., Any]) -> Callable[..., Any]:
             def put(*arguments: Any) -> Any:

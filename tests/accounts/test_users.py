@@ -64,12 +64,11 @@ def test_nothing_is_allowed_while_backstage_can_not_be_asked(
     litellm: FakeLiteLLM,
     network: Any,
     backstage: FakeBackstage,
-    dave: Headers,
     path: str,
     body: dict[str, str],
 ) -> None:
-    assert client.get("/health", headers=dave).status_code == 200
+    assert client.get("/health", who="dave").status_code == 200
     network.hosts.remove(backstage)
-    answer = client.post(path, json=body, headers=dave)
+    answer = client.post(path, json=body, who="dave")
     assert answer.status_code == 503
     assert litellm.calls == []

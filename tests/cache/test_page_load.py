@@ -296,9 +296,7 @@ def test_a_write_costs_the_keys_and_their_usage_and_no_other_user_anything(world
     assert_only_about(world, PLAIN)
 
 
-def test_a_team_with_knowledge_bases_costs_one_call_more_to_each_list(
-    open_furnished: Any,
-) -> None:
+def test_a_team_with_knowledge_bases_costs_one_call_more_to_each_list(open_furnished: Any) -> None:
     # LiteLLM's lists have the id of what a team is given, and not what it is.
     world = open_furnished(objects=True)
     open_page(world, PLAIN)

@@ -19,14 +19,12 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.sandbox.activity import UsageRow
 from litellm_plugin.sandbox.litellm import LiteLLMStandIn
 from tests.cache.turns import Turns
-from tests.client import PluginClient
+from tests.client import JWKS_PATH, PluginClient
 from tests.fakes import Asked, FakeBackstage, FakeKeycloak, Network, People, Reply
 from tests.fakes.litellm import BASE_URL, MASTER_KEY
-from tests.fakes.network import NOTHING
 from tests.tokens import TokenFactory
 
 TEAM_ADMINS = "group:default/litellm-team-admins"
-JWKS_PATH = "/.backstage/auth/v1/jwks.json"
 PERIOD = "start_date=2026-11-01&end_date=2099-12-31"  # goes on
 DAY = date(2026, 11, 2)
 
@@ -133,6 +131,7 @@ class World:
 
     Attributes:
         workers: A client of each.
+        headers: Makes the headers with which somebody asks.
     """
 
     def __init__(
@@ -145,47 +144,33 @@ class World:
         turns: Turns | None = None,
     ) -> None:
         monkeypatch.setattr("tempfile.tempdir", str(folder))
-        monkeypatch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)
         self.litellm = LiteLLM()
         self.turns = turns
         if turns is not None:
             turns.rule(monkeypatch)
             self.litellm.acted = lambda _call: turns.park()
         self.backstage = FakeBackstage(tokens, People(()))
+        self.headers = functools.lru_cache(tokens.headers)
         self.workers: list[PluginClient] = []
         self.start(settings, workers)
         self.backstage.discovers("litellm", lambda: self.workers[0].get(JWKS_PATH).json)
         Network(self.litellm, self.backstage, FakeKeycloak(tokens)).install(monkeypatch)
-        self._tokens = tokens
-        self._headers: dict[str, dict[str, str]] = {}
 
     def start(self, settings: Settings, workers: int) -> None:
         """Start more workers."""
-        self.workers += [PluginClient(create_app(settings)) for _ in range(workers)]
+        self.workers += [
+            PluginClient(create_app(settings), headers_of=self.headers) for _ in range(workers)
+        ]
 
     def people(self, **groups: Iterable[str]) -> None:
         """Let these be the catalog's people, each by name with their groups."""
         self.backstage.people = People(person(name, of) for name, of in groups.items())
 
     def ask(
-        self,
-        who: str,
-        method: str,
-        target: str,
-        *,
-        worker: int = 0,
-        json: Any = NOTHING,
-        headers: Mapping[str, str] | None = None,
+        self, who: str, method: str, target: str, *, worker: int = 0, **sent: Any
     ) -> TestResponse:
-        """Send a request to a worker."""
-        sent = {**self.headers(who), **(headers or {})}
-        return self.workers[worker].request(method, target, json=json, headers=sent)
-
-    def headers(self, who: str) -> dict[str, str]:
-        """Return the headers with which somebody asks."""
-        if who not in self._headers:
-            self._headers[who] = {"Authorization": self._tokens.authorization(who) or ""}
-        return self._headers[who]
+        """Send a request to a worker, with what :meth:`PluginClient.request` takes."""
+        return self.workers[worker].request(method, target, who=who, **sent)
 
     def get(self, who: str, target: str, *, worker: int = 0) -> Any:
         """Return what a worker answers; it must be 200."""

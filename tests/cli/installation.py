@@ -140,7 +140,6 @@ class Installation:
         self.service = Broken(Service())
         self.network = Network(self.litellm, self.service, self.backstage, self.keycloak)
         self.network.install(monkeypatch)
-        monkeypatch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)
         self._environ = {"XDG_STATE_HOME": str(folder / "state")}
         self.publish(PluginKeys.load(load_settings([self.write()], {})).public_jwks())
 

@@ -53,12 +53,6 @@ EXPECT = {
     "ours": OURS,
     "skip": frozenset[str](),
 }
-# External access of base.yaml that is limited to something; callers of our own recordings.
-RESTRICTED = {
-    "static-catalog": "rig-static-catalog-only-token",
-    "static-keycreate": "rig-static-litellm-keycreate-token",
-    "static-read": "rig-static-litellm-read-token",
-}
 CALLERS_NAMED = frozenset(
     {
         "raw",

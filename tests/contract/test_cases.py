@@ -19,28 +19,12 @@ from tests.fakes import FakeBackstage, FakeLiteLLM, Network, People, Policy
 from tests.fakes.litellm import MASTER_KEY
 from tests.fakes.network import NOTHING
 from tests.openapi import described
-from tests.tokens import entity_ref
-
-# Cases that are not met yet, by id; each must fail.
-TO_COME: frozenset[str] = frozenset()
-
-# Here LiteLLM answers what the real one never does. It is passed on, as the original does, and
-# is not what the OpenAPI document says.
-UNLIKE_LITELLM: frozenset[str] = frozenset()
+from tests.tokens import RESTRICTED, entity_ref
 
 RECORDED = cases.load(cases.HERE / "cases")
 
 
-def _parameter(case: Case) -> object:
-    marks = []
-    if case.id in TO_COME:
-        marks.append(pytest.mark.xfail(strict=True, reason="to come"))
-    if case.parity == "skip":
-        marks.append(pytest.mark.no_promise)
-    return pytest.param(case, id=case.id, marks=marks)
-
-
-@pytest.mark.parametrize("case", [_parameter(case) for case in RECORDED])
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in RECORDED])
 def test_the_answer_is_what_the_contract_says(
     case: Case,
     apps: Apps,
@@ -48,7 +32,6 @@ def test_the_answer_is_what_the_contract_says(
     litellm: FakeLiteLLM,
     backstage: FakeBackstage,
     client_of: Callable[[Flask], PluginClient],
-    headers_of: Callable[[str], dict[str, str]],
 ) -> None:
     litellm.script(case.litellm)
     backstage.policy = Policy(case.policy)
@@ -60,7 +43,8 @@ def test_the_answer_is_what_the_contract_says(
         case.request["path"],
         json=case.request.get("json", NOTHING),
         raw=case.request.get("raw"),
-        headers=headers_of(case.who) | case.request.get("headers", {}),
+        who=case.who,
+        headers=case.request.get("headers"),
     )
 
     outcome = Outcome(
@@ -70,9 +54,7 @@ def test_the_answer_is_what_the_contract_says(
         calls=litellm.calls,
         at=at,
     )
-    found = differences(case, outcome)
-    if case.id not in UNLIKE_LITELLM:
-        found += _undocumented(case, answer)
+    found = differences(case, outcome) + _undocumented(case, answer)
     if leaks(outcome, MASTER_KEY):
         found.append("the answer has the master key in it")
     if network.strays:
@@ -115,13 +97,9 @@ def test_every_case_has_a_name_of_its_own() -> None:
 
 
 def test_everyone_who_asks_is_known() -> None:
-    others = {"none", "static", "plugin", *cases.RESTRICTED}
+    others = {"none", "static", "plugin", *RESTRICTED}
     names = {case.who for case in RECORDED if ":" not in case.who} - others
     assert {name for name in names if People.of().entity(entity_ref(name)) is None} == set()
-
-
-def test_cases_to_come_are_cases() -> None:
-    assert {case.id for case in RECORDED} >= TO_COME
 
 
 def test_the_recordings_are_all_there() -> None:

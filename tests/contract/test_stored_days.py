@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from litellm_plugin import create_app
 from litellm_plugin.config.database import Database
 from litellm_plugin.config.settings import Usage
 from litellm_plugin.usage.report import METRICS, TOTALS
-from tests.apps import Apps
-from tests.client import PluginClient
+from tests.client import Serve
 from tests.contract.cases import Case
 from tests.contract.compare import Outcome, differences
 from tests.contract.test_cases import RECORDED
-from tests.fakes import FakeBackstage, FakeLiteLLM, Network, Policy
+from tests.fakes import FakeBackstage, FakeLiteLLM, Policy
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)  # the days of the cases are over
 USAGE = [case for case in RECORDED if "/usage?" in case.request["path"]]
@@ -43,31 +38,28 @@ class Clock(datetime):
         return NOW
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in USAGE])
+@pytest.mark.parametrize(
+    ("case", "variant"), [pytest.param(case, case.variant, id=case.id) for case in USAGE]
+)
 def test_stored_days_change_no_answer(
     case: Case,
-    apps: Apps,
-    network: Network,
+    serve: Serve,
     litellm: FakeLiteLLM,
     backstage: FakeBackstage,
-    client_of: Callable[[Flask], PluginClient],
-    headers_of: Callable[[str], dict[str, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("litellm_plugin.plugin.datetime", Clock)
-    settings = apps.settings(case.variant)
-    service = replace(settings.service, cache_seconds=0.0)
-    settings = replace(settings, usage=Usage(store=True), database=Database(), service=service)
     litellm.script(case.litellm)
     backstage.policy = Policy(case.policy)
-    client = client_of(create_app(settings))
+    client = serve(usage=Usage(store=True), database=Database(), service={"cache_seconds": 0.0})
 
     def found() -> list[str]:
         litellm.calls.clear()
         answer = client.request(
             case.request["method"],
             case.request["path"],
-            headers=headers_of(case.who) | case.request.get("headers", {}),
+            who=case.who,
+            headers=case.request.get("headers"),
         )
         headers = {name.lower(): value for name, value in answer.headers}
         outcome = Outcome(answer.status_code, headers, answer.data, litellm.calls, NOW)

@@ -115,9 +115,10 @@ class Network:
         self._adapter.add_matcher(self._answered)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Put every session on this network, those that exist already too."""
+        """Put every session on this network, those that exist already too; none pauses."""
         adapter = self._adapter
         monkeypatch.setattr(requests.Session, "get_adapter", lambda _session, url: adapter)
+        monkeypatch.setattr("litellm_plugin.clients.http.FIRST_PAUSE", 0.0)
 
     def _answered(self, request: requests_mock.Request) -> requests.Response:
         url: str = request.url

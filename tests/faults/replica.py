@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import requests
 
@@ -28,7 +28,7 @@ PATIENCE = 60.0  # seconds, at most; a busy machine takes a while to start two o
 
 
 class Replica:
-    """One gunicorn with two workers, and a home of its own.
+    """One gunicorn with two workers, and a home of its own; it ends with the context.
 
     Args:
         folder: Its home.
@@ -73,10 +73,11 @@ class Replica:
             else:
                 return
 
-    def terminate(self) -> None:
-        self._process.terminate()
+    def __enter__(self) -> Self:
+        return self
 
-    def wait_until_gone(self) -> None:
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:

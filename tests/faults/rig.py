@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -16,6 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from flask import Flask
@@ -26,7 +28,7 @@ from litellm_plugin.sandbox.backstage import BackstageStandIn
 from litellm_plugin.sandbox.litellm import LiteLLMStandIn
 from litellm_plugin.sandbox.tokens import Issuer
 from tests.deployed import end, free_port, gunicorn
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import Exchange, Proxy
 
 MOUNT = "/api/litellm"
 
@@ -266,6 +268,35 @@ class Rig:
         for thread in threads:
             thread.join()
         return [answer for answer in found if answer is not None]
+
+    @contextmanager
+    def held(
+        self, path: str, body: Any, token: str | None = None
+    ) -> Iterator[tuple[socket.socket, threading.Event]]:
+        """Post, and hold the answer back once LiteLLM has made a key.
+
+        Yields the client's end of the connection, and an event that lets the answer go.
+        """
+        made, goes_on = threading.Event(), threading.Event()
+
+        def hold(exchange: Exchange) -> None:
+            answer = exchange.forward()
+            if exchange.asked.target == "/key/generate":
+                made.set()
+                goes_on.wait(30)
+            exchange.send(answer)
+
+        self.litellm.spoil(hold)
+        content, at = json.dumps(body), urlsplit(self.url)
+        with socket.create_connection((at.hostname, at.port), timeout=20) as client:
+            head = f"POST {MOUNT}{path} HTTP/1.1\r\nHost: {at.hostname}\r\n"
+            head += "Content-Type: application/json\r\n"
+            head += f"Authorization: Bearer {token or self.token}\r\n"
+            head += f"Content-Length: {len(content)}\r\n\r\n"
+            client.sendall((head + content).encode())
+            assert made.wait(20)
+            yield client, goes_on
+        self.litellm.mend()
 
     def recovery(self, route: Route, token: str | None = None, *, within: float = 30.0) -> float:
         """Return the seconds until a route is answered with 200 again."""

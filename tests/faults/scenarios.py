@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +54,6 @@ class Row:
     before: Counted | None = None
     after: Counted | None = None
     problems: list[str] = field(default_factory=list)
-    deadline: float = TOTAL
 
     def wrong(self, problem: str) -> None:
         self.problems.append(problem)
@@ -141,33 +140,30 @@ LITELLM = [
 
 def under_litellm_fault(rig: Rig, fault: LiteLLMFault) -> Row:
     """Ask for everything before, during and after a fault of LiteLLM's."""
-    row = Row(fault.name)
-    log_before = len(rig.log)
-    row.before = _well(rig, row)
-    fault.start(rig)
-    row.first = rig.ask_all(rig.routes)
-    row.then = rig.ask_all(rig.routes)
-    rig.litellm.mend()
-    row.recovery = rig.recovery(KEYS)
-    for answer in [*row.first, *row.then]:
-        allowed = fault.writes if answer.route.writes else fault.reads
-        _check(row, answer, allowed)
-        if fault.acts and answer.route.writes:
-            _check_says_so(row, answer)
-    made = {
-        answer.route.body["alias"]: answer.status == 200
-        for answer in [*row.first, *row.then]
-        if answer.route.path == "/keys/generate"
-    }
+    with _measured(rig, fault.name) as row:
+        log_before = len(rig.log)
+        fault.start(rig)
+        row.first = rig.ask_all(rig.routes)
+        row.then = rig.ask_all(rig.routes)
+        rig.litellm.mend()
+        row.recovery = rig.recovery(KEYS)
+        for answer in [*row.first, *row.then]:
+            allowed = fault.writes if answer.route.writes else fault.reads
+            _check(row, answer, allowed)
+            if fault.acts and answer.route.writes:
+                _check_says_so(row, answer)
+        made = {
+            answer.route.body["alias"]: answer.status == 200
+            for answer in [*row.first, *row.then]
+            if answer.route.path == "/keys/generate"
+        }
 
-    def nothing_left() -> bool:
-        there = rig.aliases()
-        return all((alias in there) == told for alias, told in made.items())
+        def nothing_left() -> bool:
+            there = rig.aliases()
+            return all((alias in there) == told for alias, told in made.items())
 
-    if not rig.settled(nothing_left, within=30.0):
-        row.wrong(f"keys told of {made}, keys there {rig.aliases()}")
-    row.after = _well(rig, row)
-    _check_leaks(row)
+        if not rig.settled(nothing_left, within=30.0):
+            row.wrong(f"keys told of {made}, keys there {rig.aliases()}")
     _check_log(rig, row, log_before)
     return row
 
@@ -194,6 +190,16 @@ def _well(rig: Rig, row: Row) -> Counted:
         routes = rig.routes
     time.sleep(0.1)  # for what is closed to be closed
     return rig.counted()
+
+
+@contextmanager
+def _measured(rig: Rig, name: str) -> Iterator[Row]:
+    """Give a row to fill; before and after all must be well, and nothing more be open."""
+    row = Row(name)
+    row.before = _well(rig, row)
+    yield row
+    row.after = _well(rig, row)
+    _check_leaks(row)
 
 
 def _check(row: Row, answer: Answer, allowed: Collection[int]) -> None:
@@ -274,26 +280,23 @@ BACKSTAGE = [
 
 def under_backstage_fault(rig: Rig, fault: BackstageFault) -> Row:
     """Ask for what needs Backstage, and for what does not, while it is out of order."""
-    row = Row(fault.name)
-    row.before = _well(rig, row)
-    there, teams = rig.aliases(), set(rig.litellm_stand_in.store.teams)
-    fault.start(rig)
-    permission_only = fault.name.startswith("the permission")
-    needing = [
-        route
-        for route in CATALOG_AND_PERMISSIONS
-        if not (permission_only and route.path == "/audit")
-    ]
-    row.first = rig.ask_all([*needing, KEYS])
-    row.then = rig.ask_all([*needing, KEYS])
-    rig.backstage.mend()
-    row.recovery = rig.recovery(Route("GET", "/teams/managed"))
-    for answer in [*row.first, *row.then]:
-        _check(row, answer, {200} if answer.route == KEYS else {503})
-    if rig.aliases() != there or set(rig.litellm_stand_in.store.teams) != teams:
-        row.wrong("something was written")
-    row.after = _well(rig, row)
-    _check_leaks(row)
+    with _measured(rig, fault.name) as row:
+        there, teams = rig.aliases(), set(rig.litellm_stand_in.store.teams)
+        fault.start(rig)
+        permission_only = fault.name.startswith("the permission")
+        needing = [
+            route
+            for route in CATALOG_AND_PERMISSIONS
+            if not (permission_only and route.path == "/audit")
+        ]
+        row.first = rig.ask_all([*needing, KEYS])
+        row.then = rig.ask_all([*needing, KEYS])
+        rig.backstage.mend()
+        row.recovery = rig.recovery(Route("GET", "/teams/managed"))
+        for answer in [*row.first, *row.then]:
+            _check(row, answer, {200} if answer.route == KEYS else {503})
+        if rig.aliases() != there or set(rig.litellm_stand_in.store.teams) != teams:
+            row.wrong("something was written")
     return row
 
 
@@ -320,41 +323,35 @@ def rotate(rig: Rig) -> None:
 
 def rotated(rig: Rig) -> Row:
     """A new key is taken at once; tokens of the old one end with it."""
-    row = Row("Backstage's key is rotated")
-    row.before = _well(rig, row)
-    old = rig.token
-    rotate(rig)
-    rig.token = rig.sign_in()
-    row.first = [rig.ask(KEYS)]
-    row.recovery = row.first[0].seconds
-    row.then = [rig.ask(KEYS, old)]
-    _check(row, row.first[0], {200})
-    # It was verified a moment ago, and is remembered for a minute at most.
-    _check(row, row.then[0], {200, 401})
-    row.after = _well(rig, row)
-    _check_leaks(row)
+    with _measured(rig, "Backstage's key is rotated") as row:
+        old = rig.token
+        rotate(rig)
+        rig.token = rig.sign_in()
+        row.first = [rig.ask(KEYS)]
+        row.recovery = row.first[0].seconds
+        row.then = [rig.ask(KEYS, old)]
+        _check(row, row.first[0], {200})
+        # It was verified a moment ago, and is remembered for a minute at most.
+        _check(row, row.then[0], {200, 401})
     return row
 
 
 def rotated_then_down(rig: Rig) -> Row:
     """Nobody can tell a token of the new key from a forged one; the old one holds on."""
-    row = Row("Backstage's key is rotated, then it is down")
-    row.before = _well(rig, row)
-    old = rig.token
-    rotate(rig)
-    new = rig.sign_in()
-    rig.backstage.refuse()
-    row.first = rig.ask_all([KEYS] * 4, new)
-    row.then = rig.ask_all([KEYS] * 4, old)
-    for answer in row.first:
-        _check(row, answer, {401, 503})
-    for answer in row.then:
-        _check(row, answer, {200})
-    rig.token = new
-    rig.backstage.mend()
-    row.recovery = rig.recovery(KEYS, new)
-    row.after = _well(rig, row)
-    _check_leaks(row)
+    with _measured(rig, "Backstage's key is rotated, then it is down") as row:
+        old = rig.token
+        rotate(rig)
+        new = rig.sign_in()
+        rig.backstage.refuse()
+        row.first = rig.ask_all([KEYS] * 4, new)
+        row.then = rig.ask_all([KEYS] * 4, old)
+        for answer in row.first:
+            _check(row, answer, {401, 503})
+        for answer in row.then:
+            _check(row, answer, {200})
+        rig.token = new
+        rig.backstage.mend()
+        row.recovery = rig.recovery(KEYS, new)
     return row
 
 
@@ -363,34 +360,31 @@ def rotated_then_down(rig: Rig) -> Row:
 
 def clocks(rig: Rig) -> Row:
     """Backstage's clock is not ours: it has no tolerance, and neither have we."""
-    row = Row("Backstage's clock is ahead or behind")
-    row.before = _well(rig, row)
-    cases = [
-        # Seconds that Backstage's clock is ahead, life of the token, what must be answered.
-        (30.0, 3600.0, 200),  # iat is in our future: taken, as Backstage does
-        (-30.0, 3600.0, 200),
-        (-30.0, 35.0, 200),  # five seconds are left
-        (-30.0, 28.0, 401),  # over for two seconds
-        (-3600.0, 3600.0, 401),  # over this very second
-        (30.0, -32.0, 401),
-        (30.0, -20.0, 200),  # over there, and not here
-    ]
-    for ahead, lifetime, wanted in cases:
-        rig.clock.ahead = ahead
-        answer = rig.ask(KEYS, rig.sign_in(lifetime=lifetime))
-        row.first.append(answer)
-        _check(row, answer, {wanted})
-    # Our own tokens, which live for an hour, as Backstage reads them.
-    for ahead, wanted in ((-1800.0, 200), (1800.0, 200), (7200.0, 503)):
-        rig.clock.ahead = ahead
-        token = rig.sign_in(lifetime=TOKEN_SECONDS - min(ahead, 0.0))
-        answer = rig.ask(Route("GET", "/audit"), token)
-        row.then.append(answer)
-        _check(row, answer, {wanted})
-    rig.clock.ahead = 0.0
-    row.recovery = rig.recovery(Route("GET", "/audit"))
-    row.after = _well(rig, row)
-    _check_leaks(row)
+    with _measured(rig, "Backstage's clock is ahead or behind") as row:
+        cases = [
+            # Seconds that Backstage's clock is ahead, life of the token, what must be answered.
+            (30.0, 3600.0, 200),  # iat is in our future: taken, as Backstage does
+            (-30.0, 3600.0, 200),
+            (-30.0, 35.0, 200),  # five seconds are left
+            (-30.0, 28.0, 401),  # over for two seconds
+            (-3600.0, 3600.0, 401),  # over this very second
+            (30.0, -32.0, 401),
+            (30.0, -20.0, 200),  # over there, and not here
+        ]
+        for ahead, lifetime, wanted in cases:
+            rig.clock.ahead = ahead
+            answer = rig.ask(KEYS, rig.sign_in(lifetime=lifetime))
+            row.first.append(answer)
+            _check(row, answer, {wanted})
+        # Our own tokens, which live for an hour, as Backstage reads them.
+        for ahead, wanted in ((-1800.0, 200), (1800.0, 200), (7200.0, 503)):
+            rig.clock.ahead = ahead
+            token = rig.sign_in(lifetime=TOKEN_SECONDS - min(ahead, 0.0))
+            answer = rig.ask(Route("GET", "/audit"), token)
+            row.then.append(answer)
+            _check(row, answer, {wanted})
+        rig.clock.ahead = 0.0
+        row.recovery = rig.recovery(Route("GET", "/audit"))
     return row
 
 
@@ -412,16 +406,13 @@ def redis_gone(folder: Path) -> list[Row]:
             ("Redis is gone", redis.kill, redis.start),
             ("Redis hangs", redis.freeze, redis.thaw),
         ):
-            row = Row(name)
-            row.before = _well(rig, row)
-            start()
-            row.first = rig.ask_all(rig.routes)
-            row.then = rig.ask_all(rig.routes)
-            end()
-            row.recovery = rig.recovery(KEYS)
-            for answer in [*row.first, *row.then]:
-                _check(row, answer, {200})
-            row.after = _well(rig, row)
-            _check_leaks(row)
+            with _measured(rig, name) as row:
+                start()
+                row.first = rig.ask_all(rig.routes)
+                row.then = rig.ask_all(rig.routes)
+                end()
+                row.recovery = rig.recovery(KEYS)
+                for answer in [*row.first, *row.then]:
+                    _check(row, answer, {200})
             rows.append(row)
     return rows

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from litellm_plugin.keys.undelivered import Outcome
 from tests.cache.redis_server import needs_redis
 from tests.faults import proxy, scenarios
-from tests.faults.rig import MOUNT, UNHURRIED, Rig, Route, running
+from tests.faults.rig import UNHURRIED, Rig, Route, running
 from tests.faults.scenarios import BACKSTAGE, LITELLM, BackstageFault, LiteLLMFault, Row
 
 pytestmark = pytest.mark.faults
@@ -116,25 +113,8 @@ def test_a_worker_that_ends_looks_once_more_for_a_key_that_nobody_got(
 
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_key_whose_client_has_hung_up_is_removed(rig: Rig, gone: bool) -> None:
-    made, goes_on = threading.Event(), threading.Event()
-
-    def held(exchange: proxy.Exchange) -> None:
-        answer = exchange.forward()
-        if exchange.asked.target == "/key/generate":
-            made.set()
-            goes_on.wait(30)
-        exchange.send(answer)
-
     (route,) = [route for route in rig.routes if route.path == "/keys/generate"]
-    body = json.dumps(route.body)
-    host, port = urlsplit(rig.url).hostname, urlsplit(rig.url).port
-    rig.litellm.spoil(held)
-    with socket.create_connection((host, port), timeout=20) as client:
-        head = f"POST {MOUNT}{route.path} HTTP/1.1\r\nHost: {host}\r\n"
-        head += "Content-Type: application/json\r\n"
-        head += f"Authorization: Bearer {rig.token}\r\nContent-Length: {len(body)}\r\n\r\n"
-        client.sendall((head + body).encode())
-        assert made.wait(20)
+    with rig.held(route.path, route.body) as (client, goes_on):
         assert route.body["alias"] in rig.aliases()
         if gone:
             client.close()
@@ -142,6 +122,5 @@ def test_a_key_whose_client_has_hung_up_is_removed(rig: Rig, gone: bool) -> None
         goes_on.set()
         if not gone:
             assert b" 200 OK" in client.recv(1000)
-    rig.litellm.mend()
 
     assert rig.settled(lambda: (route.body["alias"] in rig.aliases()) is not gone)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 import requests
 
 from litellm_plugin.identity.jwt import parse
-from tests.deployed import REPO, end, free_port, gunicorn
+from tests.deployed import REPO, end, free_port, gunicorn, wait_for
 from tests.faults.proxy import Exchange
 from tests.faults.replica import BY_EACH_WORKER
 from tests.faults.rig import UNHURRIED, Route, running
@@ -83,13 +82,6 @@ class Server:
 def served_by_each_worker(server: Server, client: str) -> bool:
     """Tell whether both workers have this configuration, and none before them serves any more."""
     return {server.client() for _ in range(BY_EACH_WORKER)} == {client}
-
-
-def wait_for(happens: Callable[[], bool]) -> None:
-    until = time.monotonic() + ENOUGH
-    while not happens():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 @pytest.fixture(params=["app:app", "litellm_plugin.wsgi:load()"])

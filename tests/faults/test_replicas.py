@@ -100,16 +100,13 @@ def replicas(
     folder: Path, redis: RedisServer, sandbox: Sandbox, litellm: Gate
 ) -> Iterator[tuple[Replica, Replica]]:
     config = caching({"store": "redis", "connection": redis.url})
-    both = Replica(folder / "a", sandbox, config), Replica(folder / "b", sandbox, config)
-    try:
-        for replica in both:
-            replica.wait()
-        yield both
-    finally:
-        for replica in both:
-            replica.terminate()
-        for replica in both:
-            replica.wait_until_gone()
+    with (
+        Replica(folder / "a", sandbox, config) as one,
+        Replica(folder / "b", sandbox, config) as other,
+    ):
+        one.wait()
+        other.wait()
+        yield one, other
 
 
 def settled(replicas: Iterable[Replica], litellm: Gate) -> None:
@@ -241,14 +238,10 @@ def test_redis_goes_away_and_comes_back(
 def test_without_redis_a_write_is_seen_through_every_worker_of_a_gunicorn(
     folder: Path, sandbox: Sandbox, litellm: Gate
 ) -> None:
-    replica = Replica(folder / "alone", sandbox, caching({"store": "memory"}))
-    try:
+    with Replica(folder / "alone", sandbox, caching({"store": "memory"})) as replica:
         replica.wait()
         settled([replica], litellm)
         for number in range(6):
             replica.make(f"alone-{number}")
             assert all(f"alone-{number}" in replica.aliases() for _ in range(8))
         settled([replica], litellm)
-    finally:
-        replica.terminate()
-        replica.wait_until_gone()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -12,14 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from litellm_plugin.sandbox.store import token_of
 from tests.faults import proxy
-from tests.faults.rig import MOUNT, Rig, running
+from tests.faults.rig import Rig, running
 
 pytestmark = pytest.mark.faults
 
@@ -139,27 +137,10 @@ def test_litellm_hangs_when_it_makes_the_key(rig: Rig, acted: bool) -> None:
 
 
 def test_a_client_that_hangs_up_leaves_the_old_key_as_it_was(rig: Rig) -> None:
-    rotation, made, goes_on = Rotation(rig), threading.Event(), threading.Event()
-
-    def held(exchange: proxy.Exchange) -> None:
-        answer = exchange.forward()
-        if exchange.asked.target == "/key/generate":
-            made.set()
-            goes_on.wait(30)
-        exchange.send(answer)
-
-    rig.litellm.spoil(held)
-    host, port = urlsplit(rig.url).hostname, urlsplit(rig.url).port
-    body = json.dumps({"grace": "0s"})
-    with socket.create_connection((host, port), timeout=20) as client:
-        head = f"POST {MOUNT}/keys/{rotation.old}/rotate HTTP/1.1\r\nHost: {host}\r\n"
-        head += "Content-Type: application/json\r\n"
-        head += f"Authorization: Bearer {rig.token}\r\nContent-Length: {len(body)}\r\n\r\n"
-        client.sendall((head + body).encode())
-        assert made.wait(20)
+    rotation = Rotation(rig)
+    with rig.held(f"/keys/{rotation.old}/rotate", {"grace": "0s"}) as (client, goes_on):
         client.shutdown(socket.SHUT_RDWR)
         goes_on.set()
-    rig.litellm.mend()
 
     assert rig.settled(lambda: rotation.rows() == {rotation.old: rotation.before})
 

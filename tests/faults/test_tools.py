@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -12,7 +11,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -20,8 +18,7 @@ from flask import Flask
 
 from litellm_plugin.sandbox.store import token_of
 from litellm_plugin.shapes import BRIDGE_KEY
-from tests.faults import proxy
-from tests.faults.rig import MOUNT, TOTAL, Rig, running, serving
+from tests.faults.rig import TOTAL, Rig, running, serving
 from tests.faults.test_rotation import at
 from tests.tokens import TokenFactory
 
@@ -139,27 +136,10 @@ def test_litellm_hangs_when_it_deletes_the_old_key(realm: Realm, acted: bool) ->
 
 
 def test_a_client_that_hangs_up_keeps_its_key(realm: Realm) -> None:
-    laptop, made, goes_on = Laptop(realm), threading.Event(), threading.Event()
-
-    def held(exchange: proxy.Exchange) -> None:
-        answer = exchange.forward()
-        if exchange.asked.target == "/key/generate":
-            made.set()
-            goes_on.wait(5)
-        exchange.send(answer)
-
-    realm.rig.litellm.spoil(held)
-    host, port = urlsplit(realm.rig.url).hostname, urlsplit(realm.rig.url).port
-    body = json.dumps(laptop.body)
-    with socket.create_connection((host, port), timeout=5) as client:
-        head = f"POST {MOUNT}/bridge/keys HTTP/1.1\r\nHost: {host}\r\n"
-        head += "Content-Type: application/json\r\n"
-        head += f"Authorization: Bearer {realm.token}\r\nContent-Length: {len(body)}\r\n\r\n"
-        client.sendall((head + body).encode())
-        assert made.wait(5)
+    laptop = Laptop(realm)
+    with realm.rig.held("/bridge/keys", laptop.body, realm.token) as (client, goes_on):
         client.shutdown(socket.SHUT_RDWR)
         goes_on.set()
-    realm.rig.litellm.mend()
     assert realm.rig.settled(lambda: laptop.tokens() == {laptop.old})
 
 

@@ -69,13 +69,9 @@ def meeting(sandbox: Sandbox) -> Meeting:
 
 @pytest.fixture(scope="module")
 def service(folder: Path, sandbox: Sandbox, meeting: Meeting) -> Iterator[Replica]:
-    service = Replica(folder / "service", sandbox, MORE)
-    try:
+    with Replica(folder / "service", sandbox, MORE) as service:
         service.wait()
         yield service
-    finally:
-        service.terminate()
-        service.wait_until_gone()
 
 
 @pytest.mark.parametrize("pair", pairs.PAIRS, ids=lambda pair: f"{pair[0]}+{pair[1]}")

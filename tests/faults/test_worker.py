@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -17,7 +17,7 @@ from threading import Event, Thread
 
 import pytest
 
-from tests.deployed import REPO, free_port, gunicorn
+from tests.deployed import REPO, free_port, gunicorn, wait_for
 
 pytestmark = pytest.mark.faults
 
@@ -103,13 +103,6 @@ def serving(folder: Path, workers: int = 1) -> Iterator[Server]:
 def server(tmp_path: Path) -> Iterator[Server]:
     with serving(tmp_path) as server:
         yield server
-
-
-def wait_for(happens: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + ENOUGH
-    while not happens():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_it_ends_with_its_requests_and_not_with_idle_connections(server: Server) -> None:

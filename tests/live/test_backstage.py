@@ -80,11 +80,7 @@ KEY_ROUTES = {
 
 @pytest.mark.parametrize("permission", KEY_ROUTES)
 def test_a_denied_permission_closes_its_key_routes_at_once(
-    person: Person,
-    litellm: LiteLLMRig,
-    policy: Policy,
-    permission: str,
-    told: Told,
+    person: Person, litellm: LiteLLMRig, policy: Policy, permission: str, told: Told
 ) -> None:
     erin = person("erin")
     key = json_of(erin.post("/keys/generate", {"alias": f"key-{uuid4().hex[:8]}"}))

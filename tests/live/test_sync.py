@@ -46,12 +46,7 @@ def org(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Organisation]:
 
 
 @pytest.fixture(scope="module")
-def site(
-    deploy: Deploy,
-    litellm: LiteLLMRig,
-    org: Organisation,
-    postgres: Postgres,
-) -> Service:
+def site(deploy: Deploy, litellm: LiteLLMRig, org: Organisation, postgres: Postgres) -> Service:
     """A service whose accounts follow the groups."""
     at = {"host": "127.0.0.1", "port": postgres.port, "user": OWNER, "password": PASSWORD}
     config = CONFIG.format(token=STATIC_TOKEN, connection=json.dumps(at))

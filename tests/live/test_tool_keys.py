@@ -234,10 +234,7 @@ def pruning(site: Service) -> Callable[[timedelta], Pruning]:
 
 @pytest.mark.parametrize("delivered", [False, True])
 def test_an_interrupted_rotation_is_ended(
-    dev: Developer,
-    litellm: LiteLLMRig,
-    pruning: Callable[[timedelta], Pruning],
-    delivered: bool,
+    dev: Developer, litellm: LiteLLMRig, pruning: Callable[[timedelta], Pruning], delivered: bool
 ) -> None:
     assert json_of(dev.client.get("/bridge/keys")) == []  # makes the account
     alias = f"{dev.login}-ci"

@@ -54,10 +54,10 @@ def told(span: ReadableSpan) -> dict[str, Any]:
 
 
 def test_a_request_and_its_calls_are_one_trace(
-    client: PluginClient, known: FakeLiteLLM, bob: Headers, made: InMemorySpanExporter
+    client: PluginClient, known: FakeLiteLLM, made: InMemorySpanExporter
 ) -> None:
     parent = f"00-{TRACE}-{SPAN}-01"
-    answer = client.get("/user/info?a=b", headers=bob | {"traceparent": parent})
+    answer = client.get("/user/info?a=b", who="bob", headers={"traceparent": parent})
     assert answer.headers["X-Request-Id"] == TRACE
     served = by_kind(made, SpanKind.SERVER)[-1]
     (asked,) = [
@@ -77,14 +77,14 @@ def test_a_request_and_its_calls_are_one_trace(
 
 
 def test_a_request_without_an_id_is_named_like_its_trace(
-    client: PluginClient, bob: Headers, made: InMemorySpanExporter
+    client: PluginClient, made: InMemorySpanExporter
 ) -> None:
-    name = client.get("/health", headers=bob).headers["X-Request-Id"]
+    name = client.get("/health", who="bob").headers["X-Request-Id"]
     assert format_trace_id(by_kind(made, SpanKind.SERVER)[-1].context.trace_id) == name
 
 
 def test_calls_side_by_side_belong_to_the_request(
-    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, made: InMemorySpanExporter
+    client: PluginClient, litellm: FakeLiteLLM, made: InMemorySpanExporter
 ) -> None:
     teams = [{"team_id": f"t{number}"} for number in range(3)]
     litellm.get(
@@ -96,7 +96,7 @@ def test_calls_side_by_side_belong_to_the_request(
         },
     )
     litellm.get("/team/info", json={"team_info": {"team_id": "t"}})
-    client.get("/teams", headers=bob)
+    client.get("/teams", who="bob")
     served = by_kind(made, SpanKind.SERVER)[-1]
     asked = [
         span
@@ -108,10 +108,10 @@ def test_calls_side_by_side_belong_to_the_request(
 
 
 def test_no_secret_and_no_query_is_told(
-    client: PluginClient, known: FakeLiteLLM, bob: Headers, made: InMemorySpanExporter
+    client: PluginClient, known: FakeLiteLLM, made: InMemorySpanExporter
 ) -> None:
     known.post(f"/key/{KEY}/reset_spend", json={})
-    client.post(f"/keys/{KEY}/reset_spend?token=mine", headers=bob)
+    client.post(f"/keys/{KEY}/reset_spend?token=mine", who="bob")
     assert known.calls[-1].path == f"/key/{KEY}/reset_spend"
     assert len(made.get_finished_spans()) > 2
     for span in made.get_finished_spans():

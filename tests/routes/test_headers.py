@@ -19,9 +19,9 @@ ORIGIN = "http://localhost:3000"  # backend.cors.origin of the base settings
 
 @pytest.mark.parametrize(("path", "status"), [("/health", 200), ("/nope", 404), ("/usage", 400)])
 def test_every_answer_has_the_security_headers(
-    client: PluginClient, bob: Headers, path: str, status: int
+    client: PluginClient, path: str, status: int
 ) -> None:
-    answer = client.get(path, headers=bob)
+    answer = client.get(path, who="bob")
     assert answer.status_code == status
     assert SECURITY.items() <= dict(answer.headers).items()
 
@@ -38,13 +38,13 @@ def _routes(app: Flask) -> list[tuple[str, str]]:
 
 
 def test_no_answer_of_any_route_may_be_kept_but_public_documents(
-    app: Flask, client: PluginClient, alice: Headers, litellm: FakeLiteLLM
+    app: Flask, client: PluginClient, litellm: FakeLiteLLM
 ) -> None:
     litellm.on(None, "/user/info", json={"user_id": "alice@example.com", "keys": []})
     seen = Counter[int]()
     for method, path in _routes(app):
-        for headers in ({}, alice, {"Authorization": "Bearer broken"}):
-            answer = client.request(method, path, headers=headers)
+        for who in ("none", "alice", "raw:Bearer broken"):
+            answer = client.request(method, path, who=who)
             if answer.status_code == 200 and path in PUBLIC and method in {"GET", "HEAD"}:
                 assert "Cache-Control" not in answer.headers
             else:
@@ -55,10 +55,10 @@ def test_no_answer_of_any_route_may_be_kept_but_public_documents(
 
 
 def test_the_key_in_a_redirect_may_not_be_kept(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
+    client: PluginClient, known_bob: FakeLiteLLM
 ) -> None:
     back = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1455%2Fcallback"
-    answer = client.get(back, headers=bob)
+    answer = client.get(back, who="bob")
     assert answer.status_code == 302
     assert "key=sk-" in answer.headers["Location"]
     assert answer.headers["Cache-Control"] == "no-store"
@@ -69,28 +69,24 @@ def test_what_is_outside_of_the_plugin_may_not_be_kept_either(app: Flask) -> Non
     assert (answer.status_code, answer.headers["Cache-Control"]) == (404, "no-store")
 
 
-def test_an_answer_that_did_not_change_is_not_sent_again(
-    client: PluginClient, bob: Headers
-) -> None:
-    first = client.get("/config", headers=bob)
+def test_an_answer_that_did_not_change_is_not_sent_again(client: PluginClient) -> None:
+    first = client.get("/config", who="bob")
     etag = first.headers["ETag"]
     assert etag.startswith('W/"')
     for known in (etag, etag.removeprefix("W/"), f'"x", {etag}', "*"):
-        again = client.get("/config", headers=bob | {"If-None-Match": known})
+        again = client.get("/config", who="bob", headers={"If-None-Match": known})
         assert (again.status_code, again.data) == (304, b"")
         assert "Content-Type" not in again.headers
         assert PRIVATE.items() <= dict(again.headers).items()
 
 
-def test_a_changed_answer_an_error_and_a_reload_are_sent_whole(
-    client: PluginClient, bob: Headers
-) -> None:
-    etag = client.get("/config", headers=bob).headers["ETag"]
-    assert client.get("/health", headers=bob | {"If-None-Match": etag}).status_code == 200
+def test_a_changed_answer_an_error_and_a_reload_are_sent_whole(client: PluginClient) -> None:
+    etag = client.get("/config", who="bob").headers["ETag"]
+    assert client.get("/health", who="bob", headers={"If-None-Match": etag}).status_code == 200
     reload = {"If-None-Match": etag, "Cache-Control": "no-cache"}
-    assert client.get("/config", headers=bob | reload).status_code == 200
-    missing = client.get("/nope", headers=bob).headers["ETag"]
-    assert client.get("/nope", headers=bob | {"If-None-Match": missing}).status_code == 404
+    assert client.get("/config", who="bob", headers=reload).status_code == 200
+    missing = client.get("/nope", who="bob").headers["ETag"]
+    assert client.get("/nope", who="bob", headers={"If-None-Match": missing}).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/health", "/keys/generate", "/nope"])
@@ -108,9 +104,9 @@ def test_a_preflight_of_an_allowed_origin_needs_no_credentials(
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "http://localhost:30000", "null", ""])
-def test_another_origin_gets_no_leave(client: PluginClient, bob: Headers, origin: str) -> None:
+def test_another_origin_gets_no_leave(client: PluginClient, origin: str) -> None:
     preflight = client.request("OPTIONS", "/health", headers={"Origin": origin})
-    simple = client.get("/health", headers=bob | {"Origin": origin})
+    simple = client.get("/health", who="bob", headers={"Origin": origin})
     assert (preflight.status_code, simple.status_code) == (401, 200)
     for answer in (preflight, simple):
         assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]

@@ -3,53 +3,37 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from litellm_plugin import create_app
 from litellm_plugin.config.database import Database
 from litellm_plugin.config.settings import ORIGINAL, UNAMBIGUOUS, Notifications
 from litellm_plugin.store.adopted import AdoptedAccounts
 from litellm_plugin.store.database import Store
-from tests.apps import Apps
-from tests.client import PluginClient
-from tests.fakes import FakeBackstage, FakeLiteLLM, Network, People
+from tests.client import PluginClient, Serve
+from tests.fakes import FakeBackstage, FakeLiteLLM, People
 from tests.routes.conftest import OWN_KEY
+from tests.standin import TEAM_ADMINS
+from tests.tokens import bridged
 
-Headers = dict[str, str]
 Json = dict[str, Any]
 
 SSO = "0f6c-sso"
 BOB = "bob@example.com"
-BRIDGE = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
-TEAM_ADMINS = "group:default/litellm-team-admins"
 CALLBACK = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
-
-Service = Callable[..., PluginClient]
 
 
 @pytest.fixture
-def service(
-    apps: Apps,
-    network: Network,
-    client_of: Callable[[Flask], PluginClient],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Service:
-    """Makes the client of a service: ``service(UNAMBIGUOUS, cache_seconds=0)``."""
+def service(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Makes the client of a service: ``service(user_ids=UNAMBIGUOUS, cache_seconds=0)``."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # what others keep is not for here
 
-    def service(user_ids: str = ORIGINAL, variant: str = "full", **of_service: Any) -> PluginClient:
-        settings = apps.settings(variant)
-        own = replace(settings.service, user_ids=user_ids, **{"cache_seconds": None, **of_service})
-        return client_of(create_app(replace(settings, service=own)))
+    def service(**options: Any) -> PluginClient:
+        return serve(service={"user_ids": ORIGINAL, "cache_seconds": None, **options})
 
     return service
 
@@ -72,144 +56,116 @@ def sso(litellm: FakeLiteLLM, account: Any) -> Json:
     return row
 
 
+def _owned(*members: Json) -> Json:
+    """Return LiteLLM's answer about a team of the team admins' group."""
+    row = {"metadata": {"owning_group": TEAM_ADMINS}, "members_with_roles": [*members]}
+    return {"team_id": "t1", "team_info": row}
+
+
 @pytest.mark.parametrize("caching", [{}, {"cache_seconds": 0}], ids=["cached", "uncached"])
 @pytest.mark.parametrize("user_ids", [ORIGINAL, UNAMBIGUOUS])
 def test_an_account_with_the_callers_email_is_theirs_on_every_route(
-    service: Service,
-    sso: Json,
-    litellm: FakeLiteLLM,
-    bob: Headers,
-    headers_of: Any,
-    user_ids: str,
-    caching: Json,
+    service: Serve, sso: Json, litellm: FakeLiteLLM, user_ids: str, caching: Json
 ) -> None:
-    client = service(user_ids, **caching)
-    assert client.get("/user/info", headers=bob).get_json()["user_id"] == SSO
-    assert [key["token"] for key in client.get("/keys", headers=bob).get_json()] == [OWN_KEY]
-    assert client.get("/teams", headers=bob).status_code == 200
+    client = service(user_ids=user_ids, **caching)
+    assert client.get("/user/info", who="bob").get_json()["user_id"] == SSO
+    assert [key["token"] for key in client.get("/keys", who="bob").get_json()] == [OWN_KEY]
+    assert client.get("/teams", who="bob").status_code == 200
     days = "start_date=2026-11-01&end_date=2026-11-02"
-    assert client.get(f"/usage?{days}", headers=bob).status_code == 200
+    assert client.get(f"/usage?{days}", who="bob").status_code == 200
     assert f"user_id={SSO}" in litellm.calls[-1].query
     sent = {"alias": "ci", "team_id": "t1"}
-    assert client.post("/keys/generate", json=sent, headers=bob).status_code == 200
-    assert client.post(f"/keys/{OWN_KEY}/block", json={}, headers=bob).status_code == 200
-    assert client.get(CALLBACK, headers=bob).status_code == 302
-    bridge = headers_of(BRIDGE)
-    assert len(client.get("/bridge/keys", headers=bridge).get_json()) == 1
-    assert client.post("/bridge/keys", json={"alias": "cli"}, headers=bridge).status_code == 200
+    assert client.post("/keys/generate", json=sent, who="bob").status_code == 200
+    assert client.post(f"/keys/{OWN_KEY}/block", json={}, who="bob").status_code == 200
+    assert client.get(CALLBACK, who="bob").status_code == 302
+    bridge = bridged()
+    assert len(client.get("/bridge/keys", who=bridge).get_json()) == 1
+    assert client.post("/bridge/keys", json={"alias": "cli"}, who=bridge).status_code == 200
     made = [call.body["user_id"] for call in litellm.writes if call.path == "/key/generate"]
     assert made == [SSO] * 3
 
 
 @pytest.mark.parametrize("away", [False, True])
 def test_the_database_records_an_account_that_was_found_by_email(
-    apps: Apps,
-    client_of: Callable[[Flask], PluginClient],
-    sso: Json,
-    bob: Headers,
-    tmp_path: Path,
-    away: bool,
+    serve: Serve, sso: Json, tmp_path: Path, away: bool
 ) -> None:
     database = Database(file=tmp_path if away else tmp_path / "store.sqlite")  # a folder is no file
-    notifications = Notifications(enabled=True)
-    settings = replace(apps.settings("full"), database=database, notifications=notifications)
-    client = client_of(create_app(settings))
-    assert client.get("/user/info", headers=bob).get_json()["user_id"] == SSO
+    client = serve(database=database, notifications=Notifications(enabled=True))
+    assert client.get("/user/info", who="bob").get_json()["user_id"] == SSO
     if not away:
         owners = AdoptedAccounts(Store(database), partial(datetime.now, UTC)).owners()
         assert owners == {SSO: "user:default/bob"}
 
 
-def test_a_key_is_found_to_be_theirs_without_a_page_before(
-    service: Service, sso: Json, bob: Headers
-) -> None:
+def test_a_key_is_found_to_be_theirs_without_a_page_before(service: Serve, sso: Json) -> None:
     path = f"/keys/{OWN_KEY}/block"
-    assert service().post(path, json={}, headers=bob).status_code == 200
+    assert service().post(path, json={}, who="bob").status_code == 200
 
 
-def test_nobody_is_created_again_and_again(
-    service: Service, sso: Json, litellm: FakeLiteLLM, bob: Headers
-) -> None:
+def test_nobody_is_created_again_and_again(service: Serve, sso: Json, litellm: FakeLiteLLM) -> None:
     client = service()
     for _ in range(3):
-        assert client.get("/keys", headers=bob).status_code == 200
+        assert client.get("/keys", who="bob").status_code == 200
     assert litellm.writes == []
     assert sum(call.path == "/user/list" for call in litellm.reads) == 1
 
 
+@pytest.mark.parametrize("variant", ["no-provisioning-teams"])
 def test_an_adopted_account_stays_its_owners_where_nobody_is_provisioned_any_more(
-    service: Service,
-    sso: Json,
-    litellm: FakeLiteLLM,
-    bob: Headers,
-    dave: Headers,
-    headers_of: Any,
+    service: Serve, sso: Json, litellm: FakeLiteLLM
 ) -> None:
     """After a restart, by workers that have never served their owner."""
-    litellm.get("/team/info", json={"team_info": {"metadata": {"owning_group": TEAM_ADMINS}}})
+    litellm.get("/team/info", json=_owned())
     litellm.post("/team/member_add", json={})
     for method, path, sent, who in (
-        ("GET", "/user/info", None, bob),
-        ("GET", "/keys", None, bob),
-        ("POST", "/keys/generate", {"alias": "ci"}, bob),
-        ("POST", f"/keys/{OWN_KEY}/block", {}, bob),
-        ("GET", "/bridge/keys", None, headers_of(BRIDGE)),
-        ("POST", "/teams/t1/members", {"userEntityRef": "user:default/bob"}, dave),
+        ("GET", "/user/info", None, "bob"),
+        ("GET", "/keys", None, "bob"),
+        ("POST", "/keys/generate", {"alias": "ci"}, "bob"),
+        ("POST", f"/keys/{OWN_KEY}/block", {}, "bob"),
+        ("GET", "/bridge/keys", None, bridged()),
+        ("POST", "/teams/t1/members", {"userEntityRef": "user:default/bob"}, "dave"),
     ):
-        client = service(variant="no-provisioning-teams")
-        answer = client.request(method, path, json=sent or {}, headers=who)
+        client = service()
+        answer = client.request(method, path, json=sent or {}, who=who)
         assert answer.status_code == 200, (path, answer.text)
     assert litellm.writes[-1].body["member"]["user_id"] == SSO
     assert "/user/new" not in {call.path for call in litellm.writes}
 
 
+@pytest.mark.parametrize("variant", ["no-provisioning"])
 def test_somebody_whom_neither_id_nor_email_finds_is_unknown_without_provisioning(
-    service: Service, litellm: FakeLiteLLM, bob: Headers
+    service: Serve, litellm: FakeLiteLLM
 ) -> None:
     litellm.get("/user/info", status=404, json={})
     litellm.get("/user/list", json={"users": [], "total_pages": 0})
-    client = service(variant="no-provisioning")
+    client = service()
     for _ in range(2):
-        assert client.get("/keys", headers=bob).status_code == 404
+        assert client.get("/keys", who="bob").status_code == 404
     assert sum(call.path == "/user/list" for call in litellm.reads) == 1
 
 
-def test_keys_of_an_id_without_a_user_do_not_matter(
-    service: Service, litellm: FakeLiteLLM, bob: Headers
-) -> None:
+@pytest.mark.parametrize("variant", ["no-provisioning"])
+def test_keys_of_an_id_without_a_user_do_not_matter(service: Serve, litellm: FakeLiteLLM) -> None:
     litellm.get("/user/info", status=404, json={})
     litellm.get("/user/list", json={"users": [], "total_pages": 0})
     litellm.get("/key/list", status=500, json={})
-    answer = service(variant="no-provisioning").get("/keys", headers=bob)
+    answer = service().get("/keys", who="bob")
     assert answer.status_code == 404
 
 
 def test_who_has_an_account_of_their_own_costs_no_further_call(
-    service: Service, known_bob: FakeLiteLLM, backstage: FakeBackstage, bob: Headers
+    service: Serve, known_bob: FakeLiteLLM, backstage: FakeBackstage
 ) -> None:
-    assert service().get("/keys", headers=bob).status_code == 200
+    assert service().get("/keys", who="bob").status_code == 200
     assert sorted(call.path for call in known_bob.calls) == ["/key/list", "/v2/user/info"]
     assert backstage.asked_of("catalog") == []
 
 
-@pytest.mark.parametrize(
-    ("over", "why"),
-    [
-        ({"metadata": {"backstage_entity": "user:default/alice"}}, "made for another"),
-        ({"metadata": {"backstage_entity": "rob@example.com"}}, "made for another"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("made_for", ["user:default/alice", "rob@example.com"])
 def test_an_account_that_may_be_another_persons_is_not_used(
-    service: Service,
-    sso: Json,
-    litellm: FakeLiteLLM,
-    bob: Headers,
-    caplog: pytest.LogCaptureFixture,
-    over: Json,
-    why: str,
+    service: Serve, sso: Json, litellm: FakeLiteLLM, caplog: pytest.LogCaptureFixture, made_for: str
 ) -> None:
-    sso.update(over)
+    sso["metadata"] = {"backstage_entity": made_for}
     client = service()
     for method, path in (
         ("GET", "/user/info"),
@@ -218,21 +174,19 @@ def test_an_account_that_may_be_another_persons_is_not_used(
         ("POST", "/keys/generate"),
         ("GET", CALLBACK),
     ):
-        answer = client.request(method, path, json={"alias": "a"}, headers=bob)
+        answer = client.request(method, path, json={"alias": "a"}, who="bob")
         assert answer.status_code == 409, path
         body = answer.get_json()
         assert "e-mail" in body["error"]
-        assert why in body["hint"]
+        assert "made for another" in body["hint"]
         assert SSO not in answer.text
     assert litellm.writes == []
     assert SSO in caplog.text
 
 
-def test_an_account_made_for_the_caller_under_another_id_is_used(
-    service: Service, sso: Json, bob: Headers
-) -> None:
+def test_an_account_made_for_the_caller_under_another_id_is_used(service: Serve, sso: Json) -> None:
     sso["metadata"] = {"backstage_entity": "user:default/bob"}
-    assert service().get("/keys", headers=bob).status_code == 200
+    assert service().get("/keys", who="bob").status_code == 200
 
 
 def _another(name: str, email: str, namespace: str = "default") -> Json:
@@ -256,10 +210,9 @@ BOBS = _another("bob", BOB)
     ids=["two people have it", "the id is somebody's", "two accounts have it"],
 )
 def test_an_email_that_is_not_one_persons_and_one_accounts_counts_for_nobody(
-    service: Service,
+    service: Serve,
     litellm: FakeLiteLLM,
     backstage: FakeBackstage,
-    bob: Headers,
     people: list[Json],
     rows: list[Json],
 ) -> None:
@@ -269,59 +222,51 @@ def test_an_email_that_is_not_one_persons_and_one_accounts_counts_for_nobody(
     litellm.post("/user/new", status=409, json=taken)
     listed = [{"user_email": BOB, **row} for row in rows]
     litellm.get("/user/list", json={"users": listed, "total_pages": 1})
-    assert service().get("/keys", headers=bob).status_code == 409
+    assert service().get("/keys", who="bob").status_code == 409
     assert sum(call.path == "/v2/user/info" for call in litellm.reads) <= 2
 
 
 def test_no_email_counts_while_the_catalog_can_not_vouch_for_it(
-    service: Service, sso: Json, litellm: FakeLiteLLM, backstage: FakeBackstage, bob: Headers
+    service: Serve, sso: Json, litellm: FakeLiteLLM, backstage: FakeBackstage
 ) -> None:
     client = service()
-    assert client.get("/health", headers=bob).status_code == 200
+    assert client.get("/health", who="bob").status_code == 200
     backstage.failures["catalog"] = 503
-    assert client.get("/keys", headers=bob).status_code == 503
-    assert client.post(f"/keys/{OWN_KEY}/block", json={}, headers=bob).status_code == 503
+    assert client.get("/keys", who="bob").status_code == 503
+    assert client.post(f"/keys/{OWN_KEY}/block", json={}, who="bob").status_code == 503
     assert litellm.writes == []
 
 
 def test_the_email_of_a_bridge_token_counts_for_nothing(
-    service: Service, sso: Json, litellm: FakeLiteLLM, headers_of: Any
+    service: Serve, sso: Json, litellm: FakeLiteLLM
 ) -> None:
     """Somebody typed bob's e-mail in at Keycloak."""
     litellm.get("/user/info", query={"user_id": "noprofile@example.com"}, status=404, json={})
-    claims = '{"azp":"abby-cli","preferred_username":"noprofile","email":"bob@example.com"}'
-    answer = service().get("/bridge/keys", headers=headers_of(f"keycloak:{claims}"))
+    answer = service().get("/bridge/keys", who=bridged("noprofile", "bob@example.com"))
     assert answer.status_code >= 400
     assert not any(SSO in call.query for call in litellm.calls)
 
 
 def test_a_bridge_token_with_another_email_makes_no_second_account(
-    service: Service, sso: Json, litellm: FakeLiteLLM, headers_of: Any
+    service: Serve, sso: Json, litellm: FakeLiteLLM
 ) -> None:
-    claims = '{"azp":"abby-cli","preferred_username":"bob","email":"bob@elsewhere.example"}'
-    answer = service().get("/bridge/keys", headers=headers_of(f"keycloak:{claims}"))
+    answer = service().get("/bridge/keys", who=bridged("bob", "bob@elsewhere.example"))
     assert [key["token"] for key in answer.get_json()] == [OWN_KEY]
     assert litellm.writes == []
 
 
 def test_a_team_admin_adds_and_removes_whoever_has_an_account_under_another_id(
-    service: Service, sso: Json, litellm: FakeLiteLLM, dave: Headers
+    service: Serve, sso: Json, litellm: FakeLiteLLM
 ) -> None:
-    team = {
-        "team_id": "t1",
-        "team_info": {
-            "metadata": {"owning_group": "group:default/litellm-team-admins"},
-            "members_with_roles": [{"user_id": SSO, "user_email": "bob@example.com"}],
-        },
-    }
-    litellm.get("/team/info", json=team)
+    member = {"user_id": SSO, "user_email": "bob@example.com"}
+    litellm.get("/team/info", json=_owned(member))
     litellm.post("/team/member_add", json={})
     litellm.post("/team/member_delete", json={})
     client = service()
     sent = {"userEntityRef": "user:default/bob"}
-    assert client.post("/teams/t1/members", json=sent, headers=dave).status_code == 200
+    assert client.post("/teams/t1/members", json=sent, who="dave").status_code == 200
     path = "/teams/t1/members?userEntityRef=user%3Adefault%2Fbob"
-    assert client.delete(path, headers=dave).status_code == 200
+    assert client.delete(path, who="dave").status_code == 200
     assert litellm.writes[-2].body["member"]["user_id"] == SSO
     assert litellm.writes[-1].body["user_id"] == SSO
 
@@ -365,10 +310,9 @@ SHARED = [
 
 @pytest.mark.parametrize(("who", "made_for", "email", "certain"), SHARED)
 def test_an_account_that_may_be_somebody_elses_is_refused_where_that_is_asked_for(
-    service: Service,
+    service: Serve,
     litellm: FakeLiteLLM,
     account: Any,
-    headers_of: Any,
     caplog: pytest.LogCaptureFixture,
     who: str,
     made_for: str | None,
@@ -378,14 +322,13 @@ def test_an_account_that_may_be_somebody_elses_is_refused_where_that_is_asked_fo
 ) -> None:
     bridge = who.startswith("bridge:")
     name = who.removeprefix("bridge:")
-    claims = f'{{"azp":"abby-cli","preferred_username":"{name}","email":null}}'
-    headers = headers_of(f"keycloak:{claims}" if bridge else who)
+    who = bridged(name, None) if bridge else who
     user_id = f"{name.rpartition('/')[2].partition('@')[0]}@example.com"
     info = {"user_id": user_id, "metadata": _record(made_for, email)}
     litellm.get("/user/info", query={"user_id": user_id}, json=account(user_id, user_info=info))
     path = "/bridge/keys" if bridge else "/keys"
-    assert service().get(path, headers=headers).status_code == 200
-    answer = service(UNAMBIGUOUS, cache_seconds=0).get(path, headers=headers)
+    assert service().get(path, who=who).status_code == 200
+    answer = service(user_ids=UNAMBIGUOUS, cache_seconds=0).get(path, who=who)
     assert answer.status_code == (200 if certain else 409)
     if not certain:
         assert answer.get_json()["error"] == (
@@ -412,82 +355,67 @@ ROUTES = [
 
 
 def test_no_route_touches_an_account_of_somebody_else(
-    service: Service, litellm: FakeLiteLLM, account: Any, bob: Headers, dave: Headers
+    service: Serve, litellm: FakeLiteLLM, account: Any
 ) -> None:
     info = {"user_id": BOB, "metadata": _record(OTHER_BOB)}
     litellm.get("/user/info", query={"user_id": BOB}, json=account(user_info=info))
     litellm.get("/user/info", json=account("dave@example.com"))
-    team = {
-        "team_id": "t1",
-        "team_info": {
-            "metadata": {"owning_group": "group:default/litellm-team-admins"},
-            "members_with_roles": [{"user_id": BOB}],
-        },
-    }
-    litellm.get("/team/info", json=team)
-    client = service(UNAMBIGUOUS)
+    litellm.get("/team/info", json=_owned({"user_id": BOB}))
+    client = service(user_ids=UNAMBIGUOUS)
     for method, path, sent in ROUTES:
-        answer = client.request(method, path, json=sent or {}, headers=bob)
+        answer = client.request(method, path, json=sent or {}, who="bob")
         assert answer.status_code == 409, (method, path, answer.text)
     sent = {"userEntityRef": "user:default/bob"}
-    assert client.post("/teams/t1/members", json=sent, headers=dave).status_code == 409
+    assert client.post("/teams/t1/members", json=sent, who="dave").status_code == 409
     path = "/teams/t1/members?userEntityRef=user%3Adefault%2Fbob"
-    assert client.delete(path, headers=dave).status_code == 409
+    assert client.delete(path, who="dave").status_code == 409
     assert litellm.writes == []
 
 
 def test_nobody_is_created_under_an_id_that_two_people_have(
-    service: Service, litellm: FakeLiteLLM, bob: Headers
+    service: Serve, litellm: FakeLiteLLM
 ) -> None:
     litellm.get("/user/info", status=404, json={})
     litellm.get("/user/list", json={"users": [], "total_pages": 0})
-    assert service(UNAMBIGUOUS).get("/keys", headers=bob).status_code == 409
+    assert service(user_ids=UNAMBIGUOUS).get("/keys", who="bob").status_code == 409
     assert litellm.writes == []
 
 
 def test_what_can_not_be_certain_without_the_catalog_waits_for_it(
-    service: Service,
-    litellm: FakeLiteLLM,
-    account: Any,
-    backstage: FakeBackstage,
-    headers_of: Any,
+    service: Serve, litellm: FakeLiteLLM, account: Any, backstage: FakeBackstage
 ) -> None:
-    client, erin = service(UNAMBIGUOUS, cache_seconds=0), headers_of("erin")
-    assert client.get("/health", headers=erin).status_code == 200
+    client, erin = service(user_ids=UNAMBIGUOUS, cache_seconds=0), "erin"
+    assert client.get("/health", who=erin).status_code == 200
     backstage.failures["catalog"] = 503
     litellm.get("/user/info", json=account("erin@example.com"), times=1)
-    assert client.get("/keys", headers=erin).status_code == 503
+    assert client.get("/keys", who=erin).status_code == 503
     info = {"user_id": "erin@example.com", "metadata": _record("user:default/erin")}
     litellm.get("/user/info", json=account("erin@example.com", user_info=info))
-    assert client.get("/teams", headers=erin).status_code == 200
+    assert client.get("/teams", who=erin).status_code == 200
 
 
 def test_an_account_of_somebody_else_is_logged_once(
-    service: Service,
-    litellm: FakeLiteLLM,
-    account: Any,
-    bob: Headers,
-    caplog: pytest.LogCaptureFixture,
+    service: Serve, litellm: FakeLiteLLM, account: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     info = {"user_id": BOB, "metadata": _record(OTHER_BOB)}
     litellm.get("/user/info", json=account(user_info=info))
     client = service()
     with caplog.at_level(logging.WARNING):
         for path in ("/user/info", "/keys", "/keys"):
-            assert client.get(path, headers=bob).status_code == 200
+            assert client.get(path, who="bob").status_code == 200
     (said,) = [line for line in caplog.messages if OTHER_BOB in line]
     assert "user:default/bob" in said
     assert BOB in said
 
 
 def test_keys_of_an_account_that_is_refused_are_never_in_an_answer(
-    service: Service, litellm: FakeLiteLLM, account: Any, bob: Headers
+    service: Serve, litellm: FakeLiteLLM, account: Any
 ) -> None:
     """They may be in the cache, as they are read together with the account."""
     row = {"user_id": BOB, "metadata": {"backstage_entity": OTHER_BOB}}
     litellm.get("/user/info", query={"user_id": BOB}, json=account(BOB, user_info=row))
-    client = service(UNAMBIGUOUS, cache_seconds=3600)
+    client = service(user_ids=UNAMBIGUOUS, cache_seconds=3600)
     for _ in range(3):
-        answer = client.get("/keys", headers=bob)
+        answer = client.get("/keys", who="bob")
         assert answer.status_code == 409
         assert OWN_KEY not in answer.text

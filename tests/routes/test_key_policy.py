@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from litellm_plugin import create_app
 from litellm_plugin.cache.locks import FileLocks
-from litellm_plugin.config.settings import KeyGeneration, KeyPolicy, Provisioning, Role
-from tests.apps import Apps
-from tests.client import PluginClient
+from litellm_plugin.config.settings import KeyGeneration, KeyPolicy, Provisioning, Role, Settings
+from tests.client import PluginClient, Serve, json_of
 from tests.fakes import FakeBackstage, FakeLiteLLM, Network
 from tests.fakes.network import NOTHING
 from tests.routes.conftest import OWN_KEY
 from tests.standin import furnished
+from tests.tokens import bridged
 
-Headers = dict[str, str]
 Json = dict[str, Any]
 
 POWER = "group:default/ai-power-users"  # carol's, and heidi's of the contractors
 POLICY = KeyPolicy(max_duration="30d", max_budget=100, max_rpm_limit=10, allowed_models=("cheap",))
 FILLED = {"duration": "30d", "max_budget": 100, "rpm_limit": 10, "models": ["cheap"]}
-BOB = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
 CALLBACK = "/opencode/connect?redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
+
+# Every way to make a key, or to change one, and who takes it.
+WAYS = (
+    ("/keys/generate", "bob"),
+    (f"/keys/{OWN_KEY}/update", "bob"),
+    ("/bridge/keys", bridged()),
+    ("/keys/generate", "static"),
+)
 
 ENDED = "2020-01-01T00:00:00+00:00"  # within any limit, whatever the time is
 LONG = ["2999-01-01T00:00:00+00:00", None, "never", 5]
 
-Under = Callable[..., PluginClient]
-
 
 @pytest.fixture
-def under(apps: Apps, network: Network, client_of: Callable[[Flask], PluginClient]) -> Under:
+def under(settings: Settings, serve: Serve) -> Serve:
     """Makes the client of a service with limits: ``under(KeyPolicy(...), max_budget=5)``."""
 
     def under(policy: KeyPolicy = POLICY, **of_power_users: Any) -> PluginClient:
-        settings = apps.settings("full")
         roles = (Role(POWER, {}, key_policy=of_power_users), *settings.provisioning.roles)
-        provisioning = replace(settings.provisioning, roles=roles)
-        return client_of(
-            create_app(replace(settings, key_policy=policy, provisioning=provisioning))
-        )
+        return serve(key_policy=policy, provisioning={"roles": roles})
 
     return under
 
@@ -56,12 +52,10 @@ def made(litellm: FakeLiteLLM) -> Json:
     return {name: write.body[name] for name in FILLED if name in write.body}
 
 
-def test_what_the_frontend_leaves_out_is_filled_in(
-    under: Under, known_bob: FakeLiteLLM, bob: Headers
-) -> None:
+def test_what_the_frontend_leaves_out_is_filled_in(under: Serve, known_bob: FakeLiteLLM) -> None:
     known_bob.rules[1].reply.json["expires"] = "2026-11-28T00:00:00Z"
     sent = {"alias": "ci", "models": [], "duration": "10d", "max_budget": 5, "key_type": "llm_api"}
-    assert under().post("/keys/generate", json=sent, headers=bob).status_code == 200
+    assert under().post("/keys/generate", json=sent, who="bob").status_code == 200
     assert made(known_bob) == {**FILLED, "duration": "10d", "max_budget": 5}
 
 
@@ -81,76 +75,52 @@ def test_what_the_frontend_leaves_out_is_filled_in(
     ids=str,
 )
 def test_what_goes_beyond_is_refused_on_every_way(
-    under: Under, known_bob: FakeLiteLLM, bob: Headers, headers_of: Any, beyond: Json
+    under: Serve, known_bob: FakeLiteLLM, beyond: Json
 ) -> None:
     known_bob.get("/model/info", json={"data": []})
     known_bob.get("/models", json={"data": []})
     client = under()
-    for method_path, headers in (
-        ("/keys/generate", bob),
-        (f"/keys/{OWN_KEY}/update", bob),
-        ("/bridge/keys", headers_of(BOB)),
-        ("/keys/generate", headers_of("static")),
-    ):
-        alias = {} if "update" in method_path else {"alias": "ci"}
-        answer = client.post(method_path, json={**alias, **beyond}, headers=headers)
-        assert answer.status_code == 400, method_path
+    for path, who in WAYS:
+        alias = {} if "update" in path else {"alias": "ci"}
+        answer = client.post(path, json={**alias, **beyond}, who=who)
+        assert answer.status_code == 400, path
         assert "everybody" in answer.get_json()["error"]
     assert known_bob.writes == []
 
 
-def test_metadata_is_no_way_round_a_budget(
-    under: Under, known_bob: FakeLiteLLM, bob: Headers
-) -> None:
-    metadata = {"temp_budget_increase": 1000, "temp_budget_expiry": "2030-01-01"}
-    sent = {"alias": "ci", "metadata": metadata}
-    answer = under().post("/keys/generate", json=sent, headers=bob)
-    assert answer.status_code == 400
-    assert "temp_budget_increase" in answer.get_json()["error"]
-    assert known_bob.writes == []
-
-
-def test_a_change_leaves_alone_what_it_does_not_name(
-    under: Under, known_bob: FakeLiteLLM, bob: Headers
-) -> None:
+def test_a_change_leaves_alone_what_it_does_not_name(under: Serve, known_bob: FakeLiteLLM) -> None:
     client = under()
     for sent, change in (
         ({"key_alias": "x"}, {}),
         ({"max_budget": 50, "models": []}, {"max_budget": 50, "models": ["cheap"]}),
     ):
         known_bob.calls.clear()
-        assert client.post(f"/keys/{OWN_KEY}/update", json=sent, headers=bob).status_code == 200
+        assert client.post(f"/keys/{OWN_KEY}/update", json=sent, who="bob").status_code == 200
         assert made(known_bob) == change
 
 
-def test_spend_is_not_reset_under_a_limit_of_budgets(
-    under: Under, known_bob: FakeLiteLLM, bob: Headers
-) -> None:
+def test_spend_is_not_reset_under_a_limit_of_budgets(under: Serve, known_bob: FakeLiteLLM) -> None:
     path = f"/keys/{OWN_KEY}/reset_spend"
-    answer = under().post(path, json={}, headers=bob)
-    assert answer.status_code == 403
-    assert "at most 100 USD for everybody" in answer.get_json()["error"]
+    told = json_of(under().post(path, json={}, who="bob"), 403)
+    assert "at most 100 USD for everybody" in told["error"]
     known_bob.post(f"/key/{OWN_KEY}/reset_spend", json={})
     free = KeyPolicy(max_duration="30d")
-    assert under(free).post(path, json={}, headers=bob).status_code == 200
+    assert under(free).post(path, json={}, who="bob").status_code == 200
 
 
-def test_a_role_has_limits_of_its_own(
-    under: Under, litellm: FakeLiteLLM, account: Any, bob: Headers, carol: Headers
-) -> None:
+def test_a_role_has_limits_of_its_own(under: Serve, litellm: FakeLiteLLM, account: Any) -> None:
     client = under(max_budget=500.0, max_duration=None)
-    for who, headers, most, whom in (
-        ("bob", bob, 100, "everybody"),
-        ("carol", carol, 500, f"members of {POWER}"),
+    for who, who, most, whom in (
+        ("bob", "bob", 100, "everybody"),
+        ("carol", "carol", 500, f"members of {POWER}"),
     ):
         litellm.get("/user/info", query={"user_id": f"{who}@example.com"}, json=account())
         sent = {"alias": "ci", "max_budget": most + 1}
-        answer = client.post("/keys/generate", json=sent, headers=headers)
-        assert answer.status_code == 400
-        assert answer.get_json() == {"error": f"max_budget must be at most {most} USD for {whom}"}
+        told = json_of(client.post("/keys/generate", json=sent, who=who), 400)
+        assert told == {"error": f"max_budget must be at most {most} USD for {whom}"}
     litellm.post("/key/generate", json={"key": "sk-new"})
     sent = {"alias": "ci", "duration": None}
-    assert client.post("/keys/generate", json=sent, headers=carol).status_code == 200
+    assert client.post("/keys/generate", json=sent, who="carol").status_code == 200
     assert made(litellm) == {**FILLED, "duration": None, "max_budget": 500}
 
 
@@ -158,43 +128,37 @@ def test_a_role_has_limits_of_its_own(
     ("name", "most"), [("carol", 5), ("bob", 100), ("heidi", 5), ("nobody", 100)]
 )
 def test_the_bridge_is_no_way_round_the_limits_of_a_role(
-    under: Under, litellm: FakeLiteLLM, account: Any, headers_of: Any, name: str, most: int
+    under: Serve, litellm: FakeLiteLLM, account: Any, name: str, most: int
 ) -> None:
     user_id = f"{name}@example.com"
     litellm.get("/user/info", query={"user_id": user_id}, json=account(user_id))
-    headers = headers_of(f'keycloak:{{"azp":"abby-cli","preferred_username":"{name}"}}')
+    who = bridged(name, None)
     client = under(max_budget=5.0)
     sent = {"alias": "cli", "max_budget": most + 1}
-    answer = client.post("/bridge/keys", json=sent, headers=headers)
-    assert answer.status_code == 400
-    assert f"at most {most} USD" in answer.get_json()["error"]
-    service = headers_of("static")
+    told = json_of(client.post("/bridge/keys", json=sent, who=who), 400)
+    assert f"at most {most} USD" in told["error"]
+    service = "static"
     sent = {"alias": "cli", "max_budget": most + 1, "user_id": user_id}
-    answer = client.post("/keys/generate", json=sent, headers=service)
+    answer = client.post("/keys/generate", json=sent, who=service)
     assert f"at most {most} USD" in answer.get_json()["error"]
     assert litellm.writes == []
 
 
 @pytest.mark.parametrize("path", ["/bridge/keys", "/keys/generate"])
 def test_no_key_is_made_while_a_role_can_not_be_known(
-    under: Under,
-    known_bob: FakeLiteLLM,
-    backstage: FakeBackstage,
-    bob: Headers,
-    headers_of: Any,
-    path: str,
+    under: Serve, known_bob: FakeLiteLLM, backstage: FakeBackstage, path: str
 ) -> None:
     client = under(max_budget=5.0)
-    assert client.get("/health", headers=bob).status_code == 200  # the key set is known now
+    assert client.get("/health", who="bob").status_code == 200  # the key set is known now
     backstage.failures["catalog"] = 503
-    headers = headers_of(BOB) if "bridge" in path else bob
-    answer = client.post(path, json={"alias": "cli", "max_budget": 1}, headers=headers)
+    who = bridged() if "bridge" in path else "bob"
+    answer = client.post(path, json={"alias": "cli", "max_budget": 1}, who=who)
     assert answer.status_code == 503
     assert known_bob.writes == []
 
 
 def test_a_model_of_an_allowed_access_group_is_allowed(
-    under: Under, known_bob: FakeLiteLLM, bob: Headers
+    under: Serve, known_bob: FakeLiteLLM
 ) -> None:
     rows = [
         {"model_name": "small", "model_info": {"access_groups": ["everyone"]}},
@@ -204,17 +168,17 @@ def test_a_model_of_an_allowed_access_group_is_allowed(
     client = under(KeyPolicy(allowed_models=("everyone",)))
     for model, status in (("small", 200), ("large", 400), ("unheard-of", 400), ("everyone", 200)):
         sent = {"alias": "ci", "models": [model]}
-        assert client.post("/keys/generate", json=sent, headers=bob).status_code == status, model
+        assert client.post("/keys/generate", json=sent, who="bob").status_code == status, model
 
 
 def test_a_key_that_its_team_lets_live_too_long_is_shortened(
-    under: Under, known_bob: FakeLiteLLM, bob: Headers
+    under: Serve, known_bob: FakeLiteLLM
 ) -> None:
     token = "2" * 64
     known_bob.rules[1].reply.json["expires"] = "2999-01-01T00:00:00Z"
     known_bob.rules[2].reply.json["expires"] = ENDED
     sent = {"alias": "ci", "team_id": "t1", "duration": "5d"}
-    answer = under().post("/keys/generate", json=sent, headers=bob)
+    answer = under().post("/keys/generate", json=sent, who="bob")
     assert answer.get_json()["expires"] == ENDED
     assert known_bob.writes[-1].body == {"key": token, "duration": "5d"}
 
@@ -237,14 +201,7 @@ SHORTENED: list[Json] = [
     ids=str,
 )
 def test_a_key_that_lives_too_long_is_deleted_and_not_handed_out(
-    under: Under,
-    litellm: FakeLiteLLM,
-    account: Any,
-    bob: Headers,
-    headers_of: Any,
-    expires: Any,
-    shortened: Json,
-    deleted: int,
+    under: Serve, litellm: FakeLiteLLM, account: Any, expires: Any, shortened: Json, deleted: int
 ) -> None:
     token = "2" * 64
     litellm.get("/user/info", query={"user_id": "bob@example.com"}, json=account())
@@ -252,15 +209,15 @@ def test_a_key_that_lives_too_long_is_deleted_and_not_handed_out(
     litellm.post("/key/update", **shortened)
     litellm.post("/key/delete", status=deleted, json={})
     client = under()
-    service = headers_of("static")
-    for method, path, sent, headers in (
-        ("POST", "/keys/generate", {"alias": "a"}, bob),
-        ("POST", "/bridge/keys", {"duration": "1d"}, headers_of(BOB)),
+    service = "static"
+    for method, path, sent, who in (
+        ("POST", "/keys/generate", {"alias": "a"}, "bob"),
+        ("POST", "/bridge/keys", {"duration": "1d"}, bridged()),
         ("POST", "/keys/generate", {"alias": "a", "user_id": "x"}, service),
-        ("GET", CALLBACK, NOTHING, bob),
+        ("GET", CALLBACK, NOTHING, "bob"),
     ):
         litellm.calls.clear()
-        answer = client.request(method, path, json=sent, headers=headers)
+        answer = client.request(method, path, json=sent, who=who)
         assert answer.status_code == 502
         assert "duration" in answer.get_json()["error"]
         assert "sk-canary" not in answer.text + str(answer.headers)
@@ -284,10 +241,9 @@ def test_a_key_that_lives_too_long_is_deleted_and_not_handed_out(
     ],
 )
 def test_a_change_that_makes_a_key_live_too_long_deletes_it(
-    under: Under,
+    under: Serve,
     litellm: FakeLiteLLM,
     account: Any,
-    bob: Headers,
     before: str | None,
     after: str | None,
     status: int,
@@ -299,13 +255,13 @@ def test_a_change_that_makes_a_key_live_too_long_deletes_it(
     litellm.post("/key/update", json={"key": OWN_KEY, "expires": after})
     litellm.post("/key/delete", json={})
     path = f"/keys/{OWN_KEY}/update"
-    answer = under().post(path, json={"duration": "5d"}, headers=bob)
+    answer = under().post(path, json={"duration": "5d"}, who="bob")
     assert answer.status_code == status
     paths = [write.path for write in litellm.writes]
     assert paths == ["/key/update", *(["/key/delete"] if deleted else [])]
     # Without a limit it is LiteLLM's to say.
     free = under(KeyPolicy(max_budget=5))
-    assert free.post(path, json={"duration": "5d"}, headers=bob).status_code == 200
+    assert free.post(path, json={"duration": "5d"}, who="bob").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -323,89 +279,68 @@ def test_a_change_that_makes_a_key_live_too_long_deletes_it(
     ],
 )
 def test_a_wildcard_is_every_model_that_it_fits_on_every_way(
-    under: Under, known_bob: FakeLiteLLM, bob: Headers, headers_of: Any, model: str, status: int
+    under: Serve, known_bob: FakeLiteLLM, model: str, status: int
 ) -> None:
     known_bob.get("/model/info", json={"data": [{"model_name": "cheap"}]})
     client = under(KeyPolicy(allowed_models=("openai/*", "cheap")))
-    for path, headers in (
-        ("/keys/generate", bob),
-        (f"/keys/{OWN_KEY}/update", bob),
-        ("/bridge/keys", headers_of(BOB)),
-        ("/keys/generate", headers_of("static")),
-    ):
+    for path, who in WAYS:
         named = {} if "update" in path else {"alias": "ci"}
-        answer = client.post(path, json={**named, "models": [model]}, headers=headers)
+        answer = client.post(path, json={**named, "models": [model]}, who=who)
         assert answer.status_code == status, path
         assert status == 200 or f'"{model}"' in answer.get_json()["error"]
 
 
 def test_a_limit_takes_the_place_of_a_budget_that_must_not_be_missing(
-    apps: Apps,
-    network: Network,
-    client_of: Callable[[Flask], PluginClient],
-    known_bob: FakeLiteLLM,
-    bob: Headers,
+    serve: Serve, known_bob: FakeLiteLLM
 ) -> None:
-    limited = replace(
-        apps.settings("full"),
-        key_generation=KeyGeneration(allow_unlimited_budget=False),
-        key_policy=KeyPolicy(max_budget=7),
-    )
-    client = client_of(create_app(limited))
-    assert client.post("/keys/generate", json={"alias": "a"}, headers=bob).status_code == 200
+    limited = {
+        "key_generation": KeyGeneration(allow_unlimited_budget=False),
+        "key_policy": KeyPolicy(max_budget=7),
+    }
+    client = serve(**limited)
+    assert client.post("/keys/generate", json={"alias": "a"}, who="bob").status_code == 200
     assert made(known_bob) == {"max_budget": 7}
-    lifted = replace(
-        limited,
-        provisioning=Provisioning(
-            enabled=True,
-            roles=(Role("group:default/platform-ai", {}, key_policy={"max_budget": None}),),
-        ),
-    )
-    client = client_of(create_app(lifted))
-    answer = client.post("/keys/generate", json={"alias": "a"}, headers=bob)
-    assert answer.status_code == 400
-    assert "max_budget" in answer.get_json()["hint"]
+    lifted = Role("group:default/platform-ai", {}, key_policy={"max_budget": None})
+    client = serve(**limited, provisioning=Provisioning(enabled=True, roles=(lifted,)))
+    told = json_of(client.post("/keys/generate", json={"alias": "a"}, who="bob"), 400)
+    assert "max_budget" in told["hint"]
 
 
 # -- the number of keys ------------------------------------------------------
 
 
 @pytest.fixture
-def three_keys(network: Network, litellm: FakeLiteLLM, under: Under) -> PluginClient:
+def three_keys(network: Network, litellm: FakeLiteLLM, under: Serve) -> PluginClient:
     """Asks a service in front of a LiteLLM with a memory, where three keys may be active."""
     network.hosts[network.hosts.index(litellm)] = furnished()
     return under(KeyPolicy(max_active_keys=3))
 
 
-def _active(client: PluginClient, headers: Headers) -> list[str]:
-    rows = client.get("/keys", headers=headers).get_json()
+def _active(client: PluginClient, who: str) -> list[str]:
+    rows = client.get("/keys", who=who).get_json()
     return [row["token"] for row in rows if not row.get("blocked")]
 
 
-def test_many_requests_at_once_make_no_key_too_many(
-    three_keys: PluginClient, bob: Headers, headers_of: Any
-) -> None:
-    bridge = headers_of(BOB)
-    assert three_keys.get("/keys", headers=bob).get_json() == []
+def test_many_requests_at_once_make_no_key_too_many(three_keys: PluginClient) -> None:
+    bridge = bridged()
+    assert three_keys.get("/keys", who="bob").get_json() == []
 
     def make(number: int) -> int:
-        path, headers = (("/keys/generate", bob), ("/bridge/keys", bridge))[number % 2]
-        return three_keys.post(path, json={"alias": f"k{number}"}, headers=headers).status_code
+        path, who = (("/keys/generate", "bob"), ("/bridge/keys", bridge))[number % 2]
+        return three_keys.post(path, json={"alias": f"k{number}"}, who=who).status_code
 
     with ThreadPoolExecutor(8) as pool:
         assert sorted(pool.map(make, range(8))) == [200] * 3 + [403] * 5
-    assert len(_active(three_keys, bob)) == 3
+    assert len(_active(three_keys, "bob")) == 3
 
 
-def test_no_way_leads_to_a_key_too_many(
-    three_keys: PluginClient, bob: Headers, headers_of: Any
-) -> None:
+def test_no_way_leads_to_a_key_too_many(three_keys: PluginClient) -> None:
     client = three_keys
     for number in range(3):
         sent = {"alias": f"k{number}", "duration": "1d"}
-        assert client.post("/keys/generate", json=sent, headers=bob).status_code == 200
-    first, second, _ = _active(client, bob)
-    service = headers_of("static")
+        assert client.post("/keys/generate", json=sent, who="bob").status_code == 200
+    first, second, _ = _active(client, "bob")
+    service = "static"
     own = {"alias": "more", "user_id": "bob@example.com"}
 
     def refused(answer: Any) -> None:
@@ -413,49 +348,47 @@ def test_no_way_leads_to_a_key_too_many(
         text = answer.get_json()["error"]
         assert text.startswith("At most 3 active keys are allowed for everybody, and there are 3.")
 
-    refused(client.post("/keys/generate", json={"alias": "more"}, headers=bob))
-    refused(client.post("/bridge/keys", json={"alias": "more"}, headers=headers_of(BOB)))
-    refused(client.post("/keys/generate", json=own, headers=service))
-    refused(client.get(CALLBACK, headers=bob))
+    refused(client.post("/keys/generate", json={"alias": "more"}, who="bob"))
+    refused(client.post("/bridge/keys", json={"alias": "more"}, who=bridged()))
+    refused(client.post("/keys/generate", json=own, who=service))
+    refused(client.get(CALLBACK, who="bob"))
 
-    assert client.post(f"/keys/{first}/block", json={}, headers=bob).status_code == 200
+    assert client.post(f"/keys/{first}/block", json={}, who="bob").status_code == 200
     # The slot of opencode is taken now, and taken anew without a further key.
     for _ in range(2):
-        assert client.get(CALLBACK, headers=bob).status_code == 302
-    refused(client.post(f"/keys/{first}/unblock", json={}, headers=bob))
+        assert client.get(CALLBACK, who="bob").status_code == 302
+    refused(client.post(f"/keys/{first}/unblock", json={}, who="bob"))
 
     expire = {"duration": "0s"}
-    assert client.post(f"/keys/{second}/update", json=expire, headers=bob).status_code == 200
-    assert client.post(f"/keys/{first}/unblock", json={}, headers=bob).status_code == 200
-    assert client.post(f"/keys/{first}/unblock", json={}, headers=bob).status_code == 200
-    refused(client.post(f"/keys/{second}/update", json={"duration": "1d"}, headers=bob))
+    assert client.post(f"/keys/{second}/update", json=expire, who="bob").status_code == 200
+    assert client.post(f"/keys/{first}/unblock", json={}, who="bob").status_code == 200
+    assert client.post(f"/keys/{first}/unblock", json={}, who="bob").status_code == 200
+    refused(client.post(f"/keys/{second}/update", json={"duration": "1d"}, who="bob"))
     renamed = {"key_alias": "renamed"}
-    assert client.post(f"/keys/{second}/update", json=renamed, headers=bob).status_code == 200
-    assert client.delete(f"/keys/{first}", headers=bob).status_code == 200
+    assert client.post(f"/keys/{second}/update", json=renamed, who="bob").status_code == 200
+    assert client.delete(f"/keys/{first}", who="bob").status_code == 200
     again = {"duration": "1d"}
-    assert client.post(f"/keys/{second}/update", json=again, headers=bob).status_code == 200
-    refused(client.post("/keys/generate", json={"alias": "more"}, headers=bob))
+    assert client.post(f"/keys/{second}/update", json=again, who="bob").status_code == 200
+    refused(client.post("/keys/generate", json={"alias": "more"}, who="bob"))
 
 
-def test_a_service_makes_keys_for_nobody_and_none_for_the_unknown(
-    three_keys: PluginClient, headers_of: Any
-) -> None:
-    service = headers_of("static")
+def test_a_service_makes_keys_for_nobody_and_none_for_the_unknown(three_keys: PluginClient) -> None:
+    service = "static"
     for number in range(4):
         sent: Json = {"alias": f"k{number}"}
-        answer = three_keys.post("/keys/generate", json=sent, headers=service)
+        answer = three_keys.post("/keys/generate", json=sent, who=service)
         assert answer.status_code == 200
     sent = {"alias": "more", "user_id": "ghost"}
-    assert three_keys.post("/keys/generate", json=sent, headers=service).status_code == 400
+    assert three_keys.post("/keys/generate", json=sent, who=service).status_code == 400
 
 
 def test_no_key_is_made_without_the_lock_it_is_counted_under(
-    three_keys: PluginClient, apps: Apps, bob: Headers, monkeypatch: pytest.MonkeyPatch
+    three_keys: PluginClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert three_keys.get("/keys", headers=bob).get_json() == []
+    assert three_keys.get("/keys", who="bob").get_json() == []
     monkeypatch.setattr("litellm_plugin.cache.cache.PATIENCE", 0.0)
     with FileLocks().hold("active keys of bob@example.com", 0.0) as held:
         assert held
-        answer = three_keys.post("/keys/generate", json={"alias": "a"}, headers=bob)
+        answer = three_keys.post("/keys/generate", json={"alias": "a"}, who="bob")
         assert answer.status_code == 503
-    assert _active(three_keys, bob) == []
+    assert _active(three_keys, "bob") == []

@@ -2,84 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from litellm_plugin import create_app
 from litellm_plugin.config.settings import KeyGeneration
 from litellm_plugin.keys.requests import BUDGET, KeyField, key_fields
-from tests.apps import Apps
-from tests.client import PluginClient
-from tests.fakes import FakeBackstage, FakeLiteLLM, Network, Policy
-from tests.routes.conftest import FOREIGN_KEY, OWN_KEY
+from tests.client import PluginClient, Serve, json_of
+from tests.fakes import FakeBackstage, FakeLiteLLM, Policy
+from tests.routes.conftest import OWN_KEY
+from tests.tokens import bridged
 
-Headers = dict[str, str]
 Json = dict[str, Any]
-BRIDGE = 'keycloak:{"azp":"abby-cli","preferred_username":"bob","email":"bob@example.com"}'
-
-NOT_THE_CALLERS: Json = {
-    "key": "sk-chosen-by-the-caller",
-    "key_alias": "x",
-    "permissions": {},
-    "spend": 0,
-    "soft_budget": 1,
-    "budget_id": "b",
-    "organization_id": "o",
-    "project_id": "p",
-    "guardrails": [],
-    "allowed_routes": ["/user/new"],
-    "aliases": {"gpt-4o": "expensive"},
-    "config": {},
-    "blocked": False,
-    "tags": [],
-    "user_role": "proxy_admin",
-    "object_permission": {},
-    "send_invite_email": True,
-    "__proto__": {},
-}
-
-
-def test_a_field_that_is_not_the_callers_to_set_is_named_and_refused(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
-) -> None:
-    for name, value in NOT_THE_CALLERS.items():
-        answer = client.post("/keys/generate", json={"alias": "mine", name: value}, headers=bob)
-        assert answer.status_code == 400, name
-        assert name in answer.get_json()["error"]
-    assert known_bob.calls == []
-
-
-def test_a_wrong_value_is_refused_before_anything_is_asked(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
-) -> None:
-    wrong: list[Json] = [
-        {"alias": 5},
-        {"alias": "a" * 513},
-        {"alias": "line\nbreak"},
-        {"models": "gpt-4o"},
-        {"models": [1]},
-        {"duration": 30},
-        {"team_id": ["t1"]},
-        {"tpm_limit": -1},
-        {"tpm_limit": 1.5},
-        {"rpm_limit": "10"},
-        {"rpm_limit": True},
-        {"metadata": "x"},
-        {"key_type": "management"},
-        {"max_budget": 0},
-        {"max_budget": -1},
-        {"max_budget": "5"},
-        {"max_budget": True},
-        {"max_budget": []},
-    ]
-    for field in wrong:
-        answer = client.post("/keys/generate", json={"alias": "mine", **field}, headers=bob)
-        assert answer.status_code == 400, field
-    assert known_bob.calls == []
 
 
 # What no key may have, by the name that LiteLLM has for it, where a team and a budget are required.
@@ -111,21 +45,17 @@ def test_the_table_of_a_keys_fields_is_tested_whole() -> None:
 @pytest.mark.parametrize("variant", ["open-keys"])
 @pytest.mark.parametrize("field", KEY_FIELDS, ids=lambda field: field.name)
 def test_what_is_checked_of_a_new_key_is_checked_of_a_change(
-    client: PluginClient,
-    known_bob: FakeLiteLLM,
-    bob: Headers,
-    headers_of: Any,
-    field: KeyField,
+    client: PluginClient, known_bob: FakeLiteLLM, field: KeyField
 ) -> None:
     complete = {"alias": "a", "max_budget": 1, "team_id": "t1"}
     for wrong in (WRONG | ONLY_NEW)[field.name]:
-        for path, headers in (("/keys/generate", bob), ("/bridge/keys", headers_of(BRIDGE))):
+        for path, who in (("/keys/generate", "bob"), ("/bridge/keys", bridged())):
             sent = {**complete, field.created_as: wrong}
-            answer = client.post(path, json=sent, headers=headers)
+            answer = client.post(path, json=sent, who=who)
             assert answer.status_code == 400, (path, wrong)
             assert field.created_as in str(answer.get_json()), (path, wrong)
         path = f"/keys/{OWN_KEY}/update"
-        answer = client.post(path, json={field.name: wrong}, headers=bob)
+        answer = client.post(path, json={field.name: wrong}, who="bob")
         assert answer.status_code == 400, wrong
         assert field.name in answer.get_json()["error"]
         assert "Missing" not in answer.text
@@ -144,33 +74,32 @@ def test_what_is_checked_of_a_new_key_is_checked_of_a_change(
     ],
 )
 def test_the_hint_lists_everything_that_is_missing_or_wrong(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, sent: Json, hint: str
+    client: PluginClient, known_bob: FakeLiteLLM, sent: Json, hint: str
 ) -> None:
-    answer = client.post("/keys/generate", json=sent, headers=bob)
+    answer = client.post("/keys/generate", json=sent, who="bob")
     told = {"error": "Missing required fields", "hint": f"Required: {hint}"}
     assert (answer.status_code, answer.get_json()) == (400, told)
 
 
 @pytest.mark.parametrize("variant", ["open-keys"])
 def test_the_hint_lists_what_the_configuration_requires(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, headers_of: Any
+    client: PluginClient, known_bob: FakeLiteLLM
 ) -> None:
-    for path, headers, named in (
-        ("/keys/generate", bob, "alias, "),
-        ("/bridge/keys", headers_of(BRIDGE), ""),
+    for path, who, named in (
+        ("/keys/generate", "bob", "alias, "),
+        ("/bridge/keys", bridged(), ""),
     ):
-        answer = client.post(path, json={"team_id": ""}, headers=headers)
+        answer = client.post(path, json={"team_id": ""}, who=who)
         hint = f"Required: {named}max_budget (positive number), team_id"
         assert answer.get_json() == {"error": "Missing required fields", "hint": hint}
 
 
 def test_a_wrong_budget_is_told_of_as_such_where_no_recording_says_otherwise(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, headers_of: Any
+    client: PluginClient, known_bob: FakeLiteLLM
 ) -> None:
-    for path, headers in ((f"/keys/{OWN_KEY}/update", bob), ("/bridge/keys", headers_of(BRIDGE))):
-        answer = client.post(path, json={"max_budget": -1}, headers=headers)
-        assert answer.status_code == 400
-        assert answer.get_json()["error"].startswith("max_budget must be a positive number")
+    for path, who in ((f"/keys/{OWN_KEY}/update", "bob"), ("/bridge/keys", bridged())):
+        told = json_of(client.post(path, json={"max_budget": -1}, who=who), 400)
+        assert told["error"].startswith("max_budget must be a positive number")
 
 
 @pytest.mark.parametrize(
@@ -189,21 +118,16 @@ def test_a_wrong_budget_is_told_of_as_such_where_no_recording_says_otherwise(
     ids=str,
 )
 def test_what_litellm_is_sent(
-    client: PluginClient,
-    known_bob: FakeLiteLLM,
-    bob: Headers,
-    headers_of: Any,
-    sent: Json,
-    written: Json,
+    client: PluginClient, known_bob: FakeLiteLLM, sent: Json, written: Json
 ) -> None:
-    for path, headers in (
-        ("/keys/generate", bob),
-        ("/bridge/keys", headers_of(BRIDGE)),
-        ("/keys/generate", headers_of("static")),
-        ("/keys/generate", headers_of("obo:bob")),
+    for path, who in (
+        ("/keys/generate", "bob"),
+        ("/bridge/keys", bridged()),
+        ("/keys/generate", "static"),
+        ("/keys/generate", "obo:bob"),
     ):
         known_bob.calls.clear()
-        answer = client.post(path, json={"alias": "a", **sent}, headers=headers)
+        answer = client.post(path, json={"alias": "a", **sent}, who=who)
         assert answer.status_code == 200
         (write,) = known_bob.writes
         assert write.body.items() >= written.items()
@@ -211,15 +135,15 @@ def test_what_litellm_is_sent(
 
 
 def test_the_rotation_of_old_frontends_is_left_out(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
+    client: PluginClient, known_bob: FakeLiteLLM
 ) -> None:
     for rotation in (False, None):
         known_bob.calls.clear()
         sent = {"alias": "a", "auto_rotate": rotation, "rotation_interval_days": 30}
-        assert client.post("/keys/generate", json=sent, headers=bob).status_code == 200
+        assert client.post("/keys/generate", json=sent, who="bob").status_code == 200
         assert "rotat" not in str(known_bob.writes[0].body)
     sent = {"alias": "a", "auto_rotate": True}
-    answer = client.post("/keys/generate", json=sent, headers=bob)
+    answer = client.post("/keys/generate", json=sent, who="bob")
     assert answer.get_json()["error"].startswith("auto_rotate must be false: ")
 
 
@@ -238,19 +162,14 @@ def test_the_rotation_of_old_frontends_is_left_out(
     ],
 )
 def test_the_configuration_says_which_types_of_keys_may_be_asked_for(
-    apps: Apps,
-    network: Network,
-    client_of: Callable[[Flask], PluginClient],
+    serve: Serve,
     known_bob: FakeLiteLLM,
-    bob: Headers,
     types: tuple[str, ...],
     asked: str | None,
     sent: str | None,
 ) -> None:
-    client = client_of(
-        create_app(replace(apps.settings("full"), key_generation=KeyGeneration(key_types=types)))
-    )
-    answer = client.post("/keys/generate", json={"alias": "a", "key_type": asked}, headers=bob)
+    client = serve(key_generation=KeyGeneration(key_types=types))
+    answer = client.post("/keys/generate", json={"alias": "a", "key_type": asked}, who="bob")
     if sent:
         assert known_bob.writes[0].body["key_type"] == sent
     else:
@@ -258,17 +177,12 @@ def test_the_configuration_says_which_types_of_keys_may_be_asked_for(
         allowed = " or ".join(dict.fromkeys(("llm_api", *types)))
         assert answer.get_json() == {"error": f"key_type must be {allowed}"}
         assert known_bob.writes == []
-    assert "keyTypes" not in client.get("/config", headers=bob).text
+    assert "keyTypes" not in client.get("/config", who="bob").text
 
 
 @pytest.mark.parametrize(("answered", "ours"), [(400, 400), (404, 500), (401, 500), (500, 500)])
 def test_litellms_refusal_of_a_change_is_passed_on_with_the_field(
-    client: PluginClient,
-    litellm: FakeLiteLLM,
-    account: Any,
-    bob: Headers,
-    answered: int,
-    ours: int,
+    client: PluginClient, litellm: FakeLiteLLM, account: Any, answered: int, ours: int
 ) -> None:
     litellm.get("/user/info", json=account())
     error = {"error": {"message": "no such thing", "param": "key_alias"}}
@@ -282,7 +196,7 @@ def test_litellms_refusal_of_a_change_is_passed_on_with_the_field(
     ):
         litellm.post(f"/key/{path}", status=answered, json=error)
         sent = {"key_alias": "x"} if action == "update" else {}
-        answer = client.request(method, _path(OWN_KEY, action), json=sent, headers=bob)
+        answer = client.request(method, _path(OWN_KEY, action), json=sent, who="bob")
         assert answer.status_code == ours, action
         assert answer.get_json() == {"error": "no such thing", **param}
 
@@ -300,33 +214,16 @@ def test_litellms_refusal_of_a_change_is_passed_on_with_the_field(
     ids=str,
 )
 def test_spend_is_reset_by_an_update_where_litellm_has_no_route_for_it(
-    client: PluginClient,
-    known_bob: FakeLiteLLM,
-    bob: Headers,
-    status: int,
-    said: Json,
-    updates: bool,
+    client: PluginClient, known_bob: FakeLiteLLM, status: int, said: Json, updates: bool
 ) -> None:
     known_bob.post(f"/key/{OWN_KEY}/reset_spend", status=status, json=said)
-    answer = client.post(f"/keys/{OWN_KEY}/reset_spend", json={}, headers=bob)
+    answer = client.post(f"/keys/{OWN_KEY}/reset_spend", json={}, who="bob")
     assert answer.status_code == (200 if updates else 500)
     written = [write.body for write in known_bob.writes if write.path == "/key/update"]
     assert written == ([{"key": OWN_KEY, "spend": 0}] if updates else [])
 
 
-@pytest.mark.parametrize("raw", ["1e999", "-1e999"])
-def test_an_infinite_budget_is_none(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, raw: str
-) -> None:
-    sent = '{"alias":"a","max_budget":' + raw + "}"
-    headers = bob | {"Content-Type": "application/json"}
-    assert client.post("/keys/generate", raw=sent, headers=headers).status_code == 400
-    assert known_bob.calls == []
-
-
-def test_whose_key_it_is_can_not_be_forged(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
-) -> None:
+def test_whose_key_it_is_can_not_be_forged(client: PluginClient, known_bob: FakeLiteLLM) -> None:
     metadata = {
         "created_by_backstage_user": "user:default/alice",
         "created_by_email": "alice@example.com",
@@ -335,7 +232,7 @@ def test_whose_key_it_is_can_not_be_forged(
         "purpose": "ci",
     }
     sent = {"alias": "mine", "user_id": "alice@example.com", "metadata": metadata}
-    assert client.post("/keys/generate", json=sent, headers=bob).status_code == 200
+    assert client.post("/keys/generate", json=sent, who="bob").status_code == 200
     (write,) = known_bob.writes
     assert write.body["user_id"] == "bob@example.com"
     assert write.body["metadata"]["purpose"] == "ci"
@@ -344,11 +241,11 @@ def test_whose_key_it_is_can_not_be_forged(
 
 
 def test_a_key_is_made_only_in_a_team_of_the_caller(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
+    client: PluginClient, known_bob: FakeLiteLLM
 ) -> None:
     for team, status in (("t1", 200), ("t2", 403)):
         sent = {"alias": "mine", "team_id": team}
-        assert client.post("/keys/generate", json=sent, headers=bob).status_code == status
+        assert client.post("/keys/generate", json=sent, who="bob").status_code == status
     assert [write.body["team_id"] for write in known_bob.writes] == ["t1"]
 
 
@@ -356,42 +253,23 @@ def test_a_key_is_made_only_in_a_team_of_the_caller(
     ("owner", "status"), [("group:default/litellm-team-admins", 200), ("group:default/other", 403)]
 )
 def test_a_team_admin_makes_keys_in_the_teams_of_their_group(
-    client: PluginClient,
-    known_bob: FakeLiteLLM,
-    account: Any,
-    dave: Headers,
-    owner: str,
-    status: int,
+    client: PluginClient, known_bob: FakeLiteLLM, account: Any, owner: str, status: int
 ) -> None:
     known_bob.get("/user/info", json=account("dave@example.com", teams=[]))
     team = {"team_id": "owned", "team_info": {"metadata": {"owning_group": owner}}}
     known_bob.get("/team/info", query={"team_id": "owned"}, json=team)
     sent = {"alias": "mine", "team_id": "owned"}
-    assert client.post("/keys/generate", json=sent, headers=dave).status_code == status
+    assert client.post("/keys/generate", json=sent, who="dave").status_code == status
     assert len(known_bob.writes) == (status == 200)
-
-
-@pytest.mark.parametrize("variant", ["open-keys"])
-@pytest.mark.parametrize("budget", [{}, {"max_budget": None}])
-def test_an_unlimited_key_is_refused_where_the_configuration_says_so(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, budget: Json
-) -> None:
-    sent = {"alias": "mine", "team_id": "t1", **budget}
-    answer = client.post("/keys/generate", json=sent, headers=bob)
-    assert answer.status_code == 400
-    assert "max_budget" in answer.get_json()["hint"]
-    path = f"/keys/{OWN_KEY}/update"
-    assert client.post(path, json={"max_budget": None}, headers=bob).status_code == 400
-    assert known_bob.writes == []
 
 
 @pytest.mark.parametrize("who", ["static", "plugin"])
 def test_a_service_names_whom_the_key_is_for(
-    client: PluginClient, known_bob: FakeLiteLLM, headers_of: Any, who: str
+    client: PluginClient, known_bob: FakeLiteLLM, who: str
 ) -> None:
     sent = {"alias": "ci", "user_id": "somebody"}
     path = "/keys/generate?user_id=bob%40example.com"
-    assert client.post(path, json=sent, headers=headers_of(who)).status_code == 200
+    assert client.post(path, json=sent, who=who).status_code == 200
     (write,) = known_bob.writes
     assert write.body["user_id"] == "somebody"
     assert write.body["metadata"]["created_by_backstage_user"] == "unknown"
@@ -411,24 +289,12 @@ def _path(token: str, action: str) -> str:
     return f"/keys/{token}/{action}".rstrip("/")
 
 
-@pytest.mark.parametrize("token", [FOREIGN_KEY, "sk-...aaaa", "mine", OWN_KEY.upper() + "0"])
-def test_a_key_of_somebody_else_can_not_be_touched(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, token: str
-) -> None:
-    for method, action, body in MUTATIONS:
-        answer = client.request(method, _path(token, action), json=body or {}, headers=bob)
-        assert answer.status_code == 403, action
-        assert answer.get_json() == {"error": "Access denied: key does not belong to the caller"}
-    assert known_bob.writes == []
-
-
 @pytest.mark.parametrize(("method", "action", "body"), MUTATIONS)
 @pytest.mark.parametrize(("policy", "status"), [("=DENY", 403), ("=THROW", 503)])
 def test_nothing_is_written_without_a_permission(
     client: PluginClient,
     known_bob: FakeLiteLLM,
     backstage: FakeBackstage,
-    bob: Headers,
     method: str,
     action: str,
     body: Json | None,
@@ -436,35 +302,6 @@ def test_nothing_is_written_without_a_permission(
     status: int,
 ) -> None:
     backstage.policy = Policy(f"litellm.key.*@bob{policy}")
-    answer = client.request(method, _path(OWN_KEY, action), json=body or {}, headers=bob)
+    answer = client.request(method, _path(OWN_KEY, action), json=body or {}, who="bob")
     assert answer.status_code == status
     assert known_bob.calls == []
-
-
-@pytest.mark.parametrize(
-    ("answered", "ours"), [(400, 400), (409, 409), (401, 502), (403, 502), (429, 429), (500, 500)]
-)
-def test_a_refused_master_key_never_looks_like_a_dead_session(
-    client: PluginClient,
-    litellm: FakeLiteLLM,
-    account: Any,
-    bob: Headers,
-    answered: int,
-    ours: int,
-) -> None:
-    litellm.get("/user/info", json=account())
-    litellm.post("/key/generate", status=answered, json={"error": {"message": "no"}})
-    answer = client.post("/keys/generate", json={"alias": "ci"}, headers=bob)
-    assert answer.status_code == ours
-
-
-@pytest.mark.parametrize("secret", ["sk-abcdefgh12345678", "Bearer abc.def", "f" * 64])
-def test_no_answer_repeats_a_secret_of_litellms_text(
-    client: PluginClient, litellm: FakeLiteLLM, account: Any, bob: Headers, secret: str
-) -> None:
-    litellm.get("/user/info", json=account())
-    body = {"error": {"message": f"bad key {secret} given", "param": "key"}}
-    litellm.post("/key/generate", status=400, json=body)
-    answer = client.post("/keys/generate", json={"alias": "ci"}, headers=bob)
-    assert secret not in answer.text
-    assert "redacted" in answer.text

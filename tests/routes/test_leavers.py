@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from litellm_plugin import create_app
 from litellm_plugin.accounts.leavers import HAS_LEFT, NOT_KNOWN
 from litellm_plugin.config.database import Database
 from litellm_plugin.config.settings import Offboarding
 from litellm_plugin.sandbox.store import token_of
 from litellm_plugin.store.database import Store, StoreUnavailable
 from litellm_plugin.store.leavers import Leaver, LeaverTable
-from tests.apps import Apps
-from tests.client import PluginClient
+from tests.client import PluginClient, Serve
 from tests.fakes import FakeBackstage, FakeKeycloak, Network, People
 from tests.standin import StandIn, furnished
-
-Headers = dict[str, str]
-HeadersOf = Callable[[str], Headers]
+from tests.tokens import bridged
 
 CAROL = "carol@example.com"
 REF = "user:default/carol"
@@ -37,10 +30,6 @@ CALLBACK = "redirect_uri=http%3A%2F%2Flocalhost%3A1%2Fcallback"
 EVERYBODY = People.of()
 
 
-def bridge(name: str = "carol", email: str | None = None) -> str:
-    return f"keycloak:{json.dumps({'azp': 'abby-cli', 'preferred_username': name, 'email': email})}"
-
-
 @dataclass
 class Office:
     """The service, and LiteLLM with carol's account, whose key offboarding has blocked."""
@@ -49,11 +38,10 @@ class Office:
     litellm: StandIn
     backstage: FakeBackstage
     database: Path
-    headers_of: HeadersOf
 
     def ask(self, who: str, method: str, path: str, body: Any = None) -> Any:
         sent = {} if body is None else {"json": body}
-        return self.client.request(method, path, **sent, headers=self.headers_of(who))
+        return self.client.request(method, path, **sent, who=who)
 
     def refused(self, who: str, method: str, path: str, body: Any = None) -> None:
         """Ask for what a leaver must not get."""
@@ -72,11 +60,9 @@ class Office:
 
 @pytest.fixture
 def office(
-    apps: Apps,
+    serve: Serve,
     backstage: FakeBackstage,
     keycloak: FakeKeycloak,
-    headers_of: HeadersOf,
-    client_of: Callable[[Flask], PluginClient],
     network: Network,
     tmp_path: Path,
     enabled: bool,
@@ -89,11 +75,10 @@ def office(
     litellm.litellm.key_block({"key": TOKEN})
     file = tmp_path / "store.sqlite"
     LeaverTable(Store(Database(file=file))).save([LEFT])
-    settings = replace(
-        apps.settings(),
+    client = serve(
         offboarding=Offboarding(enabled=enabled),
         database=Database(file=file),
-        service=replace(apps.settings().service, cache_seconds=0.0),
+        service={"cache_seconds": 0.0},
     )
     backstage.people = People(
         entity
@@ -101,7 +86,7 @@ def office(
         for entity in EVERYBODY.of_kind(kind)
         if entity["metadata"]["name"] != "carol"
     )
-    return Office(client_of(create_app(settings)), litellm, backstage, file, headers_of)
+    return Office(client, litellm, backstage, file)
 
 
 @pytest.fixture
@@ -131,7 +116,7 @@ def test_an_expired_key_is_not_extended(office: Office) -> None:
     office.refused("carol", "POST", f"/keys/{TOKEN}/update", {"duration": "10d"})
 
 
-@pytest.mark.parametrize("who", ["carol", bridge()])
+@pytest.mark.parametrize("who", ["carol", bridged("carol", None)])
 def test_a_key_that_an_administrator_unblocked_is_not_rotated(office: Office, who: str) -> None:
     office.key.update(blocked=False)
     path = f"/keys/{TOKEN}/rotate"
@@ -139,7 +124,7 @@ def test_a_key_that_an_administrator_unblocked_is_not_rotated(office: Office, wh
 
 
 def test_the_bridge_makes_no_key(office: Office) -> None:
-    office.refused(bridge(), "POST", "/bridge/keys", {"alias": "cli"})
+    office.refused(bridged("carol", None), "POST", "/bridge/keys", {"alias": "cli"})
 
 
 @pytest.mark.parametrize("who", ["static", "static-keycreate", "plugin"])
@@ -167,7 +152,7 @@ def test_only_a_service_whose_token_is_not_restricted_unblocks_a_leaver_s_key(
 def test_reads_go_on_and_keys_may_be_blocked_and_deleted(office: Office) -> None:
     assert office.ask("carol", "GET", "/user/info").status_code == 200
     assert len(office.ask("carol", "GET", "/keys").get_json()) == 1
-    assert office.ask(bridge(), "GET", "/bridge/keys").status_code == 200
+    assert office.ask(bridged("carol", None), "GET", "/bridge/keys").status_code == 200
     assert office.ask("carol", "POST", f"/keys/{TOKEN}/block").status_code == 200
     assert office.ask("carol", "DELETE", f"/keys/{TOKEN}").status_code == 200
 
@@ -178,9 +163,9 @@ def test_reads_go_on_and_keys_may_be_blocked_and_deleted(office: Office) -> None
         ("carol", "/user/info"),
         ("carol", "/keys"),
         (f"obo:{REF}", "/teams"),
-        (bridge(), "/bridge/keys"),
-        (bridge("Carol"), "/bridge/keys"),
-        (bridge("c.clark", "Carol.Clark@example.com"), "/bridge/keys"),
+        (bridged("carol", None), "/bridge/keys"),
+        (bridged("Carol", None), "/bridge/keys"),
+        (bridged("c.clark", "Carol.Clark@example.com"), "/bridge/keys"),
         ("static", f"/user/info?user_id={CAROL}"),
         ("static", "/user/info?user_id=CAROL@example.com"),
         ("plugin", f"/user/info?user_id={CAROL}"),
@@ -196,7 +181,7 @@ def test_a_key_is_made_for_no_deleted_account(office: Office) -> None:
     office.deletes_carol()
     for who, path, body in (
         ("carol", "/keys/generate", NEW),
-        (bridge(), "/bridge/keys", {"alias": "cli"}),
+        (bridged("carol", None), "/bridge/keys", {"alias": "cli"}),
         ("static", "/keys/generate", {**NEW, "user_id": CAROL}),
     ):
         office.refused(who, "POST", path, body)
@@ -213,7 +198,7 @@ def test_who_is_back_in_the_catalog_is_served_before_the_next_run(
 def test_who_is_back_gets_a_new_account_in_place_of_a_deleted_one(office: Office) -> None:
     office.deletes_carol()
     office.backstage.people = EVERYBODY
-    assert office.ask(bridge(), "GET", "/bridge/keys").status_code == 200
+    assert office.ask(bridged("carol", None), "GET", "/bridge/keys").status_code == 200
 
 
 def test_others_are_served(office: Office) -> None:

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from litellm_plugin import create_app
 from litellm_plugin.config.database import Database
 from litellm_plugin.config.settings import (
     Audit,
@@ -22,12 +20,11 @@ from litellm_plugin.config.settings import (
     TeamUsage,
 )
 from litellm_plugin.sandbox.activity import UsageRow, page_of
-from tests.client import PluginClient
+from tests.client import PluginClient, Serve, json_of
 from tests.fakes import Asked, FakeBackstage, FakeLiteLLM, Reply
 from tests.fakes.backstage import Policy
 from tests.fakes.litellm import Rule
 
-Headers = dict[str, str]
 Json = dict[str, Any]
 
 DAYS = "start_date=2026-11-01&end_date=2026-11-30"
@@ -134,10 +131,8 @@ def rows_of(answer: Any) -> dict[str | None, Json]:
     return {row["user_id"]: row for row in answer.get_json()["members"]}
 
 
-def test_each_key_counts_for_its_owner(
-    client: PluginClient, team: FakeLiteLLM, alice: Headers
-) -> None:
-    answer = client.get(MEMBERS, headers=alice)
+def test_each_key_counts_for_its_owner(client: PluginClient, team: FakeLiteLLM) -> None:
+    answer = client.get(MEMBERS, who="alice")
     assert answer.status_code == 200
     told = answer.get_json()
     assert (told["team_id"], "budget_hidden" in told) == ("ours", False)
@@ -169,11 +164,11 @@ def test_each_key_counts_for_its_owner(
 
 
 def test_a_litellm_that_tells_no_owners_has_those_of_present_keys(
-    client: PluginClient, team: FakeLiteLLM, alice: Headers
+    client: PluginClient, team: FakeLiteLLM
 ) -> None:
     old = _activity(lambda token: {"key_alias": token, "team_id": "ours"})  # 1.81
     _instead(team, ACTIVITY, json=old)
-    rows = rows_of(client.get(MEMBERS, headers=alice))
+    rows = rows_of(client.get(MEMBERS, who="alice"))
     assert {user: row["spend"] for user, row in rows.items() if row["spend"]} == {
         ALICE: 0.1,
         BOB: 0.2,
@@ -182,36 +177,30 @@ def test_a_litellm_that_tells_no_owners_has_those_of_present_keys(
 
 
 def test_owners_of_deleted_keys_come_from_the_audit_log(
-    team: FakeLiteLLM,
-    settings: Settings,
-    alice: Headers,
-    tmp_path: Path,
-    client_of: Callable[[Flask], PluginClient],
+    team: FakeLiteLLM, serve: Serve, tmp_path: Path
 ) -> None:
-    stored = replace(
-        settings,
+    client = serve(
         audit=Audit(store=True, group="group:default/litellm-admins"),
         database=Database(file=tmp_path / "store.sqlite"),
     )
-    client = client_of(create_app(stored))
     row = {"token": GONE, "user_id": ALICE, "key_alias": "ci", "team_id": "ours"}
     own = {"user_id": ALICE, "user_info": {"user_id": ALICE, "teams": ["ours"]}, "keys": [row]}
     listed = Rule("/user/info", Reply(json=own), query={"user_id": ALICE})
     team.rules.insert(0, listed)
     team.post("/key/delete", json={"deleted_keys": [GONE]})
     team.get("/audit", json={"audit_logs": [], "total": 0, "page": 1, "total_pages": 0})
-    assert client.delete(f"/keys/{GONE}", headers=alice).status_code == 200
+    assert client.delete(f"/keys/{GONE}", who="alice").status_code == 200
     team.rules.remove(listed)
-    assert client.get("/audit", headers=alice).status_code == 200  # writes what waits
+    assert client.get("/audit", who="alice").status_code == 200  # writes what waits
     old = _activity(lambda token: {"key_alias": token, "team_id": "ours"})
     _instead(team, ACTIVITY, json=old)
-    rows = rows_of(client.get(MEMBERS, headers=alice))
+    rows = rows_of(client.get(MEMBERS, who="alice"))
     assert rows[ALICE]["spend"] == pytest.approx(0.4)
     assert rows[None]["spend"] == pytest.approx(0.07)
 
 
 def test_usage_without_a_key_is_in_the_row_without_a_user(
-    client: PluginClient, team: FakeLiteLLM, alice: Headers
+    client: PluginClient, team: FakeLiteLLM
 ) -> None:
     cut = _activity(_about)
     for breakdown in (day["breakdown"] for day in cut["results"]):
@@ -220,7 +209,7 @@ def test_usage_without_a_key_is_in_the_row_without_a_user(
                 entry["api_key_breakdown"] = {}
         breakdown["api_keys"] = {"k-bob": breakdown["api_keys"]["k-bob"]}
     _instead(team, ACTIVITY, json=cut)
-    told = client.get(MEMBERS, headers=alice).get_json()
+    told = client.get(MEMBERS, who="alice").get_json()
     assert told["total_spend"] == pytest.approx(0.67)
     rows = {row["user_id"]: row for row in told["members"]}
     assert rows[BOB]["spend"] == 0.2
@@ -232,19 +221,18 @@ def test_usage_without_a_key_is_in_the_row_without_a_user(
 
 
 @pytest.mark.parametrize("breakdown", [MemberBreakdown(), MemberBreakdown(viewer_roles=("admin",))])
-def test_it_is_off_by_default(client: PluginClient, team: FakeLiteLLM, alice: Headers) -> None:
-    answer = client.get(MEMBERS, headers=alice)
-    assert answer.status_code == 404
-    assert "litellm.teamUsage.memberBreakdown.enabled" in answer.get_json()["error"]
+def test_it_is_off_by_default(client: PluginClient, team: FakeLiteLLM) -> None:
+    told = json_of(client.get(MEMBERS, who="alice"), 404)
+    assert "litellm.teamUsage.memberBreakdown.enabled" in told["error"]
     assert team.calls == []
 
 
 @pytest.mark.parametrize("breakdown", [MemberBreakdown(), MemberBreakdown(enabled=True)])
 def test_the_permission_is_published_with_the_feature(
-    client: PluginClient, settings: Settings, alice: Headers
+    client: PluginClient, settings: Settings
 ) -> None:
     path = "/.well-known/backstage/permissions/metadata"
-    told = client.get(path, headers=alice).get_json()
+    told = client.get(path, who="alice").get_json()
     published = [each for each in told["permissions"] if each["name"] == "litellm.team.usage.read"]
     enabled = settings.team_usage.member_breakdown.enabled
     wanted = {
@@ -275,13 +263,12 @@ def test_managers_viewers_and_members_with_the_permission_may_read_it(
     client: PluginClient,
     team: FakeLiteLLM,
     backstage: FakeBackstage,
-    headers_of: Callable[[str], Headers],
     who: str,
     policy: Policy,
     status: int,
 ) -> None:
     backstage.policy = policy
-    answer = client.get(MEMBERS, headers=headers_of(who))
+    answer = client.get(MEMBERS, who=who)
     assert answer.status_code == status
     if status == 403:
         assert "0.6" not in answer.text
@@ -290,52 +277,38 @@ def test_managers_viewers_and_members_with_the_permission_may_read_it(
 
 @pytest.mark.parametrize("breakdown", [MemberBreakdown(enabled=True, viewer_roles=("user",))])
 def test_plain_members_may_be_viewers(
-    client: PluginClient, team: FakeLiteLLM, backstage: FakeBackstage, bob: Headers
+    client: PluginClient, team: FakeLiteLLM, backstage: FakeBackstage
 ) -> None:
     backstage.policy = DENIED
-    assert client.get(MEMBERS, headers=bob).status_code == 200
+    assert client.get(MEMBERS, who="bob").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/catalog/", "/permission/"])
+@pytest.mark.parametrize("plugin", ["catalog", "permission"])
 def test_it_is_denied_while_backstage_can_not_tell(
-    client: PluginClient,
-    team: FakeLiteLLM,
-    backstage: FakeBackstage,
-    bob: Headers,
-    path: str,
-    monkeypatch: pytest.MonkeyPatch,
+    client: PluginClient, team: FakeLiteLLM, backstage: FakeBackstage, plugin: str
 ) -> None:
-    answer = backstage.answer
-
-    def without(asked: Asked) -> Reply:
-        return Reply(503) if asked.path.startswith(path) else answer(asked)
-
-    monkeypatch.setattr(backstage, "answer", without)
-    refused = client.get(MEMBERS, headers=bob)
+    backstage.failures[plugin] = 503
+    refused = client.get(MEMBERS, who="bob")
     assert refused.status_code >= 403
     assert "members" not in refused.get_json()
 
 
-def test_a_service_may_not_read_it(
-    client: PluginClient, team: FakeLiteLLM, headers_of: Callable[[str], Headers]
-) -> None:
+def test_a_service_may_not_read_it(client: PluginClient, team: FakeLiteLLM) -> None:
     path = f"{MEMBERS}&user_id={ALICE}"
-    assert client.get(path, headers=headers_of("static")).status_code == 401
+    assert client.get(path, who="static").status_code == 401
 
 
 @pytest.mark.parametrize(("status", "ours"), [(404, 403), (500, 503), (503, 503)])
 def test_a_team_that_can_not_be_read_is_not_shown(
-    client: PluginClient, team: FakeLiteLLM, alice: Headers, status: int, ours: int
+    client: PluginClient, team: FakeLiteLLM, status: int, ours: int
 ) -> None:
     _instead(team, "/team/info", status, json={"error": {"message": "no"}})
-    assert client.get(MEMBERS, headers=alice).status_code == ours
+    assert client.get(MEMBERS, who="alice").status_code == ours
 
 
 @pytest.mark.parametrize("query", ["", "start_date=2026-11-01", "start_date=a&start_date=b"])
-def test_both_dates_are_needed(
-    client: PluginClient, team: FakeLiteLLM, alice: Headers, query: str
-) -> None:
-    assert client.get(f"/teams/ours/usage/members?{query}", headers=alice).status_code == 400
+def test_both_dates_are_needed(client: PluginClient, team: FakeLiteLLM, query: str) -> None:
+    assert client.get(f"/teams/ours/usage/members?{query}", who="alice").status_code == 400
 
 
 # -- hidden budgets ------------------------------------------------------------
@@ -351,16 +324,10 @@ def test_both_dates_are_needed(
     ],
 )
 def test_dollars_are_hidden_as_in_the_team_s_usage(
-    settings: Settings,
-    team: FakeLiteLLM,
-    client_of: Callable[[Flask], PluginClient],
-    headers_of: Callable[[str], Headers],
-    display: Display,
-    who: str,
-    hidden: bool,
+    serve: Serve, team: FakeLiteLLM, display: Display, who: str, hidden: bool
 ) -> None:
-    client = client_of(create_app(replace(settings, display=display)))
-    told = client.get(MEMBERS, headers=headers_of(who)).get_json()
+    client = serve(display=display)
+    told = client.get(MEMBERS, who=who).get_json()
     assert told.get("budget_hidden", False) == hidden
     assert any(row["spend"] for row in told["members"]) != hidden
     assert (told["total_spend"] == 0) == hidden
@@ -373,7 +340,6 @@ def test_the_catalog_s_outage_costs_no_figures_for_those_who_may_read_them(
     client: PluginClient,
     team: FakeLiteLLM,
     backstage: FakeBackstage,
-    alice: Headers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answer = backstage.answer
@@ -382,6 +348,6 @@ def test_the_catalog_s_outage_costs_no_figures_for_those_who_may_read_them(
         return Reply(503) if "profile.email" in asked.query else answer(asked)
 
     monkeypatch.setattr(backstage, "answer", without_names)
-    told = client.get(MEMBERS, headers=alice).get_json()
+    told = client.get(MEMBERS, who="alice").get_json()
     assert math.fsum(row["spend"] for row in told["members"]) == told["total_spend"]
     assert not any("display_name" in row for row in told["members"])

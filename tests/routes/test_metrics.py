@@ -18,7 +18,6 @@ from tests.fakes import FakeBackstage, FakeLiteLLM, connection_refused
 from tests.fakes.backstage import Policy
 from tests.routes.conftest import FOREIGN_KEY, Account
 
-Headers = dict[str, str]
 Grown = Callable[..., float]
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -53,14 +52,12 @@ def requests(grown: Grown, route: str, status: int, method: str = "GET") -> floa
     return grown(count, method=method, route=route, status=str(status))
 
 
-def test_requests_are_counted_by_route_and_status(
-    client: PluginClient, bob: Headers, grown: Grown
-) -> None:
-    client.get("/health", headers=bob)
+def test_requests_are_counted_by_route_and_status(client: PluginClient, grown: Grown) -> None:
+    client.get("/health", who="bob")
     client.get("/health")
-    client.request("HEAD", "/health", headers=bob)
-    client.post(f"/keys/{FOREIGN_KEY}/block", headers=bob)
-    client.get("/nowhere", headers=bob)
+    client.request("HEAD", "/health", who="bob")
+    client.post(f"/keys/{FOREIGN_KEY}/block", who="bob")
+    client.get("/nowhere", who="bob")
     assert requests(grown, "/health", 200) == 1
     assert requests(grown, "/health", 401) == 1
     assert requests(grown, "/health", 200, "HEAD") == 1
@@ -69,13 +66,13 @@ def test_requests_are_counted_by_route_and_status(
 
 
 def test_calls_to_upstreams_are_counted(
-    client: PluginClient, litellm: FakeLiteLLM, account: Account, bob: Headers, grown: Grown
+    client: PluginClient, litellm: FakeLiteLLM, account: Account, grown: Grown
 ) -> None:
     litellm.get("/user/info", json=account(), times=1)
-    client.get("/user/info", headers=bob)
+    client.get("/user/info", who="bob")
     litellm.get("/models", error=connection_refused())
     litellm.get("/model/info", error=connection_refused())
-    client.get("/models", headers=bob)
+    client.get("/models", who="bob")
     count = "upstream_duration_seconds_count"
     assert grown(count, upstream="litellm", method="GET", status="2xx") == 1
     assert grown(count, upstream="litellm", method="GET", status="none") >= 1
@@ -117,22 +114,22 @@ def test_reads_that_share_one_under_way_are_counted(grown: Grown, joined: Semaph
 
 
 def test_a_first_visit_is_counted(
-    client: PluginClient, litellm: FakeLiteLLM, account: Account, carol: Headers, grown: Grown
+    client: PluginClient, litellm: FakeLiteLLM, account: Account, grown: Grown
 ) -> None:
     litellm.get("/user/info", status=404, json={}, times=1)
     litellm.post("/user/new", json={})
     litellm.post("/user/update", json={})
     litellm.get("/user/info", json=account("carol@example.com"))
-    assert client.get("/user/info", headers=carol).status_code == 200
+    assert client.get("/user/info", who="carol").status_code == 200
     assert grown("provisioning_total", result="created") == 1
 
 
 def test_a_first_visit_that_fails_is_counted(
-    client: PluginClient, litellm: FakeLiteLLM, carol: Headers, grown: Grown
+    client: PluginClient, litellm: FakeLiteLLM, grown: Grown
 ) -> None:
     litellm.get("/user/info", status=404, json={})
     litellm.post("/user/new", status=400, json={"error": {"message": "no"}})
-    assert client.get("/user/info", headers=carol).status_code == 400
+    assert client.get("/user/info", who="carol").status_code == 400
     assert grown("provisioning_total", result="failed") == 1
 
 
@@ -148,13 +145,9 @@ def test_a_first_visit_that_fails_is_counted(
     ],
 )
 def test_credentials_that_do_not_hold_are_counted_by_kind(
-    client: PluginClient,
-    headers_of: Callable[[str], Headers],
-    grown: Grown,
-    who: str,
-    kind: str,
+    client: PluginClient, grown: Grown, who: str, kind: str
 ) -> None:
-    assert client.get("/health", headers=headers_of(who)).status_code == 401
+    assert client.get("/health", who=who).status_code == 401
     assert grown("token_failures_total", kind=kind) == 1
 
 
@@ -167,38 +160,28 @@ def test_credentials_that_do_not_hold_are_counted_by_kind(
     ],
 )
 def test_denials_are_counted_by_reason(
-    client: PluginClient,
-    known_bob: FakeLiteLLM,
-    bob: Headers,
-    grown: Grown,
-    method: str,
-    path: str,
-    reason: str,
+    client: PluginClient, known_bob: FakeLiteLLM, grown: Grown, method: str, path: str, reason: str
 ) -> None:
     known_bob.get("/team/info", json={"team_info": {"team_id": "t9"}})
-    assert client.request(method, path, headers=bob).status_code == 403
+    assert client.request(method, path, who="bob").status_code == 403
     assert grown("denials_total", reason=reason) == 1
 
 
 def test_what_the_policy_denies_is_counted(
-    client: PluginClient,
-    known_bob: FakeLiteLLM,
-    backstage: FakeBackstage,
-    bob: Headers,
-    grown: Grown,
+    client: PluginClient, known_bob: FakeLiteLLM, backstage: FakeBackstage, grown: Grown
 ) -> None:
     backstage.policy = Policy("litellm.key.create@bob")
-    assert client.post("/keys/generate", json={"alias": "a"}, headers=bob).status_code == 403
+    assert client.post("/keys/generate", json={"alias": "a"}, who="bob").status_code == 403
     assert grown("denials_total", reason="permission") == 1
 
 
 def test_nobody_and_no_key_is_named_in_a_label(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
+    client: PluginClient, known_bob: FakeLiteLLM
 ) -> None:
     before = _samples()  # other tests leave labels of theirs
-    client.get("/user/info", headers=bob)
-    client.post(f"/keys/{FOREIGN_KEY}/block", headers=bob)
-    client.get("/some/path/of/mine", headers=bob)
+    client.get("/user/info", who="bob")
+    client.post(f"/keys/{FOREIGN_KEY}/block", who="bob")
+    client.get("/some/path/of/mine", who="bob")
     grown = [key for key, value in _samples().items() if value != before.get(key)]
     values = {value for _name, labels in grown for _label, value in labels}
     assert "GET" in values

@@ -18,7 +18,7 @@ import litellm_plugin
 from litellm_plugin import create_app
 from litellm_plugin.config.settings import Bridge, Opencode, Provisioning
 from tests.apps import Apps
-from tests.client import MOUNT, PluginClient
+from tests.client import MOUNT, PluginClient, json_of
 from tests.contract import cases
 from tests.contract.cases import Case
 from tests.fakes import connection_refused
@@ -59,11 +59,10 @@ def statuses(some: tuple[int, ...], others: tuple[int, ...]) -> pytest.MarkDecor
 
 
 @pytest.fixture
-def document(client: PluginClient, bob: Headers) -> dict[str, Any]:
+def document(client: PluginClient) -> dict[str, Any]:
     """The document as it is served."""
-    answer = client.get("/openapi.json", headers=bob)
-    assert answer.status_code == 200
-    served: dict[str, Any] = answer.get_json()
+    told = json_of(client.get("/openapi.json", who="bob"))
+    served: dict[str, Any] = told
     return served
 
 
@@ -75,10 +74,6 @@ def test_the_document_is_openapi_3_1(document: dict[str, Any]) -> None:
 def test_the_document_names_the_packages_version_and_the_mount(document: dict[str, Any]) -> None:
     assert document["info"]["version"] == litellm_plugin.__version__
     assert document["servers"] == [{"url": MOUNT}]
-
-
-def test_the_document_is_behind_the_barrier(client: PluginClient) -> None:
-    assert client.get("/openapi.json").status_code == 401
 
 
 def test_the_server_is_where_the_application_is_mounted(app: Flask, bob: Headers) -> None:
@@ -261,13 +256,6 @@ def test_a_body_without_meaning_is_refused_as_documented(rig: Rig, operation: Op
         assert _judged(operation, answer) == []
 
 
-@operation_with_a_body
-def test_unknown_fields_are_refused_where_documented(rig: Rig, operation: Operation) -> None:
-    answer = _ask(rig, operation, json={**operation.body, "made_up": 1})
-    assert (answer.status_code == 400) == (operation.body_schema["additionalProperties"] is False)
-    assert answer.status_code == 200 or "made_up" in answer.get_json()["error"]
-
-
 # -- errors occur where they are documented, and nowhere else ----------------
 
 
@@ -389,9 +377,7 @@ def test_parameters_given_twice_or_not_at_all_are_told_of_as_documented(
 )
 def test_what_litellm_does_not_take_is_the_callers_fault(rig: Rig, target: str, wrong: str) -> None:
     who = "plugin" if wrong == "comma" else "alice"
-    answer = rig.ask(who, "GET", target)
-    assert answer.status_code == 400
-    assert wrong in answer.get_json()["error"]
+    assert wrong in json_of(rig.ask(who, "GET", target), 400)["error"]
 
 
 def test_dates_of_the_audit_log_are_times(rig: Rig) -> None:

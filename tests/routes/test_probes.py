@@ -12,11 +12,12 @@ from flask import Flask
 from litellm_plugin import create_app, create_blueprint
 from litellm_plugin.config.settings import Cache, Settings
 from litellm_plugin.observability import readiness
-from tests.client import MOUNT, PluginClient
+from tests.client import MOUNT, PluginClient, json_of
 from tests.fakes import FakeBackstage, FakeLiteLLM, Network
 from tests.fakes.litellm import BASE_URL
 
 OK = {"status": "ok"}
+UNREADY = "Not ready to serve requests"
 LIVENESS, READINESS = "/.backstage/health/v1/liveness", "/.backstage/health/v1/readiness"
 
 
@@ -45,59 +46,42 @@ def test_it_lives(root: PluginClient, litellm: FakeLiteLLM, network: Network, pa
     assert root.request("HEAD", path).data == b""
 
 
-def test_it_is_ready(root: PluginClient, litellm: FakeLiteLLM) -> None:
-    is_up(litellm)
-    for path in ("/readyz", MOUNT + "/readyz"):
-        answer = root.get(path)
-        assert (answer.status_code, answer.json) == (
-            200,
-            {**OK, "checks": {"backstage": "ok", "litellm": "ok"}},
-        )
-        assert answer.headers["Cache-Control"] == "no-store"
-    assert root.get(READINESS).json == OK
-    assert "Authorization" not in litellm.calls[0].headers
-
-
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "checks"),
     [
-        {"json": {"status": "healthy", "db": "Not connected"}},
-        {"json": {"detail": "no database"}, "status": 503},
-        {"json": {}, "status": 500},
+        ({}, {"backstage": "ok", "litellm": "ok"}),
+        ({"json": {"status": "healthy", "db": "Not connected"}}, {"litellm": "down"}),
+        ({"json": {"detail": "no database"}, "status": 503}, {"litellm": "down"}),
+        ({"json": {}, "status": 500}, {"litellm": "down"}),
+        # It is there, and hides its health.
+        ({"json": {}, "status": 404}, {"litellm": "ok"}),
+        ({"json": {}, "status": 401}, {"litellm": "ok"}),
+        ({"json": {}, "text": "I'm here"}, {"litellm": "ok"}),
+        ({}, {"backstage": "down"}),
     ],
+    ids=str,
 )
-def test_without_litellm_it_is_not_ready(
-    root: PluginClient, litellm: FakeLiteLLM, answer: dict[str, Any]
+def test_it_is_ready_while_both_upstreams_are_there(
+    root: PluginClient,
+    litellm: FakeLiteLLM,
+    network: Network,
+    backstage: FakeBackstage,
+    answer: dict[str, Any],
+    checks: dict[str, str],
 ) -> None:
     is_up(litellm, **answer)
+    if checks.get("backstage") == "down":
+        network.hosts.remove(backstage)
+    checks = {"backstage": "ok", "litellm": "ok", **checks}
+    down = "down" in checks.values()
     for path in ("/readyz", MOUNT + "/readyz"):
-        answered = root.get(path)
-        assert answered.status_code == 503
-        assert answered.json == {
-            "status": "error",
-            "checks": {"backstage": "ok", "litellm": "down"},
-        }
-    backstages = root.get(READINESS)
-    assert backstages.status_code == 503
-    assert backstages.json == {"message": "Not ready to serve requests", "status": "error"}
-
-
-@pytest.mark.parametrize("answer", [{"status": 404}, {"status": 401}, {"text": "I'm here"}])
-def test_a_litellm_that_hides_its_health_is_there(
-    root: PluginClient, litellm: FakeLiteLLM, answer: dict[str, Any]
-) -> None:
-    is_up(litellm, **{"json": {}, **answer})
-    assert root.get("/readyz").status_code == 200
-
-
-def test_without_backstage_it_is_not_ready(
-    root: PluginClient, litellm: FakeLiteLLM, network: Network, backstage: FakeBackstage
-) -> None:
-    is_up(litellm)
-    network.hosts.remove(backstage)
-    answer = root.get("/readyz")
-    assert answer.status_code == 503
-    assert answer.json == {"status": "error", "checks": {"backstage": "down", "litellm": "ok"}}
+        told = root.get(path)
+        assert told.status_code == (503 if down else 200)
+        assert told.json == {"status": "error" if down else "ok", "checks": checks}
+        assert told.headers["Cache-Control"] == "no-store"
+    body = json_of(root.get(READINESS), 503 if down else 200)
+    assert body == ({"message": UNREADY, "status": "error"} if down else OK)
+    assert "Authorization" not in litellm.calls[0].headers
 
 
 def test_an_outage_leaves_it_ready_unless_that_is_configured(

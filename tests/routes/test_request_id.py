@@ -11,7 +11,7 @@ from flask import Flask, request
 from litellm_plugin import create_blueprint
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.observability import request_id
-from tests.client import PluginClient
+from tests.client import HeadersOf, PluginClient
 from tests.fakes import FakeBackstage, FakeLiteLLM
 from tests.fakes.network import Asked, Reply
 from tests.routes.conftest import Account
@@ -19,30 +19,28 @@ from tests.routes.conftest import Account
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-00"
 
-Headers = dict[str, str]
 
-
-def returned(client: PluginClient, headers: Headers) -> str:
-    return client.get("/health", headers=headers).headers["X-Request-Id"]
+def returned(client: PluginClient, headers: dict[str, str] | None = None) -> str:
+    return client.get("/health", who="bob", headers=headers).headers["X-Request-Id"]
 
 
 @pytest.mark.parametrize(
     "sent", ["a", "7f3e-00.x_y:z=+/@", "Root=1-67891233-abcdef012345678912345678", "x" * 128]
 )
-def test_a_sane_id_is_taken(client: PluginClient, bob: Headers, sent: str) -> None:
-    assert returned(client, bob | {"X-Request-Id": sent}) == sent
+def test_a_sane_id_is_taken(client: PluginClient, sent: str) -> None:
+    assert returned(client, {"X-Request-Id": sent}) == sent
 
 
 @pytest.mark.parametrize(
     "sent", ["", " ", "x" * 129, "a b", "a,b", "a\nb", "a\x1b[31m", "<b>", '"', "{}", "ä", "a\n"]
 )
-def test_another_one_is_replaced(client: PluginClient, bob: Headers, sent: str) -> None:
-    assert re.fullmatch("[0-9a-f]{32}", returned(client, bob | {"X-Request-Id": sent}))
+def test_another_one_is_replaced(client: PluginClient, sent: str) -> None:
+    assert re.fullmatch("[0-9a-f]{32}", returned(client, {"X-Request-Id": sent}))
 
 
-def test_without_one_the_trace_names_the_request(client: PluginClient, bob: Headers) -> None:
-    assert returned(client, bob | {"traceparent": PARENT}) == TRACE
-    assert returned(client, bob | {"traceparent": PARENT, "X-Request-Id": "a b"}) == TRACE
+def test_without_one_the_trace_names_the_request(client: PluginClient) -> None:
+    assert returned(client, {"traceparent": PARENT}) == TRACE
+    assert returned(client, {"traceparent": PARENT, "X-Request-Id": "a b"}) == TRACE
 
 
 @pytest.mark.parametrize(
@@ -58,16 +56,14 @@ def test_without_one_the_trace_names_the_request(client: PluginClient, bob: Head
         f"{PARENT}\n",
     ],
 )
-def test_what_is_no_traceparent_names_nothing(
-    client: PluginClient, bob: Headers, parent: str
-) -> None:
-    made = returned(client, bob | {"traceparent": parent})
+def test_what_is_no_traceparent_names_nothing(client: PluginClient, parent: str) -> None:
+    made = returned(client, {"traceparent": parent})
     assert re.fullmatch("[0-9a-f]{32}", made)
     assert made != TRACE
 
 
-def test_no_two_are_alike(client: PluginClient, bob: Headers) -> None:
-    assert returned(client, bob) != returned(client, bob)
+def test_no_two_are_alike(client: PluginClient) -> None:
+    assert returned(client) != returned(client)
 
 
 @pytest.mark.parametrize(
@@ -78,22 +74,22 @@ def test_refusals_have_it(client: PluginClient, path: str, status: int) -> None:
     assert (answer.status_code, answer.headers.getlist("X-Request-Id")) == (status, ["me"])
 
 
-def test_answers_that_are_no_json_have_it(client: PluginClient, bob: Headers) -> None:
-    answer = client.delete("/.backstage/auth/v1/cookie", headers=bob | {"X-Request-Id": "me"})
+def test_answers_that_are_no_json_have_it(client: PluginClient) -> None:
+    answer = client.delete("/.backstage/auth/v1/cookie", who="bob", headers={"X-Request-Id": "me"})
     assert (answer.status_code, answer.headers.getlist("X-Request-Id")) == (204, ["me"])
 
 
-def test_litellm_is_told(client: PluginClient, known_bob: FakeLiteLLM, bob: Headers) -> None:
-    client.get("/user/info", headers=bob | {"X-Request-Id": "me", "traceparent": PARENT})
+def test_litellm_is_told(client: PluginClient, known_bob: FakeLiteLLM) -> None:
+    client.get("/user/info", who="bob", headers={"X-Request-Id": "me", "traceparent": PARENT})
     (call,) = known_bob.calls
     assert (call.headers["X-Request-Id"], call.headers["traceparent"]) == ("me", PARENT)
     assert "tracestate" not in call.headers
 
 
 def test_a_trace_that_was_made_is_told_and_named_like_the_request(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
+    client: PluginClient, known_bob: FakeLiteLLM
 ) -> None:
-    answer = client.get("/user/info", headers=bob)
+    answer = client.get("/user/info", who="bob")
     (call,) = known_bob.calls
     name = answer.headers["X-Request-Id"]
     assert call.headers["X-Request-Id"] == name
@@ -108,9 +104,9 @@ def test_a_trace_that_was_made_is_told_and_named_like_the_request(
     ],
 )
 def test_of_a_later_traceparent_what_is_known_is_told(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, sent: str, told: str
+    client: PluginClient, known_bob: FakeLiteLLM, sent: str, told: str
 ) -> None:
-    client.get("/user/info", headers=bob | {"traceparent": sent})
+    client.get("/user/info", who="bob", headers={"traceparent": sent})
     assert known_bob.calls[0].headers["traceparent"] == told
 
 
@@ -118,20 +114,20 @@ def test_of_a_later_traceparent_what_is_known_is_told(
     ("sent", "told"), [("a=1,b=2", "a=1,b=2"), ("a=\n1", None), ("a" * 513, None)]
 )
 def test_tracestate_is_passed_on_with_its_trace(
-    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, sent: str, told: str | None
+    client: PluginClient, known_bob: FakeLiteLLM, sent: str, told: str | None
 ) -> None:
-    client.get("/user/info", headers=bob | {"traceparent": PARENT, "tracestate": sent})
+    client.get("/user/info", who="bob", headers={"traceparent": PARENT, "tracestate": sent})
     assert known_bob.calls[0].headers.get("tracestate") == told
 
 
 def test_calls_side_by_side_are_told(
-    client: PluginClient, litellm: FakeLiteLLM, account: Account, bob: Headers
+    client: PluginClient, litellm: FakeLiteLLM, account: Account
 ) -> None:
     teams = [{"team_id": f"t{number}"} for number in range(5)]
     user = {"user_id": "bob@example.com"}
     litellm.get("/user/info", json=account(user_info=user, teams=teams))
     litellm.get("/team/info", json={"team_info": {"team_id": "t"}})
-    client.get("/teams", headers=bob | {"X-Request-Id": "me"})
+    client.get("/teams", who="bob", headers={"X-Request-Id": "me"})
     calls = [call for call in litellm.calls if call.path == "/team/info"]
     assert [call.headers["X-Request-Id"] for call in calls] == ["me"] * 5
 
@@ -140,7 +136,6 @@ def test_backstage_is_told(
     client: PluginClient,
     known_bob: FakeLiteLLM,
     backstage: FakeBackstage,
-    bob: Headers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = []
@@ -151,12 +146,12 @@ def test_backstage_is_told(
         return answered(asked)
 
     monkeypatch.setattr(backstage, "answer", answer)
-    client.get("/health", headers=bob | {"X-Request-Id": "me"})  # it reads Backstage's keys
-    assert [headers["X-Request-Id"] for headers in told] == ["me"]
+    client.get("/health", who="bob", headers={"X-Request-Id": "me"})  # it reads Backstage's keys
+    assert [who["X-Request-Id"] for who in told] == ["me"]
 
 
 def test_the_host_application_finds_it_and_no_request_is_left_with_it(
-    network: object, settings: Settings, bob: Headers
+    network: object, settings: Settings, headers_of: HeadersOf
 ) -> None:
     app = Flask(__name__)
     app.register_blueprint(create_blueprint(settings))
@@ -167,7 +162,9 @@ def test_the_host_application_finds_it_and_no_request_is_left_with_it(
         found.append((request.environ[request_id.REQUEST_ID], request_id.current()))
         return response
 
-    PluginClient(app).get("/health", headers=bob | {"X-Request-Id": "me"})
+    PluginClient(app, headers_of=headers_of).get(
+        "/health", who="bob", headers={"X-Request-Id": "me"}
+    )
     assert [name for name, _ in found] == ["me"]
     assert request_id.current() is None
 

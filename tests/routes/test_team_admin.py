@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.client import PluginClient
+from tests.client import PluginClient, json_of
 from tests.fakes import FakeLiteLLM
 
-Headers = dict[str, str]
 OWNED = {"owning_group": "group:default/litellm-team-admins"}
 
 
@@ -24,7 +23,7 @@ def _new_team(alias: str) -> dict[str, Any]:
 
 
 def test_two_different_requests_are_never_answered_with_one_team(
-    client: PluginClient, litellm: FakeLiteLLM, dave: Headers
+    client: PluginClient, litellm: FakeLiteLLM
 ) -> None:
     both_there = threading.Barrier(2)
     for alias in ("a", "b"):
@@ -36,17 +35,14 @@ def test_two_different_requests_are_never_answered_with_one_team(
         )
 
     def create(alias: str) -> Any:
-        return client.post("/teams", json=_new_team(alias), headers=dave).get_json()["team_id"]
+        return client.post("/teams", json=_new_team(alias), who="dave").get_json()["team_id"]
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(create, ["a", "b"])) == ["id-a", "id-b"]
 
 
 def test_the_same_request_sent_twice_at_once_makes_one_team(
-    client: PluginClient,
-    litellm: FakeLiteLLM,
-    dave: Headers,
-    monkeypatch: pytest.MonkeyPatch,
+    client: PluginClient, litellm: FakeLiteLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     making, joined = threading.Event(), threading.Event()
 
@@ -65,7 +61,7 @@ def test_the_same_request_sent_twice_at_once_makes_one_team(
     litellm.post("/team/new", json={"team_id": "one"}, meanwhile=make)
 
     def create(_: int) -> Any:
-        return client.post("/teams", json=_new_team("a"), headers=dave).get_json()
+        return client.post("/teams", json=_new_team("a"), who="dave").get_json()
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(create, range(2))) == [{"team_id": "one"}] * 2
@@ -73,7 +69,7 @@ def test_the_same_request_sent_twice_at_once_makes_one_team(
 
 
 def test_the_managed_list_shows_what_a_team_may_use(
-    client: PluginClient, litellm: FakeLiteLLM, dave: Headers
+    client: PluginClient, litellm: FakeLiteLLM
 ) -> None:
     row = {"team_id": "t", "metadata": OWNED, "object_permission_id": "op"}
     plain = {"team_id": "p", "metadata": OWNED}
@@ -85,20 +81,19 @@ def test_the_managed_list_shows_what_a_team_may_use(
         query={"team_id": "t"},
         json={"team_id": "t", "team_info": row | {"object_permission": attached}},
     )
-    teams = client.get("/teams/managed", headers=dave).get_json()
+    teams = client.get("/teams/managed", who="dave").get_json()
     assert [team.get("object_permission") for team in teams] == [attached, None]
     assert len(litellm.reads) == 2
 
 
 def test_the_managed_list_never_shows_a_team_as_bare_because_litellm_failed(
-    client: PluginClient, litellm: FakeLiteLLM, dave: Headers
+    client: PluginClient, litellm: FakeLiteLLM
 ) -> None:
     row = {"team_id": "t", "metadata": OWNED, "object_permission_id": "op"}
     litellm.get("/team/list", json=[row])
     litellm.get("/team/info", status=500)
-    answer = client.get("/teams/managed", headers=dave)
-    assert answer.status_code == 500
-    assert "the objects of team t" in answer.get_json()["error"]
+    told = json_of(client.get("/teams/managed", who="dave"), 500)
+    assert "the objects of team t" in told["error"]
 
 
 # -- the fields of a team ------------------------------------------------------
@@ -115,11 +110,11 @@ def owned(litellm: FakeLiteLLM) -> FakeLiteLLM:
     return litellm
 
 
-def _set(client: PluginClient, dave: Headers, way: str, field: str, value: Any) -> Any:
+def _set(client: PluginClient, dave: str, way: str, field: str, value: Any) -> Any:
     """Set one field of a team, by creating one or by changing one."""
     if way == "create":
-        return client.post("/teams", json={**_new_team("a"), field: value}, headers=dave)
-    return client.patch("/teams/owned", json={field: value}, headers=dave)
+        return client.post("/teams", json={**_new_team("a"), field: value}, who=dave)
+    return client.patch("/teams/owned", json={field: value}, who=dave)
 
 
 HUGE = 10**300
@@ -137,10 +132,10 @@ WRONG: dict[str, list[Any]] = {
 @pytest.mark.parametrize("way", ["create", "change"])
 @pytest.mark.parametrize("field", WRONG)
 def test_what_is_no_value_of_a_field_is_refused_by_name(
-    client: PluginClient, owned: FakeLiteLLM, dave: Headers, way: str, field: str
+    client: PluginClient, owned: FakeLiteLLM, way: str, field: str
 ) -> None:
     for value in WRONG[field]:
-        answer = _set(client, dave, way, field, value)
+        answer = _set(client, "dave", way, field, value)
         assert answer.status_code == 400, value
         assert (field if field != "models" else "model") in answer.get_json()["error"], value
     assert owned.writes == []
@@ -165,16 +160,16 @@ RIGHT: list[tuple[str, Any, Any]] = [
 
 @pytest.mark.parametrize("way", ["create", "change"])
 def test_a_field_is_sent_as_litellm_takes_it(
-    client: PluginClient, owned: FakeLiteLLM, dave: Headers, way: str
+    client: PluginClient, owned: FakeLiteLLM, way: str
 ) -> None:
     for field, value, sent in RIGHT:
         owned.calls.clear()
-        assert _set(client, dave, way, field, value).status_code == 200, (field, value)
+        assert _set(client, "dave", way, field, value).status_code == 200, (field, value)
         assert [call.body[field] for call in owned.writes] == [sent]
 
 
-def test_every_field_that_is_documented_is_walked(client: PluginClient, dave: Headers) -> None:
-    schemas = client.get("/openapi.json", headers=dave).get_json()["components"]["schemas"]
+def test_every_field_that_is_documented_is_walked(client: PluginClient) -> None:
+    schemas = client.get("/openapi.json", who="dave").get_json()["components"]["schemas"]
     for body in ("NewTeam", "TeamChange"):
         named = schemas[body]["properties"].keys() - {"expectedUpdatedAtIso"}
         assert named == WRONG.keys() == {field for field, *_ in RIGHT}
@@ -182,34 +177,33 @@ def test_every_field_that_is_documented_is_walked(client: PluginClient, dave: He
 
 @pytest.mark.parametrize("field", ["budget_duration", "tpm_limit", "rpm_limit"])
 def test_null_is_as_if_the_field_were_not_there(
-    client: PluginClient, owned: FakeLiteLLM, dave: Headers, field: str
+    client: PluginClient, owned: FakeLiteLLM, field: str
 ) -> None:
-    assert _set(client, dave, "change", field, None).status_code == 400
-    assert _set(client, dave, "create", field, None).status_code == 200
+    assert _set(client, "dave", "change", field, None).status_code == 400
+    assert _set(client, "dave", "create", field, None).status_code == 200
     (made,) = owned.writes
     assert made.body.get(field) == ("30d" if field == "budget_duration" else None)
 
 
 @pytest.mark.parametrize("budget", [1000.01, 1e308, HUGE, -1, True, "1"])
 def test_no_member_may_spend_more_than_a_team(
-    client: PluginClient, owned: FakeLiteLLM, dave: Headers, budget: Any
+    client: PluginClient, owned: FakeLiteLLM, budget: Any
 ) -> None:
     member = {"userEntityRef": "user:default/bob", "maxBudgetInTeam": budget}
-    answer = client.post("/teams/owned/members", json=member, headers=dave)
-    assert answer.status_code == 400
-    assert "maxBudgetInTeam" in answer.get_json()["error"]
+    told = json_of(client.post("/teams/owned/members", json=member, who="dave"), 400)
+    assert "maxBudgetInTeam" in told["error"]
     assert owned.writes == []
 
 
 @pytest.mark.parametrize("variant", ["wildcards"])
 @pytest.mark.parametrize("way", ["create", "change"])
 def test_a_wildcard_allows_every_model_it_stands_for(
-    client: PluginClient, owned: FakeLiteLLM, dave: Headers, way: str
+    client: PluginClient, owned: FakeLiteLLM, way: str
 ) -> None:
     allowed = ("openai/gpt-4o", "openai/*", "gpt-4o", "beta-models")
     for model in (*allowed, "openai", "openai2/gpt-4o", "gpt-4o-mini", "*", "all-proxy-models"):
         owned.calls.clear()
-        status = _set(client, dave, way, "models", [model]).status_code
+        status = _set(client, "dave", way, "models", [model]).status_code
         assert (status, len(owned.writes)) == ((200, 1) if model in allowed else (400, 0)), model
 
 
@@ -238,11 +232,11 @@ def objects(owned: FakeLiteLLM) -> FakeLiteLLM:
 
 @pytest.mark.parametrize("variant", ["by-name"])
 def test_what_may_be_given_is_listed_by_name_id_and_access_group(
-    client: PluginClient, objects: FakeLiteLLM, dave: Headers
+    client: PluginClient, objects: FakeLiteLLM
 ) -> None:
-    stores = client.get("/vector-stores", headers=dave).get_json()
+    stores = client.get("/vector-stores", who="dave").get_json()
     assert stores == [{"id": "vs-7", "name": "Handbook"}]
-    servers = client.get("/mcp-servers", headers=dave).get_json()
+    servers = client.get("/mcp-servers", who="dave").get_json()
     assert servers == [
         {"id": "m1", "name": "docs", "url": "http://m1"},
         {"id": "m3", "name": "beta"},
@@ -251,10 +245,10 @@ def test_what_may_be_given_is_listed_by_name_id_and_access_group(
 
 
 def test_an_object_that_is_named_twice_is_given_once(
-    client: PluginClient, owned: FakeLiteLLM, dave: Headers
+    client: PluginClient, owned: FakeLiteLLM
 ) -> None:
     wanted = {"vector_stores": ["vs-docs", "vs-docs"]}
-    answer = client.put("/teams/owned/knowledge-bases", json=wanted, headers=dave)
+    answer = client.put("/teams/owned/knowledge-bases", json=wanted, who="dave")
     assert answer.status_code == 200
     assert owned.writes[-1].body["object_permission"] == {"vector_stores": ["vs-docs"]}
 
@@ -279,15 +273,10 @@ def test_an_object_that_is_named_twice_is_given_once(
     ],
 )
 def test_an_object_is_named_by_id_or_name_and_sent_by_id(
-    client: PluginClient,
-    objects: FakeLiteLLM,
-    dave: Headers,
-    kind: str,
-    wanted: list[str],
-    sent: list[str] | str,
+    client: PluginClient, objects: FakeLiteLLM, kind: str, wanted: list[str], sent: list[str] | str
 ) -> None:
     field = {"knowledge-bases": "vector_stores", "mcp-servers": "mcp_servers"}[kind]
-    answer = client.put(f"/teams/owned/{kind}", json={field: wanted}, headers=dave)
+    answer = client.put(f"/teams/owned/{kind}", json={field: wanted}, who="dave")
     if isinstance(sent, str):
         assert answer.status_code == 400
         assert sent in answer.get_json()["error"]
@@ -299,20 +288,20 @@ def test_an_object_is_named_by_id_or_name_and_sent_by_id(
 
 @pytest.mark.parametrize("told", [{}, {"object_permission": None}])
 def test_what_a_change_is_not_answered_with_is_read_again(
-    client: PluginClient, litellm: FakeLiteLLM, dave: Headers, told: dict[str, Any]
+    client: PluginClient, litellm: FakeLiteLLM, told: dict[str, Any]
 ) -> None:
     row = {"team_id": "owned", "metadata": OWNED}
     litellm.get(
         "/team/info", json={"team_id": "owned", "team_info": row | {"object_permission": OBJECTS}}
     )
     litellm.post("/team/update", json={"team_id": "owned", "data": row | told})
-    answer = client.patch("/teams/owned", json={"team_alias": "After"}, headers=dave)
+    answer = client.patch("/teams/owned", json={"team_alias": "After"}, who="dave")
     assert answer.get_json()["object_permission"] == OBJECTS
     assert [call.body for call in litellm.writes if "object_permission" in call.body] == []
 
 
 def test_a_team_that_is_being_changed_all_the_time_is_not_changed(
-    client: PluginClient, owned: FakeLiteLLM, dave: Headers, monkeypatch: pytest.MonkeyPatch
+    client: PluginClient, owned: FakeLiteLLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "litellm_plugin.cache.cache.Cache.lock", lambda *_, **__: nullcontext(enter_result=False)
@@ -327,7 +316,6 @@ def test_a_team_that_is_being_changed_all_the_time_is_not_changed(
         ("POST", f"/keys/{'1' * 64}/rotate"),
         ("DELETE", f"/keys/{'1' * 64}"),
     ):
-        answer = client.request(method, f"/teams/owned{path}", json={}, headers=dave)
-        assert answer.status_code == 503
-        assert "Try again" in answer.get_json()["error"]
+        told = json_of(client.request(method, f"/teams/owned{path}", json={}, who="dave"), 503)
+        assert "Try again" in told["error"]
     assert owned.calls == []

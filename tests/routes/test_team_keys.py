@@ -18,6 +18,7 @@ from litellm_plugin.keys import undelivered
 from litellm_plugin.sandbox.refusals import proxy_error
 from litellm_plugin.shapes import TEAM_KEY
 from tests.cache.world import TEAM_ADMINS, Call, FailsError, World
+from tests.client import json_of
 from tests.fakes import Policy
 from tests.fakes.network import dropped
 from tests.keys.test_rotation import BRIDGED, STEPS, KilledError, fails, on
@@ -189,9 +190,8 @@ def test_the_key_policy_of_the_creator_holds(world: World) -> None:
     # A person's own keys are not the team's.
     world.litellm.stand_in.key_generate({"user_id": DAVE, "team_id": "t1"})
     key = made(world, **within)
-    full = create(world, alias="another", **within)
-    assert full.status_code == 403
-    assert "At most 1 active keys" in full.get_json()["error"]
+    told = json_of(create(world, alias="another", **within), 403)
+    assert "At most 1 active keys" in told["error"]
     assert rotate(world, key["token"]).status_code == 200
     assert create(world, alias="another", **within).status_code == 403
 
@@ -220,9 +220,9 @@ def test_a_team_whose_own_key_duration_is_malformed_is_named(
         world.ask(BRIDGED, "POST", "/bridge/keys", json=in_t1),
         world.ask("bob", "GET", f"/opencode/connect?team=t1&{callback}"),
     ):
-        assert answer.status_code == 502, answer.text
-        assert answer.get_json()["teamId"] == "t1"
-        assert "Team Member Key Duration" in answer.get_json()["error"]
+        told = json_of(answer, 502)
+        assert told["teamId"] == "t1"
+        assert "Team Member Key Duration" in told["error"]
 
 
 def test_a_key_that_litellm_gives_to_a_person_is_removed(
@@ -234,9 +234,7 @@ def test_a_key_that_litellm_gives_to_a_person_is_removed(
         return stand_in.key_generate({"user_id": DAVE, **body})
 
     monkeypatch.setitem(stand_in.app.view_functions, "/key/generate", stand_in._view(generate))
-    answer = create(world)
-    assert answer.status_code == 502
-    assert "default_key_generate_params" in answer.get_json()["error"]
+    assert "default_key_generate_params" in json_of(create(world), 502)["error"]
     assert rows(world) == {}
 
 
@@ -303,9 +301,7 @@ def test_a_key_whose_answer_was_lost_is_removed(world: World) -> None:
             raise dropped()
 
     world.litellm.acted = lose
-    answer = create(world)
-    assert answer.status_code == 500
-    assert "removed" in answer.get_json()["error"]
+    assert "removed" in json_of(create(world), 500)["error"]
     assert rows(world) == {}
 
 
@@ -387,9 +383,8 @@ def test_backstage_decides_with_the_permissions_of_teams_and_of_keys(
 @pytest.mark.parametrize("variant", ["no-permission"])
 def test_where_team_management_is_off_there_are_no_team_keys(world: World) -> None:
     for method, target, body in every_route(FOREIGN):
-        answer = world.ask("dave", method, target, json=body or {})
-        assert answer.status_code == 403
-        assert "Team management is disabled" in answer.get_json()["error"]
+        told = json_of(world.ask("dave", method, target, json=body or {}), 403)
+        assert "Team management is disabled" in told["error"]
 
 
 def test_a_team_of_others_has_no_keys_here(world: World) -> None:
@@ -484,15 +479,21 @@ def test_a_worker_that_is_killed_leaves_a_key_that_works_and_never_two_for_long(
     assert life_left(rows(world)[old]) <= timedelta(days=1)
 
 
-def test_of_two_rotations_at_once_one_makes_a_key(world: World) -> None:
-    old, meet = made(world)["token"], threading.Barrier(2)
+def at_once(ask: Callable[[int], TestResponse]) -> list[TestResponse]:
+    """Ask through both workers at the same time; return the answers in the order of statuses."""
+    meet = threading.Barrier(2)
 
-    def ask(worker: int) -> TestResponse:
+    def one(worker: int) -> TestResponse:
         meet.wait(10)
-        return rotate(world, old, worker=worker)
+        return ask(worker)
 
     with ThreadPoolExecutor(2) as pool:
-        one, other = sorted(pool.map(ask, (0, 1)), key=lambda answer: answer.status_code)
+        return sorted(pool.map(one, (0, 1)), key=lambda answer: answer.status_code)
+
+
+def test_of_two_rotations_at_once_one_makes_a_key(world: World) -> None:
+    old = made(world)["token"]
+    one, other = at_once(lambda worker: rotate(world, old, worker=worker))
     assert (one.status_code, other.status_code) == (200, 409)
     assert other.get_json()["token"] == one.get_json()["token"]
     assert len(rows(world)) == 2
@@ -500,14 +501,8 @@ def test_of_two_rotations_at_once_one_makes_a_key(world: World) -> None:
 
 @pytest.mark.parametrize("key_policy", [KeyPolicy(max_active_keys=1)])
 def test_two_requests_at_once_do_not_exceed_the_number_of_keys(world: World) -> None:
-    meet = threading.Barrier(2)
-
-    def ask(worker: int) -> int:
-        meet.wait(10)
-        return create(world, worker=worker, alias=f"key-{worker}").status_code
-
-    with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(ask, (0, 1))) == [200, 403]
+    answers = at_once(lambda worker: create(world, worker, alias=f"key-{worker}"))
+    assert [answer.status_code for answer in answers] == [200, 403]
 
 
 @pytest.mark.parametrize(

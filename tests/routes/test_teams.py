@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.client import PluginClient
-from tests.fakes import Asked, FakeBackstage, FakeLiteLLM, Reply
-
-Headers = dict[str, str]
+from tests.client import PluginClient, json_of
+from tests.fakes import FakeBackstage, FakeLiteLLM
 
 GROUP = {"owning_group": "group:default/litellm-team-admins"}
 OTHERS = {"owning_group": "group:default/platform"}
@@ -59,9 +57,9 @@ def teams(litellm: FakeLiteLLM) -> FakeLiteLLM:
     return litellm
 
 
-def _hidden(client: PluginClient, headers: Headers) -> dict[str, bool]:
+def _hidden(client: PluginClient, who: str) -> dict[str, bool]:
     """Tell which teams ``GET /teams`` shows without dollars."""
-    rows = client.get("/teams", headers=headers).get_json()
+    rows = client.get("/teams", who=who).get_json()
     for row in rows:
         assert (SPEND in json.dumps(row)) != row.get("budget_hidden", False)
     return {row["team_id"]: "budget_hidden" in row for row in rows}
@@ -76,16 +74,12 @@ BY_OWNER = [
 
 @pytest.mark.parametrize(("variant", "hidden"), BY_OWNER)
 def test_a_team_admin_manages_what_the_group_owns_and_is_a_member_elsewhere(
-    client: PluginClient,
-    teams: FakeLiteLLM,
-    dave: Headers,
-    variant: str,
-    hidden: dict[str, bool],
+    client: PluginClient, teams: FakeLiteLLM, variant: str, hidden: dict[str, bool]
 ) -> None:
-    assert _hidden(client, dave) == hidden
+    assert _hidden(client, "dave") == hidden
     # The list is the members' page; a manager's own team has its dollars in its usage.
     for team_id, is_hidden in (hidden | {"ours": variant == "hide-managers"}).items():
-        usage = client.get(f"/teams/{team_id}/usage?{DAYS}", headers=dave)
+        usage = client.get(f"/teams/{team_id}/usage?{DAYS}", who="dave")
         assert usage.status_code == 200
         assert (SPEND not in usage.text) == is_hidden
 
@@ -104,16 +98,10 @@ WRITES: list[tuple[str, str, Any]] = [
 @pytest.mark.parametrize("variant", ["hide-members", "hide-managers"])
 @pytest.mark.parametrize(("method", "path", "body"), WRITES)
 def test_every_route_for_managers_hides_what_is_hidden_from_managers(
-    client: PluginClient,
-    teams: FakeLiteLLM,
-    dave: Headers,
-    variant: str,
-    method: str,
-    path: str,
-    body: Any,
+    client: PluginClient, teams: FakeLiteLLM, variant: str, method: str, path: str, body: Any
 ) -> None:
     sent = {} if body is None else {"json": body}
-    answer = client.request(method, path, headers=dave, **sent)
+    answer = client.request(method, path, who="dave", **sent)
     assert answer.status_code == 200
     hides = variant == "hide-managers"
     assert (SPEND not in answer.text) == hides
@@ -123,19 +111,10 @@ def test_every_route_for_managers_hides_what_is_hidden_from_managers(
 
 @pytest.mark.parametrize("variant", ["hide-members", "hide-managers"])
 def test_budgets_are_hidden_while_nobody_can_tell_who_manages_a_team(
-    client: PluginClient,
-    teams: FakeLiteLLM,
-    backstage: FakeBackstage,
-    dave: Headers,
-    monkeypatch: pytest.MonkeyPatch,
+    client: PluginClient, teams: FakeLiteLLM, backstage: FakeBackstage
 ) -> None:
-    answer = backstage.answer
-
-    def without_catalog(asked: Asked) -> Reply:
-        return Reply(503) if asked.path.startswith("/catalog/") else answer(asked)
-
-    monkeypatch.setattr(backstage, "answer", without_catalog)
-    assert _hidden(client, dave)["ours"]
+    backstage.failures["catalog"] = 503
+    assert _hidden(client, "dave")["ours"]
 
 
 # -- an outage is no denial -----------------------------------------------------
@@ -150,28 +129,20 @@ def test_budgets_are_hidden_while_nobody_can_tell_who_manages_a_team(
     ],
 )
 def test_a_manager_is_not_denied_because_litellm_fails(
-    client: PluginClient,
-    litellm: FakeLiteLLM,
-    dave: Headers,
-    method: str,
-    path: str,
-    body: Any,
-    fault: int,
+    client: PluginClient, litellm: FakeLiteLLM, method: str, path: str, body: Any, fault: int
 ) -> None:
     known = {"user_id": "dave@example.com", "user_info": {"user_id": "dave@example.com"}}
     litellm.get("/user/info", json=known)
     litellm.get("/team/info", status=fault, json={"error": {"message": "db"}})
     sent = {} if body is None else {"json": body}
-    answer = client.request(method, path, headers=dave, **sent)
-    assert answer.status_code == 502
-    assert "member" not in answer.get_json()["error"]
+    assert "member" not in json_of(client.request(method, path, who="dave", **sent), 502)["error"]
     assert litellm.writes == []
 
 
 def test_a_team_that_litellm_does_not_know_is_a_denial(
-    client: PluginClient, litellm: FakeLiteLLM, dave: Headers
+    client: PluginClient, litellm: FakeLiteLLM
 ) -> None:
     known = {"user_id": "dave@example.com", "user_info": {"user_id": "dave@example.com"}}
     litellm.get("/user/info", json=known)
     litellm.get("/team/info", status=404, json={"error": {"message": "Team not found"}})
-    assert client.get(f"/teams/gone/usage?{DAYS}", headers=dave).status_code == 403
+    assert client.get(f"/teams/gone/usage?{DAYS}", who="dave").status_code == 403

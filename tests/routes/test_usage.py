@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from litellm_plugin import create_app
 from litellm_plugin.config.database import Database
-from litellm_plugin.config.settings import Settings, Usage
+from litellm_plugin.config.settings import Usage
 from litellm_plugin.sandbox.activity import UsageRow
-from tests.client import PluginClient
+from tests.client import PluginClient, Serve, json_of
 from tests.fakes import Asked, FakeLiteLLM, Network, Reply
 from tests.fakes.litellm import Rule
 from tests.standin import KEY, furnished
@@ -26,23 +23,17 @@ ACTIVITY = {OWN: "/user/daily/activity", TEAMS: "/team/daily/activity"}
 DETAILS = "/health/readiness/details"
 NOT_FOUND = {"detail": "Not Found"}
 EVERYBODY = {"results": [], "metadata": {"total_spend": 99.0}}
-Headers = Mapping[str, str]
 
 
 @pytest.fixture
-def bob(headers_of: Callable[[str], Headers], litellm: FakeLiteLLM) -> Headers:
-    """A member of team t1."""
+def litellm(litellm: FakeLiteLLM) -> FakeLiteLLM:
+    """Bob is a member of team t1."""
     team = {"team_id": "t1", "members_with_roles": [{"user_id": "bob@example.com"}]}
     user = {"user_id": "bob@example.com", "teams": ["t1"]}
     account = {"user_id": "bob@example.com", "user_info": user, "keys": [], "teams": [team]}
     litellm.get("/user/info", json=account, query={"user_id": "bob@example.com"})
     litellm.get("/team/info", json={"team_id": "t1", "team_info": team})
-    return headers_of("bob")
-
-
-@pytest.fixture
-def service(headers_of: Callable[[str], Headers]) -> Headers:
-    return headers_of("static")
+    return litellm
 
 
 def asked(litellm: FakeLiteLLM, path: str) -> int:
@@ -51,69 +42,54 @@ def asked(litellm: FakeLiteLLM, path: str) -> int:
 
 @pytest.mark.parametrize("target", [OWN, TEAMS])
 def test_what_litellm_does_not_find_is_an_empty_report(
-    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, target: str
+    client: PluginClient, litellm: FakeLiteLLM, target: str
 ) -> None:
     path = ACTIVITY[target]
     litellm.get(f"{path}/aggregated", json=NOT_FOUND, status=404)
     litellm.get(path, json={"detail": {"error": "No usage found"}}, status=404)
-    answer = client.get(target, headers=bob)
-    assert answer.status_code == 200
-    assert answer.get_json()["daily_usage"] == []
+    assert json_of(client.get(target, who="bob"))["daily_usage"] == []
 
 
 @pytest.mark.parametrize("target", [OWN, TEAMS])
 def test_a_later_page_that_litellm_does_not_find_is_no_empty_report(
-    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, target: str
+    client: PluginClient, litellm: FakeLiteLLM, target: str
 ) -> None:
     path = ACTIVITY[target]
     litellm.get(f"{path}/aggregated", json=NOT_FOUND, status=404)
     litellm.get(path, query={"page": "1"}, json={"results": [], "metadata": {"total_pages": 2}})
     litellm.get(path, json=NOT_FOUND, status=404)
-    answer = client.get(target, headers=bob)
-    assert answer.status_code == 503
-    assert "not page 2" in answer.get_json()["error"]
+    assert "not page 2" in json_of(client.get(target, who="bob"), 503)["error"]
 
 
 @pytest.mark.parametrize("target", [OWN, TEAMS])
-@pytest.mark.parametrize("status", [401, 403, 422, 429])
-def test_a_refusal_that_is_not_about_the_dates_is_503(
-    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, target: str, status: int
+@pytest.mark.parametrize("status", [401, 403, 422, 429, 502, 503, 504])
+def test_what_is_not_about_the_dates_is_503(
+    client: PluginClient, litellm: FakeLiteLLM, target: str, status: int
 ) -> None:
-    litellm.get(f"{ACTIVITY[target]}/aggregated", json={"detail": "no"}, status=status)
-    assert client.get(target, headers=bob).status_code == 503
+    litellm.get(f"{ACTIVITY[target]}/aggregated", text="down, not found", status=status)
+    told = json_of(client.get(target, who="bob"), 503)
+    assert status < 500 or "LiteLLM can't be asked for the usage" in told["error"]
 
 
 @pytest.mark.parametrize("status", [401, 429, 500])
 def test_nobody_is_told_not_to_be_a_member_while_litellm_can_not_tell(
-    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, status: int
+    client: PluginClient, litellm: FakeLiteLLM, status: int
 ) -> None:
     litellm.rules.insert(0, Rule("/user/info", Reply(status, {"error": {"message": "no"}})))
-    assert client.get(TEAMS, headers=bob).status_code == 503
+    assert client.get(TEAMS, who="bob").status_code == 503
 
 
 @pytest.mark.parametrize("target", [OWN, TEAMS])
 def test_too_many_pages_are_too_much_to_ask_for(
-    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, target: str
+    client: PluginClient, litellm: FakeLiteLLM, target: str
 ) -> None:
     path = ACTIVITY[target]
     litellm.get(f"{path}/aggregated", json=NOT_FOUND, status=404)
     litellm.get(path, json={"results": [], "metadata": {"total_pages": 1329}})
-    answer = client.get(target, headers=bob)
-    assert answer.status_code == 503
-    assert "1329" in answer.get_json()["error"]
-    assert "fewer days" in answer.get_json()["error"]
+    told = json_of(client.get(target, who="bob"), 503)
+    assert "1329" in told["error"]
+    assert "fewer days" in told["error"]
     assert asked(litellm, path) == 1
-
-
-@pytest.mark.parametrize("target", [OWN, TEAMS])
-@pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_litellm_that_is_down_is_503(
-    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, target: str, status: int
-) -> None:
-    litellm.get(f"{ACTIVITY[target]}/aggregated", text="down, not found", status=status)
-    answer = client.get(target, headers=bob)
-    assert answer.status_code == 503
-    assert "LiteLLM can't be asked for the usage" in answer.get_json()["error"]
 
 
 @pytest.mark.parametrize("whose", ["/usage", "/teams/t1/usage"])
@@ -125,18 +101,12 @@ def test_a_litellm_that_is_down_is_503(
     ],
 )
 def test_an_end_before_the_start_is_an_empty_report_with_every_version(
-    client: PluginClient,
-    litellm: FakeLiteLLM,
-    bob: Headers,
-    whose: str,
-    status: int,
-    body: Any,
+    client: PluginClient, litellm: FakeLiteLLM, whose: str, status: int, body: Any
 ) -> None:
     for path in ACTIVITY.values():
         litellm.get(f"{path}/aggregated", json=body, status=status)
-    answer = client.get(f"{whose}?start_date=2026-11-03&end_date=2026-11-01", headers=bob)
-    assert answer.status_code == 200
-    assert answer.get_json()["daily_usage"] == []
+    told = json_of(client.get(f"{whose}?start_date=2026-11-03&end_date=2026-11-01", who="bob"))
+    assert told["daily_usage"] == []
 
 
 @pytest.mark.parametrize(
@@ -148,49 +118,44 @@ def test_an_end_before_the_start_is_an_empty_report_with_every_version(
 )
 @pytest.mark.parametrize("seconds", [0.0, None])
 def test_a_litellm_that_ignores_whose_usage_it_is_is_not_asked_for_a_persons(
-    client_of: Callable[[Flask], PluginClient],
-    settings: Settings,
-    litellm: FakeLiteLLM,
-    bob: Headers,
-    service: Headers,
-    told: Mapping[str, Any],
-    seconds: float | None,
+    serve: Serve, litellm: FakeLiteLLM, told: Mapping[str, Any], seconds: float | None
 ) -> None:
     for path, body in told.items():
         litellm.get(path, json=body or NOT_FOUND, status=200 if body else 404)
     for path in ACTIVITY.values():
         litellm.get(f"{path}/aggregated", json=EVERYBODY)
-    remembering = replace(settings.service, cache_seconds=seconds)
-    client = client_of(create_app(replace(settings, service=remembering)))
-    for who, target in ((bob, OWN), (service, f"{OWN}&user_id=bob%40example.com"), (bob, OWN)):
-        answer = client.get(target, headers=who)
-        assert answer.status_code == 503
-        assert "1.81.14" in answer.get_json()["error"]
+    client = serve(service={"cache_seconds": seconds})
+    for who, target in (
+        ("bob", OWN),
+        ("static", f"{OWN}&user_id=bob%40example.com"),
+        ("bob", OWN),
+    ):
+        assert "1.81.14" in json_of(client.get(target, who=who), 503)["error"]
     assert asked(litellm, "/user/daily/activity/aggregated") == 0
     assert asked(litellm, DETAILS) == 1
     # A team's usage is told apart by all versions, and everybody's is what a service asks for.
-    assert client.get(TEAMS, headers=bob).get_json()["total_spend"] == 99.0
-    assert client.get(OWN, headers=service).get_json()["total_spend"] == 99.0
+    assert client.get(TEAMS, who="bob").get_json()["total_spend"] == 99.0
+    assert client.get(OWN, who="static").get_json()["total_spend"] == 99.0
 
 
 def test_a_version_that_is_not_told_is_allowed(
-    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, caplog: pytest.LogCaptureFixture
+    client: PluginClient, litellm: FakeLiteLLM, caplog: pytest.LogCaptureFixture
 ) -> None:
     litellm.get("/user/daily/activity/aggregated", json={"results": []})
     for _ in range(2):
-        assert client.get(OWN, headers=bob).status_code == 200
+        assert client.get(OWN, who="bob").status_code == 200
     assert caplog.text.count("LiteLLM's version is unknown") == 1
     assert asked(litellm, "/openapi.json") == 0
 
 
 def test_the_plain_list_of_models_keeps_what_it_says(
-    client: PluginClient, litellm: FakeLiteLLM, bob: Headers
+    client: PluginClient, litellm: FakeLiteLLM
 ) -> None:
     litellm.get("/model/info", json={"detail": "no"}, status=500)
     row = {"id": "gpt-4o", "object": "model", "created": 1, "owned_by": "openai"}
     told = {"supports_vision": False, "max_input_tokens": 128000, "input_cost_per_token": 0}
     litellm.get("/models", json={"data": [row | told | {"mode": "chat"}, {"id": "x"}]})
-    assert client.get("/models", headers=bob).get_json() == [
+    assert client.get("/models", who="bob").get_json() == [
         {"model_name": "gpt-4o", "mode": "chat", **told},
         {"model_name": "x", "mode": "chat"},
     ]
@@ -223,7 +188,6 @@ class Clock(datetime):
 def test_a_period_that_ends_today_elsewhere_ends_today_in_utc(
     client: PluginClient,
     litellm: FakeLiteLLM,
-    bob: Headers,
     monkeypatch: pytest.MonkeyPatch,
     target: str,
     timezone: str,
@@ -236,7 +200,7 @@ def test_a_period_that_ends_today_elsewhere_ends_today_in_utc(
         f"{path}/daily/activity/aggregated", json={"results": []}, query={"end_date": asked_for}
     )
     period = f"start_date=2026-11-01&end_date={end}"
-    answer = client.get(f"{target}?{period}&timezone={timezone}", headers=bob)
+    answer = client.get(f"{target}?{period}&timezone={timezone}", who="bob")
     assert answer.status_code == 200, answer.text
     assert answer.get_json()["timezone"] == "UTC"
     (call,) = [call for call in litellm.calls if "activity" in call.path]
@@ -245,32 +209,24 @@ def test_a_period_that_ends_today_elsewhere_ends_today_in_utc(
 
 @pytest.mark.parametrize("target", [OWN, TEAMS])
 @pytest.mark.parametrize("timezone", ["CET", "-841", "721", "1.5", "1e2", "²", "9999"])
-def test_what_is_no_time_zone_is_refused(
-    client: PluginClient, bob: Headers, target: str, timezone: str
-) -> None:
-    answer = client.get(f"{target}&timezone={timezone}", headers=bob)
-    assert answer.status_code == 400
-    assert "wanted minutes behind UTC" in answer.get_json()["error"]
+def test_what_is_no_time_zone_is_refused(client: PluginClient, target: str, timezone: str) -> None:
+    told = json_of(client.get(f"{target}&timezone={timezone}", who="bob"), 400)
+    assert "wanted minutes behind UTC" in told["error"]
 
 
 @pytest.mark.parametrize("target", [OWN, TEAMS])
 def test_without_a_time_zone_nothing_is_said_of_it(
-    client: PluginClient, litellm: FakeLiteLLM, bob: Headers, target: str
+    client: PluginClient, litellm: FakeLiteLLM, target: str
 ) -> None:
     litellm.get(f"{ACTIVITY[target]}/aggregated", json={"results": []})
-    assert "timezone" not in client.get(target, headers=bob).get_json()
+    assert "timezone" not in client.get(target, who="bob").get_json()
 
 
 # -- stored days ---------------------------------------------------------------
 
 
 def test_stored_days_have_the_names_and_the_usage_of_now(
-    network: Network,
-    litellm: FakeLiteLLM,
-    settings: Settings,
-    client_of: Callable[[Flask], PluginClient],
-    alice: Headers,
-    monkeypatch: pytest.MonkeyPatch,
+    network: Network, litellm: FakeLiteLLM, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def used(day: str) -> UsageRow:
         own = (date.fromisoformat(day), KEY, "alice@example.com", None, "m", "openai/m")
@@ -290,17 +246,16 @@ def test_stored_days_have_the_names_and_the_usage_of_now(
     store = standin.litellm.store
     store.usage.clear()
     store.add_usage(used(day) for day in days)
-    stored = replace(settings, usage=Usage(store=True), database=Database())
-    client = client_of(create_app(stored))
+    client = serve(usage=Usage(store=True), database=Database())
 
     def key(period: str = f"start_date={days[-1]}&end_date={days[0]}") -> dict[str, Any]:
-        report = client.get(f"/usage?{period}", headers=alice).get_json()
+        report = client.get(f"/usage?{period}", who="alice").get_json()
         use: dict[str, Any] = report["usage_by_key"][KEY]
         assert use["total_spend"] == pytest.approx(report["total_spend"])
         return use
 
     assert key()["total_spend"] == pytest.approx(4)
-    renamed = client.post(f"/keys/{KEY}/update", json={"key_alias": "renamed"}, headers=alice)
+    renamed = client.post(f"/keys/{KEY}/update", json={"key_alias": "renamed"}, who="alice")
     assert renamed.status_code == 200, renamed.text
     assert key()["key_alias"] == "renamed"
     aggregated = "/user/daily/activity/aggregated"

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from flask import Flask
 
-from litellm_plugin import create_app
-from litellm_plugin.config.settings import Notifications, Settings
-from tests.client import PluginClient
+from litellm_plugin.config.settings import Notifications
+from tests.client import Serve
 from tests.fakes import FakeLiteLLM
 from tests.routes.conftest import Account
-
-Headers = dict[str, str]
 
 ON = Notifications(enabled=True)
 
@@ -35,17 +30,13 @@ ON = Notifications(enabled=True)
 )
 def test_the_soft_limit_is_the_lowest_threshold(
     litellm: FakeLiteLLM,
-    network: Any,
-    settings: Settings,
-    client_of: Callable[[Flask], PluginClient],
+    serve: Serve,
     account: Account,
-    bob: Headers,
     notifications: Notifications,
     row: dict[str, Any],
     soft_limit: float | None,
 ) -> None:
     litellm.get("/user/info", json=account(user_info={"user_id": "bob@example.com", **row}))
-    client = client_of(create_app(replace(settings, notifications=notifications)))
-    told = client.get("/user/info", headers=bob).get_json()
+    told = serve(notifications=notifications).get("/user/info", who="bob").get_json()
     assert told.get("soft_limit") == soft_limit
     assert told.get("max_budget") == row["max_budget"]
