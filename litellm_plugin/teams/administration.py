@@ -36,7 +36,8 @@ NO_MODELS = (
 )
 DAY = 86_400  # seconds; the shortest budget_duration of a team
 DEFAULT_RENEWAL = "30d"
-NULLABLE = frozenset({"models", "max_budget", "blocked"})  # other fields with null are ignored
+# Fields whose reader judges null; other fields with null are ignored.
+NULLABLE = frozenset({"team_alias", "models", "max_budget", "blocked"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,6 @@ class TeamAdmin:
         team = self._read(body, creating=True)
         if team.get("max_budget") is None:
             team.pop("max_budget", None)
-            team.pop("budget_duration", None)
         else:
             team.setdefault("budget_duration", DEFAULT_RENEWAL)
 
