@@ -26,8 +26,8 @@ class Route:
         method: HTTP method; a ``GET`` route answers ``HEAD``, too.
         rule: Path below the mount, with Flask's placeholders.
         view: Returns a response, or a plain value that becomes JSON.
-        relays: Which error statuses of LiteLLM are passed on: all, none, or these. Others become
-            500.
+        relays: Which error statuses of LiteLLM are passed on: all, none, or these of a write.
+            Others become 500.
         event: Audit event of each request; None where the route changes nothing.
         exempt: Whether the route is served without Backstage credentials.
     """
@@ -50,7 +50,9 @@ class Route:
             result = self.view(**arguments)
         except UpstreamError as exc:
             relays = self.relays
-            exc.relayed = relays if isinstance(relays, bool) else exc.answered in relays
+            exc.relayed = (
+                relays if isinstance(relays, bool) else exc.write and exc.answered in relays
+            )
             raise
         return result if isinstance(result, Response) else json_response(result)
 
