@@ -101,8 +101,10 @@ class Routes(list[Route]):
         """Put the routes on a blueprint; a trailing slash in a request makes no difference."""
         blueprint.record(lambda setup: setup.app.url_map.converters.update(litellm_id=LiteLLMId))
         for route in self:
+            # A slash after an id belongs to the id for werkzeug, unless the rule ends in one.
+            rule = f"{route.rule}/" if "<" in route.rule else route.rule
             blueprint.add_url_rule(
-                route.rule,
+                rule,
                 endpoint=route.name,
                 view_func=route,
                 methods=[route.method],

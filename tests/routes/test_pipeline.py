@@ -133,8 +133,25 @@ def test_an_unknown_path_wants_credentials_too(client: PluginClient) -> None:
     assert answer.get_json()["request"] == {"method": "GET", "url": "/nope?x=1"}
 
 
-def test_a_trailing_slash_does_not_matter(client: PluginClient, bob: Headers) -> None:
+def test_a_trailing_slash_does_not_matter(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers
+) -> None:
     assert client.get("/health/", headers=bob).get_json()["status"] == "ok"
+    known_bob.post("/key/block", json={})
+    known_bob.post("/key/delete", json={"deleted_keys": [OWN_KEY]})
+    for method, path in (("POST", f"/keys/{OWN_KEY}/block/"), ("DELETE", f"/keys/{OWN_KEY}/")):
+        answer = client.request(method, path, headers=bob)
+        assert answer.get_json() == {"success": True}, path
+    assert [call.body for call in known_bob.writes] == [{"key": OWN_KEY}, {"keys": [OWN_KEY]}]
+
+
+@pytest.mark.parametrize("end", ["//", "%2F", "%2f", "%2F/"])
+def test_one_slash_at_most_does_not_matter(
+    client: PluginClient, known_bob: FakeLiteLLM, bob: Headers, end: str
+) -> None:
+    known_bob.post("/key/delete", json={"deleted_keys": [OWN_KEY]})
+    assert client.delete(f"/keys/{OWN_KEY}{end}", headers=bob).status_code == 404
+    assert known_bob.writes == []
 
 
 def test_a_parameter_given_twice_is_refused(
