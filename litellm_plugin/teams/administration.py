@@ -388,7 +388,7 @@ class TeamAdmin:
             blank = isinstance(value, str) and not value.strip()
             if creating and name in self._required and (value is None or blank):
                 raise BadRequest(self._required[name])
-            if creating and name == "budget_duration" and blank:
+            if name == "budget_duration" and blank:
                 continue  # the frontend's dialog sends an empty field
             if name in body and (value is not None or name in NULLABLE):
                 values[name] = read(name, value)

@@ -199,6 +199,16 @@ def test_a_change_that_would_take_the_name_away_changes_nothing_else(
     assert owned.writes == []
 
 
+def test_an_empty_period_of_the_dialog_changes_nothing(
+    client: PluginClient, owned: FakeLiteLLM, dave: Headers
+) -> None:
+    change = {"rpm_limit": 1, "budget_duration": ""}
+    assert client.patch("/teams/owned", json=change, headers=dave).status_code == 200
+    (sent,) = owned.writes
+    assert sent.body["rpm_limit"] == 1
+    assert "budget_duration" not in sent.body
+
+
 def test_a_team_without_a_budget_keeps_the_period_that_its_spend_is_reset_after(
     client: PluginClient, owned: FakeLiteLLM, dave: Headers
 ) -> None:
