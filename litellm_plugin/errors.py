@@ -194,6 +194,7 @@ class UpstreamError(PluginError):
     Attributes:
         answered: LiteLLM's status, or None where no answer could be read.
         param: The request field that LiteLLM names as the cause, if any.
+        write: Whether LiteLLM was asked to change something.
         relayed: Whether the route answers with LiteLLM's status.
         no_such_route: Whether this version of LiteLLM does not have the route.
         unfinished: Whether a write got no answer, so that LiteLLM may have acted on it.
@@ -212,6 +213,7 @@ class UpstreamError(PluginError):
         self.answered = answered
         self.param = param
         self.no_such_route = no_such_route
+        self.write = False
         self.relayed = False
         self.unfinished = False
 

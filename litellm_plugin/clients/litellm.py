@@ -623,6 +623,7 @@ class LiteLLM:
         try:
             return self._decoded(answer)
         except UpstreamError as exc:
+            exc.write = True
             own = _is_own_error(answer)
             # After a reverse proxy's 404, no other route may be tried.
             exc.no_such_route = exc.no_such_route and own

@@ -83,7 +83,7 @@ class Pipeline:
             self._cross_origin.finish(response, request)
         add_etag(response, request)
         rule = request.url_rule
-        name = environ[request_id.ROUTE] = rule.rule if rule else "none"
+        name = environ[request_id.ROUTE] = rule.rule.rstrip("/") if rule else "none"
         seconds = time.perf_counter() - state.started
         metrics.answered(request.method, name, response.status_code, seconds)
         request_id.end()
@@ -134,6 +134,8 @@ class Pipeline:
             return
         if _STRAY_PERCENT.search(path):
             raise BadRequest("The path is not percent-encoded as it should be")
+        if path.lower().endswith("%2f"):  # routed as if it were a slash that does not matter
+            raise NotFound
         segments = rule.rule.removeprefix(self._mount).strip("/").count("/")
         if path.strip("/").count("/") != segments:
             raise NotFound

@@ -26,8 +26,8 @@ class Route:
         method: HTTP method; a ``GET`` route answers ``HEAD``, too.
         rule: Path below the mount, with Flask's placeholders.
         view: Returns a response, or a plain value that becomes JSON.
-        relays: Which error statuses of LiteLLM are passed on: all, none, or these. Others become
-            500.
+        relays: Which error statuses of LiteLLM are passed on: all, none, or these of a write.
+            Others become 500.
         event: Audit event of each request; None where the route changes nothing.
         exempt: Whether the route is served without Backstage credentials.
     """
@@ -50,7 +50,9 @@ class Route:
             result = self.view(**arguments)
         except UpstreamError as exc:
             relays = self.relays
-            exc.relayed = relays if isinstance(relays, bool) else exc.answered in relays
+            exc.relayed = (
+                relays if isinstance(relays, bool) else exc.write and exc.answered in relays
+            )
             raise
         return result if isinstance(result, Response) else json_response(result)
 
@@ -99,8 +101,10 @@ class Routes(list[Route]):
         """Put the routes on a blueprint; a trailing slash in a request makes no difference."""
         blueprint.record(lambda setup: setup.app.url_map.converters.update(litellm_id=LiteLLMId))
         for route in self:
+            # A slash after an id belongs to the id for werkzeug, unless the rule ends in one.
+            rule = f"{route.rule}/" if "<" in route.rule else route.rule
             blueprint.add_url_rule(
-                route.rule,
+                rule,
                 endpoint=route.name,
                 view_func=route,
                 methods=[route.method],

@@ -37,7 +37,8 @@ NO_MODELS = (
 DAY = 86_400  # seconds; the shortest budget_duration of a team
 DEFAULT_RENEWAL = "30d"
 OBJECTS = {"vector_stores": "vector store(s)", "mcp_servers": "MCP server(s)"}  # in messages
-NULLABLE = frozenset({"models", "max_budget", "blocked"})  # other fields with null are ignored
+# Fields whose reader judges null; other fields with null are ignored.
+NULLABLE = frozenset({"team_alias", "models", "max_budget", "blocked"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,6 @@ class TeamAdmin:
         team = self._read(body, creating=True)
         if team.get("max_budget") is None:
             team.pop("max_budget", None)
-            team.pop("budget_duration", None)
         else:
             team.setdefault("budget_duration", DEFAULT_RENEWAL)
 
@@ -375,7 +375,7 @@ class TeamAdmin:
             blank = isinstance(value, str) and not value.strip()
             if creating and name in self._required and (value is None or blank):
                 raise BadRequest(self._required[name])
-            if creating and name == "budget_duration" and blank:
+            if name == "budget_duration" and blank:
                 continue  # the frontend's dialog sends an empty field
             if name in body and (value is not None or name in NULLABLE):
                 values[name] = read(name, value)

@@ -201,6 +201,16 @@ def test_litellms_refusal_of_a_change_is_passed_on_with_the_field(
         assert answer.get_json() == {"error": "no such thing", **param}
 
 
+def test_a_refusal_of_what_is_read_before_a_change_is_not_the_clients_fault(
+    client: PluginClient, litellm: FakeLiteLLM, bob: Headers
+) -> None:
+    litellm.get("/user/info", status=400, json={"error": {"message": "no", "param": "user_id"}})
+    for method, action, body in MUTATIONS:
+        answer = client.request(method, _path(OWN_KEY, action), json=body or {}, headers=bob)
+        assert (answer.status_code, answer.get_json()) == (500, {"error": "no"}), action
+    assert litellm.writes == []
+
+
 @pytest.mark.parametrize(
     ("status", "said", "updates"),
     [

@@ -117,8 +117,22 @@ def test_an_unknown_path_wants_credentials_too(client: PluginClient) -> None:
     assert json_of(client.get("/nope?x=1"), 401)["request"] == {"method": "GET", "url": "/nope?x=1"}
 
 
-def test_a_trailing_slash_does_not_matter(client: PluginClient) -> None:
+def test_a_trailing_slash_does_not_matter(client: PluginClient, known_bob: FakeLiteLLM) -> None:
     assert client.get("/health/", who="bob").get_json()["status"] == "ok"
+    known_bob.post("/key/block", json={})
+    known_bob.post("/key/delete", json={"deleted_keys": [OWN_KEY]})
+    for method, path in (("POST", f"/keys/{OWN_KEY}/block/"), ("DELETE", f"/keys/{OWN_KEY}/")):
+        assert client.request(method, path, who="bob").get_json() == {"success": True}, path
+    assert [call.body for call in known_bob.writes] == [{"key": OWN_KEY}, {"keys": [OWN_KEY]}]
+
+
+@pytest.mark.parametrize("end", ["//", "%2F", "%2f", "%2F/"])
+def test_one_slash_at_most_does_not_matter(
+    client: PluginClient, known_bob: FakeLiteLLM, end: str
+) -> None:
+    known_bob.post("/key/delete", json={"deleted_keys": [OWN_KEY]})
+    assert client.delete(f"/keys/{OWN_KEY}{end}", who="bob").status_code == 404
+    assert known_bob.writes == []
 
 
 def test_a_fault_of_ours_is_answered_in_json_and_tells_nothing(

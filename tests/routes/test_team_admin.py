@@ -119,7 +119,7 @@ def _set(client: PluginClient, dave: str, way: str, field: str, value: Any) -> A
 
 HUGE = 10**300
 WRONG: dict[str, list[Any]] = {
-    "team_alias": [" ", 5, ["a"], "a\u200bb", "a\u202eb", "a\nb", "\u2060", "a" * 513],
+    "team_alias": [None, " ", 5, ["a"], "a\u200bb", "a\u202eb", "a\nb", "\u2060", "a" * 513],
     "models": [None, [], "gpt-4o", [5], [None], ["other"], {"gpt-4o": 1}],
     "max_budget": [0, -1, "5", True, [5], 1000.01, 1e308, HUGE],
     "budget_duration": ["1s", "10m", "23h", "0d", "-1d", "zzz", "1dx", "1.5d", 30, True, ["30d"]],
@@ -183,6 +183,35 @@ def test_null_is_as_if_the_field_were_not_there(
     assert _set(client, "dave", "create", field, None).status_code == 200
     (made,) = owned.writes
     assert made.body.get(field) == ("30d" if field == "budget_duration" else None)
+
+
+def test_a_change_that_would_take_the_name_away_changes_nothing_else(
+    client: PluginClient, owned: FakeLiteLLM, dave: Headers
+) -> None:
+    change = {"team_alias": None, "tpm_limit": 5}
+    answer = client.patch("/teams/owned", json=change, headers=dave)
+    assert (answer.status_code, answer.get_json()["error"]) == (400, "team_alias must not be empty")
+    assert owned.writes == []
+
+
+def test_an_empty_period_of_the_dialog_changes_nothing(
+    client: PluginClient, owned: FakeLiteLLM, dave: Headers
+) -> None:
+    change = {"rpm_limit": 1, "budget_duration": ""}
+    assert client.patch("/teams/owned", json=change, headers=dave).status_code == 200
+    (sent,) = owned.writes
+    assert sent.body["rpm_limit"] == 1
+    assert "budget_duration" not in sent.body
+
+
+def test_a_team_without_a_budget_keeps_the_period_that_its_spend_is_reset_after(
+    client: PluginClient, owned: FakeLiteLLM, dave: Headers
+) -> None:
+    team = {**_new_team("a"), "max_budget": None, "budget_duration": "7d"}
+    assert client.post("/teams", json=team, headers=dave).status_code == 200
+    (made,) = owned.writes
+    assert "max_budget" not in made.body
+    assert made.body["budget_duration"] == "7d"
 
 
 @pytest.mark.parametrize("budget", [1000.01, 1e308, HUGE, -1, True, "1"])

@@ -67,7 +67,8 @@ def _surfaces(rules: Iterable[Rule]) -> Iterable[Surface]:
         if rule.endpoint.endswith(".unknown_route"):
             continue
         for method in (rule.methods or set()) - {"OPTIONS"}:
-            yield Surface(method, rule.rule.removeprefix(MOUNT), frozenset(rule.arguments))
+            path = rule.rule.removeprefix(MOUNT).rstrip("/")
+            yield Surface(method, path, frozenset(rule.arguments))
 
 
 def is_closed(surface: Surface) -> bool:
