@@ -42,7 +42,7 @@ class Subject:
         kind: ``user`` or ``team``.
         id: LiteLLM's id.
         key_sums: Reads what each key has used from a first to a last day, as
-            :meth:`~litellm_plugin.clients.litellm.LiteLLM.user_key_sums`.
+            :meth:`~litellm_plugin.clients.litellm.LiteLLM.key_sums`.
     """
 
     kind: str
