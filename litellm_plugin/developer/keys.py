@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 RENEWED_AT = 0.1  # a key is replaced when this share of its life is left
@@ -36,14 +36,7 @@ class KeyRequest:
 
     def body(self) -> dict[str, Any]:
         """Return the body of ``POST /bridge/keys``, without fields that are None."""
-        fields = {
-            "tool": self.tool,
-            "machine": self.machine,
-            "duration": self.duration,
-            "models": sorted(self.models) or None,
-            "team_id": self.team_id,
-            "max_budget": self.max_budget,
-        }
+        fields = {**asdict(self), "models": sorted(self.models) or None}
         return {name: value for name, value in fields.items() if value is not None}
 
 

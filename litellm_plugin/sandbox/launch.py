@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,8 +21,7 @@ from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from litellm_plugin.config import load_settings
-from litellm_plugin.config.database import Database
-from litellm_plugin.config.settings import Cache, Settings, StaticAccess
+from litellm_plugin.config.settings import Settings, StaticAccess
 from litellm_plugin.factory import create_app
 from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.backstage import BackstageStandIn
@@ -105,7 +104,8 @@ def running(
             _BACKSTAGE_URL: stack.enter_context(_listen(*_address(wanted.discovery.backstage_url))),
         }
         urls = {name: _url(sock) for name, sock in sockets.items()}
-        settings = load_settings(config, {**environ, **urls})
+        environ = {**environ, **urls}
+        settings = load_settings(config, environ)
         _refuse_real(settings)
         for name, told in (
             (_LITELLM_URL, settings.base_url),
@@ -117,10 +117,10 @@ def running(
                     f"${{{name}}} into the configuration, so that a free port is used"
                 )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="litellm-sandbox-")))
-        settings = _with_own_state(settings, folder)
         front = stack.enter_context(_service_socket(host, port))
         url = f"{_url(front)}/api/litellm"
         files = [*(path.absolute() for path in config), _overlay(settings, url, folder)]
+        settings = load_settings(files, environ)
         sandbox = _furnished(settings, url, folder, files)
         service = create_app(settings)
         plugin = service.extensions["litellm_plugin"]
@@ -257,31 +257,23 @@ def _serving(sock: socket.socket, app: Flask) -> Iterator[None]:
 # -- contents ------------------------------------------------------------------
 
 
-def _with_own_state(settings: Settings, folder: Path) -> Settings:
-    """Replace the user's state folder, database and Redis, which may be those of a real service.
-
-    Audit events are stored, so that the audit log names people.
-    """
-    service = replace(settings.service, key_file=folder / "plugin-key.json")
-    audit = replace(settings.audit, store=True)
-    database = Database(file=folder / f"{service.plugin_id}.sqlite")
-    return replace(settings, service=service, audit=audit, database=database, cache=Cache())
-
-
 def _overlay(settings: Settings, url: str, folder: Path) -> Path:
-    """Write the settings in which the sandbox differs from its configuration files."""
-    plugin_id, key_file = settings.service.plugin_id, str(settings.service.key_file)
-    backstage = settings.discovery.backstage_url
-    litellm = {
-        "baseUrl": settings.base_url,
-        "service": {"keyFile": key_file, "backstageUrl": backstage},
-        "audit": {"store": True},
+    """Write a configuration file with the settings that the sandbox replaces.
+
+    The user's state folder, database and Redis may be those of a real service. Audit events are
+    stored, so that the audit log names people.
+    """
+    plugin_id, backstage = settings.service.plugin_id, settings.discovery.backstage_url
+    own = {"keyFile": str(folder / "plugin-key.json"), "backstageUrl": backstage}
+    sqlite = {"client": "better-sqlite3", "connection": str(folder / f"{plugin_id}.sqlite")}
+    database = {**sqlite, "pluginDivisionMode": "database", "plugin": {plugin_id: sqlite}}
+    overlay = {
+        "litellm": {"baseUrl": settings.base_url, "service": own, "audit": {"store": True}},
+        "discovery": {"endpoints": [{"target": url, "plugins": [plugin_id]}]},
+        "backend": {"database": database, "cache": {"store": "memory"}},
     }
-    database = {"client": "better-sqlite3", "connection": {"directory": str(folder)}}
-    endpoints = [{"target": url, "plugins": [plugin_id]}]
     file = folder / "app-config.sandbox.yaml"
-    overlay = {"litellm": litellm, "discovery": {"endpoints": endpoints}}
-    file.write_text(json.dumps({**overlay, "backend": {"database": database}}))
+    file.write_text(json.dumps(overlay))
     return file
 
 
