@@ -282,18 +282,14 @@ def _furnished(settings: Settings, url: str, folder: Path, config: Sequence[Path
     litellm = LiteLLMStandIn(settings.master_key)
     today = datetime.now(UTC).date()
     people.fill(litellm, user_id_domain=settings.user_id_domain, today=today)
-    static = {
-        access.token: access.subject
-        for access in settings.external_access
-        if isinstance(access, StaticAccess)
-    }
+    known = [each.token for each in settings.external_access if isinstance(each, StaticAccess)]
     if settings.service.backstage_token:
-        static[settings.service.backstage_token] = "litellm-plugin"
+        known.append(settings.service.backstage_token)
     backstage = BackstageStandIn(
         issuer,
         people.catalog(),
         discovery={settings.service.plugin_id: url},
-        static_tokens=static,
+        static_tokens=known,
     )
     auth_url = settings.discovery.base_url("auth")
     tokens = {

@@ -205,11 +205,10 @@ class LiteLLMStandIn:
         # LiteLLM only logs a team that does not exist.
         for team_id in (team for team in given.get("teams") or [] if team in self.store.teams):
             self.store.add_member(self.store.teams[team_id], user_id)
-        answer = {**SHAPES["generated"], **fields, "user_id": user_id}
+        secret = ""
         if given.get("auto_create_key") is not False:
-            secret, key = self.store.add_key({"user_id": user_id}, made_by=None)
-            answer.update(key=secret, key_name=key["key_name"], created_at=key["created_at"])
-        return {**answer, "teams": user["teams"] or None}
+            secret, _ = self.store.add_key({"user_id": user_id}, made_by=None)
+        return {**fields, "user_id": user_id, "teams": user["teams"] or None, "key": secret}
 
     def user_update(self, body: Json) -> Json:
         """``POST /user/update``; an unknown user is created."""
@@ -253,8 +252,7 @@ class LiteLLMStandIn:
         fields = _taken(given, _KEY_FIELDS, "key")
         fields.update(key_type=kind, allowed_routes=_KEY_ROUTES[kind], expires=_offset(expires))
         secret, key = self.store.add_key(fields, secret=secret)
-        of_users = ("user_email", "user_role", "user_alias", "teams")
-        answer = {n: key.get(n, v) for n, v in SHAPES["generated"].items() if n not in of_users}
+        answer = {name: key.get(name, value) for name, value in SHAPES["generated"].items()}
         precise = f"{expires:%Y-%m-%dT%H:%M:%S.%fZ}" if expires else None
         return {**answer, "key": secret, "token_id": key["token"], "expires": precise}
 
@@ -452,24 +450,19 @@ class LiteLLMStandIn:
     def team_member_add(self, body: Json) -> Json:
         """``POST /team/member_add``; an unknown user is created."""
         given = checked(body, "team_id", "member")
-        member = body["member"]
-        members = _members(member if isinstance(member, list) else [member])
+        (member,) = _members([body["member"]])
+        user_id = member["user_id"]
         team = self.store.teams.get(given["team_id"])
         if team is None:
             text = f"Team doesn't exist in db. Team={given['team_id']}. "
             raise detail(404, text + "Create team via `/team/new` call.")
-        for one in members:
-            if one["role"] == "admin":
-                raise detail(400, "Assigning team admins is a premium feature.")
-            if (team["team_id"], one["user_id"]) in self.store.memberships:
-                message = f"User already in team. Member: user_id={one['user_id']}"
-                kind = "team_member_already_in_team"
-                raise proxy_error(400, message, kind=kind, param="member")
-        budget = given.get("max_budget_in_team")
-        ids = dict.fromkeys(one["user_id"] for one in members)
-        for user_id in ids:
-            self.store.add_member(team, user_id, max_budget=budget)
-        self.store.record("updated", TEAMS, team["team_id"], {"members_added": list(ids)})
+        if member["role"] == "admin":
+            raise detail(400, "Assigning team admins is a premium feature.")
+        if (team["team_id"], user_id) in self.store.memberships:
+            message = f"User already in team. Member: user_id={user_id}"
+            raise proxy_error(400, message, kind="team_member_already_in_team", param="member")
+        self.store.add_member(team, user_id, max_budget=given.get("max_budget_in_team"))
+        self.store.record("updated", TEAMS, team["team_id"], {"members_added": [user_id]})
         return team
 
     def team_member_delete(self, body: Json) -> Json:
