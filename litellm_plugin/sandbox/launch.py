@@ -97,24 +97,16 @@ def running(
     if demo is not None and not (demo / "index.html").is_file():
         raise SandboxRefusedError(f"{demo} has no index.html; 'make demo' builds it")
     with ExitStack() as stack:
-        wanted = load_settings(config, environ)
-        _refuse_real(wanted)
-        sockets = {
-            _LITELLM_URL: stack.enter_context(_listen(*_address(wanted.base_url))),
-            _BACKSTAGE_URL: stack.enter_context(_listen(*_address(wanted.discovery.backstage_url))),
-        }
-        urls = {name: _url(sock) for name, sock in sockets.items()}
-        environ = {**environ, **urls}
+        wanted = _addresses(load_settings(config, environ))
+        sockets = {name: stack.enter_context(_listen(*at)) for name, at in wanted.items()}
+        environ = {**environ, **{name: _url(sock) for name, sock in sockets.items()}}
         settings = load_settings(config, environ)
         _refuse_real(settings)
-        for name, told in (
-            (_LITELLM_URL, settings.base_url),
-            (_BACKSTAGE_URL, settings.discovery.backstage_url),
-        ):
-            if _address(told)[1] != _address(urls[name])[1]:
+        for name, (at_host, at_port) in _addresses(settings).items():
+            if at_port != sockets[name].getsockname()[1]:
                 raise SandboxRefusedError(
-                    f"the address {told} is taken; end the program that listens there, or write "
-                    f"${{{name}}} into the configuration, so that a free port is used"
+                    f"port {at_port} of {at_host} is taken; end the program that listens there, "
+                    f"or write ${{{name}}} into the configuration, so that a free port is used"
                 )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="litellm-sandbox-")))
         front = stack.enter_context(_service_socket(host, port))
@@ -161,8 +153,6 @@ def _refuse_real(settings: Settings) -> None:
             "litellm.masterKey is not the sandbox's own key, and may be a real one; "
             f"set it to {MASTER_KEY}"
         )
-    _address(settings.base_url, "litellm.baseUrl")
-    _address(settings.discovery.backstage_url, "backend.baseUrl")
     for plugin in _ASKED_OF_BACKSTAGE:
         expected = f"{settings.discovery.backstage_url.rstrip('/')}/api/{plugin}"
         if settings.discovery.base_url(plugin) != expected:
@@ -171,7 +161,15 @@ def _refuse_real(settings: Settings) -> None:
             )
 
 
-def _address(url: str, name: str = "the address") -> tuple[str, int]:
+def _addresses(settings: Settings) -> dict[str, tuple[str, int]]:
+    """Return host and port of LiteLLM and Backstage, by environment variable, or refuse."""
+    return {
+        _LITELLM_URL: _address(settings.base_url, "litellm.baseUrl"),
+        _BACKSTAGE_URL: _address(settings.discovery.backstage_url, "backend.baseUrl"),
+    }
+
+
+def _address(url: str, name: str) -> tuple[str, int]:
     """Return host and port of a URL on the loopback, or refuse."""
     refused = SandboxRefusedError(
         f"{name} has to be http://, a loopback address and a port, nothing else: the sandbox "
