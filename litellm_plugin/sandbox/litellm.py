@@ -252,9 +252,8 @@ class LiteLLMStandIn:
         fields = _taken(given, _KEY_FIELDS, "key")
         fields.update(key_type=kind, allowed_routes=_KEY_ROUTES[kind], expires=_offset(expires))
         secret, key = self.store.add_key(fields, secret=secret)
-        answer = {name: key.get(name, value) for name, value in SHAPES["generated"].items()}
         precise = f"{expires:%Y-%m-%dT%H:%M:%S.%fZ}" if expires else None
-        return {**answer, "key": secret, "token_id": key["token"], "expires": precise}
+        return {**key, "key": secret, "token_id": key["token"], "expires": precise}
 
     def key_update(self, body: Json) -> Json:
         """``POST /key/update``: changes only the given fields; metadata is replaced as a whole."""
