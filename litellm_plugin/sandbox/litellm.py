@@ -47,6 +47,7 @@ from litellm_plugin.sandbox.store import (
     token_of,
 )
 
+VERSION = "1.106.2"
 MAX_BODY_BYTES = 1024 * 1024
 
 _ROLES = ("proxy_admin", "proxy_admin_viewer", "internal_user", "internal_user_viewer")
@@ -93,6 +94,9 @@ class LiteLLMStandIn:
         self.store = Store(clock)
         self.app = Flask("litellm_plugin.sandbox.litellm", static_folder=None)
         self.app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+        healthy = {"status": "healthy", "db": "connected"}
+        # Only a licensed LiteLLM writes the audit log that is served here.
+        licence = {"has_license": True, "license_type": "made up", "expiration_date": None}
         for method, path, handler in (
             ("GET", "/user/info", self.user_info),
             ("GET", "/v2/user/info", self.user_info_v2),
@@ -109,7 +113,7 @@ class LiteLLMStandIn:
             ("GET", "/key/info", self.key_info),
             ("GET", "/key/list", self.key_list),
             ("GET", "/models", self.model_names),
-            ("GET", "/model/info", self.model_info),
+            ("GET", "/model/info", lambda _: {"data": self.store.models}),
             ("GET", "/team/info", self.team_info),
             ("GET", "/team/list", self.team_list),
             ("GET", "/v2/team/list", self.team_list_v2),
@@ -125,29 +129,17 @@ class LiteLLMStandIn:
             ("GET", "/user/daily/activity/aggregated/keys", partial(self.key_sums, "user")),
             ("GET", "/team/daily/activity/aggregated/keys", partial(self.key_sums, "team")),
             ("GET", "/audit", self.audit),
-            ("GET", "/vector_store/list", self.vector_store_list),
-            ("GET", "/v1/mcp/server", self.mcp_server_list),
-            ("GET", "/health/readiness/details", self.readiness),
-            ("GET", "/health/license", self.license),
+            ("GET", "/vector_store/list", lambda _: {"data": self.store.vector_stores}),
+            ("GET", "/v1/mcp/server", lambda _: self.store.mcp_servers),
+            ("GET", "/health/readiness/details", lambda _: healthy | {"litellm_version": VERSION}),
+            ("GET", "/health/license", lambda _: licence),
         ):
             self.app.add_url_rule(path, path, self._view(handler), methods=[method])
-        health = {"status": "healthy", "db": "connected"}
-        self.app.add_url_rule("/health/readiness", "health", lambda: _json(health))
+        self.app.add_url_rule("/health/readiness", "health", lambda: _json(healthy))
         self.app.register_error_handler(RefusedError, lambda exc: _json(exc.body, exc.status))
         self.app.register_error_handler(
             HTTPException, lambda exc: _json({"detail": exc.name}, exc.code or 500)
         )
-
-    # -- the proxy itself ----------------------------------------------------
-
-    def readiness(self, _query: Json) -> Json:
-        """``GET /health/readiness/details``."""
-        return {"status": "healthy", "db": "connected", "litellm_version": "1.106.2"}
-
-    def license(self, _query: Json) -> Json:
-        """``GET /health/license``."""
-        # Only a licensed LiteLLM writes the audit log that is served here.
-        return {"has_license": True, "license_type": "made up", "expiration_date": None}
 
     # -- users ---------------------------------------------------------------
 
@@ -177,7 +169,7 @@ class LiteLLMStandIn:
     def user_list(self, query: Json) -> Json:
         """``GET /user/list``, by parts of ids and of e-mails, ignoring letter case.
 
-        Of a "_" in an e-mail any character is one.
+        A "_" in an e-mail stands for any character.
         """
         email = re.escape(query.get("user_email", "")).replace("_", ".")
         ids = [part.strip().lower() for part in query.get("user_ids", "").split(",")]
@@ -366,10 +358,6 @@ class LiteLLMStandIn:
         ]
         return {"data": rows, "object": "list"}
 
-    def model_info(self, _query: Json) -> Json:
-        """``GET /model/info``."""
-        return {"data": self.store.models}
-
     # -- teams ---------------------------------------------------------------
 
     def team_info(self, query: Json) -> Json:
@@ -492,7 +480,7 @@ class LiteLLMStandIn:
         # LiteLLM returns the text "None" for a key without a team.
         return self.store.teams.get(team_id, {}).get("team_alias") if team_id else "None"
 
-    # -- usage, audit, lists -------------------------------------------------
+    # -- usage and audit -----------------------------------------------------
 
     def activity(self, owner: str, page_size: int | None, query: Json) -> Json:
         """``GET /user/daily/activity`` or that of teams; ``/aggregated`` without ``page_size``."""
@@ -534,14 +522,6 @@ class LiteLLMStandIn:
         entries = reversed(self.store.audit_log)
         rows = [row for row in entries if all(row[n] == value for n, value in wanted.items())]
         return _page(query, "audit_logs", rows, page_size=10)
-
-    def vector_store_list(self, _query: Json) -> Json:
-        """``GET /vector_store/list``."""
-        return {"data": self.store.vector_stores}
-
-    def mcp_server_list(self, _query: Json) -> list[Json]:
-        """``GET /v1/mcp/server``."""
-        return self.store.mcp_servers
 
     def _about_user(self, user_id: str) -> Json:
         user = self.store.users.get(user_id, {})
