@@ -57,15 +57,7 @@ def request(
     json: Any = None,
     form: Mapping[str, str] | None = None,
 ) -> Answer:
-    """Send a request; redirects are not followed.
-
-    Args:
-        method: Such as GET.
-        url: The URL.
-        name: The server's name, for the error.
-        token: The access token to send.
-        json: The body, as JSON.
-        form: The body, as a form.
+    """Send a request to the server that errors call ``name``; redirects are not followed.
 
     Raises:
         CommandError: There is no answer.

@@ -218,7 +218,12 @@ def test_it_refuses_in_litellms_words_and_changes_nothing(
         ("/user/list", {"page_size": 101}, 422, "less_than_equal"),
         ("/key/info", {"key": "nope"}, 404, "Key not found in database"),
         ("/team/info", {"team_id": "nope"}, 404, "Team not found, passed team id: nope."),
-        ("/user/daily/activity", {"start_date": "x", "end_date": "y"}, 400, "valid YYYY-MM-DD"),
+        (
+            "/user/daily/activity",
+            {"start_date": "20261101", "end_date": "2026-11-30"},
+            400,
+            "valid YYYY-MM-DD",
+        ),
         (
             "/user/daily/activity/aggregated",
             {"start_date": "2026-02-31", "end_date": "y"},
