@@ -11,8 +11,9 @@ from typing import Any, cast
 
 import click
 
-from litellm_plugin.accounts.directory import AllPeople, Person
+from litellm_plugin.accounts.directory import Person
 from litellm_plugin.accounts.known_owners import UNCLEAR, NoOwnerError, account_owner
+from litellm_plugin.accounts.ownership import slim
 from litellm_plugin.accounts.sync import (
     BUSY,
     CHANGED,
@@ -22,7 +23,7 @@ from litellm_plugin.accounts.sync import (
     Sync,
     without_owner,
 )
-from litellm_plugin.accounts.three_way import CHANGE
+from litellm_plugin.accounts.three_way import CHANGE, SCALARS
 from litellm_plugin.cli.job import Job, job, print_table
 from litellm_plugin.cli.terminal import (
     FAILED,
@@ -126,7 +127,7 @@ def _outcomes(
         raise click.ClickException(f"The catalog has no {group}.")
     grants: dict[str, Grant] = {}
     if ref is None:
-        accounts = _all_accounts(running, sync)
+        accounts = _all_accounts(running)
         owner, grants = _owners(running, accounts), sync.grants.all()
     elif account := sync.account_of(ref):
         accounts = {account.user_id: account}
@@ -147,20 +148,20 @@ def _outcomes(
             yield sync.compare(person, account, apply=applies, known=known)
 
 
-def _all_accounts(running: Job, sync: Sync) -> dict[str, Account]:
+def _all_accounts(running: Job) -> dict[str, Account]:
     def before_page(page: int, pages: int) -> None:
         running.tell(f"sync ... page {page} of {pages} of LiteLLM's users")
         running.pace.wait()
 
     # If a user is deleted meanwhile, a page may lack another one; the next run has that user.
     rows = rows_of_all_pages(running.plugin.litellm.accounts, before_page)
-    return {row.user_id: sync.slim(row) for row in rows}
+    return {row.user_id: slim(row, (*SCALARS, "user_email")) for row in rows}
 
 
 def _owners(running: Job, accounts: Mapping[str, Account]) -> Callable[[Account], Person]:
     """Return a function as ``Sync.owner``, which asks neither the catalog nor LiteLLM again."""
     settings = running.plugin.settings
-    people = AllPeople(running.plugin.catalog.people(), settings.user_id_domain)
+    people = running.plugin.directory.everyone()
     emails = Counter(str(each.info.get("user_email")).strip().lower() for each in accounts.values())
 
     def is_only(person: Person, email: str) -> bool:

@@ -164,7 +164,7 @@ def test_names_of_deleted_keys_come_from_the_audit_log_too(
 ) -> None:
     ready.settings["audit"]["store"] = True
     store = Store(Database(file=tmp_path / "store.sqlite"))
-    monkeypatch.setattr("litellm_plugin.plugin._store", lambda _settings: store)
+    monkeypatch.setattr("litellm_plugin.store_parts.store_of", lambda _settings: store)
     events = AuditEvents(store)
     made = AuditEvent(
         at="2026-11-01T12:00:00.000Z",
