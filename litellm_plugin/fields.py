@@ -79,10 +79,9 @@ def duration(name: str, value: Any) -> str:
     """A duration such as ``30d``; ``1y``, which LiteLLM does not know, becomes ``365d``."""
     years = _YEARS.fullmatch(value) if isinstance(value, str) else None
     taken = f"{int(years[1]) * 365}d" if years else value
-    span = seconds(taken)
-    if span is None:
+    if seconds(taken) is None:
         raise BadRequest(f"{name} must be a number and one of s, m, h, d, w, mo and y, such as 30d")
-    if span > (seconds(MAX_DURATION) or 0):
+    if not is_within(taken, MAX_DURATION):
         raise BadRequest(f"{name} must be at most {MAX_DURATION}")
     return str(taken)
 
@@ -101,6 +100,12 @@ def seconds(duration: Any) -> int | None:
     """Return a duration in seconds, a month as 31 days; None for other values, such as "-1"."""
     match = _DURATION.fullmatch(duration) if isinstance(duration, str) else None
     return int(match[1]) * _SECONDS[match[2]] if match else None
+
+
+def is_within(duration: Any, most: str) -> bool:
+    """Tell whether a value is a duration, and at most as long as ``most``."""
+    span, longest = seconds(duration), seconds(most)
+    return span is not None and longest is not None and span <= longest
 
 
 def shortest(duration: Any) -> int | None:

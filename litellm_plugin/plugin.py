@@ -39,6 +39,7 @@ from litellm_plugin.identity.token_cache import MAX_SECONDS, TokenCache
 from litellm_plugin.keys.bridge import Bridge
 from litellm_plugin.keys.opencode import OpencodeKeys
 from litellm_plugin.keys.policy import KeyPolicies
+from litellm_plugin.keys.rotation import Rotations
 from litellm_plugin.keys.service import Keys
 from litellm_plugin.keys.tools import ToolKeys
 from litellm_plugin.keys.undelivered import UndeliveredKeys
@@ -101,6 +102,7 @@ class Plugin:
     access: Access
     users: Users
     keys: Keys
+    rotations: Rotations
     teams: Teams
     member_usage: MemberUsage
     models: Models
@@ -220,13 +222,14 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     keys = Keys(
         litellm, cache, users, teams, generation, policies, undelivered, now, stored.leavers
     )
+    rotations = Rotations(keys, litellm, cache, generation, policies, now)
     journal.sink = stored.audit_writer.add if stored.audit_writer else None
     audited = stored.audit_reader.keys if stored.audit_reader else None
 
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
     tool_keys = None
     if settings.bridge.keys is not None:
-        tool_keys = ToolKeys(keys, litellm, cache, policies, settings.bridge.keys, now)
+        tool_keys = ToolKeys(keys, litellm, cache, settings.bridge.keys, now)
     parts = Plugin(
         settings=settings,
         authenticator=TokenCache(verifier, 0.0 if service.cache_seconds == 0 else MAX_SECONDS),
@@ -238,14 +241,15 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         access=access,
         users=users,
         keys=keys,
+        rotations=rotations,
         teams=teams,
         member_usage=MemberUsage(litellm, cache, users, access, settings, directory, audited),
         models=models,
         team_admin=TeamAdmin(settings, litellm, cache, catalog, users, access, now),
-        team_keys=TeamKeys(keys, litellm, policies, settings, now),
-        bridge=Bridge(settings, users, keys, policies, tool_keys, directory, now),
+        team_keys=TeamKeys(keys, rotations, litellm, policies, settings, now),
+        bridge=Bridge(settings, users, keys, rotations, policies, tool_keys, directory, now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
-        opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),
+        opencode=OpencodeKeys(users, keys, cache, settings.opencode, generation.team_required, now),
         readiness=_readiness(settings, verifier, litellm_probe, cache, stored.works),
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
         notifications=notifications,

@@ -55,7 +55,7 @@ def prune(*, apply: bool, files: Sequence[Path], as_json: bool) -> None:
         plugin = running.plugin
         pruning = Pruning(
             plugin.litellm,
-            plugin.keys.rotations,
+            plugin.rotations,
             plugin.settings,
             running.pace.wait,
             NOW,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from litellm_plugin.accounts.caller import own_id
@@ -16,9 +18,10 @@ from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import Forbidden, NotFound, PluginError, UpstreamError
 from litellm_plugin.identity.keycloak import BridgeIdentity
 from litellm_plugin.keys.policy import KeyPolicies
-from litellm_plugin.keys.rotation import Rotation
-from litellm_plugin.keys.service import Keys
+from litellm_plugin.keys.rotation import Rotation, Rotations
+from litellm_plugin.keys.service import KeyOwner, Keys
 from litellm_plugin.keys.tools import NewKey, ToolKeys
+from litellm_plugin.teams.membership import NOT_A_MEMBER
 
 NO_USER = (
     "No LiteLLM user for this identity. Log in to Backstage once to be provisioned,"
@@ -26,36 +29,18 @@ NO_USER = (
 )
 
 
+@dataclass(frozen=True)
 class Bridge:
-    """Serves people with a Keycloak token.
+    """Serves people with a Keycloak token."""
 
-    Args:
-        settings: All settings; ``litellm.bridge`` names client and group.
-        users: Finds and provisions users.
-        keys: Creates keys.
-        policies: The limits of keys.
-        tool_keys: Creates short-lived keys; None where ``litellm.bridge.keys`` is not set.
-        directory: Finds people in the catalog.
-        now: Returns the present time, in UTC.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        users: Users,
-        keys: Keys,
-        policies: KeyPolicies,
-        tool_keys: ToolKeys | None,
-        directory: Directory,
-        now: Clock,
-    ) -> None:
-        self._policies = policies
-        self._tool_keys = tool_keys
-        self._directory = directory
-        self._settings = settings
-        self._users = users
-        self._keys = keys
-        self._now = now
+    _settings: Settings
+    _users: Users
+    _keys: Keys
+    _rotations: Rotations
+    _policies: KeyPolicies
+    _tool_keys: ToolKeys | None  # None: litellm.bridge.keys is not set
+    _directory: Directory
+    _now: Clock
 
     def admit(self, person: BridgeIdentity) -> None:
         """Refuse people outside ``litellm.bridge.group``; without that setting, admit all.
@@ -72,9 +57,7 @@ class Bridge:
     def account(self, person: BridgeIdentity, *, fresh: bool = False) -> Account:
         """Return a person's account, provisioned where there is none.
 
-        Args:
-            person: The caller.
-            fresh: Whether to read past the cache, because a write depends on the account.
+        ``fresh`` reads past the cache, because a write depends on the account.
 
         Raises:
             NotFound: The person has no account, and provisioning is off.
@@ -101,11 +84,7 @@ class Bridge:
 
     def keys(self, person: BridgeIdentity) -> list[Json]:
         """Return a person's virtual keys, the oldest first; raises as :meth:`account`."""
-        account = self.account(person)
-        try:
-            return self._users.keys(account, _reader(person))
-        except UpstreamError as exc:
-            raise PluginError(exc.message, advice=exc.advice) from exc
+        return self._users.keys(self.account(person), _reader(person))
 
     def generate(self, person: BridgeIdentity, body: Mapping[str, Any]) -> NewKey:
         """Create a key.
@@ -115,18 +94,13 @@ class Bridge:
             Forbidden: ``team_id`` is not one of the person's teams, or as many keys as
                 allowed are active.
         """
-        tool = None
         if self._tool_keys is None:
             key = self._keys.fields.new(body, named=False, service=False)
-        else:
-            tool, key = self._tool_keys.read(body)
+            owner = self._key_owner(person, self.account(person, fresh=True))
+            return NewKey(self._keys.generate_for(owner, key))
+        tool, key = self._tool_keys.read(body)
         account = self.account(person, fresh=True)
-        created_by, reader = self._created_by(account), _reader(person)
-        policy = self._policies.of_id(self._owner(person).own_id)
-        if self._tool_keys is None:
-            made = self._keys.generate_for(account, key, created_by, policy, reader=reader)
-            return NewKey(made)
-        return self._tool_keys.create(account, tool, key, created_by, policy, reader=reader)
+        return self._tool_keys.create(self._key_owner(person, account), account, tool, key)
 
     def delete(self, person: BridgeIdentity, token: str) -> None:
         """Delete one of a person's keys for good.
@@ -136,26 +110,25 @@ class Bridge:
         """
         self._keys.delete_for(self.account(person, fresh=True), token, _reader(person))
 
-    def rotate(
-        self, person: BridgeIdentity, rotation: Rotation, *, gone: Callable[[], bool]
-    ) -> Json:
+    def rotate(self, person: BridgeIdentity, rotation: Rotation) -> Json:
         """Rotate one of a person's keys; as ``Rotations.rotate_for``."""
         account = self.account(person, fresh=True)
-        return self._keys.rotations.rotate_for(
-            account,
-            rotation,
-            self._created_by(account),
-            own_id=self._owner(person).own_id,
-            reader=_reader(person),
-            gone=gone,
-        )
+        return self._rotations.rotate_for(self._key_owner(person, account), account, rotation)
 
-    def _created_by(self, account: Account) -> Json:
-        return {
+    def _key_owner(self, person: BridgeIdentity, account: Account) -> KeyOwner:
+        created_by = {
             "created_via": self._settings.bridge.client_id,
             "created_by": account.user_id,
             "created_at_iso": stamp(self._now),
         }
+
+        def check(key: Json) -> None:
+            if key.get("team_id") and not account.in_team(key["team_id"]):
+                raise Forbidden(NOT_A_MEMBER, reason="membership")
+            self._users.refuse_key_type(key, account)
+
+        policy = functools.cache(lambda: self._policies.of_id(self._owner(person).own_id))
+        return KeyOwner(account, _reader(person), policy, lambda: created_by, check)
 
     def _groups(self, owner: Owner) -> frozenset[str]:
         """Return the person's groups in the catalog; none for an unknown or ambiguous id.

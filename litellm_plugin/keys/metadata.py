@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from litellm_plugin import fields
@@ -121,10 +121,7 @@ class RotationRecord:
 
     def as_json(self) -> Json:
         """Return the value of ``shapes.ROTATION``."""
-        known = present(
-            alias=self.alias, request=self.request, replaced=self.replaced, grace=self.grace
-        )
-        return {"replaces": list(self.replaces), "delivered": self.delivered, **known}
+        return present(**asdict(self)) | {"replaces": list(self.replaces)}
 
 
 def is_malformed(value: Any) -> bool:
@@ -136,13 +133,11 @@ def is_malformed(value: Any) -> bool:
         return True
     texts = (value.get("alias"), value.get("request"), replaced.get("alias"))
     times = (replaced.get("expires"), replaced.get("until"))
-    grace = fields.seconds(first(value.get("grace"), "0s"))
     return not (
         all(isinstance(token, str) for token in replaces)
         and all(text is None or isinstance(text, str) for text in texts)
         and all(time is None or moment(time) is not None for time in times)
-        and grace is not None
-        and grace <= (fields.seconds(MAX_GRACE) or 0)
+        and fields.is_within(first(value.get("grace"), "0s"), MAX_GRACE)
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from secrets import token_hex
-from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from litellm_plugin import fields
@@ -15,40 +15,26 @@ from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Json
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import Opencode
-from litellm_plugin.errors import BadRequest, Forbidden, UpstreamError
+from litellm_plugin.errors import BadRequest, Forbidden, HungUp, UpstreamError
 from litellm_plugin.keys.service import Keys
 from litellm_plugin.shapes import present
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1"})
 
 
+@dataclass(frozen=True)
 class OpencodeKeys:
-    """Keeps one key in each slot; a slot is a user, or a user and a team.
+    """Keeps one key in each slot; a slot is a user, or a user and a team."""
 
-    Args:
-        users: Finds and provisions users.
-        keys: Creates keys.
-        cache: Holds the lock of a user's slots.
-        settings: ``litellm.opencode``.
-        now: Returns the present time, in UTC.
-    """
-
-    def __init__(
-        self, users: Users, keys: Keys, cache: Cache, settings: Opencode, now: Clock
-    ) -> None:
-        self._now = now
-        self._users = users
-        self._keys = keys
-        self._cache = cache
-        self._settings = settings
+    _users: Users
+    _keys: Keys
+    _cache: Cache  # holds the lock of a user's slots
+    _settings: Opencode
+    _team_required: bool | None  # litellm.keyGeneration.teamRequired
+    _now: Clock
 
     def connect(
-        self,
-        caller: Caller,
-        redirect_uri: str,
-        team_id: str | None,
-        *,
-        gone: Callable[[], bool],
+        self, caller: Caller, redirect_uri: str, team_id: str | None, *, gone: Callable[[], bool]
     ) -> str:
         """Create a new key for the caller's slot, and then delete the slot's old key.
 
@@ -65,17 +51,24 @@ class OpencodeKeys:
 
         Raises:
             BadRequest: A team is required.
-            Forbidden: The caller is not in the team.
+            Forbidden: The caller is not in the team, or as many keys as allowed are active.
+            NoKey: LiteLLM did not return the new secret; the old key stays.
+            HungUp: The client is gone; the new key is deleted, and the old one stays.
         """
         # The lock makes the second of two concurrent requests replace the key of the first.
         with self._cache.lock(f"opencode key of {caller.litellm_id}"):
             secret = self._secret(caller, team_id, gone)
-        return _with(redirect_uri, key=secret, team=team_id)
+        url = urlsplit(redirect_uri)
+        query = dict(parse_qsl(url.query, keep_blank_values=True))
+        query |= present(key=secret, team=team_id)
+        return urlunsplit(url._replace(query=urlencode(query)))
 
     def _secret(self, caller: Caller, team_id: str | None, gone: Callable[[], bool]) -> str:
         account = self._users.account(caller, fresh=True)
         if self._settings.require_team and not team_id:
             raise BadRequest("A team is required for this connection")
+        if self._team_required and not team_id:
+            raise BadRequest("A team is required: keys outside of a team are not allowed")
         if team_id and not account.in_team(team_id):
             foreign = "Access denied: team is not one of your teams"
             raise Forbidden(foreign, reason="membership", team=team_id)
@@ -97,31 +90,36 @@ class OpencodeKeys:
             ),
         }
 
-        def make(key_alias: str, **more: str) -> str:
-            named = {**key, "key_alias": key_alias}
-            made = self._keys.replace(
-                caller, account, keys, named, created_by | more, replaced=in_the_slot, gone=gone
-            )
-            secret: str = made["key"]
-            return secret
+        owner = self._keys.owner(caller, account)
+        # Older keys have "~" in place of the dot; LiteLLM can be configured to refuse "~".
+        of_the_slot = re.compile(re.escape(alias) + "([.~][0-9a-f]{8})?")
 
         def in_the_slot(row: Json) -> bool:
-            return _is_of(alias, row.get("key_alias"))
+            name = row.get("key_alias")
+            named = isinstance(name, str) and of_the_slot.fullmatch(name) is not None
+            return named and isinstance(row.get("token"), str)
 
-        def make_another() -> str:
-            # Aliases are unique in LiteLLM. The slot's alias may belong to the old key, or to
-            # another user's key, since it can be guessed. The time distinguishes an
-            # undelivered key of this request from those of other requests.
-            return make(f"{alias}.{token_hex(4)}", created_at_iso=stamp(self._now))
+        def make(key_alias: str, **more: str) -> str:
+            new_owner = replace(owner, created_by=lambda: created_by | more)
+            within = owner.policy().capped({**key, "key_alias": key_alias})
+            with self._keys.adding(new_owner, within, but=in_the_slot) as made:
+                if gone():
+                    self._keys.take_back(made)
+                    raise HungUp
+                self._keys.delete_replaced([row["token"] for row in keys if in_the_slot(row)])
+                secret: str = made["key"]
+                return secret
 
-        if any(row.get("key_alias") == alias for row in keys):
-            return make_another()
-        try:
-            return make(alias)
-        except UpstreamError as exc:
-            if exc.answered != 400 or exc.param != "key_alias":
-                raise
-            return make_another()
+        if all(row.get("key_alias") != alias for row in keys):
+            try:
+                return make(alias)
+            except UpstreamError as exc:
+                if exc.answered != 400 or exc.param != "key_alias":
+                    raise
+        # Aliases are unique in LiteLLM. The slot's alias may belong to the old key, or to another
+        # user's key, since it can be guessed. The time distinguishes an undelivered key of this
+        # request from those of other requests.
+        return make(f"{alias}.{token_hex(4)}", created_at_iso=stamp(self._now))
 
 
 def callback(redirect_uri: str) -> str:
@@ -144,22 +142,5 @@ def callback(redirect_uri: str) -> str:
     return urlunsplit(url._replace(netloc=netloc))
 
 
-def _is_of(slot: str, alias: Any) -> bool:
-    """Tell whether ``alias`` is that of a slot, with or without a random suffix.
-
-    Older keys have "~" in place of the dot; LiteLLM can be configured to refuse "~".
-    """
-    return isinstance(alias, str) and (
-        alias == slot or re.fullmatch(re.escape(slot) + "[.~][0-9a-f]{8}", alias) is not None
-    )
-
-
 def _refused() -> BadRequest:
     return BadRequest("Invalid redirect_uri — expected http://localhost:<port>/callback")
-
-
-def _with(uri: str, **parameters: str | None) -> str:
-    """Return ``uri`` with query parameters added; parameters of the same name are replaced."""
-    url = urlsplit(uri)
-    query = dict(parse_qsl(url.query, keep_blank_values=True)) | present(**parameters)
-    return urlunsplit(url._replace(query=urlencode(query)))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import reduce
 from typing import Any, Generic, TypeVar
 
 from litellm_plugin.accounts.caller import Caller
@@ -18,7 +17,7 @@ from litellm_plugin.accounts.directory import Directory
 from litellm_plugin.clock import moment
 from litellm_plugin.config.settings import BridgeKeys, KeyPolicy, Provisioning, Settings
 from litellm_plugin.errors import BadRequest, Forbidden
-from litellm_plugin.fields import is_number, seconds, shortest
+from litellm_plugin.fields import is_number, is_within, seconds, shortest
 from litellm_plugin.keys.metadata import RotationRecord, Tool, is_bridge_key
 from litellm_plugin.models import Models, allows
 from litellm_plugin.shapes import Json, present
@@ -43,12 +42,39 @@ class Limit(Generic[T]):
     """One limit of a key policy.
 
     Attributes:
-        value: The highest allowed value, or the allowed values.
+        value: The highest allowed value.
         whom: Whom the limit applies to, as messages say it, such as "everybody".
     """
 
     value: T
     whom: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimit:
+    """The allowed models, wildcards and access groups; ``whom`` is as in :class:`Limit`."""
+
+    value: tuple[str, ...]
+    whom: str
+    groups_of: GroupsOf = field(compare=False)
+
+    def allows(self, name: str) -> bool:
+        """Tell whether a model is allowed, by its name or by one of its access groups."""
+        return allows(self.value, name) or not set(self.value).isdisjoint(self.groups_of(name))
+
+    def refuse_others(self, names: Iterable[str]) -> None:
+        """Refuse models that are not allowed.
+
+        Raises:
+            PolicyRefused: ``names`` has such a model.
+        """
+        for name in names:
+            if not self.allows(name):
+                listed = ", ".join(self.value[:MAX_NAMED])
+                more = ", …" if len(self.value) > MAX_NAMED else ""
+                raise PolicyRefused(
+                    f'model "{name}" is not allowed: only {listed}{more} for {self.whom}'
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +88,7 @@ class Policy:
             allows no ``budget_duration`` at all.
         tpm: Tokens per minute.
         rpm: Requests per minute.
-        models: Allowed models, wildcards and access groups; a model must be in each list.
+        models: A model must be allowed by each of them.
         active_keys: Number of keys that are neither expired nor blocked.
     """
 
@@ -71,69 +97,56 @@ class Policy:
     renewal: Limit[str | None] | None = None
     tpm: Limit[int] | None = None
     rpm: Limit[int] | None = None
-    models: tuple[Limit[tuple[str, ...]], ...] = ()
+    models: tuple[ModelLimit, ...] = ()
     active_keys: Limit[int] | None = None
 
     # -- requests for keys ---------------------------------------------------
 
-    def new_key(self, key: Json, groups_of: GroupsOf) -> Json:
-        """Return a request for a new key, with the limits for the fields that it leaves out.
-
-        Args:
-            key: Fields of LiteLLM's ``/key/generate``.
-            groups_of: Called only for models that are not allowed by name.
+    def new_key(self, key: Json) -> Json:
+        """Return the fields of ``/key/generate``, with the limits for those that are left out.
 
         Raises:
             PolicyRefused: A field exceeds its limit.
         """
         filled = {**self._limits(), **key}
-        self._refuse(filled, groups_of)
+        self._refuse(filled)
         return {**filled, **self._allowed_for_all(filled)}
 
-    def change(self, change: Json, row: Mapping[str, Any], groups_of: GroupsOf) -> Json:
-        """Return a change of a key; fields that it does not name are not checked.
+    def change(self, change: Json, row: Mapping[str, Any]) -> Json:
+        """Return the fields of ``/key/update``; fields that are left out are not checked.
 
-        Args:
-            change: Fields of LiteLLM's ``/key/update``.
-            row: LiteLLM's row of the key before the change.
-            groups_of: As for :meth:`new_key`.
+        ``row`` is LiteLLM's row of the key before the change.
 
         Raises:
             PolicyRefused: A field exceeds its limit.
         """
-        self._refuse(change, groups_of)
+        self._refuse(change)
         # LiteLLM 1.81 ignores a budget_duration of null: the key may keep what it has.
         if "max_budget" in change and change.get("budget_duration") is None:
             self._refuse_raise(change["max_budget"], row)
         return {**change, **self._allowed_for_all(change)}
 
-    def capped(self, key: Json, groups_of: GroupsOf) -> Json:
+    def capped(self, key: Json) -> Json:
         """Reduce a request that the owner did not write to the limits.
 
-        The request is made from the configuration, or from a key that is rotated.
-
-        Args:
-            key: Fields of LiteLLM's ``/key/generate``, without null.
-            groups_of: As for :meth:`new_key`.
+        The request is made from the configuration, or from a key that is rotated: fields of
+        ``/key/generate``, without null.
 
         Raises:
             PolicyRefused: None of the models is allowed.
         """
         cut = {**self._limits(), **key}
-        if self.duration and not _is_within(cut["duration"], self.duration.value):
+        if self.duration and not is_within(cut["duration"], self.duration.value):
             cut["duration"] = self.duration.value
-        numbers = (("max_budget", self.budget), ("tpm_limit", self.tpm), ("rpm_limit", self.rpm))
-        for name, limit in numbers:
-            if limit and not _is_at_most(cut[name], limit.value):
+        for name, limit in self._numbers.items():
+            if not _is_at_most(cut[name], limit.value):
                 cut[name] = limit.value
         renewal = cut.get("budget_duration")
         if self.renewal and renewal is not None and _renews_too_often(renewal, self.renewal):
             cut["budget_duration"] = self.renewal.value
         if self.models and cut["models"]:
             cut["models"] = [
-                name
-                for name in cut["models"]
-                if all(_is_allowed(limit.value, name, groups_of) for limit in self.models)
+                name for name in cut["models"] if all(limit.allows(name) for limit in self.models)
             ]
             if not cut["models"]:
                 raise PolicyRefused(f"None of the key's models is allowed for {self._whom()}")
@@ -148,16 +161,12 @@ class Policy:
         if self.budget is not None:
             raise Forbidden(
                 "The spend of a key can't be reset: its budget may be at most"
-                f" {_usd(self.budget.value)} for {self.budget.whom}",
+                f" {self.budget.value:.15g} USD for {self.budget.whom}",
                 reason="ceiling",
             )
 
     def refuse_more(self, keys: Iterable[Mapping[str, Any]], now: datetime) -> None:
-        """Refuse one more active key.
-
-        Args:
-            keys: The keys that the owner has.
-            now: The present time, in UTC.
+        """Refuse one more active key to the owner of ``keys``.
 
         Raises:
             Forbidden: As many keys as allowed are active.
@@ -183,13 +192,18 @@ class Policy:
 
     # -- parts ---------------------------------------------------------------
 
+    @property
+    def _numbers(self) -> dict[str, Limit[float]]:
+        """The limits that are numbers, by the names of LiteLLM's fields."""
+        return present(max_budget=self.budget, tpm_limit=self.tpm, rpm_limit=self.rpm)
+
     def _limits(self) -> Json:
-        return present(
-            duration=self.duration and self.duration.value,
-            max_budget=self.budget and self.budget.value,
-            tpm_limit=self.tpm and self.tpm.value,
-            rpm_limit=self.rpm and self.rpm.value,
-        ) | ({"models": []} if self.models else {})
+        """Return the values for the fields that a request leaves out."""
+        return {
+            **present(duration=self.duration and self.duration.value),
+            **{name: limit.value for name, limit in self._numbers.items()},
+            **({"models": []} if self.models else {}),
+        }
 
     def _allowed_for_all(self, key: Mapping[str, Any]) -> Json:
         """Return ``models`` with all allowed models, where ``key`` asks for every model."""
@@ -205,20 +219,17 @@ class Policy:
     def _whom(self) -> str:
         return " who are also ".join(dict.fromkeys(limit.whom for limit in self.models))
 
-    def _refuse(self, given: Mapping[str, Any], groups_of: GroupsOf) -> None:
+    def _refuse(self, given: Mapping[str, Any]) -> None:
         """Refuse fields, of a new key or of a change, that exceed their limits."""
         if self.duration and "duration" in given:
             _refuse_longer(given["duration"], self.duration)
-        if self.budget and "max_budget" in given:
-            _refuse_higher("max_budget", given["max_budget"], self.budget, unit=" USD")
+        for name, limit in self._numbers.items():
+            if name in given:
+                _refuse_higher(name, given[name], limit)
         if self.renewal and given.get("budget_duration") is not None:
             _refuse_renewal(given["budget_duration"], self.renewal)
-        if self.tpm and "tpm_limit" in given:
-            _refuse_higher("tpm_limit", given["tpm_limit"], self.tpm)
-        if self.rpm and "rpm_limit" in given:
-            _refuse_higher("rpm_limit", given["rpm_limit"], self.rpm)
-        for limit in self.models:
-            _refuse_other_models(given.get("models") or (), limit, groups_of)
+        for allowed in self.models:
+            allowed.refuse_others(given.get("models") or ())
 
     def _refuse_raise(self, budget: Any, row: Mapping[str, Any]) -> None:
         """Refuse a higher budget for a key whose ``budget_duration`` is shorter than allowed."""
@@ -246,10 +257,10 @@ class KeyPolicies:
         self._bridge_keys = settings.bridge.keys
         roles = settings.provisioning.roles
         self._by_role = any(role.key_policy for role in roles)
-        self.limits_budget = self._common.max_budget is not None or any(
-            role.key_policy.get("max_budget") is not None for role in roles
+        budgets = (self._common.max_budget, *(role.key_policy.get("max_budget") for role in roles))
+        self.limits_budget = any(budget is not None for budget in budgets) or bool(
+            self._bridge_keys and self._bridge_keys.per_tool
         )
-        self.limits_budget |= bool(self._bridge_keys and self._bridge_keys.per_tool)
 
     def of(self, caller: Caller, user_id: str | None) -> Policy:
         """Return the policy of a user; for a service, that of the LiteLLM user ``user_id``.
@@ -275,11 +286,9 @@ class KeyPolicies:
         return combined(map(self._of_groups, groups))
 
     def of_key(self, policy: Policy, row: Mapping[str, Any]) -> Policy:
-        """Return the policy of a key: for a bridge key, also the limits of ``litellm.bridge.keys``.
+        """Return the policy of a key, made from its owner's.
 
-        Args:
-            policy: The owner's.
-            row: LiteLLM's row of the key.
+        A bridge key also has the limits of ``litellm.bridge.keys``.
         """
         if self._bridge_keys is None or not is_bridge_key(row):
             return policy
@@ -288,10 +297,7 @@ class KeyPolicies:
     def refuse_extension(self, change: Json, row: Mapping[str, Any], now: datetime) -> None:
         """Refuse a change after which a key of the bridge lives longer than ``maxTtl`` in all.
 
-        Args:
-            change: As :meth:`Policy.change` returned it.
-            row: LiteLLM's row of the key before the change.
-            now: The present time, in UTC.
+        ``change`` is what :meth:`Policy.change` returned.
 
         Raises:
             PolicyRefused: It would live longer.
@@ -318,13 +324,16 @@ class KeyPolicies:
         return groups
 
     def _of_groups(self, groups: Collection[str]) -> Policy:
-        return policy_for(self._common, self._provisioning, groups)
+        return policy_for(self._common, self._provisioning, groups, self.groups_of)
 
 
-def policy_for(common: KeyPolicy, provisioning: Provisioning, groups: Collection[str]) -> Policy:
+def policy_for(
+    common: KeyPolicy, provisioning: Provisioning, groups: Collection[str], groups_of: GroupsOf
+) -> Policy:
     """Return the policy of a member of ``groups`` (entity refs).
 
     The first role of ``provisioning`` whose group is among them replaces fields of ``common``.
+    ``groups_of`` is called only for models that are not allowed by name.
     """
     role = provisioning.role_for(frozenset(groups))
     own = role.key_policy if role else {}
@@ -345,7 +354,7 @@ def policy_for(common: KeyPolicy, provisioning: Provisioning, groups: Collection
         renewal=(renewal or Limit(None, budget.whom)) if budget else None,
         tpm=limit("max_tpm_limit", merged.max_tpm_limit),
         rpm=limit("max_rpm_limit", merged.max_rpm_limit),
-        models=(models,) if models else (),
+        models=(ModelLimit(models.value, models.whom, groups_of),) if models else (),
         active_keys=limit("max_active_keys", merged.max_active_keys),
     )
 
@@ -363,7 +372,28 @@ def bridge_policy(settings: BridgeKeys, tool: Tool | None) -> Policy:
 
 def combined(policies: Iterable[Policy]) -> Policy:
     """Return the policy that allows only what each of ``policies`` allows."""
-    return reduce(_both, policies, Policy())
+    each = tuple(policies)
+
+    def lowest(
+        limits: Iterable[Limit[T] | None], size: Callable[[Any], float] = float
+    ) -> Limit[T] | None:
+        return min(filter(None, limits), key=lambda limit: size(limit.value), default=None)
+
+    def life(duration: str) -> float:
+        return seconds(duration) or 0
+
+    def strictness(renewal: str | None) -> float:  # the longer time is the stricter limit
+        return -math.inf if renewal is None else -(shortest(renewal) or 0)
+
+    return Policy(
+        duration=lowest((policy.duration for policy in each), life),
+        budget=lowest(policy.budget for policy in each),
+        renewal=lowest((policy.renewal for policy in each), strictness),
+        tpm=lowest(policy.tpm for policy in each),
+        rpm=lowest(policy.rpm for policy in each),
+        models=tuple(dict.fromkeys(limit for policy in each for limit in policy.models)),
+        active_keys=lowest(policy.active_keys for policy in each),
+    )
 
 
 def counted(keys: Iterable[Mapping[str, Any]], now: datetime) -> list[Mapping[str, Any]]:
@@ -385,41 +415,9 @@ def is_ending(key: Mapping[str, Any]) -> bool:
 
 
 def is_active(key: Mapping[str, Any], now: datetime) -> bool:
-    """Tell whether a key is neither expired nor blocked.
-
-    Args:
-        key: LiteLLM's row; ``blocked`` and ``expires`` count.
-        now: The present time, in UTC.
-    """
-    if key.get("blocked") is True:
-        return False
-    if key.get("expires") is None:
-        return True
-    end = moment(key["expires"])
-    return end is None or end > now
-
-
-def _both(one: Policy, other: Policy) -> Policy:
-    def lower(
-        first: Limit[T] | None, second: Limit[T] | None, size: Callable[[Any], float]
-    ) -> Limit[T] | None:
-        if first is None or second is None:
-            return first or second
-        return min(first, second, key=lambda limit: size(limit.value))
-
-    def shortest_renewal(value: str | None) -> float:
-        return math.inf if value is None else shortest(value) or 0
-
-    return Policy(
-        duration=lower(one.duration, other.duration, lambda value: seconds(value) or 0),
-        budget=lower(one.budget, other.budget, float),
-        # The longer time is the stricter limit.
-        renewal=lower(one.renewal, other.renewal, lambda value: -shortest_renewal(value)),
-        tpm=lower(one.tpm, other.tpm, float),
-        rpm=lower(one.rpm, other.rpm, float),
-        models=tuple(dict.fromkeys(one.models + other.models)),
-        active_keys=lower(one.active_keys, other.active_keys, float),
-    )
+    """Tell whether a key is neither expired nor blocked, by LiteLLM's row."""
+    end = moment(key.get("expires"))
+    return key.get("blocked") is not True and (end is None or end > now)
 
 
 def _refuse_longer(duration: Any, limit: Limit[str]) -> None:
@@ -428,7 +426,7 @@ def _refuse_longer(duration: Any, limit: Limit[str]) -> None:
         raise PolicyRefused(f"duration must not be unlimited: {most}")
     if seconds(duration) is None:
         raise PolicyRefused(f"duration must be a number and one of s, m, h, d, w and mo: {most}")
-    if not _is_within(duration, limit.value):
+    if not is_within(duration, limit.value):
         raise PolicyRefused(f"duration must be {most}")
 
 
@@ -450,7 +448,8 @@ def _renews_too_often(duration: Any, limit: Limit[str | None]) -> bool:
     return bool(least) and (span is None or span < (least or 0))
 
 
-def _refuse_higher(name: str, value: Any, limit: Limit[float] | Limit[int], unit: str = "") -> None:
+def _refuse_higher(name: str, value: Any, limit: Limit[float]) -> None:
+    unit = " USD" if name == "max_budget" else ""
     most = f"at most {limit.value:.15g}{unit} for {limit.whom}"
     if value is None:
         raise PolicyRefused(f"{name} must not be unlimited: {most}")
@@ -458,30 +457,5 @@ def _refuse_higher(name: str, value: Any, limit: Limit[float] | Limit[int], unit
         raise PolicyRefused(f"{name} must be {most}")
 
 
-def _refuse_other_models(
-    names: Iterable[str], limit: Limit[tuple[str, ...]], groups_of: GroupsOf
-) -> None:
-    for name in names:
-        if not _is_allowed(limit.value, name, groups_of):
-            listed = ", ".join(limit.value[:MAX_NAMED])
-            more = ", …" if len(limit.value) > MAX_NAMED else ""
-            raise PolicyRefused(
-                f'model "{name}" is not allowed: only {listed}{more} for {limit.whom}'
-            )
-
-
-def _is_allowed(allowed: tuple[str, ...], name: str, groups_of: GroupsOf) -> bool:
-    return allows(allowed, name) or bool(set(allowed) & {*groups_of(name)})
-
-
-def _is_within(duration: Any, limit: str) -> bool:
-    span, most = seconds(duration), seconds(limit)
-    return span is not None and most is not None and span <= most
-
-
 def _is_at_most(value: Any, limit: float) -> bool:
     return is_number(value) and value <= limit
-
-
-def _usd(amount: float) -> str:
-    return f"{amount:.15g} USD"

@@ -53,12 +53,9 @@ class Step:
 
 
 def steps_of(rows: Iterable[Json], settings: Settings, now: datetime) -> list[Step]:
-    """Return the steps that are due.
+    """Return the steps that are due; keys of reserved LiteLLM ids get none.
 
-    Args:
-        rows: LiteLLM's rows of keys; for ``FINISH``, of both keys.
-        settings: All settings. Keys of reserved LiteLLM ids get no step.
-        now: The present time, in UTC.
+    ``rows`` are LiteLLM's rows of keys; for ``FINISH``, of both keys.
     """
     keys = {row["token"]: row for row in rows if isinstance(row.get("token"), str)}
     steps = []
@@ -68,9 +65,10 @@ def steps_of(rows: Iterable[Json], settings: Settings, now: datetime) -> list[St
             continue  # this service creates no key for a reserved id
         record = RotationRecord.of(row)
         if _is_past(row.get("expires"), now):
+            resets = moment(row.get("budget_reset_at"))
             if is_ending(row):
                 steps.append(Step(Action.ROTATED, row))
-            elif Tool.of(row) and not _is_ahead(row.get("budget_reset_at"), now):
+            elif Tool.of(row) and (resets is None or resets <= now):
                 # Until the budget period ends, the tool's next key takes over this key's spend.
                 steps.append(Step(Action.EXPIRED, row))
         elif record.replaces and _is_past(row.get("created_at"), now - INTERRUPTED_AFTER):
@@ -87,11 +85,6 @@ def _is_past(time: object, now: datetime) -> bool:
     return at is not None and at <= now
 
 
-def _is_ahead(time: object, now: datetime) -> bool:
-    at = moment(time)
-    return at is not None and at > now
-
-
 def _same_owner(one: Json, other: Json) -> bool:
     # Owners can write a key's metadata with a management key of LiteLLM. What they write there must
     # not change another owner's key.
@@ -105,14 +98,8 @@ def _same_owner(one: Json, other: Json) -> bool:
 class Pruning:
     """Finds and applies steps.
 
-    Args:
-        litellm: The client.
-        rotations: Completes rotations.
-        settings: All settings.
-        pace: Called before each call to LiteLLM.
-        now: Returns the present time.
-
     Attributes:
+        pace: Called before each call to LiteLLM.
         counts: How many steps were done, by :class:`Action`, and how many ``failed``.
         failures: LiteLLM's error messages, by hash of the key.
     """
@@ -157,35 +144,27 @@ class Pruning:
         return next((each for each in due if (each.action, each.key["token"]) == same), None)
 
     def _do(self, step: Step) -> None:
-        new, old = step.key, step.old
-        token = str(new["token"])
-        if old is None:
-            event, change = journal.PRUNE_DELETE, journal.change(journal.key_hash(token), new, {})
-        else:
+        token, old = str(step.key["token"]), step.old
+        event, changed, after = journal.PRUNE_DELETE, step.key, {}
+        if old is not None:
+            event, changed = journal.PRUNE_FINISH, old
             after = {"replaced_by": journal.key_id(token)}
-            change = journal.change(journal.key_hash(str(old["token"])), old, after)
-            event = journal.PRUNE_FINISH
+        change = journal.change(journal.key_hash(str(changed["token"])), changed, after)
         audit_fields = {
-            "userId": new.get("user_id"),
-            "keyAlias": new.get("key_alias"),
+            "userId": step.key.get("user_id"),
+            "keyAlias": step.key.get("key_alias"),
             "keyId": journal.key_id(token),
             "reason": step.action.value,
         }
         self.pace()
         try:
             if old is None:
-                self._delete(token)
+                self.litellm.delete_key(token)
             else:
-                self.rotations.finish(new, old)
+                self.rotations.finish(step.key, old)
         except UpstreamError as exc:
-            journal.record(event, audit_fields, exc, change)
-            raise
+            if old is not None or exc.answered != 404:  # 404: the owner has deleted the key
+                journal.record(event, audit_fields, exc, change)
+                raise
         journal.record(event, audit_fields, change=change)
         self.counts[step.action.value] += 1
-
-    def _delete(self, token: str) -> None:
-        try:
-            self.litellm.delete_key(token)
-        except UpstreamError as exc:
-            if exc.answered != 404:  # 404: the owner has deleted the key
-                raise

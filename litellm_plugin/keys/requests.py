@@ -6,7 +6,7 @@ Other fields are refused, because requests go to LiteLLM with the master key.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from litellm_plugin import fields
@@ -19,66 +19,58 @@ BUDGET = "max_budget (positive number, or null for unlimited)"
 LIMITED_BUDGET = "max_budget (positive number)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class KeyField:
     """One field of a key.
 
     Attributes:
         name: The name in LiteLLM and in a change.
         read: Checks a value, including null, and returns the value for LiteLLM.
-        created_as: The name in a request for a new key.
-        changes: Whether a change may have the field.
-        sent: Whether LiteLLM receives the field; if not, it is only checked.
-        hint: The field in the error about missing fields.
+        created_as: The name in a request for a new key; "" for the same.
+        hint: The field in the error about missing fields; "" for its name.
         required: Whether a new key must have the field.
         null: Whether a new key may have null; if not, null counts as left out.
+        changes: Whether a change may have the field.
+        sent: Whether LiteLLM receives the field; if not, it is only checked.
     """
 
     name: str
     read: fields.Reader
-    created_as: str
-    changes: bool = True
-    sent: bool = True
-    hint: str
+    created_as: str = ""
+    hint: str = ""
+    _: KW_ONLY
     required: bool = False
     null: bool = True
+    changes: bool = True
+    sent: bool = True
+
+    def __post_init__(self) -> None:
+        self.created_as = self.created_as or self.name
+        self.hint = self.hint or self.created_as
 
 
 def key_fields(settings: KeyGeneration) -> tuple[KeyField, ...]:
     """Return the table of fields; ``litellm.keyGeneration`` makes budget and team required."""
-    limited, in_team = settings.allow_unlimited_budget is False, bool(settings.team_required)
-
-    def field(
-        name: str,
-        read: fields.Reader,
-        *,
-        created_as: str | None = None,
-        hint: str | None = None,
-        **more: bool,
-    ) -> KeyField:
-        own = created_as or name
-        return KeyField(name=name, read=read, created_as=own, hint=hint or own, **more)
-
+    if settings.allow_unlimited_budget is False:
+        budget = KeyField("max_budget", _budget, hint=LIMITED_BUDGET, required=True)
+    else:
+        budget = KeyField("max_budget", fields.or_null(_budget), hint=BUDGET)
+    in_team = bool(settings.team_required)
     return (
-        field("key_alias", fields.name, created_as="alias", null=False),
-        field("models", fields.texts, null=False),
-        field(
-            "max_budget",
-            _budget if limited else fields.or_null(_budget),
-            hint=LIMITED_BUDGET if limited else BUDGET,
-            required=limited,
-        ),
-        field("team_id", _own_team if in_team else _team, required=in_team),
-        field("duration", fields.or_null(fields.duration)),
-        field("budget_duration", fields.or_null(fields.budget_duration)),
-        field("tpm_limit", fields.limit),
-        field("rpm_limit", fields.limit),
-        field("metadata", fields.or_null(metadata.given), changes=False),
-        field("key_type", _key_type((LLM_API, *settings.key_types)), changes=False),
-        field("user_id", _owner, changes=False),
+        KeyField("key_alias", fields.name, created_as="alias", null=False),
+        KeyField("models", fields.texts, null=False),
+        budget,
+        KeyField("team_id", _own_team if in_team else _team, required=in_team),
+        KeyField("duration", fields.or_null(fields.duration)),
+        KeyField("budget_duration", fields.or_null(fields.budget_duration)),
+        KeyField("tpm_limit", fields.limit),
+        KeyField("rpm_limit", fields.limit),
+        KeyField("metadata", fields.or_null(metadata.given), changes=False),
+        KeyField("key_type", _key_type((LLM_API, *settings.key_types)), changes=False),
+        KeyField("user_id", _owner, changes=False),
         # The frontend's version 0.10 sends these two with every key.
-        field("auto_rotate", _no_rotation, changes=False, sent=False),
-        field("rotation_interval_days", _anything, changes=False, sent=False),
+        KeyField("auto_rotate", _no_rotation, changes=False, sent=False),
+        KeyField("rotation_interval_days", lambda _, __: None, changes=False, sent=False),
     )
 
 
@@ -87,15 +79,14 @@ def team_key_fields() -> tuple[KeyField, ...]:
 
     ``team_id`` is in the path, there is no ``user_id``, and ``key_type`` is always ``llm_api``.
     """
-    table = {field.name: field for field in key_fields(KeyGeneration())}
-    for name in ("team_id", "user_id", "key_type", "auto_rotate", "rotation_interval_days"):
-        del table[name]
-    for name, read, hint in (
-        ("max_budget", _budget, LIMITED_BUDGET),
-        ("duration", fields.duration, "duration"),
-    ):
-        table[name] = replace(table[name], read=read, hint=hint, required=True)
-    return tuple(table.values())
+    others = {"team_id", "user_id", "key_type", "auto_rotate", "rotation_interval_days"}
+    duration = KeyField("duration", fields.duration, required=True)
+    table = key_fields(KeyGeneration(allow_unlimited_budget=False))
+    return tuple(
+        duration if field.name == duration.name else field
+        for field in table
+        if field.name not in others
+    )
 
 
 class KeyFields:
@@ -113,15 +104,12 @@ class KeyFields:
         self._budget_filled = budget_filled
 
     def new(self, body: Mapping[str, Any], *, named: bool, service: bool) -> Json:
-        """Read a request for a new key.
+        """Read a request for a new key; returns the fields for LiteLLM's ``/key/generate``.
 
         Args:
             body: The request's body.
             named: Whether ``alias`` is required, as for ``POST /keys/generate``.
             service: Whether the caller is a service; ``user_id`` of other callers is ignored.
-
-        Returns:
-            The fields for LiteLLM's ``/key/generate``.
 
         Raises:
             BadRequest: A field is missing, wrong or forbidden.
@@ -155,10 +143,9 @@ class KeyFields:
         return key
 
     def change(self, body: Mapping[str, Any]) -> Json:
-        """Read a change of a key; ``key`` in the body is ignored.
+        """Read a change of a key; returns the fields for LiteLLM's ``/key/update``.
 
-        Returns:
-            The fields for LiteLLM's ``/key/update``.
+        ``key`` in the body is ignored.
 
         Raises:
             BadRequest: A field is wrong or forbidden.
@@ -240,7 +227,3 @@ def _no_rotation(name: str, value: Any) -> None:
             f"{name} must be false: LiteLLM would replace the key's secret regularly,"
             " without telling its owner"
         )
-
-
-def _anything(name: str, value: Any) -> None:
-    pass

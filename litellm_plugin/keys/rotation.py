@@ -21,32 +21,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from litellm_plugin import fields
 from litellm_plugin.accounts.caller import Caller
-from litellm_plugin.accounts.users import Users, keys_tag
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, iso, moment
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
-from litellm_plugin.errors import (
-    BadRequest,
-    Busy,
-    Conflict,
-    Forbidden,
-    HungUp,
-    PluginError,
-    UpstreamError,
-)
+from litellm_plugin.errors import BadRequest, Busy, Conflict, HungUp, UpstreamError
 from litellm_plugin.keys.metadata import MAX_GRACE, RotationRecord, is_malformed
-from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending
+from litellm_plugin.keys.policy import KeyPolicies, is_active, is_ending
+from litellm_plugin.keys.service import KeyOwner, Keys, token_of
 from litellm_plugin.observability import journal
-from litellm_plugin.shapes import ROTATION, as_object, present
-from litellm_plugin.teams.membership import NOT_A_MEMBER, Teams
-
-if TYPE_CHECKING:
-    from litellm_plugin.keys.service import Keys
+from litellm_plugin.shapes import ROTATION, amount, as_object, first, present
 
 log = logging.getLogger(__name__)
 
@@ -91,15 +79,21 @@ class Rotation:
         token: Hash of the old key.
         grace: How long the old key still works, such as ``24h``.
         request: Digest of the ``Idempotency-Key`` and of ``token``; None without that header.
+        gone: Tells whether the client has closed the connection.
     """
 
     token: str
     grace: str
     request: str | None
+    gone: Callable[[], bool]
 
     @classmethod
     def read(
-        cls, token: str, body: Mapping[str, Any], idempotency_key: str | None = None
+        cls,
+        token: str,
+        body: Mapping[str, Any],
+        idempotency_key: str | None,
+        gone: Callable[[], bool],
     ) -> Rotation:
         """Read a request.
 
@@ -107,111 +101,35 @@ class Rotation:
             BadRequest: A field or the ``Idempotency-Key`` is wrong.
         """
         fields.only(body, ("grace",))
-        grace = DEFAULT_GRACE
-        if body.get("grace") is not None:
-            grace = fields.duration("grace", body["grace"])
-        if (fields.seconds(grace) or 0) > (fields.seconds(MAX_GRACE) or 0):
+        grace = fields.duration("grace", first(body.get("grace"), DEFAULT_GRACE))
+        if not fields.is_within(grace, MAX_GRACE):
             raise BadRequest(f"grace must be at most {MAX_GRACE}")
         if idempotency_key is None:
-            return cls(token, grace, None)
+            return cls(token, grace, None, gone)
         if not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
             raise BadRequest("Idempotency-Key must be 1 to 255 printable ASCII characters")
         digest = hashlib.sha256(f"{token}\n{idempotency_key}".encode()).hexdigest()
-        return cls(token, grace, digest)
+        return cls(token, grace, digest, gone)
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The owner of a key; differs between requests by Backstage, by the bridge and for a team.
-
-    Attributes:
-        account: The owner's, not from the cache; None for a team.
-        reader: As for ``Users.account_of``.
-        policy: Returns the owner's key policy.
-        created_by: Metadata that records the creator.
-        check: Raises Forbidden for a key that the owner may not have, by the fields of
-            ``/key/generate``.
-        unknown: Returns the error for a key that the owner does not have.
-    """
-
-    account: Account | None
-    reader: str
-    policy: Callable[[], Policy]
-    created_by: Json
-    check: Callable[[Json], None]
-    unknown: Callable[[], PluginError]
-
-    @property
-    def user_id(self) -> str | None:
-        """LiteLLM id of the owner; None for a team."""
-        return self.account.user_id if self.account else None
-
-
+@dataclass(frozen=True)
 class Rotations:
     """Rotates keys for their owners."""
 
-    def __init__(
-        self,
-        keys: Keys,
-        litellm: LiteLLM,
-        cache: Cache,
-        users: Users,
-        teams: Teams,
-        settings: KeyGeneration,
-        policies: KeyPolicies,
-        now: Clock,
-    ) -> None:
-        self._keys = keys
-        self._litellm = litellm
-        self._cache = cache
-        self._users = users
-        self._teams = teams
-        self._settings = settings
-        self._policies = policies
-        self._now = now
+    _keys: Keys
+    _litellm: LiteLLM
+    _cache: Cache
+    _settings: KeyGeneration
+    _policies: KeyPolicies
+    _now: Clock
 
-    def rotate(self, caller: Caller, asked: Rotation, *, gone: Callable[[], bool]) -> Json:
-        """Rotate a key for a caller with Backstage credentials, as :meth:`rotate_for` does.
-
-        Raises:
-            Forbidden: The key is another user's or does not exist.
-        """
+    def rotate(self, caller: Caller, asked: Rotation) -> Json:
+        """Rotate a key for a caller with Backstage credentials, as :meth:`rotate_for` does."""
         account = self._keys.account_for_change(caller)
+        return self.rotate_for(self._keys.owner(caller, account), account, asked)
 
-        def check(key: Json) -> None:
-            self._users.check_key_owner(caller, key, account if caller.user else None)
-            if key.get("team_id"):
-                self._teams.usable(key["team_id"], caller, account)
-
-        owner = Owner(
-            account,
-            caller.name,
-            lambda: self._policies.of(caller, account.asked),
-            self._keys.created_by(caller),
-            check,
-            self._keys.foreign_key,
-        )
-        return self._rotate(account, owner, asked, gone)
-
-    def rotate_for(
-        self,
-        account: Account,
-        asked: Rotation,
-        created_by: Json,
-        *,
-        own_id: str,
-        reader: str,
-        gone: Callable[[], bool],
-    ) -> Json:
-        """Rotate a key for a client of the bridge.
-
-        Args:
-            account: The owner's.
-            asked: The request.
-            created_by: Metadata that records the creator.
-            own_id: The LiteLLM id derived from the owner's name.
-            reader: As for ``Users.account_of``.
-            gone: Returns whether the client has closed the connection.
+    def rotate_for(self, owner: KeyOwner, account: Account, asked: Rotation) -> Json:
+        """Rotate a key of a user, who is the owner of the account.
 
         Returns:
             LiteLLM's answer about the new key, with the secret in ``key``. ``rotated`` has the
@@ -225,40 +143,20 @@ class Rotations:
             HungUp: The client is gone; the new key is deleted, the old one unchanged.
             Busy: Another request rotates a key of this owner.
         """
-
-        def check(key: Json) -> None:
-            if key.get("team_id") and not account.in_team(key["team_id"]):
-                raise Forbidden(NOT_A_MEMBER, reason="membership")
-            self._users.refuse_key_type(key, account)
-
-        policy, unknown = lambda: self._policies.of_id(own_id), self._keys.foreign_key
-        owner = Owner(account, reader, policy, created_by, check, unknown)
-        return self._rotate(account, owner, asked, gone)
-
-    def _rotate(
-        self, account: Account, owner: Owner, asked: Rotation, gone: Callable[[], bool]
-    ) -> Json:
         lock = self._cache.lock(f"rotation of keys of {account.user_id}", on_all_hosts=True)
-        with lock as held, self._cache.invalidating(keys_tag(account.asked)):
+        with lock as held, self._cache.invalidating(owner.tag):
             if not held:
                 raise Busy(
                     "Another key of this user is being rotated, or the service has no lock (its"
                     " log says why). Try again in a moment."
                 )
-            return self.rotate_one_of(
-                self._litellm.keys_of(account.user_id), owner, asked, gone=gone
-            )
+            return self.rotate_one_of(self._litellm.keys_of(account.user_id), owner, asked)
 
-    def rotate_one_of(
-        self, rows: Sequence[Json], owner: Owner, asked: Rotation, *, gone: Callable[[], bool]
-    ) -> Json:
+    def rotate_one_of(self, rows: Sequence[Json], owner: KeyOwner, asked: Rotation) -> Json:
         """Rotate one of the owner's keys, as :meth:`rotate_for` does.
 
-        Args:
-            rows: LiteLLM's rows of all keys of the owner, read under a lock that the caller holds.
-            owner: The owner.
-            asked: The request.
-            gone: As for :meth:`rotate_for`.
+        ``rows`` are LiteLLM's rows of all keys of the owner, read under a lock that the caller of
+        this method holds.
         """
         old = next((row for row in rows if row.get("token") == asked.token), None)
         if old is not None:
@@ -267,7 +165,7 @@ class Rotations:
         if old is None:
             raise owner.unknown()
         self._refuse_unfit(old)
-        return self._replace(owner, old, asked, gone)
+        return self._replace(owner, old, asked)
 
     def _refuse_again(self, rows: Sequence[Json], old: Json | None, asked: Rotation) -> None:
         """Refuse to rotate a key again, after completing the earlier rotation.
@@ -285,7 +183,7 @@ class Rotations:
             return
         for row in delivered:
             if RotationRecord.of(row).replaces[0] == asked.token:
-                self._finish(row, old, asked.grace)
+                self.finish(row, old, asked.grace)
         new = delivered[-1]
         same = asked.request is not None and RotationRecord.of(new).request == asked.request
         done = "This request was done before" if same else "This key was rotated before"
@@ -317,27 +215,26 @@ class Rotations:
                 " and a new key would not be restricted: ask the administrator to replace it"
             )
 
-    def _replace(self, owner: Owner, old: Json, asked: Rotation, gone: Callable[[], bool]) -> Json:
+    def _replace(self, owner: KeyOwner, old: Json, asked: Rotation) -> Json:
         """Create the new key, record that it is delivered, and end the old one."""
         earlier, before = RotationRecord.of(old).replaces, RotationRecord.of(old).replaced
         policy = self._policies.of_key(owner.policy(), old)
+        owner = replace(owner, policy=lambda: policy)
         new = RotationRecord(
             replaces=(asked.token, *earlier)[:MAX_REMEMBERED],
             alias=before["alias"] if before else old.get("key_alias") or None,
             request=asked.request,
             grace=asked.grace,
         )
-        key = self._request(owner, old, new, policy)
+        key = self._request(owner, old, new)
         record = replace(new, delivered=True).as_json()
-        metadata = {**key["metadata"], **owner.created_by, ROTATION: record}
+        metadata = {**key["metadata"], **owner.created_by(), ROTATION: record}
 
         def is_old(row: Json) -> bool:
             return row.get("token") == asked.token
 
-        with self._keys.adding(
-            key, owner.created_by, policy, owner.account, owner.reader, but=is_old
-        ) as made:
-            token = str(made.get("token") or made.get("token_id") or "")
+        with self._keys.adding(owner, key, but=is_old) as made:
+            token = token_of(made)
             journal.note(
                 keyId=journal.key_id(asked.token),
                 keyAlias=old.get("key_alias"),
@@ -345,11 +242,11 @@ class Rotations:
             )
             successor = {"replaced_by": journal.key_id(token)}
             journal.changed(journal.key_hash(asked.token), old, successor)
-            if gone():
+            if asked.gone():
                 self._keys.take_back(made)
                 raise HungUp
             try:
-                self._carry_spend(token, old, made)
+                self._keys.carry_spend(made, amount(old.get("spend")))
                 self._litellm.update_key({"key": token, "metadata": metadata})
             except UpstreamError as exc:
                 self._keys.take_back(made)
@@ -373,7 +270,7 @@ class Rotations:
                 )
             return answer
 
-    def _request(self, owner: Owner, old: Json, new: RotationRecord, policy: Policy) -> Json:
+    def _request(self, owner: KeyOwner, old: Json, new: RotationRecord) -> Json:
         """Return the fields of ``/key/generate`` for the new key.
 
         Raises:
@@ -396,26 +293,23 @@ class Rotations:
             raise RotationRefused(
                 "The key is in no team, and keys must be in one: create a new key"
             )
-        key = policy.capped(key, self._policies.groups_of)
+        key = owner.policy().capped(key)
         if self._settings.allow_unlimited_budget is False and key.get("max_budget") is None:
             raise RotationRefused(
                 "The key has no budget, and keys must have one: give it a max_budget first"
             )
         return key
 
-    def _carry_spend(self, token: str, old: Json, made: Json) -> None:
-        """Set the new key's spend if LiteLLM ignored it at creation."""
-        spent, taken = old.get("spend") or 0, made.get("spend") or 0
-        if spent > taken:
-            self._litellm.update_key({"key": token, "spend": spent})
+    def finish(self, new: Json, old: Json | None, grace: str | None = None) -> None:
+        """Complete step 3 with a grace of :data:`REPEATED_GRACE` at least.
 
-    def finish(self, new: Json, old: Json) -> None:
-        """Complete step 3 of a rotation whose request is not repeated, with the request's grace."""
-        self._finish(new, old, RotationRecord.of(new).grace or DEFAULT_GRACE)
-
-    def _finish(self, new: Json, old: Json | None, grace: str) -> None:
-        """Complete step 3, with a grace of :data:`REPEATED_GRACE` at least."""
+        Args:
+            new: LiteLLM's row of the new key.
+            old: LiteLLM's row of the old key; None where it is deleted.
+            grace: That of a repeated request; None: that of the first request.
+        """
         record = RotationRecord.of(new)
+        grace = grace or record.grace or DEFAULT_GRACE
         grace = max(grace, REPEATED_GRACE, key=lambda span: fields.seconds(span) or 0)
         if old is not None and RotationRecord.of(old).replaced is None:
             self._retire(old, record.alias, grace)
@@ -461,9 +355,9 @@ class Rotations:
         Returns:
             LiteLLM's answer, and the alias.
         """
-        first, *others = names
+        name, *others = names
         try:
-            return self._litellm.update_key({**change, **present(key_alias=first)}), first
+            return self._litellm.update_key({**change, **present(key_alias=name)}), name
         except UpstreamError as exc:
             if not others or exc.answered != 400 or exc.param != "key_alias":
                 raise

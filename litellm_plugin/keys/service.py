@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from litellm_plugin.accounts.caller import Caller
@@ -16,85 +17,61 @@ from litellm_plugin.clients import deadline
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import LLM_API, KeyGeneration
-from litellm_plugin.errors import BadRequest, Busy, Forbidden, HungUp, PluginError, UpstreamError
+from litellm_plugin.errors import BadRequest, Busy, Forbidden, PluginError, UpstreamError
 from litellm_plugin.keys.metadata import RotationRecord
 from litellm_plugin.keys.policy import KeyPolicies, Policy, is_active, is_ending
 from litellm_plugin.keys.requests import KeyFields, key_fields, refuse_unlimited
-from litellm_plugin.keys.rotation import Rotations
 from litellm_plugin.keys.undelivered import AFTERWARDS, UndeliveredKey, UndeliveredKeys
 from litellm_plugin.observability import journal
-from litellm_plugin.shapes import as_object, present
-from litellm_plugin.teams.membership import NOT_A_MEMBER, Teams
+from litellm_plugin.shapes import amount, as_object, first, present
+from litellm_plugin.teams.membership import Teams
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
 class Keys:
-    """Creates, changes and deletes virtual keys for their owners.
+    """Creates, changes and deletes virtual keys for their owners."""
 
-    Attributes:
-        fields: Reads requests; :meth:`generate` takes what ``fields.new`` returns.
-        rotations: Rotates keys.
-    """
+    _litellm: LiteLLM
+    _cache: Cache
+    _users: Users
+    _teams: Teams
+    _settings: KeyGeneration
+    _policies: KeyPolicies
+    _undelivered: UndeliveredKeys
+    _now: Clock
+    _leavers: Leavers | None = None  # None: offboarding is off
 
-    def __init__(
-        self,
-        litellm: LiteLLM,
-        cache: Cache,
-        users: Users,
-        teams: Teams,
-        settings: KeyGeneration,
-        policies: KeyPolicies,
-        undelivered: UndeliveredKeys,
-        now: Clock,
-        leavers: Leavers | None = None,
-    ) -> None:
-        self.fields = KeyFields(key_fields(settings), budget_filled=policies.limits_budget)
-        self._litellm = litellm
-        self._cache = cache
-        self._users = users
-        self._teams = teams
-        self._settings = settings
-        self._policies = policies
-        self._undelivered = undelivered
-        self._now = now
-        self.rotations = Rotations(self, litellm, cache, users, teams, settings, policies, now)
-        self._leavers = leavers  # None: offboarding is off
+    @functools.cached_property
+    def fields(self) -> KeyFields:
+        """Reads requests; :meth:`generate` takes what ``fields.new`` returns."""
+        table = key_fields(self._settings)
+        return KeyFields(table, budget_filled=self._policies.limits_budget)
 
-    def generate(self, key: Json, caller: Caller) -> Json:
-        """Create a key for the caller; a first visit provisions the caller.
+    # -- new keys ------------------------------------------------------------
+
+    def owner(self, caller: Caller, account: Account | None, named: str | None = None) -> KeyOwner:
+        """Return the owner of a key that the caller makes.
 
         Args:
-            key: Fields of LiteLLM's ``/key/generate``.
-            caller: The owner; a service names the owner, if any, in ``user_id``.
-
-        Returns:
-            LiteLLM's answer, with the secret in ``key``.
-
-        Raises:
-            Forbidden: ``team_id`` is not a team of the caller, or as many keys as allowed are
-                active.
-            PolicyRefused: A field exceeds a limit.
+            caller: A user, or a service.
+            account: The account of the user, or of the user whose key a service rotates; None for
+                a team.
+            named: LiteLLM id in a service's request for a new key, if any.
         """
-        account = self._users.account(caller, fresh=True) if caller.user else None
-        self._users.check_key_owner(caller, key, account)
-        if key.get("team_id"):
-            self._teams.usable(key["team_id"], caller, account)
-        owner = account.asked if account is not None else key.get("user_id")
-        policy = self._policies.of(caller, owner)
-        key = self._within(policy, key)
-        created_by = self.created_by(caller)
-        if account is not None:
-            key = {**key, "user_id": owner}
-        with self._adding_active_key(policy, account or owner, caller.name):
-            try:
-                return self._create(key, created_by, policy, keys_tag(owner or ""))
-            except UpstreamError as exc:
-                if key.get("team_id") and "Invalid duration format" in exc.message:
-                    raise TeamDurationBroken(key["team_id"]) from exc
-                raise
 
-    def created_by(self, caller: Caller) -> Json:
+        def check(key: Json) -> None:
+            self._users.check_key_owner(caller, key, account if caller.user else None)
+            if key.get("team_id"):
+                self._teams.usable(key["team_id"], caller, account)
+
+        asked = account.asked if account else named
+        policy = functools.cache(lambda: self._policies.of(caller, asked))
+        created_by = functools.cache(lambda: self._created_by(caller))
+        return KeyOwner(account, caller.name, policy, created_by, check, named)
+
+    def _created_by(self, caller: Caller) -> Json:
         """Return the metadata that records the creator of a key made now."""
         entity = caller.entity
         return {
@@ -104,115 +81,49 @@ class Keys:
             "created_at_iso": stamp(self._now),
         }
 
+    def generate(self, key: Json, caller: Caller) -> Json:
+        """Create a key for the caller, as :meth:`generate_for` does.
+
+        A user's first visit provisions the user; a service names the owner, if any, in ``user_id``.
+        """
+        account = self._users.account(caller, fresh=True) if caller.user else None
+        return self.generate_for(self.owner(caller, account, key.get("user_id")), key)
+
     def generate_for(
-        self,
-        account: Account,
-        key: Json,
-        created_by: Json,
-        policy: Policy,
-        *,
-        reader: str,
-        but: Callable[[Json], bool] = lambda _: False,
+        self, owner: KeyOwner, key: Json, *, but: Callable[[Json], bool] = lambda _: False
     ) -> Json:
-        """Create a key for an account whose owner is not signed in at Backstage.
+        """Create a key by fields of ``/key/generate``; returns LiteLLM's answer, with the secret.
 
-        Args:
-            account: The owner's.
-            key: As for :meth:`generate`.
-            created_by: Metadata that records the creator.
-            policy: The owner's.
-            reader: As for ``Users.account_of``.
-            but: Tells which keys the new one replaces, and so do not count as active.
+        ``but`` tells which keys the new one replaces: they do not count as active.
 
         Raises:
-            Forbidden: As for :meth:`generate`.
+            Forbidden: The owner may not have such a key, or as many keys as allowed are active.
             PolicyRefused: A field exceeds a limit.
+            TeamDurationBroken: LiteLLM can't create keys in the team.
         """
-        if key.get("team_id") and not account.in_team(key["team_id"]):
-            raise Forbidden(NOT_A_MEMBER, reason="membership")
-        self._users.refuse_key_type(key, account)
-        key = {**self._within(policy, key), "user_id": account.user_id}
-        with self._adding_active_key(policy, account, reader, but=but):
-            return self._create(key, created_by, policy, keys_tag(account.asked))
-
-    def replace(
-        self,
-        caller: Caller,
-        account: Account,
-        keys: Sequence[Json],
-        key: Json,
-        created_by: Json,
-        *,
-        replaced: Callable[[Json], bool],
-        gone: Callable[[], bool],
-    ) -> Json:
-        """Create a key, and then delete the keys that it replaces.
-
-        Args:
-            caller: A signed-in user.
-            account: The caller's.
-            keys: The caller's keys, read fresh.
-            key: Fields of ``/key/generate`` from the configuration; reduced to the limits.
-            created_by: Metadata that records the creator.
-            replaced: Tells which of ``keys`` are replaced.
-            gone: Tells whether the client has closed the connection.
-
-        Raises:
-            BadRequest: Keys must be in a team, and this one is in none.
-            Forbidden: As for :meth:`generate`.
-            NoKey: LiteLLM did not return the new secret; the old keys stay.
-            HungUp: The client is gone; the new key is deleted, and the old keys stay.
-        """
-        if self._settings.team_required and not key.get("team_id"):
-            raise BadRequest("A team is required: keys outside of a team are not allowed")
-        if key.get("team_id") and not account.in_team(key["team_id"]):
-            raise Forbidden(NOT_A_MEMBER, reason="membership")
-        policy = self._policies.of(caller, account.asked)
-        key = {**policy.capped(key, self._policies.groups_of), "user_id": account.user_id}
-
-        def is_old(row: Json) -> bool:
-            return isinstance(row.get("token"), str) and replaced(row)
-
-        with self.adding(key, created_by, policy, account, caller.name, but=is_old) as made:
-            if gone():
-                self.take_back(made)
-                raise HungUp
-            self.delete_replaced([row["token"] for row in keys if is_old(row)])
-            return made
+        owner.check(key)
+        key = owner.policy().new_key(key)
+        refuse_unlimited(key, self._settings)
+        with self._adding_active_key(owner, but=but):
+            return self._create(owner, key)
 
     @contextmanager
     def adding(
-        self,
-        key: Json,
-        created_by: Json,
-        policy: Policy,
-        account: Account | None,
-        reader: str,
-        *,
-        but: Callable[[Json], bool] = lambda _: False,
+        self, owner: KeyOwner, key: Json, *, but: Callable[[Json], bool] = lambda _: False
     ) -> Iterator[Json]:
-        """Create a key that may replace others, under the owner's lock.
+        """Create a key as :meth:`generate_for` does, and hold the owner's lock during the block.
 
-        Args:
-            key: Fields of ``/key/generate``, within the limits.
-            created_by: Metadata that records the creator.
-            policy: The owner's.
-            account: The owner's; None for a team key: the caller has counted the team's keys.
-            reader: As for ``Users.account_of``.
-            but: Tells which keys are replaced, and so do not count as active.
-
-        Yields:
-            LiteLLM's answer, with the secret in ``key``.
+        The caller of this method has reduced the key to the limits, and counted a team's keys.
 
         Raises:
             Forbidden: As many keys as allowed are active.
             NoKey: LiteLLM did not return the secret, or gave a team key to a user; the new key is
                 deleted.
         """
-        with self._adding_active_key(policy, account, reader, but=but):
-            made = self._create(key, created_by, policy, keys_tag(account.asked if account else ""))
+        with self._adding_active_key(owner, but=but):
+            made = self._create(owner, key)
             self.require_secret(made)
-            if account is None and made.get("user_id"):
+            if owner.user_id is None and made.get("user_id"):
                 self.take_back(made)
                 raise NoKey(
                     "LiteLLM gave the team key to a user, so the key was removed. Ask an"
@@ -230,13 +141,16 @@ class Keys:
             self.take_back(made)
             raise NoKey("LiteLLM returned no key material")
 
+    def carry_spend(self, made: Json, spend: float) -> None:
+        """Set a new key's spend, in USD, if LiteLLM ignored it at creation."""
+        if spend > amount(made.get("spend")):
+            self._litellm.update_key({"key": token_of(made), "spend": spend})
+
     def take_back(self, made: Json) -> None:
         """Delete a new key that can't be delivered; ``made`` is LiteLLM's answer."""
-        token = made.get("token") or made.get("token_id")
-        if isinstance(token, str):
-            tag = keys_tag(str(made.get("user_id") or ""))
-            created_by = as_object(made.get("metadata"))
-            key = UndeliveredKey(made.get("key_alias"), made.get("user_id"), created_by, tag)
+        if token := token_of(made):
+            metadata = as_object(made.get("metadata"))
+            key = UndeliveredKey(made.get("key_alias"), made.get("user_id"), metadata)
             self._undelivered.remove(token, key)
 
     def delete_replaced(self, tokens: list[str]) -> None:
@@ -253,27 +167,31 @@ class Keys:
             deleted.append(key_id)
             journal.note(replacedKeyIds=deleted)
 
-    def _create(self, key: Json, created_by: Json, policy: Policy, tag: str) -> Json:
-        metadata = {**(key.get("metadata") or {}), **created_by}
+    def _create(self, owner: KeyOwner, key: Json) -> Json:
+        key, created_by = {**key, **present(user_id=owner.user_id)}, owner.created_by()
         journal.note(userId=key.get("user_id"), keyAlias=key.get("key_alias"))
         journal.changed(None, None, key)
-        key_type = key.get("key_type") or LLM_API
+        asked = {
+            **key,
+            "key_type": key.get("key_type") or LLM_API,
+            "metadata": {**(key.get("metadata") or {}), **created_by},
+        }
         try:
             with deadline.keeping(AFTERWARDS):
-                made = self._litellm.generate_key(
-                    {**key, "key_type": key_type, "metadata": metadata}
-                )
+                made = self._litellm.generate_key(asked)
         except UpstreamError as exc:
-            if not exc.unfinished:
-                raise
-            lost = UndeliveredKey(key.get("key_alias"), key.get("user_id"), created_by, tag)
-            raise exc.unfinished_with(self._undelivered.find_and_remove(lost)) from exc
-        token = made.get("token") or made.get("key")
-        if isinstance(token, str):
+            if exc.unfinished:
+                lost = UndeliveredKey(key.get("key_alias"), key.get("user_id"), created_by)
+                raise exc.unfinished_with(self._undelivered.find_and_remove(lost)) from exc
+            if key.get("team_id") and "Invalid duration format" in exc.message:
+                raise TeamDurationBroken(key["team_id"]) from exc
+            raise
+        token = token_of(made)
+        if token:
             journal.note(keyId=journal.key_id(token))
             journal.changed(journal.key_hash(token), None, {**key, "expires": made.get("expires")})
-        if policy.outlives(made.get("expires"), self._now()):
-            return {**made, "expires": self._shortened(made, key["duration"], policy)}
+        if owner.policy().outlives(made.get("expires"), self._now()):
+            return {**made, "expires": self._shortened(made, key["duration"], owner.policy())}
         return made
 
     def _shortened(self, made: Json, duration: str, policy: Policy) -> Any:
@@ -281,73 +199,58 @@ class Keys:
 
         Returns the new ``expires``. A key that can't be shortened is deleted.
         """
-        token = made.get("token") or made.get("token_id") or made.get("key")
-        if not isinstance(token, str):
+        token = token_of(made)
+        if not token:
             raise UpstreamError("LiteLLM's answer names no key", advice="ask your administrator")
         failure: UpstreamError | None = None
         expires = None
         try:
-            expires = as_object(self._litellm.update_key({"key": token, "duration": duration})).get(
-                "expires"
-            )
+            changed = as_object(self._litellm.update_key({"key": token, "duration": duration}))
+            expires = changed.get("expires")
         except UpstreamError as exc:
             failure = exc
         if policy.outlives(expires, self._now()):
-            self.take_back({**made, "token": token})
+            self.take_back(made)
             raise LivesTooLong("so the new key is not handed out") from failure
         return expires
-
-    def _within(self, policy: Policy, key: Json) -> Json:
-        key = policy.new_key(key, self._policies.groups_of)
-        refuse_unlimited(key, self._settings)
-        return key
 
     @contextmanager
     def _adding_active_key(
         self,
-        policy: Policy,
-        owner: Account | str | None,
-        reader: str,
+        owner: KeyOwner,
         *,
         but: Callable[[Json], bool] = lambda _: False,
         to_leavers: bool = False,
     ) -> Iterator[None]:
         """Hold the owner's lock while a key becomes active, so that ``maxActiveKeys`` holds.
 
-        Args:
-            policy: The owner's.
-            owner: The owner's account or LiteLLM id; keys without an owner are not counted.
-            reader: As for ``Users.account_of``.
-            but: Tells which keys do not count.
-            to_leavers: Whether the owner may be a leaver.
+        Keys of a team or of nobody are not counted, nor those that ``but`` names. With
+        ``to_leavers`` the owner may be a leaver.
 
         Raises:
             Forbidden: As many keys as allowed are active, or the owner is a leaver.
             Busy: Other requests hold the lock.
         """
-        user_id = owner.asked if isinstance(owner, Account) else owner
-        if self._leavers is not None and user_id and not to_leavers:
-            real = owner.user_id if isinstance(owner, Account) else user_id
-            self._leavers.refuse(user_id, real)
+        asked, policy = owner.asked, owner.policy()
+        if self._leavers is not None and asked and not to_leavers:
+            self._leavers.refuse(asked, owner.user_id or asked)
         with ExitStack() as held:
-            if policy.active_keys and user_id:
-                lock = self._cache.lock(f"active keys of {user_id}", on_all_hosts=True)
+            if policy.active_keys and asked:
+                lock = self._cache.lock(f"active keys of {asked}", on_all_hosts=True)
                 if not held.enter_context(lock):
                     raise Busy(
                         "This user's active keys can't be counted right now: another key is being"
                         " made, or the service has no lock (its log says why). Try again in a"
                         " moment."
                     )
-                account = (
-                    owner if isinstance(owner, Account) else self._users.as_it_is(user_id, reader)
-                )
+                account = owner.account or self._users.as_it_is(asked, owner.reader)
                 if account is None:
                     raise BadRequest(
                         "user_id is not known to LiteLLM, so its keys can't be counted"
                     )
-                rows = self._users.keys(account, reader, fresh=True)
+                rows = self._users.keys(account, owner.reader, fresh=True)
                 policy.refuse_more([row for row in rows if not but(row)], self._now())
-            held.enter_context(self._cache.invalidating(keys_tag(user_id or "")))
+            held.enter_context(self._cache.invalidating(owner.tag))
             yield
 
     # -- existing keys -------------------------------------------------------
@@ -364,17 +267,14 @@ class Keys:
 
     def _own_row(self, account: Account, token: str, reader: str) -> Json:
         keys = self._users.keys(account, reader, fresh=True)
-        row = next((row for row in keys if _hash_of(row) == token), None)
+        # A row without a hash is matched by its name.
+        same = (row for row in keys if first(row.get("token"), row.get("key_name")) == token)
+        row = next(same, None)
         if row is None:
-            raise self.foreign_key()
+            raise foreign_key()
         journal.note(userId=account.user_id, keyAlias=row.get("key_alias"))
         journal.changed(journal.key_hash(token))
         return row
-
-    @staticmethod
-    def foreign_key() -> Forbidden:
-        """Return the refusal of a key that is another user's or does not exist."""
-        return Forbidden("Access denied: key does not belong to the caller", reason="ownership")
 
     def account_for_change(self, caller: Caller) -> Account:
         """Return the account whose keys the caller may change, read fresh; creates no user.
@@ -387,7 +287,7 @@ class Keys:
             raise Forbidden(unknown, reason="ownership")
         account = self._users.find(caller, fresh=True)
         if account is None:
-            raise self.foreign_key()
+            raise foreign_key()
         return account
 
     def update(self, key: OwnedKey, body: Mapping[str, Any]) -> Any:
@@ -399,9 +299,9 @@ class Keys:
         """
         change = self.fields.change(body)
         if change.get("team_id"):
-            self._teams.usable(change["team_id"], key.owner, key.account)
+            self._teams.usable(change["team_id"], key.caller, key.account)
         policy = self._policy_of(key)
-        change = policy.change(change, key.row, self._policies.groups_of)
+        change = policy.change(change, key.row)
         self._policies.refuse_extension(change, key.row, self._now())
         expired = key.row.get("blocked") is not True and not is_active(key.row, self._now())
         # A rotated key does not count until it ends, unless it is to live longer.
@@ -463,13 +363,8 @@ class Keys:
     def delete_for(self, account: Account, token: str, reader: str) -> None:
         """Delete a key of an account whose owner is not signed in at Backstage.
 
-        Args:
-            account: The owner's.
-            token: Hash of the key.
-            reader: As for ``Users.account_of``.
-
-        Raises:
-            Forbidden: As for :meth:`owned`.
+        ``token`` is the key's hash, ``reader`` as for ``Users.account_of``; raises as
+        :meth:`owned`.
         """
         row = self._own_row(account, token, reader)
         with self._cache.invalidating(keys_tag(account.asked)):
@@ -477,7 +372,7 @@ class Keys:
             self._litellm.delete_key(token)
 
     def _policy_of(self, key: OwnedKey) -> Policy:
-        policy = self._policies.of(key.owner, key.account.asked)
+        policy = self._policies.of(key.caller, key.account.asked)
         return self._policies.of_key(policy, key.row)
 
     def _changing(self, key: OwnedKey) -> AbstractContextManager[None]:
@@ -488,20 +383,61 @@ class Keys:
 
         Of the callers only a service whose token is not restricted may do so for a leaver.
         """
-        service = key.owner.service
+        service = key.caller.service
         before = RotationRecord.of(key.row).replaces[:1]
 
         def uncounted(row: Json) -> bool:
             token = row.get("token")
             return token == key.token or (is_ending(row) and (token,) == before)
 
-        return self._adding_active_key(
-            policy,
-            key.account,
-            key.owner.name,
-            but=uncounted,
-            to_leavers=service is not None and service.restrictions is None,
-        )
+        owner = replace(self.owner(key.caller, key.account), policy=lambda: policy)
+        to_leavers = service is not None and service.restrictions is None
+        return self._adding_active_key(owner, but=uncounted, to_leavers=to_leavers)
+
+
+def foreign_key() -> Forbidden:
+    """Return the refusal of a key that is another user's or does not exist."""
+    return Forbidden("Access denied: key does not belong to the caller", reason="ownership")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOwner:
+    """The owner of a new key: a user, a team, or nobody where a service names no user.
+
+    Attributes:
+        account: The owner's, not from the cache; None for a team, and for an owner whom a service
+            names.
+        reader: As for ``Users.account_of``.
+        policy: Returns the owner's key policy.
+        created_by: Returns the metadata that records the creator.
+        check: Raises Forbidden for a key that the owner may not have, by the fields of
+            ``/key/generate``.
+        named: LiteLLM id of the owner, where a service names one.
+        unknown: Returns the error for a key that the owner does not have.
+    """
+
+    account: Account | None
+    reader: str
+    policy: Callable[[], Policy]
+    created_by: Callable[[], Json]
+    check: Callable[[Json], None]
+    named: str | None = None
+    unknown: Callable[[], PluginError] = foreign_key
+
+    @property
+    def user_id(self) -> str | None:
+        """LiteLLM id of the owner; None for a team or nobody."""
+        return self.account.user_id if self.account else self.named
+
+    @property
+    def asked(self) -> str | None:
+        """The LiteLLM id by which the owner was looked up; None for a team or nobody."""
+        return self.account.asked if self.account else self.named
+
+    @property
+    def tag(self) -> str:
+        """The cache tag of entries that depend on the owner's keys."""
+        return keys_tag(self.asked or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -509,7 +445,7 @@ class OwnedKey:
     """A key that was proved to be the caller's; ``token`` is its hash, ``row`` LiteLLM's row."""
 
     token: str
-    owner: Caller
+    caller: Caller
     account: Account
     row: Json
 
@@ -554,6 +490,7 @@ class TeamDurationBroken(PluginError):
         )
 
 
-def _hash_of(row: Json) -> Any:
-    # A row without a hash is matched by its name.
-    return row.get("key_name") if row.get("token") is None else row["token"]
+def token_of(made: Json) -> str:
+    """Return the hash of a new key from LiteLLM's answer, else the secret, else ""."""
+    tokens = (made.get(name) for name in ("token", "token_id", "key"))
+    return next((token for token in tokens if token and isinstance(token, str)), "")

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Any
 
 from litellm_plugin import fields
-from litellm_plugin.accounts.users import keys_tag
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients import deadline
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
@@ -23,8 +22,8 @@ from litellm_plugin.clock import Clock, moment
 from litellm_plugin.config.settings import BridgeKeys
 from litellm_plugin.errors import BadRequest, UpstreamError
 from litellm_plugin.keys.metadata import Tool
-from litellm_plugin.keys.policy import KeyPolicies, Policy, bridge_policy, combined
-from litellm_plugin.keys.service import Keys
+from litellm_plugin.keys.policy import Policy, bridge_policy, combined
+from litellm_plugin.keys.service import KeyOwner, Keys
 from litellm_plugin.observability import journal
 from litellm_plugin.shapes import BRIDGE_KEY, amount, picked, present
 
@@ -45,24 +44,15 @@ class NewKey:
     after_sending: Callable[[bool], None] | None = None
 
 
+@dataclass(frozen=True)
 class ToolKeys:
     """Creates short-lived keys of the bridge: tool keys, and keys without a tool."""
 
-    def __init__(
-        self,
-        keys: Keys,
-        litellm: LiteLLM,
-        cache: Cache,
-        policies: KeyPolicies,
-        settings: BridgeKeys,
-        now: Clock,
-    ) -> None:
-        self._keys = keys
-        self._litellm = litellm
-        self._cache = cache
-        self._policies = policies
-        self._settings = settings
-        self._now = now
+    _keys: Keys
+    _litellm: LiteLLM
+    _cache: Cache
+    _settings: BridgeKeys
+    _now: Clock
 
     def read(self, body: Mapping[str, Any]) -> tuple[Tool | None, Json]:
         """Read a request for a new key.
@@ -82,32 +72,17 @@ class ToolKeys:
             raise BadRequest("duration must be more than 0")
         return tool, key
 
-    def create(
-        self,
-        account: Account,
-        tool: Tool | None,
-        key: Json,
-        created_by: Json,
-        policy: Policy,
-        *,
-        reader: str,
-    ) -> NewKey:
-        """Create a key.
+    def create(self, owner: KeyOwner, account: Account, tool: Tool | None, key: Json) -> NewKey:
+        """Create a key; one for a tool replaces the tool's keys.
 
-        Args:
-            account: The owner's, not from the cache.
-            tool: As :meth:`read` returned it.
-            key: As :meth:`read` returned it.
-            created_by: Metadata that records the creator.
-            policy: The owner's.
-            reader: As for ``Users.account_of``.
+        ``account`` is the owner's, ``tool`` and ``key`` are what :meth:`read` returned.
 
         Raises:
             BadRequest: A field exceeds a limit.
             Forbidden: As for ``Keys.generate_for``.
             NoKey: LiteLLM did not return the secret.
         """
-        defaults = self._defaults(tool, policy)
+        defaults = self._defaults(tool, owner.policy())
         if defaults.get("budget_duration") and key.get("budget_duration") is None:
             # With a budget_duration of null, each new key would have the whole budget.
             key = {name: key[name] for name in key if name != "budget_duration"}
@@ -117,7 +92,7 @@ class ToolKeys:
             **key,
             "metadata": {**(key.get("metadata") or {}), BRIDGE_KEY: tool.as_json() if tool else {}},
         }
-        policy = combined((policy, bridge_policy(self._settings, tool)))
+        policy = combined((owner.policy(), bridge_policy(self._settings, tool)))
 
         def is_replaced(row: Json) -> bool:
             return tool is not None and isinstance(row.get("token"), str) and Tool.of(row) == tool
@@ -129,15 +104,16 @@ class ToolKeys:
             replaced = list(filter(is_replaced, rows))
             spent = self._spent(key, replaced)
             made = self._keys.generate_for(
-                account,
+                replace(owner, policy=lambda: policy),
                 {**key, **present(spend=spent)},
-                created_by,
-                policy,
-                reader=reader,
                 but=is_replaced,
             )
             self._keys.require_secret(made)
-            self._require_spend(made, spent)
+            try:
+                self._keys.carry_spend(made, spent or 0.0)
+            except UpstreamError:
+                self._keys.take_back(made)
+                raise
         tokens = [str(row["token"]) for row in replaced]
         if tool is not None:
             ids = [journal.key_id(token) for token in tokens]
@@ -149,7 +125,7 @@ class ToolKeys:
                 if not sent:
                     self._keys.take_back(made)
                 elif tokens:
-                    with self._cache.invalidating(keys_tag(account.asked)):
+                    with self._cache.invalidating(owner.tag):
                         self._keys.delete_replaced(tokens)
             finally:
                 deadline.end()
@@ -162,7 +138,7 @@ class ToolKeys:
         defaults = {"duration": self._settings.default_ttl}
         if entry is not None:
             defaults |= present(max_budget=entry.max_budget, budget_duration=entry.budget_duration)
-        return picked(policy.capped(defaults, self._policies.groups_of), defaults)
+        return picked(policy.capped(defaults), defaults)
 
     def _spent(self, key: Json, replaced: Iterable[Json]) -> float | None:
         """Return the spend in USD that the new key takes over from the replaced keys.
@@ -175,16 +151,6 @@ class ToolKeys:
         now = self._now()
         ends = [(moment(row.get("budget_reset_at")), amount(row.get("spend"))) for row in replaced]
         return max((spend for end, spend in ends if end is None or end > now), default=None)
-
-    def _require_spend(self, made: Json, spent: float | None) -> None:
-        """Set the spend if LiteLLM ignored it at creation; delete the key if that fails."""
-        if spent and amount(made.get("spend")) < spent:
-            token = str(made.get("token") or made.get("token_id") or made["key"])
-            try:
-                self._litellm.update_key({"key": token, "spend": spent})
-            except UpstreamError:
-                self._keys.take_back(made)
-                raise
 
 
 def _alias(tool: Tool) -> str:

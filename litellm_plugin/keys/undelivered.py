@@ -12,11 +12,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import StrEnum
 
+from litellm_plugin.accounts.users import keys_tag
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.clients import deadline
 from litellm_plugin.clients.litellm import Json, LiteLLM
@@ -35,26 +35,23 @@ MOST = 1000  # keys that are looked for at a time
 
 ASKED_AT = "created_at_iso"  # metadata that distinguishes a request from the user's next try
 
-REMOVED = "The key was made, but its secret was lost, so it was removed again. Try again."
-ABSENT = "No new key is there. If it turns up after all, it is removed. Try again."
-LATER = (
-    "The key may have been made all the same. Its secret is lost, so it is removed as soon as"
-    " LiteLLM answers again. Look at your keys before you try again."
-)
-YOURS = (
-    "The key may have been made all the same. Its secret is lost: look at your keys, delete it,"
-    " and try again."
-)
-REPLACED = "The key may have been made all the same. Its secret is lost: try again to replace it."
 
+class Outcome(StrEnum):
+    """What became of an undelivered key, as its owner is told."""
 
-class Outcome(Enum):
-    """Result of one look for a key."""
-
-    REMOVED = auto()
-    ABSENT = auto()
-    DOWN = auto()  # LiteLLM does not answer
-    UNABLE = auto()  # LiteLLM does not list keys, or several keys match
+    REMOVED = "The key was made, but its secret was lost, so it was removed again. Try again."
+    ABSENT = "No new key is there. If it turns up after all, it is removed. Try again."
+    LATER = (
+        "The key may have been made all the same. Its secret is lost, so it is removed as soon as"
+        " LiteLLM answers again. Look at your keys before you try again."
+    )
+    YOURS = (
+        "The key may have been made all the same. Its secret is lost: look at your keys, delete"
+        " it, and try again."
+    )
+    REPLACED = (
+        "The key may have been made all the same. Its secret is lost: try again to replace it."
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -65,21 +62,17 @@ class UndeliveredKey:
         alias: The key's alias, if any.
         user_id: LiteLLM id of the owner, if any.
         metadata: The metadata that this service has added to the request.
-        tag: The cache tag that deleting the key invalidates.
         since: Time of the request on the monotonic clock.
         looks: Number of looks that did not find the key.
         due: Time of the next look on the monotonic clock.
-        failure: Why LiteLLM could not be asked last time.
     """
 
     alias: str | None
     user_id: str | None
     metadata: Json
-    tag: str
     since: float = 0.0
     looks: int = 0
     due: float = 0.0
-    failure: UpstreamError | None = None
 
     def matches(self, row: Json) -> bool:
         """Tell whether a key of LiteLLM's is this one."""
@@ -92,16 +85,6 @@ class UndeliveredKey:
             and self.metadata.items() <= metadata.items()
         )
 
-    def audit_fields(self, token: str | None = None) -> Json:
-        """Return the fields of an audit event about the key."""
-        known = {"keyId": journal.key_id(token)} if token else {}
-        asked_at = self.metadata.get(ASKED_AT)
-        return {"userId": self.user_id, "keyAlias": self.alias, "askedAt": asked_at, **known}
-
-    def audit_row(self) -> Json:
-        """Return what is known of the key, under LiteLLM's names."""
-        return {"key_alias": self.alias, "user_id": self.user_id, "metadata": self.metadata}
-
     def __str__(self) -> str:
         name = "without a name" if self.alias is None else repr(self.alias)
         at = self.metadata.get(ASKED_AT, "just now")
@@ -111,56 +94,49 @@ class UndeliveredKey:
 class UndeliveredKeys:
     """Finds and deletes undelivered keys.
 
-    A worker that ends looks for each key once more and logs those that it does not find.
-
-    Args:
-        litellm: The client.
-        cache: The cache.
-        looking: Whether to look for keys; if not, messages ask the owner to look.
-        timer: Returns a time in seconds that never goes back.
+    A worker that ends looks for each key once more and logs those that it does not find. If not
+    ``looking``, keys are not looked for, and messages ask the owner to look.
     """
 
-    def __init__(
-        self,
-        litellm: LiteLLM,
-        cache: Cache,
-        *,
-        looking: bool,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, litellm: LiteLLM, cache: Cache, *, looking: bool) -> None:
         self._litellm = litellm
         self._cache = cache
         self._looking = looking
-        self._timer = timer
         self._changed = threading.Condition()
         self._pending: deque[UndeliveredKey] = deque()
         self._watching = False
 
-    def find_and_remove(self, key: UndeliveredKey) -> str:
-        """Look for a key now and, if it is not found, later in the background.
-
-        Returns:
-            A message for the owner: what became of the key and what to do.
-        """
+    def find_and_remove(self, key: UndeliveredKey) -> Outcome:
+        """Look for a key now and, if it is not found, later in the background."""
         log.warning("LiteLLM may have made a key whose secret was not delivered: %s", key)
-        outcome = self._look(key) if self._looking else Outcome.UNABLE
+        outcome = Outcome.YOURS
+        if self._looking:
+            try:
+                outcome = self._look(key)
+            except UpstreamError:
+                outcome = Outcome.LATER
         if outcome is Outcome.REMOVED:
-            return REMOVED
+            return outcome
         if ASKED_AT not in key.metadata:  # a later look might find the key of the next try
-            return REPLACED
-        if outcome is Outcome.UNABLE or not self._watch(key):
-            return YOURS
-        return LATER if outcome is Outcome.DOWN else ABSENT
+            return Outcome.REPLACED
+        return outcome if outcome is Outcome.YOURS or self._watch(key) else Outcome.YOURS
 
     def remove(self, token: str, key: UndeliveredKey) -> None:
-        """Delete a key whose hash is known; log and audit a failure."""
+        """Delete a key whose hash or secret is known; log and audit a failure."""
         try:
             self._delete(token, key)
         except UpstreamError as exc:
             self._report(key, exc, token)
 
     def _look(self, key: UndeliveredKey) -> Outcome:
-        """Look for the key at LiteLLM, and delete a key that is found."""
+        """Look for the key at LiteLLM, and delete a key that is found.
+
+        Returns:
+            ``YOURS`` where LiteLLM does not list keys or several keys match, which is reported.
+
+        Raises:
+            UpstreamError: LiteLLM does not answer.
+        """
         try:
             rows = self._litellm.newest_keys(key.user_id, key.alias)
             tokens = [str(row["token"]) for row in rows if key.matches(row)]
@@ -168,28 +144,25 @@ class UndeliveredKeys:
                 return Outcome.ABSENT
             if len(tokens) > 1:
                 self._report(key, UpstreamError("several keys fit, so none was removed"))
-                return Outcome.UNABLE
+                return Outcome.YOURS
             self._delete(tokens[0], key)
         except UpstreamError as exc:
             if exc.answered is None or exc.answered >= 500:
-                key.failure = exc
-                return Outcome.DOWN
+                raise
             self._report(key, exc)
-            return Outcome.UNABLE
+            return Outcome.YOURS
         return Outcome.REMOVED
 
     def _delete(self, token: str, key: UndeliveredKey) -> None:
-        with self._cache.invalidating(key.tag):
+        with self._cache.invalidating(keys_tag(key.user_id or "")):
             self._litellm.delete_key(token)
         log.warning("removed an undelivered key: %s", key)
-        lost = journal.change(token, key.audit_row(), {})
-        journal.record(journal.UNDELIVERED, key.audit_fields(token), change=lost)
+        _audit(key, token)
 
     def _report(self, key: UndeliveredKey, why: UpstreamError, token: str | None = None) -> None:
         """Log and audit that the operator has to delete the key."""
         log.error("delete it in LiteLLM, if it is there: %s (%s)", key, why)
-        lost = journal.change(token, key.audit_row(), {})
-        journal.record(journal.UNDELIVERED, key.audit_fields(token), why, lost)
+        _audit(key, token, why)
 
     # -- in the background ---------------------------------------------------
 
@@ -199,7 +172,7 @@ class UndeliveredKeys:
             if len(self._pending) >= MOST:
                 log.error("too many keys are looked for already, so this one is not: %s", key)
                 return False
-            key.since = self._timer()
+            key.since = time.monotonic()
             key.due = key.since + PAUSES[0]
             self._pending.append(key)
             self._changed.notify()
@@ -225,7 +198,7 @@ class UndeliveredKeys:
         with self._changed:
             while self._pending:
                 key = min(self._pending, key=lambda each: each.due)
-                early = key.due - self._timer()
+                early = key.due - time.monotonic()
                 if early <= 0:
                     return key
                 self._changed.wait(early)
@@ -235,20 +208,20 @@ class UndeliveredKeys:
 
     def _look_again(self, key: UndeliveredKey) -> bool:
         """Look for a key once more; return whether this was the last look."""
-        outcome = self._look(key)
-        now = self._timer()
-        if outcome is Outcome.DOWN:
-            if now - key.since < GIVE_UP:
-                key.due = now + UNAVAILABLE_PAUSE
+        try:
+            if self._look(key) is not Outcome.ABSENT:
+                return True
+        except UpstreamError as exc:
+            if time.monotonic() - key.since < GIVE_UP:
+                key.due = time.monotonic() + UNAVAILABLE_PAUSE
                 return False
-            if key.failure is not None:
-                self._report(key, key.failure)
-        elif outcome is Outcome.ABSENT:
-            key.looks += 1
-            if key.looks < len(PAUSES):
-                key.due = now + PAUSES[key.looks]
-                return False
-            log.info("was not made: %s", key)
+            self._report(key, exc)
+            return True
+        key.looks += 1
+        if key.looks < len(PAUSES):
+            key.due = time.monotonic() + PAUSES[key.looks]
+            return False
+        log.info("was not made: %s", key)
         return True
 
     def end(self) -> None:
@@ -259,6 +232,20 @@ class UndeliveredKeys:
             self._changed.notify_all()
         deadline.begin(LAST_LOOKS)
         for key in pending:
-            if self._look(key) is Outcome.DOWN and key.failure is not None:
-                self._report(key, key.failure)
+            try:
+                self._look(key)
+            except UpstreamError as exc:
+                self._report(key, exc)
         deadline.end()
+
+
+def _audit(key: UndeliveredKey, token: str | None, error: UpstreamError | None = None) -> None:
+    audit_fields = {
+        "userId": key.user_id,
+        "keyAlias": key.alias,
+        "askedAt": key.metadata.get(ASKED_AT),
+        **({"keyId": journal.key_id(token)} if token else {}),
+    }
+    row = {"key_alias": key.alias, "user_id": key.user_id, "metadata": key.metadata}
+    change = journal.change(journal.key_hash(token) if token else None, row, {})
+    journal.record(journal.UNDELIVERED, audit_fields, error, change)

@@ -14,7 +14,7 @@ from litellm_plugin import shapes
 from litellm_plugin.errors import NotFound
 from litellm_plugin.identity.keycloak import BridgeIdentity
 from litellm_plugin.observability.journal import Event
-from litellm_plugin.routes.inputs import body, client_gone, set_actor
+from litellm_plugin.routes.inputs import body, set_actor
 from litellm_plugin.routes.keys import DONE, REFUSED, handed_over, rotation
 from litellm_plugin.routes.request_state import plugin
 from litellm_plugin.routes.responses import PublicResponse, json_response, secured
@@ -65,7 +65,7 @@ def delete_bridge_key(token: str) -> dict[str, Any]:
     exempt=True,
 )
 def rotate_bridge_key(token: str) -> dict[str, Any]:
-    return plugin.bridge.rotate(_person(), rotation(token), gone=client_gone)
+    return plugin.bridge.rotate(_person(), rotation(token))
 
 
 @routes.get("/bridge/models", exempt=True)

@@ -62,12 +62,12 @@ def rotate_key(token: str) -> dict[str, Any]:
     asked = rotation(token)
     plugin.access.require(caller, Permission.KEY_MANAGE)
     plugin.access.require(caller, Permission.KEY_CREATE)
-    return plugin.keys.rotations.rotate(caller, asked, gone=client_gone)
+    return plugin.rotations.rotate(caller, asked)
 
 
 def rotation(token: str) -> Rotation:
     """Return the request for a new key in place of the one with the hash ``token``."""
-    return Rotation.read(token, body(), request.headers.get("Idempotency-Key"))
+    return Rotation.read(token, body(), request.headers.get("Idempotency-Key"), client_gone)
 
 
 @routes.post("/keys/<litellm_id:token>/block", relays=REFUSED, event=Event("key-block"))

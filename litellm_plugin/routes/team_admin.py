@@ -63,7 +63,7 @@ def remove_team_member(team_id: str) -> Json:
 @routes.get("/vector-stores", relays=True)
 def vector_stores() -> list[Json]:
     plugin.access.object_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
-    return plugin.team_admin.vector_stores()
+    return plugin.team_admin.objects("vector_stores")
 
 
 @routes.put(
@@ -75,13 +75,13 @@ def set_knowledge_bases(team_id: str) -> Json:
     user = plugin.access.object_admin(current_caller(), Permission.TEAM_KNOWLEDGE_BASE)
     change = body()
     with plugin.team_admin.managed_team(user, team_id) as team:
-        return plugin.team_admin.set_vector_stores(team, change)
+        return plugin.team_admin.set_objects(team, "vector_stores", change)
 
 
 @routes.get("/mcp-servers", relays=True)
 def mcp_servers() -> list[Json]:
     plugin.access.object_admin(current_caller(), Permission.TEAM_MCP)
-    return plugin.team_admin.mcp_servers()
+    return plugin.team_admin.objects("mcp_servers")
 
 
 @routes.put(
@@ -91,4 +91,4 @@ def set_mcp_servers(team_id: str) -> Json:
     user = plugin.access.object_admin(current_caller(), Permission.TEAM_MCP)
     change = body()
     with plugin.team_admin.managed_team(user, team_id) as team:
-        return plugin.team_admin.set_mcp_servers(team, change)
+        return plugin.team_admin.set_objects(team, "mcp_servers", change)

@@ -6,7 +6,7 @@ from typing import Any
 
 from litellm_plugin.access import Permission
 from litellm_plugin.observability.journal import Event
-from litellm_plugin.routes.inputs import body, client_gone, current_caller
+from litellm_plugin.routes.inputs import body, current_caller
 from litellm_plugin.routes.keys import handed_over, rotation
 from litellm_plugin.routes.request_state import plugin
 from litellm_plugin.routes.routing import routes
@@ -42,7 +42,7 @@ def rotate_team_key(team_id: str, key: str) -> Json:
     plugin.access.require(caller, Permission.KEY_CREATE)
     asked = rotation(key)
     with plugin.team_admin.managed_team(user, team_id, on_all_hosts=True) as team:
-        return plugin.team_keys.rotate(team, asked, caller, gone=client_gone)
+        return plugin.team_keys.rotate(team, asked, caller)
 
 
 @routes.delete(

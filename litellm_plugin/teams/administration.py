@@ -8,7 +8,7 @@ with the permission. Methods that change a team take a :class:`ManagedTeam`, whi
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,7 @@ NO_MODELS = (
 )
 DAY = 86_400  # seconds; the shortest budget_duration of a team
 DEFAULT_RENEWAL = "30d"
+OBJECTS = {"vector_stores": "vector store(s)", "mcp_servers": "MCP server(s)"}  # in messages
 NULLABLE = frozenset({"models", "max_budget", "blocked"})  # other fields with null are ignored
 
 
@@ -67,14 +68,6 @@ class ManagedTeam:
     def member_ids(self) -> set[str]:
         """LiteLLM ids of the members."""
         return {str(member.get("user_id")) for member in self.members}
-
-    def has(self, kind: str, names: Iterable[str], allowed: Collection[str]) -> bool:
-        """Tell whether the team already has all these objects, and all are on the allow-list.
-
-        If so, the names are ids, and LiteLLM's lists need not be read to resolve them.
-        """
-        objects = shapes.as_object(self.row.get("object_permission")).get(kind) or ()
-        return all(name in objects and name in allowed for name in names)
 
 
 class TeamAdmin:
@@ -124,11 +117,7 @@ class TeamAdmin:
 
         LiteLLM replaces a team's metadata as a whole. So a change reads, checks and writes the
         team under the lock; otherwise one of two concurrent changes would be lost.
-
-        Args:
-            user: The team admin.
-            team_id: The team.
-            on_all_hosts: As for ``Cache.lock``.
+        ``on_all_hosts`` is as for ``Cache.lock``.
 
         Raises:
             Forbidden: No group or another one owns the team.
@@ -325,27 +314,25 @@ class TeamAdmin:
 
     # -- knowledge bases and MCP servers -------------------------------------
 
-    def vector_stores(self) -> list[Json]:
-        """Return the vector stores that teams may have: ``id`` and ``name``."""
-        return [row.shown for row in self._objects.vector_stores()]
+    def objects(self, kind: str) -> list[Json]:
+        """Return the objects that teams may have.
 
-    def mcp_servers(self) -> list[Json]:
-        """Return the MCP servers that teams may have: ``id``, ``name`` and ``url``."""
-        return [row.shown for row in self._objects.mcp_servers()]
+        Of ``vector_stores`` these are ``id`` and ``name``, of ``mcp_servers`` also ``url``.
+        """
+        return [row.shown for row in self._objects.all(kind)]
 
-    def set_vector_stores(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
-        """Replace a team's knowledge bases, named by id or name; returns the team."""
-        wanted = _distinct("vector_stores", body)
-        if not team.has("vector_stores", wanted, self._team_admin.allowed_vector_stores):
-            wanted = _ids(wanted, self._objects.vector_stores(fresh=True), "vector store(s)")
-        return self._write(team, {"object_permission": {"vector_stores": wanted}})
+    def set_objects(self, team: ManagedTeam, kind: str, body: Mapping[str, Any]) -> Json:
+        """Replace a team's ``vector_stores`` or ``mcp_servers``, named by id or name.
 
-    def set_mcp_servers(self, team: ManagedTeam, body: Mapping[str, Any]) -> Json:
-        """Replace a team's MCP servers, named by id or name; returns the team."""
-        wanted = _distinct("mcp_servers", body)
-        if not team.has("mcp_servers", wanted, self._team_admin.allowed_mcp_servers):
-            wanted = _ids(wanted, self._objects.mcp_servers(fresh=True), "MCP server(s)")
-        return self._write(team, {"object_permission": {"mcp_servers": wanted}})
+        Returns the team.
+        """
+        wanted = list(dict.fromkeys(fields.texts(kind, body.get(kind))))
+        has = shapes.as_object(team.row.get("object_permission")).get(kind) or ()
+        allowed = self._objects.allow_lists[kind]
+        # Names that the team has and the allow-list names, too, are ids.
+        if not all(name in has and name in allowed for name in wanted):
+            wanted = _ids(wanted, self._objects.all(kind, fresh=True), OBJECTS[kind])
+        return self._write(team, {"object_permission": {kind: wanted}})
 
     # -- parts ---------------------------------------------------------------
 
@@ -458,10 +445,6 @@ def _ref(value: Any, missing: str) -> str:
     if not value or not value.strip():
         raise BadRequest(missing)
     return fields.text("userEntityRef", value.strip())
-
-
-def _distinct(name: str, body: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(fields.texts(name, body.get(name))))
 
 
 def _ids(wanted: list[str], allowed: list[TeamObject], what: str) -> list[str]:

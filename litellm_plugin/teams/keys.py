@@ -7,7 +7,8 @@ https://docs.litellm.ai/docs/proxy/service_accounts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from litellm_plugin import shapes
@@ -17,10 +18,10 @@ from litellm_plugin.clock import Clock
 from litellm_plugin.config.settings import LLM_API, Settings
 from litellm_plugin.errors import NotFound, UpstreamError
 from litellm_plugin.keys.metadata import RotationRecord, is_team_key
-from litellm_plugin.keys.policy import KeyPolicies, Limit, Policy, combined
+from litellm_plugin.keys.policy import KeyPolicies, Limit, ModelLimit, Policy, combined
 from litellm_plugin.keys.requests import KeyFields, team_key_fields
-from litellm_plugin.keys.rotation import Owner, Rotation
-from litellm_plugin.keys.service import Keys, TeamDurationBroken
+from litellm_plugin.keys.rotation import Rotation, Rotations
+from litellm_plugin.keys.service import KeyOwner, Keys
 from litellm_plugin.observability import journal
 from litellm_plugin.shapes import TEAM_KEY
 from litellm_plugin.teams.administration import ManagedTeam
@@ -40,6 +41,7 @@ class TeamKeys:
     def __init__(
         self,
         keys: Keys,
+        rotations: Rotations,
         litellm: LiteLLM,
         policies: KeyPolicies,
         settings: Settings,
@@ -47,6 +49,7 @@ class TeamKeys:
     ) -> None:
         self._fields = KeyFields(team_key_fields(), budget_filled=False)
         self._keys = keys
+        self._rotations = rotations
         self._litellm = litellm
         self._policies = policies
         self._hidden = settings.display.hide_team_budget_for_managers
@@ -59,10 +62,7 @@ class TeamKeys:
         )
 
     def read(self, body: Mapping[str, Any]) -> Json:
-        """Read a request for a new key.
-
-        Returns:
-            The fields for :meth:`create`, with LiteLLM's names.
+        """Read a request for a new key; returns the fields for :meth:`create`.
 
         Raises:
             BadRequest: A field is missing, wrong or forbidden.
@@ -75,25 +75,18 @@ class TeamKeys:
         return [self._shown(shapes.virtual_key(row)) for row in rows]
 
     def create(self, team: ManagedTeam, key: Json, caller: Caller) -> Json:
-        """Create a team key.
+        """Create a team key, under the team's lock on all hosts; returns LiteLLM's answer.
 
-        Args:
-            team: The team; the caller of this method holds its lock, on all hosts.
-            key: What :meth:`read` returns.
-            caller: The team admin. The admin's key policy limits the key, and its
-                ``maxActiveKeys`` the number of the team's keys.
-
-        Returns:
-            LiteLLM's answer, with the secret in ``key``.
+        The team admin's key policy limits the key, and its ``maxActiveKeys`` the number of the
+        team's keys.
 
         Raises:
             PolicyRefused: A field exceeds a limit, or a model is not one of the team's.
             Forbidden: As many keys as allowed are active.
         """
-        policy = self._policy(caller)
+        owner = self._owner(_owned(team), caller)
         self._refuse_other_models(team, key)
-        key = policy.new_key(key, self._policies.groups_of)
-        policy.refuse_more(_owned(team), self._now())
+        key = owner.policy().new_key(key)
         key |= {
             "team_id": team.team_id,
             "key_type": LLM_API,
@@ -103,49 +96,20 @@ class TeamKeys:
                 TEAM_KEY: True,
             },
         }
-        try:
-            with self._keys.adding(
-                key, self._keys.created_by(caller), policy, None, caller.name
-            ) as made:
-                return self._shown(made)
-        except UpstreamError as exc:
-            if "Invalid duration format" in exc.message:
-                raise TeamDurationBroken(team.team_id) from exc
-            raise
+        owner.check(key)
+        with self._keys.adding(owner, key) as made:
+            return self._shown(made)
 
-    def rotate(
-        self, team: ManagedTeam, asked: Rotation, caller: Caller, *, gone: Callable[[], bool]
-    ) -> Json:
-        """Rotate a team key, as ``Rotations.rotate_for`` does.
-
-        Args:
-            team: As for :meth:`create`.
-            asked: The request.
-            caller: As for :meth:`create`.
-            gone: Returns whether the client has closed the connection.
+    def rotate(self, team: ManagedTeam, asked: Rotation, caller: Caller) -> Json:
+        """Rotate a team key, as ``Rotations.rotate_for`` does, under the lock of the team.
 
         Raises:
             NotFound: The team has no such key.
-            RotationRefused: As for ``Rotations.rotate_for``.
             Forbidden: As many keys as allowed are active.
         """
-        rows, policy = _owned(team), self._policy(caller)
-
-        def check(_: Json) -> None:
-            replaced = (asked.token,)
-            policy.refuse_more(
-                [
-                    row
-                    for row in rows
-                    if row["token"] != asked.token
-                    and RotationRecord.of(row).replaces[:1] != replaced
-                ],
-                self._now(),
-            )
-
-        created_by = self._keys.created_by(caller)
-        owner = Owner(None, caller.name, lambda: policy, created_by, check, _unknown)
-        return self._shown(self._keys.rotations.rotate_one_of(rows, owner, asked, gone=gone))
+        rows = _owned(team)
+        owner = self._owner(rows, caller, replaced=asked.token)
+        return self._shown(self._rotations.rotate_one_of(rows, owner, asked))
 
     def delete(self, team: ManagedTeam, token: str) -> None:
         """Delete a team key for good.
@@ -160,16 +124,31 @@ class TeamKeys:
         journal.changed(journal.key_hash(token), row, {})
         self._litellm.delete_key(token)
 
-    def _policy(self, caller: Caller) -> Policy:
-        return combined([self._policies.of(caller, None), self._limits])
+    def _owner(self, rows: list[Json], caller: Caller, *, replaced: str = "") -> KeyOwner:
+        """Return the team, whose keys are ``rows``, as the owner of a new key.
+
+        ``replaced`` is the hash of a key that does not count as active, nor does its successor.
+        """
+        owner = self._keys.owner(caller, None)
+        policy = combined([owner.policy(), self._limits])
+
+        def check(_: Json) -> None:
+            others = [
+                row
+                for row in rows
+                if row["token"] != replaced and RotationRecord.of(row).replaces[:1] != (replaced,)
+            ]
+            policy.refuse_more(others, self._now())
+
+        return replace(owner, policy=lambda: policy, check=check, unknown=_unknown)
 
     def _refuse_other_models(self, team: ManagedTeam, key: Json) -> None:
         """Refuse models that the team may not use. LiteLLM would refuse each call instead."""
         allowed = tuple(map(str, team.row.get("models") or ()))
         wanted = [name for name in key.get("models") or () if name != MODELS_OF_TEAM]
         if wanted and allowed and EVERY_MODEL not in allowed:
-            within = Policy(models=(Limit(allowed, f"team {team.team_id}"),))
-            within.new_key({"models": wanted}, self._policies.groups_of)
+            limit = ModelLimit(allowed, f"team {team.team_id}", self._policies.groups_of)
+            limit.refuse_others(wanted)
 
     def _shown(self, key: Json) -> Json:
         return shapes.without_budget(key) if self._hidden else key

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from litellm_plugin import shapes
 from litellm_plugin.access import Access
@@ -28,35 +28,22 @@ from litellm_plugin.usage import members
 from litellm_plugin.usage import report as usage
 from litellm_plugin.usage.periods import pages_of
 
-# Returns user_id and key_alias of keys, by hash, as far as they are known.
-KnownKeys = Callable[[Sequence[str]], Mapping[str, dict[str, str]]]
 
-
+@dataclass(frozen=True)
 class MemberUsage:
     """Reads the usage of a team by member.
 
-    ``audited_keys`` reads owners of deleted keys from this service's audit log; None without
-    ``litellm.audit.store``.
+    ``audited_keys`` reads ``user_id`` and ``key_alias`` of deleted keys, by hash, from this
+    service's audit log, as far as they are known; None without ``litellm.audit.store``.
     """
 
-    def __init__(
-        self,
-        litellm: LiteLLM,
-        cache: Cache,
-        users: Users,
-        access: Access,
-        settings: Settings,
-        directory: Directory,
-        audited_keys: KnownKeys | None,
-    ) -> None:
-        self._litellm = litellm
-        self._cache = cache
-        self._users = users
-        self._access = access
-        self._enabled = settings.team_usage.member_breakdown.enabled
-        self._display = settings.display
-        self._directory = directory
-        self._audited_keys = audited_keys
+    _litellm: LiteLLM
+    _cache: Cache
+    _users: Users
+    _access: Access
+    _settings: Settings
+    _directory: Directory
+    _audited_keys: Callable[[Sequence[str]], Mapping[str, dict[str, str]]] | None
 
     def of(self, team_id: str, start: str, end: str, caller: Caller) -> Json:
         """Return a team's usage by member, for its managers and for members who may read it.
@@ -65,11 +52,7 @@ class MemberUsage:
         audit log. Usage without a known owner is a row with ``user_id`` None. The rows' spend adds
         up to ``total_spend``.
 
-        Args:
-            team_id: LiteLLM id, without a comma: LiteLLM would read several ids.
-            start: First day, ``YYYY-MM-DD``.
-            end: Last day, included.
-            caller: A user.
+        ``start`` and ``end`` are the first and the last day, ``YYYY-MM-DD``.
 
         Raises:
             NotFound: ``litellm.teamUsage.memberBreakdown.enabled`` is false.
@@ -79,7 +62,7 @@ class MemberUsage:
             BadRequest: The id has a comma.
             UsageUnavailable: LiteLLM can't return the caller's account or the team.
         """
-        if not self._enabled:
+        if not self._settings.team_usage.member_breakdown.enabled:
             raise NotFound(
                 "Usage by member is disabled (litellm.teamUsage.memberBreakdown.enabled)"
             )
@@ -91,7 +74,7 @@ class MemberUsage:
             if account is None or not account.in_team(team_id):
                 raise Forbidden(NOT_A_MEMBER, reason="membership")
             self._access.require_usage_viewer(caller, members.role_of(team, account.user_id))
-        if "," in team_id:
+        if "," in team_id:  # LiteLLM would read several ids
             raise BadRequest("LiteLLM can't tell the usage of a team with a comma in its id")
         rows = self._cache.read(
             ("team-member-usage", caller.name, team_id, start, end),
@@ -100,10 +83,11 @@ class MemberUsage:
             weight=len,
             stale=caller.note_stale,
         )
+        display = self._settings.display
         hidden = (
-            self._display.hide_team_budget_for_managers
+            display.hide_team_budget_for_managers
             if manager
-            else self._display.hide_team_budget_for_members
+            else display.hide_team_budget_for_members
         )
         if hidden:
             blank = {"team_id": team_id, "total_spend": 0, "budget_hidden": True}
@@ -126,7 +110,8 @@ class MemberUsage:
     def _rows(self, team: Json, info: Json, start: str, end: str) -> list[Json]:
         pages = pages_of(partial(self._litellm.activity, "team", team["team_id"]), start, end)
         figures = usage.report(pages)
-        keys = _keys(info)
+        listed = info.get("keys")
+        keys = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
         owners = members.owners(pages)
         for key in keys:
             owners.setdefault(str(key.get("token")), members.texts(key, ("user_id",)))
@@ -140,8 +125,3 @@ class MemberUsage:
             {**row, **present(display_name=names.get(row.get("user_email", "").lower()))}
             for row in rows
         ]
-
-
-def _keys(info: Json) -> list[Json]:
-    keys: Any = info.get("keys")
-    return [row for row in keys if isinstance(row, dict)] if isinstance(keys, list) else []

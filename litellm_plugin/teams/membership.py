@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,24 +36,16 @@ class OwnerUnknown(PluginError):
     status = 502
 
 
+@dataclass(frozen=True)
 class Teams:
     """Reads teams and their usage for members and managers."""
 
-    def __init__(
-        self,
-        litellm: LiteLLM,
-        cache: Cache,
-        reports: Reports,
-        users: Users,
-        access: Access,
-        display: Display,
-    ) -> None:
-        self._litellm = litellm
-        self._cache = cache
-        self._reports = reports
-        self._users = users
-        self._access = access
-        self._display = display
+    _litellm: LiteLLM
+    _cache: Cache
+    _reports: Reports
+    _users: Users
+    _access: Access
+    _display: Display
 
     def of(self, caller: Caller, account: Account) -> list[Json]:
         """Return the teams of the caller's account, except those that LiteLLM can't return."""
@@ -118,7 +111,7 @@ class Teams:
         if not (caller.service or member or manager):
             raise Forbidden(NOT_A_MEMBER, reason="membership")
         user_id = caller.litellm_id if account is None else account.asked
-        if "," in team_id:
+        if "," in team_id:  # LiteLLM would read several ids
             raise BadRequest("LiteLLM can't tell the usage of a team with a comma in its id")
         report = self._reports.read(
             ("team-usage", caller.name, team_id),

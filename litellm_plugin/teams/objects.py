@@ -6,7 +6,7 @@ only receives ids.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from litellm_plugin.cache.cache import Cache
@@ -52,14 +52,12 @@ def mcp_server(row: Json) -> TeamObject | None:
     )
 
 
-def vector_stores(rows: Iterable[Json]) -> list[TeamObject]:
-    """Read LiteLLM's vector stores; rows without id and name are dropped."""
-    return [store for row in rows if (store := vector_store(row))]
+READERS = {"vector_stores": vector_store, "mcp_servers": mcp_server}
 
 
-def mcp_servers(rows: Iterable[Json]) -> list[TeamObject]:
-    """Read LiteLLM's MCP servers; rows without id and name are dropped."""
-    return [server for row in rows if (server := mcp_server(row))]
+def read(kind: str, rows: Iterable[Json]) -> list[TeamObject]:
+    """Read LiteLLM's ``vector_stores`` or ``mcp_servers``; rows without id and name are dropped."""
+    return [each for row in rows if (each := READERS[kind](row))]
 
 
 def meant(name: str, objects: Sequence[TeamObject]) -> list[TeamObject]:
@@ -73,35 +71,28 @@ def meant(name: str, objects: Sequence[TeamObject]) -> list[TeamObject]:
     ]
 
 
-def allowed(
-    objects: Sequence[TeamObject], names: Iterable[str], groups: Collection[str] = ()
-) -> list[TeamObject]:
-    """Return the objects that an allow-list names or that are in one of its access groups."""
-    ids = {each.id for name in names for each in meant(name, objects)}
-    return [each for each in objects if each.id in ids or not each.groups.isdisjoint(groups)]
-
-
 class TeamObjects:
     """Lists the objects that team admins may give to teams, by ``litellm.teamAdmin``."""
 
     def __init__(self, settings: TeamAdminSettings, litellm: LiteLLM, cache: Cache) -> None:
-        self._settings = settings
-        self._litellm = litellm
         self._cache = cache
+        self._rows = {"vector_stores": litellm.vector_stores, "mcp_servers": litellm.mcp_servers}
+        self.allow_lists = {
+            "vector_stores": settings.allowed_vector_stores,
+            "mcp_servers": settings.allowed_mcp_servers,
+        }
+        self._groups = frozenset(settings.allowed_mcp_access_groups)
 
-    def vector_stores(self, *, fresh: bool = False) -> list[TeamObject]:
-        """Return the allowed vector stores; ``fresh`` reads past the cache, as a write must."""
-        rows = self._cache.read(("vector-stores",), (), self._litellm.vector_stores, fresh=fresh)
-        return allowed(vector_stores(rows), self._settings.allowed_vector_stores)
+    def all(self, kind: str, *, fresh: bool = False) -> list[TeamObject]:
+        """Return the objects that the allow-list names or that are in an allowed access group.
 
-    def mcp_servers(self, *, fresh: bool = False) -> list[TeamObject]:
-        """Return the allowed MCP servers; ``fresh`` as for :meth:`vector_stores`."""
-        rows = self._cache.read(("mcp-servers",), (), self._litellm.mcp_servers, fresh=fresh)
-        return allowed(
-            mcp_servers(rows),
-            self._settings.allowed_mcp_servers,
-            self._settings.allowed_mcp_access_groups,
-        )
+        Args:
+            kind: ``vector_stores`` or ``mcp_servers``.
+            fresh: Whether to read past the cache, as a write must.
+        """
+        objects = read(kind, self._cache.read((kind,), (), self._rows[kind], fresh=fresh))
+        ids = {each.id for name in self.allow_lists[kind] for each in meant(name, objects)}
+        return [each for each in objects if each.id in ids or each.groups & self._groups]
 
 
 def _texts(*values: object) -> frozenset[str]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from litellm_plugin.keys.undelivered import LATER
+from litellm_plugin.keys.undelivered import Outcome
 from tests.cache.redis_server import needs_redis
 from tests.faults import proxy, scenarios
 from tests.faults.rig import MOUNT, UNHURRIED, Rig, Route, running
@@ -100,7 +100,7 @@ def test_a_worker_that_ends_looks_once_more_for_a_key_that_nobody_got(
 
         rig.litellm.spoil(lambda e: (proxy.none if e.asked.method == "GET" else acts_and_goes)(e))
         answer = rig.ask(generate)
-        assert answer.error.endswith(LATER)
+        assert answer.error.endswith(Outcome.LATER)
         assert generate.body["alias"] in rig.aliases()
         if up:
             rig.litellm.mend()

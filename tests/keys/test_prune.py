@@ -159,7 +159,7 @@ def pruning(world: World, settings: Settings) -> Callable[..., Pruning]:
     def pruning(later: timedelta = INTERRUPTED_AFTER + MINUTE) -> Pruning:
         plugin = build(settings)
         now = lambda: datetime.now(UTC) + later  # noqa: E731
-        return Pruning(plugin.litellm, plugin.keys.rotations, settings, lambda: None, now)
+        return Pruning(plugin.litellm, plugin.rotations, settings, lambda: None, now)
 
     return pruning
 

@@ -7,21 +7,19 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from werkzeug.test import TestResponse
 
-from litellm_plugin.config.settings import KeyGeneration, KeyPolicy, Settings
+from litellm_plugin.config.settings import KeyGeneration, KeyPolicy
 from litellm_plugin.keys import undelivered
 from litellm_plugin.sandbox.store import token_of
 from tests.cache.world import Call, FailsError, Hook, World
 from tests.fakes import Policy
 from tests.fakes.network import dropped
-from tests.tokens import TokenFactory
+from tests.keys.conftest import MakeWorld
 
 Json = dict[str, Any]
 
@@ -37,32 +35,13 @@ class KilledError(BaseException):
 
 
 @pytest.fixture
-def world(
-    settings: Settings,
-    key_policy: KeyPolicy,
-    key_generation: KeyGeneration,
-    tokens: TokenFactory,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[World]:
-    monkeypatch.setattr(undelivered, "PAUSES", (0.0, 0.0))
-    settings = replace(
-        settings,
-        key_policy=key_policy,
-        key_generation=key_generation,
-        service=replace(settings.service, circuit_breaker=True, cache_seconds=60.0),
-    )
-    world = World(settings, tokens, tmp_path, monkeypatch, workers=2)
-    world.people(bob=(), alice=())
-    world.get("bob", "/user/info")
+def world(make_world: MakeWorld) -> World:
+    world = make_world(workers=2)
     world.litellm.stand_in.team_new(
         {"team_id": "t1", "members_with_roles": [{"user_id": BOB, "role": "user"}]}
     )
     make(world)
-    yield world
-    for thread in threading.enumerate():
-        if thread.name == "undelivered-keys":
-            thread.join(60)
+    return world
 
 
 def make(world: World, **fields: Any) -> None:
@@ -570,7 +549,7 @@ def test_litellm_hangs_after_it_has_made_the_key(world: World) -> None:
     before = dict(keys(world)[OLD])
     world.litellm.acted = on("/key/generate", 1, fails(dropped()))
     answer = rotate(world, request="abc")
-    assert (answer.status_code, undelivered.REMOVED in answer.text) == (500, True)
+    assert (answer.status_code, undelivered.Outcome.REMOVED in answer.text) == (500, True)
     assert keys(world) == {OLD: before}
     assert rotate(world, request="abc").status_code == 200
     assert len(keys(world)) == 2
@@ -581,8 +560,7 @@ def test_a_client_that_hangs_up_leaves_the_old_key_as_it_was(
     world: World, who: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = dict(keys(world)[OLD])
-    for module in ("keys", "bridge"):
-        monkeypatch.setattr(f"litellm_plugin.routes.{module}.client_gone", lambda: True)
+    monkeypatch.setattr("litellm_plugin.routes.keys.client_gone", lambda: True)
     assert rotate(world, who=who, request="abc").status_code == 499
     assert keys(world) == {OLD: before}
     monkeypatch.undo()

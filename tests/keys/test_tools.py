@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +26,7 @@ from litellm_plugin.shapes import BRIDGE_KEY
 from tests.cache.world import FailsError, World
 from tests.client import environ_of
 from tests.fakes.network import dropped
+from tests.keys.conftest import MakeWorld
 from tests.keys.test_rotation import (
     KilledError,
     fails,
@@ -38,7 +37,6 @@ from tests.keys.test_rotation import (
     nothing,
     on,
 )
-from tests.tokens import TokenFactory
 
 Json = dict[str, Any]
 
@@ -68,32 +66,10 @@ def workers() -> int:
 
 @pytest.fixture
 def world(
-    settings: Settings,
-    bridge_keys: BridgeKeys | None,
-    key_policy: KeyPolicy,
-    key_generation: KeyGeneration,
-    workers: int,
-    tokens: TokenFactory,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[World]:
-    monkeypatch.setattr(undelivered, "PAUSES", (0.0, 0.0))
-    settings = replace(
-        settings,
-        key_policy=key_policy,
-        key_generation=key_generation,
-        bridge=replace(settings.bridge, keys=bridge_keys),
-        public_base_url="https://llm.example.com",
-        service=replace(settings.service, circuit_breaker=True, cache_seconds=60.0),
-    )
-    world = World(settings, tokens, tmp_path, monkeypatch, workers)
-    world.people(bob=(), alice=())
-    world.get("bob", "/user/info")
-    world.litellm.stand_in.store.keys.clear()
-    yield world
-    for thread in threading.enumerate():
-        if thread.name == "undelivered-keys":
-            thread.join(10)
+    make_world: MakeWorld, settings: Settings, bridge_keys: BridgeKeys | None, workers: int
+) -> World:
+    bridge = replace(settings.bridge, keys=bridge_keys)
+    return make_world(workers, bridge=bridge, public_base_url="https://llm.example.com")
 
 
 def ask(world: World, who: str = "bob", worker: int = 0, **body: Any) -> TestResponse:
@@ -428,7 +404,7 @@ def test_litellm_hangs_before_and_after_it_makes_the_key(world: World) -> None:
     world.litellm.arriving = nothing
     world.litellm.acted = on("/key/generate", 1, fails(dropped()))
     answer = ask(world, **CLAUDE)
-    assert undelivered.REMOVED in error(answer, 500)
+    assert undelivered.Outcome.REMOVED in error(answer, 500)
     assert list(keys(world)) == [old]
     world.litellm.acted = nothing
     made(world, **CLAUDE)

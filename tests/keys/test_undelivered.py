@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +13,21 @@ import requests
 
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.keys import undelivered
-from litellm_plugin.keys.undelivered import ABSENT, LATER, REMOVED, REPLACED, YOURS
+from litellm_plugin.keys.undelivered import Outcome
+from litellm_plugin.plugin import build
+from litellm_plugin.sandbox.store import token_of
 from tests.cache.world import Call, FailsError, World
 from tests.fakes.network import connection_refused, dropped
+from tests.keys.conftest import MakeWorld, wait_for_the_watcher
 from tests.tokens import TokenFactory
 
-ENOUGH = 60.0  # seconds for whatever is to happen soon
-
 
 @pytest.fixture
-def careful(settings: Settings) -> Settings:
-    """Settings with what looks for undelivered keys."""
-    return replace(settings, service=replace(settings.service, circuit_breaker=True))
-
-
-@pytest.fixture
-def world(
-    careful: Settings, tokens: TokenFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    monkeypatch.setattr(undelivered, "PAUSES", (0.0, 0.0))
+def world(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(undelivered, "UNAVAILABLE_PAUSE", 0.01)
-    world = World(careful, tokens, tmp_path, monkeypatch)
-    world.people(bob=(), alice=())
-    for name in ("bob", "alice"):
-        world.get(name, "/user/info")
-    yield world
-    wait_for_the_watcher()
-
-
-def wait_for_the_watcher() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "undelivered-keys":
-            thread.join(ENOUGH)
-            assert not thread.is_alive()
+    world = make_world()
+    world.get("alice", "/user/info")
+    return world
 
 
 def cut_off(path: str, *, failure: Exception | None = None) -> Callable[[Call], None]:
@@ -77,7 +58,7 @@ def test_a_key_that_was_made_and_not_told_is_removed(world: World, failure: Exce
 
     assert status == 500
     assert error.startswith("LiteLLM ")
-    assert error.endswith(REMOVED)
+    assert error.endswith(Outcome.REMOVED)
     assert aliases(world) == []
     assert world.get("bob", "/keys") == []
     # Its name is free again, and nothing was made twice.
@@ -119,7 +100,7 @@ def test_a_key_that_was_not_made_is_not_found(world: World) -> None:
 
     status, error = generate(world)
 
-    assert (status, error.endswith(ABSENT)) == (500, True)
+    assert (status, error.endswith(Outcome.ABSENT)) == (500, True)
     assert [call.path for call in world.litellm.writes][-1] == "/key/generate"
 
 
@@ -134,7 +115,7 @@ def test_where_litellm_has_no_list_of_keys_its_owner_and_the_operator_are_told(
 
     world.litellm.arriving = arriving
 
-    assert generate(world)[1].endswith(YOURS)
+    assert generate(world)[1].endswith(Outcome.YOURS)
     assert "delete it in LiteLLM, if it is there: key 'ci' of bob@example.com" in caplog.text
 
 
@@ -149,7 +130,7 @@ def test_a_key_that_looks_like_another_one_is_not_removed(world: World) -> None:
 
     world.litellm.acted = acted
 
-    assert generate(world)[1].endswith(YOURS)
+    assert generate(world)[1].endswith(Outcome.YOURS)
     assert aliases(world) == ["ci", "ci"]
 
 
@@ -181,7 +162,7 @@ def test_while_litellm_is_down_it_is_looked_for_until_it_is_up(
 
     status, error = generate(world)
 
-    assert (status, error.endswith(LATER)) == (500, True)
+    assert (status, error.endswith(Outcome.LATER)) == (500, True)
     assert aliases(world) == ["ci"]
     world.litellm.acted = lambda _call: None
     down.clear()
@@ -202,7 +183,7 @@ def test_one_that_is_made_late_is_removed(world: World) -> None:
 
     world.litellm.arriving = arriving
 
-    assert generate(world)[1].endswith(ABSENT)
+    assert generate(world)[1].endswith(Outcome.ABSENT)
     wait_for_the_watcher()
     assert late == []
     assert aliases(world) == []
@@ -211,7 +192,7 @@ def test_one_that_is_made_late_is_removed(world: World) -> None:
 def test_a_key_of_the_next_try_is_left_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(undelivered, "PAUSES", (0.2, 0.0))
     world.litellm.arriving = cut_off("/key/generate")
-    assert generate(world)[1].endswith(ABSENT)
+    assert generate(world)[1].endswith(Outcome.ABSENT)
 
     assert generate(world)[0] == 200
     wait_for_the_watcher()
@@ -259,7 +240,7 @@ def test_an_opencode_key_that_was_not_told_is_removed(world: World) -> None:
         world.litellm.acted = cut_off("/key/generate")
         answer = world.ask("bob", "GET", OPENCODE)
         assert answer.status_code == 500
-        assert answer.get_json()["error"].endswith(REMOVED)
+        assert answer.get_json()["error"].endswith(Outcome.REMOVED)
         assert len(aliases(world)) == before
         world.litellm.acted = lambda _: None
         assert world.ask("bob", "GET", OPENCODE).status_code == 302
@@ -277,7 +258,7 @@ def test_the_first_opencode_key_of_a_slot_is_not_looked_for_later(world: World) 
 
     world.litellm.acted = acted
     answer = world.ask("bob", "GET", OPENCODE)
-    assert answer.get_json()["error"].endswith(REPLACED)
+    assert answer.get_json()["error"].endswith(Outcome.REPLACED)
     wait_for_the_watcher()
     assert len(aliases(world)) == 1
     world.litellm.acted = lambda _: None
@@ -302,5 +283,18 @@ def test_without_the_breaker_nobody_looks(
     world.get("bob", "/user/info")
     world.litellm.acted = cut_off("/key/generate")
 
-    assert generate(world)[1].endswith(YOURS)
+    assert generate(world)[1].endswith(Outcome.YOURS)
     assert world.litellm.read("/key/list") == []
+
+
+def test_a_key_that_is_deleted_by_its_secret_is_audited_by_its_hash(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = build(settings)
+    told: list[Any] = []
+    monkeypatch.setattr("litellm_plugin.observability.journal.sink", lambda *of: told.append(of))
+    monkeypatch.setattr(plugin.litellm, "delete_key", lambda _: None)
+    plugin.keys.take_back({"key": "sk-canary"})
+    ((_, change),) = told
+    assert change.object_id == token_of("sk-canary")
+    assert "sk-canary" not in repr(told)

@@ -223,7 +223,7 @@ def pruning(site: Service) -> Callable[[timedelta], Pruning]:
         plugin = build(settings)
         return Pruning(
             plugin.litellm,
-            plugin.keys.rotations,
+            plugin.rotations,
             settings,
             lambda: None,
             lambda: datetime.now(UTC) + later,

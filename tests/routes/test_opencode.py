@@ -136,14 +136,20 @@ def test_where_no_new_key_comes_the_old_one_stays(
     assert deleted == ([["5" * 64]] if "token" in reply["json"] else [])
 
 
+@pytest.mark.parametrize(("made", "deleted"), [(MADE, "5" * 64), ({"key": "sk-fresh"}, "sk-fresh")])
 def test_a_browser_that_has_gone_leaves_the_old_key(
-    client: PluginClient, in_the_slot: FakeLiteLLM, bob: Headers, monkeypatch: pytest.MonkeyPatch
+    client: PluginClient,
+    in_the_slot: FakeLiteLLM,
+    bob: Headers,
+    monkeypatch: pytest.MonkeyPatch,
+    made: Json,
+    deleted: str,
 ) -> None:
     monkeypatch.setattr("litellm_plugin.routes.keys.client_gone", lambda: True)
     in_the_slot.post("/key/delete", json={})
-    in_the_slot.post("/key/generate", json=MADE)
+    in_the_slot.post("/key/generate", json=made)
     assert client.get(_connect(CALLBACK), headers=bob).status_code == 499
-    assert _writes(in_the_slot) == [("/key/generate", None), ("/key/delete", ["5" * 64])]
+    assert _writes(in_the_slot) == [("/key/generate", None), ("/key/delete", [deleted])]
 
 
 def test_of_two_at_a_time_one_key_is_left(

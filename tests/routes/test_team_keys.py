@@ -20,7 +20,7 @@ from litellm_plugin.shapes import TEAM_KEY
 from tests.cache.world import TEAM_ADMINS, Call, FailsError, World
 from tests.fakes import Policy
 from tests.fakes.network import dropped
-from tests.keys.test_rotation import STEPS, KilledError, fails, on
+from tests.keys.test_rotation import BRIDGED, STEPS, KilledError, fails, on
 from tests.tokens import TokenFactory
 
 Json = dict[str, Any]
@@ -208,11 +208,21 @@ def test_a_team_whose_own_key_duration_is_malformed_is_named(
     def refuse(_: Json) -> Json:
         raise proxy_error(500, "Invalid duration format")
 
+    old = made(world)["token"]
     stand_in = world.litellm.stand_in
     monkeypatch.setitem(stand_in.app.view_functions, "/key/generate", stand_in._view(refuse))
-    answer = create(world)
-    assert answer.status_code == 502
-    assert answer.get_json()["teamId"] == "t1"
+    in_t1 = {"alias": "ci", "max_budget": 1, "team_id": "t1"}
+    callback = "redirect_uri=http://localhost:1/callback"
+    for answer in (
+        create(world),
+        rotate(world, old),
+        world.ask("bob", "POST", "/keys/generate", json=in_t1),
+        world.ask(BRIDGED, "POST", "/bridge/keys", json=in_t1),
+        world.ask("bob", "GET", f"/opencode/connect?team=t1&{callback}"),
+    ):
+        assert answer.status_code == 502, answer.text
+        assert answer.get_json()["teamId"] == "t1"
+        assert "Team Member Key Duration" in answer.get_json()["error"]
 
 
 def test_a_key_that_litellm_gives_to_a_person_is_removed(
@@ -282,7 +292,6 @@ def test_a_client_that_hangs_up_leaves_no_key(
     old = made(world)["token"]
     before = dict(rows(world)[old])
     monkeypatch.setattr("litellm_plugin.routes.keys.client_gone", lambda: True)
-    monkeypatch.setattr("litellm_plugin.routes.team_keys.client_gone", lambda: True)
     assert create(world, alias="another").status_code == 499
     assert rotate(world, old).status_code == 499
     assert rows(world) == {old: before}

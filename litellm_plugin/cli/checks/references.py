@@ -146,9 +146,11 @@ def objects(world: World) -> Result:
         return skipped("The configuration names no vector store or MCP server")
     wrong = []
     if stores:
-        wrong += _missing_objects(stores, team_objects.vector_stores(litellm.vector_stores()))
+        wrong += _missing_objects(
+            stores, team_objects.read("vector_stores", litellm.vector_stores())
+        )
     if servers or groups:
-        rows = team_objects.mcp_servers(litellm.mcp_servers())
+        rows = team_objects.read("mcp_servers", litellm.mcp_servers())
         wrong += _missing_objects(servers, rows)
         in_servers = {group for row in rows for group in row.groups}
         wrong += _missing(groups, in_servers, what="MCP server in ")
