@@ -196,7 +196,6 @@ class UpstreamError(PluginError):
         param: The request field that LiteLLM names as the cause, if any.
         write: Whether LiteLLM was asked to change something.
         relayed: Whether the route answers with LiteLLM's status.
-        no_such_route: Whether this version of LiteLLM does not have the route.
         unfinished: Whether a write got no answer, so that LiteLLM may have acted on it.
     """
 
@@ -207,12 +206,10 @@ class UpstreamError(PluginError):
         advice: str = "",
         answered: int | None = None,
         param: str | None = None,
-        no_such_route: bool = False,
     ) -> None:
         super().__init__(message, advice=advice)
         self.answered = answered
         self.param = param
-        self.no_such_route = no_such_route
         self.write = False
         self.relayed = False
         self.unfinished = False
@@ -252,6 +249,10 @@ class UpstreamError(PluginError):
         if self.relayed and self.param is not None:
             body["param"] = redact(self.param)
         return body
+
+
+class NoSuchRoute(UpstreamError):
+    """This version of LiteLLM does not have the route."""
 
 
 class UsageUnavailable(PluginError):

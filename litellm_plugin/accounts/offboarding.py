@@ -21,7 +21,7 @@ from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM, rows_of_all_pages
 from litellm_plugin.clock import Clock, moment
 from litellm_plugin.config.settings import Settings
-from litellm_plugin.errors import UpstreamError
+from litellm_plugin.errors import NoSuchRoute, UpstreamError
 from litellm_plugin.observability import journal
 from litellm_plugin.redaction import redact
 from litellm_plugin.shapes import as_object
@@ -463,7 +463,7 @@ class Offboarding:
         try:
             call(argument)
         except UpstreamError as exc:
-            if exc.answered == 404 and not exc.no_such_route:
+            if exc.answered == 404 and not isinstance(exc, NoSuchRoute):
                 return
             journal.record(event, meta, exc, change)
             raise

@@ -452,11 +452,11 @@ class Users:
         user_id = subject = None
         if caller.user or caller.litellm_id:
             user_id = self.account(caller).asked
-            subject = Subject("user", user_id, partial(self._litellm.user_key_sums, user_id))
+            subject = Subject("user", user_id, partial(self._litellm.key_sums, "user", user_id))
         return self._reports.read(
             ("usage", caller.name, user_id or ""),
             (keys_tag(user_id or ""),),  # the report names keys
-            partial(self._litellm.user_activity, user_id),
+            partial(self._litellm.activity, "user", user_id),
             (start, end),
             stale=caller.note_stale,
             subject=subject,

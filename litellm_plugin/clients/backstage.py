@@ -7,6 +7,7 @@ All fail closed: without a valid answer they raise
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from litellm_plugin.redaction import redact
 
 log = logging.getLogger(__name__)
 
+Json = dict[str, Any]
+
 MAX_LOGGED = 500  # characters of an error's text
 MAX_FILTER = 200  # characters of a filter's value; the catalog does not index longer ones
 # For the operator's log; the user reads the error.
@@ -28,6 +31,7 @@ TOKEN_ADVICE = (
     " (litellm.service.pluginId): check discovery.endpoints in Backstage's configuration, and run"
     " litellm-plugin doctor"
 )
+_REF = re.compile("([^:]+):(?:([^/]+)/)?([^/:]+)")  # kind:namespace/name or kind:name
 PAGE_SIZE = 500  # entities
 MAX_PAGES = 1000
 
@@ -53,15 +57,8 @@ def split_ref(ref: str) -> tuple[str, str, str] | None:
 
     The namespace is ``default`` where it is left out.
     """
-    kind, colon, rest = ref.partition(":")
-    if not colon:
-        return None
-    namespace, slash, name = rest.partition("/")
-    if not slash:
-        namespace, name = "default", rest
-    if not (kind and namespace and name) or "/" in name or ":" in name:
-        return None
-    return kind, namespace, name
+    match = _REF.fullmatch(ref)
+    return None if match is None else (match[1], match[2] or "default", match[3])
 
 
 class Catalog:
@@ -111,9 +108,8 @@ class Catalog:
         Raises:
             BackstageUnavailable: The catalog did not answer with entities.
         """
-        for row in self._entities(kind, "kind,metadata.namespace,metadata.name"):
-            if ref := _ref(row):
-                yield ref
+        rows = self._entities(kind, "kind,metadata.namespace,metadata.name")
+        return (ref for ref, _ in rows)
 
     def people(self) -> Iterator[tuple[str, Entity]]:
         """Yield every user's full ref, in lower case, and entity, page by page.
@@ -122,11 +118,9 @@ class Catalog:
             BackstageUnavailable: The catalog did not answer with entities.
         """
         fields = "kind,metadata.namespace,metadata.name,relations,spec.profile"
-        for row in self._entities("user", fields):
-            if ref := _ref(row):
-                yield ref, _entity(row)
+        return ((ref, _entity(row)) for ref, row in self._entities("user", fields))
 
-    def _entities(self, kind: str, fields: str) -> Iterator[Any]:
+    def _entities(self, kind: str, fields: str) -> Iterator[tuple[str, Json]]:
         query = {"filter": f"kind={kind}", "fields": fields, "limit": str(PAGE_SIZE)}
         for _ in range(MAX_PAGES):
             data = _decoded(self._get("/entities/by-query", query))
@@ -136,7 +130,7 @@ class Catalog:
                     "The Backstage catalog's answer is not a list of entities",
                     advice="ask your administrator",
                 )
-            yield from items
+            yield from ((ref, item) for item in items if (ref := _ref(item)))
             page = data.get("pageInfo")
             cursor = page.get("nextCursor") if isinstance(page, dict) else None
             if not isinstance(cursor, str):

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from urllib.parse import quote
 from litellm_plugin.clients.error_texts import sentence
 from litellm_plugin.clients.http import UNAVAILABLE, Answer, NoAnswerError, Upstream
 from litellm_plugin.clients.litellm_version import KnownVersion
-from litellm_plugin.errors import UpstreamError, UsageUnavailable
+from litellm_plugin.errors import NoSuchRoute, UpstreamError, UsageUnavailable
 from litellm_plugin.observability.request_id import with_context
 from litellm_plugin.redaction import redact
 
@@ -37,8 +38,6 @@ MAX_KEY_PAGES = 5  # of one user; for more pages, one /user/info costs LiteLLM l
 WITHOUT_V2 = 300.0  # seconds until /v2/user/info is tried again where LiteLLM lacks it
 MAX_TEXT = 10_000  # characters of an error's text
 SIDE_BY_SIDE = 8  # calls under way at once, in one process, for lists of teams and pages
-
-USER_ACTIVITY, TEAM_ACTIVITY = "/user/daily/activity", "/team/daily/activity"
 
 LOOK_FIRST = "LiteLLM may have done it all the same: look before you try again."
 
@@ -168,20 +167,14 @@ class LiteLLM:
         have that, such as 1.81.
         """
         if time.monotonic() >= self._v2_from:
-            try:
+            with suppress(NoSuchRoute):
                 return self._user("/v2/user/info", user_id)
-            except UpstreamError as exc:
-                if not exc.no_such_route:
-                    raise
             self._v2_from = time.monotonic() + WITHOUT_V2
         if "," not in user_id:  # /user/list takes a comma for the end of an id
-            try:
+            data: Json = {}
+            with suppress(NoSuchRoute):
                 query = {"user_ids": user_id, "page_size": str(PART_SIZE)}
                 data = _object(self._get("/user/list", query))
-            except UpstreamError as exc:
-                if not exc.no_such_route:
-                    raise
-                data = {}
             # It lists every user whose id contains this one, in any case of letters.
             for row in _listed(data, "users"):
                 if row.get("user_id") == user_id:
@@ -206,7 +199,7 @@ class LiteLLM:
         try:
             return _account(user_id, self._get(path, {"user_id": user_id}))
         except UpstreamError as exc:
-            if exc.answered == 404 and not exc.no_such_route:
+            if _is_unknown(exc):
                 return None
             raise
 
@@ -238,17 +231,16 @@ class LiteLLM:
         Returns:
             The rows, and the number of pages.
         """
-        return self._page("/user/list", "users", {"page": str(page), "page_size": str(PART_SIZE)})
+        return self._page("/user/list", "users", page, {"page_size": str(PART_SIZE)})
 
     def keys(self, page: int = 1) -> tuple[list[Json], int]:
         """Return a page of all keys, as :meth:`users` does; secrets masked."""
-        query = {"return_full_object": "true", "page": str(page), "size": str(PART_SIZE)}
-        return self._page("/key/list", "keys", query)
+        query = {"return_full_object": "true", "size": str(PART_SIZE)}
+        return self._page("/key/list", "keys", page, query)
 
     def team_rows(self, page: int = 1) -> tuple[list[Json], int]:
         """Return a page of all teams, as :meth:`users` does; with members, without keys."""
-        query = {"page": str(page), "page_size": str(PART_SIZE)}
-        return self._page("/v2/team/list", "teams", query)
+        return self._page("/v2/team/list", "teams", page, {"page_size": str(PART_SIZE)})
 
     def delete_user(self, user_id: str) -> None:
         """Delete a user with their keys and memberships."""
@@ -279,13 +271,10 @@ class LiteLLM:
             "sort_by": "created_at",
             "sort_order": "asc",
         }
-        try:
+        with suppress(NoSuchRoute):
             first = self._get("/key/list", query)
             if _page_count(first) <= MAX_KEY_PAGES:
                 return self._further_pages(first, "keys", "/key/list", query)
-        except UpstreamError as exc:
-            if not exc.no_such_route:
-                raise
         return _part(self._get("/user/info", {"user_id": user_id}), "keys")
 
     def generate_key(self, key: Json) -> Json:
@@ -306,7 +295,7 @@ class LiteLLM:
         try:
             info = _object(_object(self._get("/key/info", {"key": token})).get("info"))
         except UpstreamError as exc:
-            if exc.answered == 404 and not exc.no_such_route:
+            if _is_unknown(exc):
                 return None
             raise
         # LiteLLM finds deleted keys, too.
@@ -329,9 +318,7 @@ class LiteLLM:
         path = f"/key/{quote(token, safe='')}/reset_spend"
         try:
             self._post(path, {"reset_to": 0})
-        except UpstreamError as exc:
-            if not exc.no_such_route:
-                raise
+        except NoSuchRoute:
             # LiteLLM before 1.81.10 has no such route.
             self.update_key({"key": token, "spend": 0})
 
@@ -391,11 +378,11 @@ class LiteLLM:
 
     def create_team(self, team: Json) -> Json:
         """Create a team; returns its row."""
-        return _object(self._post("/team/new", team))
+        return _object(self._post("/team/new", team), unfinished=LOOK_FIRST)
 
     def update_team(self, change: Json) -> Json:
         """Change a team; returns ``{team_id, data}``."""
-        return _object(self._post("/team/update", change))
+        return _object(self._post("/team/update", change), unfinished=LOOK_FIRST)
 
     def delete_team(self, team_id: str) -> None:
         """Delete a team and its keys."""
@@ -427,11 +414,12 @@ class LiteLLM:
 
     # -- usage and audit -----------------------------------------------------
 
-    def user_activity(self, user_id: str | None, start: str, end: str) -> list[Any]:
-        """Return the daily activity of a user, or of all users where ``user_id`` is None.
+    def activity(self, kind: str, owner: str | None, start: str, end: str) -> list[Any]:
+        """Return the daily activity of a user or a team.
 
         Args:
-            user_id: LiteLLM id.
+            kind: ``user`` or ``team``.
+            owner: LiteLLM id of the user or team; None: all of them.
             start: First day, ``YYYY-MM-DD`` in UTC.
             end: Last day, included.
 
@@ -441,48 +429,40 @@ class LiteLLM:
             ``metadata`` sums up its own page. Spend in USD.
 
         Raises:
-            UsageUnavailable: There are more than :data:`MAX_PAGES` pages, or LiteLLM is too old
-                to select one user.
+            UsageUnavailable: There are more than :data:`MAX_PAGES` pages, LiteLLM is too old to
+                select one user, or the team's id has a comma.
         """
-        return self._activity(USER_ACTIVITY, self._user_query(user_id, start, end))
+        path, query = _activity_path(kind), self._period(kind, owner, start, end)
+        try:
+            answer = self._aggregated(path, {**query, "api_key_limit": str(MAX_KEYS)})
+        except NoSuchRoute:  # any other 404 means no usage
+            return self._all_pages(path, query)
+        if not _keys_cut(answer):
+            return [answer]
+        try:
+            return self._all_pages(path, query)
+        except UpstreamError as exc:
+            if exc.answered != 404:
+                raise
+            return [answer]  # complete but for some keys
 
-    def team_activity(self, team_id: str, start: str, end: str) -> list[Any]:
-        """Return the daily activity of a team, in pages as :meth:`user_activity`.
+    def key_sums(self, kind: str, owner: str, start: str, end: str) -> list[Json]:
+        """Return LiteLLM's sums of a period for each key of a user or team, a cheap read.
 
-        Raises:
-            UsageUnavailable: There are too many pages, or the id has a comma.
-        """
-        return self._activity(TEAM_ACTIVITY, _team_query(team_id, start, end))
-
-    def user_key_sums(self, user_id: str, start: str, end: str) -> list[Json]:
-        """Return LiteLLM's sums of a period for each key of a user, a cheap read.
-
-        LiteLLM 1.106 has ``/user/daily/activity/aggregated/keys``, 1.81 does not.
+        The arguments are those of :meth:`activity`. LiteLLM 1.106 has
+        ``/user/daily/activity/aggregated/keys``, 1.81 does not.
 
         Returns:
             ``{api_key, metrics, metadata}`` of each key; ``metadata`` has name and team of now.
 
         Raises:
-            UsageUnavailable: There are more than :data:`MAX_KEYS` keys.
+            UsageUnavailable: There are more than :data:`MAX_KEYS` keys; and as :meth:`activity`.
         """
-        return self._key_sums(USER_ACTIVITY, self._user_query(user_id, start, end))
+        query = self._period(kind, owner, start, end)
 
-    def team_key_sums(self, team_id: str, start: str, end: str) -> list[Json]:
-        """Return LiteLLM's sums of a period for each key of a team, as :meth:`user_key_sums`."""
-        return self._key_sums(TEAM_ACTIVITY, _team_query(team_id, start, end))
-
-    def _user_query(self, user_id: str | None, start: str, end: str) -> dict[str, str]:
-        query = {"start_date": start, "end_date": end}
-        if user_id is not None:
-            if self._version is not None:
-                self._version.refuse_too_old()
-            query["user_id"] = user_id
-        return query
-
-    def _key_sums(self, path: str, query: Mapping[str, str]) -> list[Json]:
         def page(number: int) -> Any:
             place = {"limit": str(PART_SIZE), "offset": str(number * PART_SIZE)}
-            return self._get(f"{path}/aggregated/keys", {**query, **place})
+            return self._get(f"{_activity_path(kind)}/aggregated/keys", {**query, **place})
 
         first = page(0)
         total = first.get("total_api_keys") if isinstance(first, dict) else None
@@ -499,22 +479,12 @@ class LiteLLM:
     ) -> tuple[Any, int]:
         """Return a page of one day's activity, and the number of pages.
 
-        Args:
-            kind: ``user`` or ``team``.
-            day: ``YYYY-MM-DD`` in UTC.
-            page: From 1; a page has :data:`PAGE_SIZE` rows of LiteLLM's database.
-            owner: LiteLLM id of a user or team; None: all of them.
-
-        Raises:
-            UsageUnavailable: LiteLLM is too old to select one user, or the team's id has a comma.
+        ``page`` is from 1, of :data:`PAGE_SIZE` rows of LiteLLM's database; the other arguments
+        and the errors are those of :meth:`activity`.
         """
-        period: dict[str, str] = {"start_date": day, "end_date": day}
-        if owner is not None:
-            query_of = _team_query if kind == "team" else self._user_query
-            period = query_of(owner, day, day)
-        query = {**period, "page": str(page), "page_size": str(PAGE_SIZE)}
-        data = self._get(f"/{kind}/daily/activity", query)
-        return data, _page_count(data.get("metadata") if isinstance(data, dict) else None)
+        query = self._period(kind, owner, day, day)
+        data = self._activity_page(_activity_path(kind), query, page)
+        return data, _page_count(_metadata(data))
 
     def activity_totals(self, kind: str, day: str) -> Json | None:
         """Return LiteLLM's own totals of a day, over all users or teams.
@@ -523,45 +493,45 @@ class LiteLLM:
             ``metadata`` of ``/aggregated``; None where LiteLLM does not have that route, as 1.81
             for teams.
         """
-        query = {"start_date": day, "end_date": day, "api_key_limit": "1"}
-        try:
-            data = _object(self._get(f"/{kind}/daily/activity/aggregated", query))
-        except UpstreamError as exc:
-            if exc.no_such_route or exc.answered == 405:
-                return None
-            raise
-        return _object(data.get("metadata"))
+        query = {**self._period(kind, None, day, day), "api_key_limit": "1"}
+        with suppress(NoSuchRoute):
+            return _object(_metadata(self._aggregated(_activity_path(kind), query)))
+        return None
 
     def audit_log(self, query: Mapping[str, str]) -> Any:
         """Return a page of the audit log, unchanged."""
         return self._get("/audit", query)
 
-    def _activity(self, path: str, query: Mapping[str, str]) -> list[Any]:
+    def _period(self, kind: str, owner: str | None, start: str, end: str) -> dict[str, str]:
+        query = {"start_date": start, "end_date": end}
+        if kind == "team" and owner is not None:
+            if "," in owner:
+                # LiteLLM would return the usage of several teams.
+                raise UsageUnavailable(
+                    "LiteLLM can't tell the usage of a team with a comma in its id"
+                )
+            query["team_ids"] = owner
+        elif owner is not None:
+            if self._version is not None:
+                self._version.refuse_too_old()
+            query["user_id"] = owner
+        return query
+
+    def _aggregated(self, path: str, query: Mapping[str, str]) -> Any:
         try:
-            answer = self._get(f"{path}/aggregated", {**query, "api_key_limit": str(MAX_KEYS)})
+            return self._get(f"{path}/aggregated", query)
         except UpstreamError as exc:
-            # LiteLLM 1.81 has no aggregated answer for teams. Any other 404 means no usage.
-            if not (exc.no_such_route or exc.answered == 405):
-                raise
-            return self._all_pages(path, query)
-        if not _keys_cut(answer):
-            return [answer]
-        try:
-            return self._all_pages(path, query)
-        except UpstreamError as exc:
-            if exc.answered != 404:
-                raise
-            return [answer]  # complete but for some keys
+            if exc.answered == 405:  # LiteLLM 1.81, for teams
+                raise NoSuchRoute(exc.message, answered=405) from exc
+            raise
+
+    def _activity_page(self, path: str, query: Mapping[str, str], number: int) -> Any:
+        return self._get(path, {**query, "page": str(number), "page_size": str(PAGE_SIZE)})
 
     def _all_pages(self, path: str, query: Mapping[str, str]) -> list[Any]:
-        def page(number: int) -> Any:
-            return self._get(path, {**query, "page": str(number), "page_size": str(PAGE_SIZE)})
-
-        first = page(1)
-        metadata = first.get("metadata") if isinstance(first, dict) else None
-        pages = metadata.get("total_pages") if isinstance(metadata, dict) else 1
-        further = range(2, pages + 1) if isinstance(pages, int) else ()
-        if len(further) >= MAX_PAGES:
+        first = self._activity_page(path, query, 1)
+        pages = _page_count(_metadata(first))
+        if pages > MAX_PAGES:
             raise UsageUnavailable(
                 f"LiteLLM's answer has too many pages: {pages}, and {MAX_PAGES} are read at most. "
                 "Ask for fewer days."
@@ -569,7 +539,7 @@ class LiteLLM:
 
         def later(number: int) -> Any:
             try:
-                return page(number)
+                return self._activity_page(path, query, number)
             except UpstreamError as exc:
                 if exc.answered != 404 and "not found" not in exc.message.lower():
                     raise
@@ -579,11 +549,14 @@ class LiteLLM:
                     f" {exc.message.rstrip('.')}. Try again."
                 ) from exc
 
-        return [first, *self._side_by_side(later, further)]
+        return [first, *self._side_by_side(later, range(2, pages + 1))]
 
-    def _page(self, path: str, name: str, query: Json) -> tuple[list[Json], int]:
+    def _page(
+        self, path: str, name: str, page: int, query: Mapping[str, str]
+    ) -> tuple[list[Json], int]:
         """Return the rows of one page, the oldest first, and the number of pages."""
-        data = self._get(path, {**query, "sort_by": "created_at", "sort_order": "asc"})
+        order = {"sort_by": "created_at", "sort_order": "asc"}
+        data = self._get(path, {"page": str(page), **query, **order})
         return _part(data, name), _page_count(data)
 
     def _further_pages(
@@ -625,8 +598,9 @@ class LiteLLM:
         except UpstreamError as exc:
             exc.write = True
             own = _is_own_error(answer)
-            # After a reverse proxy's 404, no other route may be tried.
-            exc.no_such_route = exc.no_such_route and own
+            if isinstance(exc, NoSuchRoute) and not own:
+                # After a reverse proxy's 404, no other route may be tried.
+                raise UpstreamError(exc.message, answered=exc.answered) from exc
             # LiteLLM may have acted where its answer can't be read, or a reverse proxy got none.
             # It has not acted where it returns an error of its own.
             if answer.ok or answer.status == 504 or (answer.status in {502, 503} and not own):
@@ -683,21 +657,22 @@ def upstream_error(answer: Answer) -> UpstreamError:
     try:
         body = answer.json()
     except ValueError:
-        return UpstreamError(
-            f"{said} - {sentence(answer.text)}"[:MAX_TEXT],
-            answered=answer.status,
-            no_such_route=answer.status == 404,  # a reverse proxy does not let the path through
-        )
+        # A reverse proxy that answers 404 does not let the path through.
+        kind = NoSuchRoute if answer.status == 404 else UpstreamError
+        return kind(f"{said} - {sentence(answer.text)}"[:MAX_TEXT], answered=answer.status)
+    missing = answer.status == 404 and body == {"detail": "Not Found"}
+    kind = NoSuchRoute if missing else UpstreamError
     error = body.get("error") if isinstance(body, dict) else None
     source = error if isinstance(error, dict) else body
     param = source.get("param") if isinstance(source, dict) else None
     named = isinstance(param, str) and param not in {"", "None"}
-    return UpstreamError(
-        sentence(body)[:MAX_TEXT] or said,
-        answered=answer.status,
-        param=param if named else None,
-        no_such_route=answer.status == 404 and body == {"detail": "Not Found"},
-    )
+    message = sentence(body)[:MAX_TEXT] or said
+    return kind(message, answered=answer.status, param=param if named else None)
+
+
+def _is_unknown(error: UpstreamError) -> bool:
+    """Tell whether LiteLLM has the route, and not the row that was asked for."""
+    return error.answered == 404 and not isinstance(error, NoSuchRoute)
 
 
 def _is_own_error(answer: Answer) -> bool:
@@ -709,20 +684,20 @@ def _is_own_error(answer: Answer) -> bool:
     return isinstance(body, dict) and not body.keys().isdisjoint({"error", "detail", "message"})
 
 
-def _team_query(team_id: str, start: str, end: str) -> dict[str, str]:
-    if "," in team_id:
-        # LiteLLM would return the usage of several teams.
-        raise UsageUnavailable("LiteLLM can't tell the usage of a team with a comma in its id")
-    return {"start_date": start, "end_date": end, "team_ids": team_id}
+def _activity_path(kind: str) -> str:
+    return f"/{kind}/daily/activity"
+
+
+def _metadata(data: Any) -> Any:
+    return data.get("metadata") if isinstance(data, dict) else None
 
 
 def _keys_cut(data: Any) -> bool:
-    # The aggregated answer has the greatest number of keys in it, and the number of all keys.
-    metadata = data.get("metadata") if isinstance(data, dict) else None
-    if not isinstance(metadata, dict):
-        return False
-    limit, total = metadata.get("api_key_limit"), metadata.get("total_api_keys")
-    return isinstance(limit, int) and isinstance(total, int) and total > limit
+    """Tell whether an aggregated answer names fewer keys than there are."""
+    match _metadata(data):
+        case {"api_key_limit": int(limit), "total_api_keys": int(total)}:
+            return bool(total > limit)
+    return False
 
 
 def _account(asked: str, data: Any) -> Account | None:
@@ -784,11 +759,9 @@ def _listed(data: Any, *names: str) -> list[Json]:
     return [row for row in data if isinstance(row, dict)] if isinstance(data, list) else []
 
 
-def _object(data: Any, *, unfinished: str = LOOK_FIRST) -> Json:
-    """Return the object that a write was answered with."""
-    if not isinstance(data, dict):
-        raise UpstreamError(
-            "LiteLLM's answer is not an object",
-            advice="ask your administrator",
-        ).unfinished_with(unfinished)
-    return data
+def _object(data: Any, *, unfinished: str | None = None) -> Json:
+    """Return an answer that has to be an object; ``unfinished`` as in ``_post`` for a write."""
+    if isinstance(data, dict):
+        return data
+    error = UpstreamError("LiteLLM's answer is not an object", advice="ask your administrator")
+    raise error if unfinished is None else error.unfinished_with(unfinished)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from litellm_plugin.developer import web
 from litellm_plugin.developer.errors import CommandError, SignInAgain
-from litellm_plugin.developer.keys import KeyRequest, remaining, saved_key, usable
+from litellm_plugin.developer.keys import KeyRequest, remaining, usable
 from litellm_plugin.developer.saved import Saved
 from litellm_plugin.developer.sign_in import Issuer, Tokens
 
@@ -58,7 +58,7 @@ def same_user(before: Json, after: Json) -> bool:
 
 
 def obtain(saved: Saved, url: str, wanted: KeyRequest, *, fresh: bool = False) -> Json:
-    """Return the saved key, or save and return a new one; in the form of :func:`saved_key`.
+    """Return the saved key, or save and return a new one; its fields are those of ``keys``.
 
     Args:
         saved: The saved sign-ins and keys.
@@ -192,7 +192,15 @@ def _entry(answer: web.Answer, wanted: KeyRequest, now: float) -> Json:
     token = made.get("token")
     if not isinstance(token, str):
         raise CommandError("The service's answer has no readable token, the id of the key")
-    return saved_key(key, token, wanted, expires=expires, date=web.date_of(answer) or now, now=now)
+    created = web.date_of(answer) or now
+    return {
+        "key": key,
+        "token": token,
+        "request": wanted.body(),
+        "expires": expires,
+        "created": created,
+        "ahead": created - now,
+    }
 
 
 def _reason(answer: web.Answer) -> str:

@@ -8,8 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from queue import Empty, Queue
 from socketserver import ThreadingTCPServer
 from threading import Lock, Thread
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from litellm_plugin.developer.errors import CommandError
@@ -25,38 +24,38 @@ _PAGE = (
 )
 
 
-class Callback:
+class Callback(ThreadingTCPServer):
     """Receives one redirect with the right ``state``, on a free port of 127.0.0.1.
 
-    Any other request gets 404, and neither ends nor delays the sign-in. Use it in a ``with`` block.
+    Any other request gets 404, and neither ends nor delays the sign-in: each connection has a
+    thread, as browsers open connections without using them. Use it in a ``with`` block. It is no
+    ``http.server.HTTPServer``, which looks up the name of 127.0.0.1: that takes seconds on some
+    hosts.
 
     Args:
         state: The ``state`` of the authorization request.
     """
 
+    daemon_threads = True
+    block_on_close = False
+
     def __init__(self, state: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
         self._answers: Queue[Mapping[str, str]] = Queue()
         self._first = Lock()  # never released: one request is taken
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.callback = self
         self._state = state
-        self._host = f"127.0.0.1:{self._server.server_address[1]}"
+        self._host = f"127.0.0.1:{self.server_address[1]}"
         self.redirect_uri = f"http://{self._host}{PATH}"
 
-    def __enter__(self) -> Callback:
+    def __enter__(self) -> Self:
         """Start the server."""
-        Thread(target=self._server.serve_forever, args=(_POLL,), daemon=True).start()
+        Thread(target=self.serve_forever, args=(_POLL,), daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Stop the server."""
-        self._server.shutdown()
-        self._server.server_close()
+        self.shutdown()
+        self.server_close()
 
     def wait(self, seconds: float) -> Mapping[str, str]:
         """Return the parameters of the redirect.
@@ -74,7 +73,10 @@ class Callback:
 
     def redirect(self, target: str, host: str) -> Mapping[str, str] | None:
         """Return the parameters of a request; None if it is not the redirect, or not the first."""
-        parts = urlsplit(target)
+        try:
+            parts = urlsplit(target)
+        except ValueError:  # no URL
+            return None
         pairs = parse_qsl(parts.query, keep_blank_values=True)
         parameters = dict(pairs)
         right = (
@@ -90,36 +92,21 @@ class Callback:
         """Let :meth:`wait` return these parameters."""
         self._answers.put(parameters)
 
-
-class _Server(ThreadingTCPServer):
-    """A server with a thread for each connection, as browsers open connections without using them.
-
-    It is no ``http.server.HTTPServer``, which looks up the name of 127.0.0.1: that takes seconds on
-    some hosts.
-    """
-
-    daemon_threads = True
-    block_on_close = False
-    callback: Callback
-
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print no traceback when a browser hangs up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = _IDLE
-    server: _Server
+    server: Callback
 
     def do_GET(self) -> None:
-        try:
-            parameters = self.server.callback.redirect(self.path, self.headers.get("Host", ""))
-        except ValueError:  # no URL
-            parameters = None
+        parameters = self.server.redirect(self.path, self.headers.get("Host", ""))
         try:
             self._send(_PAGE if parameters is not None else b"")
         finally:
             if parameters is not None:
-                self.server.callback.deliver(parameters)
+                self.server.deliver(parameters)
 
     def _send(self, page: bytes) -> None:
         self.send_response_only(200 if page else 404)

@@ -1,9 +1,14 @@
-"""Keys of the command ``key``: the request, and whether a saved key can be used again."""
+"""Keys of the command ``key``: the request, and whether a saved key can be used again.
+
+A saved key is ``{key, token, request, expires, created, ahead}``: the secret, LiteLLM's hash of it,
+by which the service deletes it, the body of the request, its expiry and creation in Unix seconds of
+the service's clock, and by how many seconds that was ahead of this host's clock at its creation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 RENEWED_AT = 0.1  # a key is replaced when this share of its life is left
@@ -36,38 +41,8 @@ class KeyRequest:
 
     def body(self) -> dict[str, Any]:
         """Return the body of ``POST /bridge/keys``, without fields that are None."""
-        fields = {
-            "tool": self.tool,
-            "machine": self.machine,
-            "duration": self.duration,
-            "models": sorted(self.models) or None,
-            "team_id": self.team_id,
-            "max_budget": self.max_budget,
-        }
+        fields = {**asdict(self), "models": sorted(self.models) or None}
         return {name: value for name, value in fields.items() if value is not None}
-
-
-def saved_key(
-    key: str, token: str, request: KeyRequest, *, expires: float, date: float, now: float
-) -> dict[str, Any]:
-    """Return what is saved of a new key.
-
-    Args:
-        key: The key.
-        token: LiteLLM's hash of the key, by which the service deletes it.
-        request: The request.
-        expires: When the key expires, in Unix seconds of the service's clock.
-        date: The time of the service's clock when it answered, in Unix seconds.
-        now: The time of this host's clock then, in Unix seconds.
-    """
-    return {
-        "key": key,
-        "token": token,
-        "request": request.body(),
-        "expires": expires,
-        "created": date,
-        "ahead": date - now,
-    }
 
 
 def usable(saved: Mapping[str, Any] | None, request: KeyRequest, now: float) -> bool:
@@ -78,7 +53,7 @@ def usable(saved: Mapping[str, Any] | None, request: KeyRequest, now: float) -> 
     the creation, it was set back, and the key's age is unknown.
 
     Args:
-        saved: A result of :func:`saved_key`; None where no key is saved.
+        saved: A saved key; None where no key is saved.
         request: The request of now.
         now: The time of this host's clock, in Unix seconds.
     """

@@ -120,7 +120,10 @@ class Saved:
             self._file.unlink(missing_ok=True)
         except OSError as exc:
             raise _unusable(self._file, exc) from exc
-        _delete_keyring_secret()
+        with suppress(Exception):  # as in _keyring_secret
+            import keyring  # noqa: PLC0415
+
+            keyring.delete_password(SERVICE, NAME)
 
     def _make_folder(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -160,10 +163,3 @@ def _keyring_secret(*, make: bool = False) -> bytes | None:
         if secret is not None:
             return secret.encode()
     return None
-
-
-def _delete_keyring_secret() -> None:
-    with suppress(Exception):  # as above; where there is no keyring, it has no entry
-        import keyring  # noqa: PLC0415
-
-        keyring.delete_password(SERVICE, NAME)

@@ -56,6 +56,15 @@ class Tokens:
     user: str | None
 
 
+class _RefusedError(CommandError):
+    """The issuer answered with an error code of OAuth, such as ``access_denied``."""
+
+    def __init__(self, error: Any, description: Any) -> None:
+        text = f": {plain(str(description))}" if description else ""
+        super().__init__(f"{_NAME} refused the sign-in ({plain(str(error))}){text}")
+        self.error = error
+
+
 class Issuer:
     """An issuer, and the client at this issuer that users sign in with.
 
@@ -116,7 +125,7 @@ class Issuer:
             show(url)
             answer = callback.wait(SIGN_IN_SECONDS)
         if "error" in answer:
-            raise _refused(answer["error"], answer.get("error_description"))
+            raise _RefusedError(answer["error"], answer.get("error_description"))
         self._check_issuer(answer.get("iss"))
         if not answer.get("code"):
             raise CommandError(f"{_NAME} sent neither a code nor an error")
@@ -162,14 +171,13 @@ class Issuer:
                 return self._fetch(
                     DEVICE_CODE, device_code=device["device_code"], code_verifier=verifier
                 )
-            except OAuthError as exc:
-                error = str(exc.error)
-                if error == "slow_down":
-                    interval += 5
-                elif error not in {"authorization_pending", "expired_token"}:
-                    raise _refused(exc.error, exc.description) from exc
-                if error == "expired_token":
+            except _RefusedError as exc:
+                if exc.error == "expired_token":
                     break
+                if exc.error == "slow_down":
+                    interval += 5
+                elif exc.error != "authorization_pending":
+                    raise
         raise CommandError("The code has expired before anybody signed in with it")
 
     def renew(self, refresh_token: str) -> Tokens:
@@ -181,10 +189,10 @@ class Issuer:
         """
         try:
             return self._fetch("refresh_token", refresh_token=refresh_token)
-        except OAuthError as exc:
+        except _RefusedError as exc:
             if exc.error == "invalid_grant":
                 raise SignInAgain("The sign-in has ended or was revoked.") from exc
-            raise _refused(exc.error, exc.description) from exc
+            raise
 
     def revoke(self, refresh_token: str) -> bool:
         """Revoke a refresh token (RFC 7009); return False where the issuer can't.
@@ -218,16 +226,14 @@ class Issuer:
             raise CommandError("The answer of the sign-in is of another issuer")
 
     def _fetch(self, grant_type: str, *, nonce: str | None = None, **fields: str) -> Tokens:
-        """Ask the token endpoint; raises ``OAuthError`` for all but authorization codes."""
+        """Ask the token endpoint."""
         endpoint = self._endpoint("token_endpoint")
         asked = time.time()
         with self._session() as session, web.request_errors(_NAME, endpoint):
             try:
                 answer = session.fetch_token(endpoint, grant_type=grant_type, **fields, **_OPTIONS)
             except OAuthError as exc:
-                if grant_type != "authorization_code":
-                    raise
-                raise _refused(exc.error, exc.description) from exc
+                raise _RefusedError(exc.error, exc.description) from exc
             except _MALFORMED as exc:
                 raise CommandError(f"{_NAME} answered no tokens at {endpoint}") from exc
         access_token, refresh_token = answer.get("access_token"), answer.get("refresh_token")
@@ -288,7 +294,7 @@ def _device(answer: Any) -> dict[str, Any]:
     """Return the device authorization response, checked (RFC 8628, section 3.2)."""
     body = web.json_of(answer)
     if answer.status_code in {400, 401} and isinstance(body, dict) and "error" in body:
-        raise _refused(body["error"], body.get("error_description"))
+        raise _RefusedError(body["error"], body.get("error_description"))
     body = web.json_object(answer, _NAME)
     for name in ("device_code", "user_code", "verification_uri"):
         if not _is_text(body.get(name)):
@@ -305,11 +311,6 @@ def _device(answer: Any) -> dict[str, Any]:
         "interval": _number(body.get("interval")) or _DEFAULT_INTERVAL,
         "expires_in": _number(body.get("expires_in")) or SIGN_IN_SECONDS,
     }
-
-
-def _refused(error: Any, description: Any) -> CommandError:
-    text = f": {plain(str(description))}" if description else ""
-    return CommandError(f"{_NAME} refused the sign-in ({plain(str(error))}){text}")
 
 
 def _number(value: Any) -> float | None:

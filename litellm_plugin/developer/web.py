@@ -48,19 +48,6 @@ def secure_url(url: Any, name: str) -> str:
     return str(url).rstrip("/")
 
 
-class Bearer(requests.auth.AuthBase):
-    """Sends an access token; None sends no credentials, not even those of ``.netrc``."""
-
-    def __init__(self, token: str | None) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the header."""
-        if self._token is not None:
-            request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
 def request(
     method: str,
     url: str,
@@ -70,25 +57,19 @@ def request(
     json: Any = None,
     form: Mapping[str, str] | None = None,
 ) -> Answer:
-    """Send a request; redirects are not followed.
-
-    Args:
-        method: Such as GET.
-        url: The URL.
-        name: The server's name, for the error.
-        token: The access token to send.
-        json: The body, as JSON.
-        form: The body, as a form.
+    """Send a request to the server that errors call ``name``; redirects are not followed.
 
     Raises:
         CommandError: There is no answer.
     """
     headers = {"Accept": "application/json", "User-Agent": f"litellm-plugin/{__version__}"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
     with request_errors(name, url):
         return requests.request(
             method,
             url,
-            auth=Bearer(token),
+            auth=lambda prepared: prepared,  # or requests would send a password of .netrc
             json=json,
             data=form,
             headers=headers,

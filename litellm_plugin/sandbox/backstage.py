@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,14 +28,6 @@ PLUGINS = frozenset({"auth", "catalog", "permission", "proxy", "scaffolder"})
 MAX_BODY_BYTES = 100 * 1024
 
 _JWKS_PATH = "/.backstage/auth/v1/jwks.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The principal of a token: a user, a service, or a plugin on behalf of a user (both)."""
-
-    user: str | None = None  # entity ref
-    service: str | None = None  # subject
 
 
 class RefusedError(Exception):
@@ -60,7 +51,7 @@ class BackstageStandIn:
         issuer: Signs the tokens of users and of other plugins.
         entities: The catalog's entities, in the shape of its API.
         discovery: Base URLs of plugins that are served elsewhere, by plugin id.
-        static_tokens: Subjects of ``backend.auth.externalAccess``, by token.
+        static_tokens: The tokens of ``backend.auth.externalAccess``.
         fetch: Fetches a key set by its URL; raises BackstageUnavailable.
         clock: Returns the Unix time, in seconds.
 
@@ -76,14 +67,14 @@ class BackstageStandIn:
         entities: Iterable[Json],
         *,
         discovery: Mapping[str, str],
-        static_tokens: Mapping[str, str] | None = None,
+        static_tokens: Collection[str] = (),
         fetch: Callable[[str], Any] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._issuer = issuer
         self._initial = {_ref(entity): entity for entity in entities}
         self._discovery = dict(discovery)
-        self._static_tokens = dict(static_tokens or {})
+        self._static_tokens = static_tokens
         self._fetch = fetch or partial(key_set, Upstream("the plugin", timeouts=Timeouts()))
         self._clock = clock
         self.reset()
@@ -130,24 +121,24 @@ class BackstageStandIn:
         return _json({"providerInfo": {}, "profile": profile, "backstageIdentity": signed_in})
 
     def _entity(self, kind: str, namespace: str, name: str) -> Response:
-        caller = self._caller("catalog")
+        user = self._user_calling("catalog")
         entity = self.entities.get(f"{kind}:{namespace}/{name}".lower())
         # The catalog answers 404 for an entity that the caller may not see.
-        if entity is None or self._hides(caller):
+        if entity is None or self._hides(user):
             what = f"named '{name}' found, with kind '{kind}' in namespace '{namespace}'"
             raise RefusedError(404, "NotFoundError", f"No entity {what}")
         return _json(entity)
 
     def _found(self) -> list[Json]:
         """Return the visible entities that match ``filter=kind=user,field=value,...``."""
-        caller = self._caller("catalog")
+        user = self._user_calling("catalog")
         wanted: dict[str, set[str]] = {}
         for condition in request.args.get("filter", "").split(","):
             field, _, value = condition.partition("=")
             wanted.setdefault(field, set()).add(value.strip().lower())
         return [
             entity
-            for entity in ([] if self._hides(caller) else self.entities.values())
+            for entity in ([] if self._hides(user) else self.entities.values())
             if all(_member(entity, field) in values for field, values in wanted.items())
         ]
 
@@ -158,34 +149,38 @@ class BackstageStandIn:
         items = self._found()
         return _json({"items": items, "totalItems": len(items), "pageInfo": {}})
 
-    def _hides(self, caller: Caller) -> bool:
-        return ("catalog.entity.read", caller.user or "") in self.denied
+    def _hides(self, user: str | None) -> bool:
+        return ("catalog.entity.read", user or "") in self.denied
 
     def _authorize(self) -> Response:
-        caller = self._caller("permission")
-        if caller.user is None:
+        user = self._user_calling("permission")
+        if user is None:
             message = "This endpoint does not allow 'service' credentials"
             raise RefusedError(403, "NotAllowedError", message)
         body = request.get_json(silent=True)
         items = body.get("items") if isinstance(body, dict) else None
         if not isinstance(items, list) or not all(_is_permission_query(item) for item in items):
             raise RefusedError(400, "InputError", "items must be a list of {id, permission}")
-        if caller.user not in self.entities:
+        if user not in self.entities:
             # Backstage knows only the groups of users who have signed in.
             raise RefusedError(404, "ResponseError", "Request failed with 404 Not Found")
         decisions = [
-            {"id": item["id"], "result": self._decision(item["permission"]["name"], caller.user)}
+            {
+                "id": item["id"],
+                "result": "DENY" if (item["permission"]["name"], user) in self.denied else "ALLOW",
+            }
             for item in items
         ]
         return _json({"items": decisions})
 
-    def _decision(self, permission: str, user: str) -> str:
-        return "DENY" if (permission, user) in self.denied else "ALLOW"
-
     # -- tokens --------------------------------------------------------------
 
-    def _caller(self, plugin: str) -> Caller:
-        """Return the caller of ``plugin``, or raise RefusedError."""
+    def _user_calling(self, plugin: str) -> str | None:
+        """Return the user who calls ``plugin``, maybe through a plugin; None for a service.
+
+        Raises:
+            RefusedError: The token is missing or not valid.
+        """
         header = request.headers.get("Authorization", "")
         match = re.fullmatch(r"bearer +(\S+)", header, re.IGNORECASE)
         if match is None:
@@ -195,13 +190,13 @@ class BackstageStandIn:
         except jwt.TokenError:
             token = None
         if token is not None and token.typ == PLUGIN:
-            return self._plugin_caller(token, plugin)
+            return self._user_behind(token, plugin)
         if token is not None and token.typ == LIMITED_USER:
             raise _unauthenticated("Illegal limited user token")
         if token is not None and token.typ == USER:
-            return Caller(user=self._user(token))
+            return self._user(token)
         if match[1] in self._static_tokens:
-            return Caller(service=self._static_tokens[match[1]])
+            return None
         raise _unauthenticated("Illegal token")
 
     def _user(self, token: jwt.UnverifiedToken) -> str:
@@ -213,7 +208,8 @@ class BackstageStandIn:
             raise _unauthenticated("No user sub found in token")
         return str(claims["sub"])
 
-    def _plugin_caller(self, token: jwt.UnverifiedToken, plugin: str) -> Caller:
+    def _user_behind(self, token: jwt.UnverifiedToken, plugin: str) -> str | None:
+        """Return the user on whose behalf another plugin calls ``plugin``, if any."""
         failed = _unauthenticated("Failed plugin token verification")
         try:
             source = token.unverified_claims.get("sub")
@@ -228,35 +224,35 @@ class BackstageStandIn:
         if plugin not in jwt.audiences(claims):
             raise failed
         if not claims.get("obo"):
-            return Caller(service=f"plugin:{source}")
+            return None
         try:
             behind = jwt.parse(str(claims["obo"]))
         except jwt.TokenError:
             behind = None
         if behind is None or behind.typ not in {LIMITED_USER, USER}:
             raise _unauthenticated("Invalid user token in plugin token obo claim")
-        return Caller(user=self._user(behind), service=f"plugin:{source}")
+        return self._user(behind)
 
     def _keys_of(self, source: str, token: jwt.UnverifiedToken) -> Json:
         if source not in self._discovery:
             if source in PLUGINS:
                 return self._issuer.jwks()
-            raise _unauthenticated(_no_jwks_endpoint(source))
+            raise _no_jwks_endpoint(source)
         known = self._known_keys.get(source, {"keys": []})
         kid = token.header.get("kid")
         if not any(members.get("kid") == kid for members in known["keys"]):
             try:
                 known = self._fetch(self._discovery[source] + _JWKS_PATH)
             except BackstageUnavailable as exc:
-                raise _unauthenticated(_no_jwks_endpoint(source)) from exc
+                raise _no_jwks_endpoint(source) from exc
             if not isinstance(known, dict) or not isinstance(known.get("keys"), list):
-                raise _unauthenticated(_no_jwks_endpoint(source))
+                raise _no_jwks_endpoint(source)
             self._known_keys[source] = known
         return known
 
 
-def _no_jwks_endpoint(source: str) -> str:
-    return (
+def _no_jwks_endpoint(source: str) -> RefusedError:
+    return _unauthenticated(
         f"Received a plugin token where the source '{source}' plugin unexpectedly does not have "
         "a JWKS endpoint. The target plugin needs to be migrated to be installed in an app using "
         "the new backend system."

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,8 +21,7 @@ from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from litellm_plugin.config import load_settings
-from litellm_plugin.config.database import Database
-from litellm_plugin.config.settings import Cache, Settings, StaticAccess
+from litellm_plugin.config.settings import Settings, StaticAccess
 from litellm_plugin.factory import create_app
 from litellm_plugin.sandbox import people
 from litellm_plugin.sandbox.backstage import BackstageStandIn
@@ -98,29 +97,22 @@ def running(
     if demo is not None and not (demo / "index.html").is_file():
         raise SandboxRefusedError(f"{demo} has no index.html; 'make demo' builds it")
     with ExitStack() as stack:
-        wanted = load_settings(config, environ)
-        _refuse_real(wanted)
-        sockets = {
-            _LITELLM_URL: stack.enter_context(_listen(*_address(wanted.base_url))),
-            _BACKSTAGE_URL: stack.enter_context(_listen(*_address(wanted.discovery.backstage_url))),
-        }
-        urls = {name: _url(sock) for name, sock in sockets.items()}
-        settings = load_settings(config, {**environ, **urls})
+        wanted = _addresses(load_settings(config, environ))
+        sockets = {name: stack.enter_context(_listen(*at)) for name, at in wanted.items()}
+        environ = {**environ, **{name: _url(sock) for name, sock in sockets.items()}}
+        settings = load_settings(config, environ)
         _refuse_real(settings)
-        for name, told in (
-            (_LITELLM_URL, settings.base_url),
-            (_BACKSTAGE_URL, settings.discovery.backstage_url),
-        ):
-            if _address(told)[1] != _address(urls[name])[1]:
+        for name, (at_host, at_port) in _addresses(settings).items():
+            if at_port != sockets[name].getsockname()[1]:
                 raise SandboxRefusedError(
-                    f"the address {told} is taken; end the program that listens there, or write "
-                    f"${{{name}}} into the configuration, so that a free port is used"
+                    f"port {at_port} of {at_host} is taken; end the program that listens there, "
+                    f"or write ${{{name}}} into the configuration, so that a free port is used"
                 )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="litellm-sandbox-")))
-        settings = _with_own_state(settings, folder)
         front = stack.enter_context(_service_socket(host, port))
         url = f"{_url(front)}/api/litellm"
         files = [*(path.absolute() for path in config), _overlay(settings, url, folder)]
+        settings = load_settings(files, environ)
         sandbox = _furnished(settings, url, folder, files)
         service = create_app(settings)
         plugin = service.extensions["litellm_plugin"]
@@ -161,8 +153,6 @@ def _refuse_real(settings: Settings) -> None:
             "litellm.masterKey is not the sandbox's own key, and may be a real one; "
             f"set it to {MASTER_KEY}"
         )
-    _address(settings.base_url, "litellm.baseUrl")
-    _address(settings.discovery.backstage_url, "backend.baseUrl")
     for plugin in _ASKED_OF_BACKSTAGE:
         expected = f"{settings.discovery.backstage_url.rstrip('/')}/api/{plugin}"
         if settings.discovery.base_url(plugin) != expected:
@@ -171,7 +161,15 @@ def _refuse_real(settings: Settings) -> None:
             )
 
 
-def _address(url: str, name: str = "the address") -> tuple[str, int]:
+def _addresses(settings: Settings) -> dict[str, tuple[str, int]]:
+    """Return host and port of LiteLLM and Backstage, by environment variable, or refuse."""
+    return {
+        _LITELLM_URL: _address(settings.base_url, "litellm.baseUrl"),
+        _BACKSTAGE_URL: _address(settings.discovery.backstage_url, "backend.baseUrl"),
+    }
+
+
+def _address(url: str, name: str) -> tuple[str, int]:
     """Return host and port of a URL on the loopback, or refuse."""
     refused = SandboxRefusedError(
         f"{name} has to be http://, a loopback address and a port, nothing else: the sandbox "
@@ -257,31 +255,23 @@ def _serving(sock: socket.socket, app: Flask) -> Iterator[None]:
 # -- contents ------------------------------------------------------------------
 
 
-def _with_own_state(settings: Settings, folder: Path) -> Settings:
-    """Replace the user's state folder, database and Redis, which may be those of a real service.
-
-    Audit events are stored, so that the audit log names people.
-    """
-    service = replace(settings.service, key_file=folder / "plugin-key.json")
-    audit = replace(settings.audit, store=True)
-    database = Database(file=folder / f"{service.plugin_id}.sqlite")
-    return replace(settings, service=service, audit=audit, database=database, cache=Cache())
-
-
 def _overlay(settings: Settings, url: str, folder: Path) -> Path:
-    """Write the settings in which the sandbox differs from its configuration files."""
-    plugin_id, key_file = settings.service.plugin_id, str(settings.service.key_file)
-    backstage = settings.discovery.backstage_url
-    litellm = {
-        "baseUrl": settings.base_url,
-        "service": {"keyFile": key_file, "backstageUrl": backstage},
-        "audit": {"store": True},
+    """Write a configuration file with the settings that the sandbox replaces.
+
+    The user's state folder, database and Redis may be those of a real service. Audit events are
+    stored, so that the audit log names people.
+    """
+    plugin_id, backstage = settings.service.plugin_id, settings.discovery.backstage_url
+    own = {"keyFile": str(folder / "plugin-key.json"), "backstageUrl": backstage}
+    sqlite = {"client": "better-sqlite3", "connection": str(folder / f"{plugin_id}.sqlite")}
+    database = {**sqlite, "pluginDivisionMode": "database", "plugin": {plugin_id: sqlite}}
+    overlay = {
+        "litellm": {"baseUrl": settings.base_url, "service": own, "audit": {"store": True}},
+        "discovery": {"endpoints": [{"target": url, "plugins": [plugin_id]}]},
+        "backend": {"database": database, "cache": {"store": "memory"}},
     }
-    database = {"client": "better-sqlite3", "connection": {"directory": str(folder)}}
-    endpoints = [{"target": url, "plugins": [plugin_id]}]
     file = folder / "app-config.sandbox.yaml"
-    overlay = {"litellm": litellm, "discovery": {"endpoints": endpoints}}
-    file.write_text(json.dumps({**overlay, "backend": {"database": database}}))
+    file.write_text(json.dumps(overlay))
     return file
 
 
@@ -290,18 +280,14 @@ def _furnished(settings: Settings, url: str, folder: Path, config: Sequence[Path
     litellm = LiteLLMStandIn(settings.master_key)
     today = datetime.now(UTC).date()
     people.fill(litellm, user_id_domain=settings.user_id_domain, today=today)
-    static = {
-        access.token: access.subject
-        for access in settings.external_access
-        if isinstance(access, StaticAccess)
-    }
+    known = [each.token for each in settings.external_access if isinstance(each, StaticAccess)]
     if settings.service.backstage_token:
-        static[settings.service.backstage_token] = "litellm-plugin"
+        known.append(settings.service.backstage_token)
     backstage = BackstageStandIn(
         issuer,
         people.catalog(),
         discovery={settings.service.plugin_id: url},
-        static_tokens=static,
+        static_tokens=known,
     )
     auth_url = settings.discovery.base_url("auth")
     tokens = {

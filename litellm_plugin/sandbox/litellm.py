@@ -1,7 +1,8 @@
 """A stand-in for the part of LiteLLM's management API that the plugin uses.
 
-Shapes, statuses and oddities are those observed on LiteLLM 1.106. Unlike the
-real one it writes an audit log without a licence, and it has no models to call.
+Shapes, statuses and oddities are those observed on LiteLLM 1.106, but for what the plugin neither
+sends nor reads. Unlike the real one it writes an audit log without a licence, and it has no models
+to call.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
 
 from litellm_plugin.sandbox.activity import UsageRow, keys_of, page_of
 from litellm_plugin.sandbox.refusals import (
@@ -45,6 +47,7 @@ from litellm_plugin.sandbox.store import (
     token_of,
 )
 
+VERSION = "1.106.2"
 MAX_BODY_BYTES = 1024 * 1024
 
 _ROLES = ("proxy_admin", "proxy_admin_viewer", "internal_user", "internal_user_viewer")
@@ -68,23 +71,6 @@ _KEY_FIELDS = (
 )
 _TIMES = ("created_at", "updated_at", "settings_updated_at", "deleted_at", "budget_reset_at")
 _NO_ID = "Value error, Either user id or user email must be provided"
-_NOT_IN_BLOCK = (
-    "jwt_key_mappings",
-    "litellm_organization_table",
-    "litellm_project_table",
-    "organization_id",
-    "policies",
-)
-_TEAM_INFO_EXTRAS: Json = {
-    "team_member_budget_table": None,
-    "access_group_models": None,
-    "access_group_mcp_server_ids": None,
-    "access_group_agent_ids": None,
-    "access_group_details": None,
-    "organization_models": None,
-    "model_max_budget_usage": {},
-    "caller_edit_access": {"kind": "unrestricted"},
-}
 
 
 class LiteLLMStandIn:
@@ -108,6 +94,9 @@ class LiteLLMStandIn:
         self.store = Store(clock)
         self.app = Flask("litellm_plugin.sandbox.litellm", static_folder=None)
         self.app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+        healthy = {"status": "healthy", "db": "connected"}
+        # Only a licensed LiteLLM writes the audit log that is served here.
+        licence = {"has_license": True, "license_type": "made up", "expiration_date": None}
         for method, path, handler in (
             ("GET", "/user/info", self.user_info),
             ("GET", "/v2/user/info", self.user_info_v2),
@@ -124,7 +113,7 @@ class LiteLLMStandIn:
             ("GET", "/key/info", self.key_info),
             ("GET", "/key/list", self.key_list),
             ("GET", "/models", self.model_names),
-            ("GET", "/model/info", self.model_info),
+            ("GET", "/model/info", lambda _: {"data": self.store.models}),
             ("GET", "/team/info", self.team_info),
             ("GET", "/team/list", self.team_list),
             ("GET", "/v2/team/list", self.team_list_v2),
@@ -140,46 +129,27 @@ class LiteLLMStandIn:
             ("GET", "/user/daily/activity/aggregated/keys", partial(self.key_sums, "user")),
             ("GET", "/team/daily/activity/aggregated/keys", partial(self.key_sums, "team")),
             ("GET", "/audit", self.audit),
-            ("GET", "/vector_store/list", self.vector_store_list),
-            ("GET", "/v1/mcp/server", self.mcp_server_list),
-            ("GET", "/health/readiness/details", self.readiness),
-            ("GET", "/health/license", self.license),
+            ("GET", "/vector_store/list", lambda _: {"data": self.store.vector_stores}),
+            ("GET", "/v1/mcp/server", lambda _: self.store.mcp_servers),
+            ("GET", "/health/readiness/details", lambda _: healthy | {"litellm_version": VERSION}),
+            ("GET", "/health/license", lambda _: licence),
         ):
             self.app.add_url_rule(path, path, self._view(handler), methods=[method])
-        health = {"status": "healthy", "db": "connected"}
-        self.app.add_url_rule("/health/readiness", "health", lambda: _json(health, 200))
-        for status, text in ((404, "Not Found"), (405, "Method Not Allowed")):
-            self.app.register_error_handler(status, _plain(status, text))
-
-    # -- the proxy itself ----------------------------------------------------
-
-    def readiness(self, _query: Json) -> Json:
-        """``GET /health/readiness/details``."""
-        return {"status": "healthy", "db": "connected", "litellm_version": "1.106.2"}
-
-    def license(self, _query: Json) -> Json:
-        """``GET /health/license``."""
-        limits = {"max_users": None, "max_teams": None}
-        return {
-            # Only a licensed LiteLLM writes the audit log that is served here.
-            "has_license": True,
-            "license_type": "made up",
-            "expiration_date": None,
-            "allowed_features": [],
-            "limits": limits,
-        }
+        self.app.add_url_rule("/health/readiness", "health", lambda: _json(healthy))
+        self.app.register_error_handler(RefusedError, lambda exc: _json(exc.body, exc.status))
+        self.app.register_error_handler(
+            HTTPException, lambda exc: _json({"detail": exc.name}, exc.code or 500)
+        )
 
     # -- users ---------------------------------------------------------------
 
     def user_info(self, query: Json) -> Json:
         """``GET /user/info``."""
-        if "user_id" not in query:
-            return {"user_id": ADMIN, "user_info": None, "keys": [], "teams": []}
         user_id = query["user_id"]
         if user_id not in self.store.users:
             raise proxy_error(404, f"User {user_id} not found")
         user = self.store.users[user_id]
-        info = {**user, "organization_memberships": [], "model_max_budget_usage": {}}
+        info = {**user, "organization_memberships": []}
         keys = self.store.keys_of(user_id=user_id)
         return {
             "user_id": user_id,
@@ -190,26 +160,21 @@ class LiteLLMStandIn:
 
     def user_info_v2(self, query: Json) -> Json:
         """``GET /v2/user/info``: the user's row alone."""
-        user_id = query.get("user_id", ADMIN)
+        user_id = query["user_id"]
         if user_id not in self.store.users:
             raise proxy_error(404, f"User not found: {user_id}")
         user = self.store.users[user_id]
-        row = {name: value for name, value in user.items() if name in _USER_V2_FIELDS}
-        return {**row, "model_max_budget_usage": {}}
+        return {name: value for name, value in user.items() if name in _USER_V2_FIELDS}
 
     def user_list(self, query: Json) -> Json:
         """``GET /user/list``, by parts of ids and of e-mails, ignoring letter case.
 
-        Of a "_" in an e-mail any character is one.
+        A "_" in an e-mail stands for any character.
         """
         email = re.escape(query.get("user_email", "")).replace("_", ".")
         ids = [part.strip().lower() for part in query.get("user_ids", "").split(",")]
         rows = [
-            {
-                **user,
-                "organization_memberships": None,
-                "key_count": len(self.store.keys_of(user_id=user["user_id"])),
-            }
+            {**user, "key_count": len(self.store.keys_of(user_id=user["user_id"]))}
             for user in self.store.users.values()
             if re.search(email, user["user_email"] or "", re.IGNORECASE)
             and any(part in user["user_id"].lower() for part in ids)
@@ -232,17 +197,14 @@ class LiteLLMStandIn:
         # LiteLLM only logs a team that does not exist.
         for team_id in (team for team in given.get("teams") or [] if team in self.store.teams):
             self.store.add_member(self.store.teams[team_id], user_id)
-        answer = {**SHAPES["generated"], **fields, "user_id": user_id}
+        secret = ""
         if given.get("auto_create_key") is not False:
-            secret, key = self.store.add_key({"user_id": user_id}, made_by=None)
-            answer.update(key=secret, key_name=key["key_name"], created_at=key["created_at"])
-        return {**answer, "teams": user["teams"] or None}
+            secret, _ = self.store.add_key({"user_id": user_id}, made_by=None)
+        return {**fields, "user_id": user_id, "teams": user["teams"] or None, "key": secret}
 
     def user_update(self, body: Json) -> Json:
         """``POST /user/update``; an unknown user is created."""
         given = checked(body)
-        if not given.get("user_id"):
-            raise invalid(["body"], "value_error", _NO_ID)
         _check_user(given)
         user_id, changes = given["user_id"], _taken(given, _USER_FIELDS, "user")
         if not changes.get("models", True):
@@ -273,9 +235,6 @@ class LiteLLMStandIn:
         if kind not in _KEY_ROUTES:
             message = "Input should be 'llm_api', 'management', 'read_only' or 'default'"
             raise invalid(["body", "key_type"], "enum", message)
-        if secret is not None and not secret.startswith("sk-"):
-            text = "Invalid key format. LiteLLM Virtual Key must start with 'sk-'. Received: ****"
-            raise printed_error(400, text)
         _check_budget(given)
         self._check_alias_free(given.get("key_alias"))
         try:
@@ -285,18 +244,13 @@ class LiteLLMStandIn:
         fields = _taken(given, _KEY_FIELDS, "key")
         fields.update(key_type=kind, allowed_routes=_KEY_ROUTES[kind], expires=_offset(expires))
         secret, key = self.store.add_key(fields, secret=secret)
-        of_users = ("user_email", "user_role", "user_alias", "teams")
-        answer = {n: key.get(n, v) for n, v in SHAPES["generated"].items() if n not in of_users}
         precise = f"{expires:%Y-%m-%dT%H:%M:%S.%fZ}" if expires else None
-        return {**answer, "key": secret, "token_id": key["token"], "expires": precise}
+        return {**key, "key": secret, "token_id": key["token"], "expires": precise}
 
     def key_update(self, body: Json) -> Json:
         """``POST /key/update``: changes only the given fields; metadata is replaced as a whole."""
         given = checked(body)
-        if not given.get("key") and not given.get("key_alias"):
-            message = "Value error, either key or key_alias must be provided"
-            raise invalid(["body"], "value_error", message)
-        key = self._key(given.get("key") or self._token_with(given["key_alias"]))
+        key = self._key(given["key"])
         _check_budget(given, kind="auth_error", param="None")
         _check_models(given, 400, kind="auth_error", param="None")
         self._check_alias_free(given.get("key_alias"), but=key["token"])
@@ -314,7 +268,7 @@ class LiteLLMStandIn:
         before = {name: key[name] for name in changes}
         self.store.change(key, {**changes, "settings_updated_at": stamp(self.store.now())})
         self.store.record("updated", KEYS, key["token"], changes, before)
-        return {"key": given.get("key") or key["token"], **_with_offsets(key)}
+        return {"key": given["key"], **_with_offsets(key)}
 
     def key_block(self, body: Json) -> Json:
         """``POST /key/block``."""
@@ -330,23 +284,13 @@ class LiteLLMStandIn:
         row = self.store.keys.get(token_of(key))
         if row is None:
             raise detail(404, f"Key {key} not found.")
-        if spend is None:
-            raise invalid(["body", "reset_to"], "float_type", "Input should be a valid number")
-        if not spend >= 0:  # neither is NaN
-            raise detail(400, "reset_to must be >= 0")
-        if spend > row["spend"]:
-            raise detail(400, f"reset_to ({spend}) must be <= current spend ({row['spend']})")
         before = row["spend"]
         self.store.change(row, {"spend": spend})
-        budget = {name: row[name] for name in ("max_budget", "budget_reset_at")}
-        return {"key_hash": row["token"], "spend": spend, "previous_spend": before, **budget}
+        return {"key_hash": row["token"], "spend": spend, "previous_spend": before}
 
     def key_delete(self, body: Json) -> Json:
         """``POST /key/delete``: needs one known key; the answer lists all keys of the request."""
-        named = checked(body).get("keys")
-        if not named:
-            message = "Value error, At least one of 'keys' or 'key_aliases' must be provided."
-            raise invalid(["body"], "value_error", message)
+        named = checked(body)["keys"]
         known = [token_of(key) for key in named if token_of(key) in self.store.keys]
         if not known:
             raise printed_error(404, "No keys found")
@@ -373,18 +317,10 @@ class LiteLLMStandIn:
             if query.get("user_id") in {None, key["user_id"]}
             and query.get("key_alias") in {None, key["key_alias"]}
         ]
-        size, page = whole_number(query, "size", 10, 100), whole_number(query, "page", 1)
-        shown = keys[(page - 1) * size : page * size]
-        pages = -(-len(keys) // size)
-        return {
-            "keys": shown,
-            "total_count": len(keys),
-            "current_page": page,
-            "total_pages": pages,
-        }
+        return _page(query, "keys", keys, page_size=10, size_name="size")
 
-    def _key(self, named: str | None) -> Json:
-        key = self.store.keys.get(token_of(named)) if named else None
+    def _key(self, named: str) -> Json:
+        key = self.store.keys.get(token_of(named))
         if key is None:
             raise _key_not_found("Key not found.")
         return key
@@ -408,8 +344,7 @@ class LiteLLMStandIn:
         self.store.change(key, {"blocked": blocked})
         action = "blocked" if blocked else "unblocked"
         self.store.record(action, KEYS, key["token"], {"blocked": blocked})
-        answer = {name: value for name, value in key.items() if name not in _NOT_IN_BLOCK}
-        return {**answer, "expires": _zulu(key["expires"]), "org_id": None}
+        return {**key, "expires": _zulu(key["expires"])}
 
     # -- models --------------------------------------------------------------
 
@@ -423,36 +358,19 @@ class LiteLLMStandIn:
         ]
         return {"data": rows, "object": "list"}
 
-    def model_info(self, _query: Json) -> Json:
-        """``GET /model/info``."""
-        return {"data": self.store.models}
-
     # -- teams ---------------------------------------------------------------
 
     def team_info(self, query: Json) -> Json:
         """``GET /team/info``; the only read with a team's vector stores and MCP servers."""
-        team_id = query.get("team_id")
-        if team_id is None:
-            text = str({"message": "Malformed request. No team id passed in."})
-            raise proxy_error(422, text, kind="auth_error", param="None")
+        team_id = query["team_id"]
         if team_id not in self.store.teams:
             text = str({"message": f"Team not found, passed team id: {team_id}."})
             raise proxy_error(404, text, kind="auth_error", param="None")
-        team, users = self.store.teams[team_id], self.store.users
-        members = [
-            {**member, "user_alias": users.get(member["user_id"], {}).get("user_alias")}
-            for member in team["members_with_roles"]
-        ]
-        memberships = [
-            {**row, "budget_source": "custom" if row["budget_id"] else "none"}
-            for row in self.store.memberships_of(team_id)
-        ]
-        objects = {"object_permission": self.store.objects.get(team_id)}
         return {
             "team_id": team_id,
-            "team_info": {**team, "members_with_roles": members, **objects, **_TEAM_INFO_EXTRAS},
+            "team_info": self._with_objects(self.store.teams[team_id]),
             "keys": self.store.keys_of(team_id=team_id),
-            "team_memberships": memberships,
+            "team_memberships": self.store.memberships_of(team_id),
         }
 
     def team_list(self, query: Json) -> list[Json]:
@@ -466,14 +384,9 @@ class LiteLLMStandIn:
         user_id = query.get("user_id")
         if user_id is not None and user_id not in self.store.users:
             raise detail(404, f"User not found, passed user_id={user_id}")
-        teams = reversed(self.store.teams.values())
         rows = [
-            {
-                **team,
-                "members_count": len(team["members_with_roles"]),
-                "keys_count": len(self.store.keys_of(team_id=team["team_id"])),
-            }
-            for team in teams
+            team
+            for team in reversed(self.store.teams.values())
             if user_id is None or team["team_id"] in self.store.users[user_id]["teams"]
         ]
         return _page(query, "teams", rows, page_size=10)
@@ -509,9 +422,7 @@ class LiteLLMStandIn:
         if given.get("object_permission") is not None:
             self.store.give_objects(team, given["object_permission"])
         self.store.record("updated", TEAMS, team_id, changes, before)
-        more = {"litellm_organization_table": None, "projects": None}
-        objects = {"object_permission": self.store.objects.get(team_id)}
-        return {"team_id": team_id, "data": {**team, **objects, **more}}
+        return {"team_id": team_id, "data": self._with_objects(team)}
 
     def team_delete(self, body: Json) -> Json:
         """``POST /team/delete``: deletes all given teams, or none."""
@@ -526,32 +437,25 @@ class LiteLLMStandIn:
     def team_member_add(self, body: Json) -> Json:
         """``POST /team/member_add``; an unknown user is created."""
         given = checked(body, "team_id", "member")
-        member = body["member"]
-        members = _members(member if isinstance(member, list) else [member])
+        (member,) = _members([body["member"]])
+        user_id = member["user_id"]
         team = self.store.teams.get(given["team_id"])
         if team is None:
             text = f"Team doesn't exist in db. Team={given['team_id']}. "
             raise detail(404, text + "Create team via `/team/new` call.")
-        for one in members:
-            if one["role"] == "admin":
-                raise detail(400, "Assigning team admins is a premium feature.")
-            if (team["team_id"], one["user_id"]) in self.store.memberships:
-                message = f"User already in team. Member: user_id={one['user_id']}"
-                kind = "team_member_already_in_team"
-                raise proxy_error(400, message, kind=kind, param="member")
-        budget = given.get("max_budget_in_team")
-        ids = dict.fromkeys(one["user_id"] for one in members)
-        added = [self.store.add_member(team, id_, max_budget=budget) for id_ in ids]
-        self.store.record("updated", TEAMS, team["team_id"], {"members_added": list(ids)})
-        users = [self.store.users[row["user_id"]] for row in added]
-        return {**team, "updated_users": users, "updated_team_memberships": added}
+        if member["role"] == "admin":
+            raise detail(400, "Assigning team admins is a premium feature.")
+        if (team["team_id"], user_id) in self.store.memberships:
+            message = f"User already in team. Member: user_id={user_id}"
+            raise proxy_error(400, message, kind="team_member_already_in_team", param="member")
+        self.store.add_member(team, user_id, max_budget=given.get("max_budget_in_team"))
+        self.store.record("updated", TEAMS, team["team_id"], {"members_added": [user_id]})
+        return team
 
     def team_member_delete(self, body: Json) -> Json:
         """``POST /team/member_delete``; deletes the member's keys in the team too."""
         given = checked(body, "team_id")
-        user_id, team = given.get("user_id"), self.store.teams.get(given["team_id"])
-        if not user_id:
-            raise invalid(["body"], "value_error", _NO_ID)
+        user_id, team = given["user_id"], self.store.teams.get(given["team_id"])
         if team is None:
             raise detail(400, f"Team id={given['team_id']} does not exist in db")
         if (team["team_id"], user_id) not in self.store.memberships:
@@ -559,6 +463,9 @@ class LiteLLMStandIn:
         self.store.remove_member(team["team_id"], user_id)
         self.store.record("updated", TEAMS, team["team_id"], {"members_removed": [user_id]})
         return team
+
+    def _with_objects(self, team: Json) -> Json:
+        return {**team, "object_permission": self.store.objects.get(team["team_id"])}
 
     def _listed(self, team_id: str, user_id: str | None) -> Json:
         memberships = self.store.memberships_of(team_id)
@@ -573,7 +480,7 @@ class LiteLLMStandIn:
         # LiteLLM returns the text "None" for a key without a team.
         return self.store.teams.get(team_id, {}).get("team_alias") if team_id else "None"
 
-    # -- usage, audit, lists -------------------------------------------------
+    # -- usage and audit -----------------------------------------------------
 
     def activity(self, owner: str, page_size: int | None, query: Json) -> Json:
         """``GET /user/daily/activity`` or that of teams; ``/aggregated`` without ``page_size``."""
@@ -616,16 +523,6 @@ class LiteLLMStandIn:
         rows = [row for row in entries if all(row[n] == value for n, value in wanted.items())]
         return _page(query, "audit_logs", rows, page_size=10)
 
-    def vector_store_list(self, _query: Json) -> Json:
-        """``GET /vector_store/list``."""
-        stores = self.store.vector_stores
-        pages = {"current_page": 1, "total_pages": 1 if stores else 0}
-        return {"object": "list", "data": stores, "total_count": len(stores), **pages}
-
-    def mcp_server_list(self, _query: Json) -> list[Json]:
-        """``GET /v1/mcp/server``."""
-        return self.store.mcp_servers
-
     def _about_user(self, user_id: str) -> Json:
         user = self.store.users.get(user_id, {})
         return {name: user.get(name) for name in ("user_email", "user_alias")}
@@ -643,14 +540,11 @@ class LiteLLMStandIn:
 
     def _view(self, handler: Callable[..., Any]) -> Callable[..., Response]:
         def view(**parts: str) -> Response:
-            try:
-                self._authenticate()
-                given = _body() if request.method == "POST" else _query()
-                with self.store.lock:
-                    # Serialized under the lock, because the answer may hold stored rows.
-                    return _json(handler(given, **parts), 200)
-            except RefusedError as refused:
-                return _json(refused.body, refused.status)
+            self._authenticate()
+            given = _body() if request.method == "POST" else _query()
+            with self.store.lock:
+                # Serialized under the lock, because the answer may hold stored rows.
+                return _json(handler(given, **parts))
 
         return view
 
@@ -662,10 +556,12 @@ class LiteLLMStandIn:
             raise proxy_error(401, message, kind="token_not_found_in_db", param="key")
 
 
-def _page(query: Json, name: str, rows: list[Json], *, page_size: int) -> Json:
+def _page(
+    query: Json, name: str, rows: list[Json], *, page_size: int, size_name: str = "page_size"
+) -> Json:
     """Return one page of rows; ``page_size`` is LiteLLM's own unless the query has another."""
     page = whole_number(query, "page", 1)
-    page_size = whole_number(query, "page_size", page_size, most=100)
+    page_size = whole_number(query, size_name, page_size, most=100)
     return {
         name: rows[(page - 1) * page_size :][:page_size],
         "total": len(rows),
@@ -683,26 +579,15 @@ def _query() -> Json:
 
 
 def _body() -> Json:
-    raw = request.get_data()
-    if not raw:
-        raise invalid(["body"], "missing", "Field required")
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError) as exc:
-        position = getattr(exc, "pos", 0)
-        raise invalid(["body", position], "json_invalid", "JSON decode error") from None
+    body = request.get_json(force=True, silent=True)
     if not isinstance(body, dict):
         message = "Input should be a valid dictionary or object to extract fields from"
         raise invalid(["body"], "model_attributes_type", message)
     return body
 
 
-def _json(answer: Any, status: int) -> Response:
+def _json(answer: Any, status: int = 200) -> Response:
     return Response(json.dumps(answer), status, mimetype="application/json")
-
-
-def _plain(status: int, text: str) -> Callable[[Exception], Response]:
-    return lambda _error: _json({"detail": text}, status)
 
 
 def _taken(given: Json, fields: Iterable[str], shape: str) -> Json:

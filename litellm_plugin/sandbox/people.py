@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
@@ -15,7 +14,6 @@ from zlib import crc32
 
 from litellm_plugin.sandbox.activity import UsageRow
 from litellm_plugin.sandbox.litellm import LiteLLMStandIn
-from litellm_plugin.sandbox.store import SHAPES
 
 Json = dict[str, Any]
 
@@ -106,20 +104,15 @@ class _Model:
         groups = {"access_groups": list(self.access_groups)} if self.access_groups else {}
         return {
             "model_name": self.name,
-            "litellm_params": {"model": self.deployment, "use_in_pass_through": False},
+            "litellm_params": {"model": self.deployment},
             "model_info": {
-                "id": f"sandbox-{self.name}",
-                "key": self.name,
-                "db_model": False,
                 "mode": self.mode,
                 "input_cost_per_token": self.prompt_price,
                 "output_cost_per_token": self.completion_price,
                 "max_input_tokens": self.most_input,
                 "max_output_tokens": 16384 if chat else None,
-                "max_tokens": 16384 if chat else self.most_input,
                 "supports_function_calling": chat,
                 "supports_vision": "premium" in self.access_groups,
-                "litellm_provider": self.deployment.partition("/")[0],
                 **groups,
             },
         }
@@ -258,10 +251,8 @@ def _usage(key: _Key, token: str, user_id: str | None, today: date) -> Iterator[
 
 
 def _fill_objects(litellm: LiteLLMStandIn) -> None:
-    for name, told in (("docs", "Product documentation"), ("runbooks", "What to do at night")):
+    for name in ("docs", "runbooks"):
         store = {"vector_store_id": f"vs-{name}", "vector_store_name": name.capitalize()}
-        shape = deepcopy(SHAPES["vector_store"])
-        litellm.store.vector_stores.append({**shape, **store, "vector_store_description": told})
-    server = {"server_id": "mcp-tickets", "server_name": "tickets", "alias": "tickets"}
-    server |= {"description": "The ticket system", "url": "http://127.0.0.1:9/mcp"}
-    litellm.store.mcp_servers.append({**deepcopy(SHAPES["mcp_server"]), **server})
+        litellm.store.vector_stores.append(store)
+    server = {"server_id": "mcp-tickets", "alias": "tickets", "url": "http://127.0.0.1:9/mcp"}
+    litellm.store.mcp_servers.append(server)

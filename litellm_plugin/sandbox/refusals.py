@@ -106,12 +106,11 @@ def whole_number(query: Mapping[str, str], name: str, default: int, most: int | 
 
 def dates(query: Mapping[str, str]) -> tuple[date, date]:
     """Return the first and the last day of a query."""
-    texts = [query.get(name) or "" for name in ("start_date", "end_date")]
-    if not all(texts):
-        raise detail(400, "Please provide start_date and end_date")
+    invalid_dates = detail(400, "start_date and end_date must be valid YYYY-MM-DD dates")
+    texts = query["start_date"], query["end_date"]
     if not all(re.fullmatch(r"\d{4}-\d\d-\d\d", text) for text in texts):
-        raise detail(400, "start_date and end_date must be valid YYYY-MM-DD dates")
+        raise invalid_dates
     try:
         return date.fromisoformat(texts[0]), date.fromisoformat(texts[1])
     except ValueError:
-        raise detail(400, "start_date and end_date must be valid YYYY-MM-DD dates") from None
+        raise invalid_dates from None

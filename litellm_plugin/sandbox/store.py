@@ -198,8 +198,7 @@ class Store:
         self.change(team, {})
         budget = None
         if max_budget is not None:
-            own = {"budget_id": str(uuid.uuid4()), "max_budget": max_budget}
-            budget = {**deepcopy(SHAPES["budget"]), **own, "created_at": team["updated_at"]}
+            budget = {"budget_id": str(uuid.uuid4()), "max_budget": max_budget}
         membership = {
             "user_id": user_id,
             "team_id": team["team_id"],

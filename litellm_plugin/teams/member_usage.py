@@ -108,7 +108,7 @@ class MemberUsage:
             ) from exc
 
     def _rows(self, team: Json, info: Json, start: str, end: str) -> list[Json]:
-        pages = pages_of(partial(self._litellm.team_activity, team["team_id"]), start, end)
+        pages = pages_of(partial(self._litellm.activity, "team", team["team_id"]), start, end)
         figures = usage.report(pages)
         listed = info.get("keys")
         keys = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []

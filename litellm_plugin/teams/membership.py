@@ -116,10 +116,10 @@ class Teams:
         report = self._reports.read(
             ("team-usage", caller.name, team_id),
             (keys_tag(user_id or ""),),  # the report names the user's keys, among others
-            partial(self._litellm.team_activity, team_id),
+            partial(self._litellm.activity, "team", team_id),
             (start, end),
             stale=caller.note_stale,
-            subject=Subject("team", team_id, partial(self._litellm.team_key_sums, team_id)),
+            subject=Subject("team", team_id, partial(self._litellm.key_sums, "team", team_id)),
         )
         hidden = for_managers if manager else for_members
         return usage.without_spend(report) if hidden else report

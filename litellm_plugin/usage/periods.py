@@ -40,7 +40,7 @@ class Subject:
 
     kind: str  # user or team
     id: str  # LiteLLM's
-    # Reads what each key has used from a first to a last day, as LiteLLM.user_key_sums.
+    # Reads what each key has used from a first to a last day, as LiteLLM.key_sums.
     key_sums: Callable[[str, str], list[Json]]
 
 

@@ -74,7 +74,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
     "accounts_of": ((["bob"],), "/v2/user/info?user_id=bob", None),
     "keys": (
         (3,),
-        "/key/list?return_full_object=true&page=3&size=100&sort_by=created_at&sort_order=asc",
+        "/key/list?page=3&return_full_object=true&size=100&sort_by=created_at&sort_order=asc",
         None,
     ),
     "team_rows": (
@@ -97,14 +97,9 @@ CALLS: dict[str, tuple[tuple[Any, ...], str, Any]] = {
     "remove_member": (("t1", "bob"), "/team/member_delete", {"team_id": "t1", "user_id": "bob"}),
     "vector_stores": ((), "/vector_store/list", None),
     "mcp_servers": ((), "/v1/mcp/server", None),
-    "user_activity": (
-        ("bob", *DAYS),
+    "activity": (
+        ("user", "bob", *DAYS),
         f"/user/daily/activity/aggregated?{TIME}&user_id=bob&api_key_limit=1000",
-        None,
-    ),
-    "team_activity": (
-        ("t1", *DAYS),
-        f"/team/daily/activity/aggregated?{TIME}&team_ids=t1&api_key_limit=1000",
         None,
     ),
     "activity_page": (
@@ -201,7 +196,7 @@ class TestWhatIsSent:
         # These look at what comes back, and have tests of their own.
         public = {name for name in vars(LiteLLM) if not name.startswith("_")}
         own = {"works", "version", "own_key", "key", "keys_of", "teams_of", "activity_totals"}
-        assert CALLS.keys() == public - own - {"user_key_sums", "team_key_sums"}
+        assert CALLS.keys() == public - own - {"key_sums"}
 
     @pytest.mark.parametrize("name", CALLS)
     def test_path_query_body_and_key(
@@ -384,6 +379,17 @@ class TestErrors:
 
         assert "litellm.masterKey" in caplog.text
         assert MASTER_KEY not in caplog.text
+
+    @pytest.mark.parametrize("name", ["license", "users_with_email"])
+    def test_a_read_that_is_no_object_is_not_said_to_have_changed_anything(
+        self, client: LiteLLM, requests_mock: Mocker, name: str
+    ) -> None:
+        requests_mock.get(ANY, json=[])
+
+        error = error_of(client, name)
+
+        assert error.text == "LiteLLM's answer is not an object; ask your administrator"
+        assert not error.unfinished
 
     @pytest.mark.parametrize("text", ["", "Not Found", "<h1>404 Not Found</h1>"])
     def test_a_spend_is_not_reset_another_way_where_a_reverse_proxy_refuses_the_path(
@@ -844,8 +850,9 @@ class TestKeysUsed:
         self, request: pytest.FixtureRequest, client: LiteLLM
     ) -> tuple[Callable[[], list[Any]], str]:
         """What reads the keys of a user or a team, and LiteLLM's path for it."""
-        ask = client.user_key_sums if request.param == "user" else client.team_key_sums
-        return (lambda: ask("x", *DAYS)), f"{BASE}/{request.param}/daily/activity/aggregated/keys"
+        kind = request.param
+        path = f"{BASE}/{kind}/daily/activity/aggregated/keys"
+        return (lambda: client.key_sums(kind, "x", *DAYS)), path
 
     @pytest.mark.parametrize("total", [0, 1, 100, 101, 1000])
     def test_all_pages_are_read(
@@ -893,8 +900,7 @@ class TestActivity:
         """One that comes in pages, and its path."""
         path = f"{BASE}/{request.param}/daily/activity"
         requests_mock.get(f"{path}/aggregated", status_code=404, json={"detail": "Not Found"})
-        ask = client.user_activity if request.param == "user" else client.team_activity
-        return lambda: ask("x", *DAYS), path
+        return lambda: client.activity(request.param, "x", *DAYS), path
 
     @pytest.mark.parametrize("total", [1, 2, 3, 20])
     def test_all_pages_are_read_in_order(
@@ -951,7 +957,10 @@ class TestActivity:
         body = {"results": [], "metadata": {"api_key_limit": 100, "total_api_keys": 100}}
         requests_mock.get(ANY, json=body)
 
-        assert client.user_activity("bob", *DAYS) == client.team_activity("t1", *DAYS) == [body]
+        assert client.activity("user", "bob", *DAYS) == [body]
+        assert client.activity("team", "t1", *DAYS) == [body]
+        target = f"/team/daily/activity/aggregated?{TIME}&team_ids=t1&api_key_limit=1000"
+        assert sent(requests_mock)[1] == target
 
     def test_an_aggregated_answer_without_all_keys_is_not(
         self, client: LiteLLM, requests_mock: Mocker
@@ -960,7 +969,7 @@ class TestActivity:
         requests_mock.get(AGGREGATED, json=body)
         requests_mock.get(f"{BASE}/user/daily/activity", json=page_of(2))
 
-        assert len(client.user_activity("bob", *DAYS)) == 2
+        assert len(client.activity("user", "bob", *DAYS)) == 2
 
     @pytest.mark.parametrize("status", [404, 405])
     def test_versions_without_it_are_asked_page_by_page(
@@ -969,7 +978,7 @@ class TestActivity:
         requests_mock.get(AGGREGATED, status_code=status, json={"detail": "Not Found"})
         requests_mock.get(f"{BASE}/user/daily/activity", json=page_of(1))
 
-        assert len(client.user_activity("bob", *DAYS)) == 1
+        assert len(client.activity("user", "bob", *DAYS)) == 1
 
     def test_a_page_of_one_day_comes_with_the_number_of_pages(
         self, client: LiteLLM, requests_mock: Mocker
@@ -999,14 +1008,14 @@ class TestActivity:
         requests_mock.get(AGGREGATED, status_code=404, json={"detail": "Not Found"})
         requests_mock.get(f"{BASE}/user/daily/activity", json=page_of(2))
 
-        client.user_activity(None, *DAYS)
+        client.activity("user", None, *DAYS)
 
         assert not any("user_id" in target for target in sent(requests_mock))
 
     def test_a_nameless_user_is_not_everybody(self, client: LiteLLM, requests_mock: Mocker) -> None:
         requests_mock.get(AGGREGATED, json={})
 
-        client.user_activity("", *DAYS)
+        client.activity("user", "", *DAYS)
 
         assert "&user_id=&" in sent(requests_mock)[0]
 
@@ -1014,7 +1023,7 @@ class TestActivity:
         self, client: LiteLLM, requests_mock: Mocker
     ) -> None:
         with pytest.raises(UsageUnavailable, match="comma"):
-            client.team_activity("mine,theirs", *DAYS)
+            client.activity("team", "mine,theirs", *DAYS)
         assert requests_mock.request_history == []
 
 

@@ -165,16 +165,6 @@ def _policy_rule(text: str) -> _PolicyRule:
     )
 
 
-@dataclass(frozen=True)
-class _User:
-    ref: str
-
-
-@dataclass(frozen=True)
-class _Service:
-    subject: str
-
-
 class _RefusedError(Exception):
     def __init__(self, status: int, name: str, message: str) -> None:
         super().__init__(message)
@@ -257,7 +247,7 @@ class FakeBackstage:
             if plugin == "catalog" and path.startswith("/entities/by-name/"):
                 return self._entity(asked, path)
             if (asked.method, plugin, path) == ("GET", "catalog", "/entities"):
-                self._caller(asked, "catalog")
+                self._user_calling(asked, "catalog")
                 return Reply(json=self.people.users(dict(asked.parameters)["filter"]))
             if (asked.method, plugin, path) == ("GET", "catalog", "/entities/by-query"):
                 return self._query(asked)
@@ -273,11 +263,11 @@ class FakeBackstage:
     # -- catalog -------------------------------------------------------------
 
     def _entity(self, asked: Asked, path: str) -> Reply:
-        caller = self._caller(asked, "catalog")
+        user = self._user_calling(asked, "catalog")
         kind, namespace, name = map(unquote, path.removeprefix("/entities/by-name/").split("/"))
         entity = self.people.entity(f"{kind}:{namespace}/{name}")
-        hidden = isinstance(caller, _User) and (
-            self.policy.decide("catalog.entity.read", self._ownership(caller)) == "DENY"
+        hidden = user is not None and (
+            self.policy.decide("catalog.entity.read", self._ownership(user)) == "DENY"
         )
         if asked.method != "GET" or entity is None or hidden:
             message = f"No entity named '{name}' found, with kind '{kind}' in namespace"
@@ -286,7 +276,7 @@ class FakeBackstage:
 
     def _query(self, asked: Asked) -> Reply:
         """Answer a filter by kind, two entities on a page; a cursor says where the next begins."""
-        self._caller(asked, "catalog")
+        self._user_calling(asked, "catalog")
         query = dict(asked.parameters)
         found, _, start = query.get("cursor", query.get("filter", "")).partition(";")
         entities = self.people.of_kind(found.removeprefix("kind="))
@@ -298,16 +288,16 @@ class FakeBackstage:
     # -- permission ----------------------------------------------------------
 
     def _authorize(self, asked: Asked) -> Reply:
-        caller = self._caller(asked, "permission")
-        if isinstance(caller, _Service):
+        user = self._user_calling(asked, "permission")
+        if user is None:
             message = "This endpoint does not allow 'service' credentials"
             raise _RefusedError(403, "NotAllowedError", message)
         items = asked.json.get("items") if isinstance(asked.json, dict) else None
         if not isinstance(items, list) or not all(map(_is_query, items)):
             raise _RefusedError(400, "InputError", "Invalid input")
-        if caller.ref in self.never_signed_in:
+        if user in self.never_signed_in:
             raise _RefusedError(404, "ResponseError", "Request failed with 404 Not Found")
-        refs = self._ownership(caller)
+        refs = self._ownership(user)
         try:
             decisions = [
                 {"id": item["id"], "result": self.policy.decide(item["permission"]["name"], refs)}
@@ -320,7 +310,7 @@ class FakeBackstage:
     # -- notifications -------------------------------------------------------
 
     def _notify(self, asked: Asked) -> Reply:
-        if isinstance(self._caller(asked, "notifications"), _User):
+        if self._user_calling(asked, "notifications") is not None:
             message = "This endpoint does not allow 'user' credentials"
             raise _RefusedError(403, "NotAllowedError", message)
         match asked.json:
@@ -333,12 +323,13 @@ class FakeBackstage:
         message = "request/body must have required property 'recipients'"
         raise _RefusedError(400, "InputError", message)
 
-    def _ownership(self, user: _User) -> list[str]:
-        return [user.ref, *self.people.groups(user.ref)]
+    def _ownership(self, user: str) -> list[str]:
+        return [user, *self.people.groups(user)]
 
     # -- credentials ---------------------------------------------------------
 
-    def _caller(self, asked: Asked, plugin: str) -> _User | _Service:
+    def _user_calling(self, asked: Asked, plugin: str) -> str | None:
+        """Return the ref of the user who calls ``plugin``; None for a service."""
         token = asked.bearer
         if not token:
             raise _illegal("Missing credentials")
@@ -350,14 +341,14 @@ class FakeBackstage:
         if typ == USER_TYP:
             return self._user(token)
         if token == STATIC_TOKEN:
-            return _Service("rig-full")
+            return None
         raise _illegal("Illegal token")
 
-    def _user(self, token: str) -> _User:
+    def _user(self, token: str) -> str:
         claims = self._claims(token, self._tokens.user_key, "Failed user token verification")
-        return _User(claims["sub"])
+        return str(claims["sub"])
 
-    def _plugin(self, token: str, called: str) -> _User | _Service:
+    def _plugin(self, token: str, called: str) -> str | None:
         failed = "Failed plugin token verification"
         caller = _unverified(token, 1).get("sub")
         if caller == self._tokens.plugin_id:
@@ -375,7 +366,7 @@ class FakeBackstage:
             raise _illegal(failed)
         behalf = claims.get("obo")
         if not behalf:
-            return _Service(f"plugin:{caller}")
+            return None
         typ = _unverified(behalf, 0).get("typ") if isinstance(behalf, str) else None
         if typ not in {USER_TYP, LIMITED_TYP}:
             raise _illegal("Invalid user token in plugin token obo claim")

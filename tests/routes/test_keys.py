@@ -202,11 +202,11 @@ def test_litellms_refusal_of_a_change_is_passed_on_with_the_field(
 
 
 def test_a_refusal_of_what_is_read_before_a_change_is_not_the_clients_fault(
-    client: PluginClient, litellm: FakeLiteLLM, bob: Headers
+    client: PluginClient, litellm: FakeLiteLLM
 ) -> None:
     litellm.get("/user/info", status=400, json={"error": {"message": "no", "param": "user_id"}})
     for method, action, body in MUTATIONS:
-        answer = client.request(method, _path(OWN_KEY, action), json=body or {}, headers=bob)
+        answer = client.request(method, _path(OWN_KEY, action), json=body or {}, who="bob")
         assert (answer.status_code, answer.get_json()) == (500, {"error": "no"}), action
     assert litellm.writes == []
 

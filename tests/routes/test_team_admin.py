@@ -186,29 +186,29 @@ def test_null_is_as_if_the_field_were_not_there(
 
 
 def test_a_change_that_would_take_the_name_away_changes_nothing_else(
-    client: PluginClient, owned: FakeLiteLLM, dave: Headers
+    client: PluginClient, owned: FakeLiteLLM
 ) -> None:
     change = {"team_alias": None, "tpm_limit": 5}
-    answer = client.patch("/teams/owned", json=change, headers=dave)
+    answer = client.patch("/teams/owned", json=change, who="dave")
     assert (answer.status_code, answer.get_json()["error"]) == (400, "team_alias must not be empty")
     assert owned.writes == []
 
 
 def test_an_empty_period_of_the_dialog_changes_nothing(
-    client: PluginClient, owned: FakeLiteLLM, dave: Headers
+    client: PluginClient, owned: FakeLiteLLM
 ) -> None:
     change = {"rpm_limit": 1, "budget_duration": ""}
-    assert client.patch("/teams/owned", json=change, headers=dave).status_code == 200
+    assert client.patch("/teams/owned", json=change, who="dave").status_code == 200
     (sent,) = owned.writes
     assert sent.body["rpm_limit"] == 1
     assert "budget_duration" not in sent.body
 
 
 def test_a_team_without_a_budget_keeps_the_period_that_its_spend_is_reset_after(
-    client: PluginClient, owned: FakeLiteLLM, dave: Headers
+    client: PluginClient, owned: FakeLiteLLM
 ) -> None:
     team = {**_new_team("a"), "max_budget": None, "budget_duration": "7d"}
-    assert client.post("/teams", json=team, headers=dave).status_code == 200
+    assert client.post("/teams", json=team, who="dave").status_code == 200
     (made,) = owned.writes
     assert "max_budget" not in made.body
     assert made.body["budget_duration"] == "7d"

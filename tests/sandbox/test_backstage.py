@@ -51,7 +51,7 @@ def standin(issuer: Issuer, service: Issuer, fetched: list[str]) -> BackstageSta
         issuer,
         people.catalog(),
         discovery={"litellm": SERVICE, "down": "http://127.0.0.1:9/api/down"},
-        static_tokens={"a-static-token": "ci"},
+        static_tokens=["a-static-token"],
         fetch=fetch,
         clock=lambda: NOW,
     )

@@ -131,17 +131,37 @@ def test_taken_ports_are_avoided(sandbox: Sandbox) -> None:
         assert another.settings.discovery.backstage_url not in set(taken.values())
 
 
-def test_its_key_is_not_the_users(sandbox: Sandbox) -> None:
-    key_file = sandbox.settings.service.key_file
-    assert key_file is not None
-    assert key_file.parent == next(iter(sandbox.headers.values())).parent
-
-
 def config(folder: Path, **changed: Any) -> list[Path]:
     """Return the sandbox's configuration, with a file of changes to it."""
     file = folder / "changes.yaml"
     file.write_text(json.dumps(changed))
     return [OWN_CONFIG, file]
+
+
+POSTGRES = {"client": "pg", "connection": "postgres://user@db.example.com"}
+
+
+@pytest.mark.parametrize(
+    "database",
+    [
+        {"client": "better-sqlite3", "connection": {"filename": "/var/lib/real.sqlite"}},
+        {**POSTGRES, "pluginDivisionMode": "schema"},
+        {**POSTGRES, "plugin": {"litellm": {"connection": {"database": "real"}}}},
+    ],
+)
+def test_its_key_database_and_cache_are_not_the_users(
+    tmp_path: Path, database: dict[str, Any]
+) -> None:
+    cache = {"store": "redis", "connection": "redis://redis.example.com"}
+    files = config(tmp_path, backend={"database": database, "cache": cache})
+    with running(files, NOWHERE, port=0) as sandbox:
+        folder = next(iter(sandbox.headers.values())).parent
+        # The second is what other commands read, such as audit export.
+        for settings in (sandbox.settings, load_settings(sandbox.config, {})):
+            assert settings.service.key_file == folder / "plugin-key.json"
+            assert settings.database is not None
+            assert settings.database.file == folder / "litellm.sqlite"
+            assert settings.cache.connection is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from litellm_plugin.cache.cache import Cache
 from litellm_plugin.config.database import Database
-from litellm_plugin.errors import UpstreamError
+from litellm_plugin.errors import NoSuchRoute, UpstreamError
 from litellm_plugin.sandbox.activity import UsageRow, keys_of
 from litellm_plugin.store.database import Store
 from litellm_plugin.store.tables import usage_days
@@ -30,7 +30,7 @@ from tests.usage.test_report import assert_same as assert_same_in_order
 
 NOW = datetime(2026, 11, 11, 12, tzinfo=UTC)  # the day after the last of DAYS
 TODAY = NOW.date().isoformat()
-NO_ROUTE = UpstreamError("Not Found", answered=404, no_such_route=True)
+NO_ROUTE = NoSuchRoute("Not Found", answered=404)
 
 
 class World:
