@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
-from litellm_plugin.cli.key import open_saved, prints_errors
+from litellm_plugin.cli.key import open_saved
 from litellm_plugin.developer.errors import CommandError
 
 
@@ -17,7 +17,6 @@ from litellm_plugin.developer.errors import CommandError
 @click.option("--issuer", help="The identity provider, if the service does not name it.")
 @click.option("--client-id", help="The client at the identity provider, if not the service's.")
 @click.option("--scope", help="OAuth scopes to ask for, separated by spaces.")
-@prints_errors
 def login(
     *, url: str | None, device: bool, issuer: str | None, client_id: str | None, scope: str | None
 ) -> None:
@@ -72,7 +71,6 @@ def login(
 
 
 @click.command()
-@prints_errors
 def logout() -> None:
     """Delete the keys, and revoke the sign-ins at the identity provider.
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from litellm_plugin import __version__
 from litellm_plugin.cli import COMMANDS, main
 from litellm_plugin.cli.terminal import FAILED, print_json, stop
+from tests.cli.installation import Installation
 
 BIN = Path(sys.executable).parent
 
@@ -66,3 +67,17 @@ def test_no_control_character_of_a_name_or_an_error_is_printed(
     assert json.loads(printed.out) == [name]
     assert printed.err == "LiteLLM says:\nci\\x1b]0;title\\x07\\x7f\\x9b2J\n"
     assert printed.out.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "command", [("sync",), ("jobs",), ("whoami", "alice"), ("audit", "export", "--since", "1d")]
+)
+def test_a_package_that_the_configuration_needs_is_missing(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    installation.set("litellm.provisioning.sync", {"enabled": True})
+    installation.set("backend.database", {"client": "pg", "connection": "postgresql://db"})
+    monkeypatch.setitem(sys.modules, "litellm_plugin.store.postgres", None)
+    result = installation.run(*command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "install litellm-plugin[postgres]" in result.stderr

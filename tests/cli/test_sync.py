@@ -91,6 +91,8 @@ def test_apply_removes_the_differences_once(ready: Installation) -> None:
     assert told["counts"]["changed"] == 1
     assert _row(ready, CAROL)["max_budget"] == 100
     assert _writes(ready) == ["/user/update"]
+    event = json.loads(first.stderr)
+    assert (event["eventId"], event["actor"]["actorId"]) == ("user-sync", "litellm-plugin:sync")
     again = json.loads(ready.run("sync", "--apply", "--json").stdout)
     assert again["counts"]["changed"] == 0
     assert _writes(ready) == ["/user/update"]
