@@ -21,7 +21,7 @@ from litellm_plugin.cli.terminal import (
 )
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.config.values import seconds
-from litellm_plugin.jobs import NOW, JobRefused
+from litellm_plugin.jobs import NOW
 from litellm_plugin.store import runs
 from litellm_plugin.store.leavers import LeaverTable, timestamp
 
@@ -105,14 +105,11 @@ def offboard(
             default = timedelta(seconds=settings.offboarding.grace)
             plan = offboarding.plan(default if grace is None else grace, delete_after)
             report = _report(running, offboarding, plan, force)
-            if report["refused"] is not None:
-                raise JobRefused(report["refused"])
-            if apply:
+            running.run.problem = report["refused"]
+            if apply and report["refused"] is None:
                 offboarding.apply(plan, running.tell)
                 if offboarding.failures:
                     running.run.problem = "LiteLLM refused some changes"
-    except JobRefused:
-        pass
     finally:
         if report:
             show(report, _print, as_json=as_json)

@@ -15,7 +15,7 @@ from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.jwt import KeyFormatError, PublicKey
 from litellm_plugin.identity.keycloak import realm_keys_url
 from litellm_plugin.identity.plugin_token import plugin_keys_url
-from litellm_plugin.identity.signing import PluginTokens, key_file
+from litellm_plugin.identity.signing import key_file
 from litellm_plugin.identity.user_token import user_keys_url
 
 _WHERE = "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints"
@@ -293,8 +293,6 @@ def _refused(world: World, exc: BackstageUnavailable, *, static: bool) -> Result
         )
     if exc.answered != 401:
         return failed(f"The catalog failed: {exc.message}.", "See Backstage's log.")
-    if world.keys is None:
-        return skipped("There is no plugin key on this host yet", "plugin-key")
     url = plugin_keys_url(world.settings.discovery, plugin_id)
     return failed(
         f"Backstage refuses our plugin token (401), although {url} has its key.",
@@ -311,10 +309,7 @@ def permission_accepts_us(world: World) -> Result:
         return skipped(
             "Not needed: with backstageToken the permission API is asked with users' tokens"
         )
-    if world.keys is None:
-        return skipped("There is no plugin key on this host yet", "plugin-key")
-    token = PluginTokens(world.keys, settings.service.plugin_id).issue("permission")
-    url = settings.discovery.base_url("permission")
+    url, token = settings.discovery.base_url("permission"), world.plugin_token("permission")
     answer = _ask_permission(world, url, {"Authorization": f"Bearer {token}"})
     # 403: the token is valid, and the permission API decides about users only.
     if answer.ok or answer.status == 403:
