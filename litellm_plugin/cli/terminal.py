@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial, wraps
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 import click
@@ -37,22 +37,20 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
-F = TypeVar("F", bound=Callable[..., Any])
 Row = Sequence[tuple[str, str]]  # cells: text and style
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def config_option(command: F) -> F:
-    """Add the option ``--config``, whose files are passed as ``files``."""
-    return click.option(
-        "--config",
-        "files",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Configuration file. Repeat the option for several; later files win.",
-    )(command)
+config_option = click.option(
+    "--config",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configuration file. Repeat the option for several; later files win.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def settings_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -71,11 +69,6 @@ def settings_option(command: Callable[..., None]) -> Callable[..., None]:
             stop(f"The configuration is faulty:\n{exc}", FAULTY)
 
     return wrapped
-
-
-def json_option(command: F) -> F:
-    """Add the option ``--json``, passed as ``as_json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def paths_of(files: Sequence[Path]) -> list[Path]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from logging.handlers import BufferingHandler
 from typing import Any, TextIO
 
 import click
@@ -115,34 +116,24 @@ def credential(source: TextIO | None) -> str:
     return words[0]
 
 
-class _Notes(logging.Handler):
-    """Collects log messages, redacted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(redact(record.getMessage()))
-
-
 @contextmanager
-def _log_of_the_check() -> Iterator[list[str]]:
-    log, notes = logging.getLogger("litellm_plugin.identity"), _Notes()
+def _log_of_the_check() -> Iterator[BufferingHandler]:
+    """Collect the log records of the check."""
+    log, records = logging.getLogger("litellm_plugin.identity"), BufferingHandler(capacity=1000)
     level = log.level
-    log.addHandler(notes)
+    log.addHandler(records)
     log.setLevel(logging.INFO)
     try:
-        yield notes.lines
+        yield records
     finally:
-        log.removeHandler(notes)
+        log.removeHandler(records)
         log.setLevel(level)
 
 
 def _read(plugin: Plugin, text: str) -> Reading:
     settings, reading = plugin.settings, _unverified(plugin.settings, text)
     issuer = settings.bridge.issuer
-    with _log_of_the_check() as notes:
+    with _log_of_the_check() as log:
         try:
             principal = plugin.authenticator.authenticate(f"Bearer {text}")
             reading.who = _who(principal)
@@ -150,11 +141,14 @@ def _read(plugin: Plugin, text: str) -> Reading:
                 reading.kind = _STATIC
         except PluginError as exc:
             if issuer and reading.claims.get("iss") == issuer:
-                notes.clear()
+                log.flush()
                 _read_bridge(plugin, text, reading, realm_keys_url(issuer))
-                reading.notes = tuple(notes)
             else:
-                _refuse(settings, reading, exc, notes)
+                cause = exc.__cause__ if isinstance(exc.__cause__, TokenError) else None
+                _refuse(settings, reading, exc, cause)
+                if cause is not None and not isinstance(cause, NoKeysError):
+                    log.flush()  # the messages repeat the refusal
+            reading.notes = [redact(record.getMessage()) for record in log.buffer]
     if reading.who is not None:
         reading.until = reading.claims.get("exp")
     return reading
@@ -188,9 +182,10 @@ def _unverified(settings: Settings, text: str) -> Reading:
     return Reading(kind, keys, dict(token.header), claims)
 
 
-def _refuse(settings: Settings, reading: Reading, exc: PluginError, notes: Sequence[str]) -> None:
+def _refuse(
+    settings: Settings, reading: Reading, exc: PluginError, cause: TokenError | None
+) -> None:
     """Put into ``reading`` why the service refuses the token, and a remedy."""
-    cause = exc.__cause__ if isinstance(exc.__cause__, TokenError) else None
     about, inside = reading, cause is not None and cause.in_obo
     if inside:
         about = _unverified(settings, reading.claims["obo"])
@@ -205,8 +200,6 @@ def _refuse(settings: Settings, reading: Reading, exc: PluginError, notes: Seque
         elif cause is None:
             refusal += f" As a JSON Web Token: {reading.no_token}."
     reading.refusal, reading.remedy = refusal, remedy
-    if cause is None or isinstance(cause, NoKeysError):  # else they repeat the refusal
-        reading.notes = tuple(notes)
 
 
 def _read_bridge(plugin: Plugin, text: str, reading: Reading, keys: str) -> None:

@@ -89,8 +89,7 @@ def test_a_name_that_is_none(installation: Installation) -> None:
 def adopted(installation: Installation, **over: Any) -> str:
     """LiteLLM has carol's e-mail under another id, which is returned."""
     user = {"user_id": "sso-1", "user_email": "carol.clark@example.com", "auto_create_key": False}
-    litellm: Any = installation.litellm.host
-    litellm.litellm.user_new({**user, **over})
+    installation.standin.user_new({**user, **over})
     return "sso-1"
 
 
