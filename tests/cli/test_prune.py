@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -37,12 +36,7 @@ class Keys:
         return {row["key_alias"] for row in self.litellm.store.keys.values()}
 
     def run(self, *arguments: str, status: int = 0) -> dict[str, Any]:
-        result = self.installation.run("prune", "--json", *arguments)
-        assert result.exit_code == status, result.output
-        self.events = [
-            json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")
-        ]
-        return json.loads(result.stdout) if result.stdout else {}
+        return self.installation.told("prune", *arguments, status=status)
 
     def page(self, *arguments: str) -> str:
         return self.installation.run("prune", *arguments, environ={"COLUMNS": "200"}).stdout
@@ -89,7 +83,7 @@ def test_a_run_prunes_and_is_recorded_and_audited(office: Keys, store: Store) ->
         "delete expired tool key": 1,
         "complete a rotation": 1,
     }
-    by_event = {event["eventId"]: event for event in office.events}
+    by_event = {event["eventId"]: event for event in office.installation.events}
     assert set(by_event) == {"prune-key-delete", "prune-rotation-finish"}
     deleted = by_event["prune-key-delete"]
     assert deleted["actor"] == {"actorId": "litellm-plugin:prune"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -13,11 +12,8 @@ from tests.fakes.network import Reply
 
 
 def whoami(installation: Installation, user: str, *, status: int = 0) -> dict[str, Any]:
-    result = installation.run("whoami", user, "--json")
-    assert result.exit_code == status
-    asked = {each.method for each in installation.litellm.asked}
-    assert asked <= {"GET"}
-    told: dict[str, Any] = json.loads(result.stdout)
+    told = installation.told("whoami", user, status=status)
+    assert {each.method for each in installation.litellm.asked} <= {"GET"}
     return told
 
 
