@@ -273,8 +273,7 @@ def _csv(rows: Iterator[dict[str, Any]]) -> None:
     writer = csv_writer()
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
-
-
-def _cell(value: Any) -> str:
-    return csv_text(value if isinstance(value, str) else json.dumps(value))
+        cells = [row[name] for name in COLUMNS]
+        writer.writerow(
+            [csv_text(cell if isinstance(cell, str) else json.dumps(cell)) for cell in cells]
+        )

@@ -89,7 +89,7 @@ def _line(key: Key, tree: Tree) -> Line:
     value: Any = key.value if is_set else key.schema.get("default")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    is_url = isinstance(value, str) and value.startswith(("redis", "postgres"))
+    is_url = isinstance(value, str) and re.match("(redis|rediss|postgres|postgresql)://", value)
     if secret and is_set and not is_url:
         value = MASK
     return {

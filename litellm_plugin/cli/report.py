@@ -40,6 +40,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
 }
 MAX_DAYS = 400
 HASH_LENGTH = 64  # of a key's hash; LiteLLM has other names for calls of its own
+KEY_DIGITS = 12  # of a key's hash, in a table
 DAY = click.DateTime(["%Y-%m-%d"])
 
 
@@ -266,16 +267,15 @@ def _print_table(found: Json) -> None:
     columns = [column for column in _text_columns(found) if column != "key_alias_source"]
     head = [column.replace("_", " ") for column in columns]
     rows = [
-        [*(_short(column, row[column]) for column in columns), *_shown(row)]
+        [
+            *(row[column][:KEY_DIGITS] if column == "key" else row[column] for column in columns),
+            *_shown(row),
+        ]
         for row in found["rows"]
     ]
     rows.append(["total", *("" for _ in columns[1:]), *_shown(found["totals"])])
     # Figures that are folded can't be read.
     Page().lines([*head, "USD", "tokens", "requests", "failed"], rows)
-
-
-def _short(column: str, value: str) -> str:
-    return value[:12] if column == "key" else value
 
 
 def _shown(figures: Json) -> list[str]:
