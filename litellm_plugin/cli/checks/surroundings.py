@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
-from litellm_plugin.cli.checks.backstage import key_ids, same_key
+from litellm_plugin.cli.checks.backstage import has_key, key_set
 from litellm_plugin.cli.checks.reasons import described, explained_redis, is_page, json_of
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import UNAVAILABLE, Answer
@@ -79,10 +79,10 @@ def ingress(world: World) -> Result:
             f"{url} needs credentials before it asks the service: usually Backstage's proxy.",
             "Pass a user's token with --token-file.",
         )
-    direct = key_ids(published) is not None
-    if not direct and published.status != 401:
+    keys = key_set(published)
+    if keys is None and published.status != 401:
         return _leads_elsewhere(url, published)
-    if direct and world.keys is not None and not same_key(published, world.keys.signing.public()):
+    if keys is not None and world.keys and not has_key(keys, world.keys.signing.public()):
         return failed(
             f"{url} leads to a service with another signing key than this configuration's.",
             "Let the ingress send requests to this service.",
