@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,16 +15,7 @@ import click
 
 from litellm_plugin import fields
 from litellm_plugin.cli.job import readable_store
-from litellm_plugin.cli.terminal import (
-    FAILED,
-    Page,
-    csv_text,
-    csv_writer,
-    json_option,
-    settings_option,
-    show,
-    visible,
-)
+from litellm_plugin.cli.terminal import Page, csv_text, json_option, settings_option, show, visible
 from litellm_plugin.clock import iso
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.store.audit import GENESIS, AuditEvents, Filter, digest
@@ -89,7 +82,7 @@ def verify(
         _write_heads(save_heads, verdict.heads)
     found = asdict(verdict)
     del found["heads"]
-    show(found, _print, as_json=as_json, status=FAILED if verdict.faults else 0)
+    show(found, _print, as_json=as_json, failed=bool(verdict.faults))
 
 
 def _print(_page: Page, found: dict[str, Any]) -> None:
@@ -270,7 +263,7 @@ def _jsonl(rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _csv(rows: Iterator[dict[str, Any]]) -> None:
-    writer = csv_writer()
+    writer = csv.writer(sys.stdout)
     writer.writerow(COLUMNS)
     for row in rows:
         cells = [row[name] for name in COLUMNS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,10 @@ def check(files: Sequence[Path], *, as_json: bool) -> None:
     if reading.settings is not None:
         problems = _faults_at_start(reading.settings)
     usual = {dotted(key.path): key.schema["usual"] for key in reading.keys if "usual" in key.schema}
-    show(
-        _found(paths, reading, problems),
-        lambda page, found: _print(page, found, usual),
-        as_json=as_json,
-        status=FAULTY if problems else 0,
-    )
+    found = _found(paths, reading, problems)
+    show(found, lambda page, found: _print(page, found, usual), as_json=as_json)
+    if problems:
+        sys.exit(FAULTY)
 
 
 @config.command()

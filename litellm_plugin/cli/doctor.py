@@ -26,7 +26,6 @@ from litellm_plugin.cli.checks import (
     surroundings,
 )
 from litellm_plugin.cli.terminal import (
-    FAILED,
     FAULTY,
     STYLES,
     Page,
@@ -121,7 +120,7 @@ def doctor(
             results[check.id] = result
             tell(f"{len(results)} of {len(CHECKS)}: {check.title}")
     found = _found(results)
-    show(found, _print, as_json=as_json, status=0 if found["ok"] else FAILED)
+    show(found, _print, as_json=as_json, failed=not found["ok"])
 
 
 _CORRECT = (

@@ -8,15 +8,7 @@ from typing import Any
 import click
 
 from litellm_plugin.cli.job import Job, job
-from litellm_plugin.cli.terminal import (
-    FAILED,
-    FAULTY,
-    Page,
-    json_option,
-    settings_option,
-    show,
-    stop,
-)
+from litellm_plugin.cli.terminal import FAULTY, Page, json_option, settings_option, show, stop
 from litellm_plugin.clients.webhook import Webhook
 from litellm_plugin.clock import iso, stamp
 from litellm_plugin.config.settings import Notifications, Settings
@@ -59,7 +51,7 @@ def notify(settings: Settings, *, apply: bool, as_json: bool) -> None:
         if counts[FAILED_TO_SEND]:
             running.run.problem = "some notices were not sent"
     report = {"applied": apply, "counts": counts, "notices": found}
-    show(report, _print, as_json=as_json, status=FAILED if running.run.problem else 0)
+    show(report, _print, as_json=as_json, failed=running.run.problem is not None)
 
 
 def _check(settings: Notifications, *, apply: bool) -> None:

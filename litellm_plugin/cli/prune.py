@@ -7,15 +7,7 @@ from typing import Any
 import click
 
 from litellm_plugin.cli.job import job, short_time
-from litellm_plugin.cli.terminal import (
-    FAILED,
-    FAULTY,
-    Page,
-    json_option,
-    settings_option,
-    show,
-    stop,
-)
+from litellm_plugin.cli.terminal import FAULTY, Page, json_option, settings_option, show, stop
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.jobs import NOW
 from litellm_plugin.keys.prune import Pruning, Step
@@ -70,7 +62,7 @@ def prune(settings: Settings, *, apply: bool, as_json: bool) -> None:
         "failures": pruning.failures,
         "keys": [_as_json(step) for step in steps],
     }
-    show(report, _print, as_json=as_json, status=FAILED if pruning.failures else 0)
+    show(report, _print, as_json=as_json, failed=bool(pruning.failures))
 
 
 def _as_json(step: Step) -> dict[str, Any]:

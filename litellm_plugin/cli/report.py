@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +15,7 @@ import click
 
 from litellm_plugin import jobs
 from litellm_plugin.cli.job import stopped
-from litellm_plugin.cli.terminal import (
-    Page,
-    csv_text,
-    csv_writer,
-    print_json,
-    settings_option,
-    visible,
-)
+from litellm_plugin.cli.terminal import Page, csv_text, print_json, settings_option, visible
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.clients.litellm import rows_of_all_pages
 from litellm_plugin.config.settings import Settings
@@ -286,7 +281,7 @@ def _shown(figures: Json) -> list[str]:
 
 def _print_csv(found: Json) -> None:
     columns = _text_columns(found)
-    writer = csv_writer()
+    writer = csv.writer(sys.stdout)
     writer.writerow([*columns, *METRICS])
     for row in found["rows"]:
         texts = [csv_text(row[column]) for column in columns]

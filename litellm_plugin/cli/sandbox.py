@@ -16,13 +16,7 @@ import litellm_plugin.sandbox
 from litellm_plugin.cli.terminal import FAULTY, config_option, json_option, print_json, stop
 from litellm_plugin.config import ConfigError
 from litellm_plugin.identity.signing import KeyStoreError
-from litellm_plugin.sandbox.launch import (
-    PORT,
-    TOKEN_HOURS,
-    Sandbox,
-    SandboxRefusedError,
-    running,
-)
+from litellm_plugin.sandbox.launch import PORT, TOKEN_HOURS, Sandbox, SandboxRefusedError, running
 from litellm_plugin.sandbox.page import Example, examples
 from litellm_plugin.sandbox.people import BOB
 

@@ -23,7 +23,6 @@ from litellm_plugin.accounts.sync import (
 from litellm_plugin.accounts.three_way import CHANGE
 from litellm_plugin.cli.job import Job, job
 from litellm_plugin.cli.terminal import (
-    FAILED,
     FAULTY,
     Page,
     full_ref,
@@ -102,7 +101,7 @@ def sync(
         "counts": {name: counts.get(name, 0) for name in COUNTED},
         "accounts": [asdict(each) for each in outcomes if each.notable],
     }
-    show(found, _print, as_json=as_json, status=FAILED if running.run.problem else 0)
+    show(found, _print, as_json=as_json, failed=running.run.problem is not None)
 
 
 def _outcomes(

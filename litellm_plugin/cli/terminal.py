@@ -6,16 +6,14 @@ made from it. Only this module imports rich.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
@@ -100,32 +98,29 @@ def full_ref(kind: str, name: str) -> str:
     return name if ":" in name else f"{kind}:default/{name}"
 
 
-def show(found: Any, text: Callable[[Page, Any], None], *, as_json: bool, status: int = 0) -> None:
-    """Print the result of a command, and end the command unless ``status`` is 0.
+def show(
+    found: Any, text: Callable[[Page, Any], None], *, as_json: bool, failed: bool = False
+) -> None:
+    """Print the result of a command, and end the command with status 1 if it ``failed``.
 
     Args:
         found: The result.
         text: Prints the result for people.
         as_json: Whether to print the result as JSON instead.
-        status: The exit status.
+        failed: Whether the command failed.
     """
     if as_json:
         print_json(found)
     else:
         text(Page(), found)
-    if status:
-        sys.exit(status)
+    if failed:
+        sys.exit(FAILED)
 
 
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     click.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
-
-
-def csv_writer() -> Any:
-    """Return a ``csv.writer`` to standard output."""
-    return csv.writer(SimpleNamespace(write=partial(click.echo, nl=False)))
 
 
 def csv_text(text: str) -> str:

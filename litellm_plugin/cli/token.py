@@ -15,7 +15,6 @@ from typing import Any, TextIO
 import click
 
 from litellm_plugin.cli.terminal import (
-    FAILED,
     FAULTY,
     Page,
     counted,
@@ -97,9 +96,10 @@ def token(
             "(ps). Pass it on standard input, or with --file."
         )
     reading = _read(read_only_plugin(settings), credential(source))
-    found = {"ok": reading.refusal is None, **asdict(reading), "claims": _tellable(reading.claims)}
+    found = {"ok": reading.refusal is None, **asdict(reading)}
+    found["claims"] |= dict.fromkeys(_SIGNATURES & reading.claims.keys(), "(not shown)")
     del found["no_token"]
-    show(found, _print, as_json=as_json, status=0 if found["ok"] else FAILED)
+    show(found, _print, as_json=as_json, failed=not found["ok"])
 
 
 def credential(source: TextIO | None) -> str:
@@ -311,10 +311,6 @@ def _ago(seconds: float) -> str:
 
 
 # -- output -------------------------------------------------------------
-
-
-def _tellable(claims: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: "(not shown)" if name in _SIGNATURES else value for name, value in claims.items()}
 
 
 def _time(value: Any) -> str:

@@ -10,14 +10,7 @@ import click
 from litellm_plugin.accounts.caller import NO_ENTITY, Caller, litellm_id, not_reserved
 from litellm_plugin.accounts.ownership import is_administrator
 from litellm_plugin.cli.checks.references import close
-from litellm_plugin.cli.terminal import (
-    FAILED,
-    Page,
-    full_ref,
-    json_option,
-    settings_option,
-    show,
-)
+from litellm_plugin.cli.terminal import Page, full_ref, json_option, settings_option, show
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.clients.litellm import Account
@@ -47,7 +40,7 @@ def whoami(user: str, settings: Settings, *, as_json: bool) -> None:
     plugin = read_only_plugin(settings)
     with Page(err=True).progress(f"Looking for {ref} ..."):
         found = _found(plugin, settings, ref.lower())
-    show(found, _print, as_json=as_json, status=FAILED if found["errors"] else 0)
+    show(found, _print, as_json=as_json, failed=bool(found["errors"]))
 
 
 def _found(plugin: Plugin, settings: Settings, ref: str) -> dict[str, Any]:
