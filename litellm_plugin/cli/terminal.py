@@ -101,13 +101,9 @@ def full_ref(kind: str, name: str) -> str:
 def show(
     found: Any, text: Callable[[Page, Any], None], *, as_json: bool, failed: bool = False
 ) -> None:
-    """Print the result of a command, and end the command with status 1 if it ``failed``.
+    """Print the result of a command as JSON, or for people by ``text``.
 
-    Args:
-        found: The result.
-        text: Prints the result for people.
-        as_json: Whether to print the result as JSON instead.
-        failed: Whether the command failed.
+    Ends the command with status 1 if it ``failed``.
     """
     if as_json:
         print_json(found)

@@ -106,7 +106,7 @@ class World:
         Args:
             name: The client to use: ``LiteLLM``, ``Backstage`` or ``the ingress``.
             url: The URL; may be another host's, such as an issuer's.
-            method: Such as GET.
+            method: The HTTP method.
             headers: Additional headers.
             body: Sent as JSON.
             tells_time: Whether the answer's ``Date`` is the clock of ``name``.
