@@ -28,7 +28,8 @@ from litellm_plugin.store import runs
 def jobs(settings: Settings, job: str | None, limit: int, *, as_json: bool) -> None:
     """List the last runs of sync, offboard, notify and prune, the newest first.
 
-    Only reads. Ends with status 1 if the store can't be read, 2 if no feature that is on has one.
+    Only reads. Ends with status 1 if the store can't be read, 2 if no feature that is on has one
+    or it is in memory.
     """
     off = "No enabled feature uses the store, so no run is recorded."
     with readable_store(settings, off) as store:
