@@ -69,7 +69,7 @@ types: .venv/.installed  ## check types
 	$(BIN)/mypy
 
 live: .venv/.installed  ## test against the real LiteLLM and Backstage of ../shared
-	$(BIN)/python -m pytest -m live tests/live
+	$(BIN)/python -m pytest -m live --durations=20 tests/live
 
 # The oldest supported version, the one of most observations, and the newest.
 LITELLM_VERSIONS = 1.81.14 1.106.2 1.108.7

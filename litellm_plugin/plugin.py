@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ import litellm_plugin
 from litellm_plugin.access import Access
 from litellm_plugin.accounts.caller import Caller, not_reserved, own_id
 from litellm_plugin.accounts.directory import Directory
-from litellm_plugin.accounts.leavers import Leavers
 from litellm_plugin.accounts.ownership import AccountOwners
 from litellm_plugin.accounts.users import Users
 from litellm_plugin.cache.cache import Cache
@@ -25,7 +23,6 @@ from litellm_plugin.clients.backstage import Catalog, Notifications, Permissions
 from litellm_plugin.clients.http import READ_ATTEMPTS, Upstream
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.clients.litellm_version import KnownVersion
-from litellm_plugin.clock import Clock
 from litellm_plugin.config import ConfigError
 from litellm_plugin.config.settings import (
     ACCOUNT_SECONDS,
@@ -56,7 +53,8 @@ from litellm_plugin.teams.member_usage import MemberUsage
 from litellm_plugin.teams.membership import Teams
 from litellm_plugin.usage.periods import Reports, Subject
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they import SQLAlchemy, which only some configurations need
+    from litellm_plugin.accounts.leavers import Leavers
     from litellm_plugin.accounts.sync import Sync
     from litellm_plugin.accounts.visits import Visits
     from litellm_plugin.audit.reader import AuditReader
@@ -66,6 +64,27 @@ if TYPE_CHECKING:
 
 BACKSTAGE_AT_ONCE = 12  # of the 16 threads that gunicorn_conf.py gives a worker without gevent
 PROBE = Timeouts(connect=2.0, read=2.0, total=2.0)  # for asking whether a server is up
+
+
+@dataclass(slots=True, kw_only=True)
+class StoreParts:
+    """The parts that use the store; None where they are off.
+
+    Attributes:
+        works: Publishes the metrics of jobs, and returns whether the store can be used.
+        record_adopted: Records an account that was found by e-mail.
+        stored_days: Returns the stored usage of a user or team.
+    """
+
+    store: Store | None = None
+    works: Check | None = None
+    record_adopted: Callable[[str, str, str], None] | None = None
+    leavers: Leavers | None = None
+    sync: Sync | None = None
+    visits: Visits | None = None
+    audit_writer: AuditWriter | None = None
+    audit_reader: AuditReader | None = None
+    stored_days: Callable[[Subject], StoredDays] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,28 +194,34 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     access = Access(settings, permissions, cache, tokens.on_behalf_of)
     directory = Directory(catalog, cache, settings.user_id_domain)
     owners = AccountOwners(directory, refuse=service.user_ids == UNAMBIGUOUS)
-    store = _store(settings) if settings.uses_store else None
-    reports = Reports(cache, now, _stored_days(settings, store, now))
-    leavers = None
-    if store is not None and settings.offboarding.enabled:
-        leavers = _leavers(store, directory, settings.user_id_domain)
     models = Models(litellm, cache)
-    sync = visits = None
-    if store is not None and settings.provisioning.sync.enabled:
-        grants = _imported("store.grants").Grants(store, now)
-        sync = _imported("accounts.sync").Sync(settings, litellm, cache, directory, models, grants)
-        interval = settings.provisioning.sync.visit_interval
-        visits = _imported("accounts.visits").Visits(sync, interval)
-    adopted = _imported("store.adopted").AdoptedAccounts(store, now).record if store else None
-    users = Users(litellm, cache, reports, settings, owners, now, leavers, visits, adopted)
+    stored = StoreParts()
+    if settings.uses_store:
+        # It imports SQLAlchemy, which would take memory for nothing elsewhere.
+        from litellm_plugin import store_parts  # noqa: PLC0415
+
+        stored = store_parts.build(settings, litellm, cache, directory, models, now)
+    reports = Reports(cache, now, stored.stored_days)
+    users = Users(
+        litellm,
+        cache,
+        reports,
+        settings,
+        owners,
+        now,
+        stored.leavers,
+        stored.visits,
+        stored.record_adopted,
+    )
     teams = Teams(litellm, cache, reports, users, access, settings.display)
     policies = KeyPolicies(settings, directory, models)
     undelivered = UndeliveredKeys(litellm, cache, looking=service.circuit_breaker)
     generation = settings.key_generation
-    keys = Keys(litellm, cache, users, teams, generation, policies, undelivered, now, leavers)
-    writer, reader = _audit(settings, store, litellm, now)
-    journal.sink = None if writer is None else writer.add
-    audited = None if reader is None else reader.keys
+    keys = Keys(
+        litellm, cache, users, teams, generation, policies, undelivered, now, stored.leavers
+    )
+    journal.sink = stored.audit_writer.add if stored.audit_writer else None
+    audited = stored.audit_reader.keys if stored.audit_reader else None
 
     bridged = settings.bridge.enabled and settings.bridge.issuer is not None
     tool_keys = None
@@ -221,14 +246,14 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
         bridge=Bridge(settings, users, keys, policies, tool_keys, directory, now),
         bridge_tokens=BridgeVerifier(settings.bridge, fetch) if bridged else None,
         opencode=OpencodeKeys(users, keys, cache, settings.opencode, now),
-        readiness=_readiness(settings, verifier, litellm_probe, cache, store),
+        readiness=_readiness(settings, verifier, litellm_probe, cache, stored.works),
         rate_limits=RateLimits(service.rate_limits, _counters(settings)),
         notifications=notifications,
-        store=store,
-        audit_writer=writer,
-        audit_reader=reader,
-        sync=sync,
-        visits=visits,
+        store=stored.store,
+        audit_writer=stored.audit_writer,
+        audit_reader=stored.audit_reader,
+        sync=stored.sync,
+        visits=stored.visits,
     )
     logs.add_filters()  # every module has been imported by now
     return parts
@@ -242,7 +267,9 @@ def check_installed(settings: Settings) -> None:
     """
     _redis(settings)
     if settings.uses_store:
-        _store(settings)
+        from litellm_plugin import store_parts  # noqa: PLC0415
+
+        store_parts.store_of(settings)
 
 
 def cache_fault(settings: Settings) -> Exception | None:
@@ -256,53 +283,6 @@ def cache_fault(settings: Settings) -> Exception | None:
         return None
     fault: Exception | None = redis.fault(settings.cache.connection)
     return fault
-
-
-def _store(settings: Settings) -> Store:
-    """Return the store, which has no connection yet.
-
-    Raises:
-        ConfigError: The package psycopg is not installed.
-    """
-    if settings.database.client == "pg":
-        try:
-            _imported("store.postgres")
-        except ImportError as exc:
-            wanted = "needs the Python package psycopg; install litellm-plugin[postgres]"
-            raise ConfigError([f"backend.database.client: pg {wanted}"]) from exc
-    store: Store = _imported("store.database").Store(settings.database)
-    return store
-
-
-def _imported(name: str) -> ModuleType:
-    # Imported where needed, as SQLAlchemy takes memory that most installations need not spend.
-    return importlib.import_module(f"litellm_plugin.{name}")
-
-
-def _audit(
-    settings: Settings, store: Store | None, litellm: LiteLLM, now: Clock
-) -> tuple[AuditWriter, AuditReader] | tuple[None, None]:
-    if store is None or not settings.audit.store:
-        return None, None
-    events = _imported("store.audit").AuditEvents(store)
-    writing = _imported("audit.writer")
-    writer = writing.AuditWriter(events, now, settings.audit.retention)
-    reader = _imported("audit.reader").AuditReader(litellm, writer)
-    return writer, reader
-
-
-def _stored_days(
-    settings: Settings, store: Store | None, now: Clock
-) -> Callable[[Subject], StoredDays] | None:
-    if store is None or not settings.usage.store:
-        return None
-    table = _imported("store.usage_days").UsageDays(store)
-    return partial(_imported("usage.stored_days").StoredDays, table, now)
-
-
-def _leavers(store: Store, directory: Directory, domain: str | None) -> Leavers:
-    table = importlib.import_module("litellm_plugin.store.leavers")
-    return Leavers(table.LeaverTable(store), directory, domain)
 
 
 def _backstage(settings: Settings, *, probe: bool = False) -> Upstream:
@@ -332,15 +312,14 @@ def _readiness(
     verifier: Authenticator,
     litellm: LiteLLM,
     cache: Cache,
-    store: Store | None,
+    store_works: Check | None,
 ) -> Readiness:
     fetch = partial(key_set, _backstage(settings, probe=True))
     others: dict[str, Check] = {}
     if settings.cache.connection is not None:
         others[settings.cache.store] = lambda: cache.stamps("readiness") is not None
-    if store is not None:
-        runs = importlib.import_module("litellm_plugin.store.runs")
-        others["store"] = partial(runs.publish, store)
+    if store_works is not None:
+        others["store"] = store_works
     return Readiness(
         {"backstage": partial(verifier.reaches_backstage, fetch), "litellm": litellm.works},
         others,
@@ -384,7 +363,8 @@ def _redis(settings: Settings) -> ModuleType | None:
     if settings.cache.connection is None:
         return None
     try:
-        return importlib.import_module("litellm_plugin.cache.redis")
+        import litellm_plugin.cache.redis as redis  # noqa: PLC0415, PLR0402 - an extra
     except ImportError as exc:
         wanted = "needs the Python package redis; install litellm-plugin[redis]"
         raise ConfigError([f"backend.cache.store: {settings.cache.store} {wanted}"]) from exc
+    return redis

@@ -14,7 +14,7 @@ LAYERS = (
     ("sandbox", "server", "wsgi", "gunicorn_conf", "developer"),
     ("factory", "__init__"),
     ("routes",),
-    ("plugin",),
+    ("plugin", "store_parts"),
     ("audit",),
     ("keys", "teams", "audit_log", "notifications"),
     ("accounts", "usage", "access"),
