@@ -76,7 +76,7 @@ def main(ctx: click.Context, *, verbose: bool) -> None:
     """Get keys for your tools, and inspect the LiteLLM plugin, its upstreams and users."""
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    else:
+    elif ctx.invoked_subcommand != "sandbox":  # which logs as the service does
         # Without any handler, Python prints warnings to standard error.
         log, silent = logging.getLogger("litellm_plugin"), logging.NullHandler()
         log.addHandler(silent)
