@@ -8,7 +8,10 @@ from datetime import UTC, datetime
 import click
 
 from litellm_plugin.cli.key import open_saved
+from litellm_plugin.developer import bridge
 from litellm_plugin.developer.errors import CommandError
+from litellm_plugin.developer.sign_in import Issuer
+from litellm_plugin.developer.web import plain, secure_url
 
 
 @click.command()
@@ -24,10 +27,6 @@ def login(
 
     Without --url, sign in where you signed in last.
     """
-    from litellm_plugin.developer import bridge  # noqa: PLC0415
-    from litellm_plugin.developer.sign_in import Issuer  # noqa: PLC0415
-    from litellm_plugin.developer.web import plain, secure_url  # noqa: PLC0415
-
     saved = open_saved()
     url = url or saved.read().get("current")
     if url is None:
@@ -77,8 +76,6 @@ def logout() -> None:
     Ends with status 1 if the service or the identity provider refuses or does not answer. Nothing
     stays saved in any case.
     """
-    from litellm_plugin.developer import bridge  # noqa: PLC0415
-
     saved, problems = open_saved(), list[str]()
     with saved.lock():
         sign_ins = saved.read().get("sign_ins", {})
