@@ -33,7 +33,7 @@ class Job:
         plugin: A plugin without cache, rate limits and circuit breakers.
         store: The store.
         run: The record of the run.
-        pace: To wait before each call to LiteLLM.
+        pace: Limits the rate of calls to LiteLLM.
         tell: Sets the text of the progress on a terminal.
     """
 

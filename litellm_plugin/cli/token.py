@@ -52,6 +52,7 @@ _USER_KINDS = {
     LIMITED_TYP: "a limited user token, as in Backstage's cookie",
 }
 _STATIC = "a static external-access token"
+_BRIDGE = "a Keycloak token, for /bridge/*"
 
 
 @dataclass(slots=True)
@@ -132,7 +133,6 @@ def _log_of_the_check() -> Iterator[BufferingHandler]:
 
 def _read(plugin: Plugin, text: str) -> Reading:
     settings, reading = plugin.settings, _unverified(plugin.settings, text)
-    issuer = settings.bridge.issuer
     with _log_of_the_check() as log:
         try:
             principal = plugin.authenticator.authenticate(f"Bearer {text}")
@@ -140,9 +140,9 @@ def _read(plugin: Plugin, text: str) -> Reading:
             if reading.no_token is not None:
                 reading.kind = _STATIC
         except PluginError as exc:
-            if issuer and reading.claims.get("iss") == issuer:
+            if reading.kind == _BRIDGE:
                 log.flush()
-                _read_bridge(plugin, text, reading, realm_keys_url(issuer))
+                _read_bridge(plugin, text, reading)
             else:
                 cause = exc.__cause__ if isinstance(exc.__cause__, TokenError) else None
                 _refuse(settings, reading, exc, cause)
@@ -176,7 +176,7 @@ def _unverified(settings: Settings, text: str) -> Reading:
         kind = _USER_KINDS.get(token.typ, "a Backstage user's token of the old kind")
         keys = user_keys_url(settings.discovery)
     elif settings.bridge.issuer and claims.get("iss") == settings.bridge.issuer:
-        kind = "a Keycloak token, for /bridge/*"
+        kind, keys = _BRIDGE, realm_keys_url(settings.bridge.issuer)
     else:
         kind = "a token of an external issuer"
     return Reading(kind, keys, dict(token.header), claims)
@@ -202,9 +202,8 @@ def _refuse(
     reading.refusal, reading.remedy = refusal, remedy
 
 
-def _read_bridge(plugin: Plugin, text: str, reading: Reading, keys: str) -> None:
+def _read_bridge(plugin: Plugin, text: str, reading: Reading) -> None:
     """Put into ``reading`` how ``/bridge/*`` decides."""
-    reading.keys = keys
     if plugin.bridge_tokens is None:
         reading.refusal = "The bridge is closed: litellm.bridge.enabled is false."
         reading.remedy = (

@@ -20,7 +20,7 @@ from litellm_plugin.cli.checks import Check, Status, failed, ok, run
 from litellm_plugin.cli.doctor import CHECKS
 from tests.cache.redis_server import RedisServer, needs_redis
 from tests.cli.installation import PAGE, SERVICE, Break, Installation
-from tests.fakes import People, Reply, connection_refused, dropped
+from tests.fakes import People, Reply, connection_refused
 from tests.tokens import STATIC_TOKEN, SigningKey
 
 CATALOG = "/catalog/entities/by-name/user/default/litellm-plugin-doctor"
@@ -174,12 +174,6 @@ BROKEN: dict[str, tuple[Break, Collection[str], str, str]] = {
         answers("litellm", "*", connection_refused()),
         ["litellm"],
         "nothing listens there",
-        "litellm.baseUrl",
-    ),
-    "LiteLLM hangs up": (
-        answers("litellm", "*", dropped()),
-        ["litellm"],
-        "closed the connection",
         "litellm.baseUrl",
     ),
     "LiteLLM's certificate is not trusted": (
