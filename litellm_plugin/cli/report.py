@@ -218,23 +218,23 @@ class _Reader:
 
         The usage of LiteLLM before 1.106 does not say which keys exist: there, all keys are read.
         """
-        present = {token for token in hashes if known.get(token, {}).get("key_exists")}
-        if not any("key_exists" in known.get(token, {}) for token in hashes) and any(hashes):
+        said = {token: known.get(token, {}) for token in hashes}
+        present = {token for token, row in said.items() if row.get("key_exists")}
+        if not any("key_exists" in row for row in said.values()) and any(hashes):
             rows = rows_of_all_pages(self.plugin.litellm.keys, self._before_page)
             present = {str(row.get("token")) for row in rows}
         nameless = [
             token
-            for token in hashes
-            if len(token) == HASH_LENGTH and not known.get(token, {}).get("key_alias")
+            for token, row in said.items()
+            if len(token) == HASH_LENGTH and not row.get("key_alias")
         ]
         audit = self.plugin.audit_reader
         audited = audit.keys(nameless) if audit is not None and nameless else {}
         found = []
-        for token in hashes:
-            ours = audited.get(token, {})
-            alias = known.get(token, {}).get("key_alias")
+        for token, row in said.items():
+            alias, ours = row.get("key_alias"), audited.get(token, {})
             source = "litellm" if alias else "audit" if "key_alias" in ours else ""
-            recorded = alias or ours or known.get(token, {}).get("user_id")
+            recorded = alias or ours or row.get("user_id")
             state = "active" if token in present else "deleted" if recorded else "unknown"
             found.append(
                 {
