@@ -17,6 +17,7 @@ from litellm_plugin.clients.litellm import Json
 from litellm_plugin.config.settings import AccessRestriction, Settings
 from litellm_plugin.errors import BackstageUnavailable, Forbidden, NotAuthenticated
 from litellm_plugin.identity.principal import ServicePrincipal, UserPrincipal
+from litellm_plugin.shapes import as_object
 
 log = logging.getLogger(__name__)
 
@@ -163,10 +164,7 @@ class Access:
     def object_admin(self, caller: Caller, permission: Permission) -> UserPrincipal:
         """Return the caller as a team admin who may manage knowledge bases and MCP servers.
 
-        Raises:
-            Forbidden: As :meth:`team_admin`, or ``objectPermissions`` is off.
-            NotAuthenticated: The caller is a service.
-            BackstageUnavailable: Backstage does not answer.
+        Raises as :meth:`team_admin`, and Forbidden if ``objectPermissions`` is off.
         """
         if self._settings.team_management and not self._settings.team_admin.object_permissions:
             raise Forbidden(
@@ -185,9 +183,7 @@ class Access:
     def require_usage_viewer(self, caller: Caller, role: str) -> None:
         """Refuse a member who may not read the usage of each member of the team.
 
-        Args:
-            caller: A member of the team.
-            role: LiteLLM's role of the caller in the team, such as ``admin``.
+        ``role`` is LiteLLM's role of the caller in the team, such as ``admin``.
 
         Raises:
             Forbidden: The role is not one of ``viewerRoles``, and Backstage's policy does not
@@ -205,8 +201,7 @@ class Access:
 
     def owner(self, team: Json) -> str | None:
         """Return the group that owns a team: ``owning_group`` of its metadata."""
-        metadata = team.get("metadata")
-        group = metadata.get("owning_group") if isinstance(metadata, dict) else None
+        group = as_object(team.get("metadata")).get("owning_group")
         return group if isinstance(group, str) and group else None
 
     def owns(self, team: Json) -> bool:

@@ -111,9 +111,7 @@ def _recorded(begun: Run, record: Callable[..., None], now: Clock) -> Iterator[N
 class Pace:
     """Limits the rate of calls.
 
-    Args:
-        per_second: Calls per second at most.
-        check: Called before a call, at most once a second; its error stops the job.
+    ``check`` is called before a call, at most once a second; its error stops the job.
     """
 
     def __init__(self, per_second: float, check: Callable[[], None] = lambda: None) -> None:

@@ -90,11 +90,7 @@ class ReservedId(Conflict):
 
 
 def own_id(name: str, settings: Settings) -> str:
-    """Return a person's LiteLLM user id.
-
-    Args:
-        name: As for :func:`litellm_id`.
-        settings: ``litellm.userIdDomain`` and the reserved ids.
+    """Return a person's LiteLLM user id, as :func:`litellm_id` derives it.
 
     Raises:
         ReservedId: The id is LiteLLM's own administrator's, or configured as reserved.

@@ -25,21 +25,19 @@ class Person:
         ref: Full entity ref, in lower case.
         user_id: LiteLLM id derived from the user's name.
         groups: Entity refs of the groups that the user is a direct member of.
+        email: The e-mail in the catalog, if any.
+        display_name: The name for people, if any.
     """
 
     ref: str
     user_id: str
     groups: frozenset[str]
+    email: str | None = None
+    display_name: str | None = None
 
 
 class Directory:
-    """Looks up users in the catalog.
-
-    Args:
-        catalog: The client.
-        cache: The cache.
-        domain: ``litellm.userIdDomain``.
-    """
+    """Looks up users in the catalog; ``domain`` is ``litellm.userIdDomain``."""
 
     def __init__(self, catalog: Catalog, cache: Cache, domain: str | None) -> None:
         self._catalog = catalog
@@ -55,22 +53,19 @@ class Directory:
         return self._cache.read(("entity", ref), (), lambda: self._catalog.entity(ref))
 
     def of_id(self, user_id: str) -> list[Person]:
-        """Return the users whose derived LiteLLM id is ``user_id``, ignoring letter case.
+        """Return the users whose derived LiteLLM id is ``user_id``, compared as by ``plain``.
 
         Users in several namespaces can have the same id.
 
         Raises:
             BackstageUnavailable: The catalog can't be read.
         """
-        names = {user_id}
-        local, _, domain = user_id.rpartition("@")
+        names = {user_id.strip()}
+        local, _, domain = user_id.strip().rpartition("@")
         if self._domain and domain.lower() == self._domain.lower():
             names.add(local)
-        return [
-            person
-            for person in self._found("metadata.name", sorted(names))
-            if person.user_id.lower() == user_id.lower()
-        ]
+        found = self._found("metadata.name", sorted(names))
+        return [person for person in found if plain(person.user_id) == plain(user_id)]
 
     def with_email(self, email: str) -> list[Person]:
         """Return the users with that e-mail in the catalog.
@@ -79,6 +74,14 @@ class Directory:
             BackstageUnavailable: The catalog can't be read.
         """
         return self._found("spec.profile.email", [email])
+
+    def everyone(self) -> AllPeople:
+        """Read all users of the catalog, past the cache.
+
+        Raises:
+            BackstageUnavailable: The catalog can't be read.
+        """
+        return AllPeople(self._catalog.people(), self._domain)
 
     def display_names(self, emails: Sequence[str]) -> dict[str, str]:
         """Return display names of people in the catalog, by e-mail in lower case.
@@ -91,22 +94,13 @@ class Directory:
         try:
             for start in range(0, len(wanted), NAMES_AT_ONCE):
                 part = wanted[start : start + NAMES_AT_ONCE]
-                for email, name in self._names(part):
-                    found[email].add(name)
+                for person in self._found("spec.profile.email", part):
+                    if person.email and person.display_name:
+                        found[person.email.lower()].add(person.display_name)
         except BackstageUnavailable as exc:
             log.warning("people are shown without their names: %s", exc)
             return {}
         return {email: min(names) for email, names in found.items() if len(names) == 1}
-
-    def _names(self, emails: list[str]) -> list[tuple[str, str]]:
-        def read() -> list[tuple[str, str]]:
-            return [
-                (entity.email.lower(), entity.display_name)
-                for _, entity in self._catalog.users("spec.profile.email", emails)
-                if entity.email and entity.display_name
-            ]
-
-        return self._cache.read(("display-names", *emails), (), read, weight=len)
 
     def members(self, group: str) -> list[Person]:
         """Return the direct members of a group, given its full entity ref.
@@ -117,24 +111,24 @@ class Directory:
         return self._found("relations.memberOf", [group])
 
     def _found(self, field: str, values: list[str]) -> list[Person]:
-        def read() -> list[tuple[str, list[str]]]:
+        def read() -> list[tuple[str, list[str], str | None, str | None]]:
             found = self._catalog.users(field, values)
-            return [(ref, sorted(entity.groups)) for ref, entity in found]
+            return [
+                (ref, sorted(each.groups), each.email, each.display_name) for ref, each in found
+            ]
 
         rows = self._cache.read(("people", field, *values), (), read, weight=len)
         return [
-            Person(ref, litellm_id(ref, self._domain), frozenset(groups)) for ref, groups in rows
+            Person(ref, litellm_id(ref, self._domain), frozenset(groups), email, name)
+            for ref, groups, email, name in rows
         ]
 
 
 class AllPeople:
-    """The catalog's users, all read at once; has the look-ups of :class:`Directory`.
+    """The catalog's users, all read at once, with the look-ups of :class:`Directory`.
 
-    Ids and e-mails are compared as ``plain`` returns them.
-
-    Args:
-        people: Entity refs and entities, as ``Catalog.people`` yields them.
-        domain: ``litellm.userIdDomain``.
+    ``people`` are entity refs and entities, as ``Catalog.people`` yields them. Ids and e-mails are
+    compared as ``plain`` returns them.
     """
 
     def __init__(self, people: Iterable[tuple[str, Entity]], domain: str | None) -> None:
@@ -142,7 +136,8 @@ class AllPeople:
         self._by_id: dict[str, list[Person]] = defaultdict(list)
         self._by_email: dict[str, list[Person]] = defaultdict(list)
         for ref, entity in self._entities.items():
-            person = Person(ref, litellm_id(ref, domain), entity.groups)
+            user_id = litellm_id(ref, domain)
+            person = Person(ref, user_id, entity.groups, entity.email, entity.display_name)
             self._by_id[plain(person.user_id)].append(person)
             if entity.email:
                 self._by_email[plain(entity.email)].append(person)
@@ -161,3 +156,8 @@ class AllPeople:
     def with_email(self, email: str) -> list[Person]:
         """Return the users with that e-mail."""
         return self._by_email.get(plain(email), [])
+
+    def members(self, group: str) -> list[Person]:
+        """Return the direct members of a group, given its full entity ref."""
+        people = (person for same_id in self._by_id.values() for person in same_id)
+        return [person for person in people if group in person.groups]

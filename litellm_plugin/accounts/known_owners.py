@@ -41,13 +41,8 @@ def account_owner(
     """Return the owner of an account: the one person for whom the service would find it.
 
     The service finds an account by the LiteLLM id derived from a person's name, or by the e-mail.
-
-    Args:
-        account: The account.
-        people: The catalog's users.
-        is_only: Given a person and an e-mail, tells whether no account has the person's own id,
-            and no other account the e-mail.
-        settings: For reserved ids, and ``litellm.userIdDomain``.
+    ``is_only`` tells, for a person and an e-mail, whether no account has the person's own id, and
+    no other account the e-mail.
 
     Raises:
         NoOwnerError: No person is certain to be the owner.

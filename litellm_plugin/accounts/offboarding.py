@@ -15,15 +15,16 @@ from enum import StrEnum
 from typing import Any
 
 from litellm_plugin.accounts.caller import is_reserved, plain
-from litellm_plugin.accounts.directory import AllPeople
+from litellm_plugin.accounts.directory import AllPeople, Directory
 from litellm_plugin.accounts.ownership import is_administrator, made_for
-from litellm_plugin.clients.backstage import Catalog, split_ref
+from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM, rows_of_all_pages
 from litellm_plugin.clock import Clock, moment
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import UpstreamError
 from litellm_plugin.observability import journal
 from litellm_plugin.redaction import redact
+from litellm_plugin.shapes import as_object
 from litellm_plugin.store.leavers import Leaver, LeaverTable
 
 MIN_SHARE = 3  # accounts that a run may always block or delete
@@ -108,26 +109,26 @@ class Plan:
         return max(MIN_SHARE, int(self.accounts * max_share / 100))
 
 
-def candidate(row: Json, settings: Settings) -> Candidate | None:
-    """Read a row of ``/user/list``; None for an account that offboarding leaves alone.
+def candidate(account: Account, settings: Settings) -> Candidate | None:
+    """Return what offboarding needs of an account; None for one that it leaves alone.
 
-    Offboarding leaves alone: accounts that provisioning did not make, or made without an entity
-    ref (for the bridge or a service), administrators of LiteLLM, and reserved ids.
+    It leaves alone: accounts that provisioning did not make, or made without an entity ref (for
+    the bridge or a service), administrators of LiteLLM, and reserved ids.
     """
-    user_id, metadata = row.get("user_id"), row.get("metadata")
-    if not isinstance(user_id, str) or not user_id or is_reserved(user_id, settings):
+    metadata = as_object(account.info.get("metadata"))
+    parts = split_ref(made_for(account) or "")
+    if (
+        metadata.get("provisioned_by") != "backstage"
+        or parts is None
+        or parts[0] != "user"
+        or is_reserved(account.user_id, settings)
+        or is_administrator(account)
+    ):
         return None
-    if not isinstance(metadata, dict) or metadata.get("provisioned_by") != "backstage":
-        return None
-    account = Account(user_id, row, [], user_id)
-    ref = made_for(account)
-    parts = split_ref(ref) if ref else None
-    if ref is None or parts is None or parts[0] != "user" or is_administrator(account):
-        return None
-    emails = (row.get("user_email"), metadata.get("backstage_email"))
-    count = row.get("key_count")
+    emails = (account.info.get("user_email"), metadata.get("backstage_email"))
+    count = account.info.get("key_count")
     return Candidate(
-        user_id,
+        account.user_id,
         f"user:{parts[1]}/{parts[2]}",
         frozenset(each.strip().lower() for each in emails if isinstance(each, str) and "@" in each),
         count if isinstance(count, int) else None,
@@ -135,38 +136,33 @@ def candidate(row: Json, settings: Settings) -> Candidate | None:
 
 
 def make_plan(
-    candidates: Mapping[str, Candidate],
-    listed: frozenset[str],
+    accounts: Mapping[str, Candidate | None],
     people: AllPeople,
     known: Mapping[str, Leaver],
     now: datetime,
     grace: timedelta,
     delete_after: timedelta | None,
 ) -> Plan:
-    """Decide what a run does.
+    """Decide what a run does about the accounts and the known leavers, both by user id.
 
-    Args:
-        candidates: The accounts that offboarding may change, by user id.
-        listed: Ids of all accounts that LiteLLM lists.
-        people: The catalog's users.
-        known: The table of leavers.
-        now: The present time.
-        grace: How long an entity has to be missing.
-        delete_after: How long an account stays blocked before it is deleted; None: forever.
+    ``accounts`` has what :func:`candidate` returns for each account of LiteLLM. An entity has to
+    be missing for ``grace``. A blocked account is deleted after ``delete_after``; None: never.
     """
-    accounts = {row.user_id: _as_candidate(row) for row in known.values()} | dict(candidates)
+    candidates = {user_id: each for user_id, each in accounts.items() if each is not None}
+    recorded = {row.user_id: _as_candidate(row) for row in known.values()}
     steps = []
-    for user_id, account in sorted(accounts.items()):
-        row, listed_account = known.get(user_id), candidates.get(user_id)
-        if row is not None and _has_new_owner(row, listed_account, listed):
+    for user_id, account in sorted((recorded | candidates).items()):
+        row, listed = known.get(user_id), candidates.get(user_id)
+        if row and user_id in accounts and (not listed or listed.entity_ref != row.entity_ref):
+            # An administrator gave the account to another person, or to no person.
             steps.append(Step(Action.FORGET, row))
         elif not _in_catalog(account, people):
             seen = _seen_missing(row, account, now)
-            steps.append(_missing(seen, listed_account, now, grace, delete_after))
+            steps.append(_missing(seen, listed, now, grace, delete_after))
         elif row is not None:
-            recorded = len(_recorded(row))
+            keys = len(_recorded(row))
             back = Action.RESTORE if _is_back(account, people) else Action.LEAVE
-            steps.append(Step(back if recorded else Action.FORGET, row, recorded))
+            steps.append(Step(back if keys else Action.FORGET, row, keys))
     return Plan(len(candidates), len(people), tuple(steps))
 
 
@@ -174,7 +170,7 @@ def _as_candidate(row: Leaver) -> Candidate:
     return Candidate(row.user_id, row.entity_ref, frozenset(filter(None, [row.email])))
 
 
-def _in_catalog(account: Candidate, people: AllPeople) -> bool:
+def _in_catalog(account: Candidate, people: AllPeople | Directory) -> bool:
     """Tell whether the catalog has the account's owner: by entity ref, LiteLLM id or e-mail.
 
     So people who were renamed or moved to another namespace, and people who share a LiteLLM id,
@@ -197,13 +193,6 @@ def _is_back(account: Candidate, people: AllPeople) -> bool:
         return True
     entity = people.entity(account.entity_ref)
     return entity is not None and not (account.emails and entity.email)
-
-
-def _has_new_owner(row: Leaver, account: Candidate | None, listed: frozenset[str]) -> bool:
-    """Tell whether an administrator gave the account to another person, or to no person."""
-    if account is None:
-        return row.user_id in listed
-    return account.entity_ref != row.entity_ref
 
 
 def _recorded(row: Leaver) -> tuple[str, ...]:
@@ -248,11 +237,8 @@ def _missing(
 def refusal(plan: Plan, before: int | None, max_share: float, force: int | None) -> str | None:
     """Return why a plan must not be applied, and what to do; None if it may be applied.
 
-    Args:
-        plan: The plan.
-        before: Number of people in the catalog in the last successful run; None: no run yet.
-        max_share: ``litellm.offboarding.maxShare``, in percent.
-        force: The number of ``--force``.
+    ``before`` is the number of people in the catalog in the last successful run, ``max_share``
+    is in percent, and ``force`` the number of ``--force``.
     """
     if not plan.people:
         return (
@@ -286,21 +272,16 @@ def refusal(plan: Plan, before: int | None, max_share: float, force: int | None)
 class Offboarding:
     """Makes and applies plans.
 
-    Args:
-        litellm: The client.
-        catalog: Asked for the entity again before an account is blocked or deleted.
-        table: The table of leavers.
-        settings: All settings.
-        pace: Called before each call to LiteLLM.
-        now: Returns the present time.
-
     Attributes:
+        directory: Reads past the cache; asked for the person again before an account is blocked
+            or deleted.
+        pace: Called before each call to LiteLLM.
         counts: Numbers of changes, such as ``keys blocked``.
         failures: LiteLLM's refusals, by user id.
     """
 
     litellm: LiteLLM
-    catalog: Catalog
+    directory: Directory
     table: LeaverTable
     settings: Settings
     pace: Callable[[], None]
@@ -314,18 +295,10 @@ class Offboarding:
         Raises:
             BackstageUnavailable, UpstreamError, StoreUnavailable: One of them can't be read.
         """
-        people = AllPeople(self.catalog.people(), self.settings.user_id_domain)
-        rows = list(rows_of_all_pages(self.litellm.users, lambda _page, _pages: self.pace()))
-        candidates = filter(None, (candidate(row, self.settings) for row in rows))
-        return make_plan(
-            {each.user_id: each for each in candidates},
-            frozenset(str(row.get("user_id")) for row in rows),
-            people,
-            self.table.all(),
-            self.now(),
-            grace,
-            delete_after,
-        )
+        people = self.directory.everyone()
+        found = rows_of_all_pages(self.litellm.accounts, lambda _page, _pages: self.pace())
+        accounts = {each.user_id: candidate(each, self.settings) for each in found}
+        return make_plan(accounts, people, self.table.all(), self.now(), grace, delete_after)
 
     def apply(self, plan: Plan, tell: Callable[[str], None] = lambda _text: None) -> None:
         """Apply a plan, people who are back first.
@@ -372,21 +345,11 @@ class Offboarding:
 
     def _is_missing(self, row: Leaver) -> bool:
         """Ask the catalog for the person; the list may have left the entity out."""
-        if self.catalog.entity(row.entity_ref) is None and not self._is_renamed(row):
+        if not _in_catalog(_as_candidate(row), self.directory):
             return True
         if not row.shut_out and not _recorded(row):
             self._forget(row)
         return False
-
-    def _is_renamed(self, row: Leaver) -> bool:
-        """Ask the catalog for entities with the leaver's LiteLLM id or e-mail."""
-        account = _as_candidate(row)
-        names = {row.user_id, row.user_id.rpartition("@")[0]} - {""}
-        found = [
-            *self.catalog.users("metadata.name", sorted(names)),
-            *self.catalog.users("spec.profile.email", sorted(account.emails)),
-        ]
-        return _in_catalog(account, AllPeople(found, self.settings.user_id_domain))
 
     def _block(self, row: Leaver) -> None:
         """Block all keys; in the first pass, until a look at the account finds none to block.
@@ -452,7 +415,7 @@ class Offboarding:
         if account is None:
             self._deleted(row)
             return None
-        now = candidate({**account.info, "user_id": account.user_id}, self.settings)
+        now = candidate(account, self.settings)
         if now is None or now.entity_ref != row.entity_ref:
             self._forget(row)
             return None
@@ -517,11 +480,13 @@ class Offboarding:
 
 
 def _keys(account: Account) -> list[Json]:
+    """Return the account's keys; an answer without a list of keys is an error."""
     rows = account.info.get("keys")
-    return [
-        row
-        for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, dict)
-        and isinstance(row.get("token"), str)
-        and row.get("user_id") in {None, account.user_id}
-    ]
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("token"), str) for row in rows
+    ):
+        raise UpstreamError(
+            f"LiteLLM's answer about {account.user_id} has no list of keys",
+            advice="ask your administrator",
+        )
+    return [row for row in rows if row.get("user_id") in {None, account.user_id}]

@@ -8,15 +8,15 @@ account's metadata for whom the account was created.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from litellm_plugin.accounts.directory import Directory
 from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.clients.litellm import Account
 from litellm_plugin.errors import BackstageUnavailable, Conflict
-from litellm_plugin.shapes import picked
+from litellm_plugin.shapes import Json, as_object, picked
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ class AccountOwners:
 
 def made_for(account: Account) -> str | None:
     """Return the entity ref, or other name, of the person an account was created for."""
-    recorded = _record(account).get("backstage_entity")
+    recorded = _metadata(account).get("backstage_entity")
     return recorded.lower() if isinstance(recorded, str) and recorded else None
 
 
@@ -212,13 +212,10 @@ def is_administrator(account: Account) -> bool:
     return any(role not in PLAIN_ROLES for role in roles)
 
 
-def owner_fields(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a user's row that decide ownership and rights."""
-    metadata = info.get("metadata")
-    return {
-        "user_role": info.get("user_role"),
-        "metadata": picked(metadata, _RECORD) if isinstance(metadata, dict) else {},
-    }
+def slim(account: Account, names: Iterable[str]) -> Account:
+    """Drop the fields of a user's row but ``names`` and those that decide ownership and rights."""
+    info = picked(account.info, ("user_role", *names))
+    return replace(account, info={**info, "metadata": picked(_metadata(account), _RECORD)})
 
 
 def same_email(one: Any, other: Any) -> bool:
@@ -246,33 +243,29 @@ def _doubt(owner: Owner, account: Account) -> str | None:
     """Return why the account's metadata points to another person, or None."""
     recorded = made_for(account)
     ref = split_ref(recorded) if recorded else None
+    if ref is None:
+        return _other_email(owner, account)
     if owner.login is None:
-        if ref is not None:
-            return None if recorded == owner.ref else f"it was made for {recorded}"
-        return _other_email(account, lambda: frozenset(filter(None, (owner.email(),))))
-    if ref is not None and ref[2] != owner.ref.rpartition("/")[2]:
+        return None if recorded == owner.ref else f"it was made for {recorded}"
+    if ref[2] != owner.ref.rpartition("/")[2]:
         return f"it was made for {recorded}"
-    if ref is None or owner.login.cut:
-        names = owner.login.names
-        return _other_email(account, lambda: names, certain=owner.login.cut)
-    return None
+    return _other_email(owner, account) if owner.login.cut else None
 
 
-def _other_email(
-    account: Account, mine: Callable[[], frozenset[str]], *, certain: bool = False
-) -> str | None:
-    """Return why the e-mail is not the owner's, or None; ``certain`` requires a known e-mail."""
-    recorded = _record(account).get("backstage_email")
+def _other_email(owner: Owner, account: Account) -> str | None:
+    """Return why the account's e-mail is not the owner's, or None."""
+    certain = owner.login is not None and owner.login.cut  # an e-mail has to be known
+    recorded = _metadata(account).get("backstage_email")
     known = [recorded] if recorded else [account.info.get("user_email")] if certain else []
     known = [email for email in known if isinstance(email, str) and (certain or "@" in email)]
     if not known:
         return "it has no e-mail address" if certain else None
-    own = [name for name in mine() if certain or "@" in name]
+    names = owner.login.names if owner.login else filter(None, [owner.email()])
+    own = [name for name in names if certain or "@" in name]
     if not own or any(same_email(name, email) for name in own for email in known):
         return None
     return "it was made for another e-mail address"
 
 
-def _record(account: Account) -> Mapping[str, Any]:
-    metadata = account.info.get("metadata")
-    return metadata if isinstance(metadata, dict) else {}
+def _metadata(account: Account) -> Json:
+    return as_object(account.info.get("metadata"))

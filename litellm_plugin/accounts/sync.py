@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import partial
 
 from litellm_plugin.accounts.caller import litellm_id
 from litellm_plugin.accounts.directory import Directory, Person
 from litellm_plugin.accounts.known_owners import MISSING, UNCLEAR, NoOwnerError, account_owner
-from litellm_plugin.accounts.ownership import is_email, made_for, owner_fields, same_email
+from litellm_plugin.accounts.ownership import is_email, made_for, same_email
 from litellm_plugin.accounts.three_way import (
     ALL_MODELS,
     CHANGE,
@@ -24,7 +24,7 @@ from litellm_plugin.accounts.three_way import (
     Difference,
     Plan,
     account_values,
-    as_pending,
+    granted_values,
     make_plan,
     role_values,
 )
@@ -46,6 +46,8 @@ ACTOR = "litellm-plugin:sync"  # in audit events
 MAX_MEMBERS = 100  # members of a group that a preview compares
 PAUSE = 0.1  # seconds between two attempts to acquire an account's lock
 
+Write = Callable[[], object]  # a change of LiteLLM
+
 # Results of comparing an account.
 UNCHANGED, DIFFERS, CHANGED, REFUSED = "unchanged", "differs", "changed", "refused"
 BUSY = "busy"
@@ -64,21 +66,6 @@ class KeyChange:
     key: str
     alias: str | None
     action: str
-
-
-@dataclass(frozen=True, slots=True)
-class _ExcessKey:
-    """A key that the owner's role does not allow any more, with what to write.
-
-    Attributes:
-        token: The key's hash.
-        models: The models that the key keeps; none: block the key; None: leave the key as it is.
-        change: What happens, for the report.
-    """
-
-    token: str
-    models: list[str] | None
-    change: KeyChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +113,7 @@ class Sync:
     """Compares accounts with the roles of their owners, and changes the accounts.
 
     Attributes:
-        settings: Roles, and ``litellm.provisioning.sync``.
-        litellm: The client.
         cache: Entries of changed accounts are invalidated in it.
-        directory: Finds people in the catalog.
-        models: The proxy's models.
-        grants: The table of grants.
         pace: Called before each call to LiteLLM. A job sets it.
         patience: Seconds to wait while another process changes an account. A job sets it.
     """
@@ -154,13 +136,13 @@ class Sync:
     # -- first visits --------------------------------------------------------
 
     def creating(self, user_id: str, ref: str, groups: frozenset[str]) -> None:
-        """Record the values that an account is about to be created with; a lost store is logged."""
-        pending = as_pending(role_values(self._provisioning.for_groups(groups)))
+        """Record the values that an account is about to be created with, if the store is up."""
+        pending = role_values(self._provisioning.for_groups(groups))
         with _lost_store_logged(user_id):
             self.grants.put(Grant(user_id, ref, CREATED, {}, pending))
 
     def created(self, account: Account | None, user_id: str) -> None:
-        """Record the values of a new account, or drop its record if it was not created (None)."""
+        """Record the values of a new account; None: it was not created, so drop its record."""
         with _lost_store_logged(user_id):
             grant = self.grants.of(user_id)
             if grant is None or grant.pending is None:
@@ -168,17 +150,10 @@ class Sync:
             if account is None:
                 self.grants.forget(user_id)
                 return
-            now = account_values(account)
-            plan = make_plan({}, grant.pending, now, now)
-            self.grants.put(replace(grant, granted=plan.granted, pending=None))
+            granted = granted_values({}, grant.pending, account_values(account))
+            self.grants.put(replace(grant, granted=granted, pending=None))
 
     # -- accounts and owners -------------------------------------------------
-
-    @staticmethod
-    def slim(account: Account) -> Account:
-        """Drop the fields of a user's row that no comparison needs."""
-        needed = picked(account.info, (*SCALARS, "user_email"))
-        return replace(account, info={**needed, **owner_fields(account.info)})
 
     def account_of(self, ref: str) -> Account | None:
         """Return the account with a person's id or, if there is none, with the person's e-mail."""
@@ -233,12 +208,9 @@ class Sync:
     ) -> Outcome:
         """Compare an account with the role of its owner, and record what counts as granted.
 
-        Args:
-            person: The owner.
-            account: The account; read again before a write.
-            apply: Whether to write the role's values to LiteLLM.
-            known: The account's grant, read earlier. If it shows that there is nothing to write
-                or to record, the account is not locked.
+        With ``apply``, the account is read again, and the role's values are written to LiteLLM.
+        ``known`` is the account's grant, read earlier: if it shows that there is nothing to write
+        or to record, the account is not locked.
 
         Raises:
             UpstreamError, BackstageUnavailable, StoreUnavailable: One of them failed. Writes that
@@ -254,7 +226,7 @@ class Sync:
                 return Outcome(user_id, person.ref, BUSY)
             grant = self.grants.of(user_id)
             plan = self.plan(person, account, grant)
-            if apply and (plan.writes or (grant and grant.pending)):
+            if apply and grant is not None and (plan.writes or grant.pending):
                 return self._apply(person, account, grant)
             origin = grant.origin if grant else TAKEN_IN
             record = Grant(user_id, person.ref, origin, plan.granted)
@@ -262,7 +234,7 @@ class Sync:
                 self.grants.put(record)
             status = DIFFERS if plan.writes else UNCHANGED
             excess = self._excess_keys(user_id, plan.update.get("models"), plan.leave)
-            keys = tuple(key.change for key in excess)
+            keys = tuple(key for key, _ in excess)
             return Outcome(
                 user_id, person.ref, status, plan.differences, keys, taken_in=grant is None
             )
@@ -297,12 +269,13 @@ class Sync:
         names = ("field", "now", "role", "action")
         differences = [picked(asdict(each), names) for each in outcome.differences]
         log.info("%s is not as its role grants it: %s", outcome.user_id, differences)
-        meta = {"differences": differences}
-        self._record(journal.USER_SYNC_REPORT, outcome.user_id, outcome.entity_ref, meta)
+        meta = {"userId": outcome.user_id, "entityRef": outcome.entity_ref}
+        with journal.acting(ACTOR, self.settings):
+            journal.record(journal.USER_SYNC_REPORT, {**meta, "differences": differences})
 
     # -- writes --------------------------------------------------------------
 
-    def _apply(self, person: Person, account: Account, grant: Grant | None) -> Outcome:
+    def _apply(self, person: Person, account: Account, grant: Grant) -> Outcome:
         user_id = account.user_id
         entity = self.directory.entity(person.ref)
         self.pace()
@@ -312,44 +285,41 @@ class Sync:
         if any(read(current) != read(account) for read in (made_for, _email)):
             changed = "the account's owner or e-mail was changed during the run"
             return Outcome(user_id, None, UNCLEAR, errors=(changed,))
-        person = replace(person, groups=entity.groups)
-        plan = self.plan(person, current, grant)
-        before, pending = (grant.granted, grant.pending) if grant else ({}, None)
-        self._record_change(user_id, person.ref, before, plan.granted)  # of an interrupted run
-        origin = grant.origin if grant else TAKEN_IN
-        record = Grant(user_id, person.ref, origin, plan.granted)
+        plan = self.plan(replace(person, groups=entity.groups), current, grant)
+        # Of an interrupted run:
+        self._record_change(user_id, person.ref, grant.granted, plan.granted)
         now, writes = account_values(current), plan.pending
         if (
-            pending
-            and "models" in pending
+            grant.pending
+            and "models" in grant.pending
             and "models" not in plan.update
             and now["models"] == plan.granted["models"]
         ):
             # The interrupted run may not have limited the keys yet.
             writes["models"] = now["models"]
+        record = replace(grant, entity_ref=person.ref, granted=plan.granted, pending=writes)
         if plan.writes or "models" in writes:
-            self.grants.put(replace(record, pending=writes))
+            self.grants.put(record)
         ids = (user_id, person.user_id)
         with self.cache.invalidating(*map(user_tag, ids), *map(keys_tag, ids), TEAMS):
             keys = self._excess_keys(user_id, writes.get("models"), plan.leave)
-            errors = [*self._write(current, plan), *self._limit_keys(keys)]
+            errors = self._refusals(self._account_writes(current, plan))
+            errors += self._refusals(write for _, write in keys if write is not None)
             if plan.writes:
                 self.pace()
                 current = self.litellm.account(user_id) or current
         now = account_values(current)
-        granted = plan.granted_after(now)
         if not errors and (kept := [name for name, it in plan.update.items() if now[name] != it]):
             errors.append(f"LiteLLM kept its own {', '.join(kept)}")
-        changes = tuple(key.change for key in keys)
+        granted = granted_values(plan.granted, writes, now)
+        changes = tuple(key for key, _ in keys)
         self._record_change(user_id, person.ref, plan.granted, granted, changes, errors)
-        self.grants.put(replace(record, granted=granted))
+        self.grants.put(replace(record, granted=granted, pending=None))
         status = REFUSED if errors else CHANGED if plan.writes else UNCHANGED
-        return Outcome(
-            user_id, person.ref, status, plan.differences, changes, tuple(errors), grant is None
-        )
+        return Outcome(user_id, person.ref, status, plan.differences, changes, tuple(errors))
 
-    def _write(self, account: Account, plan: Plan) -> Iterator[str]:
-        """Write the planned fields and memberships; yield LiteLLM's refusals."""
+    def _account_writes(self, account: Account, plan: Plan) -> Iterator[Write]:
+        """Yield the writes of the planned fields and memberships."""
         user_id = account.user_id
         if plan.update:
             change = {"user_id": user_id, **plan.update}
@@ -359,68 +329,61 @@ class Sync:
                 # Beside a new role, LiteLLM 1.81 sets its own defaults for fields left out.
                 kept = picked(account_values(account), ("max_budget", "budget_duration"))
                 change = {**kept, **change}
-            yield from self._tried(self.litellm.update_user, change)
+            yield partial(self.litellm.update_user, change)
         for team in plan.join:
-            yield from self._tried(self.litellm.add_member, team, user_id, None)
+            yield partial(self.litellm.add_member, team, user_id, None)
         for team in plan.leave:
-            yield from self._tried(self.litellm.remove_member, team, user_id)
+            yield partial(self.litellm.remove_member, team, user_id)
 
-    def _limit_keys(self, keys: Sequence[_ExcessKey]) -> Iterator[str]:
-        """Narrow or block keys; yield LiteLLM's refusals."""
-        for key in keys:
-            if key.models:
-                change = {"key": key.token, "models": key.models}
-                yield from self._tried(self.litellm.update_key, change)
-            elif key.models is not None:
-                yield from self._tried(self.litellm.block_key, key.token)
-
-    def _tried(self, write: Callable[..., Any], *arguments: Any) -> Iterator[str]:
-        """Write; yield LiteLLM's refusal, if it concerns this write alone.
+    def _refusals(self, writes: Iterable[Write]) -> list[str]:
+        """Write; return LiteLLM's refusals that concern one write alone.
 
         Raises:
             UpstreamError: LiteLLM is down, or may have acted without an answer.
         """
-        self.pace()
-        try:
-            write(*arguments)
-        except UpstreamError as exc:
-            if exc.down or exc.unfinished or exc.answered == 401:
-                raise
-            yield redact(exc.message)
+        refusals = []
+        for write in writes:
+            self.pace()
+            try:
+                write()
+            except UpstreamError as exc:
+                if exc.down or exc.unfinished or exc.answered == 401:
+                    raise
+                refusals.append(redact(exc.message))
+        return refusals
 
     def _excess_keys(
         self, user_id: str, models: list[str] | None, left: Sequence[str]
-    ) -> list[_ExcessKey]:
-        """Return the keys that new models or left teams forbid.
+    ) -> list[tuple[KeyChange, Write | None]]:
+        """Return the keys that new models or left teams forbid, with the writes for them.
 
-        Args:
-            user_id: LiteLLM's id.
-            models: The owner's new models; none or None: keys are not compared with them.
-            left: Ids of the teams that the owner leaves.
+        ``models`` are the owner's new models; without any, keys are not compared with them.
         """
         if not models and not left:
             return []
         self.pace()
-        found: list[_ExcessKey] = []
+        found: list[tuple[KeyChange, Write | None]] = []
         for row in self.litellm.keys_of(user_id):
             if row.get("blocked") is True:
                 continue
-            kept: list[str] | None = None
-            team = row.get("team_id")
+            token, team = str(row.get("token")), row.get("team_id")
+            action, write = "", None
             if team in left:
                 action = f"LiteLLM deletes it with the membership in {team}"
             elif models and not team and row.get("models"):
-                kept, action = self._narrowed(models, row["models"])
-            else:
-                continue
+                action, write = self._narrowing(token, row["models"], models)
             if action:
-                token = str(row.get("token"))
                 change = KeyChange(journal.key_id(token), row.get("key_alias"), action)
-                found.append(_ExcessKey(token, kept, change))
+                found.append((change, write))
         return found
 
-    def _narrowed(self, allowed: list[str], named: list[str]) -> tuple[list[str] | None, str]:
-        """Return the models that a key keeps, as ``_ExcessKey`` has them, and what happens."""
+    def _narrowing(
+        self, token: str, named: list[str], allowed: list[str]
+    ) -> tuple[str, Write | None]:
+        """Return what happens to a key of the models ``named``, in words, and the write for it.
+
+        Without forbidden models the text is empty.
+        """
         groups: dict[str, set[str]] = {}
         for model in self.models.all():
             listed = model.get("access_groups")
@@ -433,13 +396,16 @@ class Sync:
         ]
         others = [name for name in named if name not in kept]
         if not others:
-            return None, ""
+            return "", None
         # Wildcards, access groups and the like may include allowed models.
         if WORDS & {*allowed} or not all(name in groups and "*" not in name for name in others):
-            return None, f"reported only: {', '.join(others)} may include allowed models"
+            return f"reported only: {', '.join(others)} may include allowed models", None
         if self._provisioning.sync.on_excess_keys != "block":
-            return None, f"reported only: {', '.join(others)} not allowed"
-        return kept, f"narrowed to {', '.join(kept)}" if kept else "blocked: no model left"
+            return f"reported only: {', '.join(others)} not allowed", None
+        if not kept:
+            return "blocked: no model left", partial(self.litellm.block_key, token)
+        change = {"key": token, "models": kept}
+        return f"narrowed to {', '.join(kept)}", partial(self.litellm.update_key, change)
 
     # -- parts ---------------------------------------------------------------
 
@@ -465,20 +431,9 @@ class Sync:
             meta["keys"] = [{"keyId": each.key, "action": each.action} for each in keys]
         error = RuntimeError("; ".join(errors)) if errors else None
         change = journal.change(user_id, meta["before"], meta["after"] or None)
-        self._record(journal.USER_SYNC, user_id, ref, meta, error, change)
-
-    def _record(
-        self,
-        event: journal.Event,
-        user_id: str,
-        ref: str | None,
-        meta: Json,
-        error: Exception | None = None,
-        change: journal.Change | None = None,
-    ) -> None:
         with journal.acting(ACTOR, self.settings):
             meta = {"userId": user_id, "entityRef": ref, **meta}
-            journal.record(event, meta, error, change)
+            journal.record(journal.USER_SYNC, meta, error, change)
 
     @contextmanager
     def _locked(self, user_id: str) -> Iterator[bool]:
@@ -491,7 +446,7 @@ class Sync:
             time.sleep(PAUSE)
 
 
-def _email(account: Account) -> Any:
+def _email(account: Account) -> object:
     return account.info.get("user_email")
 
 

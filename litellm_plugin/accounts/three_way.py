@@ -17,7 +17,6 @@ from litellm_plugin.config.settings import UserDefaults
 from litellm_plugin.shapes import Json
 
 SCALARS = ("max_budget", "budget_duration", "models", "tpm_limit", "rpm_limit", "user_role")
-JOIN, LEAVE = "join", "leave"  # fields of pending values: ids of teams
 
 ALL_MODELS = "all-proxy-models"  # LiteLLM's name for all; /user/update ignores an empty list
 PLAIN_ROLE = "internal_user"  # LiteLLM's default
@@ -34,7 +33,7 @@ class Difference:
 
     Attributes:
         field: Such as ``max_budget``; ``team TEAM_ID`` for a membership, whose values are booleans.
-        granted: The value recorded as granted; None where there is no record.
+        granted: The value that counts as granted; None where there is no record.
         now: LiteLLM's value.
         role: The value that the role grants.
         action: :data:`CHANGE` or :data:`BY_HAND`.
@@ -73,15 +72,8 @@ class Plan:
     @property
     def pending(self) -> Json:
         """The values to record before the writes, which may be interrupted."""
-        return {**self.update, JOIN: [*self.join], LEAVE: [*self.leave]}
-
-    def granted_after(self, now: Values) -> Json:
-        """Return the values to record as granted after the writes; ``now`` are LiteLLM's then."""
-        kept = {name: value for name, value in self.update.items() if now[name] == value}
-        joined = {team for team in self.join if team in now["teams"]}
-        left = {team for team in self.leave if team not in now["teams"]}
-        teams = sorted(({*self.granted["teams"]} | joined) - left)
-        return {**self.granted, **kept, "teams": teams}
+        teams = {*self.granted["teams"], *self.join}.difference(self.leave)
+        return {**self.update, "teams": sorted(teams)}
 
 
 def role_values(gets: UserDefaults) -> Json:
@@ -111,9 +103,25 @@ def account_values(account: Account) -> Json:
     }
 
 
-def as_pending(role: Values) -> Json:
-    """Return the pending values of an account that is about to be created with a role."""
-    return {**{name: role[name] for name in SCALARS}, JOIN: role["teams"], LEAVE: []}
+def granted_values(granted: Values, pending: Values | None, now: Values) -> Json:
+    """Return the values that count as granted, after a write that may have been interrupted.
+
+    ``granted`` and ``pending`` are recorded, both with some of the fields: what was granted before
+    the write, and what was to be written; None: there was no write. ``now`` are LiteLLM's values.
+    """
+    pending = pending or {}
+    written = {
+        name: pending[name]
+        for name in SCALARS
+        if name in pending and (name not in granted or pending[name] == now[name])
+    }
+    # A membership was written if LiteLLM has it as the write wanted it. A team that was granted
+    # before and after, but that the user is not in, was left by hand: it stays recorded, so that
+    # the user is not added again.
+    before, of_account = {*granted.get("teams", ())}, {*now["teams"]}
+    wanted = {*pending.get("teams", before)}
+    teams = (before & wanted) | (of_account & (before | wanted))
+    return {**granted, **written, "teams": sorted(teams)}
 
 
 def make_plan(
@@ -125,49 +133,33 @@ def make_plan(
 ) -> Plan:
     """Compare an account with its role.
 
-    A field follows the role if its value is the one recorded as granted, or the one of a write
-    that may have been interrupted. Any other value was set by hand, and stays.
+    A field follows the role if its value counts as granted by :func:`granted_values`. Any other
+    value was set by hand, and stays.
 
-    Args:
-        granted: The values recorded as granted; fields may be missing.
-        pending: The values recorded before a write that did not end; None: there is none.
-        now: LiteLLM's values.
-        role: The role's values.
-        watched: Ids of the teams that some role grants. Memberships in other teams are no
-            differences, unless provisioning granted them.
+    ``watched`` are the ids of the teams that some role grants. Memberships in other teams are no
+    differences, unless provisioning granted them.
     """
-    pending = pending or {}
-    record: Json = {}
+    granted = granted_values(granted, pending, now)
     update: Json = {}
     differences: list[Difference] = []
     for name in SCALARS:
-        known = [values[name] for values in (granted, pending) if name in values]
         value, wanted = now[name], role[name]
-        ours = value in known
-        # A field without a record counts as granted if it has the role's value.
-        record[name] = value if ours else known[0] if known else wanted
         if value == wanted:
             continue
-        action = CHANGE if ours else BY_HAND
-        differences.append(Difference(name, granted.get(name), value, wanted, action))
-        if ours:
+        if name in granted and granted[name] == value:
             update[name] = wanted
-    before = {*granted.get("teams", ())}
-    of_account, of_role = {*now["teams"]}, {*role["teams"]}
-    joined = of_account & {*pending.get(JOIN, ())}
-    left = {*pending.get(LEAVE, ())} - of_account
-    # A granted team that the user is not in was left by hand. It stays recorded, so that the user
-    # is not added again; unless an interrupted write of provisioning removed the user.
-    recorded = (before | joined) - left
-    record["teams"] = sorted(recorded)
+        action = CHANGE if name in update else BY_HAND
+        differences.append(Difference(name, granted.get(name), value, wanted, action))
+    recorded, of_account, of_role = ({*values["teams"]} for values in (granted, now, role))
     join = tuple(sorted(of_role - of_account - recorded))
     leave = tuple(sorted((of_account - of_role) & recorded))
     for team in sorted(of_role ^ of_account):
         action = CHANGE if team in (*join, *leave) else BY_HAND
-        if action == CHANGE or team in before or team in watched:
-            is_in = (team in before, team in of_account, team in of_role)
+        if action == CHANGE or team in recorded or team in watched:
+            is_in = (team in recorded, team in of_account, team in of_role)
             differences.append(Difference(f"team {team}", *is_in, action))
-    return Plan(tuple(differences), update, join, leave, record)
+    # A field without a record counts as granted if it has the role's value.
+    return Plan(tuple(differences), update, join, leave, {**role, **granted})
 
 
 def _models(names: Collection[str]) -> list[str]:

@@ -10,17 +10,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from litellm_plugin import fields, shapes
-from litellm_plugin.accounts.caller import Caller, not_reserved
+from litellm_plugin.accounts.caller import NO_ENTITY, Caller, not_reserved
 from litellm_plugin.accounts.leavers import Leavers
 from litellm_plugin.accounts.ownership import (
     AccountOwners,
     Owner,
     is_administrator,
     is_email,
-    owner_fields,
     same_email,
+    slim,
 )
 from litellm_plugin.cache.cache import Cache
+from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account, Json, LiteLLM
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import LLM_API, Settings
@@ -64,17 +65,15 @@ def keys_tag(user_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A person to be provisioned.
+    """What a new user is created with.
 
     Attributes:
         source: Entity ref, or another name of the person.
-        groups: Entity refs of the groups that decide the role.
+        entity: Its groups decide the role.
     """
 
     source: str
-    groups: frozenset[str] = frozenset()
-    email: str | None = None
-    display_name: str | None = None
+    entity: Entity = NO_ENTITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +141,15 @@ class Users:
         # Its threads start with the first use, so a worker forked before has its own.
         self._keys_ahead = ThreadPoolExecutor(KEYS_AHEAD, thread_name_prefix="keys")
 
-    def find(self, caller: Caller, *, fresh: bool = False) -> Account | None:
+    def find(
+        self, caller: Caller, *, fresh: bool = False, by_email: bool = False
+    ) -> Account | None:
         """Return the caller's account, or None; creates no user.
 
         Args:
             caller: The owner.
             fresh: Use no cached answer, because a write depends on the account.
+            by_email: Whether to look by e-mail even if this process has no cache.
 
         Raises:
             IdentityRefused: The account may be another person's.
@@ -159,7 +161,7 @@ class Users:
         account = self._look_up(user_id, asking)
         if account is not None:
             return self._owners.confirmed(owner, account)
-        if owner is None or not self._looks_by_email(user_id):
+        if owner is None or not (by_email or self._looks_by_email(user_id)):
             return None
         return self._by_email(owner, asking)
 
@@ -185,7 +187,7 @@ class Users:
 
         Raises:
             IdentityRefused: The account may be another person's.
-            HasLeft: The person is a leaver, and would get a new account.
+            Forbidden: The person is a leaver, and would get a new account.
             NotFound: There is no account, and none is created; or a service names no user.
             ProvisioningFailed: LiteLLM refused to create the user.
             BackstageUnavailable: The catalog can't be read, and the role depends on it.
@@ -233,10 +235,9 @@ class Users:
         Raises:
             IdentityRefused: The account may be another person's.
         """
-        if self._owners.refuse:
-            account = self._look_up(owner.own_id, _Asking(reader))
-            if account is not None:
-                self._owners.confirmed(owner, account)
+        account = self._look_up(owner.own_id, _Asking(reader))
+        if account is not None:
+            self._owners.confirmed(owner, account)
 
     def _first_visit(
         self,
@@ -264,7 +265,7 @@ class Users:
                 "Enable litellm.provisioning.enabled in app-config.yaml or create the user manually"
             )
         if self._leavers is not None:
-            self._leavers.refuse_account(user_id, owner)
+            self._leavers.refuse(user_id, owner=owner)
         person = profile()
         # LiteLLM refuses only duplicates of the new user's e-mail, so look up the catalog's here.
         if (
@@ -298,10 +299,11 @@ class Users:
             if asking.keys_too:
                 # This read only fills the cache. Once the account is confirmed, keys() takes the
                 # result from there, or joins this read, or asks again where it has failed.
-                self._keys_ahead.submit(
-                    with_context(partial(self._keys, user_id, user_id)), asking.reader
-                )
-            return _slim(self._litellm.account(user_id))
+                read = with_context(partial(self.keys, reader=asking.reader))
+                self._keys_ahead.submit(read, Account(user_id, {}, [], asked=user_id))
+            account = self._litellm.account(user_id)
+            # No route needs the other fields, which are most of them.
+            return None if account is None else slim(account, shapes.USER_FIELDS)
 
         account: Account | None = self._cache.read(
             ("account", asking.reader, user_id),
@@ -332,21 +334,10 @@ class Users:
             fresh: As for :meth:`find`.
             stale: As for ``Cache.read``.
         """
-        return self._keys(account.user_id, account.asked, reader, fresh=fresh, stale=stale)
-
-    def _keys(
-        self,
-        user_id: str,
-        asked: str,
-        reader: str,
-        *,
-        fresh: bool = False,
-        stale: Callable[[float], None] | None = None,
-    ) -> list[Json]:
         return self._cache.read(
-            ("keys", reader, user_id),
-            (keys_tag(asked), TEAMS),
-            lambda: [shapes.key_row(row) for row in self._litellm.keys_of(user_id)],
+            ("keys", reader, account.user_id),
+            (keys_tag(account.asked), TEAMS),
+            lambda: [shapes.key_row(row) for row in self._litellm.keys_of(account.user_id)],
             fresh=fresh,
             seconds=self._cache.account_seconds,
             weight=len,
@@ -383,9 +374,7 @@ class Users:
         if not user_id:
             return
         not_reserved(user_id, self._settings)
-        if not restricted and not _may_manage(key):
-            return
-        whole = self._whole(user_id)
+        whole = self._whole(user_id) if restricted or _may_manage(key) else None
         if restricted and (whole is None or is_administrator(whole)):
             raise Forbidden(
                 "Access denied: the token of this service is restricted, so user_id must be a"
@@ -412,23 +401,6 @@ class Users:
         if whole is not None:
             not_reserved(whole.user_id, self._settings)
         return whole
-
-    def would_find(self, caller: Caller, *, answers_kept: bool) -> Account | None:
-        """Return the account that the service would use for a person; creates no user.
-
-        Args:
-            caller: A person.
-            answers_kept: Whether the service has a cache; this process may have none.
-
-        Raises:
-            IdentityRefused: The account may be another person's.
-        """
-        account, owner = self.find(caller, fresh=True), owner_of(caller)
-        # Provisioning looks by e-mail when LiteLLM refuses a second user with the same e-mail.
-        looks_by_email = answers_kept or self._provisioning.enabled
-        if account is None and owner is not None and looks_by_email:
-            account = self._by_email(owner, _Asking(caller.name, fresh=True))
-        return account
 
     def would_create(self, caller: Caller) -> Json:
         """Return what a first visit would send to LiteLLM; sends nothing.
@@ -497,7 +469,7 @@ class Users:
         told = {"userId": user_id, "entityRef": person.source, "role": user.get("user_role")}
         change = journal.change(user_id, None, user)
         if self._visits is not None:
-            self._visits.sync.creating(user_id, person.source, person.groups)
+            self._visits.sync.creating(user_id, person.source, person.entity.groups)
         try:
             self._litellm.create_user(user)
         except UpstreamError as exc:
@@ -555,10 +527,11 @@ class Users:
             log.warning("the role of new user %s could not be confirmed: %s", user["user_id"], exc)
 
     def _new_user(self, user_id: str, person: Profile) -> Json:
-        gets = self._provisioning.for_groups(person.groups)
+        gets = self._provisioning.for_groups(person.entity.groups)
+        email, name = person.entity.email, person.entity.display_name
         return {
             "user_id": user_id,
-            **present(user_email=person.email, user_alias=person.display_name),
+            **present(user_email=email, user_alias=name),
             **present(max_budget=gets.max_budget),
             "budget_duration": gets.budget_duration
             and fields.duration("budgetDuration", gets.budget_duration),
@@ -572,7 +545,7 @@ class Users:
                 "provisioned_by": "backstage",
                 "provisioned_at": stamp(self._now),
                 "backstage_entity": person.source,
-                **present(backstage_email=person.email, backstage_display_name=person.display_name),
+                **present(backstage_email=email, backstage_display_name=name),
             },
         }
 
@@ -580,14 +553,6 @@ class Users:
         return NotFound(
             "User not found in LiteLLM", hint=hint, provisioning=self._provisioning.enabled
         )
-
-
-def _slim(account: Account | None) -> Account | None:
-    """Drop the fields of a user's row that no route needs, which are most of them."""
-    if account is None:
-        return None
-    info = {**shapes.picked(account.info, shapes.USER_FIELDS), **owner_fields(account.info)}
-    return replace(account, info=info)
 
 
 def owner_of(caller: Caller) -> Owner | None:
@@ -600,20 +565,14 @@ def owner_of(caller: Caller) -> Owner | None:
 def profile_of(caller: Caller) -> Profile:
     """Return the caller's profile from the catalog; a service has only a name."""
     if caller.user is None:
-        return Profile(source=caller.litellm_id or caller.name)
-    entity = caller.entity
-    return Profile(
-        source=caller.user.entity_ref,
-        groups=entity.groups,
-        email=entity.email,
-        display_name=entity.display_name,
-    )
+        return Profile(caller.litellm_id or caller.name)
+    return Profile(caller.user.entity_ref, caller.entity)
 
 
 def _has_another_email(person: Profile, owner: Owner) -> bool:
     """Tell whether a user of the bridge has another e-mail than the catalog knows."""
     email = owner.email() if owner.login else None
-    return email is not None and not same_email(email, person.email)
+    return email is not None and not same_email(email, person.entity.email)
 
 
 def _may_manage(key: Json) -> bool:

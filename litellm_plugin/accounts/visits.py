@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from litellm_plugin.accounts.sync import CHANGED, REFUSED, Sync
 from litellm_plugin.accounts.three_way import Difference
@@ -32,21 +32,19 @@ class Visits:
         self.sync = sync
         self._interval = interval
         self._guard = threading.Lock()
-        # By user id: time.monotonic() of the last comparison, and the differences reported last.
-        self._seen: LRUCache[str, float] = LRUCache(MAX_KNOWN)
+        # Ids of the accounts queued in the last interval, and the differences reported last.
+        self._seen: TTLCache[str, bool] = TTLCache(MAX_KNOWN, interval, time.monotonic)
         self._reported: LRUCache[str, tuple[Difference, ...]] = LRUCache(MAX_KNOWN)
         self._waiting: deque[str] = deque()
         self._thread: threading.Thread | None = None
 
     def visited(self, account: Account) -> None:
         """Queue an account for comparison, unless this process queued it in the last interval."""
-        user_id, now = account.user_id, time.monotonic()
+        user_id = account.user_id
         with self._guard:
-            if now - self._seen.get(user_id, -self._interval) < self._interval:
+            if user_id in self._seen or len(self._waiting) >= MAX_WAITING:
                 return
-            if len(self._waiting) >= MAX_WAITING:
-                return
-            self._seen[user_id] = now
+            self._seen[user_id] = True
             self._waiting.append(user_id)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="sync", daemon=True)

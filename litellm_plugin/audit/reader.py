@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -51,9 +51,7 @@ class _Asked:
 class AuditReader:
     """Reads pages of the audit log: events of the store and rows of LiteLLM, by time.
 
-    Args:
-        litellm: The client.
-        writer: Writes events to the store; its queue is written before a page is read.
+    The queue of ``writer`` is written to the store before a page is read.
     """
 
     def __init__(self, litellm: LiteLLM, writer: AuditWriter) -> None:
@@ -111,22 +109,22 @@ class AuditReader:
             return {}
 
 
+@dataclass(frozen=True, slots=True)
 class _Ours:
-    """The events of the store that a request asks for."""
+    """The events of the store that a request asks for; ``days`` has their number by day."""
 
-    def __init__(self, events: AuditEvents, asked: _Asked, days: dict[str, int]) -> None:
-        self._events = events
-        self._asked = asked
-        self._days = days
-        self.total = sum(days.values())
+    events: AuditEvents
+    asked: _Asked
+    days: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.days.values())
 
     def rows(self, offset: int, limit: int) -> list[Json]:
-        rows = self._events.page(
-            self._asked.wanted,
-            self._days,
-            offset=offset,
-            limit=limit,
-            newest_first=self._asked.newest_first,
+        wanted, newest_first = self.asked.wanted, self.asked.newest_first
+        rows = self.events.page(
+            wanted, self.days, offset=offset, limit=limit, newest_first=newest_first
         )
         return [_row(row) for row in rows]
 
@@ -134,19 +132,19 @@ class _Ours:
         """Return the number of events that come before a row of LiteLLM with the time ``at``."""
         if self.total == 0:
             return 0
-        wanted = self._asked.wanted
-        if self._asked.newest_first:
+        wanted = self.asked.wanted
+        if self.asked.newest_first:
             wanted = replace(wanted, start=max(wanted.start or "", at))
         else:
             wanted = replace(wanted, end=at if wanted.end is None else min(wanted.end, at))
-        return sum(self._events.days(wanted).values())
+        return sum(self.events.days(wanted).values())
 
 
 class _Theirs:
     """The rows of LiteLLM's audit log that a request asks for, in the request's order.
 
     Attributes:
-        total: Their number; 0 until :meth:`first` has read it.
+        total: Their number; 0 until :meth:`begin` has read it.
     """
 
     def __init__(self, litellm: LiteLLM, asked: _Asked) -> None:
@@ -160,27 +158,25 @@ class _Theirs:
             changed_by=wanted.changed_by,
             sort_order=None if asked.newest_first else "asc",  # LiteLLM's default is desc
         )
+        self._first: list[Json] = []
         self._chunks: dict[int, list[Json]] = {}
         self.total = 0
 
-    def first(self, number: int) -> list[Json]:
-        """Return the first rows, at most ``number`` and :data:`CHUNK`; sets :attr:`total`."""
-        rows = self._read(1, min(number, CHUNK))
-        if number >= CHUNK:
-            self._chunks[0] = rows
-        return rows
+    def begin(self, number: int) -> None:
+        """Read :attr:`total` and the first rows, at most ``number`` and :data:`CHUNK`."""
+        self._first = self._read(1, min(number, CHUNK))
 
     def row(self, index: int) -> Json:
         """Return the row with this index."""
-        return self._chunk(index // CHUNK)[index % CHUNK]
-
-    def _chunk(self, number: int) -> list[Json]:
-        if number not in self._chunks:
-            rows = self._read(number + 1, CHUNK)
-            if len(rows) < min(CHUNK, self.total - number * CHUNK):
+        if index < len(self._first):
+            return self._first[index]
+        chunk, place = divmod(index, CHUNK)
+        if chunk not in self._chunks:
+            rows = self._read(chunk + 1, CHUNK)
+            if len(rows) < min(CHUNK, self.total - chunk * CHUNK):
                 raise UpstreamError("LiteLLM's audit log changed while it was read; try again")
-            self._chunks[number] = rows
-        return self._chunks[number]
+            self._chunks[chunk] = rows
+        return self._chunks[chunk][place]
 
     def _read(self, page: int, page_size: int) -> list[Json]:
         query = {**self._query, "page": str(page), "page_size": str(page_size)}
@@ -200,14 +196,9 @@ class _Theirs:
 
 def _merged(ours: _Ours, theirs: _Theirs, asked: _Asked) -> list[Json]:
     """Return the rows of the page; at equal times, events of the store come first."""
-    end = asked.offset + asked.page_size
-    first = theirs.first(end)
+    theirs.begin(asked.offset + asked.page_size)
     if theirs.total == 0:
         return ours.rows(asked.offset, asked.page_size)
-    if end <= len(first) or theirs.total <= len(first):
-        row: Callable[[int], Json] = first.__getitem__
-    else:
-        row = theirs.row
     # A binary search for the number of LiteLLM's rows before the page. There are at least as many
     # as the events of the store can't fill.
     low = max(0, asked.offset - ours.total)
@@ -216,11 +207,11 @@ def _merged(ours: _Ours, theirs: _Theirs, asked: _Asked) -> list[Json]:
         range(high),
         asked.offset,
         lo=min(low, high),
-        key=lambda index: index + ours.before(_time(row(index))),
+        key=lambda index: index + ours.before(_time(theirs.row(index))),
     )
     mine = ours.rows(asked.offset - before, asked.page_size)
     stop = min(before + asked.page_size, theirs.total)
-    foreign = [row(index) for index in range(before, stop)]
+    foreign = [theirs.row(index) for index in range(before, stop)]
     rows = sorted([*mine, *foreign], key=_time, reverse=asked.newest_first)
     return rows[: asked.page_size]
 

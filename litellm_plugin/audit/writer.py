@@ -93,10 +93,10 @@ def _text(value: Any, most: int) -> str:
 
 @dataclass
 class _Omitted:
-    """Events that are not stored."""
+    """Events that are not stored: their number, and the times of the first and the last one."""
 
     events: int = 0
-    first: str = ""  # the time, as for the next one
+    first: str = ""
     last: str = ""
 
     def count(self, at: str) -> None:
@@ -106,17 +106,11 @@ class _Omitted:
 
 @dataclass
 class _Denials:
-    """The denied requests of one minute, by actor.
+    """The denied requests of one minute, by actor."""
 
-    Attributes:
-        minute: Such as ``2026-11-27T12:00``.
-        seen: All of them.
-        left_out: Those that are not stored.
-    """
-
-    minute: str = ""
-    seen: Counter[str] = field(default_factory=Counter)
-    left_out: _Omitted = field(default_factory=_Omitted)
+    minute: str = ""  # such as 2026-11-27T12:00
+    seen: Counter[str] = field(default_factory=Counter)  # all of them
+    left_out: _Omitted = field(default_factory=_Omitted)  # those that are not stored
 
     def is_too_many(self, actor: str, at: str, *, full: bool) -> bool:
         """Count a denied request; return whether it is left out. ``full``: there is no room."""
@@ -142,43 +136,29 @@ class _Denials:
 
 @dataclass
 class _Queue:
-    """The events of one process that are not stored yet.
-
-    Attributes:
-        head: The end of the process's chain in the store.
-        waiting: Events that are in no batch yet, oldest first.
-        batch: Events of the present transaction. A retry has the same ones: the store may have
-            committed them, and recognises them by their number and hash.
-        lost: Events dropped since the last batch.
-        denials: The denied requests of the present minute.
-        writing: Held while a batch is written.
-        changed: Held while ``waiting`` or ``lost`` changes; notifies the thread.
-        fault: Why the last write failed; None: it did not.
-        closed: Whether the process ends.
-    """
+    """The events of one process that are not stored yet."""
 
     pid: int
-    head: Head
-    waiting: deque[AuditEvent] = field(default_factory=deque)
+    head: Head  # the end of the process's chain in the store
+    waiting: deque[AuditEvent] = field(default_factory=deque)  # in no batch yet, oldest first
+    # Events of the present transaction. A retry has the same ones: the store may have committed
+    # them, and recognises them by their number and hash.
     batch: list[AuditEvent] = field(default_factory=list)
-    lost: _Omitted = field(default_factory=_Omitted)
-    denials: _Denials = field(default_factory=_Denials)
-    writing: threading.Lock = field(default_factory=threading.Lock)
-    changed: threading.Condition = field(default_factory=threading.Condition)  # re-entrant
-    fault: str | None = None
-    closed: bool = False
+    lost: _Omitted = field(default_factory=_Omitted)  # since the last batch
+    denials: _Denials = field(default_factory=_Denials)  # of the present minute
+    writing: threading.Lock = field(default_factory=threading.Lock)  # held to write a batch
+    # Re-entrant; held to change `waiting` or `lost`, and notifies the thread.
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    fault: str | None = None  # why the last write failed
+    closed: bool = False  # whether the process ends
 
 
 class AuditWriter:
     """Writes audit events to the store.
 
     Events wait in memory. One thread of each process writes them; it starts with the process's
-    first event. Events that a killed process had in memory are only in the log.
-
-    Args:
-        events: The events of the store.
-        now: The clock.
-        retention: Seconds after which the thread deletes events, once a day.
+    first event. Events that a killed process had in memory are only in the log. Once a day the
+    thread deletes events that are older than ``retention`` seconds.
     """
 
     def __init__(self, events: AuditEvents, now: Clock, retention: float) -> None:

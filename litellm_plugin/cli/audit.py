@@ -169,7 +169,7 @@ def _verify_chain(verdict: _Verdict, head: Any, events: AuditEvents) -> None:
 
 def _fault(row: Any, sequence: int, previous: str) -> str | None:
     """Return what is wrong with an event that comes after ``sequence``."""
-    if row.hash != digest(row.chain, row.sequence, row.previous, dict(row._mapping)):  # noqa: SLF001
+    if row.hash != digest(row._mapping):  # noqa: SLF001 - SQLAlchemy's way to all columns
         return "changed"
     if row.sequence <= sequence:
         return "inserted"

@@ -73,7 +73,8 @@ def _run(running: Job, *, apply: bool) -> list[dict[str, Any]]:
 
     running.tell("notify: reading the catalog ...")
     adopted = AdoptedAccounts(running.store, NOW).owners()
-    recipients = Recipients(plugin.catalog.people(), settings, plugin.access.owns, adopted)
+    people = plugin.directory.everyone()
+    recipients = Recipients(people, settings, plugin.access.owns, adopted)
     due = due_notices(plugin.litellm, recipients, settings.notifications, NOW(), before_page)
     deliveries = open_deliveries(due, settings.notifications, running.store)
     sender = Sender(plugin.notifications, _webhook(settings))

@@ -95,7 +95,7 @@ def offboard(
             plugin = running.plugin
             offboarding = Offboarding(
                 plugin.litellm,
-                plugin.catalog,
+                plugin.directory,
                 LeaverTable(running.store),
                 settings,
                 running.pace.wait,

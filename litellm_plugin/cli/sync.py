@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import click
 
-from litellm_plugin.accounts.directory import AllPeople, Person
+from litellm_plugin.accounts.directory import Person
 from litellm_plugin.accounts.known_owners import UNCLEAR, NoOwnerError, account_owner
+from litellm_plugin.accounts.ownership import slim
 from litellm_plugin.accounts.sync import (
     BUSY,
     CHANGED,
@@ -20,7 +21,7 @@ from litellm_plugin.accounts.sync import (
     Sync,
     without_owner,
 )
-from litellm_plugin.accounts.three_way import CHANGE
+from litellm_plugin.accounts.three_way import CHANGE, SCALARS
 from litellm_plugin.cli.job import Job, job
 from litellm_plugin.cli.terminal import (
     FAULTY,
@@ -118,7 +119,7 @@ def _outcomes(
     if ref is None:
         # If a user is deleted meanwhile, a page may lack another one; the next run has that user.
         rows = running.rows_of_all_pages(running.plugin.litellm.accounts, "LiteLLM's users")
-        accounts = {row.user_id: sync.slim(row) for row in rows}
+        accounts = {row.user_id: slim(row, (*SCALARS, "user_email")) for row in rows}
         owner, grants = _owners(running, accounts), sync.grants.all()
     elif account := sync.account_of(ref):
         accounts = {account.user_id: account}
@@ -142,7 +143,7 @@ def _outcomes(
 def _owners(running: Job, accounts: Mapping[str, Account]) -> Callable[[Account], Person]:
     """Return a function as ``Sync.owner``, which asks neither the catalog nor LiteLLM again."""
     settings = running.plugin.settings
-    people = AllPeople(running.plugin.catalog.people(), settings.user_id_domain)
+    people = running.plugin.directory.everyone()
     emails = Counter(str(each.info.get("user_email")).strip().lower() for each in accounts.values())
 
     def is_only(person: Person, email: str) -> bool:

@@ -83,7 +83,9 @@ def _found(plugin: Plugin, settings: Settings, ref: str) -> dict[str, Any]:
         found["audit"] = found["team_admin"] = None  # not known
     try:
         not_reserved(user_id, settings)
-        account = plugin.users.would_find(caller, answers_kept=settings.service.cache_seconds != 0)
+        # Provisioning looks by e-mail when LiteLLM refuses a second user with the same e-mail.
+        by_email = settings.service.cache_seconds != 0 or settings.provisioning.enabled
+        account = plugin.users.find(caller, fresh=True, by_email=by_email)
         whole = plugin.litellm.whole_account(account.asked) if account else None
         found["litellm"] = _by_litellm(whole) if whole else None
         if account is None and entity is not None:

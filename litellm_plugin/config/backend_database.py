@@ -144,10 +144,9 @@ class BackendDatabase(Section):
             if len((name or "").encode()) > _NAME_LIMIT:
                 wanted = f"at most {_NAME_LIMIT} bytes with the plugin id"
                 raise v.wrong(wanted, "a longer name", at=("database", setting))
-        ensure = self.ensure_exists if own.ensure_exists is None else own.ensure_exists
-        ensure_schema = own.ensure_schema_exists
-        if ensure_schema is None:
-            ensure_schema = self.ensure_schema_exists
+        ensure, ensure_schema = own.ensure_exists, own.ensure_schema_exists
+        ensure = self.ensure_exists if ensure is None else ensure
+        ensure_schema = self.ensure_schema_exists if ensure_schema is None else ensure_schema
         return Database(
             client="pg",
             schema=schema,

@@ -16,42 +16,25 @@ class DatabaseError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """The database of the store.
+    """The database of the store."""
 
-    Attributes:
-        client: ``pg`` or ``better-sqlite3``.
-        file: The file of SQLite; None for one in memory.
-        host: Host of PostgreSQL; None: libpq's default, a Unix socket. The fields from here on are
-            for PostgreSQL.
-        port: None: libpq's default.
-        user: Name of the user that connects.
-        password: The user's password.
-        database: Name of the database; by default that of the user.
-        options: Parameters of libpq, such as ``sslmode``.
-        ca: Certificates of the CAs that may have signed the server's, in PEM.
-        cert: Certificate of the client, in PEM.
-        private_key: Private key of the client, in PEM.
-        schema: The schema with the tables; None: the user's default.
-        role: The role to take on after connecting.
-        ensure_exists: Whether to create a database that is missing.
-        ensure_schema: Whether to create a schema that is missing.
-    """
+    client: str = "better-sqlite3"  # or pg
+    file: Path | None = None  # of SQLite; None: in memory
 
-    client: str = "better-sqlite3"
-    file: Path | None = None
-    host: str | None = None
+    # Of PostgreSQL; the defaults are those of libpq.
+    host: str | None = None  # by default a Unix socket
     port: int | None = None
     user: str | None = None
     password: str | None = field(default=None, repr=False)
-    database: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    ca: str | None = None
-    cert: str | None = None
-    private_key: str | None = field(default=None, repr=False)
-    schema: str | None = None
-    role: str | None = None
-    ensure_exists: bool = True
-    ensure_schema: bool = True
+    database: str | None = None  # by default that of the user
+    options: Mapping[str, Any] = field(default_factory=dict)  # of libpq, such as sslmode
+    ca: str | None = None  # PEM: certificates of the CAs that may have signed the server's
+    cert: str | None = None  # PEM, of the client
+    private_key: str | None = field(default=None, repr=False)  # PEM, of the client
+    schema: str | None = None  # with the tables; None: the user's default
+    role: str | None = None  # to take on after connecting
+    ensure_exists: bool = True  # whether to create a database that is missing
+    ensure_schema: bool = True  # whether to create a schema that is missing
 
     @property
     def name(self) -> str:

@@ -38,23 +38,14 @@ _DATABASE = ("backend", "database")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The result of reading a configuration.
+    """The result of reading a configuration; problems and warnings are lines without secrets."""
 
-    Attributes:
-        settings: None if there are problems.
-        keys: Every key that this service reads, set or not.
-        tree: The values, each with its origin.
-        problems: One line each, without secrets.
-        warnings: One line each, without secrets.
-        strays: Unknown keys below ``litellm``, and misspelt keys of Backstage.
-    """
-
-    settings: Settings | None
-    keys: Sequence[Key]
-    tree: Tree
+    settings: Settings | None  # None if there are problems
+    keys: Sequence[Key]  # every key that this service reads, set or not
+    tree: Tree  # the values, each with its origin
     problems: Sequence[str]
     warnings: Sequence[str]
-    strays: Sequence[Stray]
+    strays: Sequence[Stray]  # unknown keys below litellm, and misspelt keys of Backstage
 
 
 def load_settings(paths: Sequence[Path], environ: Mapping[str, str]) -> Settings:

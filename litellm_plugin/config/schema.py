@@ -332,30 +332,20 @@ def _expanded(node: Any, definitions: Mapping[str, Node]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key that this service reads, and its value in a configuration.
-
-    Attributes:
-        schema: JSON Schema of the value.
-        value: None where the key is not set.
-    """
+    """A key that this service reads, and its value in a configuration."""
 
     path: KeyPath
-    schema: Node
-    value: Any = field(repr=False)
+    schema: Node  # JSON Schema of the value
+    value: Any = field(repr=False)  # None where the key is not set
 
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """An unknown key.
-
-    Attributes:
-        meant: A known key with a similar name, if there is one.
-        forbidden: Whether unknown keys are an error in its section.
-    """
+    """An unknown key."""
 
     path: KeyPath
-    meant: str | None
-    forbidden: bool
+    meant: str | None  # a known key with a similar name
+    forbidden: bool  # whether unknown keys are an error in its section
 
 
 def walk(schema: Node, value: Any, path: KeyPath = ()) -> Iterator[Key | Stray]:

@@ -312,12 +312,17 @@ class ToolBudget(StrictSection):
     )
 
 
-def _each_tool_once(budgets: tuple[ToolBudget, ...]) -> tuple[ToolBudget, ...]:
-    tools = [budget.tool for budget in budgets]
-    for index, tool in enumerate(tools):
-        if tool in tools[:index]:
-            raise v.fault("the same tool twice", at=(index, "tool"))
-    return budgets
+def _each_once(name: str) -> AfterValidator:
+    """Return the check that no two entries of a list have the same value of a field."""
+
+    def check(entries: tuple[Any, ...]) -> tuple[Any, ...]:
+        values = [getattr(entry, name) for entry in entries]
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                raise v.fault(f"the same {name} twice", at=(index, name))
+        return entries
+
+    return AfterValidator(check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +331,7 @@ class BridgeKeys(StrictSection):
 
     default_ttl: v.Period = key("lifetime of a key whose request has no duration", "8h")
     max_ttl: v.Period = key("longest lifetime of a key", "24h", limits=True)
-    per_tool: Annotated[tuple[ToolBudget, ...], AfterValidator(_each_tool_once)] = key(
+    per_tool: Annotated[tuple[ToolBudget, ...], _each_once("tool")] = key(
         "budgets of tool keys", ()
     )
 
@@ -393,20 +398,12 @@ class AccessRestriction(StrictSection):
     ] = key("", frozenset(), name="permissionAttribute")
 
 
-def _each_plugin_once(restrictions: tuple[AccessRestriction, ...]) -> Any:
-    plugins = [restriction.plugin for restriction in restrictions]
-    for index, plugin in enumerate(plugins):
-        if plugin in plugins[:index]:
-            raise v.fault("the same plugin twice", at=(index, "plugin"))
-    return restrictions
-
-
 def _misplaced(_: Any) -> Any:
     raise v.fault("without effect here; it belongs beside options")
 
 
 Restrictions = Annotated[
-    tuple[AccessRestriction, ...], BeforeValidator(v.some), AfterValidator(_each_plugin_once)
+    tuple[AccessRestriction, ...], BeforeValidator(v.some), _each_once("plugin")
 ]
 # Only allowed beside an entry's options, from where it is copied. None: no restriction.
 _OfTheEntry = Annotated[

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from litellm_plugin.config import yaml12
@@ -50,26 +50,23 @@ def _words(text: str) -> list[str]:
     return [word for word in map(str.strip, text.split(",")) if word]
 
 
+@dataclass(slots=True)
 class Tree:
     """The merged configuration of all sources.
 
     Objects are merged deeply, other values are replaced, and null removes a key.
-
-    Attributes:
-        data: The merged configuration.
-        origins: The file of each value that is not an object, or ``env``.
-        filled: For a value, other than an object, from a variable or an included file: its
-            source, such as ``${X}``, ``default of ${X}`` or ``$file name``.
-        left_out: Keys that are written but missing from ``data``, and the reason.
-        lost: For each list with entries that are left out, the reason for each of these entries.
     """
 
-    def __init__(self) -> None:
-        self.data: dict[str, Value] = {}
-        self.origins: dict[KeyPath, str] = {}
-        self.filled: dict[KeyPath, str] = {}
-        self.left_out: dict[KeyPath, str] = {}
-        self.lost: dict[KeyPath, list[str]] = {}
+    data: dict[str, Value] = field(default_factory=dict)
+    # The file of each value that is not an object, or `env`.
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+    # For a value, other than an object, from a variable or an included file: its source, such as
+    # `${X}`, `default of ${X}` or `$file name`.
+    filled: dict[KeyPath, str] = field(default_factory=dict)
+    # Keys that are written but missing from `data`, and the reason.
+    left_out: dict[KeyPath, str] = field(default_factory=dict)
+    # For each list with entries that are left out, the reason for each of these entries.
+    lost: dict[KeyPath, list[str]] = field(default_factory=dict)
 
     def at(self, *path: str | int) -> Value:
         """Return the value at ``path``; None where there is none."""
@@ -234,36 +231,24 @@ class _Place:
     includes: tuple[tuple[Path, str], ...] = ()  # file, and path inside the file
 
 
+@dataclass(frozen=True, slots=True)
 class _Layer:
-    """Merges one source into a tree, with variables and includes replaced.
+    """Merges one source into a tree, with variables and includes replaced."""
 
-    Args:
-        tree: Receives the values and their origins.
-        environ: The variables.
-        report: Receives the problems.
-        variables: The variable that sets each key, where the source is ``APP_CONFIG_*``. Its
-            values are used as they are, without variables and includes.
-    """
-
-    def __init__(
-        self,
-        tree: Tree,
-        environ: Mapping[str, str],
-        report: Report,
-        variables: Mapping[KeyPath, str] | None = None,
-    ) -> None:
-        self._tree = tree
-        self._environ = environ
-        self._report = report
-        self._variables = variables
+    tree: Tree  # receives the values and their origins
+    environ: Mapping[str, str]
+    report: Report  # receives the problems
+    # The variable that sets each key, where the source is APP_CONFIG_*. Its values are used as they
+    # are, without variables and includes.
+    variables: Mapping[KeyPath, str] | None = None
 
     def add(self, raw: Value, place: _Place) -> None:
         """Merge the source into the tree."""
         found, place, _ = self._resolved(raw, (), place)
         if isinstance(found, dict):
-            self._tree.data = self._object(found, self._tree.data, (), place)
+            self.tree.data = self._object(found, self.tree.data, (), place)
         elif found is not None and not isinstance(found, Dropped):
-            self._report.unreadable(place.name, "expected an object at the root")
+            self.report.unreadable(place.name, "expected an object at the root")
 
     def _object(
         self, raw: dict[str, Value], below: Value, path: KeyPath, place: _Place
@@ -276,11 +261,11 @@ class _Layer:
             inner = (*path, key)
             found, at, filled = self._resolved(item, inner, place)
             if isinstance(found, Dropped):  # the value of an earlier source stays
-                self._tree.left_out[inner] = found.reason
+                self.tree.left_out[inner] = found.reason
             elif found is None and not null_is_kept:
                 merged.pop(key, None)
-                self._tree.forget(inner)
-                self._tree.left_out[inner] = f"null in {at.name}"
+                self.tree.forget(inner)
+                self.tree.left_out[inner] = f"null in {at.name}"
             else:
                 merged[key] = self._laid(found, merged.get(key), inner, at, filled)
         return merged
@@ -290,12 +275,12 @@ class _Layer:
     ) -> Value:
         """Return ``found`` merged into ``below``, and record its origin."""
         if below is not None and not (isinstance(found, dict) and isinstance(below, dict)):
-            self._tree.forget(path)
-        self._tree.left_out.pop(path, None)
+            self.tree.forget(path)
+        self.tree.left_out.pop(path, None)
         if filled:
-            self._tree.filled[path] = filled
+            self.tree.filled[path] = filled
         if not isinstance(found, dict) or not found:
-            self._tree.origins[path] = place.name
+            self.tree.origins[path] = place.name
         if isinstance(found, dict):
             return self._object(found, below, path, place)
         if not isinstance(found, list):
@@ -305,7 +290,7 @@ class _Layer:
             inner = (*path, len(items))
             item, at, filled = self._resolved(raw, inner, place)
             if isinstance(item, Dropped):
-                self._tree.lost.setdefault(path, []).append(item.reason)
+                self.tree.lost.setdefault(path, []).append(item.reason)
             else:
                 items.append(self._laid(item, None, inner, at, filled))
         return items
@@ -318,19 +303,19 @@ class _Layer:
         Only ``raw`` itself is resolved, not values inside it, and an included value is not
         resolved again.
         """
-        if self._variables is not None:
-            return raw, place, deepest(path, self._variables)
+        if self.variables is not None:
+            return raw, place, deepest(path, self.variables)
         if isinstance(raw, str):
-            found, filled = substitute(raw, self._environ)
+            found, filled = substitute(raw, self.environ)
             return found, place, filled
         if isinstance(raw, dict) and any(key in INCLUDES for key in raw):
             try:
                 return self._included(raw, place)
             except _IncludeError as exc:
                 if path:
-                    self._report.problem(path, str(exc))
+                    self.report.problem(path, str(exc))
                 else:
-                    self._report.unreadable(place.name, str(exc))
+                    self.report.unreadable(place.name, str(exc))
                 return Dropped(str(exc)), place, None
         return raw, place, None
 
@@ -348,14 +333,14 @@ class _Layer:
         written = raw[keyword]
         if not isinstance(written, str):
             raise _IncludeError(f"{keyword} in {place.name} must be a string")
-        target, _ = substitute(written, self._environ)
+        target, _ = substitute(written, self.environ)
         if isinstance(target, Dropped):
             raise _IncludeError(f"{keyword} in {place.name}: {target.reason}")
         # Messages show a name as it is written. With variables replaced it may be a secret, as
         # in {$file: "${TOKEN}"}, written by mistake for {$env: TOKEN}.
         shown = f"{keyword} {written} in {place.name}"
         if keyword == "$env":
-            value = _variable(target, self._environ)
+            value = _variable(target, self.environ)
             filled = f"$env {written}" if _NAME.fullmatch(written) else "$env"
             return (_not_set(written) if value is None else value), place, filled
         try:
@@ -391,5 +376,5 @@ class _Layer:
                 raise _IncludeError(f"{shown}: the path leads through a value that is no object")
             found = found.get(part, Dropped(f"{shown} has no value"))
         if isinstance(found, str):
-            found, _ = substitute(found, self._environ)
+            found, _ = substitute(found, self.environ)
         return found, _Place(file.name, file.parent, (*place.includes, step))

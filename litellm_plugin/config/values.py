@@ -95,17 +95,11 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class WrittenAs:
-    """Annotation of a type whose values are written as objects of another class.
+    """Annotation of a type whose values are written as objects of another class."""
 
-    Attributes:
-        model: The class.
-        take: Returns the value, given an instance of the class and the object as written.
-        bare: Whether the value may also be written without the object.
-    """
-
-    model: type
-    take: Callable[[Any, Any], Any]
-    bare: bool = False
+    model: type  # the other class
+    take: Callable[[Any, Any], Any]  # returns the value, given a `model` and the object as written
+    bare: bool = False  # whether the value may also be written without the object
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler

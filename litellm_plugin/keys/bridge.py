@@ -9,6 +9,7 @@ from litellm_plugin.accounts.caller import own_id
 from litellm_plugin.accounts.directory import Directory
 from litellm_plugin.accounts.ownership import Login, Owner
 from litellm_plugin.accounts.users import Profile, ProvisioningFailed, Users
+from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account, Json
 from litellm_plugin.clock import Clock, stamp
 from litellm_plugin.config.settings import Settings
@@ -83,12 +84,9 @@ class Bridge:
         owner = self._owner(person)
 
         def profile() -> Profile:
-            return Profile(
-                source=owner.own_id,
-                groups=self._groups(owner),
-                email=person.email or person.username,
-                display_name=person.name or person.username,
-            )
+            name, email = person.name or person.username, person.email or person.username
+            entity = Entity("User", self._groups(owner), display_name=name, email=email)
+            return Profile(owner.own_id, entity)
 
         try:
             return self._users.account_of(owner, profile, reader=_reader(person), fresh=fresh)

@@ -328,7 +328,7 @@ class Keys:
         user_id = owner.asked if isinstance(owner, Account) else owner
         if self._leavers is not None and user_id and not to_leavers:
             real = owner.user_id if isinstance(owner, Account) else user_id
-            self._leavers.refuse_key(user_id, real)
+            self._leavers.refuse(user_id, real)
         with ExitStack() as held:
             if policy.active_keys and user_id:
                 lock = self._cache.lock(f"active keys of {user_id}", on_all_hosts=True)

@@ -57,14 +57,8 @@ def due_notices(
 ) -> Iterator[Notice]:
     """Yield the notices that are due, including those that were sent before.
 
-    Reads the pages of LiteLLM's users, then of its teams, then of its keys.
-
-    Args:
-        litellm: The client.
-        recipients: Finds the people.
-        settings: The thresholds.
-        now: The present time.
-        before_page: Called before each page, with ``users``, ``teams`` or ``keys``.
+    Reads the pages of LiteLLM's users, then of its teams, then of its keys. ``before_page`` is
+    called before each page, with ``users``, ``teams`` or ``keys``.
 
     Raises:
         UpstreamError: LiteLLM failed.

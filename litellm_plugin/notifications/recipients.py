@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
-from litellm_plugin.accounts.caller import is_reserved, litellm_id
-from litellm_plugin.clients.backstage import Entity, split_ref
+from litellm_plugin.accounts.caller import is_reserved
+from litellm_plugin.accounts.directory import AllPeople
+from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.notifications.rules import Audience
 from litellm_plugin.shapes import Json, as_object
@@ -16,7 +16,7 @@ class Recipients:
     """The recipients of notices.
 
     Args:
-        people: Full entity ref, in lower case, and entity of every user of the catalog.
+        people: The catalog's users.
         settings: ``litellm.userIdDomain``, ``teamAdmin`` and ``display`` are read.
         owns: ``Access.owns``: whether the team admins' group owns a team.
         adopted: Entity refs of owners by the ids of accounts that were found by e-mail.
@@ -24,24 +24,19 @@ class Recipients:
 
     def __init__(
         self,
-        people: Iterable[tuple[str, Entity]],
+        people: AllPeople,
         settings: Settings,
         owns: Callable[[Json], bool],
         adopted: Mapping[str, str],
     ) -> None:
+        self._people = people
         self._settings = settings
         self._owns = owns
         self._adopted = adopted
-        self._refs: set[str] = set()
-        self._managers: set[str] = set()
-        self._by_id: defaultdict[str, list[str]] = defaultdict(list)
         self._by_account: dict[str, str | None] = {}
         self._by_team: dict[str, Audience] = {}
-        for ref, entity in people:
-            self._refs.add(ref)
-            self._by_id[litellm_id(ref, settings.user_id_domain).lower()].append(ref)
-            if settings.team_management and settings.team_admin.group in entity.groups:
-                self._managers.add(ref)
+        group = settings.team_admin.group if settings.team_management else None
+        self._managers = {person.ref for person in people.members(group)} if group else set()
 
     def of_user(self, row: Json) -> Audience:
         """Return the person of a LiteLLM user, and remember the person for :meth:`of_key`.
@@ -53,12 +48,10 @@ class Recipients:
         recorded = as_object(row.get("metadata")).get("backstage_entity")
         parts = split_ref(recorded) if isinstance(recorded, str) else None
         if parts is None:
-            owner = self._adopted.get(user_id)
-            ref = owner if owner in self._refs else self._of_id(user_id)
+            ref = self._known(self._adopted.get(user_id)) or self._of_id(user_id)
         else:
             # If the recorded person has left, a person with the same id is another one.
-            named = f"{parts[0]}:{parts[1]}/{parts[2]}".lower()
-            ref = named if named in self._refs else None
+            ref = self._known(f"{parts[0]}:{parts[1]}/{parts[2]}".lower())
         self._by_account[user_id] = ref
         return _only(ref)
 
@@ -100,9 +93,12 @@ class Recipients:
         return self._of_id(user_id)
 
     def _of_id(self, user_id: str) -> str | None:
-        refs = self._by_id.get(user_id.lower(), [])
+        same_id = self._people.of_id(user_id)
         reserved = is_reserved(user_id, self._settings)
-        return refs[0] if len(refs) == 1 and not reserved else None
+        return same_id[0].ref if len(same_id) == 1 and not reserved else None
+
+    def _known(self, ref: str | None) -> str | None:
+        return ref if ref and self._people.entity(ref) else None
 
 
 def _only(ref: str | None) -> Audience:

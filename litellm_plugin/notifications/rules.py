@@ -186,11 +186,7 @@ def budget_notice(
 ) -> Notice | None:
     """Return the notice for the highest threshold of a budget that is reached, or None.
 
-    Args:
-        subject: ``user``, ``key`` or ``team``.
-        row: LiteLLM's row, which has an id.
-        thresholds: Percent of the budget.
-        audience: Whom the notice is for.
+    ``row`` is a user, key or team with an id; ``thresholds`` are percent of its budget.
     """
     spend, budget = amount(row.get("spend")), amount(row.get("max_budget"))
     if row.get("blocked") or budget <= 0:
@@ -223,12 +219,8 @@ def key_notices(
     There are none for a key that is blocked or has ended. A key that was made for no longer than
     a time is not warned about at that time.
 
-    Args:
-        row: LiteLLM's row, which has a hash.
-        thresholds: Percent of the budget.
-        spans: Seconds before the end.
-        now: The present time.
-        audience: Whom the notices are for.
+    ``row`` is a key with a hash. ``thresholds`` are percent of its budget, ``spans`` seconds
+    before its end.
     """
     ends, made = moment(row.get("expires")), moment(row.get("created_at"))
     if row.get("blocked") or (ends is not None and ends <= now):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import select
 
 from litellm_plugin.clock import Clock, stamp
-from litellm_plugin.store.database import Store, StoreUnavailable
+from litellm_plugin.store.database import Store, StoreUnavailable, upsert
 from litellm_plugin.store.tables import adopted
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,7 @@ class AdoptedAccounts:
         row = {"own_id": own_id, "user_id": user_id, "entity_ref": entity_ref}
         try:
             with self._store.write() as connection:
-                connection.execute(delete(adopted).where(adopted.c.own_id == own_id))
-                connection.execute(insert(adopted).values(**row, at=stamp(self._now)))
+                upsert(connection, adopted, [{**row, "at": stamp(self._now)}])
         except StoreUnavailable as exc:
             log.warning("the account %s of %s can't be recorded now: %s", user_id, entity_ref, exc)
 

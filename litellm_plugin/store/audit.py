@@ -10,7 +10,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import (
@@ -27,7 +28,7 @@ from sqlalchemy import (
     update,
 )
 
-from litellm_plugin.store.database import Store, insert_of
+from litellm_plugin.store.database import Store, upsert
 from litellm_plugin.store.tables import audit_chains, audit_counts, audit_events
 
 GENESIS = "0" * 64  # in place of the hash before the first event
@@ -39,7 +40,6 @@ KEYS_AT_ONCE = 500  # of one query
 DELETE_BATCH = 1000  # events of one transaction, for which other processes wait on SQLite
 
 _event, _chain, _count = audit_events.c, audit_chains.c, audit_counts.c
-_COUNTED = ("day", "action", "table_name", "denied")
 _LAST_OF_DAY = "T23:59:59.999Z"
 _FIRST_OF_DAY = "T00:00:00.000Z"
 
@@ -62,27 +62,18 @@ class AuditEvent:
     event: Any
 
 
-_HASHED = tuple(field.name for field in fields(AuditEvent))
+_HASHED = ("chain", "sequence", "previous", *(field.name for field in fields(AuditEvent)))
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last event of a chain.
+    """The end of a chain, in columns of :data:`~litellm_plugin.store.tables.audit_chains`."""
 
-    Attributes:
-        chain: Random id of the chain.
-        host: The host of the process that writes the chain.
-        started_at: The time of the process's first event.
-        sequence: Number of the last event; 0 before the first.
-        hash: Hash of the last event.
-        lost: Events that were dropped while the store could not be written.
-    """
-
-    chain: str
+    chain: str  # a random id
     host: str
     started_at: str
-    sequence: int = 0
-    hash: str = GENESIS
+    last_sequence: int = 0
+    last_hash: str = GENESIS
     lost: int = 0
 
 
@@ -101,13 +92,10 @@ class Filter:
     denied: bool = False  # whether denied events are included
 
 
-def digest(chain: str, sequence: int, previous: str, event: Mapping[str, Any]) -> str:
+def digest(row: Mapping[str, Any]) -> str:
     """Return the hash of an event: the SHA-256 of its columns and of the hash before it."""
-    text = json.dumps(
-        [chain, sequence, previous, *(event[name] for name in _HASHED)],
-        sort_keys=True,
-        separators=(",", ":"),
-    )
+    values = [row[name] for name in _HASHED]
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -135,38 +123,26 @@ class AuditEvents:
         rows: list[dict[str, Any]] = []
         last = head
         for each in events:
-            values = {name: getattr(each, name) for name in _HASHED}
-            own = digest(head.chain, last.sequence + 1, last.hash, values)
-            place = {"chain": head.chain, "sequence": last.sequence + 1, "previous": last.hash}
-            rows.append({**place, "hash": own, **values})
-            last = replace(last, sequence=last.sequence + 1, hash=own)
+            sequence = last.last_sequence + 1
+            place = {"chain": head.chain, "sequence": sequence, "previous": last.last_hash}
+            row = {**place, **asdict(each)}
+            row["hash"] = digest(row)
+            rows.append(row)
+            last = replace(last, last_sequence=sequence, last_hash=row["hash"])
         with self._store.write() as connection:
             stored = connection.scalar(
                 select(_chain.last_sequence).where(_chain.chain == head.chain)
             )
-            state = {
-                "last_sequence": last.sequence,
-                "last_hash": last.hash,
-                "lost": last.lost,
-                "ended_at": ended_at,
-            }
-            row = insert_of(connection, audit_chains).values(
-                chain=head.chain,
-                host=head.host,
-                started_at=head.started_at,
-                first_sequence=1,
-                first_previous=GENESIS,
-                **state,
-            )
-            connection.execute(row.on_conflict_do_update(index_elements=["chain"], set_=state))
-            if rows and stored != last.sequence:
+            first = {"first_sequence": 1, "first_previous": GENESIS}
+            chain = {**asdict(last), "ended_at": ended_at, **first}
+            upsert(connection, audit_chains, [chain], columns=chain.keys() - first.keys())
+            if rows and stored != last.last_sequence:
                 connection.execute(insert(audit_events), rows)
-                numbers: Counter[tuple[Any, ...]] = Counter()
-                for row in rows:
-                    group = (row["at"][:10], row["action"], row["table_name"], row["denied"])
-                    for whose in {row["changed_by"], EVERYBODY}:
-                        numbers[(whose, *group)] += 1
-                _add_counts(connection, numbers)
+                groups = (
+                    (each.changed_by, each.at[:10], each.action, each.table_name, each.denied)
+                    for each in events
+                )
+                _add_counts(connection, Counter(groups))
         return last
 
     def prune(self, before: str) -> int:
@@ -198,37 +174,30 @@ class AuditEvents:
     def _prune_some(self, chain: str, before: str) -> int:
         """Delete one batch of old events of a chain; return their number."""
         of_chain = _event.chain == chain
+        day = func.substr(_event.at, 1, 10)
+        by = (_event.changed_by, day, _event.action, _event.table_name, _event.denied)
+        oldest = (
+            select(_event.sequence, _event.hash, _event.at)
+            .where(of_chain)
+            .order_by(_event.sequence)
+            .limit(DELETE_BATCH)
+        )
         with self._store.write() as connection:
-            kept = connection.scalar(
-                select(func.min(_event.sequence)).where(of_chain, _event.at >= before)
-            )
-            oldest = connection.scalar(select(func.min(_event.sequence)).where(of_chain))
-            if oldest is None or oldest == kept:
+            rows = connection.execute(oldest).all()
+            deleted = list(takewhile(lambda row: row.at < before, rows))
+            if not deleted:
                 return 0
-            end = oldest + DELETE_BATCH if kept is None else min(kept, oldest + DELETE_BATCH)
-            newest = connection.execute(
-                select(_event.sequence, _event.hash)
-                .where(of_chain, _event.sequence < end)
-                .order_by(_event.sequence.desc())
-                .limit(1)
-            ).one()
-            old = and_(of_chain, _event.sequence <= newest.sequence)
-            day = func.substr(_event.at, 1, 10)
-            by = (_event.changed_by, day, _event.action, _event.table_name, _event.denied)
-            numbers: Counter[tuple[Any, ...]] = Counter()
-            for person, *group, number in connection.execute(
-                select(*by, func.count()).where(old).group_by(*by)
-            ):
-                for whose in {person, EVERYBODY}:
-                    numbers[(whose, *group)] -= number
-            _add_counts(connection, numbers)
-            deleted = connection.execute(delete(audit_events).where(old)).rowcount
+            last = deleted[-1]
+            old = and_(of_chain, _event.sequence <= last.sequence)
+            groups = connection.execute(select(*by, func.count()).where(old).group_by(*by))
+            _add_counts(connection, {tuple(group): -number for *group, number in groups})
+            connection.execute(delete(audit_events).where(old))
             connection.execute(
                 update(audit_chains)
                 .where(_chain.chain == chain)
-                .values(first_sequence=newest.sequence + 1, first_previous=newest.hash)
+                .values(first_sequence=last.sequence + 1, first_previous=last.hash)
             )
-        return deleted
+        return len(deleted)
 
     # -- pages ---------------------------------------------------------------
 
@@ -263,14 +232,9 @@ class AuditEvents:
         limit: int,
         newest_first: bool = True,
     ) -> list[Row[Any]]:
-        """Return events by time.
+        """Return up to ``limit`` events by time, after the first ``offset`` ones.
 
-        Args:
-            wanted: Which events.
-            days: What :meth:`days` returned for ``wanted``, to skip whole days.
-            offset: Events to skip.
-            limit: Events to return.
-            newest_first: Whether the newest event comes first.
+        ``days`` is what :meth:`days` returned for ``wanted``: whole days are skipped by it.
         """
         for day in sorted(days, reverse=newest_first):
             if offset < days[day]:
@@ -293,13 +257,9 @@ class AuditEvents:
     # -- keys ----------------------------------------------------------------
 
     def keys(self, hashes: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return the last known owner and alias of keys, also of deleted ones.
+        """Return the last known owner and alias of keys, also of deleted ones, by LiteLLM's hash.
 
-        Args:
-            hashes: LiteLLM's hashes of the keys.
-
-        Returns:
-            By hash, ``user_id`` and ``key_alias``, each only if an event names it.
+        They are ``user_id`` and ``key_alias``, each only if an event names it.
         """
         found: dict[str, dict[str, str]] = {}
         about_keys = (_event.table_name == KEYS, _event.denied.is_(False))
@@ -379,19 +339,17 @@ def _key_names(row: Row[Any]) -> dict[str, str]:
 
 
 def _add_counts(connection: Connection, numbers: Mapping[tuple[Any, ...], int]) -> None:
-    statement = insert_of(connection, audit_counts)
-    statement = statement.on_conflict_do_update(
-        index_elements=("changed_by", *_COUNTED),
-        set_={"events": _count.events + statement.excluded.events},
-    )
+    """Add numbers of events, by the key of ``audit_counts``, to each person's and everybody's."""
+    sums: Counter[tuple[Any, ...]] = Counter()
+    for (person, *group), number in numbers.items():
+        for changed_by in {person, EVERYBODY}:
+            sums[(changed_by, *group)] += number
     # All processes lock the rows in the same order, so that no deadlock is possible.
-    connection.execute(
-        statement,
-        [
-            dict(zip(("changed_by", *_COUNTED, "events"), (*group, number), strict=True))
-            for group, number in sorted(numbers.items())
-        ],
-    )
+    rows = [
+        dict(zip(_count.keys(), (*group, number), strict=True))
+        for group, number in sorted(sums.items())
+    ]
+    upsert(connection, audit_counts, rows, columns=["events"], add=True)
 
 
 def _limited(wanted: Filter, day: str) -> Filter:

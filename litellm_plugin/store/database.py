@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -128,9 +128,7 @@ class Store:
         Raises:
             StoreUnavailable: The database can't be used.
         """
-        if self.shared:
-            return self._advisory_lock(name)
-        return self._file_lock(name) if self.database.file else self._memory_lock(name)
+        return self._advisory_lock(name) if self.shared else self._local_lock(name)
 
     def migrate(self) -> None:
         """Bring the tables to this version; only one process does so at a time.
@@ -253,26 +251,23 @@ class Store:
                     connection.invalidate()  # or the pool keeps a session that holds the lock
 
     @contextmanager
-    def _file_lock(self, name: str) -> Iterator[Lock | None]:
+    def _local_lock(self, name: str) -> Iterator[Lock | None]:
+        """Hold a lock of this host; of this process where the database is in memory."""
         self._ready()
-        file = FileLock(f"{self.database.file}.{name}.lock", timeout=0, mode=0o600)
+        file = f"{self.database.file}.{name}.lock"
+        lock: FileLock | threading.Lock
+        if self._in_memory:
+            with self._guard:
+                lock = self._locks.setdefault(name, threading.Lock())
+        else:
+            lock = FileLock(file, mode=0o600)
         try:
-            file.acquire()
+            held = lock.acquire(blocking=False)
         except Timeout:
-            yield None
-            return
+            held = False
         except OSError as exc:
-            raise StoreUnavailable(f"{file.lock_file}: {exc.strerror or exc}") from exc
-        try:
-            yield Lock()
-        finally:
-            file.release()
-
-    @contextmanager
-    def _memory_lock(self, name: str) -> Iterator[Lock | None]:
-        with self._guard:
-            lock = self._locks.setdefault(name, threading.Lock())
-        if not lock.acquire(blocking=False):
+            raise StoreUnavailable(f"{file}: {exc.strerror or exc}") from exc
+        if not held:
             yield None
             return
         try:
@@ -293,10 +288,29 @@ class Store:
             return self._engines[pid]
 
 
-def insert_of(connection: Connection, table: Table) -> Any:
-    """Return an INSERT that has ON CONFLICT."""
+def upsert(
+    connection: Connection,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    columns: Collection[str] | None = None,
+    add: bool = False,
+) -> None:
+    """Insert rows; a row whose primary key is in the table changes that one.
+
+    It changes ``columns``, by default all. With ``add``, numbers are added to those in the table.
+    """
+    if not rows:
+        return
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite_dialect
-    return dialect.insert(table)
+    statement = dialect.insert(table)
+    keys = table.primary_key.columns.keys()
+    changed = {
+        name: table.c[name] + new if add else new
+        for name, new in statement.excluded.items()
+        if name not in keys and (columns is None or name in columns)
+    }
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed), rows)
 
 
 def _postgres() -> Any:

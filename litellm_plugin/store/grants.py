@@ -4,40 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, timedelta
-from typing import Any
 from zlib import crc32
 
 from sqlalchemy import delete, select, update
 
 from litellm_plugin.clock import Clock, stamp
-from litellm_plugin.store.database import Store, insert_of
+from litellm_plugin.shapes import Json
+from litellm_plugin.store.database import Store, upsert
 from litellm_plugin.store.tables import grants
 
 CREATED, TAKEN_IN = "created", "taken-in"  # origins of a row
 LOCKS = 64  # number of locks that all accounts share, since SQLite has a file for each
 
-Json = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What was granted to an account.
+    """What was granted to an account; values are by field."""
 
-    Attributes:
-        user_id: LiteLLM's id.
-        entity_ref: The owner; None: not known.
-        origin: :data:`CREATED` by provisioning, or :data:`TAKEN_IN`: recorded later.
-        granted: The values that were granted, by field.
-        pending: Values about to be written, by field; None: no write is under way or interrupted.
-    """
-
-    user_id: str
-    entity_ref: str | None
-    origin: str
+    user_id: str  # LiteLLM's
+    entity_ref: str | None  # the owner; None: not known
+    origin: str  # CREATED by provisioning, or TAKEN_IN: recorded later
     granted: Json
-    pending: Json | None = None
+    pending: Json | None = None  # about to be written; None: no write is under way or interrupted
 
 
 class Grants:
@@ -60,16 +50,8 @@ class Grants:
 
     def put(self, grant: Grant) -> None:
         """Record a grant, in place of the account's earlier one."""
-        values = {
-            "entity_ref": grant.entity_ref,
-            "origin": grant.origin,
-            "granted": grant.granted,
-            "pending": grant.pending,
-            "checked_at": stamp(self._now),
-        }
         with self._store.write() as connection:
-            row = insert_of(connection, grants).values(user_id=grant.user_id, **values)
-            connection.execute(row.on_conflict_do_update(index_elements=["user_id"], set_=values))
+            upsert(connection, grants, [{**asdict(grant), "checked_at": stamp(self._now)}])
 
     def forget(self, user_id: str) -> None:
         """Delete the grant of an account."""
@@ -92,7 +74,7 @@ class Grants:
 
     @contextmanager
     def lock(self, user_id: str) -> Iterator[bool]:
-        """Hold an account's lock, which it shares; yields False if another process holds it."""
+        """Hold the lock of an account, or yield False if another process holds it."""
         with self._store.lock(f"grant-{crc32(user_id.encode()) % LOCKS}") as held:
             yield bool(held)
 

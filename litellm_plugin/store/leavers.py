@@ -3,48 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, or_, select
+from sqlalchemy import bindparam, delete, or_, select
 
 from litellm_plugin.clock import iso, moment
-from litellm_plugin.store.database import Store, StoreUnavailable
+from litellm_plugin.store.database import Store, StoreUnavailable, upsert
 from litellm_plugin.store.tables import leavers
 
 
 @dataclass(frozen=True, slots=True)
 class Leaver:
-    """An account whose owner's entity is missing in the catalog.
+    """An account whose owner's entity is missing in the catalog."""
 
-    Attributes:
-        user_id: LiteLLM's id.
-        plain_id: The id as ``plain`` returns it, to compare ids.
-        entity_ref: The owner's entity ref, in lower case.
-        missing_since: When a run first saw the entity missing.
-        runs_missing: Number of runs that saw the entity missing; 0: the entity is back, and the
-            keys are being unblocked.
-        email: The owner's e-mail, in lower case.
-        blocked_at: When blocking of the keys began; after the first pass, when a run last read the
-            keys and found none left to block.
-        passes: Number of runs that went through all keys since then.
-        blocking: Hash of the key that is being blocked or unblocked.
-        blocked_keys: Hashes of the keys that offboarding blocked.
-        deleted_at: When the account was deleted, or found to be deleted.
-    """
-
-    user_id: str
-    plain_id: str
-    entity_ref: str
-    missing_since: datetime
+    user_id: str  # LiteLLM's
+    plain_id: str  # the id as `plain` returns it, to compare ids
+    entity_ref: str  # the owner's, in lower case
+    missing_since: datetime  # when a run first saw the entity missing
+    # Number of runs that saw the entity missing; 0: it is back, and the keys are being unblocked.
     runs_missing: int
-    email: str | None = None
+    email: str | None = None  # the owner's, in lower case
+    # When blocking of the keys began; after the first pass, when a run last read the keys and found
+    # none left to block.
     blocked_at: datetime | None = None
-    passes: int = 0
-    blocking: str | None = None
-    blocked_keys: tuple[str, ...] = ()
-    deleted_at: datetime | None = None
+    passes: int = 0  # number of runs that went through all keys since then
+    blocking: str | None = None  # hash of the key that is being blocked or unblocked
+    blocked_keys: tuple[str, ...] = ()  # hashes of the keys that offboarding blocked
+    deleted_at: datetime | None = None  # when the account was deleted, or found to be deleted
 
     @property
     def shut_out(self) -> bool:
@@ -88,14 +75,12 @@ class LeaverTable:
 
     def save(self, rows: Iterable[Leaver], *, forget: Iterable[str] = ()) -> None:
         """Write ``rows``, and delete the rows of the user ids ``forget``, in one transaction."""
-        values = [_values(row) for row in rows]
-        gone = [*({"id": row["user_id"]} for row in values), *({"id": id_} for id_ in forget)]
-        if not gone:
-            return
+        gone = [{"id": user_id} for user_id in forget]
         with self._store.write() as connection:
-            connection.execute(delete(leavers).where(leavers.c.user_id == bindparam("id")), gone)
-            if values:
-                connection.execute(insert(leavers), values)
+            if gone:
+                same = leavers.c.user_id == bindparam("id")
+                connection.execute(delete(leavers).where(same), gone)
+            upsert(connection, leavers, [_values(row) for row in rows])
 
 
 _TIMES = ("missing_since", "blocked_at", "deleted_at")
@@ -108,9 +93,8 @@ def _leaver(row: Any) -> Leaver:
 
 
 def _values(row: Leaver) -> dict[str, Any]:
-    values = {name: getattr(row, name) for name in Leaver.__dataclass_fields__}
-    times = {name: timestamp(values[name]) for name in _TIMES}
-    return {**values, **times, "blocked_keys": list(row.blocked_keys)}
+    values = asdict(row)
+    return {**values, **{name: timestamp(values[name]) for name in _TIMES}}
 
 
 def timestamp(time: datetime | None) -> str | None:

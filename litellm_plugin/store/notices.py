@@ -1,4 +1,4 @@
-"""Which notices were sent to whom."""
+"""Which notices were sent to whom. Every function may raise ``StoreUnavailable``."""
 
 from __future__ import annotations
 
@@ -14,29 +14,17 @@ _AT_ONCE = 500  # ids in one query
 
 
 class SentNotice(NamedTuple):
-    """A notice that was sent.
+    """A notice that was sent."""
 
-    Attributes:
-        subject: ``user``, ``key`` or ``team``.
-        subject_id: Its id at LiteLLM.
-        threshold: Such as ``budget-80``.
-        period: When the budget's period or the key ends, as text; or ``lifetime``.
-        recipient: Entity ref of a person, or ``webhook``.
-    """
-
-    subject: str
-    subject_id: str
-    threshold: str
-    period: str
-    recipient: str
+    subject: str  # user, key or team
+    subject_id: str  # its id at LiteLLM
+    threshold: str  # such as budget-80
+    period: str  # when the budget's period or the key ends, as text; or lifetime
+    recipient: str  # entity ref of a person, or webhook
 
 
 def sent_about(store: Store, subject_ids: Iterable[str]) -> set[SentNotice]:
-    """Return the notices that were sent about some users, keys or teams.
-
-    Raises:
-        StoreUnavailable: The database can't be used.
-    """
+    """Return the notices that were sent about some users, keys or teams."""
     ids = sorted(set(subject_ids))
     found: set[SentNotice] = set()
     c = notices.c
@@ -50,21 +38,13 @@ def sent_about(store: Store, subject_ids: Iterable[str]) -> set[SentNotice]:
 
 
 def record(store: Store, notice: SentNotice, at: str) -> None:
-    """Record that a notice was sent at a time, as ``clock.stamp`` writes it.
-
-    Raises:
-        StoreUnavailable: The database can't be used.
-    """
+    """Record that a notice was sent at a time, as ``clock.stamp`` writes it."""
     with store.write() as connection:
         connection.execute(insert(notices).values(**notice._asdict(), sent_at=at))
 
 
 def prune(store: Store, before: str) -> None:
-    """Delete the notices that were sent before a time and whose period or key ended before it.
-
-    Raises:
-        StoreUnavailable: The database can't be used.
-    """
+    """Delete the notices that were sent before a time and whose period or key ended before it."""
     # The period "lifetime" sorts after every time. LiteLLM may renew a budget late: a notice about
     # a period that ended long ago would be deleted, and sent again, in every run.
     old = (notices.c.period < before) & (notices.c.sent_at < before)

@@ -141,15 +141,8 @@ def _connect(database: Database, **more: Any) -> psycopg.Connection[Any]:
         "tcp_user_timeout": UNANSWERED,
     }
     written = {name: value for name, value in given.items() if value is not None}
-    files = {
-        name: str(_file(os.getpid(), text))
-        for name, text in (
-            ("sslrootcert", database.ca),
-            ("sslcert", database.cert),
-            ("sslkey", database.private_key),
-        )
-        if text is not None
-    }
+    pems = {"sslrootcert": database.ca, "sslcert": database.cert, "sslkey": database.private_key}
+    files = {name: str(_file(os.getpid(), pem)) for name, pem in pems.items() if pem is not None}
     return psycopg.connect(**{**defaults, **database.options, **files, **written, **more})
 
 

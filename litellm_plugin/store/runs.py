@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Column, Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Column, Select, delete, func, insert, select, update
 
 from litellm_plugin.observability import metrics
 from litellm_plugin.store.database import Store, StoreUnavailable
@@ -27,7 +27,9 @@ def begin(store: Store, job: str, at: str) -> int:
             .where(_c.job == job, _c.status == RUNNING)
             .values(status=KILLED, ended_at=at)
         )
-        return _insert(connection, job=job, started_at=at, status=RUNNING)
+        row = insert(job_runs).values(job=job, started_at=at, status=RUNNING).returning(_c.id)
+        number: int = connection.execute(row).scalar_one()
+        return number
 
 
 def save(store: Store, number: int, **values: Any) -> None:
@@ -39,7 +41,7 @@ def save(store: Store, number: int, **values: Any) -> None:
 def add(store: Store, job: str, **values: Any) -> None:
     """Record a dry run that has ended."""
     with store.write() as connection:
-        _insert(connection, job=job, dry_run=True, **values)
+        connection.execute(insert(job_runs).values(job=job, dry_run=True, **values))
 
 
 def prune(store: Store, job: str) -> None:
@@ -79,7 +81,7 @@ def check_writable(store: Store) -> None:
         StoreUnavailable: The database can't be written to.
     """
     with store.write() as connection:
-        _insert(connection, job="doctor", started_at="", status=RUNNING)
+        connection.execute(insert(job_runs).values(job="doctor", started_at="", status=RUNNING))
         connection.rollback()
 
 
@@ -98,9 +100,3 @@ def publish(store: Store) -> bool:
     for job, status, at in rows:
         metrics.job_ended(job, at, succeeded=status == SUCCEEDED)
     return True
-
-
-def _insert(connection: Connection, **values: Any) -> int:
-    row = insert(job_runs).values(**values).returning(_c.id)
-    number: int = connection.execute(row).scalar_one()
-    return number

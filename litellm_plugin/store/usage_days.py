@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import delete, select
 
-from litellm_plugin.store.database import Store, insert_of
+from litellm_plugin.shapes import Json
+from litellm_plugin.store.database import Store, upsert
 from litellm_plugin.store.tables import usage_days
-
-Json = dict[str, Any]
 
 _c = usage_days.c
 
@@ -41,23 +39,12 @@ class UsageDays:
     ) -> None:
         """Insert or replace days; delete the days of all subjects before ``oldest``.
 
-        Args:
-            subject: As for :meth:`read`.
-            subject_id: As for :meth:`read`.
-            days: Reports by day; None for a day without usage.
-            oldest: The first day that is not deleted.
+        The arguments are those of :meth:`read`, and ``days`` as it returns them.
         """
         rows = [
             {"subject": subject, "subject_id": subject_id, "day": day, "report": report}
             for day, report in sorted(days.items())  # sorted, against deadlocks
         ]
         with self._store.write() as connection:
-            insert = insert_of(connection, usage_days)
-            connection.execute(
-                insert.on_conflict_do_update(
-                    index_elements=["subject", "subject_id", "day"],
-                    set_={"report": insert.excluded.report},
-                ),
-                rows,
-            )
+            upsert(connection, usage_days, rows)
             connection.execute(delete(usage_days).where(_c.day < oldest))

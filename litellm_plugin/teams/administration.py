@@ -280,7 +280,7 @@ class TeamAdmin:
             budget = self._amount("maxBudgetInTeam", body["maxBudgetInTeam"])
         ref, person = self._person(ref)
         owner = self._owner(ref, person)
-        profile = Profile(ref, person.groups, person.email, person.display_name)
+        profile = Profile(ref, person)
         journal.note(memberId=owner.own_id)
         account = self._users.account_of(owner, lambda: profile, reader=team.by.entity_ref)
         journal.note(memberId=account.asked)

@@ -34,54 +34,36 @@ class AmbiguousUsage(PluginError):
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Usage of one key on one day.
+    """Usage of one key on one day."""
 
-    Attributes:
-        key: The key's hash; "" where LiteLLM names no key.
-        model: The public name; "" without a model, or where models are not separated.
-        user: LiteLLM id; None without a user, or where users are not separated.
-        team: LiteLLM id; None without a team, or where teams are not separated.
-        figures: The sums, in the order of ``METRICS``.
-    """
-
-    key: str
-    model: str
-    user: str | None
-    team: str | None
+    key: str  # the hash; "" where LiteLLM names no key
+    model: str  # the public name; "" without a model, or where models are not separated
+    user: str | None  # LiteLLM id; None without a user, or where users are not separated
+    team: str | None  # LiteLLM id; None without a team, or where teams are not separated
     figures: Figures
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Reads daily activity from LiteLLM.
+    """Reads daily activity from LiteLLM."""
 
-    Attributes:
-        page: Returns a page of a day and the number of pages, given kind, day, page number, and
-            the id of a user or team or None for all.
-        totals: Returns LiteLLM's own totals of a day, as the ``metadata`` of a page; None where
-            this LiteLLM does not have them.
-    """
-
+    # Returns a page of a day and the number of pages, given kind, day, page number, and the id of a
+    # user or team or None for all.
     page: Callable[[Kind, str, int, str | None], tuple[Any, int]]
+    # Returns LiteLLM's own totals of a day, as the metadata of a page; None where this LiteLLM does
+    # not have them.
     totals: Callable[[Kind, str], Json | None]
 
 
 @dataclass(slots=True)
 class Names:
-    """What LiteLLM's usage says about users, teams and keys.
+    """What LiteLLM's usage says about users, teams and keys."""
 
-    Attributes:
-        users: E-mails by user id.
-        teams: Aliases by team id.
-        keys: LiteLLM's metadata by key hash: ``key_alias``, and since 1.106 ``key_exists``,
-            ``user_id`` and ``user_email``.
-        notes: Sentences for the reader of the report.
-    """
-
-    users: dict[str, str] = field(default_factory=dict)
-    teams: dict[str, str] = field(default_factory=dict)
+    users: dict[str, str] = field(default_factory=dict)  # e-mails by user id
+    teams: dict[str, str] = field(default_factory=dict)  # aliases by team id
+    # LiteLLM's metadata by key hash: key_alias, and since 1.106 key_exists, user_id and user_email.
     keys: dict[str, Json] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # sentences for the reader of the report
 
 
 def uses_of(day: str, separate: Iterable[str], activity: Activity, names: Names) -> list[Use]:
@@ -99,12 +81,12 @@ def uses_of(day: str, separate: Iterable[str], activity: Activity, names: Names)
     """
     wanted = set(separate)
     by_model = "model" in wanted
-    read_users = _Day("user", day, activity, names, by_owner="user" in wanted).read
-    read_teams = _Day("team", day, activity, names, by_owner=True).read
+    of_users = _Day("user", day, activity, names, by_owner="user" in wanted)
+    of_teams = _Day("team", day, activity, names, by_owner=True)
     # Teams are read first. Usage that is written between the two reads is then in the second answer
     # only, and counts once, without a team.
-    teams = read_teams(by_model=by_model) if "team" in wanted else None
-    users = read_users(by_model=by_model)
+    teams = of_teams.read(by_model=by_model) if "team" in wanted else None
+    users = of_users.read(by_model=by_model)
     if teams is None:
         return [
             Use(key, model, user, None, figures) for (key, model, user), figures in users.items()
@@ -134,20 +116,18 @@ class _Sums:
                 yield owner, model, figures if len(self.models) == 1 else of_model
 
 
+@dataclass(frozen=True, slots=True)
 class _Day:
     """Reads one day of one of LiteLLM's tables.
 
     ``by_owner`` tells whether users (or teams) are separated; else all usage is that of None.
     """
 
-    def __init__(
-        self, kind: Kind, day: str, activity: Activity, names: Names, *, by_owner: bool
-    ) -> None:
-        self._kind = kind
-        self._day = day
-        self._activity = activity
-        self._names = names
-        self._by_owner = by_owner
+    kind: Kind
+    day: str
+    activity: Activity
+    names: Names
+    by_owner: bool
 
     def read(self, *, by_model: bool) -> _Uses:
         """Return the sums by key, model, and user or team."""
@@ -203,7 +183,7 @@ class _Day:
     def _owners(self, breakdown: Json, day: Figures) -> Iterator[tuple[str | None, str, Figures]]:
         """Yield the figures by user or team and key; they add up to the day's."""
         for name, entry in entries(breakdown.get("entities")):
-            owner = name if self._by_owner and name != UNASSIGNED else None
+            owner = name if self.by_owner and name != UNASSIGNED else None
             whole = _figures(entry)
             keys = _by_key(entry)
             for key, figures in keys.items():
@@ -245,21 +225,21 @@ class _Day:
 
     def _unequal(self) -> UpstreamError:
         return UpstreamError(
-            f"LiteLLM's usage of {self._day} does not add up: usage is being written",
+            f"LiteLLM's usage of {self.day} does not add up: usage is being written",
             advice="try again, or end with a day that is over",
         )
 
     def _note(self, breakdown: Json) -> None:
         """Add the names in a breakdown to ``names``."""
-        field_name = "user_email" if self._kind == "user" else "team_alias"
-        known = self._names.users if self._kind == "user" else self._names.teams
+        field_name = "user_email" if self.kind == "user" else "team_alias"
+        known = self.names.users if self.kind == "user" else self.names.teams
         for name, entry in entries(breakdown.get("entities")):
             text = as_object(entry.get("metadata")).get(field_name)
             if isinstance(text, str) and text:
                 known[name] = text
             for key, use in entries(entry.get("api_key_breakdown")):
                 about = as_object(use.get("metadata"))
-                self._names.keys.setdefault(key, {}).update(
+                self.names.keys.setdefault(key, {}).update(
                     {name: value for name, value in about.items() if value is not None}
                 )
 
@@ -273,10 +253,10 @@ class _Day:
             pages = list(self._pages(None))
             if len(pages) == 1:
                 return pages
-            totals = self._activity.totals(self._kind, self._day)
+            totals = self.activity.totals(self.kind, self.day)
             if totals is None:
                 raise UpstreamError(
-                    f"This LiteLLM has no totals of {self._day} by {self._kind}, so"
+                    f"This LiteLLM has no totals of {self.day} by {self.kind}, so"
                     f" {len(pages)} pages of usage can't be checked",
                     advice="update LiteLLM",
                 )
@@ -289,7 +269,7 @@ class _Day:
     def _pages(self, owner: str | None) -> Iterator[Any]:
         number, count = 1, 1
         while number <= count:
-            page, count = self._activity.page(self._kind, self._day, number, owner)
+            page, count = self.activity.page(self.kind, self.day, number, owner)
             yield page
             number += 1
 
@@ -303,11 +283,11 @@ def _joined(day: str, users: _Uses, teams: _Uses, notes: list[str]) -> Iterator[
         rest = _minus(_sum(own_users.values()), _sum(own_teams.values()))
         if any(figure > 0 for figure in rest):
             without = own_teams.get(None, NONE)
-            own_teams[None] = _plus(without, tuple(max(figure, 0) for figure in rest))
+            own_teams[None] = _sum([without, tuple(max(figure, 0) for figure in rest)])
         if any(figure < 0 for figure in rest):
             # LiteLLM failed to write to one of its two tables.
             lacking = tuple(max(-figure, 0) for figure in rest)
-            own_users[None] = _plus(own_users.get(None, NONE), lacking)
+            own_users[None] = _sum([own_users.get(None, NONE), lacking])
             notes.append(
                 f"{day}: LiteLLM counts {lacking[0]} USD and {lacking[4]:.0f} requests of the key"
                 f" {key} for a team and for no user; they are in this report."
@@ -348,7 +328,7 @@ def _by_key(entry: Json) -> dict[str, Figures]:
 
 def _add(sums: dict[Any, Figures], name: str | None, figures: Figures) -> None:
     if any(figures):
-        sums[name] = _plus(sums.get(name, NONE), figures)
+        sums[name] = _sum([sums.get(name, NONE), figures])
 
 
 def _rows(page: Any) -> list[Json]:
@@ -372,10 +352,6 @@ def _figures(entry: Json) -> Figures:
         found = str(metrics.get(name))[:50]
         raise UpstreamError(f"LiteLLM's usage has {found} for {name}, which is no number")
     return tuple(figures)
-
-
-def _plus(one: Figures, other: Figures) -> Figures:
-    return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
 def _minus(one: Figures, other: Figures) -> Figures:

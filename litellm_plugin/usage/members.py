@@ -1,7 +1,7 @@
 """Usage of a team by member.
 
-LiteLLM adds a team's usage up by key, not by person; here a key's usage counts as its owner's. Pure
-functions; spend is in USD.
+LiteLLM adds a team's usage up by key, not by person; here a key's usage counts as its owner's.
+Spend is in USD.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from litellm_plugin.usage import report as usage
 
 def owners(pages: Iterable[Any]) -> dict[str, Json]:
     """Return the owners of keys that LiteLLM's daily activity names, also of deleted keys.
-
-    Args:
-        pages: LiteLLM's daily activity, as for :func:`litellm_plugin.usage.report.report`.
 
     Returns:
         By key hash: ``user_id``, and ``user_email`` if LiteLLM has it; none before LiteLLM 1.106.
@@ -109,16 +106,12 @@ def _members(team: Json) -> list[Json]:
 
 
 def _key_entries(pages: Iterable[Any]) -> Iterator[tuple[str, Json]]:
-    for page in pages:
-        results = as_object(page).get("results")
-        for row in results if isinstance(results, list) else []:
-            breakdown = as_object(as_object(row).get("breakdown"))
-            sources = [breakdown.get("api_keys")]
-            for name in ("model_groups", "models"):
-                models = usage.entries(breakdown.get(name))
-                sources += [entry.get("api_key_breakdown") for _, entry in models]
-            for source in sources:
-                yield from usage.entries(source)
+    for _, row in usage.days_of(pages):
+        breakdown = as_object(row.get("breakdown"))
+        yield from usage.entries(breakdown.get("api_keys"))
+        for name in ("model_groups", "models"):
+            for _, entry in usage.entries(breakdown.get(name)):
+                yield from usage.entries(entry.get("api_key_breakdown"))
 
 
 def _rest(figures: Json) -> Json | None:

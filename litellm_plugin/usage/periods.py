@@ -36,17 +36,11 @@ Ask = Callable[[str, str], list[Any]]  # LiteLLM's pages, given the first and th
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A user or a team whose past days are stored.
+    """A user or a team whose past days are stored."""
 
-    Attributes:
-        kind: ``user`` or ``team``.
-        id: LiteLLM's id.
-        key_sums: Reads what each key has used from a first to a last day, as
-            :meth:`~litellm_plugin.clients.litellm.LiteLLM.user_key_sums`.
-    """
-
-    kind: str
-    id: str
+    kind: str  # user or team
+    id: str  # LiteLLM's
+    # Reads what each key has used from a first to a last day, as LiteLLM.user_key_sums.
     key_sums: Callable[[str, str], list[Json]]
 
 
@@ -78,7 +72,7 @@ class Reports:
             ask: Reads LiteLLM's pages of a period.
             period: First and last day, ``YYYY-MM-DD``; other texts go to LiteLLM as they are.
             stale: As for :meth:`Cache.read`.
-            subject: Whose past days are stored; None: nobody's.
+            subject: The user or team whose past days are stored; None: they are not stored.
         """
         start, end = period
         yesterday = self._now() - LATE - timedelta(days=1)

@@ -50,7 +50,7 @@ def report(pages: Iterable[Any]) -> Json:
         A row on two pages counts once.
     """
     pages = _once(list(pages))
-    return _report(_rows(pages), _totals(pages))
+    return _report(days_of(pages), _totals(pages))
 
 
 def parts(pages: Sequence[Any], day: str) -> tuple[Json, Json] | None:
@@ -61,7 +61,7 @@ def parts(pages: Sequence[Any], day: str) -> tuple[Json, Json] | None:
         :func:`report`: days are not in order, newest first, or do not add up to the totals.
     """
     pages = _once(pages)
-    rows = _rows(pages)
+    rows = days_of(pages)
     split = next((at for at, (date, _) in enumerate(rows) if date < day), len(rows))
     newer, older = rows[:split], rows[split:]
     totals = [_added_up([row.get("metrics") for _, row in part]) for part in (newer, older)]
@@ -78,7 +78,7 @@ def by_day(pages: Sequence[Any]) -> dict[str, Json] | None:
         :func:`parts`.
     """
     pages = _once(pages)
-    grouped = [(date, list(rows)) for date, rows in groupby(_rows(pages), itemgetter(0))]
+    grouped = [(date, list(rows)) for date, rows in groupby(days_of(pages), itemgetter(0))]
     dates = [date for date, _ in grouped]
     totals = [_added_up([row.get("metrics") for _, row in rows]) for _, rows in grouped]
     if dates != sorted(set(dates), reverse=True) or not _all_same(_columns(totals), _totals(pages)):
@@ -211,7 +211,7 @@ def _merged_totals(newer: Json, older: Json) -> Json:
     return {name: newer[name] + older[name] for name in TOTALS}
 
 
-def _rows(pages: Iterable[Any]) -> list[tuple[str, Json]]:
+def days_of(pages: Iterable[Any]) -> list[tuple[str, Json]]:
     """Return the rows of all pages, each with its date; malformed rows are dropped."""
     results = (page.get("results") for page in pages if isinstance(page, dict))
     return [
@@ -320,7 +320,7 @@ def _unseen(page: Json, seen: set[Any]) -> Json:
     found: set[Any] = set()
     results = []
     repeated = False
-    for date, row in _rows([page]):
+    for date, row in days_of([page]):
         breakdown = as_object(row.get("breakdown"))
         groups, _ = _new(breakdown.get("model_groups"), seen, found, date, "model_groups")
         models, gone = _new(breakdown.get("models") or {"": row}, seen, found, date, "models")
@@ -381,7 +381,7 @@ def _totals(pages: Iterable[Any]) -> Sequence[float]:
     sums = []
     for page in pages:
         metadata = as_object(page.get("metadata")) if isinstance(page, dict) else {}
-        days = _named(METRICS, _added_up([row.get("metrics") for _, row in _rows([page])]))
+        days = _named(METRICS, _added_up([row.get("metrics") for _, row in days_of([page])]))
         sums.append({**days, **present(**own_totals(metadata))})
     return _added_up(sums)
 

@@ -77,12 +77,9 @@ class StoredDays:
         return usage.renamed(report, names)
 
     def parts(self, pages: Sequence[Any], start: str, last: str) -> tuple[Json, Json] | None:
-        """Add up daily activity as :func:`usage.parts` does, and store the days until ``last``.
+        """Add up daily activity as :func:`usage.parts` does, and store its past days.
 
-        Args:
-            pages: LiteLLM's pages of a period.
-            start: The first day of the period.
-            last: The last past day of the period.
+        ``start`` is the first day of the pages, and ``last`` the last past one.
         """
         days = usage.by_day(pages)
         if days is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litellm_plugin.accounts.directory import AllPeople
+from litellm_plugin.accounts.directory import AllPeople, Directory, Person
 from litellm_plugin.accounts.offboarding import (
     Action,
     Candidate,
@@ -24,7 +24,7 @@ from litellm_plugin.accounts.offboarding import (
     make_plan,
     refusal,
 )
-from litellm_plugin.clients.backstage import Catalog, Entity
+from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.clients.litellm import Account, LiteLLM
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.store.leavers import Leaver, LeaverTable
@@ -71,12 +71,15 @@ class World:
 
     # -- the catalog ---------------------------------------------------------
 
-    def people(self) -> Iterator[tuple[str, Entity]]:
-        for name in sorted(self.present):
-            yield f"user:default/{name}", Entity("User")
+    def everyone(self) -> AllPeople:
+        people = ((f"user:default/{name}", Entity("User")) for name in sorted(self.present))
+        return AllPeople(people, "example.com")
 
     def entity(self, ref: str) -> Entity | None:
         return Entity("User") if ref.rpartition("/")[2] in self.present else None
+
+    def of_id(self, user_id: str) -> list[Person]:
+        return self.everyone().of_id(user_id)
 
     # -- LiteLLM -------------------------------------------------------------
 
@@ -87,10 +90,8 @@ class World:
         }
         return {"user_id": user_id, "metadata": metadata, "key_count": len(self.keys[user_id])}
 
-    def users(self, _page: int | str, _values: Any = None) -> Any:
-        if _values is not None:  # the catalog's: the list has everybody who is there
-            return []
-        return [self._row(user_id) for user_id in self.keys], 1
+    def accounts(self, _page: int) -> tuple[list[Account], int]:
+        return [Account(user_id, self._row(user_id), [], user_id) for user_id in self.keys], 1
 
     def whole_account(self, user_id: str) -> Account | None:
         if user_id not in self.keys:
@@ -142,7 +143,7 @@ class World:
     def run(self, settings: Settings, delete_after: timedelta | None = None) -> None:
         work = Offboarding(
             cast("LiteLLM", self),
-            cast("Catalog", self),
+            cast("Directory", self),
             cast("LeaverTable", self),
             settings,
             lambda: None,
@@ -320,10 +321,10 @@ def test_what_is_done_about_a_missing_entity(
     row: Leaver | None, listed: bool, delete_after: timedelta | None, action: Action
 ) -> None:
     ann = Candidate("ann@example.com", "user:default/ann")
-    accounts = {ann.user_id: ann} if listed else {}
+    accounts: dict[str, Candidate | None] = {ann.user_id: ann} if listed else {}
     known = {ann.user_id: row} if row is not None else {}
     people = AllPeople([("user:default/zoe", Entity("User"))], "example.com")
-    plan = make_plan(accounts, frozenset(accounts), people, known, START, GRACE, delete_after)
+    plan = make_plan(accounts, people, known, START, GRACE, delete_after)
     assert [step.action for step in plan.steps] == [action]
 
 
@@ -331,7 +332,7 @@ def test_the_grace_begins_anew_for_a_leaver_who_was_back() -> None:
     ann = Candidate("ann@example.com", "user:default/ann")
     rows = {ann.user_id: leaver(runs_missing=0)}
     people = AllPeople([], "example.com")
-    (step,) = make_plan({ann.user_id: ann}, frozenset(), people, rows, START, GRACE, None).steps
+    (step,) = make_plan({ann.user_id: ann}, people, rows, START, GRACE, None).steps
     assert (step.action, step.leaver.missing_since) == (Action.WAIT, START)
 
 

@@ -16,10 +16,14 @@ from litellm_plugin.config.database import Database
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.observability import journal
 from litellm_plugin.plugin import Plugin
+from litellm_plugin.store.audit import AuditEvent
 from litellm_plugin.store.database import Store
 from tests.apps import Apps
+from tests.postgres import postgres
 from tests.rig import Rig
 from tests.tokens import TokenFactory
+
+__all__ = ["postgres"]
 
 Json = dict[str, Any]
 
@@ -50,6 +54,22 @@ class Audited:
     def rows(self, query: str = "") -> list[Json]:
         """Return our rows, newest first, without those of the stand-in's own log."""
         return [row for row in self.answer(query)["audit_logs"] if row["changed_by_api_key"] == ""]
+
+
+def event(**values: Any) -> AuditEvent:
+    """Return the event of a team's change, with other ``values`` where they are given."""
+    team: Json = {
+        "at": "2026-11-01T12:00:00.000Z",
+        "action": "updated",
+        "table_name": "LiteLLM_TeamTable",
+        "object_id": "team",
+        "changed_by": "user:default/alice",
+        "denied": False,
+        "before_value": {"max_budget": 10.1},
+        "updated_values": {"max_budget": 1e-7, "team_alias": "Grüße \U0001f600"},
+        "event": {"eventId": "team-update"},
+    }
+    return AuditEvent(**{**team, **values})
 
 
 def stored(settings: Settings, file: Path | None) -> Settings:

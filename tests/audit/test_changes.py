@@ -49,6 +49,13 @@ def _do(audited: Audited, method: str, target: str, body: Any = None, who: str =
     return answer.get_json()
 
 
+def _written(audited: Audited) -> str:
+    """Return all that the table of events has."""
+    with audited.store.read() as connection:
+        rows = [tuple(row) for row in connection.execute(text("SELECT * FROM audit_events"))]
+    return json.dumps(rows, default=str)
+
+
 @pytest.mark.parametrize(
     ("method", "target", "body", "action", "before", "after"),
     [
@@ -194,9 +201,7 @@ def test_no_secret_is_stored(audited: Audited) -> None:
     ask("alice", "DELETE", f"/keys/{KEY}")
     ask("alice", "DELETE", f"/teams/{TEAM}")
     assert audited.answer("include=denied")["total"] >= 5
-    with audited.store.read() as connection:
-        rows = [tuple(row) for row in connection.execute(text("SELECT * FROM audit_events"))]
-    written = json.dumps(rows, default=str)
+    written = _written(audited)
     assert secrets_in(written) == []
     assert f"sk-...{SECRET[-4:]}" not in written
     assert "key_name" not in written
@@ -227,9 +232,7 @@ def test_secrets_in_metadata_are_not_stored_whatever_their_form(audited: Audited
         change=journal.change("ann", {"metadata": {}}, {"metadata": metadata}),
     )
     (row,) = audited.rows()
-    with audited.store.read() as connection:
-        rows = [tuple(row) for row in connection.execute(text("SELECT * FROM audit_events"))]
-    assert "hidden" not in json.dumps(rows, default=str)
+    assert "hidden" not in _written(audited)
     kept = row["updated_values"]["metadata"]
     assert (kept["tokens"], kept["max_tokens"]) == (5, "7")
     assert kept["db"] == "postgresql://me:[redacted]@db/x"

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from litellm_plugin.cli.audit import _verified
 from litellm_plugin.config.database import Database
 from litellm_plugin.store.audit import AuditEvents, Filter
 from litellm_plugin.store.database import Store
-from tests import postgres
 from tests.deployed import REPO, end, free_port, gunicorn
+from tests.postgres import Postgres
 
 pytestmark = pytest.mark.deep
 
@@ -29,12 +29,11 @@ ALL = Filter(denied=True)
 
 
 @pytest.fixture(params=["pg", "better-sqlite3"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     if request.param == "better-sqlite3":
-        yield Database(file=tmp_path / "store.db")
-        return
-    with postgres.running() as server:
-        yield server.database()
+        return Database(file=tmp_path / "store.db")
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return postgres.database()
 
 
 def _until(true: Callable[[], Any]) -> None:

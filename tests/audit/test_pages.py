@@ -16,11 +16,12 @@ from sqlalchemy import delete
 from litellm_plugin.audit.reader import AuditReader
 from litellm_plugin.audit.writer import AuditWriter
 from litellm_plugin.clients.litellm import Json
+from litellm_plugin.clock import iso
 from litellm_plugin.config.database import Database
-from litellm_plugin.store.audit import AuditEvent, AuditEvents, Head
+from litellm_plugin.store.audit import AuditEvents, Head
 from litellm_plugin.store.database import Store
 from litellm_plugin.store.tables import metadata
-from tests.audit.conftest import Audited
+from tests.audit.conftest import Audited, event
 from tests.fakes.network import dropped
 from tests.standin import KEY, TEAM
 
@@ -145,21 +146,6 @@ def _within(at: str, query: dict[str, str]) -> bool:
     return start <= datetime.fromisoformat(at) <= end
 
 
-def _event(moment: datetime) -> AuditEvent:
-    at = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return AuditEvent(
-        at=at,
-        action="created",
-        table_name="LiteLLM_TeamTable",
-        object_id="team",
-        changed_by="user:default/alice",
-        denied=False,
-        before_value=None,
-        updated_values={},
-        event={},
-    )
-
-
 STORE = Store(Database())
 
 
@@ -168,7 +154,7 @@ def _reader(ours: list[datetime], theirs: list[datetime]) -> tuple[AuditReader, 
         for table in metadata.tables.values():
             connection.execute(delete(table))
     events = AuditEvents(STORE)
-    events.append(Head("chain", "host", "x"), [_event(moment) for moment in ours])
+    events.append(Head("chain", "host", "x"), [event(at=iso(moment)) for moment in ours])
     litellm = FakeLiteLLM(theirs)
     writer = AuditWriter(events, lambda: START, 0)
     return AuditReader(litellm, writer), litellm  # type: ignore[arg-type]

@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from litellm_plugin.audit.writer import stored
 from litellm_plugin.cli.audit import _verified
 from litellm_plugin.observability.journal import Change
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Filter, Head
 from litellm_plugin.store.database import Store
-from tests import postgres
+from tests.audit.conftest import event
+from tests.postgres import Postgres
 
 pytestmark = pytest.mark.deep
 
@@ -25,33 +25,23 @@ TABLES = ("LiteLLM_TeamTable", "LiteLLM_VerificationToken")
 PEOPLE = ("user:default/alice", "user:default/bob", "")
 
 
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    with postgres.running() as server:
-        store = Store(server.database())
-        yield store
-        store.close()
-
-
 @pytest.fixture
-def events(store: Store) -> AuditEvents:
-    with store.write() as connection:
-        connection.execute(text("TRUNCATE audit_events, audit_chains, audit_counts"))
-    return AuditEvents(store)
+def events(postgres: Postgres) -> Iterator[AuditEvents]:
+    store = Store(postgres.database())
+    yield AuditEvents(store)
+    store.close()
 
 
 def _event(chance: random.Random) -> AuditEvent:
     action = chance.choice(ACTIONS)
-    return AuditEvent(
+    return event(
         at=f"2026-11-{chance.randint(1, 4):02d}T{chance.randint(0, 23):02d}:00:00.000Z",
         action=action,
         table_name=chance.choice(TABLES),
-        object_id="team",
         changed_by=chance.choice(PEOPLE),
         denied=action == "denied",
         before_value=chance.choice([None, {}, {"max_budget": 0.1}]),
         updated_values={"spend": 1e-7, "name": "a\0b\ud800 \U0001f600"},
-        event={"eventId": "team-update"},
     )
 
 
@@ -146,7 +136,7 @@ def test_any_name_can_be_stored(events: AuditEvents, name: str) -> None:
         "actor": {"actorId": name},
         "meta": {"teamId": name},
     }
-    event = stored(entry, Change(name, {"team_alias": name}, {"team_alias": "x"}))
-    events.append(Head("aaaa", "host", "x"), [event])
+    made = stored(entry, Change(name, {"team_alias": name}, {"team_alias": "x"}))
+    events.append(Head("aaaa", "host", "x"), [made])
     assert _verified(events).faults == []
-    assert sum(events.days(Filter(changed_by=event.changed_by)).values()) == 1
+    assert sum(events.days(Filter(changed_by=made.changed_by)).values()) == 1

@@ -15,24 +15,15 @@ from sqlalchemy import text
 from litellm_plugin.store import audit as events_module
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Head
 from litellm_plugin.store.database import Store
+from tests.audit.conftest import event
 from tests.cli.installation import Installation
 
 ENDED = "2026-11-29T12:00:00.000Z"
 
 
 def _event(number: int, **values: Any) -> AuditEvent:
-    event: dict[str, Any] = {
-        "at": f"2026-11-{1 + number:02d}T12:00:00.000Z",
-        "action": "updated",
-        "table_name": "LiteLLM_TeamTable",
-        "object_id": f"team-{number}",
-        "changed_by": "user:default/alice",
-        "denied": False,
-        "before_value": {"max_budget": 10.1},
-        "updated_values": {"max_budget": 1e-7, "team_alias": "Grüße \U0001f600"},
-        "event": {"eventId": "team-update"},
-    }
-    return AuditEvent(**{**event, **values})
+    at = f"2026-11-{1 + number:02d}T12:00:00.000Z"
+    return event(**{"at": at, "object_id": f"team-{number}", **values})
 
 
 class Installed:

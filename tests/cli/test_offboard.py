@@ -426,6 +426,25 @@ def test_a_key_that_litellm_refuses_is_told_and_left_to_the_next_run(office: Off
     assert office.blocked() == {"ann-laptop", "ben-laptop"}
 
 
+@pytest.mark.parametrize("keys", [None, "none", ["sk-1"], [{"token": None}]])
+@pytest.mark.parametrize("back", [False, True])
+def test_keys_that_can_not_be_read_are_not_taken_for_none(
+    office: Office, keys: Any, back: bool
+) -> None:
+    office.misses("ann")
+    if back:
+        office.run("--apply")
+        office.returns(person("ann"))
+    answer = office.litellm.user_info({"user_id": "ann@example.com"})
+    office.installation.litellm.replies["/user/info"] = Reply(json={**answer, "keys": keys})
+    result = office.installation.run("offboard", "--apply")
+    assert result.exit_code == 1
+    assert "no list of keys" in result.stderr
+    office.installation.litellm.replies.clear()
+    office.run("--apply")
+    assert office.blocked() == (set() if back else {"ann-laptop"})
+
+
 # -- deletion ----------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from litellm_plugin.accounts.directory import AllPeople
 from litellm_plugin.clients.litellm import LiteLLM
 from litellm_plugin.config.database import Database
 from litellm_plugin.config.settings import Discovery, Notifications, Settings
@@ -42,7 +43,7 @@ class Rows:
         return read
 
     def notices(self) -> Iterator[Notice]:
-        recipients = Recipients((), SETTINGS, lambda _team: False, {})
+        recipients = Recipients(AllPeople((), None), SETTINGS, lambda _team: False, {})
         return due_notices(cast(LiteLLM, self), recipients, ENABLED, NOW, self.told.append)
 
     def due(self) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from litellm_plugin.accounts.directory import AllPeople
 from litellm_plugin.clients.backstage import Entity
 from litellm_plugin.config.settings import Discovery, Display, Settings, TeamAdmin
 from litellm_plugin.notifications.recipients import Recipients
@@ -30,7 +31,8 @@ PEOPLE = {
 
 
 def recipients(settings: Settings = SETTINGS) -> Recipients:
-    people = ((ref, Entity("User", groups)) for ref, groups in PEOPLE.items())
+    entities = ((ref, Entity("User", groups)) for ref, groups in PEOPLE.items())
+    people = AllPeople(entities, settings.user_id_domain)
     adopted = {"4712": "user:default/jane", "4713": "user:default/left"}
     owns = lambda team: team["metadata"]["owning_group"] == GROUP  # noqa: E731
     return Recipients(people, settings, owns, adopted)

@@ -146,7 +146,7 @@ def test_every_logger_of_the_package_is_guarded(client: PluginClient) -> None:
     # gunicorn and of the command before anything is built.
     rooms = (
         *("cache.redis", "store.database", "store.adopted", "store.leavers"),
-        *("audit.writer", "audit.reader", "usage.kept"),
+        *("audit.writer", "audit.reader", "usage.stored_days"),
         *("accounts.sync", "accounts.visits"),
         *("access", "cli.checks"),
     )

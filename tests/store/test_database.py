@@ -29,17 +29,14 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(file: Path) -> Iterator[Store]:
-    store = Store(Database(file=file))
+def store(request: pytest.FixtureRequest, file: Path) -> Iterator[Store]:
+    in_memory = getattr(request, "param", "file") == "memory"
+    store = Store(Database(file=None if in_memory else file))
     yield store
     store.close()
 
 
-@pytest.fixture
-def memory() -> Iterator[Store]:
-    store = Store(Database())
-    yield store
-    store.close()
+in_file_and_memory = pytest.mark.parametrize("store", ["file", "memory"], indirect=True)
 
 
 def add(connection: Connection) -> None:
@@ -80,11 +77,8 @@ def test_a_file_that_others_can_open_is_told(
     assert message == f"SQLite {file}: other users can open it; chmod 600 {file}*"
 
 
-@pytest.mark.parametrize("kind", ["store", "memory"])
-def test_a_transaction_is_written_whole_or_not_at_all(
-    kind: str, request: pytest.FixtureRequest
-) -> None:
-    store: Store = request.getfixturevalue(kind)
+@in_file_and_memory
+def test_a_transaction_is_written_whole_or_not_at_all(store: Store) -> None:
     with suppress(ZeroDivisionError), store.write() as connection:
         add(connection)
         raise ZeroDivisionError
@@ -95,9 +89,8 @@ def test_a_transaction_is_written_whole_or_not_at_all(
     assert ids(store) == ["a"], "also after its start"
 
 
-@pytest.mark.parametrize("kind", ["store", "memory"])
-def test_a_lock_is_held_once(kind: str, request: pytest.FixtureRequest) -> None:
-    store: Store = request.getfixturevalue(kind)
+@in_file_and_memory
+def test_a_lock_is_held_once(store: Store) -> None:
     with store.lock("a") as held, store.lock("b") as other:
         assert held is not None
         assert other is not None

@@ -7,44 +7,34 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from alembic import command
-from sqlalchemy import insert, inspect, select, text
+from sqlalchemy import insert, inspect, select
 
 from litellm_plugin.config.database import Database
 from litellm_plugin.store import migrate
 from litellm_plugin.store.database import Store
+from litellm_plugin.store.postgres import create_missing
 from litellm_plugin.store.tables import adopted, usage_days
 from litellm_plugin.store.usage_days import UsageDays
-from tests.postgres import running
 
 ROW = {"own_id": "a", "user_id": "b", "entity_ref": "user:default/a", "at": "2026"}
 REPORT = {"usage_by_key": {"k": {"key_alias": "Grüße \0", "total_spend": 1e-7}}, "z": 1, "a": 2}
 DAY, NEXT = "2026-11-01", "2026-11-02"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Store]:
-    with running() as server:
-        store = Store(server.database())
-        yield store
-        store.close()
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.deep)])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    if request.param == "sqlite":
-        store = Store(Database())
-        yield store
-        store.close()
-        return
-    store = request.getfixturevalue("server")
-    with store.write() as connection:
-        found = inspect(connection).get_table_names()
-        connection.execute(text(f"DROP TABLE IF EXISTS {', '.join(found)} CASCADE"))
+    database = Database()
+    if request.param == "postgres":
+        database = request.getfixturevalue("postgres").database()
+    store = Store(database)
     yield store
+    store.close()
 
 
 def upgrade(store: Store, revision: str) -> None:
     config = migrate._config()
+    if store.shared:
+        create_missing(store.database)
     with store._engine().begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
@@ -86,9 +76,9 @@ def test_a_day_is_replaced_and_old_ones_are_deleted(store: Store) -> None:
 
 
 @pytest.mark.deep
-def test_processes_that_write_the_same_days_do_not_fail(server: Store) -> None:
-    server.migrate()
-    days = UsageDays(server)
+@pytest.mark.parametrize("store", ["postgres"], indirect=True)
+def test_processes_that_write_the_same_days_do_not_fail(store: Store) -> None:
+    days = UsageDays(store)
     period = [f"2026-10-{day:02}" for day in range(1, 31)]
 
     def write(number: int) -> None:
