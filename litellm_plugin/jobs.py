@@ -27,10 +27,6 @@ MAX_ERROR = 300  # characters of an error in a record
 CHECK_INTERVAL = 1.0  # seconds between two checks of the job's lock
 
 
-class JobRefused(Exception):
-    """A job refuses to act; the message says why, and names nobody."""
-
-
 class JobIsRunning(Exception):
     """Another process runs the job."""
 
@@ -103,7 +99,7 @@ def _recorded(begun: Run, record: Callable[..., None], now: Clock) -> Iterator[N
         with suppress(StoreUnavailable):
             begun.check()  # without the lock, another run has marked this one as killed
             # The text of other errors may name people.
-            known = isinstance(exc, PluginError | StoreUnavailable | JobRefused)
+            known = isinstance(exc, PluginError | StoreUnavailable)
             error = redact(str(exc) if known else type(exc).__name__)[:MAX_ERROR]
             end(FAILED if isinstance(exc, Exception) else KILLED, error)
         raise

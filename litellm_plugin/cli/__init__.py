@@ -8,11 +8,14 @@ read.
 from __future__ import annotations
 
 import logging
+import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
 from litellm_plugin import __version__
+from litellm_plugin.developer.errors import CommandError
 
 # Each has a module of its name, but for logout.
 COMMANDS = (
@@ -37,6 +40,14 @@ COMMANDS = (
 class LazyGroup(click.Group):
     """Imports a command's module when it is needed: ``key`` is to be fast."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; print the message of a ``CommandError`` and end with status 1."""
+        try:
+            return super().invoke(ctx)
+        except CommandError as exc:
+            click.echo(str(exc), err=True)
+            sys.exit(1)
+
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
         return list(COMMANDS)
@@ -60,7 +71,13 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="litellm-plugin")
 @click.option("-v", "--verbose", is_flag=True, help="Show log messages.")
-def main(*, verbose: bool) -> None:
+@click.pass_context
+def main(ctx: click.Context, *, verbose: bool) -> None:
     """Get keys for your tools, and inspect the LiteLLM plugin, its upstreams and users."""
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    elif ctx.invoked_subcommand != "sandbox":  # which logs as the service does
+        # Without any handler, Python prints warnings to standard error.
+        log, silent = logging.getLogger("litellm_plugin"), logging.NullHandler()
+        log.addHandler(silent)
+        ctx.call_on_close(lambda: log.removeHandler(silent))

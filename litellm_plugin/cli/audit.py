@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,17 @@ from typing import Any
 import click
 
 from litellm_plugin import fields
-from litellm_plugin.cli.terminal import (
-    FAILED,
-    FAULTY,
-    config_option,
-    csv_text,
-    csv_writer,
-    json_option,
-    print_json,
-    settings_of,
-    stop,
-)
+from litellm_plugin.cli.job import readable_store
+from litellm_plugin.cli.terminal import Page, csv_text, json_option, settings_option, show, visible
 from litellm_plugin.clock import iso
-from litellm_plugin.redaction import redact
+from litellm_plugin.config.settings import Settings
 from litellm_plugin.store.audit import GENESIS, AuditEvents, Filter, digest
-from litellm_plugin.store.database import Store, StoreUnavailable
 
 COLUMNS = (
     *("id", "updated_at", "changed_by", "action", "table_name", "object_id"),
     *("before_value", "updated_values", "chain", "sequence", "hash"),
 )
+OFF = "litellm.audit.store is false, and no other feature has a store."
 LONGEST = 1e10  # seconds of a retention: 317 years, before which no event was written
 
 
@@ -67,10 +58,10 @@ class _Verdict:
     metavar="FILE",
     help="Compare with the hashes that --save-heads wrote before.",
 )
-@config_option
+@settings_option
 @json_option
 def verify(
-    files: Sequence[Path], save_heads: Path | None, kept: Path | None, *, as_json: bool
+    settings: Settings, save_heads: Path | None, kept: Path | None, *, as_json: bool
 ) -> None:
     """Find events that are missing, changed, inserted or reordered.
 
@@ -80,24 +71,25 @@ def verify(
 
     Ends with status 1 if a fault is found.
     """
-    with _events(files) as events:
+    with readable_store(settings, OFF) as store:
+        events = AuditEvents(store)
         verdict = _verified(events)
         if kept is not None:
-            retention = min(settings_of(files).audit.retention, LONGEST)
+            retention = min(settings.audit.retention, LONGEST)
             oldest = (datetime.now(UTC) - timedelta(seconds=retention)).isoformat()
             _compare(verdict, events, _read_heads(kept), oldest)
     if save_heads is not None:
         _write_heads(save_heads, verdict.heads)
-    if as_json:
-        names = ("events", "chains", "faults", "notes")
-        print_json({name: getattr(verdict, name) for name in names})
-    else:
-        for text in (*verdict.notes, *verdict.faults):
-            click.echo(text)
-        faults = len(verdict.faults) or "none"
-        click.echo(f"{verdict.events} events of {verdict.chains} chains; faults: {faults}")
-    if verdict.faults:
-        sys.exit(FAILED)
+    found = asdict(verdict)
+    del found["heads"]
+    show(found, _print, as_json=as_json, failed=bool(verdict.faults))
+
+
+def _print(_page: Page, found: dict[str, Any]) -> None:
+    for text in (*found["notes"], *found["faults"]):
+        click.echo(visible(text))  # the names of hosts are texts of the database
+    faults = len(found["faults"]) or "none"
+    click.echo(f"{found['events']} events of {found['chains']} chains; faults: {faults}")
 
 
 @audit.command()
@@ -112,9 +104,9 @@ def verify(
     help="jsonl also has the event as it is in the log.",
 )
 @click.option("--include", type=click.Choice(["denied"]), help="Add denied requests.")
-@config_option
+@settings_option
 def export(
-    files: Sequence[Path], since: str, until: str | None, form: str, include: str | None
+    settings: Settings, since: str, until: str | None, form: str, include: str | None
 ) -> None:
     """Print audit events, oldest first.
 
@@ -126,30 +118,8 @@ def export(
         denied=include is not None,
     )
     write = _csv if form == "csv" else _jsonl
-    with _events(files) as events:
-        write(_exported(row) for row in events.all(wanted))
-
-
-@contextmanager
-def _events(files: Sequence[Path]) -> Iterator[AuditEvents]:
-    """Yield the events of the configured store; end the command with 1 where it is unavailable."""
-    settings = settings_of(files)
-    if not settings.uses_store:
-        stop("litellm.audit.store is false, and no other feature has a store.", FAULTY)
-    database = settings.database
-    if database.client != "pg" and database.file is None:
-        stop(
-            "The store is in the memory of the service, where no command can read it. Configure a"
-            " file or PostgreSQL in backend.database.",
-            FAULTY,
-        )
-    store = Store(database)
-    try:
-        yield AuditEvents(store)
-    except StoreUnavailable as exc:
-        stop(f"The audit events can't be read: {redact(str(exc))}", FAILED)
-    finally:
-        store.close()
+    with readable_store(settings, OFF) as store:
+        write(_exported(row) for row in AuditEvents(store).all(wanted))
 
 
 # -- verify --------------------------------------------------------------------
@@ -293,11 +263,10 @@ def _jsonl(rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _csv(rows: Iterator[dict[str, Any]]) -> None:
-    writer = csv_writer()
+    writer = csv.writer(sys.stdout)
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
-
-
-def _cell(value: Any) -> str:
-    return csv_text(value if isinstance(value, str) else json.dumps(value))
+        cells = [row[name] for name in COLUMNS]
+        writer.writerow(
+            [csv_text(cell if isinstance(cell, str) else json.dumps(cell)) for cell in cells]
+        )

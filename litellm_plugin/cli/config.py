@@ -16,12 +16,13 @@ from litellm_plugin.cli.terminal import (
     MASK,
     Page,
     Row,
-    captured_log,
     config_option,
+    counted,
     json_option,
     paths_of,
     print_json,
     printable,
+    show,
 )
 from litellm_plugin.config import ConfigError, Reading, read_configuration
 from litellm_plugin.config.report import deepest, dotted
@@ -51,19 +52,13 @@ def check(files: Sequence[Path], *, as_json: bool) -> None:
     Ends with status 2 if the service would not start.
     """
     paths = paths_of(files)
-    with captured_log():
-        reading = read_configuration(paths, os.environ)
-        problems = list(reading.problems)
-        if reading.settings is not None:
-            problems = _faults_at_start(reading.settings)
-    told = _as_json(paths, reading, problems)
-    if as_json:
-        print_json(told)
-    else:
-        usual = {
-            dotted(key.path): key.schema["usual"] for key in reading.keys if "usual" in key.schema
-        }
-        _print(Page(), told, usual)
+    reading = read_configuration(paths, os.environ)
+    problems = list(reading.problems)
+    if reading.settings is not None:
+        problems = _faults_at_start(reading.settings)
+    usual = {dotted(key.path): key.schema["usual"] for key in reading.keys if "usual" in key.schema}
+    found = _found(paths, reading, problems)
+    show(found, lambda page, found: _print(page, found, usual), as_json=as_json)
     if problems:
         sys.exit(FAULTY)
 
@@ -93,7 +88,7 @@ def _line(key: Key, tree: Tree) -> Line:
     value: Any = key.value if is_set else key.schema.get("default")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    is_url = isinstance(value, str) and value.startswith(("redis", "postgres"))
+    is_url = isinstance(value, str) and re.match("(redis|rediss|postgres|postgresql)://", value)
     if secret and is_set and not is_url:
         value = MASK
     return {
@@ -114,7 +109,7 @@ def _masked(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 
-def _as_json(paths: Sequence[Path], reading: Reading, problems: Sequence[str]) -> dict[str, Any]:
+def _found(paths: Sequence[Path], reading: Reading, problems: Sequence[str]) -> dict[str, Any]:
     variables = [
         name for name, text in os.environ.items() if name.startswith("APP_CONFIG_") and text
     ]
@@ -136,40 +131,40 @@ def _as_json(paths: Sequence[Path], reading: Reading, problems: Sequence[str]) -
     }
 
 
-def _print(page: Page, told: dict[str, Any], usual: Mapping[str, str]) -> None:
+def _print(page: Page, found: dict[str, Any], usual: Mapping[str, str]) -> None:
     page.line("Files, later ones win:", "bold")
-    for path in told["files"]:
+    for path in found["files"]:
         page.line(path, indent=2)
-    for name in told["variables"]:
+    for name in found["variables"]:
         page.line(f"{safe_line(name)} (environment)", indent=2)
-    known = {line.partition(":")[0] for line in told["warnings"]}
-    unread = [stray["key"] for stray in told["unread"]]
+    known = {line.partition(":")[0] for line in found["warnings"]}
+    unread = [stray["key"] for stray in found["unread"]]
     for title, items, style in (
-        ("Problems", told["problems"], "bold red"),
-        ("Warnings", told["warnings"], "yellow"),
+        ("Problems", found["problems"], "bold red"),
+        ("Warnings", found["warnings"], "yellow"),
         ("Not read by this service", [key for key in unread if key not in known], ""),
     ):
         if items:
             page.heading(title)
             for item in items:
                 page.line(item, style, indent=2)
-    rows = {line["key"]: _row(line, usual.get(line["key"])) for line in told["settings"]}
+    rows = {line["key"]: _row(line, usual.get(line["key"])) for line in found["settings"]}
     # All sections have the same column widths; longer texts are wrapped.
     longest = [max(len(row[column][0]) for row in rows.values()) for column in range(3)]
     first = min(longest[0], NAME)
     value = min(longest[1], (page.width - first - 6) * 3 // 5)
     widths = (first, value, min(longest[2], page.width - first - value - 6))
     for default in (False, True):
-        lines = [line for line in told["settings"] if line["default"] is default]
+        lines = [line for line in found["settings"] if line["default"] is default]
         for section, keys in _sections(lines):
             page.heading(f"{section} (defaults)" if default else section)
             page.rows([rows[key] for key in keys], widths=widths)
     page.line()
-    if problems := told["problems"]:
-        page.line(f"The configuration is faulty: {_count(len(problems), 'problem')}.", "bold red")
+    if problems := found["problems"]:
+        page.line(f"The configuration is faulty: {counted(len(problems), 'problem')}.", "bold red")
     else:
-        count = len(told["warnings"])
-        added = f", with {_count(count, 'warning')}" if count else ""
+        count = len(found["warnings"])
+        added = f", with {counted(count, 'warning')}" if count else ""
         page.line(f"The configuration is fine{added}.", "green")
 
 
@@ -195,7 +190,3 @@ def _row(line: Line, usual: str | None) -> Row:
     if line["value"] is None:
         text, origin = (usual, origin) if usual else ("not set", "")
     return (line["key"].rpartition(".")[2], style), (text, style), (origin, "dim")
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" + ("" if number == 1 else "s")

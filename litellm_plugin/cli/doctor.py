@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -25,15 +26,13 @@ from litellm_plugin.cli.checks import (
     surroundings,
 )
 from litellm_plugin.cli.terminal import (
-    FAILED,
     FAULTY,
     STYLES,
     Page,
-    captured_log,
     config_option,
     json_option,
     paths_of,
-    print_json,
+    show,
 )
 from litellm_plugin.cli.token import credential
 from litellm_plugin.cli.world import World
@@ -105,29 +104,23 @@ def doctor(
     Only reads. Ends with status 0 if no check failed, 1 if one failed, and 2 if the
     configuration is faulty.
     """
-    page = Page(err=True)
-    with captured_log():
-        reading = read_configuration(paths_of(files), os.environ)
-        if reading.settings is None:
-            told = [*reading.problems, *reading.warnings]
-            _end_faulty(told, _how_to_correct(files, reading.problems), as_json=as_json)
-        try:
-            check_installed(reading.settings)
-        except ConfigError as exc:
-            _end_faulty(exc.problems, _CORRECT, as_json=as_json)
-        token = credential(token_file) if token_file else None
-        world = World(reading.settings, [*reading.warnings, *_unset(reading)], url, token)
-        results: dict[str, Result] = {}
-        with page.progress("Checking ...") as tell:
-            for check, result in run(CHECKS, world):
-                results[check.id] = result
-                tell(f"{len(results)} of {len(CHECKS)}: {check.title}")
-    if as_json:
-        print_json(_as_json(results))
-    else:
-        _print(Page(), results)
-    if any(result.status is Status.FAILED for result in results.values()):
-        sys.exit(FAILED)
+    reading = read_configuration(paths_of(files), os.environ)
+    if reading.settings is None:
+        problems = [*reading.problems, *reading.warnings]
+        _end_faulty(problems, _how_to_correct(files, reading.problems), as_json=as_json)
+    try:
+        check_installed(reading.settings)
+    except ConfigError as exc:
+        _end_faulty(exc.problems, _CORRECT, as_json=as_json)
+    token = credential(token_file) if token_file else None
+    world = World(reading.settings, [*reading.warnings, *_unset(reading)], url, token)
+    results: dict[str, Result] = {}
+    with Page(err=True).progress("Checking ...") as tell:
+        for check, result in run(CHECKS, world):
+            results[check.id] = result
+            tell(f"{len(results)} of {len(CHECKS)}: {check.title}")
+    found = _found(results)
+    show(found, _print, as_json=as_json, failed=not found["ok"])
 
 
 _CORRECT = (
@@ -162,55 +155,37 @@ def _unset(reading: Reading) -> list[str]:
 
 
 def _end_faulty(problems: Sequence[str], remedy: str, *, as_json: bool) -> NoReturn:
-    results = {
-        check.id: Result(Status.SKIPPED, "The configuration is faulty", because=("configuration",))
-        for check in CHECKS
-    }
-    results["configuration"] = Result(Status.FAILED, "\n".join(problems), remedy)
-    if as_json:
-        print_json(_as_json(results))
-    else:
-        _print(Page(), {"configuration": results["configuration"]})
+    results = {"configuration": Result(Status.FAILED, "\n".join(problems), remedy)}
+    if as_json:  # has every check
+        skipped = Result(Status.SKIPPED, "The configuration is faulty", because=("configuration",))
+        results = {**{check.id: skipped for check in CHECKS}, **results}
+    show(_found(results), _print, as_json=as_json)
     sys.exit(FAULTY)
 
 
-def _counted(results: dict[str, Result]) -> dict[str, int]:
+def _found(results: Mapping[str, Result]) -> dict[str, Any]:
     counts = Counter(result.status for result in results.values())
-    return {status.value: counts[status] for status in Status}
-
-
-def _as_json(results: dict[str, Result]) -> dict[str, Any]:
-    counts = _counted(results)
     return {
-        "ok": not counts["failed"],
+        "ok": not counts[Status.FAILED],
         "version": __version__,
-        "counts": counts,
+        "counts": {status.value: counts[status] for status in Status},
         "checks": [
-            {
-                "id": check.id,
-                "title": check.title,
-                "status": results[check.id].status.value,
-                "found": results[check.id].found,
-                "remedy": results[check.id].remedy,
-                "because": list(results[check.id].because),
-            }
+            {"id": check.id, "title": check.title, **asdict(results[check.id])}
             for check in CHECKS
+            if check.id in results
         ],
     }
 
 
-def _print(page: Page, results: dict[str, Result]) -> None:
+def _print(page: Page, found: dict[str, Any]) -> None:
     rows = []
-    for check in CHECKS:
-        if (result := results.get(check.id)) is None:
-            continue
-        status = result.status.value
-        word = status.upper() if result.status is Status.FAILED else status
-        style = STYLES["skipped"] if result.status is Status.SKIPPED else ""
-        found = result.found + (f"\n> {result.remedy}" if result.remedy else "")
-        rows.append(((word, STYLES[status]), (check.title, style), (found, style)))
+    for check in found["checks"]:
+        status = check["status"]
+        word = status.upper() if status == Status.FAILED else status
+        style = STYLES["skipped"] if status == Status.SKIPPED else ""
+        text = check["found"] + (f"\n> {check['remedy']}" if check["remedy"] else "")
+        rows.append(((word, STYLES[status]), (check["title"], style), (text, style)))
     page.rows(rows, indent=0)
     page.line()
-    counts = _counted(results)
-    summary = ", ".join(f"{number} {word}" for word, number in counts.items() if number)
-    page.line(f"{summary}.", STYLES["failed"] if counts["failed"] else STYLES["ok"])
+    summary = ", ".join(f"{number} {word}" for word, number in found["counts"].items() if number)
+    page.line(f"{summary}.", STYLES["ok" if found["ok"] else "failed"])

@@ -1,41 +1,20 @@
-"""``key``: prints a key for a tool. Also has the parts that ``login`` and ``logout`` share."""
+"""``key``: prints a key for a tool."""
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 import shlex
 import socket
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from litellm_plugin.developer.errors import CommandError
 from litellm_plugin.developer.keys import KeyRequest, usable
 from litellm_plugin.developer.saved import Saved
-
-FAILED = 1
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def prints_errors(command: F) -> F:
-    """Print the message of a ``CommandError``, without a traceback, and end with status 1."""
-
-    @functools.wraps(command)
-    def wrapped(*arguments: Any, **options: Any) -> Any:
-        try:
-            return command(*arguments, **options)
-        except CommandError as exc:
-            click.echo(str(exc), err=True)
-            sys.exit(FAILED)
-
-    return wrapped  # type: ignore[return-value]
 
 
 def open_saved() -> Saved:
@@ -54,7 +33,6 @@ def open_saved() -> Saved:
 @click.option("--litellm-url", help="LiteLLM's address for --env, if not the service's.")
 @click.option("--url", help="The service, if you are signed in at several.")
 @click.option("--fresh", is_flag=True, help="Get a new key, though the last one has not expired.")
-@prints_errors
 def key(
     *,
     tool: str,

@@ -7,8 +7,11 @@ from datetime import UTC, datetime
 
 import click
 
-from litellm_plugin.cli.key import open_saved, prints_errors
+from litellm_plugin.cli.key import open_saved
+from litellm_plugin.developer import bridge
 from litellm_plugin.developer.errors import CommandError
+from litellm_plugin.developer.sign_in import Issuer
+from litellm_plugin.developer.web import plain, secure_url
 
 
 @click.command()
@@ -17,7 +20,6 @@ from litellm_plugin.developer.errors import CommandError
 @click.option("--issuer", help="The identity provider, if the service does not name it.")
 @click.option("--client-id", help="The client at the identity provider, if not the service's.")
 @click.option("--scope", help="OAuth scopes to ask for, separated by spaces.")
-@prints_errors
 def login(
     *, url: str | None, device: bool, issuer: str | None, client_id: str | None, scope: str | None
 ) -> None:
@@ -25,10 +27,6 @@ def login(
 
     Without --url, sign in where you signed in last.
     """
-    from litellm_plugin.developer import bridge  # noqa: PLC0415
-    from litellm_plugin.developer.sign_in import Issuer  # noqa: PLC0415
-    from litellm_plugin.developer.web import plain, secure_url  # noqa: PLC0415
-
     saved = open_saved()
     url = url or saved.read().get("current")
     if url is None:
@@ -72,15 +70,12 @@ def login(
 
 
 @click.command()
-@prints_errors
 def logout() -> None:
     """Delete the keys, and revoke the sign-ins at the identity provider.
 
     Ends with status 1 if the service or the identity provider refuses or does not answer. Nothing
     stays saved in any case.
     """
-    from litellm_plugin.developer import bridge  # noqa: PLC0415
-
     saved, problems = open_saved(), list[str]()
     with saved.lock():
         sign_ins = saved.read().get("sign_ins", {})

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import click
 
-from litellm_plugin.cli.job import Job, job, print_table
-from litellm_plugin.cli.terminal import (
-    FAILED,
-    FAULTY,
-    Page,
-    config_option,
-    json_option,
-    print_json,
-    settings_of,
-    stop,
-)
+from litellm_plugin.cli.job import Job, job
+from litellm_plugin.cli.terminal import FAULTY, Page, json_option, settings_option, show, stop
 from litellm_plugin.clients.webhook import Webhook
 from litellm_plugin.clock import iso, stamp
 from litellm_plugin.config.settings import Notifications, Settings
@@ -43,10 +31,10 @@ DUE, SENT, FAILED_TO_SEND, NO_RECIPIENT = "due", "sent", "failed", "no_recipient
 
 
 @click.command()
-@config_option
+@settings_option
 @click.option("--apply", is_flag=True, help="Send the notices. Without it they are only listed.")
 @json_option
-def notify(files: Sequence[Path], *, apply: bool, as_json: bool) -> None:
+def notify(settings: Settings, *, apply: bool, as_json: bool) -> None:
     """Warn people before a budget is spent or a key ends.
 
     Reads LiteLLM's users, teams and keys, and lists the notices that are due and were not sent
@@ -56,19 +44,14 @@ def notify(files: Sequence[Path], *, apply: bool, as_json: bool) -> None:
     Ends with status 0 if every notice was sent, 1 if one was not, 2 if the configuration is faulty
     or notices are switched off, and 75 if another process runs the job.
     """
-    settings = settings_of(files)
     _check(settings.notifications, apply=apply)
     with job("notify", settings, dry_run=not apply) as running:
         found = _run(running, apply=apply)
         counts = dict(running.run.counts)
         if counts[FAILED_TO_SEND]:
             running.run.problem = "some notices were not sent"
-    if as_json:
-        print_json({"applied": apply, "counts": counts, "notices": found})
-    else:
-        _print(Page(), found, apply=apply)
-    if running.run.problem:
-        sys.exit(FAILED)
+    report = {"applied": apply, "counts": counts, "notices": found}
+    show(report, _print, as_json=as_json, failed=running.run.problem is not None)
 
 
 def _check(settings: Notifications, *, apply: bool) -> None:
@@ -143,8 +126,8 @@ def _shown(delivery: Delivery, state: str, error: str | None) -> dict[str, Any]:
     }
 
 
-def _print(page: Page, found: list[dict[str, Any]], *, apply: bool) -> None:
-    if not found:
+def _print(page: Page, report: dict[str, Any]) -> None:
+    if not report["notices"]:
         page.line("No notice is due, or all were sent before.")
         return
     rows = [
@@ -154,9 +137,9 @@ def _print(page: Page, found: list[dict[str, Any]], *, apply: bool) -> None:
             each["threshold"],
             each["title"] + (f"\n> {each['error']}" if each["error"] else ""),
         )
-        for each in found
+        for each in report["notices"]
     ]
-    print_table(page, ("state", "to", "threshold", "notice"), rows)
-    if not apply:
+    page.table(("state", "to", "threshold", "notice"), rows)
+    if not report["applied"]:
         page.line()
         page.line("Nothing was sent; --apply sends the notices.")

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import click
 
 from litellm_plugin.accounts.offboarding import Action, Offboarding, Plan, Step, refusal
-from litellm_plugin.cli.job import Job, audited, job, print_table, short_time
+from litellm_plugin.cli.job import Job, job, short_time
 from litellm_plugin.cli.terminal import (
     FAILED,
     FAULTY,
     Page,
-    config_option,
     json_option,
-    print_json,
-    settings_of,
+    settings_option,
+    show,
     stop,
 )
+from litellm_plugin.config.settings import Settings
 from litellm_plugin.config.values import seconds
-from litellm_plugin.jobs import NOW, JobRefused
+from litellm_plugin.jobs import NOW
 from litellm_plugin.store import runs
 from litellm_plugin.store.leavers import LeaverTable, timestamp
 
@@ -68,15 +66,15 @@ def _duration(_context: Any, _option: Any, value: str | None) -> timedelta | Non
     metavar="N",
     help="Run in spite of the limits, if exactly N accounts would be blocked or deleted.",
 )
-@config_option
+@settings_option
 @json_option
 def offboard(
+    settings: Settings,
     *,
     apply: bool,
     grace: timedelta | None,
     delete_after: timedelta | None,
     force: int | None,
-    files: Sequence[Path],
     as_json: bool,
 ) -> None:
     """Block the keys of people who have left the catalog.
@@ -89,7 +87,6 @@ def offboard(
     configuration is faulty or offboarding is off, 3 if a limit forbids the run, 75 if another
     process runs the job.
     """
-    settings = settings_of(files)
     if apply and not settings.offboarding.enabled:
         stop(OFF, FAULTY)
     report: dict[str, Any] = {}
@@ -108,18 +105,14 @@ def offboard(
             default = timedelta(seconds=settings.offboarding.grace)
             plan = offboarding.plan(default if grace is None else grace, delete_after)
             report = _report(running, offboarding, plan, force)
-            if report["refused"] is not None:
-                raise JobRefused(report["refused"])
-            if apply:
-                with audited(NAME, settings):
-                    offboarding.apply(plan, running.tell)
+            running.run.problem = report["refused"]
+            if apply and report["refused"] is None:
+                offboarding.apply(plan, running.tell)
                 if offboarding.failures:
                     running.run.problem = "LiteLLM refused some changes"
-    except JobRefused:
-        pass
     finally:
         if report:
-            _print(report, as_json=as_json)
+            show(report, _print, as_json=as_json)
     if report["refused"] is not None:
         sys.exit(REFUSED)
     if report["failures"]:
@@ -164,11 +157,7 @@ def _as_json(step: Step) -> dict[str, Any]:
     }
 
 
-def _print(report: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json({**report, "counts": dict(report["counts"])})
-        return
-    page = Page()
+def _print(page: Page, report: dict[str, Any]) -> None:
     page.line(
         f"{report['people']} people in the catalog, {report['accounts']} accounts that provisioning"
         f" made for people, {report['hit']} to block or delete (at most {report['limit']})"
@@ -176,7 +165,7 @@ def _print(report: dict[str, Any], *, as_json: bool) -> None:
     page.line()
     if report["leavers"]:
         head = ("LiteLLM id", "entity", "missing since (UTC)", "keys", "action")
-        print_table(page, head, [_cells(each) for each in report["leavers"]])
+        page.table(head, [_cells(each) for each in report["leavers"]])
         page.line()
     for user_id, reason in report["failures"].items():
         page.line(f"{user_id}: LiteLLM refused: {reason}", "bold red")

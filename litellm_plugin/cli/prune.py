@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
-from litellm_plugin.cli.job import Job, audited, job, print_table, short_time
-from litellm_plugin.cli.terminal import (
-    FAILED,
-    FAULTY,
-    Page,
-    config_option,
-    json_option,
-    print_json,
-    settings_of,
-    stop,
-)
-from litellm_plugin.clients.litellm import rows_of_all_pages
+from litellm_plugin.cli.job import job, short_time
+from litellm_plugin.cli.terminal import FAULTY, Page, json_option, settings_option, show, stop
+from litellm_plugin.config.settings import Settings
 from litellm_plugin.jobs import NOW
 from litellm_plugin.keys.prune import Pruning, Step
 
@@ -31,9 +19,9 @@ NAME = "prune"
 @click.option(
     "--apply", is_flag=True, help="Change LiteLLM. Without --apply, only show the changes."
 )
-@config_option
+@settings_option
 @json_option
-def prune(*, apply: bool, files: Sequence[Path], as_json: bool) -> None:
+def prune(settings: Settings, *, apply: bool, as_json: bool) -> None:
     """Delete expired tool keys, and end interrupted rotations.
 
     Deletes tool keys (litellm.bridge.keys) that have expired, old keys of rotations after their
@@ -44,7 +32,6 @@ def prune(*, apply: bool, files: Sequence[Path], as_json: bool) -> None:
     configuration is faulty or no feature that is on has a store, 75 if another process runs the
     job.
     """
-    settings = settings_of(files)
     if apply and not settings.uses_store:
         stop(
             "prune needs the store, and no enabled feature uses it: set litellm.bridge.keys or"
@@ -61,12 +48,12 @@ def prune(*, apply: bool, files: Sequence[Path], as_json: bool) -> None:
             NOW,
             running.run.counts,
         )
-        steps = _steps(running, pruning)
+        steps = pruning.steps(running.rows_of_all_pages(plugin.litellm.keys, "LiteLLM's keys"))
+        running.run.counts["found"] = len(steps)
         if apply:
-            with audited(NAME, plugin.settings):
-                for number, step in enumerate(steps, 1):
-                    running.tell(f"prune: {number} of {len(steps)} ...")
-                    pruning.apply(step)
+            for number, step in enumerate(steps, 1):
+                running.tell(f"prune ... {number} of {len(steps)}")
+                pruning.apply(step)
         if pruning.failures:
             running.run.problem = "LiteLLM refused some changes"
     report = {
@@ -75,22 +62,7 @@ def prune(*, apply: bool, files: Sequence[Path], as_json: bool) -> None:
         "failures": pruning.failures,
         "keys": [_as_json(step) for step in steps],
     }
-    if as_json:
-        print_json(report)
-    else:
-        _print(report)
-    if pruning.failures:
-        sys.exit(FAILED)
-
-
-def _steps(running: Job, pruning: Pruning) -> list[Step]:
-    def before_page(page: int, pages: int) -> None:
-        running.tell(f"prune: reading page {page} of {pages} of the keys ...")
-        running.pace.wait()
-
-    steps = pruning.steps(rows_of_all_pages(running.plugin.litellm.keys, before_page))
-    running.run.counts["found"] = len(steps)
-    return steps
+    show(report, _print, as_json=as_json, failed=bool(pruning.failures))
 
 
 def _as_json(step: Step) -> dict[str, Any]:
@@ -104,13 +76,12 @@ def _as_json(step: Step) -> dict[str, Any]:
     }
 
 
-def _print(report: dict[str, Any]) -> None:
-    page = Page()
+def _print(page: Page, report: dict[str, Any]) -> None:
     if not report["keys"]:
         page.line("Nothing to do.")
         return
     head = ("LiteLLM id", "key", "expires (UTC)", "action")
-    print_table(page, head, [_cells(each) for each in report["keys"]])
+    page.table(head, [_cells(each) for each in report["keys"]])
     page.line()
     for token, reason in report["failures"].items():
         page.line(f"{token[:12]}: LiteLLM refused: {reason}", "bold red")

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import click
 
 from litellm_plugin import jobs
 from litellm_plugin.cli.job import stopped
-from litellm_plugin.cli.terminal import (
-    Page,
-    captured_log,
-    config_option,
-    csv_text,
-    csv_writer,
-    print_json,
-    settings_of,
-    visible,
-)
+from litellm_plugin.cli.terminal import Page, csv_text, print_json, settings_option, visible
 from litellm_plugin.cli.world import read_only_plugin
-from litellm_plugin.clients.litellm import LiteLLM, rows_of_all_pages
+from litellm_plugin.clients.litellm import rows_of_all_pages
+from litellm_plugin.config.settings import Settings
 from litellm_plugin.errors import PluginError
 from litellm_plugin.plugin import Plugin
 from litellm_plugin.shapes import Json
@@ -42,6 +35,7 @@ COLUMNS: Mapping[str, Sequence[str]] = {
 }
 MAX_DAYS = 400
 HASH_LENGTH = 64  # of a key's hash; LiteLLM has other names for calls of its own
+KEY_DIGITS = 12  # of a key's hash, in a table
 DAY = click.DateTime(["%Y-%m-%d"])
 
 
@@ -84,9 +78,9 @@ def _dimensions(_context: click.Context, _option: click.Parameter, text: str) ->
     show_default=True,
     help="table rounds; csv and json have all digits.",
 )
-@config_option
+@settings_option
 def usage(
-    files: Sequence[Path],
+    settings: Settings,
     first: datetime,
     last: datetime,
     by: tuple[str, ...],
@@ -107,83 +101,76 @@ def usage(
         raise click.BadParameter("it is before --from", param_hint="--to")
     if (last - first).days >= MAX_DAYS:
         raise click.BadParameter(f"a report has at most {MAX_DAYS} days", param_hint="--to")
-    settings = settings_of(files)
-    asked = Asked(first.date(), last.date(), by, team, user)
-    with captured_log():
-        plugin = read_only_plugin(settings)
-        pace = jobs.Pace(settings.service.jobs.per_second)
-        try:
-            with Page(err=True).progress("report ...") as tell:
-                found = _Reader(plugin, pace, tell).read(asked)
-        except PluginError as exc:
-            stopped("report", exc)
-    {"table": _print_table, "csv": _print_csv, "json": _print_json}[form](asked, found)
-    for note in found.notes:
+    plugin = read_only_plugin(settings)
+    pace = jobs.Pace(settings.service.jobs.per_second)
+    try:
+        with Page(err=True).progress("report ...") as tell:
+            found = _Reader(plugin, pace, tell).report(first.date(), last.date(), by, team, user)
+    except PluginError as exc:
+        stopped("report", exc)
+    {"table": _print_table, "csv": _print_csv, "json": print_json}[form](found)
+    for note in found["notes"]:
         click.echo(visible(note), err=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The options of a report."""
-
-    first: date
-    last: date
-    by: tuple[str, ...]
-    team: str | None
-    user: str | None
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns before the figures."""
-        return [column for name in self.by for column in COLUMNS[name]]
-
-    def days(self) -> Iterator[str]:
-        """Yield the days, ``YYYY-MM-DD``."""
-        for number in range((self.last - self.first).days + 1):
-            yield (self.first + timedelta(days=number)).isoformat()
-
-    def wants(self, use: Use) -> bool:
-        """Tell whether ``--team`` and ``--user`` select a use."""
-        return (self.team is None or use.team == self.team) and (
-            self.user is None or use.user == self.user
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A report.
-
-    Attributes:
-        rows: Texts by column, and figures by name; spend in USD. Sorted by the columns.
-        totals: The sums of the figures.
-        final: Whether all days are past, so that LiteLLM adds nothing to them.
-        notes: Sentences for the reader.
-    """
-
-    rows: list[Json]
-    totals: Json
-    final: bool
-    notes: list[str]
-
-
 class _Reader:
     """Reads a report from LiteLLM, at the pace of jobs."""
 
-    def __init__(self, plugin: Plugin, pace: jobs.Pace, tell: Callable[[str], None]) -> None:
-        self._litellm: LiteLLM = plugin.litellm
-        self._audit = plugin.audit_reader
-        self._pace = pace
-        self._tell = tell
+    plugin: Plugin
+    pace: jobs.Pace
+    tell: Callable[[str], None]
 
-    def read(self, asked: Asked) -> Report:
-        filters = {"team": asked.team, "user": asked.user}
-        separate = {*asked.by, *(name for name, value in filters.items() if value is not None)}
+    def report(
+        self, first: date, last: date, by: tuple[str, ...], team: str | None, user: str | None
+    ) -> Json:
+        """Return what ``--format json`` prints; the parameters are the options of the command."""
+        days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
         names = Names()
-        groups: defaultdict[tuple[str, ...], list[Use]] = defaultdict(list)
-        for day in asked.days():
-            self._tell(f"report ... {day}")
-            for use in uses_of(day, separate, Activity(self._page, self._totals), names):
-                if asked.wants(use):
+        groups = self._grouped(days, by, team, user, names)
+        columns = [
+            self._columns(name, sorted({values[index] for values in groups}), names)
+            for index, name in enumerate(by)
+        ]
+        rows = []
+        for values in sorted(groups):
+            row: Json = {}
+            for of_value, value in zip(columns, values, strict=True):
+                row |= of_value[value]
+            rows.append(row | total(groups[values]))
+        unfinished = (datetime.now(UTC) - LATE).date()
+        notes = list(names.notes)
+        if not groups and (team or user):
+            notes.append("There is no usage with this --team or --user: both take LiteLLM's ids.")
+        if last >= unfinished:
+            notes.append(f"Figures from {max(first, unfinished)} on still change.")
+        return {
+            "from": first.isoformat(),
+            "to": last.isoformat(),
+            "by": list(by),
+            "team": team,
+            "user": user,
+            "final": last < unfinished,
+            "totals": total(use for group in groups.values() for use in group),
+            "rows": rows,
+            "notes": notes,
+        }
+
+    def _grouped(
+        self,
+        days: Sequence[date],
+        by: Sequence[str],
+        team: str | None,
+        user: str | None,
+        names: Names,
+    ) -> dict[tuple[str, ...], list[Use]]:
+        """Return the usage by the values of the dimensions ``by``; fills ``names``."""
+        groups = defaultdict(list)
+        filters = {name for name, value in (("team", team), ("user", user)) if value is not None}
+        for day in map(date.isoformat, days):
+            self.tell(f"report ... {day}")
+            for use in uses_of(day, {*by, *filters}, Activity(self._page, self._totals), names):
+                if (team is None or use.team == team) and (user is None or use.user == user):
                     place = {
                         "day": day,
                         "team": use.team or "",
@@ -191,37 +178,19 @@ class _Reader:
                         "key": use.key,
                         "model": use.model,
                     }
-                    groups[tuple(place[name] for name in asked.by)].append(use)
-        named = {name: self._named(name, asked.by, groups, names) for name in asked.by}
-        rows = []
-        for values in sorted(groups):
-            row: Json = {}
-            for name, value in zip(asked.by, values, strict=True):
-                row |= named[name][value]
-            rows.append(row | total(groups[values]))
-        unfinished = (datetime.now(UTC) - LATE).date()
-        final = asked.last < unfinished
-        notes = list(names.notes)
-        if not groups and (asked.team or asked.user):
-            notes.append("There is no usage with this --team or --user: both take LiteLLM's ids.")
-        if not final:
-            notes.append(f"Figures from {max(asked.first, unfinished)} on still change.")
-        uses = [use for group in groups.values() for use in group]
-        return Report(rows, total(uses), final, notes)
+                    groups[tuple(place[name] for name in by)].append(use)
+        return groups
 
     def _page(self, kind: str, day: str, page: int, owner: str | None) -> tuple[Any, int]:
-        self._pace.wait()
-        return self._litellm.activity_page(kind, day, page, owner)
+        self.pace.wait()
+        return self.plugin.litellm.activity_page(kind, day, page, owner)
 
     def _totals(self, kind: str, day: str) -> Json | None:
-        self._pace.wait()
-        return self._litellm.activity_totals(kind, day)
+        self.pace.wait()
+        return self.plugin.litellm.activity_totals(kind, day)
 
-    def _named(
-        self, name: str, by: Sequence[str], groups: Mapping[tuple[str, ...], Any], names: Names
-    ) -> dict[str, Json]:
-        """Return the columns of a dimension, by value: a day, a model, or an id."""
-        values = sorted({place[by.index(name)] for place in groups})
+    def _columns(self, name: str, values: Sequence[str], names: Names) -> dict[str, Json]:
+        """Return the columns of a dimension by its value: a day, a model, or an id."""
         match name:
             case "team":
                 found = [{"team_alias": names.teams.get(value, "")} for value in values]
@@ -239,7 +208,7 @@ class _Reader:
         """Return e-mails by user id; all users are read where LiteLLM's usage lacks one."""
         emails = dict(known)
         if any(user_id and user_id not in emails for user_id in user_ids):
-            for row in rows_of_all_pages(self._litellm.users, self._before_page):
+            for row in rows_of_all_pages(self.plugin.litellm.users, self._before_page):
                 if isinstance(email := row.get("user_email"), str):
                     emails[str(row.get("user_id"))] = email
         return emails
@@ -249,22 +218,23 @@ class _Reader:
 
         The usage of LiteLLM before 1.106 does not say which keys exist: there, all keys are read.
         """
-        present = {token for token in hashes if known.get(token, {}).get("key_exists")}
-        if not any("key_exists" in known.get(token, {}) for token in hashes) and any(hashes):
-            rows = rows_of_all_pages(self._litellm.keys, self._before_page)
+        said = {token: known.get(token, {}) for token in hashes}
+        present = {token for token, row in said.items() if row.get("key_exists")}
+        if not any("key_exists" in row for row in said.values()) and any(hashes):
+            rows = rows_of_all_pages(self.plugin.litellm.keys, self._before_page)
             present = {str(row.get("token")) for row in rows}
         nameless = [
             token
-            for token in hashes
-            if len(token) == HASH_LENGTH and not known.get(token, {}).get("key_alias")
+            for token, row in said.items()
+            if len(token) == HASH_LENGTH and not row.get("key_alias")
         ]
-        audited = self._audit.keys(nameless) if self._audit is not None and nameless else {}
+        audit = self.plugin.audit_reader
+        audited = audit.keys(nameless) if audit is not None and nameless else {}
         found = []
-        for token in hashes:
-            ours = audited.get(token, {})
-            alias = known.get(token, {}).get("key_alias")
+        for token, row in said.items():
+            alias, ours = row.get("key_alias"), audited.get(token, {})
             source = "litellm" if alias else "audit" if "key_alias" in ours else ""
-            recorded = alias or ours or known.get(token, {}).get("user_id")
+            recorded = alias or ours or row.get("user_id")
             state = "active" if token in present else "deleted" if recorded else "unknown"
             found.append(
                 {
@@ -276,32 +246,31 @@ class _Reader:
         return found
 
     def _before_page(self, page: int, pages: int) -> None:
-        self._tell(f"report ... names, page {page} of {pages}")
-        self._pace.wait()
+        self.tell(f"report ... names, page {page} of {pages}")
+        self.pace.wait()
 
 
 # -- output --------------------------------------------------------------------
 
 
-def _print_table(asked: Asked, found: Report) -> None:
-    columns = [column for column in asked.columns if column != "key_alias_source"]
+def _text_columns(found: Json) -> list[str]:
+    """Return the columns before the figures."""
+    return [column for name in found["by"] for column in COLUMNS[name]]
+
+
+def _print_table(found: Json) -> None:
+    columns = [column for column in _text_columns(found) if column != "key_alias_source"]
     head = [column.replace("_", " ") for column in columns]
     rows = [
-        [*(_short(column, row[column]) for column in columns), *_shown(row)] for row in found.rows
-    ]
-    total_row = ["total", *("" for _ in columns[1:]), *_shown(found.totals)]
-    head += ["USD", "tokens", "requests", "failed"]
-    # Figures that are folded can't be read.
-    Page().lines(
         [
-            [(text, "dim") for text in head],
-            *([(text, "") for text in row] for row in (*rows, total_row)),
+            *(row[column][:KEY_DIGITS] if column == "key" else row[column] for column in columns),
+            *_shown(row),
         ]
-    )
-
-
-def _short(column: str, value: str) -> str:
-    return value[:12] if column == "key" else value
+        for row in found["rows"]
+    ]
+    rows.append(["total", *("" for _ in columns[1:]), *_shown(found["totals"])])
+    # Figures that are folded can't be read.
+    Page().lines([*head, "USD", "tokens", "requests", "failed"], rows)
 
 
 def _shown(figures: Json) -> list[str]:
@@ -310,30 +279,15 @@ def _shown(figures: Json) -> list[str]:
     return [f"{spend}", *(f"{figures[name]:.0f}" for name in names)]
 
 
-def _print_csv(asked: Asked, found: Report) -> None:
-    writer = csv_writer()
-    writer.writerow([*asked.columns, *METRICS])
-    for row in found.rows:
-        texts = [csv_text(row[column]) for column in asked.columns]
+def _print_csv(found: Json) -> None:
+    columns = _text_columns(found)
+    writer = csv.writer(sys.stdout)
+    writer.writerow([*columns, *METRICS])
+    for row in found["rows"]:
+        texts = [csv_text(row[column]) for column in columns]
         writer.writerow([*texts, *(_digits(row[name]) for name in METRICS)])
 
 
 def _digits(number: float) -> str:
     """Return a number with all its digits and without an exponent."""
     return format(Decimal(repr(number)), "f")
-
-
-def _print_json(asked: Asked, found: Report) -> None:
-    print_json(
-        {
-            "from": asked.first.isoformat(),
-            "to": asked.last.isoformat(),
-            "by": list(asked.by),
-            "team": asked.team,
-            "user": asked.user,
-            "final": found.final,
-            "totals": found.totals,
-            "rows": found.rows,
-            "notes": found.notes,
-        }
-    )

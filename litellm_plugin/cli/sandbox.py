@@ -13,16 +13,10 @@ from pathlib import Path
 import click
 
 import litellm_plugin.sandbox
-from litellm_plugin.cli.terminal import FAULTY, config_option, json_option, print_json
+from litellm_plugin.cli.terminal import FAULTY, config_option, json_option, print_json, stop
 from litellm_plugin.config import ConfigError
 from litellm_plugin.identity.signing import KeyStoreError
-from litellm_plugin.sandbox.launch import (
-    PORT,
-    TOKEN_HOURS,
-    Sandbox,
-    SandboxRefusedError,
-    running,
-)
+from litellm_plugin.sandbox.launch import PORT, TOKEN_HOURS, Sandbox, SandboxRefusedError, running
 from litellm_plugin.sandbox.page import Example, examples
 from litellm_plugin.sandbox.people import BOB
 
@@ -64,8 +58,7 @@ def sandbox(
         click.echo("\nThe sandbox has ended.", err=as_json)
     except (SandboxRefusedError, ConfigError, KeyStoreError) as exc:
         problems = "\n  ".join(str(exc).splitlines())
-        click.echo(f"The sandbox does not start:\n  {problems}", err=True)
-        sys.exit(FAULTY)
+        stop(f"The sandbox does not start:\n  {problems}", FAULTY)
 
 
 def _told(started: Sandbox) -> dict[str, object]:
@@ -83,11 +76,8 @@ def _told(started: Sandbox) -> dict[str, object]:
 
 def _default_config() -> Path:
     here = Path("app-config.yaml")
-    return (
-        here
-        if here.is_file()
-        else Path(litellm_plugin.sandbox.__file__).with_name("app-config.yaml")
-    )
+    own = Path(litellm_plugin.sandbox.__file__).with_name("app-config.yaml")
+    return here if here.is_file() else own
 
 
 def welcome(started: Sandbox, *, with_demo: bool = False) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -24,19 +22,18 @@ from litellm_plugin.accounts.sync import (
     without_owner,
 )
 from litellm_plugin.accounts.three_way import CHANGE, SCALARS
-from litellm_plugin.cli.job import Job, job, print_table
+from litellm_plugin.cli.job import Job, job
 from litellm_plugin.cli.terminal import (
-    FAILED,
     FAULTY,
     Page,
-    config_option,
     full_ref,
     json_option,
-    print_json,
-    settings_of,
+    settings_option,
+    show,
     stop,
 )
-from litellm_plugin.clients.litellm import Account, rows_of_all_pages
+from litellm_plugin.clients.litellm import Account
+from litellm_plugin.config.settings import Settings
 from litellm_plugin.store.grants import Grant
 
 PATIENCE = 10.0  # seconds to wait while the service changes an account
@@ -58,14 +55,14 @@ COUNTED = {
 
 
 @click.command()
-@config_option
+@settings_option
 @click.option("--dry-run", is_flag=True, help="Change nothing at LiteLLM; default in mode report.")
 @click.option("--apply", is_flag=True, help="Remove the differences, in mode report too.")
 @click.option("--user", "ref", metavar="REF", help="Only this person: user:default/jane, or jane.")
 @click.option("--group", metavar="REF", help="Only direct members of this group.")
 @json_option
 def sync(
-    files: Sequence[Path],
+    settings: Settings,
     ref: str | None,
     group: str | None,
     *,
@@ -86,7 +83,6 @@ def sync(
     """
     if dry_run and apply:
         raise click.UsageError("--dry-run and --apply exclude each other.")
-    settings = settings_of(files)
     configured = settings.provisioning.sync
     if not configured.enabled:
         stop(OFF, FAULTY)
@@ -101,18 +97,12 @@ def sync(
         counts = dict(running.run.counts)
         if counts.get(REFUSED) or counts.get(BUSY):
             running.run.problem = "some accounts were not changed"
-    if as_json:
-        print_json(
-            {
-                "applied": applies,
-                "counts": {name: counts.get(name, 0) for name in COUNTED},
-                "accounts": [asdict(each) for each in outcomes if each.notable],
-            }
-        )
-    else:
-        _print(outcomes, counts, applied=applies)
-    if running.run.problem:
-        sys.exit(FAILED)
+    found = {
+        "applied": applies,
+        "counts": {name: counts.get(name, 0) for name in COUNTED},
+        "accounts": [asdict(each) for each in outcomes if each.notable],
+    }
+    show(found, _print, as_json=as_json, failed=running.run.problem is not None)
 
 
 def _outcomes(
@@ -127,7 +117,9 @@ def _outcomes(
         raise click.ClickException(f"The catalog has no {group}.")
     grants: dict[str, Grant] = {}
     if ref is None:
-        accounts = _all_accounts(running)
+        # If a user is deleted meanwhile, a page may lack another one; the next run has that user.
+        rows = running.rows_of_all_pages(running.plugin.litellm.accounts, "LiteLLM's users")
+        accounts = {row.user_id: slim(row, (*SCALARS, "user_email")) for row in rows}
         owner, grants = _owners(running, accounts), sync.grants.all()
     elif account := sync.account_of(ref):
         accounts = {account.user_id: account}
@@ -146,16 +138,6 @@ def _outcomes(
         if group is None or group in person.groups:
             known = grants.get(account.user_id)
             yield sync.compare(person, account, apply=applies, known=known)
-
-
-def _all_accounts(running: Job) -> dict[str, Account]:
-    def before_page(page: int, pages: int) -> None:
-        running.tell(f"sync ... page {page} of {pages} of LiteLLM's users")
-        running.pace.wait()
-
-    # If a user is deleted meanwhile, a page may lack another one; the next run has that user.
-    rows = rows_of_all_pages(running.plugin.litellm.accounts, before_page)
-    return {row.user_id: slim(row, (*SCALARS, "user_email")) for row in rows}
 
 
 def _owners(running: Job, accounts: Mapping[str, Account]) -> Callable[[Account], Person]:
@@ -180,38 +162,31 @@ def _counted(outcome: Outcome) -> Iterator[str]:
         yield outcome.status
 
 
-def _print(outcomes: Sequence[Outcome], counts: dict[str, int], *, applied: bool) -> None:
-    page = Page()
-    rows: list[Sequence[Any]] = []
-    for outcome in outcomes:
-        user = outcome.entity_ref or outcome.user_id
-        change = "changed" if applied else "would be changed"
-        if outcome.status == REFUSED:
+def _print(page: Page, found: dict[str, Any]) -> None:
+    rows: list[tuple[str, ...]] = []
+    for account in found["accounts"]:
+        user = account["entity_ref"] or account["user_id"]
+        change = "changed" if found["applied"] else "would be changed"
+        if account["status"] == REFUSED:
             change = "changed or refused, see below"
+        for each in account["differences"]:
+            values = [_shown(each[name]) for name in ("granted", "now", "role")]
+            action = change if each["action"] == CHANGE else "set by hand, stays"
+            rows.append((user, each["field"], *values, action))
         rows += [
-            (
-                user,
-                each.field,
-                _shown(each.granted),
-                _shown(each.now),
-                _shown(each.role),
-                change if each.action == CHANGE else "set by hand, stays",
-            )
-            for each in outcome.differences
-        ]
-        rows += [
-            (user, f"key {key.alias or key.key}", "", "", "", key.action) for key in outcome.keys
+            (user, f"key {key['alias'] or key['key']}", "", "", "", key["action"])
+            for key in account["keys"]
         ]
     if rows:
-        head = ("user", "field", "granted", "now", "role", "what happens")
-        print_table(page, head, rows)
+        page.table(("user", "field", "granted", "now", "role", "what happens"), rows)
         page.line()
-    for outcome in outcomes:
-        for why in outcome.errors:
-            page.line(f"{outcome.user_id}: {outcome.status}: {why}")
-    parts = [f"{counts[name]} {text}" for name, text in COUNTED.items() if counts.get(name)]
+    for account in found["accounts"]:
+        for why in account["errors"]:
+            page.line(f"{account['user_id']}: {account['status']}: {why}")
+    counts = found["counts"]
+    parts = [f"{counts[name]} {text}" for name, text in COUNTED.items() if counts[name]]
     page.line(f"Accounts: {', '.join(parts) or 'none'}.")
-    if not applied and counts.get(DIFFERS):
+    if not found["applied"] and counts[DIFFERS]:
         page.line("Nothing was changed at LiteLLM. Run with --apply to do this.")
 
 

@@ -1,23 +1,20 @@
-"""Options, output and exit statuses of all commands.
+"""Options, output and exit statuses of the operators' commands.
 
-Only this module imports rich. :class:`Page` prints text for people: it takes a ``[`` literally,
-not as mark-up, and escapes control characters.
+A command collects its result in one object. ``--json`` prints this object; the text for people is
+made from it. Only this module imports rich.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import wraps
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 import click
@@ -27,7 +24,6 @@ from rich.table import Table
 from rich.text import Text
 
 from litellm_plugin.config import ConfigError, default_paths, load_settings
-from litellm_plugin.config.settings import Settings
 from litellm_plugin.redaction import redact
 
 FAILED, FAULTY = 1, 2  # exit statuses: something failed; the configuration is faulty
@@ -39,41 +35,43 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
-F = TypeVar("F", bound=Callable[..., Any])
 Row = Sequence[tuple[str, str]]  # cells: text and style
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def config_option(command: F) -> F:
-    """Add the option ``--config``, whose files are passed as ``files``."""
-    return click.option(
-        "--config",
-        "files",
-        multiple=True,
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Configuration file. Repeat the option for several; later files win.",
-    )(command)
+config_option = click.option(
+    "--config",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Configuration file. Repeat the option for several; later files win.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def json_option(command: F) -> F:
-    """Add the option ``--json``, passed as ``as_json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+def settings_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option ``--config``, and pass the configuration as ``settings``.
+
+    Ends the command with status 2 if the configuration is faulty, or needs a Python package that
+    is not installed.
+    """
+
+    @config_option
+    @wraps(command)
+    def wrapped(*, files: Sequence[Path], **options: Any) -> None:
+        try:
+            command(settings=load_settings(paths_of(files), os.environ), **options)
+        except ConfigError as exc:
+            stop(f"The configuration is faulty:\n{exc}", FAULTY)
+
+    return wrapped
 
 
 def paths_of(files: Sequence[Path]) -> list[Path]:
     """Return ``files``, or the service's configuration files if there are none."""
     return list(files) or default_paths(os.environ, Path.cwd())
-
-
-def settings_of(files: Sequence[Path]) -> Settings:
-    """Return the settings. If they are faulty, list every fault and end with status 2."""
-    with captured_log():
-        try:
-            return load_settings(paths_of(files), os.environ)
-        except ConfigError as exc:
-            stop(f"The configuration is faulty:\n{exc}", FAULTY)
 
 
 def stop(text: str, status: int) -> NoReturn:
@@ -90,9 +88,29 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+def counted(number: int, word: str) -> str:
+    """Return ``number`` with ``word`` in singular or plural."""
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
 def full_ref(kind: str, name: str) -> str:
     """Return the ref of an entity by its ref, or by its name in the default namespace."""
     return name if ":" in name else f"{kind}:default/{name}"
+
+
+def show(
+    found: Any, text: Callable[[Page, Any], None], *, as_json: bool, failed: bool = False
+) -> None:
+    """Print the result of a command as JSON, or for people by ``text``.
+
+    Ends the command with status 1 if it ``failed``.
+    """
+    if as_json:
+        print_json(found)
+    else:
+        text(Page(), found)
+    if failed:
+        sys.exit(FAILED)
 
 
 def print_json(value: Any) -> None:
@@ -101,40 +119,9 @@ def print_json(value: Any) -> None:
     click.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-def csv_writer() -> Any:
-    """Return a ``csv.writer`` to standard output."""
-    return csv.writer(SimpleNamespace(write=partial(click.echo, nl=False)))
-
-
 def csv_text(text: str) -> str:
     """Return a cell of CSV; an apostrophe goes before a text that a spreadsheet would calculate."""
     return f"'{text}" if text.startswith(FORMULA) else text
-
-
-class _Capture(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(redact(record.getMessage()))
-
-
-@contextmanager
-def captured_log(name: str = "litellm_plugin") -> Iterator[list[str]]:
-    """Collect the log messages of the logger ``name`` and below, redacted, in a list.
-
-    They are printed only with ``--verbose``.
-    """
-    logger, handler = logging.getLogger(name), _Capture()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield handler.lines
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 def printable(value: Any) -> str:
@@ -159,6 +146,8 @@ def _without_password(text: str) -> str:
 class Page:
     """Prints text for people, with colours on a terminal unless ``NO_COLOR`` is set.
 
+    Takes a ``[`` literally, not as mark-up, and escapes control characters.
+
     Args:
         err: Whether to print to standard error.
     """
@@ -175,44 +164,44 @@ class Page:
         self.line()
         self.line(text, "bold")
 
-    def rows(
-        self,
-        rows: Sequence[Row],
-        *,
-        indent: int = 2,
-        widths: Sequence[int] = (),
-        folds: bool = False,
-    ) -> None:
-        """Print a table; the last column takes the rest of the width.
+    def rows(self, rows: Sequence[Row], *, indent: int = 2, widths: Sequence[int] = ()) -> None:
+        """Print a table.
+
+        The first columns that fit into two thirds of the width are as wide as their text; the
+        others are folded if the table is too wide.
 
         Args:
             rows: For each row its cells, as text and style.
             indent: Spaces in front.
-            widths: Widths of the first columns in characters; other columns fit their text.
-            folds: Whether a table that is too wide folds all columns but those of the first ones
-                that fit into two thirds of the width.
+            widths: Widths of the first columns in characters.
         """
         if not rows:
             return
         cells = [[_text(text, style) for text, style in row] for row in rows]
         grid = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
-        last = len(rows[0]) - 1
         used = indent
         for index, column in enumerate(zip(*cells, strict=True)):
             width = widths[index] if index < len(widths) else None
             used += max(cell.cell_len for cell in column) + 2
-            whole = used <= self.width * 2 / 3 if folds else index < last
-            grid.add_column(width=width, overflow="fold", no_wrap=whole and width is None)
+            fits = width is None and used <= self.width * 2 / 3
+            grid.add_column(width=width, overflow="fold", no_wrap=fits)
         for row in cells:
             grid.add_row(*row)
         self._print(Padding(grid, (0, 0, 0, indent)))
 
-    def lines(self, rows: Sequence[Row], *, indent: int = 2) -> None:
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Print a table with a heading for each column."""
+        self.rows(_with_head(head, rows))
+
+    def lines(self, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Print a table with one line for each row, which may be wider than the terminal."""
-        cells = [[_text(text.replace("\n", "\\n"), style) for text, style in row] for row in rows]
+        cells = [
+            [_text(text.replace("\n", "\\n"), style) for text, style in row]
+            for row in _with_head(head, rows)
+        ]
         widths = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
         for row in cells:
-            line = Text(" " * indent)
+            line = Text("  ")
             for cell, width in zip(row, widths, strict=True):
                 line.append_text(cell).append(" " * (width - cell.cell_len + 2))
             line.rstrip()
@@ -253,3 +242,7 @@ class Page:
 
 def _text(text: str, style: str = "") -> Text:
     return Text(visible(text), style)
+
+
+def _with_head(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Row]:
+    return [[(text, "dim") for text in head], *([(str(cell), "") for cell in row] for row in rows)]

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from logging.handlers import BufferingHandler
 from typing import Any, TextIO
 
 import click
 
 from litellm_plugin.cli.terminal import (
-    FAILED,
     FAULTY,
     Page,
-    captured_log,
-    config_option,
+    counted,
     json_option,
-    print_json,
     printable,
-    settings_of,
+    settings_option,
+    show,
+    stop,
 )
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.config.settings import Settings
@@ -51,23 +52,14 @@ _USER_KINDS = {
     LIMITED_TYP: "a limited user token, as in Backstage's cookie",
 }
 _STATIC = "a static external-access token"
+_BRIDGE = "a Keycloak token, for /bridge/*"
 
 
 @dataclass(slots=True)
 class Reading:
-    """What the command prints about a token.
+    """What the command prints about a token; docs/command-line.md describes the fields.
 
-    Attributes:
-        kind: The kind of token that it looks like, in words.
-        keys: The URL of the key set that verifies it, if there is one.
-        header: The token's header, unverified.
-        claims: The token's claims, unverified.
-        who: The principal, if the token is accepted.
-        until: When an accepted token expires, in Unix seconds.
-        refusal: Why the token is refused, if it is.
-        remedy: What to do about the refusal.
-        notes: The log lines of the check.
-        no_token: Why the text is not a JSON Web Token, if it is not.
+    ``no_token``, which is not printed, says why the text is not a JSON Web Token, if it is not.
     """
 
     kind: str
@@ -90,10 +82,10 @@ class Reading:
     type=click.File("r"),
     help="Read the token from a file, instead of standard input or a prompt.",
 )
-@config_option
+@settings_option
 @json_option
 def token(
-    arguments: Sequence[str], source: TextIO | None, files: Sequence[Path], *, as_json: bool
+    arguments: Sequence[str], source: TextIO | None, settings: Settings, *, as_json: bool
 ) -> None:
     """Show the principal that a token proves, or why the service refuses it.
 
@@ -104,17 +96,11 @@ def token(
             "A token is not taken from the command line, where every user of this host can see it "
             "(ps). Pass it on standard input, or with --file."
         )
-    settings = settings_of(files)
-    text = credential(source)
-    with captured_log():
-        plugin = read_only_plugin(settings)
-    reading = _read(plugin, text)
-    if as_json:
-        print_json(_as_json(reading))
-    else:
-        _print(Page(), reading)
-    if reading.refusal is not None:
-        sys.exit(FAILED)
+    reading = _read(read_only_plugin(settings), credential(source))
+    found = {"ok": reading.refusal is None, **asdict(reading)}
+    found["claims"] |= dict.fromkeys(_SIGNATURES & reading.claims.keys(), "(not shown)")
+    del found["no_token"]
+    show(found, _print, as_json=as_json, failed=not found["ok"])
 
 
 def credential(source: TextIO | None) -> str:
@@ -127,29 +113,42 @@ def credential(source: TextIO | None) -> str:
         text = sys.stdin.read()
     words = [word for word in text.split() if word.lower() not in {"authorization:", "bearer"}]
     if len(words) != 1:
-        click.echo(
-            "The input has no token." if not words else "The input is more than one word.", err=True
-        )
-        sys.exit(FAULTY)
+        stop("The input is more than one word." if words else "The input has no token.", FAULTY)
     return words[0]
+
+
+@contextmanager
+def _log_of_the_check() -> Iterator[BufferingHandler]:
+    """Collect the log records of the check."""
+    log, records = logging.getLogger("litellm_plugin.identity"), BufferingHandler(capacity=1000)
+    level = log.level
+    log.addHandler(records)
+    log.setLevel(logging.INFO)
+    try:
+        yield records
+    finally:
+        log.removeHandler(records)
+        log.setLevel(level)
 
 
 def _read(plugin: Plugin, text: str) -> Reading:
     settings, reading = plugin.settings, _unverified(plugin.settings, text)
-    issuer = settings.bridge.issuer
-    with captured_log("litellm_plugin.identity") as notes:
+    with _log_of_the_check() as log:
         try:
             principal = plugin.authenticator.authenticate(f"Bearer {text}")
             reading.who = _who(principal)
             if reading.no_token is not None:
                 reading.kind = _STATIC
         except PluginError as exc:
-            if issuer and reading.claims.get("iss") == issuer:
-                notes.clear()
-                _read_bridge(plugin, text, reading, realm_keys_url(issuer))
-                reading.notes = tuple(notes)
+            if reading.kind == _BRIDGE:
+                log.flush()
+                _read_bridge(plugin, text, reading)
             else:
-                _refuse(settings, reading, exc, notes)
+                cause = exc.__cause__ if isinstance(exc.__cause__, TokenError) else None
+                _refuse(settings, reading, exc, cause)
+                if cause is not None and not isinstance(cause, NoKeysError):
+                    log.flush()  # the messages repeat the refusal
+            reading.notes = [redact(record.getMessage()) for record in log.buffer]
     if reading.who is not None:
         reading.until = reading.claims.get("exp")
     return reading
@@ -177,15 +176,16 @@ def _unverified(settings: Settings, text: str) -> Reading:
         kind = _USER_KINDS.get(token.typ, "a Backstage user's token of the old kind")
         keys = user_keys_url(settings.discovery)
     elif settings.bridge.issuer and claims.get("iss") == settings.bridge.issuer:
-        kind = "a Keycloak token, for /bridge/*"
+        kind, keys = _BRIDGE, realm_keys_url(settings.bridge.issuer)
     else:
         kind = "a token of an external issuer"
     return Reading(kind, keys, dict(token.header), claims)
 
 
-def _refuse(settings: Settings, reading: Reading, exc: PluginError, notes: Sequence[str]) -> None:
+def _refuse(
+    settings: Settings, reading: Reading, exc: PluginError, cause: TokenError | None
+) -> None:
     """Put into ``reading`` why the service refuses the token, and a remedy."""
-    cause = exc.__cause__ if isinstance(exc.__cause__, TokenError) else None
     about, inside = reading, cause is not None and cause.in_obo
     if inside:
         about = _unverified(settings, reading.claims["obo"])
@@ -200,13 +200,10 @@ def _refuse(settings: Settings, reading: Reading, exc: PluginError, notes: Seque
         elif cause is None:
             refusal += f" As a JSON Web Token: {reading.no_token}."
     reading.refusal, reading.remedy = refusal, remedy
-    if cause is None or isinstance(cause, NoKeysError):  # else they repeat the refusal
-        reading.notes = tuple(notes)
 
 
-def _read_bridge(plugin: Plugin, text: str, reading: Reading, keys: str) -> None:
+def _read_bridge(plugin: Plugin, text: str, reading: Reading) -> None:
     """Put into ``reading`` how ``/bridge/*`` decides."""
-    reading.keys = keys
     if plugin.bridge_tokens is None:
         reading.refusal = "The bridge is closed: litellm.bridge.enabled is false."
         reading.remedy = (
@@ -308,16 +305,11 @@ def _sentence(text: str) -> str:
 def _ago(seconds: float) -> str:
     for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= size:
-            number = int(seconds // size)
-            return f"{number} {word}" + ("" if number == 1 else "s")
+            return counted(int(seconds // size), word)
     return f"{max(int(seconds), 1)} s"
 
 
 # -- output -------------------------------------------------------------
-
-
-def _tellable(claims: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: "(not shown)" if name in _SIGNATURES else value for name, value in claims.items()}
 
 
 def _time(value: Any) -> str:
@@ -327,34 +319,27 @@ def _time(value: Any) -> str:
         return printable(value)
 
 
-def _as_json(reading: Reading) -> dict[str, Any]:
-    told = asdict(reading)
-    del told["no_token"]
-    return {"ok": reading.refusal is None, **told, "claims": _tellable(reading.claims)}
-
-
-def _print(page: Page, reading: Reading) -> None:
-    rows = [("It is", reading.kind, "")]
-    if reading.refusal is None:
-        rows.append(("Accepted as", reading.who or "", "green"))
-        if reading.until is not None:
-            left = reading.until - time.time()
-            rows.append(("Until", f"{_time(reading.until)} ({_ago(left)} left)", ""))
+def _print(page: Page, found: dict[str, Any]) -> None:
+    rows = [("It is", found["kind"], "")]
+    if found["ok"]:
+        rows.append(("Accepted as", found["who"], "green"))
+        if (until := found["until"]) is not None:
+            rows.append(("Until", f"{_time(until)} ({_ago(until - time.time())} left)", ""))
     else:
-        rows += [("REFUSED", reading.refusal, "bold red"), ("Remedy", reading.remedy or "", "")]
-    if reading.keys:
-        rows.append(("Key set", reading.keys, ""))
+        rows += [("REFUSED", found["refusal"], "bold red"), ("Remedy", found["remedy"], "")]
+    if found["keys"]:
+        rows.append(("Key set", found["keys"], ""))
     page.rows([((name, ""), (text, style)) for name, text, style in rows], indent=0, widths=(11,))
-    for title, members in (("Header", reading.header), ("Claims", _tellable(reading.claims))):
-        if members:
-            page.heading(title)
+    for part in ("header", "claims"):
+        if found[part]:
+            page.heading(part.capitalize())
             page.pairs(
                 {
                     printable(name): _time(value) if name in _TIMES else printable(value)
-                    for name, value in members.items()
+                    for name, value in found[part].items()
                 }
             )
-    if reading.notes:
+    if found["notes"]:
         page.heading("Log messages")
-        for note in reading.notes:
+        for note in found["notes"]:
             page.line(note, "dim", indent=2)

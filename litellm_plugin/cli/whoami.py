@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,16 +10,7 @@ import click
 from litellm_plugin.accounts.caller import NO_ENTITY, Caller, litellm_id, not_reserved
 from litellm_plugin.accounts.ownership import is_administrator
 from litellm_plugin.cli.checks.references import close
-from litellm_plugin.cli.terminal import (
-    FAILED,
-    Page,
-    captured_log,
-    config_option,
-    full_ref,
-    json_option,
-    print_json,
-    settings_of,
-)
+from litellm_plugin.cli.terminal import Page, full_ref, json_option, settings_option, show
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.clients.backstage import split_ref
 from litellm_plugin.clients.litellm import Account
@@ -37,29 +25,22 @@ _LIMITS = ("max_budget", "budget_duration", "budget_reset_at", "models", "tpm_li
 
 @click.command()
 @click.argument("user")
-@config_option
+@settings_option
 @json_option
-def whoami(user: str, files: Sequence[Path], *, as_json: bool) -> None:
+def whoami(user: str, settings: Settings, *, as_json: bool) -> None:
     """Show the role and LiteLLM account of USER, or what a first visit would create.
 
     USER is an entity ref, such as user:default/jane, or a name in the default namespace.
     Only reads, and provisions no user. Ends with status 1 if the catalog or LiteLLM fails,
     or the user is not in the catalog.
     """
-    settings = settings_of(files)
     ref = full_ref("user", user)
     if split_ref(ref) is None or not ref.lower().startswith("user:"):
         raise click.BadParameter(f"{ref} is not the entity ref of a user", param_hint="USER")
-    with captured_log():
-        plugin = read_only_plugin(settings)
-        with Page(err=True).progress(f"Looking for {ref} ..."):
-            found = _found(plugin, settings, ref.lower())
-    if as_json:
-        print_json(found)
-    else:
-        _print(Page(), found)
-    if found["errors"]:
-        sys.exit(FAILED)
+    plugin = read_only_plugin(settings)
+    with Page(err=True).progress(f"Looking for {ref} ..."):
+        found = _found(plugin, settings, ref.lower())
+    show(found, _print, as_json=as_json, failed=bool(found["errors"]))
 
 
 def _found(plugin: Plugin, settings: Settings, ref: str) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from litellm_plugin.cli.checks import CheckFailedError, failed
+from litellm_plugin.cli.checks import CheckEndedError, failed, skipped
 from litellm_plugin.cli.checks.reasons import explained, origin_of
 from litellm_plugin.clients.http import Answer, NoAnswerError, Upstream
 from litellm_plugin.config.settings import Cache, RateLimits, Settings
 from litellm_plugin.identity.jwt import PrivateKey
-from litellm_plugin.identity.signing import KeyStoreError, PluginKeys
+from litellm_plugin.identity.signing import KeyStoreError, PluginKeys, PluginTokens
 from litellm_plugin.plugin import Plugin, build, upstream
 
 
@@ -79,6 +79,17 @@ class World:
             )
         }
 
+    def plugin_token(self, audience: str) -> str:
+        """Return a token of this service for a plugin.
+
+        Raises:
+            CheckEndedError: There is no signing key, so that the check is skipped.
+        """
+        if self.keys is None:
+            result = skipped("There is no plugin key on this host yet", "plugin-key")
+            raise CheckEndedError(result)
+        return PluginTokens(self.keys, self.settings.service.plugin_id).issue(audience)
+
     def request(
         self,
         name: str,
@@ -95,14 +106,14 @@ class World:
         Args:
             name: The client to use: ``LiteLLM``, ``Backstage`` or ``the ingress``.
             url: The URL; may be another host's, such as an issuer's.
-            method: Such as GET.
+            method: The HTTP method.
             headers: Additional headers.
             body: Sent as JSON.
             tells_time: Whether the answer's ``Date`` is the clock of ``name``.
             setting: The key of the configuration that has the URL, for the remedy.
 
         Raises:
-            CheckFailedError: There was no answer, and ``setting`` is given.
+            CheckEndedError: There was no answer, and ``setting`` is given.
             NoAnswerError: There was no answer.
         """
         try:
@@ -111,7 +122,7 @@ class World:
             if setting is None:
                 raise
             reason, remedy = explained(exc, setting)
-            raise CheckFailedError(failed(f"{origin_of(url)}: {reason}.", remedy)) from exc
+            raise CheckEndedError(failed(f"{origin_of(url)}: {reason}.", remedy)) from exc
         if tells_time:
             with suppress(ValueError):  # no date, or none that can be read
                 date = parsedate_to_datetime(answer.headers.get("Date", ""))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from email.utils import formatdate
@@ -120,6 +121,7 @@ class Installation:
     Attributes:
         config: What the configuration file says.
         database: The database of the store.
+        events: Audit events that :meth:`told` found on standard error.
     """
 
     def __init__(
@@ -185,6 +187,14 @@ class Installation:
         assert secrets_in(result.output + result.stderr) == []
         return result
 
+    def told(self, *arguments: str, status: int = 0) -> dict[str, Any]:
+        """Run the command with ``--json``, and return what it prints."""
+        result = self.run(*arguments, "--json")
+        assert result.exit_code == status, result.output
+        lines = result.stderr.splitlines()
+        self.events = [json.loads(line) for line in lines if line.startswith("{")]
+        return dict(json.loads(result.stdout)) if result.stdout else {}
+
     def doctor(self, *arguments: str) -> Outcome:
         result = self.run("doctor", "--json", *arguments)
         return Outcome(result, json.loads(result.stdout))
@@ -200,12 +210,9 @@ def _people_apart() -> People:
     )
 
 
-def _entities() -> Sequence[dict[str, Any]]:
-    if not _READ:
-        _READ.extend(yaml.safe_load_all(PEOPLE_FILE.read_text("utf-8")))
-    return _READ
+@functools.cache
+def _entities() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(PEOPLE_FILE.read_text("utf-8")))
 
-
-_READ: list[dict[str, Any]] = []
 
 Break = Callable[[Installation], None]

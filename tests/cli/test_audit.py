@@ -5,23 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from sqlalchemy import text
 
-from litellm_plugin.cli import audit as commands
-from litellm_plugin.cli import main
-from litellm_plugin.config.database import Database
-from litellm_plugin.config.settings import Settings
 from litellm_plugin.store import audit as events_module
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Head
 from litellm_plugin.store.database import Store
 from tests.audit.conftest import event
+from tests.cli.installation import Installation
 
 ENDED = "2026-11-29T12:00:00.000Z"
 
@@ -34,13 +29,16 @@ def _event(number: int, **values: Any) -> AuditEvent:
 class Installed:
     """A store with events, as a command finds it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, installation: Installation, store: Store) -> None:
+        self.installation = installation
         self.store = store
         self.events = AuditEvents(store)
 
-    def write(self, chain: str, numbers: range, *, closed: bool = True) -> Head:
+    def write(
+        self, chain: str, numbers: range, *, host: str = "host-1", closed: bool = True
+    ) -> Head:
         head = self.events.append(
-            Head(chain, "host-1", "2026-11-01T00:00:00.000Z"), [_event(each) for each in numbers]
+            Head(chain, host, "2026-11-01T00:00:00.000Z"), [_event(each) for each in numbers]
         )
         return self.events.append(head, [], ended_at=ENDED) if closed else head
 
@@ -49,7 +47,7 @@ class Installed:
             connection.execute(text(statement))
 
     def run(self, *arguments: str) -> Result:
-        return CliRunner().invoke(main, ["audit", *arguments], catch_exceptions=False)
+        return self.installation.run("audit", *arguments)
 
     def faults(self, *arguments: str) -> list[str]:
         result = self.run("verify", "--json", *arguments)
@@ -59,14 +57,9 @@ class Installed:
 
 
 @pytest.fixture
-def installed(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
-    settings = replace(
-        settings,
-        audit=replace(settings.audit, store=True),
-        database=Database(file=tmp_path / "store.db"),
-    )
-    monkeypatch.setattr(commands, "settings_of", lambda _files: settings)
-    return Installed(Store(settings.database))
+def installed(installation: Installation, store: Store) -> Installed:
+    installation.set("litellm.audit.store", True)
+    return Installed(installation, store)
 
 
 def test_what_nobody_touched_holds(installed: Installed) -> None:
@@ -142,7 +135,7 @@ def test_an_end_that_is_cut_off_everywhere_needs_the_heads(
     ],
 )
 def test_a_deleted_chain_is_no_work_of_retention(
-    installed: Installed, tmp_path: Path, hidden: str, monkeypatch: pytest.MonkeyPatch
+    installed: Installed, tmp_path: Path, hidden: str
 ) -> None:
     installed.write("aaaa", range(3))
     installed.write("bbbb", range(3))
@@ -151,24 +144,18 @@ def test_a_deleted_chain_is_no_work_of_retention(
     installed.sql("DELETE FROM audit_events WHERE chain = 'aaaa'")
     installed.sql(hidden)
     assert installed.faults() == []
-    settings = commands.settings_of(())  # type: ignore[attr-defined]
-
-    def retain(seconds: float) -> None:
-        kept = replace(settings, audit=replace(settings.audit, retention=seconds))
-        monkeypatch.setattr(commands, "settings_of", lambda _files: kept)
-
-    retain(math.inf)
+    installed.installation.set("litellm.audit.retention", "999999w")
     (fault,) = installed.faults("--heads", str(heads))
     assert fault.startswith("chain aaaa, event 3: was deleted, and is not older")
-    retain(1.0)  # the events were older
+    installed.installation.set("litellm.audit.retention", "1s")  # the events were older
     assert installed.faults("--heads", str(heads)) == []
 
 
 def test_a_chain_that_was_not_closed_is_named(installed: Installed) -> None:
-    installed.write("aaaa", range(3), closed=False)
+    installed.write("aaaa", range(3), host="host-1\x1b[2J", closed=False)
     result = installed.run("verify")
     assert result.exit_code == 0
-    assert "chain aaaa of host-1: not closed" in result.stdout
+    assert "chain aaaa of host-1\\x1b[2J: not closed" in result.stdout
     assert "events after 3 may be in the log only" in result.stdout
 
 
@@ -244,23 +231,27 @@ def test_a_file_that_is_not_to_be_used_is_named(installed: Installed, tmp_path: 
     assert (result.exit_code, f"{tmp_path} can't be written" in result.output) == (2, True)
 
 
-@pytest.mark.parametrize("command", [("verify",), ("export", "--since", "7d")])
+@pytest.mark.parametrize(
+    ("off", "command"),
+    [
+        ("litellm.audit.store is false", ("audit", "verify")),
+        ("litellm.audit.store is false", ("audit", "export", "--since", "7d")),
+        ("No enabled feature uses the store, so no run is recorded.", ("jobs",)),
+    ],
+)
 def test_a_store_that_can_not_be_read_is_told(
-    settings: Settings,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    installed: Installed,
-    command: tuple[str, ...],
+    installation: Installation, off: str, command: tuple[str, ...]
 ) -> None:
-    on = replace(settings, audit=replace(settings.audit, store=True))
-    configured = [on]
-    monkeypatch.setattr(commands, "settings_of", lambda _files: configured[-1])
-    result = installed.run(*command)
-    assert (result.exit_code, "in the memory of the service" in result.output) == (2, True)
-    configured.append(settings)
-    result = installed.run(*command)
-    assert (result.exit_code, "litellm.audit.store is false" in result.output) == (2, True)
-    (tmp_path / "file").touch()
-    configured.append(replace(on, database=Database(file=tmp_path / "file" / "store.db")))
-    result = installed.run(*command)
-    assert (result.exit_code, "can't be read" in result.output) == (1, True)
+    def told(status: int) -> str:
+        result = installation.run(*command)
+        assert (result.exit_code, result.stdout) == (status, "")
+        return result.stderr
+
+    assert told(2).startswith(off)
+    installation.set("litellm.audit.store", True)
+    installation.set("backend.database", {"client": "better-sqlite3", "connection": ":memory:"})
+    assert "The store is in the memory of the service" in told(2)
+    file = installation.folder / "file"
+    file.write_bytes(b"no database " * 100)
+    installation.set("backend.database.connection", str(file))
+    assert told(1).startswith(f"The store can't be read: SQLite {file}: ")

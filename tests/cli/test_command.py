@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from litellm_plugin import __version__
 from litellm_plugin.cli import COMMANDS, main
-from litellm_plugin.cli.terminal import FAILED, print_json, stop
+from litellm_plugin.cli.terminal import FAILED, FAULTY, print_json, stop
+from litellm_plugin.config import ConfigError
+from tests.cli.installation import Installation
 
 BIN = Path(sys.executable).parent
 
@@ -66,3 +70,33 @@ def test_no_control_character_of_a_name_or_an_error_is_printed(
     assert json.loads(printed.out) == [name]
     assert printed.err == "LiteLLM says:\nci\\x1b]0;title\\x07\\x7f\\x9b2J\n"
     assert printed.out.replace("\n", "").isprintable()
+
+
+def test_only_the_sandbox_logs_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, silenced = logging.getLogger("litellm_plugin"), list[bool]()
+    before = list(log.handlers)
+
+    def look(*_arguments: Any, **_options: Any) -> None:
+        silenced.append(any(isinstance(each, logging.NullHandler) for each in log.handlers))
+        raise ConfigError(["faulty"])
+
+    monkeypatch.setattr("litellm_plugin.cli.sandbox.running", look)
+    monkeypatch.setattr("litellm_plugin.cli.terminal.load_settings", look)
+    for command in ("sandbox", "jobs"):
+        assert CliRunner().invoke(main, [command]).exit_code == FAULTY
+    assert silenced == [False, True]
+    assert log.handlers == before
+
+
+@pytest.mark.parametrize(
+    "command", [("sync",), ("jobs",), ("whoami", "alice"), ("audit", "export", "--since", "1d")]
+)
+def test_a_package_that_the_configuration_needs_is_missing(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    installation.set("litellm.provisioning.sync", {"enabled": True})
+    installation.set("backend.database", {"client": "pg", "connection": "postgresql://db"})
+    monkeypatch.setitem(sys.modules, "litellm_plugin.store.postgres", None)
+    result = installation.run(*command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "install litellm-plugin[postgres]" in result.stderr

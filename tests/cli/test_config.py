@@ -88,6 +88,12 @@ def test_a_secret_does_not_even_show_its_length(files: list[Path]) -> None:
     assert len(MASK) != len("sk-the-master-key")
 
 
+@pytest.mark.parametrize("secret", ["redis-of-tests", "postgres"])
+def test_a_secret_that_begins_like_a_url_is_not_shown(files: list[Path], secret: str) -> None:
+    files[1].write_text(f"litellm: {{masterKey: {secret}}}")
+    assert setting(check(*files), "litellm.masterKey")["value"] == MASK
+
+
 def test_defaults_are_told_as_such(files: list[Path]) -> None:
     told = check(*files)
     budget = setting(told, "litellm.provisioning.defaults.maxBudget")

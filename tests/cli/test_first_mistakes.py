@@ -12,8 +12,6 @@ from click.testing import CliRunner
 from litellm_plugin.cli import main
 from litellm_plugin.server.access_log import Logger
 from tests.cli.installation import Installation
-from tests.fakes import connection_refused
-from tests.tokens import TokenFactory
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +31,6 @@ IN_THE_CONFIGURATION: dict[str, tuple[str, Any, int, tuple[str, ...]]] = {
         2,
         ("litellm.baseUrl: missing", "did you mean provisioning?"),
     ),
-    "a key is misspelt": ("litellm.masterkey", "x", 0, ("did you mean masterKey?",)),
     "the variable of the master key is not set": (
         "litellm.masterKey",
         "${THE_MASTER_KEY}",
@@ -51,30 +48,6 @@ IN_THE_CONFIGURATION: dict[str, tuple[str, Any, int, tuple[str, ...]]] = {
         {"$file": "${CREDENTIALS_DIRECTORY}/master-key"},
         2,
         ("CREDENTIALS_DIRECTORY is not set", "run doctor by systemd-run"),
-    ),
-    "the master key is a user's key": (
-        "litellm.masterKey",
-        "sk-another",
-        1,
-        ("LiteLLM does not accept litellm.masterKey (401)", "LITELLM_MASTER_KEY"),
-    ),
-    "litellm.baseUrl has the path of OpenAI's clients": (
-        "litellm.baseUrl",
-        "http://127.0.0.1:4787/v1",
-        1,
-        ("LiteLLM answers at http://127.0.0.1:4787, without a path",),
-    ),
-    "a group without namespace": (
-        "litellm.audit.group",
-        "litellm-admins",
-        1,
-        ("litellm-admins has to be written group:default/litellm-admins",),
-    ),
-    "a team that does not exist": (
-        "litellm.provisioning.defaults.teams",
-        ["team-platfrom"],
-        1,
-        ("LiteLLM has no team team-platfrom (did you mean team-platform?)",),
     ),
 }
 
@@ -114,28 +87,6 @@ def test_a_state_folder_that_can_t_be_written(
     assert found["status"] == "failed"
     assert f"this user can't write to {folder}." in found["found"]
     assert "litellm.service.keyFile or XDG_STATE_HOME" in found["remedy"]
-
-
-def test_backstage_is_not_started(installation: Installation) -> None:
-    installation.backstage.replies["*"] = connection_refused()
-    page = words(installation, "doctor", status=1)
-    assert "http://127.0.0.1:7007: nothing listens there (connection refused)." in page
-    assert "1 failed" in page
-
-
-def test_somebody_who_is_not_in_the_catalog(installation: Installation) -> None:
-    page = words(installation, "whoami", "alcie", status=1)
-    assert "user:default/alcie is not in the catalog (did you mean alice?)." in page
-
-
-def test_a_token_of_yesterday(installation: Installation, tokens: TokenFactory) -> None:
-    page = words(installation, "token", stdin=tokens.expired(ago=200), status=1)
-    assert "REFUSED It expired 3 minutes ago. Remedy Get a new one" in page
-
-
-def test_a_litellm_key_in_place_of_a_token(installation: Installation) -> None:
-    page = words(installation, "token", stdin="sk-0123456789abcdef", status=1)
-    assert "LiteLLM itself takes such keys; this service needs a token of Backstage." in page
 
 
 def test_the_port_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,7 @@ def _enabled(installation: Installation) -> None:
 def notify(installation: Installation) -> Callable[..., dict[str, Any]]:
     """Runs the command, and returns what it told."""
 
-    def notify(*arguments: str, status: int = 0) -> dict[str, Any]:
-        result = installation.run("notify", "--json", *arguments)
-        assert result.exit_code == status, result.output
-        told: dict[str, Any] = json.loads(result.stdout)
-        return told
-
-    return notify
+    return partial(installation.told, "notify")
 
 
 Notify = Callable[..., dict[str, Any]]

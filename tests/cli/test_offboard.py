@@ -98,13 +98,7 @@ class Office:
         self.installation.fake.people = People(self.people.values())
 
     def run(self, *arguments: str, status: int = 0) -> dict[str, Any]:
-        result = self.installation.run("offboard", "--json", *arguments)
-        assert result.exit_code == status, result.output
-        told: dict[str, Any] = json.loads(result.stdout)
-        self.events = [
-            json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")
-        ]
-        return told
+        return self.installation.told("offboard", *arguments, status=status)
 
     def page(self, *arguments: str) -> str:
         return self.installation.run("offboard", *arguments, environ={"COLUMNS": "200"}).stdout
@@ -163,9 +157,9 @@ def test_the_keys_of_a_person_who_is_missing_in_two_runs_are_blocked(office: Off
     told = office.run("--apply")
     assert office.blocked() == {"ann-laptop", "ann-build"}
     assert told["counts"]["keys blocked"] == 2
-    assert {event["eventId"] for event in office.events} == {"offboard-key-block"}
-    assert office.events[0]["actor"] == {"actorId": "litellm-plugin:offboard"}
-    assert office.events[0]["meta"]["entityRef"] == "user:default/ann"
+    assert {event["eventId"] for event in office.installation.events} == {"offboard-key-block"}
+    assert office.installation.events[0]["actor"] == {"actorId": "litellm-plugin:offboard"}
+    assert office.installation.events[0]["meta"]["entityRef"] == "user:default/ann"
 
 
 def test_nobody_is_blocked_before_the_grace_is_over(office: Office) -> None:
@@ -426,7 +420,7 @@ def test_a_key_that_litellm_refuses_is_told_and_left_to_the_next_run(office: Off
     office.installation.litellm.replies["/key/block"] = Reply(400, {"error": {"message": "no"}})
     told = office.run("--apply", status=1)
     assert set(told["failures"]) == {"ann@example.com", "ben@example.com"}
-    assert [event["status"] for event in office.events] == ["failed", "failed"]
+    assert [event["status"] for event in office.installation.events] == ["failed", "failed"]
     office.installation.litellm.replies.clear()
     assert office.run("--apply")["counts"]["keys blocked"] == 2
     assert office.blocked() == {"ann-laptop", "ben-laptop"}
@@ -465,7 +459,7 @@ def test_an_account_is_deleted_once_it_was_blocked_for_long_enough(office: Offic
     told = office.run("--apply", "--delete-after", "30d")
     assert told["counts"]["accounts deleted"] == 1
     assert "ann@example.com" not in office.litellm.store.users
-    assert [event["severityLevel"] for event in office.events] == ["high"]
+    assert [event["severityLevel"] for event in office.installation.events] == ["high"]
     assert office.table.all()["ann@example.com"].deleted_at == office.now
     assert actions(office.run("--apply", "--delete-after", "30d")) == {"ann": "deleted"}
     office.returns(person("ann"))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from litellm_plugin.config.database import Database
 from litellm_plugin.keys.metadata import RotationRecord
 from litellm_plugin.sandbox.store import token_of
 from litellm_plugin.shapes import BRIDGE_KEY, ROTATION
@@ -25,10 +22,9 @@ TOOL = {BRIDGE_KEY: {"tool": "claude-code", "machine": "laptop"}}
 class Keys:
     """The command, and LiteLLM's keys."""
 
-    def __init__(self, installation: Installation, database: Database) -> None:
+    def __init__(self, installation: Installation) -> None:
         self.installation = installation
-        self.database = database
-        self.litellm = installation.litellm.host.litellm  # type: ignore[attr-defined]
+        self.litellm: Any = installation.standin
 
     def make(self, alias: str, **row: Any) -> str:
         secret = f"sk-prune-{alias}-0123456789"
@@ -40,25 +36,16 @@ class Keys:
         return {row["key_alias"] for row in self.litellm.store.keys.values()}
 
     def run(self, *arguments: str, status: int = 0) -> dict[str, Any]:
-        result = self.installation.run("prune", "--json", *arguments)
-        assert result.exit_code == status, result.output
-        self.events = [
-            json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")
-        ]
-        return json.loads(result.stdout) if result.stdout else {}
+        return self.installation.told("prune", *arguments, status=status)
 
     def page(self, *arguments: str) -> str:
         return self.installation.run("prune", *arguments, environ={"COLUMNS": "200"}).stdout
 
 
 @pytest.fixture
-def office(installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Keys:
-    database = Database(file=tmp_path / "store.sqlite")
-    make = Store.__init__
-    monkeypatch.setattr(Store, "__init__", lambda self, _given: make(self, database))
+def office(installation: Installation) -> Keys:
     installation.settings["bridge"]["keys"] = {}
-    installation.settings["service"]["jobs"] = {"perSecond": 10_000}
-    office = Keys(installation, database)
+    office = Keys(installation)
     office.litellm.store.reset()
     office.make("expired", expires=PAST, metadata=TOOL)
     office.make("by-hand", expires=PAST)
@@ -84,7 +71,7 @@ def test_a_dry_run_changes_nothing_and_lists_what_is_due(office: Keys) -> None:
     assert [each.path for each in office.installation.litellm.asked if each.method != "GET"] == []
 
 
-def test_a_run_prunes_and_is_recorded_and_audited(office: Keys) -> None:
+def test_a_run_prunes_and_is_recorded_and_audited(office: Keys, store: Store) -> None:
     told = office.run("--apply")
     aliases = office.aliases()
     assert aliases > {"by-hand", "ci"}
@@ -96,13 +83,13 @@ def test_a_run_prunes_and_is_recorded_and_audited(office: Keys) -> None:
         "delete expired tool key": 1,
         "complete a rotation": 1,
     }
-    by_event = {event["eventId"]: event for event in office.events}
+    by_event = {event["eventId"]: event for event in office.installation.events}
     assert set(by_event) == {"prune-key-delete", "prune-rotation-finish"}
     deleted = by_event["prune-key-delete"]
     assert deleted["actor"] == {"actorId": "litellm-plugin:prune"}
     assert deleted["meta"]["keyAlias"] == "expired"
     assert deleted["meta"]["userId"] == "ann@example.com"
-    (run,) = runs.recent(Store(office.database), "prune", 9)
+    (run,) = runs.recent(store, "prune", 9)
     assert run["status"] == "succeeded"
     assert office.run("--apply")["keys"] == []
     assert "Nothing to do." in office.page()
@@ -115,12 +102,12 @@ def test_all_pages_of_keys_are_read(office: Keys) -> None:
     assert len(office.aliases()) == 3
 
 
-def test_a_refusal_is_status_1_and_the_rest_is_done(office: Keys) -> None:
+def test_a_refusal_is_status_1_and_the_rest_is_done(office: Keys, store: Store) -> None:
     office.installation.litellm.replies["/key/delete"] = Reply(403, {"error": {"message": "no"}})
     told = office.run("--apply", status=1)
     assert list(told["failures"].values()) == ["no"]
     assert "ci" in office.aliases()
-    (run,) = runs.recent(Store(office.database), "prune", 9)
+    (run,) = runs.recent(store, "prune", 9)
     assert (run["status"], run["error"]) == ("failed", "LiteLLM refused some changes")
 
 

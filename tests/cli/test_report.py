@@ -8,20 +8,18 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
 
-from litellm_plugin.config.database import Database
 from litellm_plugin.sandbox.activity import UsageRow
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Head
 from litellm_plugin.store.database import Store
 from tests.cli.installation import Installation
 from tests.fakes import Reply
 from tests.fakes.network import connection_refused
-from tests.standin import KEY, TEAM, StandIn
+from tests.standin import KEY, TEAM
 
 ALICE, JANE, LEFT = "alice@example.com", "jane@example.com", "left@example.com"
 NOVEMBER = ("--from", "2026-11-01", "--to", "2026-11-30")
@@ -47,8 +45,7 @@ def _used(day: int, token: str, user: str | None, team: str | None, spend: float
 @pytest.fixture
 def ready(installation: Installation) -> Installation:
     """alice has used 0.4 USD on November 2nd; jane and somebody who left used something, too."""
-    installation.settings["service"]["jobs"] = {"perSecond": 100_000}
-    store = _litellm(installation).store
+    store = installation.standin.store
     store.deleted_keys[GONE] = {"key_alias": "=cmd|'/C calc'", "user_id": LEFT}
     store.add_usage(
         [
@@ -59,11 +56,6 @@ def ready(installation: Installation) -> Installation:
         ]
     )
     return installation
-
-
-def _litellm(installation: Installation) -> Any:
-    assert isinstance(installation.litellm.host, StandIn)
-    return installation.litellm.host.litellm
 
 
 def _json(installation: Installation, *options: str) -> Any:
@@ -160,12 +152,9 @@ def test_a_team_without_usage_may_be_a_wrong_id(ready: Installation) -> None:
 
 
 def test_names_of_deleted_keys_come_from_the_audit_log_too(
-    ready: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ready: Installation, store: Store
 ) -> None:
     ready.settings["audit"]["store"] = True
-    store = Store(Database(file=tmp_path / "store.sqlite"))
-    monkeypatch.setattr("litellm_plugin.store_parts.store_of", lambda _settings: store)
-    events = AuditEvents(store)
     made = AuditEvent(
         at="2026-11-01T12:00:00.000Z",
         action="created",
@@ -189,7 +178,7 @@ def test_names_of_deleted_keys_come_from_the_audit_log_too(
         made, denied=True, at="2026-11-03T12:00:00.000Z", updated_values={"key_alias": "never"}
     )
     head = Head("chain", "host-1", "2026-11-01T00:00:00.000Z")
-    events.append(head, [made, renamed, refused])
+    AuditEvents(store).append(head, [made, renamed, refused])
     rows = {row["key"]: row for row in _json(ready, "--by", "key")["rows"]}
     names = ("key_alias", "key_state", "key_alias_source")
     assert [rows[LOST][name] for name in names] == ["jane-nightly", "deleted", "audit"]
@@ -205,7 +194,7 @@ def test_a_key_that_nobody_has_on_record_is_unknown(ready: Installation) -> None
 def test_an_old_litellm_that_tells_no_names_is_asked_for_its_keys_and_users(
     ready: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    litellm = type(_litellm(ready))
+    litellm = type(ready.standin)
     aliases: Callable[[Any, str], Any] = litellm._about_key
     monkeypatch.setattr(
         litellm,
@@ -213,7 +202,7 @@ def test_an_old_litellm_that_tells_no_names_is_asked_for_its_keys_and_users(
         lambda self, token: {"key_alias": aliases(self, token)["key_alias"], "team_id": None},
     )
     monkeypatch.setattr(litellm, "_about_user", lambda _self, _name: {"user_email": None})
-    _litellm(ready).store.users[JANE]["user_email"] = JANE
+    ready.standin.store.users[JANE]["user_email"] = JANE
     rows = _json(ready, "--by", "key,user")["rows"]
     assert {row["key"]: row["key_state"] for row in rows} == {
         KEY: "active",
@@ -253,7 +242,7 @@ def test_it_only_reads_and_not_faster_than_jobs_may(
 
 
 def test_a_combination_that_litellm_does_not_tell_is_an_error(ready: Installation) -> None:
-    store = _litellm(ready).store
+    store = ready.standin.store
     store.add_usage([_used(3, KEY, JANE, TEAM, 0.5)])
     result = ready.run("report", "usage", *NOVEMBER, "--by", "team,user")
     assert result.exit_code == 1

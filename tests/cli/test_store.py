@@ -81,17 +81,6 @@ def test_jobs_lists_the_last_runs(config: Path, file: Path) -> None:
     assert (told["job"], told["dry_run"], told["counts"]) == ("sync", True, {"changed": 3})
 
 
-def test_jobs_needs_a_store(config: Path, file: Path, tmp_path: Path) -> None:
-    file.write_bytes(b"no database " * 100)
-    result = run(config)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"The store can't be read: SQLite {file}: ")
-    config.write_text(config.read_text().replace("true", "false"))
-    result = run(config)
-    assert result.exit_code == 2
-    assert result.stderr == "No enabled feature uses the store, so no run is recorded.\n"
-
-
 def test_doctor_looks_at_the_store_without_making_one(config: Path, file: Path) -> None:
     assert checked(config) == Result(
         Status.WARNING, f"SQLite {file} is not there yet.", "The service makes it when it starts."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -84,15 +83,14 @@ def test_a_narrow_terminal_loses_no_text(ready: Installation) -> None:
 
 def test_apply_removes_the_differences_once(ready: Installation) -> None:
     _grant_more(ready)
-    first = ready.run("sync", "--apply", "--json")
-    assert first.exit_code == 0
-    told = json.loads(first.stdout)
+    told = ready.told("sync", "--apply")
     assert told["applied"] is True
     assert told["counts"]["changed"] == 1
     assert _row(ready, CAROL)["max_budget"] == 100
     assert _writes(ready) == ["/user/update"]
-    again = json.loads(ready.run("sync", "--apply", "--json").stdout)
-    assert again["counts"]["changed"] == 0
+    (event,) = ready.events
+    assert (event["eventId"], event["actor"]["actorId"]) == ("user-sync", "litellm-plugin:sync")
+    assert ready.told("sync", "--apply")["counts"]["changed"] == 0
     assert _writes(ready) == ["/user/update"]
 
 
@@ -119,8 +117,7 @@ def test_mode_apply_is_the_default_where_configured(ready: Installation) -> None
 def test_some_people_only(
     ready: Installation, store: Store, option: str, value: str, checked: int
 ) -> None:
-    told = json.loads(ready.run("sync", option, value, "--json").stdout)
-    assert told["counts"]["checked"] == checked
+    assert ready.told("sync", option, value)["counts"]["checked"] == checked
     assert [row["status"] for row in runs.recent(store, "sync", 2)] == ["partial", "succeeded"]
 
 
@@ -145,7 +142,7 @@ def test_who_is_not_there_is_named_and_nobody_is_changed(
 
 def test_users_are_read_by_pages_and_unchanged_accounts_cost_no_call(ready: Installation) -> None:
     ready.litellm.asked.clear()
-    told = json.loads(ready.run("sync", "--apply", "--json").stdout)
+    told = ready.told("sync", "--apply")
     assert told["counts"]["checked"] == 3
     assert told["counts"]["missing"] + told["counts"]["nobody"] == 1
     assert [asked.path for asked in ready.litellm.asked] == ["/user/list"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -13,11 +12,8 @@ from tests.fakes.network import Reply
 
 
 def whoami(installation: Installation, user: str, *, status: int = 0) -> dict[str, Any]:
-    result = installation.run("whoami", user, "--json")
-    assert result.exit_code == status
-    asked = {each.method for each in installation.litellm.asked}
-    assert asked <= {"GET"}
-    told: dict[str, Any] = json.loads(result.stdout)
+    told = installation.told("whoami", user, status=status)
+    assert {each.method for each in installation.litellm.asked} <= {"GET"}
     return told
 
 
@@ -89,8 +85,7 @@ def test_a_name_that_is_none(installation: Installation) -> None:
 def adopted(installation: Installation, **over: Any) -> str:
     """LiteLLM has carol's e-mail under another id, which is returned."""
     user = {"user_id": "sso-1", "user_email": "carol.clark@example.com", "auto_create_key": False}
-    litellm: Any = installation.litellm.host
-    litellm.litellm.user_new({**user, **over})
+    installation.standin.user_new({**user, **over})
     return "sso-1"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
 from graphlib import TopologicalSorter
@@ -44,6 +44,11 @@ class Result:
     remedy: str | None = None
     because: tuple[str, ...] = ()
 
+    @property
+    def passed(self) -> bool:
+        """Whether checks that need this one can run."""
+        return self.status in {Status.OK, Status.WARNING}
+
 
 def ok(found: str) -> Result:
     """Return the result of a check that passed."""
@@ -65,7 +70,7 @@ def skipped(found: str, *because: str) -> Result:
     return Result(Status.SKIPPED, found, because=because)
 
 
-class CheckFailedError(Exception):
+class CheckEndedError(Exception):
     """Ends a check with ``result``."""
 
     def __init__(self, result: Result) -> None:
@@ -96,34 +101,30 @@ def run(checks: Sequence[Check], world: Any) -> Iterator[tuple[Check, Result]]:
     """Run the checks in parallel, and yield each with its result when it ends."""
     by_id = {check.id: check for check in checks}
     order = TopologicalSorter({check.id: check.needs + check.after for check in checks})
-    futures: dict[str, Future[Result]] = {}
+    order.prepare()
+    running: dict[Future[Result], Check] = {}
+    results: dict[str, Result] = {}
     with ThreadPoolExecutor(len(checks), thread_name_prefix="check") as pool:
-        for name in order.static_order():
-            check = by_id[name]
-            # Those that the check waits for are in the pool already.
-            needs = [(by_id[need], futures[need]) for need in check.needs]
-            after = [futures[each] for each in check.after]
-            futures[name] = pool.submit(_result_of, check, world, needs, after)
-        names = {future: name for name, future in futures.items()}
-        for future in as_completed(names):
-            yield by_id[names[future]], future.result()
+        while order.is_active():
+            for name in order.get_ready():
+                check = by_id[name]
+                missing = [by_id[need] for need in check.needs if not results[need].passed]
+                running[pool.submit(_result_of, check, world, missing)] = check
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                check = running.pop(future)
+                results[check.id] = future.result()
+                order.done(check.id)
+                yield check, results[check.id]
 
 
-def _result_of(
-    check: Check,
-    world: Any,
-    needs: Sequence[tuple[Check, Future[Result]]],
-    after: Sequence[Future[Result]],
-) -> Result:
-    passed = {Status.OK, Status.WARNING}
-    missing = [need for need, future in needs if future.result().status not in passed]
+def _result_of(check: Check, world: Any, missing: Sequence[Check]) -> Result:
+    """Run a check, unless checks that it needs did not pass."""
     if missing:
         titles = " and ".join(f"“{need.title}”" for need in missing)
         return skipped(f"{titles} did not pass", *(need.id for need in missing))
-    wait(after)
     try:
         return check.function(world)
-    except CheckFailedError as exc:
+    except CheckEndedError as exc:
         return exc.result
     except PluginError as exc:
         return failed(exc.message, "Try again; if it fails again, run with --verbose.")

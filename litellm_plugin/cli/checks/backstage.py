@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from litellm_plugin.cli.checks import Result, Status, failed, ok, skipped, warning
 from litellm_plugin.cli.checks.reasons import described, explained, is_page, json_of
@@ -15,7 +16,7 @@ from litellm_plugin.errors import BackstageUnavailable
 from litellm_plugin.identity.jwt import KeyFormatError, PublicKey
 from litellm_plugin.identity.keycloak import realm_keys_url
 from litellm_plugin.identity.plugin_token import plugin_keys_url
-from litellm_plugin.identity.signing import PluginTokens, key_file
+from litellm_plugin.identity.signing import key_file
 from litellm_plugin.identity.user_token import user_keys_url
 
 _WHERE = "litellm.service.backstageUrl, backend.baseUrl or discovery.endpoints"
@@ -32,7 +33,7 @@ def answers(world: World) -> Result:
         return _no_backend(url, answer, "catalog")
     if answer.status == 401:
         return ok(f"The catalog answers at {url}")
-    if answer.status in {200, 404}:
+    if answer.status == 404:
         return warning(
             f"The catalog at {url} answers without credentials.",
             "Remove backend.auth.dangerouslyDisableDefaultAuthPolicy from Backstage.",
@@ -132,7 +133,7 @@ def _keys(world: World, url: str, *, empty: str, otherwise: str) -> Result:
         answer = world.request("Backstage", url)
     except NoAnswerError as exc:
         return failed(f"{url}: {explained(exc, url)[0]}.", otherwise)
-    keys = key_ids(answer)
+    keys = key_set(answer)
     if keys is None:
         return failed(f"There is no key set at {url}: {described(answer)}.", otherwise)
     if not keys:
@@ -140,13 +141,22 @@ def _keys(world: World, url: str, *, empty: str, otherwise: str) -> Result:
     return ok(f"{len(keys)} at {url}")
 
 
-def key_ids(answer: Answer) -> list[str | None] | None:
-    """Return the ids of the keys in a key set; None if the answer is no key set."""
+def key_set(answer: Answer) -> list[dict[str, Any]] | None:
+    """Return the keys of a JSON Web Key Set; None if the answer is none."""
     body = json_of(answer)
     members = body.get("keys") if isinstance(body, dict) else None
     if not answer.ok or not isinstance(members, list):
         return None
-    return [member.get("kid") if isinstance(member, dict) else None for member in members]
+    return [member for member in members if isinstance(member, dict)]
+
+
+def has_key(keys: list[dict[str, Any]], ours: PublicKey) -> bool:
+    """Return whether a key set has the key ``ours``."""
+    for key in keys:
+        with suppress(KeyFormatError):
+            if PublicKey.from_jwk(key).as_jwk() == ours.as_jwk():
+                return True
+    return False
 
 
 def plugin_key(world: World) -> Result:
@@ -208,23 +218,21 @@ def _published(world: World, url: str) -> Result:
     except NoAnswerError as exc:
         start = "Start the service first; if it runs, correct the target in discovery.endpoints."
         return failed(f"{url}: {explained(exc, url)[0]}.", start if named else entry)
-    published = key_ids(answer)
-    if published is None:
-        found = f"{where}{url} is not this service's key set: {described(answer)}."
+    published = key_set(answer)
+    if not published:
+        what = described(answer) if published is None else "it has no keys"
+        found = f"{where}{url} is not this service's key set: {what}."
         return failed(found, correct if named else entry)
     if world.keys is None:
         return failed(
             f"The service at {url} has a signing key, and this host has none.",
             "Run this on the service's host, as its user.",
         )
-    if not published:
-        found = f"{where}{url} has no keys, so it is not this service's."
-        return failed(found, correct if named else entry)
     ours = world.keys.signing.public()
-    missing = [str(key.kid) for key in world.keys.published if not same_key(answer, key)]
+    missing = [str(key.kid) for key in world.keys.published if not has_key(published, key)]
     if not missing:
         return ok(f"{url} has this configuration's key")
-    if same_key(answer, ours):
+    if has_key(published, ours):
         return warning(
             f"{url} lacks {', '.join(missing)} of this configuration's keys.",
             "Reload every replica with this configuration before another key becomes the first.",
@@ -234,24 +242,13 @@ def _published(world: World, url: str) -> Result:
             f"{where}{url} has other keys: usually those of the npm plugin.",
             f"{entry} The npm plugin must not be mounted under the same id.",
         )
-    others = ", ".join(str(kid) for kid in published)
+    others = ", ".join(str(key.get("kid")) for key in published)
     return failed(
         f"{url} has other keys ({others}) than this configuration's ({ours.kid}).",
         "If it is this service: run this as its user, on its host. Several hosts need a common key "
         "(backend.auth.pluginKeyStore), and a new key signs only after every replica publishes it. "
         "Otherwise correct the target in discovery.endpoints.",
     )
-
-
-def same_key(answer: Answer, ours: PublicKey) -> bool:
-    """Return whether a key set has the key ``ours``."""
-    for member in answer.json()["keys"]:
-        try:
-            if PublicKey.from_jwk(member).as_jwk() == ours.as_jwk():
-                return True
-        except (KeyFormatError, AttributeError):
-            continue
-    return False
 
 
 # -- Backstage accepts this service's tokens -----------------------------------
@@ -293,8 +290,6 @@ def _refused(world: World, exc: BackstageUnavailable, *, static: bool) -> Result
         )
     if exc.answered != 401:
         return failed(f"The catalog failed: {exc.message}.", "See Backstage's log.")
-    if world.keys is None:
-        return skipped("There is no plugin key on this host yet", "plugin-key")
     url = plugin_keys_url(world.settings.discovery, plugin_id)
     return failed(
         f"Backstage refuses our plugin token (401), although {url} has its key.",
@@ -311,10 +306,7 @@ def permission_accepts_us(world: World) -> Result:
         return skipped(
             "Not needed: with backstageToken the permission API is asked with users' tokens"
         )
-    if world.keys is None:
-        return skipped("There is no plugin key on this host yet", "plugin-key")
-    token = PluginTokens(world.keys, settings.service.plugin_id).issue("permission")
-    url = settings.discovery.base_url("permission")
+    url, token = settings.discovery.base_url("permission"), world.plugin_token("permission")
     answer = _ask_permission(world, url, {"Authorization": f"Bearer {token}"})
     # 403: the token is valid, and the permission API decides about users only.
     if answer.ok or answer.status == 403:

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 from litellm_plugin.cli.checks import Result, failed, ok, skipped
 from litellm_plugin.cli.checks.reasons import described
 from litellm_plugin.cli.world import World
-from litellm_plugin.identity.signing import PluginTokens
 
 _WEBHOOK = "litellm.notifications.webhook.url"
 
@@ -35,12 +34,8 @@ def notifications(world: World) -> Result:
 
 def _backstage(world: World) -> Result:
     url = world.settings.discovery.base_url("notifications")
-    token = static = world.settings.service.backstage_token
-    if token is None:
-        if world.keys is None:
-            return skipped("There is no plugin key on this host yet", "plugin-key")
-        plugin_id = world.settings.service.plugin_id
-        token = PluginTokens(world.keys, plugin_id).issue("notifications")
+    static = world.settings.service.backstage_token
+    token = world.plugin_token("notifications") if static is None else static
     # A notification without recipient and title is refused, once the token is accepted.
     answer = world.request(
         "Backstage",

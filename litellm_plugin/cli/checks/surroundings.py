@@ -5,11 +5,10 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from litellm_plugin.cli.checks import Result, failed, ok, skipped, warning
-from litellm_plugin.cli.checks.backstage import key_ids, same_key
+from litellm_plugin.cli.checks.backstage import has_key, key_set
 from litellm_plugin.cli.checks.reasons import described, explained_redis, is_page, json_of
 from litellm_plugin.cli.world import World
 from litellm_plugin.clients.http import UNAVAILABLE, Answer
-from litellm_plugin.identity.signing import PluginTokens
 from litellm_plugin.plugin import cache_fault
 
 ODD, WRONG = 10.0, 60.0  # seconds; tokens are checked without tolerance
@@ -80,26 +79,16 @@ def ingress(world: World) -> Result:
             f"{url} needs credentials before it asks the service: usually Backstage's proxy.",
             "Pass a user's token with --token-file.",
         )
-    direct = key_ids(published) is not None
-    if not direct and published.status != 401:
+    keys = key_set(published)
+    if keys is None and published.status != 401:
         return _leads_elsewhere(url, published)
-    if direct and world.keys is not None and not same_key(published, world.keys.signing.public()):
+    if keys is not None and world.keys and not has_key(keys, world.keys.signing.public()):
         return failed(
             f"{url} leads to a service with another signing key than this configuration's.",
             "Let the ingress send requests to this service.",
         )
-    token = world.user_token or _own_token(world)
-    if token is None:
-        return skipped("There is no plugin key on this host yet, to sign a token with")
-    return _with_token(world, url, token)
-
-
-def _own_token(world: World) -> str | None:
-    """Return a plugin token for the service itself; None without a key."""
-    if world.keys is None:
-        return None
     plugin_id = world.settings.service.plugin_id
-    return PluginTokens(world.keys, plugin_id).issue(plugin_id)
+    return _with_token(world, url, world.user_token or world.plugin_token(plugin_id))
 
 
 def _with_token(world: World, url: str, token: str) -> Result:
