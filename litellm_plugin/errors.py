@@ -194,7 +194,7 @@ class UpstreamError(PluginError):
     Attributes:
         answered: LiteLLM's status, or None where no answer could be read.
         param: The request field that LiteLLM names as the cause, if any.
-        write: Whether LiteLLM was asked to change something.
+        write: Whether LiteLLM answered a change with this error.
         relayed: Whether the route answers with LiteLLM's status.
         unfinished: Whether a write got no answer, so that LiteLLM may have acted on it.
     """

@@ -199,7 +199,7 @@ def build(settings: Settings, *, plugin_keys: PluginKeys | None = None) -> Plugi
     models = Models(litellm, cache)
     stored = StoreParts()
     if settings.uses_store:
-        # It imports SQLAlchemy, which would take memory for nothing elsewhere.
+        # Imported here, because only configurations with a store need SQLAlchemy.
         from litellm_plugin import store_parts  # noqa: PLC0415
 
         stored = store_parts.build(settings, litellm, cache, directory, models, now)

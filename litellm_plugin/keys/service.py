@@ -56,8 +56,8 @@ class Keys:
 
         Args:
             caller: A user, or a service.
-            account: The account of the user, or of the user whose key a service rotates; None for
-                a team.
+            account: The account of the user, or of the user whose key a service changes; None for
+                a team, and for a new key of a service.
             named: LiteLLM id in a service's request for a new key, if any.
         """
 

@@ -83,7 +83,7 @@ class Pipeline:
             self._cross_origin.finish(response, request)
         add_etag(response, request)
         rule = request.url_rule
-        name = environ[request_id.ROUTE] = rule.rule.rstrip("/") if rule else "none"
+        name = environ[request_id.ROUTE] = rule.rule if rule else "none"
         seconds = time.perf_counter() - state.started
         metrics.answered(request.method, name, response.status_code, seconds)
         request_id.end()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flask import Blueprint, Response, current_app, request
+from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import PathConverter
 
 from litellm_plugin.errors import UpstreamError
@@ -110,6 +111,14 @@ class Routes(list[Route]):
                 methods=[route.method],
                 strict_slashes=False,
             )
+        blueprint.record(_drop_slashes)
+
+
+def _drop_slashes(setup: BlueprintSetupState) -> None:
+    """Name the routes in metrics, logs and spans without the slash that only helps to match."""
+    for rule in setup.app.url_map.iter_rules():
+        if isinstance(setup.app.view_functions.get(rule.endpoint), Route):
+            rule.rule = rule.rule.rstrip("/")
 
 
 routes = Routes()

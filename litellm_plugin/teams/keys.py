@@ -124,10 +124,11 @@ class TeamKeys:
         journal.changed(journal.key_hash(token), row, {})
         self._litellm.delete_key(token)
 
-    def _owner(self, rows: list[Json], caller: Caller, *, replaced: str = "") -> KeyOwner:
+    def _owner(self, rows: list[Json], caller: Caller, *, replaced: str | None = None) -> KeyOwner:
         """Return the team, whose keys are ``rows``, as the owner of a new key.
 
-        ``replaced`` is the hash of a key that does not count as active, nor does its successor.
+        ``replaced`` is the hash of the key that is rotated, if any: neither that key nor its
+        successor counts as active.
         """
         owner = self._keys.owner(caller, None)
         policy = combined([owner.policy(), self._limits])

@@ -76,6 +76,17 @@ def test_a_request_and_its_calls_are_one_trace(
     assert known.calls[-1].headers["traceparent"] == f"00-{TRACE}-{span_id}-01"
 
 
+def test_a_span_names_the_route_as_the_documentation_does(
+    client: PluginClient, known: FakeLiteLLM, made: InMemorySpanExporter
+) -> None:
+    known.post("/key/delete", json={})
+    route = "/api/litellm/keys/<litellm_id:token>"
+    for path in (f"/keys/{KEY}", f"/keys/{KEY}/"):
+        client.delete(path, who="bob")
+        served = by_kind(made, SpanKind.SERVER)[-1]
+        assert (served.name, told(served)["http.route"]) == (f"DELETE {route}", route)
+
+
 def test_a_request_without_an_id_is_named_like_its_trace(
     client: PluginClient, made: InMemorySpanExporter
 ) -> None:

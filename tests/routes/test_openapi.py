@@ -87,11 +87,7 @@ def test_every_route_is_documented_and_every_operation_is_a_route(
     app: Flask, document: dict[str, Any]
 ) -> None:
     routes = {
-        (
-            method,
-            re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.removeprefix(MOUNT).rstrip("/")),
-            endpoint,
-        )
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.removeprefix(MOUNT)), endpoint)
         for rule in app.url_map.iter_rules()
         if rule.rule.startswith(MOUNT)
         if (endpoint := rule.endpoint.rpartition(".")[2]) != "unknown_route"

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from litellm_plugin.config.settings import Display, KeyPolicy, Settings
 from litellm_plugin.keys import undelivered
 from litellm_plugin.sandbox.refusals import proxy_error
-from litellm_plugin.shapes import TEAM_KEY
+from litellm_plugin.shapes import ROTATION, TEAM_KEY
 from tests.cache.world import TEAM_ADMINS, Call, FailsError, World
 from tests.client import json_of
 from tests.fakes import Policy
@@ -194,6 +194,14 @@ def test_the_key_policy_of_the_creator_holds(world: World) -> None:
     assert "At most 1 active keys" in told["error"]
     assert rotate(world, key["token"]).status_code == 200
     assert create(world, alias="another", **within).status_code == 403
+
+
+@pytest.mark.parametrize("key_policy", [KeyPolicy(max_active_keys=1)])
+@pytest.mark.parametrize("replaced", ["", FOREIGN])
+def test_a_key_counts_whatever_its_metadata_says_of_rotations(world: World, replaced: str) -> None:
+    token = made(world)["token"]
+    rows(world)[token]["metadata"][ROTATION] = {"replaces": [replaced], "delivered": True}
+    assert create(world, alias="another").status_code == 403
 
 
 def test_an_alias_that_another_key_has_is_refused_by_litellm(world: World) -> None:
