@@ -13,6 +13,9 @@ from litellm_plugin.clients.backstage import Catalog, Entity
 from litellm_plugin.errors import BackstageUnavailable
 
 NAMES_AT_ONCE = 50  # e-mails of one call to the catalog; they are in its URL
+# What a cached row has. It is in the cache key: during an update, builds whose rows have other
+# parts share one Redis.
+_ROW = "ref groups email display_name"
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +120,7 @@ class Directory:
                 (ref, sorted(each.groups), each.email, each.display_name) for ref, each in found
             ]
 
-        rows = self._cache.read(("people", field, *values), (), read, weight=len)
+        rows = self._cache.read(("people", _ROW, field, *values), (), read, weight=len)
         return [
             Person(ref, litellm_id(ref, self._domain), frozenset(groups), email, name)
             for ref, groups, email, name in rows

@@ -22,6 +22,15 @@ NOT_KNOWN = (
 )
 
 
+# Audit events have the names of these classes.
+class HasLeft(Forbidden):
+    """The owner of an account or key is a leaver."""
+
+
+class LeaversUnknown(Busy):
+    """The table of leavers can't be read, and the catalog does not have the person."""
+
+
 class Leavers:
     """Refuses what would give a leaver access again.
 
@@ -42,8 +51,8 @@ class Leavers:
             owner: The person; None if only the ids are known, as a service names them.
 
         Raises:
-            Forbidden: The person is a leaver.
-            Busy: The table can't be read, and the catalog does not have the person.
+            HasLeft: The person is a leaver.
+            LeaversUnknown: The table can't be read, and the catalog does not have the person.
             BackstageUnavailable: The catalog can't be read, and the decision depends on it.
         """
         # A service may name a person by user name or entity ref.
@@ -63,5 +72,5 @@ class Leavers:
         if any(self._directory.of_id(each) for each in ids):
             return
         if rows is None:
-            raise Busy(NOT_KNOWN)
-        raise Forbidden(HAS_LEFT, reason="leaver")
+            raise LeaversUnknown(NOT_KNOWN)
+        raise HasLeft(HAS_LEFT, reason="leaver")

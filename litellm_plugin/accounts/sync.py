@@ -286,7 +286,7 @@ class Sync:
             changed = "the account's owner or e-mail was changed during the run"
             return Outcome(user_id, None, UNCLEAR, errors=(changed,))
         plan = self.plan(replace(person, groups=entity.groups), current, grant)
-        # Of an interrupted run:
+        # What an interrupted run has changed:
         self._record_change(user_id, person.ref, grant.granted, plan.granted)
         now, writes = account_values(current), plan.pending
         if (

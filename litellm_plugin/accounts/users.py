@@ -187,7 +187,7 @@ class Users:
 
         Raises:
             IdentityRefused: The account may be another person's.
-            Forbidden: The person is a leaver, and would get a new account.
+            HasLeft: The person is a leaver, and would get a new account.
             NotFound: There is no account, and none is created; or a service names no user.
             ProvisioningFailed: LiteLLM refused to create the user.
             BackstageUnavailable: The catalog can't be read, and the role depends on it.

@@ -90,7 +90,8 @@ class TeamObjects:
             kind: ``vector_stores`` or ``mcp_servers``.
             fresh: Whether to read past the cache, as a write must.
         """
-        objects = read(kind, self._cache.read((kind,), (), self._rows[kind], fresh=fresh))
+        label = kind.replace("_", "-")  # in the metrics
+        objects = read(kind, self._cache.read((label,), (), self._rows[kind], fresh=fresh))
         ids = {each.id for name in self.allow_lists[kind] for each in meant(name, objects)}
         return [each for each in objects if each.id in ids or each.groups & self._groups]
 

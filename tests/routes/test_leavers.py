@@ -237,6 +237,17 @@ def test_while_the_catalog_is_down_a_leaver_gets_nothing(office: Office) -> None
         assert office.ask("carol", method, path, body).status_code == 503
 
 
+def test_an_audit_event_says_why_a_leaver_is_refused(
+    office: Office, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "litellm_plugin.audit")
+    office.refused("carol", "POST", "/keys/generate", NEW)
+    monkeypatch.setattr(LeaverTable, "shut_out_if_known", lambda *_: None)
+    assert office.ask("carol", "POST", "/keys/generate", NEW).status_code == 503
+    events = [vars(record)["audit"] for record in caplog.records if hasattr(record, "audit")]
+    assert [event["error"]["name"] for event in events] == ["HasLeft", "LeaversUnknown"]
+
+
 @pytest.mark.parametrize("enabled", [False])
 def test_where_offboarding_is_off_nothing_is_refused(office: Office) -> None:
     assert office.ask("carol", "POST", f"/keys/{TOKEN}/unblock").status_code == 200

@@ -99,6 +99,16 @@ def test_reads_are_counted_by_whether_upstreams_were_asked(grown: Grown) -> None
     assert counted == {"hit": 1, "miss": 2, "stale": 1, "shared": 0}
 
 
+@pytest.mark.parametrize("kind", ["vector-stores", "mcp-servers"])
+def test_reads_of_what_teams_may_have_are_counted_as_their_routes_are_named(
+    client: PluginClient, litellm: FakeLiteLLM, grown: Grown, kind: str
+) -> None:
+    litellm.get("/vector_store/list", json={"data": []})
+    litellm.get("/v1/mcp/server", json=[])
+    assert client.get(f"/{kind}", who="dave").status_code == 200
+    assert grown("cache_reads_total", kind=kind, result="miss") == 1
+
+
 def test_reads_that_share_one_under_way_are_counted(grown: Grown, joined: Semaphore) -> None:
     cache = Cache(0)
 
