@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,7 +13,15 @@ import click
 
 from litellm_plugin import fields
 from litellm_plugin.cli.job import readable_store
-from litellm_plugin.cli.terminal import Page, csv_text, json_option, settings_option, show, visible
+from litellm_plugin.cli.terminal import (
+    Page,
+    csv_text,
+    json_option,
+    print_csv,
+    settings_option,
+    show,
+    visible,
+)
 from litellm_plugin.clock import iso
 from litellm_plugin.config.settings import Settings
 from litellm_plugin.store.audit import GENESIS, AuditEvents, Filter, digest
@@ -263,10 +269,8 @@ def _jsonl(rows: Iterator[dict[str, Any]]) -> None:
 
 
 def _csv(rows: Iterator[dict[str, Any]]) -> None:
-    writer = csv.writer(sys.stdout)
-    writer.writerow(COLUMNS)
-    for row in rows:
-        cells = [row[name] for name in COLUMNS]
-        writer.writerow(
-            [csv_text(cell if isinstance(cell, str) else json.dumps(cell)) for cell in cells]
-        )
+    print_csv(COLUMNS, ([_cell(row[name]) for name in COLUMNS] for row in rows))
+
+
+def _cell(value: Any) -> str:
+    return csv_text(value if isinstance(value, str) else json.dumps(value))

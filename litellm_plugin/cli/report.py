@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,14 @@ import click
 
 from litellm_plugin import jobs
 from litellm_plugin.cli.job import stopped
-from litellm_plugin.cli.terminal import Page, csv_text, print_json, settings_option, visible
+from litellm_plugin.cli.terminal import (
+    Page,
+    csv_text,
+    print_csv,
+    print_json,
+    settings_option,
+    visible,
+)
 from litellm_plugin.cli.world import read_only_plugin
 from litellm_plugin.clients.litellm import rows_of_all_pages
 from litellm_plugin.config.settings import Settings
@@ -281,11 +286,14 @@ def _shown(figures: Json) -> list[str]:
 
 def _print_csv(found: Json) -> None:
     columns = _text_columns(found)
-    writer = csv.writer(sys.stdout)
-    writer.writerow([*columns, *METRICS])
-    for row in found["rows"]:
-        texts = [csv_text(row[column]) for column in columns]
-        writer.writerow([*texts, *(_digits(row[name]) for name in METRICS)])
+    rows = [
+        [
+            *(csv_text(row[column]) for column in columns),
+            *(_digits(row[name]) for name in METRICS),
+        ]
+        for row in found["rows"]
+    ]
+    print_csv([*columns, *METRICS], rows)
 
 
 def _digits(number: float) -> str:

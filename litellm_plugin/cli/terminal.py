@@ -6,11 +6,12 @@ made from it. Only this module imports rich.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -117,6 +118,14 @@ def print_json(value: Any) -> None:
     """Print ``value`` as JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     click.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def print_csv(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table as CSV."""
+    writer = csv.writer(sys.stdout)
+    writer.writerow(head)
+    writer.writerows(rows)
+    sys.stdout.flush()  # click handles a closed pipe here, and not when Python ends
 
 
 def csv_text(text: str) -> str:

@@ -172,11 +172,12 @@ def _unverified(settings: Settings, text: str) -> Reading:
             keys = "this service's own"
         elif isinstance(source, str):
             keys = plugin_keys_url(settings.discovery, source)
+    # Before user tokens: an issuer may write the audience of Backstage's old user tokens.
+    elif settings.bridge.issuer and claims.get("iss") == settings.bridge.issuer:
+        kind, keys = _BRIDGE, realm_keys_url(settings.bridge.issuer)
     elif is_user_token(token):
         kind = _USER_KINDS.get(token.typ, "a Backstage user's token of the old kind")
         keys = user_keys_url(settings.discovery)
-    elif settings.bridge.issuer and claims.get("iss") == settings.bridge.issuer:
-        kind, keys = _BRIDGE, realm_keys_url(settings.bridge.issuer)
     else:
         kind = "a token of an external issuer"
     return Reading(kind, keys, dict(token.header), claims)

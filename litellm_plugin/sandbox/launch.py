@@ -31,6 +31,7 @@ from litellm_plugin.sandbox.tokens import Issuer
 
 MASTER_KEY = "sk-sandbox-master-key"
 PORT = 5000
+KEY_FILE = "plugin-key.json"
 TOKEN_HOURS = 12
 
 _LITELLM_URL, _BACKSTAGE_URL = "LITELLM_BASE_URL", "BACKSTAGE_URL"
@@ -113,6 +114,7 @@ def running(
         url = f"{_url(front)}/api/litellm"
         files = [*(path.absolute() for path in config), _overlay(settings, url, folder)]
         settings = load_settings(files, environ)
+        _refuse_other_state(settings, folder)
         sandbox = _furnished(settings, url, folder, files)
         service = create_app(settings)
         plugin = service.extensions["litellm_plugin"]
@@ -158,6 +160,21 @@ def _refuse_real(settings: Settings) -> None:
         if settings.discovery.base_url(plugin) != expected:
             raise SandboxRefusedError(
                 f"discovery.endpoints leads '{plugin}' away from the sandbox's Backstage"
+            )
+
+
+def _refuse_other_state(settings: Settings, folder: Path) -> None:
+    """Refuse variables ``APP_CONFIG_*`` that override the sandbox's own file of settings."""
+    file = settings.database.file if settings.database else None
+    for key, is_own in (
+        ("litellm.service.keyFile", settings.service.key_file == folder / KEY_FILE),
+        ("litellm.audit.store", settings.audit.store),
+        ("backend.database", file is not None and file.parent == folder),
+        ("backend.cache", settings.cache.connection is None),
+    ):
+        if not is_own:
+            raise SandboxRefusedError(
+                f"a variable APP_CONFIG_* sets {key}, and may set that of a real service; unset it"
             )
 
 
@@ -262,7 +279,7 @@ def _overlay(settings: Settings, url: str, folder: Path) -> Path:
     stored, so that the audit log names people.
     """
     plugin_id, backstage = settings.service.plugin_id, settings.discovery.backstage_url
-    own = {"keyFile": str(folder / "plugin-key.json"), "backstageUrl": backstage}
+    own = {"keyFile": str(folder / KEY_FILE), "backstageUrl": backstage}
     sqlite = {"client": "better-sqlite3", "connection": str(folder / f"{plugin_id}.sqlite")}
     database = {**sqlite, "pluginDivisionMode": "database", "plugin": {plugin_id: sqlite}}
     overlay = {

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from click.testing import Result
 from sqlalchemy import text
 
+from litellm_plugin.cli import main
 from litellm_plugin.store import audit as events_module
 from litellm_plugin.store.audit import AuditEvent, AuditEvents, Head
 from litellm_plugin.store.database import Store
@@ -214,6 +218,22 @@ def test_no_cell_is_a_formula(installed: Installed, name: str) -> None:
     assert row["object_id"] == f"'{name}"
     assert row["changed_by"] == "a,b"
     assert json.loads(row["before_value"]) == {"max_budget": 10.1}
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_reader_who_hangs_up_ends_it_with_1(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    installed.write("aaaa", range(3))
+    config = ("--config", str(installed.installation.write()))
+    reader, writer = os.pipe()
+    os.close(reader)
+    # What is left in the buffer can't be written when it is closed either.
+    with suppress(BrokenPipeError), os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit) as ended:
+            main(["audit", "export", "--since", "2026-11-01", "--format", form, *config])
+    assert ended.value.code == 1
 
 
 @pytest.mark.parametrize("since", ["soon", "7", "2026-13-01", ""])

@@ -110,10 +110,7 @@ def test_spend_is_not_reset_under_a_limit_of_budgets(under: Serve, known_bob: Fa
 
 def test_a_role_has_limits_of_its_own(under: Serve, litellm: FakeLiteLLM, account: Any) -> None:
     client = under(max_budget=500.0, max_duration=None)
-    for who, who, most, whom in (
-        ("bob", "bob", 100, "everybody"),
-        ("carol", "carol", 500, f"members of {POWER}"),
-    ):
+    for who, most, whom in (("bob", 100, "everybody"), ("carol", 500, f"members of {POWER}")):
         litellm.get("/user/info", query={"user_id": f"{who}@example.com"}, json=account())
         sent = {"alias": "ci", "max_budget": most + 1}
         told = json_of(client.post("/keys/generate", json=sent, who=who), 400)

@@ -147,7 +147,7 @@ def test_backstage_is_told(
 
     monkeypatch.setattr(backstage, "answer", answer)
     client.get("/health", who="bob", headers={"X-Request-Id": "me"})  # it reads Backstage's keys
-    assert [who["X-Request-Id"] for who in told] == ["me"]
+    assert [headers["X-Request-Id"] for headers in told] == ["me"]
 
 
 def test_the_host_application_finds_it_and_no_request_is_left_with_it(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -206,6 +207,35 @@ def test_a_real_configuration_is_refused(
     with (
         pytest.raises(SandboxRefusedError, match=said) as refused,
         running(config(tmp_path, **changed), NOWHERE, port=0),
+    ):
+        pytest.fail("it started")
+    assert "2f9c" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        (
+            {"APP_CONFIG_litellm_service_keyFile": "/nowhere/real-2f9c.json"},
+            "APP_CONFIG_* sets litellm.service.keyFile",
+        ),
+        ({"APP_CONFIG_litellm_audit_store": "false"}, "APP_CONFIG_* sets litellm.audit.store"),
+        (
+            {"APP_CONFIG_backend_database_plugin_litellm_connection": "/nowhere/real-2f9c.sqlite"},
+            "APP_CONFIG_* sets backend.database",
+        ),
+        (
+            {"APP_CONFIG_backend_cache": '{"store": "redis", "connection": "redis://real-2f9c"}'},
+            "APP_CONFIG_* sets backend.cache",
+        ),
+    ],
+)
+def test_a_variable_that_replaces_its_own_state_is_refused(
+    environ: dict[str, str], said: str
+) -> None:
+    with (
+        pytest.raises(SandboxRefusedError, match=re.escape(said)) as refused,
+        running([OWN_CONFIG], {**NOWHERE, **environ}, port=0),
     ):
         pytest.fail("it started")
     assert "2f9c" not in str(refused.value)
