@@ -67,9 +67,10 @@ class Authenticator:
         self._external = ExternalTokenVerifier(settings.external_access, plugin_id, key_set, clock)
 
     def reaches_backstage(self, fetch: Fetch) -> bool:
-        """Tell whether the keys of user tokens can be fetched now, or just were."""
+        """Tell whether the keys of user tokens have been read, and can be fetched now."""
         try:
-            return self.user_keys.load() or bool(fetch(self.user_keys.url))
+            self.user_keys.load()
+            return bool(fetch(self.user_keys.url))
         except (NoKeysError, BackstageUnavailable):
             return False
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from litellm_plugin.errors import Unauthenticated
+from litellm_plugin.identity.key_sets import MAX_AGE
 from litellm_plugin.identity.principal import UserPrincipal
-from tests.identity.barrier import FACTORY, Barrier
+from tests.identity.barrier import FACTORY, USER_KEYS, Barrier
 from tests.identity.doubles import numbered
 from tests.tokens import STATIC_TOKEN
 
@@ -71,3 +72,13 @@ def test_a_token_with_any_character_changed_is_refused(barrier: Barrier, token: 
         for other in "A-.":
             if token[place] != other:
                 barrier.refusal(token[:place] + other + token[place + 1 :])
+
+
+def test_backstage_is_reached_only_while_its_keys_can_be_fetched(barrier: Barrier) -> None:
+    reached = barrier.authenticator.reaches_backstage
+    assert reached(barrier.web)
+    keys = barrier.web.documents.pop(USER_KEYS)
+    barrier.timer.advance(MAX_AGE)  # known keys are to be refreshed
+    assert not reached(barrier.web)
+    barrier.web.documents[USER_KEYS] = keys
+    assert reached(barrier.web)
