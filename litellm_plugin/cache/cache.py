@@ -1,4 +1,4 @@
-"""A read-through cache: entries live for seconds, and are invalidated by writes.
+"""A read-through cache: entries expire after seconds, and are invalidated by writes.
 
 Each process has its entries in its own memory. A write invalidates entries by tags, in all
 processes of a gunicorn master (:mod:`litellm_plugin.cache.stamps`). Where Redis is configured, it
@@ -40,11 +40,11 @@ class Cache:
 
     Args:
         seconds: TTL of an entry; 0: nothing is kept.
-        stale_seconds: How long beyond that an entry may be used while the upstream is down.
+        stale_seconds: How long an expired entry may be used while the upstream is down.
         account_seconds: TTL of accounts; None: that of other entries.
         stamps: The stamps of tags, shared with other processes.
         tier: The second tier; None: there is none.
-        max_rows: Most rows that are kept, over all entries; the least recently used go first.
+        max_rows: Limit for all entries together; the least recently used ones are dropped.
         clock: Returns the Unix time in seconds.
     """
 
@@ -67,7 +67,7 @@ class Cache:
         self._clock = clock
         self._flights = SingleFlight()
         self._locks = FileLocks()
-        self._lock = threading.Lock()  # for a few instructions, never for a call
+        self._lock = threading.Lock()  # never held during a call
         self._entries: TLRUCache[str, Entry] = TLRUCache(
             max_rows,
             ttu=lambda _name, entry, _now: entry.read_at + entry.seconds,
@@ -86,7 +86,7 @@ class Cache:
         weight: Callable[[T], int] = lambda _: 1,
         stale: Callable[[float], None] | None = None,
     ) -> T:
-        """Return the cached value of ``key``, or what ``load`` returns; it must not be changed.
+        """Return the cached value of ``key``, else that of ``load``; callers must not modify it.
 
         Concurrent reads of the same key share one call of ``load``.
 
@@ -94,7 +94,7 @@ class Cache:
             key: What is read, and for which caller; the first part is the label in the metrics.
             tags: What the value depends on, by which :meth:`invalidate` invalidates it.
             load: Reads from the upstream.
-            seconds: TTL of this entry, if another one than the cache's.
+            seconds: TTL of this entry; None: the cache's.
             fresh: Use no cached value, as before a write that depends on it.
             weight: Returns the value's size in rows.
             stale: Allows an expired entry to be used while the upstream is down, and is called
@@ -154,11 +154,11 @@ class Cache:
 
         Args:
             name: The lock's name.
-            on_all_hosts: Whether the lock of this host does not suffice while Redis is down.
+            on_all_hosts: Whether to fail while Redis is down, instead of locking on this host only.
 
         Yields:
-            Whether it is held. Not, where others hold it until the request's deadline, or where
-            it must hold on all hosts and Redis is down.
+            Whether the lock is held; False where others hold it until the request's deadline, or
+            for :data:`PATIENCE` seconds, and where ``on_all_hosts`` is set and Redis is down.
         """
         patience = min(PATIENCE, deadline.left())
         with self._locks.hold(name, patience) as here:

@@ -1,4 +1,4 @@
-"""Rate limits by the library ``limits``: in the memory of each worker, or in Redis for all."""
+"""Rate limits by the library ``limits``, counted in each worker's memory, or in Redis for all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from litellm_plugin.cache.stamps import digest
 from litellm_plugin.clients.circuit_breaker import CircuitBreaker
 from litellm_plugin.config.settings import Rate
 
-MAX_OVER = 4096  # clients that each worker knows to be over a limit
+MAX_OVER = 4096  # clients over a limit that each worker remembers
 
 
 class Counters:
@@ -33,23 +33,18 @@ class Counters:
         self, shared: Storage | None = None, clock: Callable[[], float] = time.time
     ) -> None:
         self._shared = FixedWindowRateLimiter(shared) if shared is not None else None
-        # Made by the first request, as it starts a thread, which must be after the fork.
+        # Made by the first request: its storage starts a thread, which a fork would lose.
         self._own: FixedWindowRateLimiter | None = None
         self._breaker = CircuitBreaker("Redis", "each worker counts rate limits alone", failures=1)
         self._clock = clock
         self._lock = threading.Lock()
-        # When a client that is over a limit may ask again; until then it is not counted.
+        # Unix time at which a client over a limit may ask again; until then it is not counted.
         self._over: TLRUCache[tuple[str, str], float] = TLRUCache(
             MAX_OVER, ttu=lambda _name, until, _now: until, timer=clock
         )
 
     def over(self, kind: str, name: str) -> float | None:
-        """Return the seconds that a client has to wait; None where this worker knows no limit hit.
-
-        Args:
-            kind: The kind of request.
-            name: The client.
-        """
+        """Return the seconds to wait; None for a client that is not known to be over a limit."""
         with self._lock:
             until = self._over.get((kind, name))
         return None if until is None else max(until - self._clock(), 0.0)

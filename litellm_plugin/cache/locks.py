@@ -1,6 +1,6 @@
 """Locks across the processes of a host, on files in a folder of the service's user.
 
-The system locks an open file, and unlocks it when the process that holds it is killed.
+The operating system releases a lock when the process that holds it is killed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
 
-FILES = 1 << 10  # at most; two names with the same file wait for each other
+FILES = 1 << 10  # at most; two names with the same file share a lock
 POLL = 0.01  # seconds between two attempts
 
 
@@ -36,10 +36,10 @@ class FileLocks:
 
     @contextmanager
     def hold(self, name: str, patience: float) -> Iterator[bool]:
-        """Acquire a lock and release it at the end; a thread may hold the same one twice.
+        """Acquire a lock and release it at the end; a thread may acquire the same lock again.
 
         Yields:
-            Whether it is held; not, where others held it for ``patience`` seconds.
+            Whether the lock is held; False where others held it for ``patience`` seconds.
         """
         held = False
         try:
@@ -68,7 +68,7 @@ def private_folder() -> Path:
     """Return the folder that this user's processes share; make it where it is missing.
 
     Raises:
-        OSError: It can't be made, or other users could use it.
+        OSError: The folder can't be made, or other users could use it.
     """
     folder = Path(tempfile.gettempdir()) / f"litellm-plugin-{os.geteuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)

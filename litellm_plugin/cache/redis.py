@@ -82,10 +82,10 @@ class RedisTier:
     """Entries, stamps and locks of all hosts that use the same LiteLLM.
 
     Args:
-        redis: What :func:`connect` returned.
+        redis: The client that :func:`connect` returned.
         litellm: LiteLLM's address; all services that use it share stamps and locks.
         seal: Turns entries into bytes.
-        stamps: Those in this host's memory.
+        stamps: The stamps in this host's memory.
         timer: Returns a monotonic time in seconds.
     """
 
@@ -98,7 +98,7 @@ class RedisTier:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
-        # The braces make a cluster store all of it on one node, for MGET and MULTI.
+        # The braces make a cluster store all keys on one node, as MGET and MULTI need.
         self._prefix = f"litellm-plugin:{{{digest(litellm)}}}"
         self._seal = seal
         self._here = stamps
@@ -115,7 +115,7 @@ class RedisTier:
         tags in this host's memory.
 
         Raises:
-            TierUnavailableError: Redis does not answer; so do the methods below.
+            TierUnavailableError: Redis does not answer; the methods below raise this, too.
         """
         with self._guarded():
             *found, sealed = self._read([*self._stamp_names(tags), self._name("entry", name)])
@@ -145,7 +145,7 @@ class RedisTier:
     def invalidate(self, tags: tuple[str, ...]) -> None:
         """Give each tag a new stamp, after it got one in this host's memory.
 
-        The circuit breaker does not prevent it, as other hosts may be able to reach Redis.
+        Even an open circuit breaker lets this pass, as other hosts may be able to reach Redis.
         """
         with self._guarded(insist=True):
             self._renew(tags, tags)
@@ -155,7 +155,7 @@ class RedisTier:
         """Wait for a lock across all hosts for ``patience`` seconds, and hold it.
 
         Yields:
-            Whether it is held; None while Redis is down.
+            Whether the lock is held; None while Redis is down.
         """
         lock = Lock(self._redis, self._name("lock", name), timeout=LOCK_SECONDS, sleep=POLL)
         held: bool | None = None
@@ -165,7 +165,7 @@ class RedisTier:
             yield held
         finally:
             if held:
-                # It may have expired, or Redis be down; then it is released in LOCK_SECONDS.
+                # LockError: the lock has expired, as it does by itself while Redis is down.
                 with suppress(LockError, TierUnavailableError), self._guarded():
                     lock.release()
 
@@ -221,7 +221,7 @@ class RedisTier:
             yield
         except LockError:
             raise
-        except (RedisError, OSError, ValueError) as exc:  # the last: a stamp that is no number
+        except (RedisError, OSError, ValueError) as exc:  # ValueError: a stamp is no number
             self._breaker.failed(exc)
             raise TierUnavailableError(f"Redis does not answer: {exc}") from exc
         self._breaker.succeeded()

@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 SEAL_BYTES = 32
 MAX_BYTES = 1 << 20  # of one entry
 
-# The cost of guessing a weak secret from an entry in the store.
+# High enough that a weak secret can't be guessed fast from an entry in the store.
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 1 << 14, 8, 1
 
 _OBJECTS: dict[str, type[Account] | type[Entity]] = {"account": Account, "entity": Entity}
 _PAIRS = "pairs"
 _JSON = "json"
 
-# The secret of a key (masked ones have dots in them) ...
+# How the secret of a key begins; masked secrets have dots in them.
 _SECRET = re.compile(rb"sk-(?=[A-Za-z0-9_-]{8})")
-# ... unless within a word, as in "risk-assessment"; an escape of JSON is not part of a word. Apart,
-# because a pattern that begins with plain text is searched for forty times as fast.
+# Where that is not within a word, as in "risk-assessment"; an escape of JSON is not part of a word.
+# Two patterns, because one that begins with plain text is searched for forty times as fast.
 _NOT_WITHIN = re.compile(rb"(?<![A-Za-z0-9])|(?<=\\[nrtbf])|(?<=\\u[0-9a-f]{4})")
 # A field that may hold a secret.
 _FIELD = re.compile(
@@ -61,14 +61,14 @@ class Seal:
             entry: Its value is JSON, a list of tuples of JSON, an Account or an Entity.
 
         Returns:
-            None where it may not leave this process: it is confidential, too large, or JSON
-            would change it.
+            None where the entry may not leave this process: it is confidential, too large, or
+            JSON would change it.
         """
         kind, value = _plain(entry.value)
         fact = [kind, value, entry.read_at, entry.seconds, entry.weight, entry.shared]
         try:
             text = json.dumps(fact, separators=(",", ":")).encode()
-            # First, as the parsing below takes longest.
+            # Checked before the parsing below, which takes longest.
             if len(text) > MAX_BYTES - SEAL_BYTES or _confidential(text):
                 return None
             if json.loads(text)[1] != value:  # NaN, a tuple, a key that is not a string
@@ -96,7 +96,7 @@ class Seal:
         return sealed.digest()
 
 
-@lru_cache(4)  # it is slow, and a process may make several applications
+@lru_cache(4)  # scrypt is slow, and a process may make several applications
 def _key(secret: str, installation: str) -> bytes:
     salt = hashlib.sha256(installation.encode("utf-8", "surrogatepass")).digest()
     return hashlib.scrypt(
@@ -112,8 +112,8 @@ def _confidential(text: bytes) -> bool:
 def _plain(value: Any) -> tuple[str, Any]:
     """Return the kind of ``value``, for :func:`_restored`, and the JSON to write.
 
-    Only the value itself can be an object of ours. What is inside comes from LiteLLM, where
-    users choose metadata.
+    Only the value itself may be an Account or Entity, never what is in it: that comes from
+    LiteLLM, where users choose metadata.
     """
     for kind, object_type in _OBJECTS.items():
         if isinstance(value, object_type):

@@ -16,8 +16,8 @@ from litellm_plugin.clients import deadline
 
 R = TypeVar("R")
 
-# A leader that fails with less time left may have failed for lack of time alone: a retry needs a
-# pause. Its followers may have more time.
+# A leader that fails with less time left may have lacked the time for a retry. Its followers may
+# have more time.
 SHORT = 0.25  # seconds
 
 
@@ -86,7 +86,7 @@ class _Call:
 
 
 def _own(error: BaseException) -> BaseException:
-    """Return a copy of an exception, as a route sets attributes of it."""
+    """Return a copy of the leader's exception, because routes set attributes on exceptions."""
     if not isinstance(error, Exception):
         return RuntimeError("the request that made the call was ended")
     kind = type(error)

@@ -20,7 +20,7 @@ _BYTES = 8
 
 Stamps = tuple[int, ...]
 # Stamps of an entry's tags from before its read: in this host's memory, and in the second tier;
-# None: there is none, or it did not answer.
+# None: there is no second tier, or it did not answer.
 Seen = tuple[Stamps, Stamps | None]
 
 
@@ -62,7 +62,7 @@ class StampTable:
     """The stamps of all tags, shared with processes that are forked later.
 
     Attributes:
-        id: Random; those processes inherit it.
+        id: Random; forked processes inherit it.
     """
 
     def __init__(self) -> None:
@@ -80,5 +80,5 @@ class StampTable:
             self._slots[hash(tag) % SLOTS] = secrets.randbits(64)
 
 
-# Of the process that imports this first: gunicorn's master, by way of gunicorn_conf.py.
+# Made where this module is first imported: in gunicorn's master, through gunicorn_conf.py.
 SHARED = StampTable()

@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 MAX_LOGGED = 500  # characters of an error's text
 MAX_FILTER = 200  # characters of a filter's value; the catalog does not index longer ones
-# For the operator's log; the user reads the error.
+# For the log; the user gets only the error message.
 TOKEN_ADVICE = (
     ". Backstage fetches this service's public keys from the address that it has for the plugin id"
     " (litellm.service.pluginId): check discovery.endpoints in Backstage's configuration, and run"
@@ -89,7 +89,7 @@ class Catalog:
             return None
         try:
             path = "/".join(quote(part, safe="") for part in parts)
-        except UnicodeEncodeError:  # half a surrogate pair
+        except UnicodeEncodeError:  # a lone surrogate
             return None
         answer = self._get(f"/entities/by-name/{path}", expected=404)
         if answer.status == 404:
@@ -143,7 +143,7 @@ class Catalog:
 
         Args:
             field: Such as ``metadata.name`` or ``spec.profile.email``.
-            values: The values. One that a filter can't hold finds no user.
+            values: The values. One that does not fit in a filter finds no user.
 
         Returns:
             Their full entity refs, in lower case, and their entities.
@@ -290,7 +290,7 @@ class Notifications:
                 and ``scope``. A notification replaces the person's older one of that scope.
 
         Raises:
-            BackstageUnavailable: The API did not take it.
+            BackstageUnavailable: The API did not accept the notification.
         """
         _ask(
             self._upstream,
@@ -305,7 +305,7 @@ def key_set(upstream: Upstream, url: str) -> Any:
     """Return the decoded document at ``url``.
 
     Raises:
-        BackstageUnavailable: There is none, or no answer.
+        BackstageUnavailable: There is no such document, or no answer.
     """
     if url.startswith(("http+srv://", "https+srv://")):
         # Only Backstage resolves such a target of discovery.endpoints.
@@ -328,7 +328,7 @@ def _ask(
 ) -> Answer:
     """Return an answer with status 2xx or ``expected``; raise for all others.
 
-    Without ``logs_failure`` the error has the cause in it, for the caller to log.
+    Without ``logs_failure`` the error names the cause, and the caller logs it.
     """
     try:
         answer = upstream.request(

@@ -1,8 +1,7 @@
 """A circuit breaker: closed, all requests pass; open, one passes in ``PAUSE`` seconds as a trial.
 
 A trial that succeeds closes it. pybreaker and similar libraries hold a lock, or count callers,
-while a call is under way, so that a call that hangs decides when the next trial is. Here nothing
-is held.
+while a call is under way, so that a call that hangs delays the next trial. This breaker does not.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ log = logging.getLogger(__name__)
 
 FAILURES = 5  # in a row, after which it opens
 PAUSE = 1.0  # seconds between two trials while it is open
-QUIET = 60.0  # seconds between two log messages that it has opened
+QUIET = 60.0  # seconds between two log messages that the breaker has opened
 
 
 class CircuitBreaker:
@@ -45,7 +44,7 @@ class CircuitBreaker:
         self._limit = failures
         self._timer = timer
         self._changed = changed
-        self._lock = Lock()  # for a few instructions, never for a call
+        self._lock = Lock()  # never held during a call
         self._failures = 0
         self._next = 0.0  # when the next trial may begin
         self._quiet_until = -math.inf
@@ -105,7 +104,7 @@ class CircuitBreaker:
                 )
 
     def retire(self) -> None:
-        """Close it for good, as it is no longer used; late reports change nothing."""
+        """Close the breaker for good; late reports do not call ``changed`` any more."""
         with self._lock:
             was_open, self._failures = self.open, 0
             changed, self._changed = self._changed, bool

@@ -32,10 +32,10 @@ def left() -> float:
 
 @contextmanager
 def keeping(seconds: float) -> Iterator[None]:
-    """Move the deadline of the block forward, so that time is left for what follows the block.
+    """Make the block's deadline earlier, so that time is left for what follows the block.
 
     Args:
-        seconds: How much time to leave; at most a sixth of what there is.
+        seconds: How much earlier; a sixth of the remaining time at most.
     """
     kept = max(min(seconds, left() / 6), 0.0)
     outer = _end.set(_end.get() - kept)

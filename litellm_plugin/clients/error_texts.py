@@ -91,8 +91,8 @@ def _without_printed(text: str, depth: int) -> str:
 def _without_attributes(text: str) -> str:
     """Return the sentences of a text before the one that prints attributes of Python objects.
 
-    Of a first sentence, return the words before the object; all of it where it only quotes a
-    value, such as ``Key alias='ci' already exists``.
+    If that is the first one, return its words before the object, or all of it where it only quotes
+    a value, such as ``Key alias='ci' already exists``.
     """
     begun = _ATTRIBUTE.search(text)
     if begun is None:

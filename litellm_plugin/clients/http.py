@@ -43,7 +43,7 @@ from litellm_plugin.redaction import redact
 log = logging.getLogger(__name__)
 
 POOL_SIZE = 64  # connections to one host that are kept
-# Discovery may put a plugin id into the host name, and clients can invent plugin ids in tokens.
+# Limit of circuit breakers: clients can invent plugin ids, which discovery may put in host names.
 MOST_HOSTS = 64
 UNLIMITED = 1 << 20  # calls under way at once
 PATIENCE = 2.0  # seconds to wait while ``at_once`` calls are under way
@@ -51,14 +51,14 @@ READ_ATTEMPTS = 4
 FIRST_PAUSE = 0.05  # seconds before the second attempt; doubled for each further one
 UNAVAILABLE = frozenset({502, 503, 504})  # from a host that is down, or its reverse proxy
 MAX_BODY_BYTES = 64 * 1024 * 1024
-# Uvicorn and Node close a connection that was idle for 5 seconds. A POST that is sent meanwhile
-# can't be repeated, so older ones are not used.
+# Uvicorn and Node close a connection that was idle for 5 seconds. A POST that is sent at that
+# moment can't be repeated, so connections are not used again after this time.
 IDLE_SECONDS = 4.0
 
 _HEADERS = dict(default_headers())
 
-# The errors of requests are OSErrors; errors of urllib3, and those about text that no header or
-# URL can hold, come through requests now and then.
+# The errors of requests are OSErrors. Sometimes it lets errors of urllib3 through, and those about
+# text that no header or URL can hold.
 _FAILURES = (OSError, HTTPError, UnicodeError)
 _BROKEN = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
 
@@ -124,7 +124,7 @@ class Answer:
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
-            # orjson refuses half a surrogate pair, which Python and JavaScript let through.
+            # orjson refuses lone surrogates, which Python and JavaScript accept.
             return strict_json.loads(self.body)
 
 
@@ -133,7 +133,7 @@ class Upstream:
 
     Args:
         name: For messages, such as ``LiteLLM``.
-        setting: The setting that has its address, for the operator's log.
+        setting: Name of the setting with its address, for the log.
         at_once: How many calls may be under way at once; None: any number.
         timeouts: Limits of each call, in seconds, within the deadline of the request that
             is served. Names are resolved by the system, which has limits of its own.
@@ -163,7 +163,7 @@ class Upstream:
         self._breaking = breaking
         # By scheme, host and port; the least recently used is the first.
         self._breakers: dict[str, CircuitBreaker] = {}
-        self._lock = threading.Lock()  # for a few instructions, never for a call
+        self._lock = threading.Lock()  # never held during a call
         self._trust_environment = trust_environment
         self._ca_file = ca_file
         self._open()
@@ -172,7 +172,7 @@ class Upstream:
         session = _Session()
         session.trust_env = self._trust_environment
         session.stream = True
-        # By send() alone, requests reads proxies from the environment, but no CA bundle.
+        # Session.send() reads proxies from the environment, but not the CA bundle.
         bundles = [os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")]
         trusted = next(filter(None, bundles), True) if self._trust_environment else True
         session.verify = str(self._ca_file) if self._ca_file else trusted
@@ -277,7 +277,7 @@ class Upstream:
 
     def _attempt(self, request: requests.PreparedRequest) -> Answer:
         if self._process != os.getpid():
-            # Two processes that read from one socket get each other's answers.
+            # A forked process with its parent's sockets would read its parent's answers.
             self._open()
         patience = min(PATIENCE, deadline.left())
         if patience <= 0:
@@ -375,7 +375,7 @@ class _Call:
         connect: Limit, in seconds, of TCP, and again of TLS.
         read: Limit, in seconds, of each silence.
         reuse: Whether to take a connection from the pool.
-        sent: Whether the upstream may have got something.
+        sent: Whether the upstream may have received anything.
         reused: Whether the request was sent over a connection from the pool.
         answered: Whether a first byte has come back.
     """
@@ -440,7 +440,7 @@ class _Response(HTTPResponse):
     def begin(self) -> None:
         super().begin()
         if self._reader.ended:
-            # http.client takes it for the end of the headers, and so for an empty body.
+            # http.client takes the end of the stream for that of the headers: an empty body.
             raise RemoteDisconnected("Remote end closed connection within the headers")
 
 

@@ -112,9 +112,9 @@ class LiteLLM:
         """Return LiteLLM's version, such as ``1.106.2``; None where LiteLLM does not name it.
 
         Args:
-            document: Whether to read its OpenAPI document too, which has megabytes.
+            document: Whether to read the OpenAPI document too, which has megabytes.
         """
-        # Newer versions have it in the details only, those before 1.106 in the plain readiness.
+        # Since 1.106 only the details name the version; older ones name it in the readiness.
         paths = ["/health/readiness/details", "/health/readiness"]
         if document:
             paths.append("/openapi.json")
@@ -220,7 +220,7 @@ class LiteLLM:
         return _listed(data, "users")
 
     def accounts(self, page: int = 1) -> tuple[list[Account], int]:
-        """Return a page of all users, as :meth:`users` does, and the number of pages."""
+        """Return a page of all users as accounts, and the number of pages; see :meth:`users`."""
         rows, pages = self.users(page)
         listed = [_account(str(row.get("user_id")), row) for row in rows]
         return [account for account in listed if account is not None], pages
@@ -253,7 +253,7 @@ class LiteLLM:
         )
 
     def update_user(self, user: Json) -> None:
-        """Change a user. An unknown ``user_id`` is created by this, too."""
+        """Change a user; LiteLLM creates a user with an unknown ``user_id``."""
         self._post("/user/update", user)
 
     # -- keys ----------------------------------------------------------------
@@ -262,7 +262,7 @@ class LiteLLM:
         """List all virtual keys of a user, secrets masked, the oldest first.
 
         Args:
-            user_id: :attr:`Account.user_id`; for "" LiteLLM would list the keys of all users.
+            user_id: :attr:`Account.user_id`; not "", or LiteLLM lists the keys of all users.
         """
         query = {
             "user_id": user_id,
@@ -278,11 +278,11 @@ class LiteLLM:
         return _part(self._get("/user/info", {"user_id": user_id}), "keys")
 
     def generate_key(self, key: Json) -> Json:
-        """Create a virtual key; ``key`` in the answer is the secret, in no later answer."""
+        """Create a virtual key; only this answer of LiteLLM's has the secret, in ``key``."""
         return _object(self._post("/key/generate", key, unfinished=""), unfinished="")
 
     def newest_keys(self, user_id: str | None, alias: str | None) -> list[Json]:
-        """List the newest keys of a user, with an alias or both; 100 at most, secrets masked."""
+        """List the newest 100 keys of a user, with an alias, or both; secrets masked."""
         query = {"return_full_object": "true", "size": "100", "page": "1"}
         named = {"user_id": user_id, "key_alias": alias}
         query |= {name: value for name, value in named.items() if value}
@@ -396,7 +396,7 @@ class LiteLLM:
         self._post("/team/member_add", body)
 
     def remove_member(self, team_id: str, user_id: str) -> None:
-        """Take a user out of a team; their keys in that team are deleted with it."""
+        """Remove a user from a team; LiteLLM deletes the user's keys in the team, too."""
         self._post("/team/member_delete", {"team_id": team_id, "user_id": user_id})
 
     # -- objects a team can be given -----------------------------------------

@@ -19,7 +19,7 @@ class Webhook:
     """A receiver of events.
 
     Args:
-        upstream: The way out.
+        upstream: Sends the requests.
         url: Where events are sent by POST.
         secret: ``whsec_`` and the base64 of the bytes that sign.
         now: The present time.
@@ -35,7 +35,7 @@ class Webhook:
         """Send an event.
 
         Args:
-            event_id: Stays the same when an event is sent again, so that receivers notice that.
+            event_id: Stays the same when an event is sent again, so that receivers can ignore it.
             event: ``type`` and ``data``; the time is added.
 
         Raises:

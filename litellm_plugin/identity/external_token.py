@@ -32,7 +32,7 @@ class ExternalTokenVerifier:
     Args:
         entries: The entries.
         plugin_id: The id of this plugin, which an entry's restrictions must name.
-        key_set: Returns the key set at a URL; takes the name of the setting with the URL, too.
+        key_set: Returns the key set at a URL, given the URL and the name of its setting.
         clock: Returns the Unix time in seconds.
     """
 
@@ -77,7 +77,7 @@ class ExternalTokenVerifier:
 
 
 _Check = Callable[[str, UnverifiedToken | None], str | None]
-"""Takes the credential, and its token if it is one; returns the subject, None for no match."""
+"""Takes the credential and, if it is one, the parsed token; returns the subject if they match."""
 
 
 def _check_of(
@@ -95,7 +95,7 @@ def _check_of(
 
 
 def _check_of_token(subject_of: Callable[[UnverifiedToken], str | None]) -> _Check:
-    """Return a check that a credential which is not a JSON Web Token never matches."""
+    """Return a check that only a JSON Web Token can match."""
     return lambda _credential, token: None if token is None else subject_of(token)
 
 

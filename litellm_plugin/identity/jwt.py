@@ -31,7 +31,7 @@ ASYMMETRIC = frozenset(
     {f"{family}{bits}" for family in ("ES", "PS", "RS") for bits in (256, 384, 512)} | {"EdDSA"}
 )
 
-_LATEST_TIME = 253_402_300_799  # the end of the year 9999, the last of datetime
+_LATEST_TIME = 253_402_300_799  # the end of the year 9999, the latest time of datetime
 _PUBLIC_MEMBERS = {"EC": ("crv", "x", "y"), "RSA": ("n", "e"), "OKP": ("crv", "x")}
 
 # The exceptions that joserfc raises for a malformed key.
@@ -46,7 +46,7 @@ class TokenError(Exception):
     The message quotes nothing from the token, so it may be logged and sent to clients.
 
     Attributes:
-        in_obo: Whether it is about the user token inside a plugin token (``obo``).
+        in_obo: Whether the error is about the user token in a plugin token (``obo``).
     """
 
     in_obo = False
@@ -160,7 +160,7 @@ class SharedSecret:
 
     @classmethod
     def from_bytes(cls, secret: bytes) -> SharedSecret:
-        """Make a key for HS256; ``KeyFormatError`` if it is empty, a public key or certificate."""
+        """Make a key for HS256, or raise ``KeyFormatError`` for "", a public key or certificate."""
         try:
             return cls(jwk.OctKey.import_key(secret))
         except ValueError as exc:
@@ -239,7 +239,7 @@ def check_times(claims: Claims, now: float, *, required: Collection[str] = ()) -
     Args:
         claims: The claims.
         now: Unix time in seconds.
-        required: Which of the three must be there.
+        required: Which of the three claims must be present.
 
     Raises:
         TokenError: A claim is missing or not a time, or the token is not valid at ``now``.

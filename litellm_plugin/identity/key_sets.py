@@ -71,7 +71,7 @@ class KeySet:
     Args:
         url: URL of the JSON Web Key Set.
         fetch: Fetches it.
-        setting: The setting that has the URL, for the operator's log.
+        setting: Name of the setting with the URL, for the log.
         timer: Returns a monotonic time in seconds.
     """
 
@@ -116,7 +116,7 @@ class KeySet:
             self._read(level)
 
     def load(self) -> bool:
-        """Fetch the keys, where they are missing or too old.
+        """Fetch the keys if they are missing or too old.
 
         Returns:
             Whether they were fetched, successfully or not.

@@ -1,4 +1,4 @@
-"""Access tokens of Keycloak, by which command-line clients use the bridge."""
+"""Access tokens of Keycloak, with which command-line clients sign in to the bridge."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class BridgeNotVerifiable(BridgeRefused):
 
 @dataclass(frozen=True, slots=True)
 class BridgeIdentity:
-    """The user of an access token; one of ``subject``, ``email`` and ``username`` is not None."""
+    """The user of an access token; has at least a ``subject``, ``email`` or ``username``."""
 
     subject: str | None  # the user's id in Keycloak
     email: str | None
@@ -128,7 +128,7 @@ class BridgeVerifier:
 
 
 def _identity(claims: Claims) -> BridgeIdentity:
-    name = claims.get("name")  # one that is not a string is ignored
+    name = claims.get("name")  # ignored if it is not a string
     identity = BridgeIdentity(
         subject=_string(claims, "sub"),
         email=_string(claims, "email"),

@@ -53,7 +53,7 @@ class PluginTokenVerifier:
         plugin_id: The id of this plugin, which ``aud`` must name.
         own_keys: The keys of this plugin's own tokens.
         key_set: Returns a new key set of another plugin, by its id.
-        users: Verifies the user token inside (``obo``).
+        users: Verifies the user token in the claim ``obo``.
         clock: Returns the Unix time in seconds.
     """
 

@@ -9,11 +9,11 @@ from litellm_plugin.config.settings import AccessRestriction
 
 @dataclass(frozen=True, slots=True)
 class UserPrincipal:
-    """A signed-in Backstage user, directly or behind another plugin.
+    """A signed-in Backstage user, who calls directly or through another plugin.
 
     Attributes:
         entity_ref: Such as ``user:default/jane``; lower case, as Backstage writes it.
-        token: The user token itself; None where a plugin acts on the user's behalf.
+        token: The user token; None for a limited token, and where a plugin acts for the user.
         limited_token: The user's limited token, which a plugin token carries as ``obo``;
             None where the user token has no ``uip``.
         expires_at: Unix time, in seconds, at which the token expires.

@@ -145,7 +145,7 @@ class PluginTokens:
         """
         if user.token is not None:
             return user.token
-        # Another plugin called for the user: Backstage takes the limited token inside a plugin's.
+        # A plugin acts for the user: Backstage accepts the limited token inside a plugin token.
         if user.limited_token is None:
             raise BackstageUnavailable(
                 "Your sign-in can't be passed on to Backstage; reload the page"

@@ -23,7 +23,7 @@ class TokenCache:
     or with its token. Tokens of services are verified each time, since they need not expire.
 
     Attributes:
-        user_keys: As of ``Authenticator``.
+        user_keys: The keys that Backstage signs user tokens with.
     """
 
     def __init__(

@@ -107,8 +107,8 @@ class UserTokenVerifier:
 def limited_token(token: UnverifiedToken, claims: Claims) -> str | None:
     """Return the limited user token of a user token; None where that has no ``uip``.
 
-    ``uip`` is its signature. Its header and payload must have exactly the members,
-    order and spacing that Backstage signed. A limited token is returned as it is.
+    The claim ``uip`` is its signature. Header and payload must have exactly the members, order and
+    spacing that Backstage signed. A limited token, or one without ``typ``, is returned as it is.
     """
     if token.typ == LIMITED_TYP or not token.typ:
         return token.text

@@ -104,7 +104,7 @@ class RotationRecord:
     def of(cls, row: Mapping[str, Any]) -> RotationRecord:
         """Read a key's record from LiteLLM's row; empty where there is none or a malformed one.
 
-        An owner can change the record with a key of LiteLLM's type ``management``.
+        An owner can forge the record, with a key of LiteLLM's type ``management``.
         """
         found = as_object(row.get("metadata")).get(ROTATION)
         if found is None or is_malformed(found):

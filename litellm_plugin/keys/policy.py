@@ -127,10 +127,10 @@ class Policy:
         return {**change, **self._allowed_for_all(change)}
 
     def capped(self, key: Json) -> Json:
-        """Reduce a request that the owner did not write to the limits.
+        """Return the fields of ``/key/generate``, reduced to the limits.
 
-        The request is made from the configuration, or from a key that is rotated: fields of
-        ``/key/generate``, without null.
+        For requests that are made from the configuration or from a rotated key, not by the owner;
+        they have no null.
 
         Raises:
             PolicyRefused: None of the models is allowed.
@@ -399,8 +399,8 @@ def combined(policies: Iterable[Policy]) -> Policy:
 def counted(keys: Iterable[Mapping[str, Any]], now: datetime) -> list[Mapping[str, Any]]:
     """Return the keys that count as active.
 
-    Of a rotated key within its grace and its active successor only the successor counts. The key
-    before those counts again, so that repeated rotations don't add up.
+    A rotated key within its grace does not count while its active successor is among ``keys``. A
+    rotation leaves out the key that it replaces, so the one before counts: graces don't add up.
     """
     active = [key for key in keys if is_active(key, now)]
     successors = [RotationRecord.of(key).replaces[:1] for key in active]

@@ -306,7 +306,7 @@ class Rotations:
         Args:
             new: LiteLLM's row of the new key.
             old: LiteLLM's row of the old key; None where it is deleted.
-            grace: That of a repeated request; None: that of the first request.
+            grace: The grace in a repeated request; None: that of the first request.
         """
         record = RotationRecord.of(new)
         grace = grace or record.grace or DEFAULT_GRACE

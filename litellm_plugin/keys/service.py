@@ -113,7 +113,7 @@ class Keys:
     ) -> Iterator[Json]:
         """Create a key as :meth:`generate_for` does, and hold the owner's lock during the block.
 
-        The caller of this method has reduced the key to the limits, and counted a team's keys.
+        Call it with a key that is within the limits, and after counting a team's keys.
 
         Raises:
             Forbidden: As many keys as allowed are active.
@@ -195,7 +195,7 @@ class Keys:
         return made
 
     def _shortened(self, made: Json, duration: str, policy: Policy) -> Any:
-        """Set the requested duration of a key that LiteLLM or the team let live longer.
+        """Set the requested duration again, on a new key to which LiteLLM gave a longer one.
 
         Returns the new ``expires``. A key that can't be shortened is deleted.
         """
@@ -304,7 +304,7 @@ class Keys:
         change = policy.change(change, key.row)
         self._policies.refuse_extension(change, key.row, self._now())
         expired = key.row.get("blocked") is not True and not is_active(key.row, self._now())
-        # A rotated key does not count until it ends, unless it is to live longer.
+        # A rotated key does not count within its grace, unless its duration is changed.
         revives = "duration" in change and (
             expired or RotationRecord.of(key.row).replaced is not None
         )
@@ -381,7 +381,7 @@ class Keys:
     def _reviving(self, key: OwnedKey, policy: Policy) -> AbstractContextManager[None]:
         """Hold the owner's lock while a blocked or expired key becomes active.
 
-        Of the callers only a service whose token is not restricted may do so for a leaver.
+        Only a service whose token is not restricted may do so for a leaver.
         """
         service = key.caller.service
         before = RotationRecord.of(key.row).replaces[:1]
@@ -405,7 +405,7 @@ class KeyOwner:
     """The owner of a new key: a user, a team, or nobody where a service names no user.
 
     Attributes:
-        account: The owner's, not from the cache; None for a team, and for an owner whom a service
+        account: The owner's account, read fresh; None for a team, and for an owner whom a service
             names.
         reader: As for ``Users.account_of``.
         policy: Returns the owner's key policy.
@@ -450,7 +450,7 @@ class OwnedKey:
     row: Json
 
     def will_be(self, change: Json) -> None:
-        """Add a change that LiteLLM is asked for to the audit event; empty: it is deleted."""
+        """Add a requested change to the audit event; an empty one stands for a deletion."""
         journal.changed(journal.key_hash(self.token), self.row, change)
 
 

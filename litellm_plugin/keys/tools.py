@@ -143,8 +143,8 @@ class ToolKeys:
     def _spent(self, key: Json, replaced: Iterable[Json]) -> float | None:
         """Return the spend in USD that the new key takes over from the replaced keys.
 
-        With a budget of 5 USD a day, a person can't spend 5 USD with each of the day's keys. A
-        spend whose budget period is over counts no more.
+        Otherwise a person with a budget of 5 USD a day could spend 5 USD with each of the day's
+        keys. Spend of a past budget period does not count.
         """
         if key.get("max_budget") is None or key.get("budget_duration") is None:
             return None

@@ -1,4 +1,4 @@
-"""Undelivered keys: keys that LiteLLM has created, or may have, without us getting the secret.
+"""Undelivered keys: LiteLLM has created them, or may have, and their secrets did not arrive.
 
 LiteLLM returns a key's secret once, in the answer to the request that creates the key. Where
 that answer is lost, the key is useless but occupies its alias and counts for its owner. So this
@@ -31,13 +31,13 @@ PAUSES = (2.0, 5.0, 15.0, 60.0, 300.0)
 UNAVAILABLE_PAUSE = 5.0  # seconds until the next look while LiteLLM does not answer
 GIVE_UP = 3600.0  # seconds after which a key is reported instead, while LiteLLM does not answer
 LAST_LOOKS = 3.0  # seconds for all last looks when the worker ends
-MOST = 1000  # keys that are looked for at a time
+MOST = 1000  # keys that are looked for at the same time
 
 ASKED_AT = "created_at_iso"  # metadata that distinguishes a request from the user's next try
 
 
 class Outcome(StrEnum):
-    """What became of an undelivered key, as its owner is told."""
+    """What became of an undelivered key, as the message to its owner."""
 
     REMOVED = "The key was made, but its secret was lost, so it was removed again. Try again."
     ABSENT = "No new key is there. If it turns up after all, it is removed. Try again."
@@ -56,7 +56,7 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class UndeliveredKey:
-    """A key that was requested from LiteLLM, without an answer.
+    """A key that was requested from LiteLLM, and whose secret was not delivered.
 
     Attributes:
         alias: The key's alias, if any.

@@ -3,9 +3,8 @@
 Fields have the names of Backstage's auditor
 (https://backstage.io/docs/backend-system/core-services/auditor).
 
-An event is a record of the logger ``litellm_plugin.audit``: its message is the line, its
-attribute ``audit`` the event as an object. Without any logging handler the line goes to standard
-error.
+An event is a record of the logger ``litellm_plugin.audit``. The message is the JSON, the attribute
+``audit`` the same event as a dict. Without any logging handler the line goes to standard error.
 
 A :data:`Sink` gets each event after it is logged, with what the event changed at LiteLLM.
 """
@@ -72,7 +71,7 @@ AUTHORIZE = Event("authorize", "low")  # the frontend also requests what its use
 RATE_LIMIT = Event("rate-limit")
 USER_PROVISION = Event("user-provision")
 USER_SYNC = Event("user-sync")
-USER_SYNC_REPORT = Event("user-sync-report", "low")  # a difference that stays
+USER_SYNC_REPORT = Event("user-sync-report", "low")  # differences that are not corrected
 UNDELIVERED = Event("undelivered-key-delete", "high")
 OFFBOARD_BLOCK = Event("offboard-key-block")
 OFFBOARD_UNBLOCK = Event("offboard-key-unblock")
@@ -103,7 +102,7 @@ class Change:
 
 Sink = Callable[[Mapping[str, Any], Change], None]
 
-# Of events outside of requests: that of the application that was made last.
+# For events outside of requests; set by each application, so the last one's is used.
 sink: Sink | None = None
 
 
@@ -145,15 +144,12 @@ class _Command:
 
     @property
     def sink(self) -> Sink | None:
-        """Where the events go besides the log."""
         return sink
 
     def audit_fields(self) -> dict[str, Any]:
-        """Return the fields ``plugin`` and ``actor``."""
         return {"plugin": self.plugin, "actor": {"actorId": self.name}}
 
     def level(self, severity: Severity) -> int:
-        """Return the level to log an event at."""
         return self.levels[severity]
 
 
@@ -258,12 +254,12 @@ def record(
 
 
 def key_id(token: str) -> str:
-    """Return a key's id in the journal, the first digits of its hash, from hash or secret."""
+    """Return a key's id in the journal: the first digits of its hash; takes hash or secret."""
     return key_hash(token)[:KEY_DIGITS]
 
 
 def key_hash(token: str) -> str:
-    """Return a key's hash, from hash or secret."""
+    """Return a key's hash; takes hash or secret."""
     if not re.fullmatch(r"[0-9A-Fa-f]{64}", token):
         token = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
     return token.lower()
@@ -276,7 +272,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
 def _differing(
     before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the members of both that differ; of objects in them only those that differ."""
+    """Return the members of ``after`` that differ, old and new; nested objects likewise."""
     old: dict[str, Any] = {}
     new: dict[str, Any] = {}
     for name, value in after.items():
@@ -311,7 +307,7 @@ def _safe(value: Any, depth: int = 0) -> Any:
         more = len(value) - len(kept)
         return [*kept, f"and {more} more"] if more else kept
     if isinstance(value, Mapping | list | tuple):
-        return "…"  # its text would have values below names of secrets
+        return "…"  # as text, it could show secrets, which are recognised by their names
     return _text(str(value))
 
 

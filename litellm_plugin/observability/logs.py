@@ -1,6 +1,6 @@
 """Logs: one line for each record, printable, and without secrets.
 
-A line break in a client's text could forge a line, and an escape sequence move the cursor.
+A line break in a client's text could forge a record, an escape sequence could move the cursor.
 :func:`add_filters` filters this package's records in any application; the formatters are for the
 service's own entry points.
 """
@@ -66,7 +66,7 @@ class JsonFormatter(OrjsonFormatter):
         )
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        """Return the line; orjson refuses half a surrogate pair, json does not."""
+        """Return the line; orjson refuses lone surrogates, json does not."""
         try:
             return printable(super().jsonify_log_record(log_data))
         except orjson.JSONEncodeError:
@@ -110,7 +110,7 @@ def formatter() -> logging.Formatter:
 
 
 def configure(style: str, level: str, *, access: bool = True) -> None:
-    """Log to standard error, as ``json`` or ``text``; ``access``: with a line for each request."""
+    """Log to standard error, as ``json`` or ``text``; ``access`` adds a line for each request."""
     global _style  # noqa: PLW0603 - logging is configured for the process, too
     _style = style
     handler = logging.StreamHandler(sys.stderr)
@@ -118,7 +118,7 @@ def configure(style: str, level: str, *, access: bool = True) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # It tells at INFO each of its plugins, and each connection.
+    # Alembic logs each of its plugins and connections at INFO.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     ACCESS.setLevel(logging.INFO if access else logging.CRITICAL)
     # gunicorn's loggers have handlers of their own, for the files that its settings name.

@@ -2,7 +2,7 @@
 
 Labels have few values: a route is the URL rule, never a path, and no user is named.
 
-Under gunicorn ``PROMETHEUS_MULTIPROC_DIR`` must be set before this is imported:
+Under gunicorn ``PROMETHEUS_MULTIPROC_DIR`` must be set before this module is imported:
 prometheus_client keeps a file for each process there.
 """
 
@@ -93,7 +93,7 @@ BUILD = Gauge(
     multiprocess_mode="max",
 )
 
-# The look-up in labels() takes longer than counting.
+# Cached, because the look-up in labels() takes longer than counting.
 _request = cache(REQUESTS.labels)
 _upstream = cache(UPSTREAM.labels)
 _cache = cache(CACHE.labels)
@@ -156,7 +156,7 @@ def refused(error: PluginError) -> None:
 
 
 def job_ended(job: str, at: str, *, succeeded: bool) -> None:
-    """Set when a run of a job last succeeded or failed, in UTC as ISO 8601."""
+    """Set the time of a job's last success or failure; ``at`` is ISO 8601, in UTC."""
     gauge = JOB_SUCCESS if succeeded else JOB_FAILURE
     gauge.labels(job).set(datetime.fromisoformat(at).timestamp())
 

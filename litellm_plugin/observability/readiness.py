@@ -62,7 +62,7 @@ class Readiness:
         self._strict = strict
 
     def report(self) -> Report:
-        """Return what is known, after new checks of the parts that are due."""
+        """Check the parts that are due, and return the state of all parts."""
         until = time.monotonic() + PATIENCE
         for done in [part.begin_check() for part in self._parts.values()]:
             if done is not None:
@@ -90,7 +90,7 @@ class _Part:
         return bool(self._reached[self._index])
 
     def begin_check(self) -> Event | None:
-        """Begin a check if one is due; return the event of its end, None for no check."""
+        """Begin a check if one is due; return the event of its end, None if none is under way."""
         with self._lock:
             if self._under_way is None and self._timer() >= self._due:
                 self._under_way = Event()

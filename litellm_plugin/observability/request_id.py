@@ -71,7 +71,7 @@ def has_spans() -> bool:
 
 
 def begin(environ: dict[str, Any]) -> Trace:
-    """Set the trace of the request that this thread begins to serve, and its ids in WSGI."""
+    """Set the trace of the request that this thread begins to serve; add its ids to ``environ``."""
     trace = _read(environ)
     environ[REQUEST_ID] = trace.request_id
     environ[TRACE_ID] = trace.trace_id
@@ -91,7 +91,7 @@ def headers() -> Mapping[str, str]:
 
 
 def with_context(call: Callable[[A], R]) -> Callable[[A], R]:
-    """Return ``call`` for other threads, to be run with the context variables of this one."""
+    """Return ``call`` for other threads, where it has the context variables of this thread."""
     context = copy_context()
     # A context can be entered by one thread at a time.
     return lambda argument: context.copy().run(call, argument)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-UNKNOWN = "unknown"  # over a Unix socket, for one
+UNKNOWN = "unknown"  # such as over a Unix socket
 
 
 def client_address(environ: Mapping[str, Any], trusted_proxies: int) -> str:

@@ -1,7 +1,7 @@
 """Request bodies: JSON that every parser reads the same way.
 
-Parsers differ on duplicate names, numbers beyond the range of floats, half a surrogate pair and
-bytes after a compressed stream. A proxy that inspects requests might read such a body differently
+Parsers differ on duplicate names, numbers beyond the range of floats, lone surrogates and bytes
+after a compressed stream. A proxy that inspects requests might read such a body differently
 from LiteLLM, so the body is refused.
 """
 
@@ -48,7 +48,7 @@ def read(request: Request) -> Any:
         data = request.stream.read(MAX_BODY + 1)
     except TimeoutError as exc:
         raise RequestTimeout("The request body took too long") from exc
-    except Exception as exc:  # the server's own classes, for broken chunks
+    except Exception as exc:  # servers have exceptions of their own for broken chunks
         raise BadRequest("The request body can't be read") from exc
     if len(data) > MAX_BODY:
         raise PayloadTooLarge("request entity too large")
@@ -75,7 +75,7 @@ def decoded(data: bytes, charset: str) -> Any:
         raise BadRequest(_UNREADABLE) from exc
     if not isinstance(value, dict | list):
         raise BadRequest("The request body must be a JSON object")
-    # Without an escape, a JSON text holds neither NUL nor half a surrogate pair.
+    # Without an escape, JSON holds neither NUL nor a lone surrogate.
     _check(value, texts="\\u" in text)
     return value
 

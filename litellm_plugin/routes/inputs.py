@@ -44,7 +44,7 @@ def current_caller() -> Caller:
 
 
 def set_actor(name: str) -> None:
-    """Name the caller of a route that verifies its own tokens.
+    """Set the caller's name on a route that verifies its own tokens, and count a change.
 
     Raises:
         TooManyRequests: The caller has made too many changes.
@@ -82,7 +82,7 @@ def queries() -> dict[str, str]:
 def dates() -> Iterator[tuple[str, str]]:
     """Yield ``start_date`` and ``end_date`` to a block that reads usage from LiteLLM.
 
-    If the period ends today in the caller's ``timezone``, it ends today in UTC too.
+    A period that ends today in the caller's ``timezone`` is extended to today in UTC.
 
     Raises:
         BadRequest: A date is missing, or is no day and LiteLLM refused it; or ``timezone`` is no

@@ -38,7 +38,7 @@ def generate_key() -> dict[str, Any]:
 
 
 def handed_over(made: dict[str, Any]) -> dict[str, Any]:
-    """Return a new key, whose secret is in no later response.
+    """Return the new key ``made``, unless the client can't receive it.
 
     Raises:
         HungUp: The client has closed its connection; the key is deleted.

@@ -1,10 +1,10 @@
 """The OpenAPI document: prose, schemas and examples from ``openapi.yaml``, the rest from routes.
 
 ``openapi.yaml`` has operations by the names of their views. This module adds path, method, and the
-responses that follow from a route's attributes. The file has these short forms:
+responses that follow from a route's attributes, and writes out the short forms of the file:
 
 - In ``parameters``, ``requestBody``, ``responses``, ``links`` and ``security``, a name stands for
-  the component of that name; ``nobody`` is for operations that need no credentials.
+  the component of that name; the security ``nobody`` means that no credentials are needed.
 - ``json: Error`` is a JSON body of that schema, ``json: [Error, UserError]`` of any of these.
 - ``keyFields`` has a schema for each field of a key; ``NewKey``, ``NewBridgeKey``, ``NewTeamKey``
   and ``KeyChange`` have only what differs: another schema, or another description.

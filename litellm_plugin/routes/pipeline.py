@@ -91,7 +91,7 @@ class Pipeline:
 
     @staticmethod
     def end(_: BaseException | None) -> None:
-        """End the request's audit context, also where the thread was stopped within the view."""
+        """End the request's audit context, also for a view that was interrupted."""
         state: RequestState | None = request.environ.get(STATE)
         if state is not None and state.journal_token is not None:
             journal.end(state.journal_token)
@@ -126,15 +126,15 @@ class Pipeline:
     def _check_segments(self, path: str) -> None:
         """Refuse a path that only looks like a route's after decoding.
 
-        ``%2F`` arrives as a slash: an id with a slash looks like two segments, and two segments
-        like an id with a slash.
+        The router gets ``%2F`` as a slash, so it takes an id with a slash for two segments, or two
+        segments for an id with a slash.
         """
         rule = request.url_rule
         if rule is None or rule.endpoint.endswith(".unknown_route"):
             return
         if _STRAY_PERCENT.search(path):
             raise BadRequest("The path is not percent-encoded as it should be")
-        if path.lower().endswith("%2f"):  # routed as if it were a slash that does not matter
+        if path.lower().endswith("%2f"):  # the router ignores a slash at the end
             raise NotFound
         segments = rule.rule.removeprefix(self._mount).strip("/").count("/")
         if path.strip("/").count("/") != segments:

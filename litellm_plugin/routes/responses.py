@@ -81,7 +81,7 @@ class SecuredResponse(Response):
 
 
 class _WatchedBody:
-    """A body that calls :attr:`SecuredResponse.after_sending`, once.
+    """A response body that calls :attr:`SecuredResponse.after_sending` once.
 
     A WSGI server takes the next part of a body after it has sent the part before, and closes the
     body at the end or when a part can't be sent. A surrounding application may close a body
@@ -104,7 +104,7 @@ class _WatchedBody:
             raise
 
     def close(self) -> None:
-        """Close the body; without a call of ``after_sending`` before, it was not sent."""
+        """Close the body; if it was not read to its end before, it was not sent."""
         try:
             if isinstance(self._body, ClosingIterator):
                 self._body.close()
@@ -136,7 +136,7 @@ def json_text(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:
-        # LiteLLM's JSON may hold half a surrogate pair, which UTF-8 can't: it is escaped again.
+        # LiteLLM's JSON may have lone surrogates. UTF-8 can't hold them, so they are escaped.
         text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode("utf-8", "backslashreplace")
 

@@ -27,8 +27,8 @@ class Route:
         method: HTTP method; a ``GET`` route answers ``HEAD``, too.
         rule: Path below the mount, with Flask's placeholders.
         view: Returns a response, or a plain value that becomes JSON.
-        relays: Which error statuses of LiteLLM are passed on: all, none, or these of a write.
-            Others become 500.
+        relays: Which error statuses of LiteLLM are passed on: all (True), none (False), or those
+            in a set, after a write. Others become 500.
         event: Audit event of each request; None where the route changes nothing.
         exempt: Whether the route is served without Backstage credentials.
     """
@@ -102,7 +102,7 @@ class Routes(list[Route]):
         """Put the routes on a blueprint; a trailing slash in a request makes no difference."""
         blueprint.record(lambda setup: setup.app.url_map.converters.update(litellm_id=LiteLLMId))
         for route in self:
-            # A slash after an id belongs to the id for werkzeug, unless the rule ends in one.
+            # Unless the rule ends in a slash, werkzeug takes one after an id for a part of the id.
             rule = f"{route.rule}/" if "<" in route.rule else route.rule
             blueprint.add_url_rule(
                 rule,

@@ -37,7 +37,7 @@ NO_MODELS = (
 DAY = 86_400  # seconds; the shortest budget_duration of a team
 DEFAULT_RENEWAL = "30d"
 OBJECTS = {"vector_stores": "vector store(s)", "mcp_servers": "MCP server(s)"}  # in messages
-# Fields whose reader judges null; other fields with null are ignored.
+# Fields in which null is read, and may be refused; in other fields null is ignored.
 NULLABLE = frozenset({"team_alias", "models", "max_budget", "blocked"})
 
 
@@ -181,7 +181,7 @@ class TeamAdmin:
         return rows
 
     def create(self, body: Mapping[str, Any], user: UserPrincipal) -> Json:
-        """Create a team that the group owns; returns LiteLLM's row, unless budgets are hidden.
+        """Create a team that the group owns; returns LiteLLM's row, without a hidden budget.
 
         Concurrent equal requests of one user create one team.
 
@@ -329,7 +329,7 @@ class TeamAdmin:
         wanted = list(dict.fromkeys(fields.texts(kind, body.get(kind))))
         has = shapes.as_object(team.row.get("object_permission")).get(kind) or ()
         allowed = self._objects.allow_lists[kind]
-        # Names that the team has and the allow-list names, too, are ids.
+        # Names that are both in the team's objects and in the allow-list are ids.
         if not all(name in has and name in allowed for name in wanted):
             wanted = _ids(wanted, self._objects.all(kind, fresh=True), OBJECTS[kind])
         return self._write(team, {"object_permission": {kind: wanted}})

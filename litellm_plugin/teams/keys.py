@@ -75,7 +75,7 @@ class TeamKeys:
         return [self._shown(shapes.virtual_key(row)) for row in rows]
 
     def create(self, team: ManagedTeam, key: Json, caller: Caller) -> Json:
-        """Create a team key, under the team's lock on all hosts; returns LiteLLM's answer.
+        """Create a team key, while the team's lock is held on all hosts; returns LiteLLM's answer.
 
         The team admin's key policy limits the key, and its ``maxActiveKeys`` the number of the
         team's keys.
@@ -101,7 +101,7 @@ class TeamKeys:
             return self._shown(made)
 
     def rotate(self, team: ManagedTeam, asked: Rotation, caller: Caller) -> Json:
-        """Rotate a team key, as ``Rotations.rotate_for`` does, under the lock of the team.
+        """Rotate a team key, as ``Rotations.rotate_for`` does, while the team's lock is held.
 
         Raises:
             NotFound: The team has no such key.

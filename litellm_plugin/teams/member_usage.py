@@ -48,9 +48,9 @@ class MemberUsage:
     def of(self, team_id: str, start: str, end: str, caller: Caller) -> Json:
         """Return a team's usage by member, for its managers and for members who may read it.
 
-        A key's usage is its owner's. The owner of a deleted key is read from LiteLLM, else from the
-        audit log. Usage without a known owner is a row with ``user_id`` None. The rows' spend adds
-        up to ``total_spend``.
+        A key's usage counts as its owner's. The owner of a deleted key is read from LiteLLM, else
+        from the audit log. Usage without a known owner is a row with ``user_id`` None. The rows'
+        spend adds up to ``total_spend``.
 
         ``start`` and ``end`` are the first and the last day, ``YYYY-MM-DD``.
 

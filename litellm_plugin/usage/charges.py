@@ -110,7 +110,7 @@ class _Sums:
         return len(self.owners) > 1 and len(self.models) > 1
 
     def combined(self) -> Iterator[tuple[str | None, str, Figures]]:
-        """Yield the sums by user (or team) and model, if they are not ambiguous."""
+        """Yield the sums by user (or team) and model; they must not be ambiguous."""
         for owner, figures in self.owners.items():
             for model, of_model in self.models.items():
                 yield owner, model, figures if len(self.models) == 1 else of_model
@@ -120,7 +120,7 @@ class _Sums:
 class _Day:
     """Reads one day of one of LiteLLM's tables.
 
-    ``by_owner`` tells whether users (or teams) are separated; else all usage is that of None.
+    ``by_owner`` tells whether users (or teams) are separated; if not, all usage has owner None.
     """
 
     kind: Kind

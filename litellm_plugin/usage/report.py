@@ -54,10 +54,10 @@ def report(pages: Iterable[Any]) -> Json:
 
 
 def parts(pages: Sequence[Any], day: str) -> tuple[Json, Json] | None:
-    """Add up daily activity in two reports, from ``day`` on and before, for :func:`merged`.
+    """Add up daily activity from ``day`` on, and before ``day``, for :func:`merged`.
 
     Returns:
-        The newer and the older part. None where the joined report would differ from
+        The newer and the older report. None where the joined report would differ from
         :func:`report`: days are not in order, newest first, or do not add up to the totals.
     """
     pages = _once(pages)
@@ -120,9 +120,9 @@ def adds_up_to(report: Json, uses: Iterable[Json]) -> bool:
 
 
 def renamed(report: Json, keys: Mapping[str, Any]) -> Json:
-    """Return a report with the names and teams of keys replaced by those of LiteLLM's ``metadata``.
+    """Return a report in which keys have the name and team of ``keys``.
 
-    ``keys`` has the ``metadata`` by key hash.
+    ``keys`` has LiteLLM's ``metadata`` by key hash.
     """
     by_key = {}
     for token, use in report["usage_by_key"].items():
@@ -367,7 +367,7 @@ def _rest(entry: Json, gone: Sequence[Any]) -> Json:
 
 
 def entries(value: Any) -> list[tuple[str, Json]]:
-    """Return LiteLLM's entries by name; what is no object is an empty one."""
+    """Return LiteLLM's entries by name; an entry that is no object becomes an empty one."""
     return [(name, as_object(entry)) for name, entry in as_object(value).items()]
 
 
@@ -403,7 +403,7 @@ def _added_up(metrics: Sequence[Any]) -> Sequence[float]:
 
 
 def _columns(table: Sequence[Sequence[float]]) -> Sequence[float]:
-    # sum() of Python 3.12 rounds differently from the original.
+    # sum() of Python 3.12 rounds differently from the original plugin.
     return [reduce(add, column, 0) for column in zip(*table, strict=True)] or [0] * len(METRICS)
 
 
