@@ -141,8 +141,8 @@ class _Queue:
     pid: int
     head: Head  # the end of the process's chain in the store
     waiting: deque[AuditEvent] = field(default_factory=deque)  # in no batch yet, oldest first
-    # Events of the present transaction. A retry has the same ones: the store may have committed
-    # them, and recognises them by their number and hash.
+    # Events of the present transaction. A retry has the same ones: if the store has committed them,
+    # it skips them by the number of the chain's last event.
     batch: list[AuditEvent] = field(default_factory=list)
     lost: _Omitted = field(default_factory=_Omitted)  # since the last batch
     denials: _Denials = field(default_factory=_Denials)  # of the present minute

@@ -559,7 +559,7 @@ class LiteLLMStandIn:
 def _page(
     query: Json, name: str, rows: list[Json], *, page_size: int, size_name: str = "page_size"
 ) -> Json:
-    """Return one page of rows; ``page_size`` is LiteLLM's own unless the query has another."""
+    """Return one page of rows; ``page_size`` is LiteLLM's default."""
     page = whole_number(query, "page", 1)
     page_size = whole_number(query, size_name, page_size, most=100)
     return {
