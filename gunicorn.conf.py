@@ -1,3 +1,3 @@
-"""gunicorn finds this by itself where ``gunicorn app:app`` is started."""
+"""Settings that gunicorn reads from the working directory, as for ``gunicorn app:app``."""
 
 from litellm_plugin.gunicorn_conf import *  # noqa: F403

@@ -27,7 +27,7 @@ else:
     # A switch between greenlets costs half of one between threads.
     worker_class = "litellm_plugin.server.worker.Worker"
 
-# The folder of the workers' counts must exist, empty, before observability/metrics.py is imported.
+# The folder of the workers' metrics must exist, empty, before observability/metrics.py is imported.
 # One that an operator has set is used. One with our prefix belongs to the master that started this
 # one (USR2) and removes it, so a new one is made.
 _OURS = "litellm-plugin-metrics-"
@@ -47,7 +47,7 @@ import litellm_plugin.cache.stamps  # noqa: E402, F401
 # JSON, one line for each request.
 logger_class = "litellm_plugin.server.access_log.Logger"
 
-# The default of the command line.
+# Used where the command line names no application.
 wsgi_app = "litellm_plugin.wsgi:load()"
 
 bind = os.environ.get("LITELLM_PLUGIN_BIND", "127.0.0.1:5000")
@@ -68,7 +68,7 @@ graceful_timeout = 45
 control_socket_disable = True
 
 # By default a SCRIPT_NAME header from this host's addresses, such as one that a sidecar proxy
-# hands on, would tell where the application is mounted. No client may do that.
+# passes on, would set the path that the application is mounted at. No client may do that.
 forwarder_headers = ""
 
 # The tokens of users in many groups are long. Up to 16 KiB are read, as much as Node, and so
@@ -124,12 +124,12 @@ def pre_fork(server: object, worker: object) -> None:  # noqa: ARG001 - gunicorn
 
 
 def pre_request(worker: Any, req: Any) -> None:
-    """Decide when the headers are made, and once, whether the connection ends with the answer.
+    """Decide once, when the answer's headers are made, whether to close the connection after it.
 
-    The connection ends if the worker is stopping; gunicorn decides that before it calls the
-    application, so a worker that is stopped meanwhile would lose the client's next request. It ends
-    if the body was not read to its end, too: gunicorn 23 takes the rest of a body that could not be
-    read for the next request, and later versions read on, however long the rest is.
+    It is closed if the worker is stopping; gunicorn decides that before it calls the application,
+    so a worker that is stopped meanwhile would lose the client's next request. It is also closed if
+    the body was not read to its end: gunicorn 23 takes the rest of a body that could not be read
+    for the next request, and later versions read on, however long the rest is.
     """
     wanted = req.should_close
     decided: list[bool] = []

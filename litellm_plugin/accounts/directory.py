@@ -13,8 +13,8 @@ from litellm_plugin.clients.backstage import Catalog, Entity
 from litellm_plugin.errors import BackstageUnavailable
 
 NAMES_AT_ONCE = 50  # e-mails of one call to the catalog; they are in its URL
-# What a cached row has. It is in the cache key: during an update, builds whose rows have other
-# parts share one Redis.
+# The fields of a cached row. They are in the cache key because, during an update, builds with
+# other fields may share one Redis.
 _ROW = "ref groups email display_name"
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Finds the owner of an account where no caller claims it: in group sync."""
+"""Finds the owner of an account for group sync, where no request names a person."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def account_owner(
     is_only: Callable[[Person, str], bool],
     settings: Settings,
 ) -> Person:
-    """Return the owner of an account: the one person for whom the service would find it.
+    """Return the owner of an account: the one person whose requests would use it.
 
     The service finds an account by the LiteLLM id derived from a person's name, or by the e-mail.
     ``is_only`` tells, for a person and an e-mail, whether no account has the person's own id, and

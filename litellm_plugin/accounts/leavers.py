@@ -22,7 +22,7 @@ NOT_KNOWN = (
 )
 
 
-# Audit events have the names of these classes.
+# Audit events name these classes.
 class HasLeft(Forbidden):
     """The owner of an account or key is a leaver."""
 
@@ -32,10 +32,10 @@ class LeaversUnknown(Busy):
 
 
 class Leavers:
-    """Refuses what would give a leaver access again.
+    """Refuses requests that would give a leaver access again.
 
     A person whose entity is in the catalog is never refused, since the table is as old as the
-    last run of ``offboard``. Where the table can't be read, the catalog alone decides.
+    last run of ``offboard``. If the table can't be read, the catalog alone decides.
     """
 
     def __init__(self, table: LeaverTable, directory: Directory, domain: str | None) -> None:

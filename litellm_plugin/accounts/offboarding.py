@@ -28,7 +28,7 @@ from litellm_plugin.shapes import as_object
 from litellm_plugin.store.leavers import Leaver, LeaverTable
 
 MIN_SHARE = 3  # accounts that a run may always block or delete
-MAX_LOOKS = 10  # at an account, while keys are created faster than they are blocked
+MAX_LOOKS = 10  # reads of an account whose keys are created faster than they are blocked
 COUNTED = {
     journal.OFFBOARD_BLOCK: "keys blocked",
     journal.OFFBOARD_UNBLOCK: "keys unblocked",
@@ -344,7 +344,7 @@ class Offboarding:
             self._block(row)
 
     def _is_missing(self, row: Leaver) -> bool:
-        """Ask the catalog for the person; the list may have left the entity out."""
+        """Ask the catalog for the person, whose entity the list may lack by mistake."""
         if not _in_catalog(_as_candidate(row), self.directory):
             return True
         if not row.shut_out and not _recorded(row):
@@ -352,9 +352,9 @@ class Offboarding:
         return False
 
     def _block(self, row: Leaver) -> None:
-        """Block all keys; in the first pass, until a look at the account finds none to block.
+        """Block all keys; in the first pass, until a read of the account finds none to block.
 
-        A key that is not blocked yet may make others at LiteLLM, faster than they are blocked.
+        Meanwhile, a management key that is not blocked yet may create other keys at LiteLLM.
         """
         for _ in range(MAX_LOOKS):
             looked_at = self.now()

@@ -137,7 +137,7 @@ class AccountOwners:
             return
         people = self._directory.of_id(owner.own_id)
         if owner.login:
-            # Another case of letters is another account of LiteLLM.
+            # An id that differs in letter case is another account of LiteLLM.
             other_case = any(person.user_id != owner.own_id for person in people)
             shared = len(people) > 1 or other_case
         else:
@@ -213,7 +213,7 @@ def is_administrator(account: Account) -> bool:
 
 
 def slim(account: Account, names: Iterable[str]) -> Account:
-    """Drop the fields of a user's row but ``names`` and those that decide ownership and rights."""
+    """Keep only ``names`` and the fields of a user's row that decide ownership and rights."""
     info = picked(account.info, ("user_role", *names))
     return replace(account, info={**info, "metadata": picked(_metadata(account), _RECORD)})
 
@@ -254,7 +254,7 @@ def _doubt(owner: Owner, account: Account) -> str | None:
 
 def _other_email(owner: Owner, account: Account) -> str | None:
     """Return why the account's e-mail is not the owner's, or None."""
-    certain = owner.login is not None and owner.login.cut  # an e-mail has to be known
+    certain = owner.login is not None and owner.login.cut  # an e-mail is required
     recorded = _metadata(account).get("backstage_email")
     known = [recorded] if recorded else [account.info.get("user_email")] if certain else []
     known = [email for email in known if isinstance(email, str) and (certain or "@" in email)]

@@ -265,7 +265,7 @@ class Sync:
         return {**answer, **counts, "changes": changes}
 
     def note_differences(self, outcome: Outcome) -> None:
-        """Write the differences of an account to the log and the audit journal."""
+        """Write the differences of an account to the log and as an audit event."""
         names = ("field", "now", "role", "action")
         differences = [picked(asdict(each), names) for each in outcome.differences]
         log.info("%s is not as its role grants it: %s", outcome.user_id, differences)
@@ -326,7 +326,7 @@ class Sync:
             if change.get("models") == []:
                 change["models"] = [ALL_MODELS]
             if "user_role" in change:
-                # Beside a new role, LiteLLM 1.81 sets its own defaults for fields left out.
+                # With a new role, LiteLLM 1.81 resets fields that are left out to its defaults.
                 kept = picked(account_values(account), ("max_budget", "budget_duration"))
                 change = {**kept, **change}
             yield partial(self.litellm.update_user, change)
@@ -336,7 +336,7 @@ class Sync:
             yield partial(self.litellm.remove_member, team, user_id)
 
     def _refusals(self, writes: Iterable[Write]) -> list[str]:
-        """Write; return LiteLLM's refusals that concern one write alone.
+        """Run the writes; return the messages of those that LiteLLM refused.
 
         Raises:
             UpstreamError: LiteLLM is down, or may have acted without an answer.

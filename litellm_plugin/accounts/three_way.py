@@ -106,8 +106,8 @@ def account_values(account: Account) -> Json:
 def granted_values(granted: Values, pending: Values | None, now: Values) -> Json:
     """Return the values that count as granted, after a write that may have been interrupted.
 
-    ``granted`` and ``pending`` are recorded, both with some of the fields: what was granted before
-    the write, and what was to be written; None: there was no write. ``now`` are LiteLLM's values.
+    ``granted`` has the values recorded as granted before the write, ``pending`` those to be written
+    (None: there was no write); both may lack fields. ``now`` has LiteLLM's values.
     """
     pending = pending or {}
     written = {

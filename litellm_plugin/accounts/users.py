@@ -138,7 +138,7 @@ class Users:
         self._settings = settings
         self._provisioning = settings.provisioning
         self._now = now
-        # Its threads start with the first use, so a worker forked before has its own.
+        # Its threads start with the first use, after the fork, so that each worker has its own.
         self._keys_ahead = ThreadPoolExecutor(KEYS_AHEAD, thread_name_prefix="keys")
 
     def find(
@@ -267,7 +267,7 @@ class Users:
         if self._leavers is not None:
             self._leavers.refuse(user_id, owner=owner)
         person = profile()
-        # LiteLLM refuses only duplicates of the new user's e-mail, so look up the catalog's here.
+        # LiteLLM refuses a duplicate of the new user's e-mail only; the owner's may be another.
         if (
             owner is not None
             and not looked

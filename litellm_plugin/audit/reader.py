@@ -36,7 +36,7 @@ ORDERS = ("desc", "asc")
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The parameters of a request."""
+    """The checked parameters of a request."""
 
     page: int
     page_size: int
@@ -199,8 +199,8 @@ def _merged(ours: _Ours, theirs: _Theirs, asked: _Asked) -> list[Json]:
     theirs.begin(asked.offset + asked.page_size)
     if theirs.total == 0:
         return ours.rows(asked.offset, asked.page_size)
-    # A binary search for the number of LiteLLM's rows before the page. There are at least as many
-    # as the events of the store can't fill.
+    # A binary search for the number of LiteLLM's rows before the page: at least the offset less
+    # all events of the store.
     low = max(0, asked.offset - ours.total)
     high = min(asked.offset, theirs.total)
     before = bisect_left(
@@ -261,7 +261,7 @@ def _asked(query: Mapping[str, str]) -> _Asked:
         # Rounded up to a millisecond, the precision of stored times.
         start += timedelta(microseconds=-start.microsecond % 1000)
     wanted = Filter(
-        # PostgreSQL, which stores no NUL, would refuse it as if it were unavailable.
+        # For a NUL, which `text` refuses, PostgreSQL would fail as if it were unavailable.
         **{name: fields.text(name, query[name]) for name in EQUAL if query.get(name)},
         start=None if start is None else iso(start),
         end=None if end is None else iso(end),

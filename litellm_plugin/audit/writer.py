@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 10_000  # events in memory; further ones are only in the log
 BATCH = 500  # events of one transaction
-PAUSE = 0.05  # seconds between transactions, to write several events in one
+PAUSE = 0.05  # seconds between transactions, so that one has several events
 RETRY = (1.0, 2.0, 5.0, 15.0, 30.0)  # seconds until the next try while the store is unavailable
 # Denied requests of one actor in a minute that are stored; all without valid credentials are one
 # actor. A flood of them must neither fill the database nor the memory that changes wait in.
@@ -113,7 +113,7 @@ class _Denials:
     left_out: _Omitted = field(default_factory=_Omitted)  # those that are not stored
 
     def is_too_many(self, actor: str, at: str, *, full: bool) -> bool:
-        """Count a denied request; return whether it is left out. ``full``: there is no room."""
+        """Count a denied request; return whether to leave it out. ``full``: leave it out."""
         self.seen[actor] += 1
         if self.seen[actor] <= MAX_DENIED and not full:
             return False
@@ -121,7 +121,7 @@ class _Denials:
         return True
 
     def summary(self) -> dict[str, Any] | None:
-        """Return the event that stands for those that are left out; None where all are stored."""
+        """Return an event with the number of those left out; None where all are stored."""
         if not self.left_out.events:
             return None
         actors = {who or "invalid credentials": times for who, times in self.seen.most_common(10)}
@@ -141,8 +141,8 @@ class _Queue:
     pid: int
     head: Head  # the end of the process's chain in the store
     waiting: deque[AuditEvent] = field(default_factory=deque)  # in no batch yet, oldest first
-    # Events of the present transaction. A retry has the same ones: the store may have committed
-    # them, and recognises them by their number and hash.
+    # Events of the present transaction. A retry has the same ones: if the store has committed them,
+    # it skips them by the number of the chain's last event.
     batch: list[AuditEvent] = field(default_factory=list)
     lost: _Omitted = field(default_factory=_Omitted)  # since the last batch
     denials: _Denials = field(default_factory=_Denials)  # of the present minute

@@ -31,7 +31,7 @@ COLUMNS = (
     *("before_value", "updated_values", "chain", "sequence", "hash"),
 )
 OFF = "litellm.audit.store is false, and no other feature has a store."
-LONGEST = 1e10  # seconds of a retention: 317 years, before which no event was written
+LONGEST = 1e10  # seconds, 317 years; datetime has no time a longer retention ago
 
 
 @click.group()

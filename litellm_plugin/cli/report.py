@@ -274,7 +274,7 @@ def _print_table(found: Json) -> None:
         for row in found["rows"]
     ]
     rows.append(["total", *("" for _ in columns[1:]), *_shown(found["totals"])])
-    # Figures that are folded can't be read.
+    # Not wrapped to the terminal: wrapped figures can't be read.
     Page().lines([*head, "USD", "tokens", "requests", "failed"], rows)
 
 

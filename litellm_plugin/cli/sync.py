@@ -141,7 +141,7 @@ def _outcomes(
 
 
 def _owners(running: Job, accounts: Mapping[str, Account]) -> Callable[[Account], Person]:
-    """Return a function as ``Sync.owner``, which asks neither the catalog nor LiteLLM again."""
+    """Return a replacement of ``Sync.owner`` that uses ``accounts`` and one read of the catalog."""
     settings = running.plugin.settings
     people = running.plugin.directory.everyone()
     emails = Counter(str(each.info.get("user_email")).strip().lower() for each in accounts.values())

@@ -31,7 +31,7 @@ FAILED, FAULTY = 1, 2  # exit statuses: something failed; the configuration is f
 
 MASK = "********"  # the same for each secret, so that the length is not shown
 
-# How cells begin that a spreadsheet calculates; some take full-width signs, too.
+# Beginnings of cells that spreadsheets evaluate as formulas; some accept full-width signs, too.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
@@ -84,7 +84,7 @@ def stop(text: str, status: int) -> NoReturn:
 def visible(text: str) -> str:
     """Return ``text`` with control characters as escapes, except for tabs and line ends.
 
-    Names and errors are texts of others, and a terminal obeys control characters.
+    Names and errors come from other systems, and a terminal obeys control characters.
     """
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
@@ -129,7 +129,7 @@ def print_csv(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def csv_text(text: str) -> str:
-    """Return a cell of CSV; an apostrophe goes before a text that a spreadsheet would calculate."""
+    """Return a cell of CSV, with an apostrophe before a text that a spreadsheet would evaluate."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 

@@ -59,7 +59,7 @@ _BRIDGE = "a Keycloak token, for /bridge/*"
 class Reading:
     """What the command prints about a token; docs/command-line.md describes the fields.
 
-    ``no_token``, which is not printed, says why the text is not a JSON Web Token, if it is not.
+    ``no_token``, which is not printed, says why the text is no JSON Web Token; None if it is one.
     """
 
     kind: str
@@ -244,7 +244,7 @@ def _who(principal: Principal) -> str:
 
 
 def _refusal(settings: Settings, reading: Reading, exc: PluginError) -> tuple[str, str]:
-    """Return why a token is refused without a fault of its own, and a remedy."""
+    """Return why a token is refused although no ``TokenError`` was raised, and a remedy."""
     plugin_id, typ = settings.service.plugin_id, reading.header.get("typ")
     if exc.status == 403:
         remedy = (
@@ -263,7 +263,7 @@ def _refusal(settings: Settings, reading: Reading, exc: PluginError) -> tuple[st
 
 
 def _fault(settings: Settings, reading: Reading, cause: TokenError) -> tuple[str, str]:
-    """Return the fault of a token, and a remedy."""
+    """Return the meaning of a ``TokenError``, and a remedy."""
     now, claims, keys = time.time(), reading.claims, reading.keys
     other_key = (
         "It is of another Backstage, or its key was replaced: sign in again, or correct "

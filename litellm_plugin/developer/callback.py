@@ -28,9 +28,9 @@ class Callback(ThreadingTCPServer):
     """Receives one redirect with the right ``state``, on a free port of 127.0.0.1.
 
     Any other request gets 404, and neither ends nor delays the sign-in: each connection has a
-    thread, as browsers open connections without using them. Use it in a ``with`` block. It is no
-    ``http.server.HTTPServer``, which looks up the name of 127.0.0.1: that takes seconds on some
-    hosts.
+    thread, as browsers open connections without using them. Use it in a ``with`` block. It is not
+    based on ``http.server.HTTPServer``, which looks up the name of 127.0.0.1: that takes seconds on
+    some hosts.
 
     Args:
         state: The ``state`` of the authorization request.

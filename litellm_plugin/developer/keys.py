@@ -54,7 +54,7 @@ def usable(saved: Mapping[str, Any] | None, request: KeyRequest, now: float) -> 
 
     Args:
         saved: A saved key; None where no key is saved.
-        request: The request of now.
+        request: The present request.
         now: The time of this host's clock, in Unix seconds.
     """
     if saved is None or saved["request"] != request.body():

@@ -149,7 +149,7 @@ class Issuer:
             CommandError: The user or the issuer refuses, or the code has expired.
         """
         endpoint = self._endpoint("device_authorization_endpoint")
-        # RFC 8628 has no PKCE, but Keycloak wants it of a client for which it is set.
+        # RFC 8628 has no PKCE, but Keycloak requires it where the client is configured so.
         verifier = secrets.token_urlsafe(48)
         answer = web.request(
             "POST",
@@ -181,7 +181,7 @@ class Issuer:
         raise CommandError("The code has expired before anybody signed in with it")
 
     def renew(self, refresh_token: str) -> Tokens:
-        """Return new tokens; with the old refresh token where the issuer keeps it.
+        """Return new tokens, with the old refresh token if the issuer sends no new one.
 
         Raises:
             SignInAgain: The refresh token is expired, used or revoked.
@@ -220,7 +220,7 @@ class Issuer:
         return str(url)
 
     def _check_issuer(self, issuer: str | None) -> None:
-        # RFC 9207: another issuer may have sent the user here with its own code.
+        # RFC 9207: the code may be another issuer's (mix-up attack).
         required = self._metadata.get("authorization_response_iss_parameter_supported") is True
         if (issuer is not None or required) and issuer != self._metadata["issuer"]:
             raise CommandError("The answer of the sign-in is of another issuer")

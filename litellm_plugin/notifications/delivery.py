@@ -91,7 +91,7 @@ def open_deliveries(
     Raises:
         StoreUnavailable: The database can't be used.
     """
-    wanted: dict[SentNotice, Delivery] = {}  # LiteLLM has a row on two pages if one is inserted
+    wanted: dict[SentNotice, Delivery] = {}  # an insertion at LiteLLM may put a row on two pages
     for notice in notices:
         people: list[str | None] = [*sorted(notice.audience.people)] or [None]
         recipients = (people if settings.backstage else []) + [WEBHOOK] * bool(settings.webhook)
@@ -113,7 +113,7 @@ class Sender:
     def __init__(self, notifications: Notifications, webhook: Webhook | None) -> None:
         self._notifications = notifications
         self._webhook = webhook
-        self._failures = Counter[bool]()  # in a row; True: of the webhook, False: of Backstage
+        self._failures = Counter[bool]()  # in a row, of the webhook (True) and of Backstage (False)
 
     def send(self, delivery: Delivery) -> None:
         """Send a notice.

@@ -1,6 +1,6 @@
 """Notices about LiteLLM's users, keys and teams: when they are due, and their texts.
 
-Pure. Money is USD.
+Pure functions. Money is USD.
 """
 
 from __future__ import annotations
@@ -216,8 +216,8 @@ def key_notices(
 ) -> list[Notice]:
     """Return the notices for a key: for its budget, and for the shortest time before its end.
 
-    There are none for a key that is blocked or has ended. A key that was made for no longer than
-    a time is not warned about at that time.
+    There are none for a key that is blocked or has ended. Times that are not shorter than the
+    key's whole life are ignored.
 
     ``row`` is a key with a hash. ``thresholds`` are percent of its budget, ``spans`` seconds
     before its end.
@@ -240,7 +240,7 @@ def key_notices(
 def _name(subject: str, row: Json) -> str:
     names = (row.get(name) for name in _NAMES[subject])
     name: str = next(name for name in names if isinstance(name, str) and name)
-    # LiteLLM takes any characters in an alias: line breaks, and such as reverse the direction.
+    # LiteLLM accepts any characters in an alias, such as line breaks and bidirectional controls.
     name = "".join(char if char.isprintable() else " " for char in name)
     return name[: SHOWN_DIGITS if name == row.get("token") else MAX_NAME]
 

@@ -1,6 +1,6 @@
-"""Daily usage, added up like by LiteLLM's ``daily/activity`` endpoints.
+"""Daily usage, added up as by LiteLLM's ``daily/activity`` endpoints.
 
-Of the fields of LiteLLM's answers those are left out that the service does not read.
+Fields of LiteLLM's answer that the service does not read are left out.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def page_of(
 
 
 def keys_of(rows: Sequence[UsageRow], *, offset: int, limit: int, about_key: Described) -> Json:
-    """Return what each key used, the dearest first: a page of ``aggregated/keys``."""
+    """Return the usage of each key, by falling spend: a page of ``aggregated/keys``."""
     used = [(token, _metrics(own)) for token, own in _groups(rows, lambda row: row.token)]
     used.sort(key=lambda use: (-use[1]["spend"], use[0]))
     return {

@@ -164,7 +164,7 @@ def _refuse_real(settings: Settings) -> None:
 
 
 def _refuse_other_state(settings: Settings, folder: Path) -> None:
-    """Refuse variables ``APP_CONFIG_*`` that override the sandbox's own file of settings."""
+    """Refuse variables ``APP_CONFIG_*`` that override the file of :func:`_overlay`."""
     file = settings.database.file if settings.database else None
     for key, is_own in (
         ("litellm.service.keyFile", settings.service.key_file == folder / KEY_FILE),

@@ -1,8 +1,8 @@
 """A stand-in for the part of LiteLLM's management API that the plugin uses.
 
-Shapes, statuses and oddities are those observed on LiteLLM 1.106, but for what the plugin neither
-sends nor reads. Unlike the real one it writes an audit log without a licence, and it has no models
-to call.
+Shapes, statuses and quirks are those observed on LiteLLM 1.106, except where the plugin neither
+sends nor reads them. Unlike the real one, it writes an audit log without a licence, and has no
+models to call.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class LiteLLMStandIn:
         _check_user(given)
         user_id, changes = given["user_id"], _taken(given, _USER_FIELDS, "user")
         if not changes.get("models", True):
-            del changes["models"]  # as if it were not there
+            del changes["models"]  # LiteLLM ignores an empty list
         if user_id in self.store.users:
             self.store.change(self.store.users[user_id], changes)
             self.store.record("updated", USERS, user_id, changes)
@@ -308,7 +308,7 @@ class LiteLLMStandIn:
         return {"key": named, "info": {**info, "status": self.store.key_status(key)}}
 
     def key_list(self, query: Json) -> Json:
-        """``GET /key/list``, by default the newest first; as whole rows only."""
+        """``GET /key/list`` of whole rows, by default the newest first."""
         oldest_first = query.get("sort_order") == "asc"
         rows = list(self.store.keys.values())
         keys = [
@@ -559,7 +559,7 @@ class LiteLLMStandIn:
 def _page(
     query: Json, name: str, rows: list[Json], *, page_size: int, size_name: str = "page_size"
 ) -> Json:
-    """Return one page of rows; ``page_size`` is LiteLLM's own unless the query has another."""
+    """Return one page of rows; ``page_size`` is LiteLLM's default."""
     page = whole_number(query, "page", 1)
     page_size = whole_number(query, size_name, page_size, most=100)
     return {

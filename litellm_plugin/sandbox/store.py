@@ -76,7 +76,7 @@ class Store:
 
     @contextmanager
     def days_ago(self, days: float) -> Iterator[None]:
-        """Move the store's time ``days`` back inside the block; budgets are reset from today."""
+        """Move the store's time ``days`` back inside the block, but not the resets of budgets."""
         with self.lock:
             self._past = timedelta(days=days)
             try:

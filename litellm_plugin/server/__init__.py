@@ -1,1 +1,1 @@
-"""The worker and the access log of gunicorn; the address of the metrics."""
+"""gunicorn's worker and access log; the server of the metrics."""

@@ -37,8 +37,8 @@ def start(host: str, port: int, folder: str, *, wait: bool = False) -> None:
     except OSError as exc:
         if not wait or exc.errno != errno.EADDRINUSE:
             raise
-    # The program's standard input ends when this process and its children have ended. Not by
-    # subprocess: gevent's version watches children, as gunicorn does.
+    # The program's standard input ends when this process and its children have ended. subprocess
+    # is not used, as gevent's version waits for children, like gunicorn.
     ending, _ = os.pipe()
     os.posix_spawn(
         sys.executable,

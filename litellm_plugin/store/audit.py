@@ -37,7 +37,7 @@ READ_BATCH = 1000  # events of one query when all are read
 # table_name of events, as in LiteLLM's audit log
 KEYS, TEAMS, USERS = "LiteLLM_VerificationToken", "LiteLLM_TeamTable", "LiteLLM_UserTable"
 KEYS_AT_ONCE = 500  # of one query
-DELETE_BATCH = 1000  # events of one transaction, for which other processes wait on SQLite
+DELETE_BATCH = 1000  # events of one transaction; with SQLite other processes wait for it
 
 _event, _chain, _count = audit_events.c, audit_chains.c, audit_counts.c
 _LAST_OF_DAY = "T23:59:59.999Z"
@@ -339,7 +339,7 @@ def _key_names(row: Row[Any]) -> dict[str, str]:
 
 
 def _add_counts(connection: Connection, numbers: Mapping[tuple[Any, ...], int]) -> None:
-    """Add numbers of events, by the key of ``audit_counts``, to each person's and everybody's."""
+    """Add numbers of events to ``audit_counts``: to the actor's counts and to those of all."""
     sums: Counter[tuple[Any, ...]] = Counter()
     for (person, *group), number in numbers.items():
         for changed_by in {person, EVERYBODY}:

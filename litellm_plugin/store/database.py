@@ -47,7 +47,7 @@ class Lock:
         self._connection = connection
         self._name = name
         self._guard = threading.Lock()
-        self._lost = False  # for good: SQLAlchemy may connect again, without the lock
+        self._lost = False  # never reset: SQLAlchemy may connect again, without the lock
 
     def check(self) -> None:
         """Check that the lock is still held.
@@ -209,7 +209,7 @@ class Store:
             log.warning("The store can't be used, and is tried again when it is needed: %s", fault)
         self._fault = fault
         if connecting and self.shared:
-            # So that not each request waits for a server that does not answer.
+            # Otherwise each request would wait for a server that does not answer.
             self._retry_at = time.monotonic() + RETRY
         return StoreUnavailable(fault)
 
@@ -296,9 +296,9 @@ def upsert(
     columns: Collection[str] | None = None,
     add: bool = False,
 ) -> None:
-    """Insert rows; a row whose primary key is in the table changes that one.
+    """Insert rows, or update the rows with the same primary keys.
 
-    It changes ``columns``, by default all. With ``add``, numbers are added to those in the table.
+    Updates ``columns``, by default all. With ``add``, adds the numbers to those in the table.
     """
     if not rows:
         return

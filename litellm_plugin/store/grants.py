@@ -16,7 +16,7 @@ from litellm_plugin.store.database import Store, upsert
 from litellm_plugin.store.tables import grants
 
 CREATED, TAKEN_IN = "created", "taken-in"  # origins of a row
-LOCKS = 64  # number of locks that all accounts share, since SQLite has a file for each
+LOCKS = 64  # locks that all accounts share; with SQLite each is a file
 
 
 @dataclass(frozen=True, slots=True)

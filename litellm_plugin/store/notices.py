@@ -45,8 +45,8 @@ def record(store: Store, notice: SentNotice, at: str) -> None:
 
 def prune(store: Store, before: str) -> None:
     """Delete the notices that were sent before a time and whose period or key ended before it."""
-    # The period "lifetime" sorts after every time. LiteLLM may renew a budget late: a notice about
-    # a period that ended long ago would be deleted, and sent again, in every run.
+    # The period "lifetime" sorts after every time. LiteLLM may renew a budget late: without the
+    # second condition each run would delete and send again a notice about an old period.
     old = (notices.c.period < before) & (notices.c.sent_at < before)
     with store.write() as connection:
         connection.execute(delete(notices).where(old))

@@ -37,7 +37,7 @@ def engine(database: Database) -> Engine:
         hide_parameters=True,  # of statements in errors; they name people
     )
 
-    # Before SQLAlchemy asks for the name of the current schema.
+    # With `insert`, before SQLAlchemy asks for the name of the current schema.
     @event.listens_for(made, "connect", insert=True)
     def connected(connection: Any, _: object) -> None:
         connection.autocommit = True

@@ -10,7 +10,7 @@ from litellm_plugin.observability import metrics
 from litellm_plugin.store.database import Store, StoreUnavailable
 from litellm_plugin.store.tables import job_runs
 
-KEPT = 100  # runs of each job
+KEPT = 100  # runs kept of each job
 
 RUNNING, SUCCEEDED, FAILED, KILLED = "running", "succeeded", "failed", "killed"
 PARTIAL = "partial"  # succeeded, for some accounts only
@@ -55,7 +55,7 @@ def prune(store: Store, job: str) -> None:
 
 
 def last_counts(store: Store, job: str) -> dict[str, int]:
-    """Return the counts of the last run that succeeded, no dry run; empty if there is none."""
+    """Return the counts of the last run that succeeded, except dry runs; empty without one."""
     with store.read() as connection:
         return connection.scalar(_last_success(job, _c.counts)) or {}
 

@@ -77,8 +77,8 @@ audit_chains = Table(
     Column("first_previous", String(64), nullable=False),
 )
 
-# Numbers of audit events by day, so that totals need not count the events: of each person, and
-# with changed_by "" of all of them.
+# Numbers of audit events by actor and day, so that totals need not count the events. Rows with
+# changed_by "" count all actors' events.
 audit_counts = Table(
     "audit_counts",
     metadata,

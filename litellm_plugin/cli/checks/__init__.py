@@ -129,7 +129,7 @@ def _result_of(check: Check, world: Any, missing: Sequence[Check]) -> Result:
     except PluginError as exc:
         return failed(exc.message, "Try again; if it fails again, run with --verbose.")
     except Exception as exc:
-        # The other checks still have to run.
+        # Caught, so that the other checks run.
         log.exception("the check %s crashed", check.id)
         return failed(
             f"The check itself crashed ({type(exc).__name__}).",

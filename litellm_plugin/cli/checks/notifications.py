@@ -1,4 +1,4 @@
-"""Check of the ways that notices take; nothing is sent to a person."""
+"""Check of the channels of notices; nothing is sent to a person."""
 
 from __future__ import annotations
 

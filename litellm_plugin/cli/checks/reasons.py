@@ -1,4 +1,4 @@
-"""Plain words for network errors and unexpected answers."""
+"""Describes network errors and unexpected answers for people."""
 
 from __future__ import annotations
 
