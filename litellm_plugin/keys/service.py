@@ -224,7 +224,7 @@ class Keys:
     ) -> Iterator[None]:
         """Hold the owner's lock while a key becomes active, so that ``maxActiveKeys`` holds.
 
-        Keys of a team or of nobody are not counted, nor those that ``but`` names. With
+        Only a user's keys are counted, without those for which ``but`` returns True. With
         ``to_leavers`` the owner may be a leaver.
 
         Raises:
